@@ -1,0 +1,69 @@
+"""Greedy non-maximum suppression within groups: pyramid levels of proposals, classes of detections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn import boxes as box_ops
+
+# Score of an entry that must not be chosen.
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def nms_per_group(
+    boxes: Any, scores: Any, *, max_per_group: int, max_total: int, iou_threshold: float
+) -> tuple[Any, Any, Any, Any]:
+    """Keeps the boxes that overlap no better box of their own group, best first.
+
+    A box is dropped where its IoU with a kept box of the group is above (not at) `iou_threshold`. Groups never
+    suppress each other. Among equal scores the order is not defined, though the same on every run.
+
+    Args:
+        boxes: [B, N, K, (y1, x1, y2, x2)] float32 for N groups, or [B, 1, K, 4] where all groups share their boxes.
+        scores: [B, N, K] float32, any sign. Entries at `LOWEST` or -inf or NaN, and boxes without area, are never
+            chosen: padding carries one of these.
+        max_per_group: most boxes kept of one group.
+        max_total: most boxes kept of one image.
+        iou_threshold: 0..1.
+
+    Returns:
+        boxes [B, max_total, (y1, x1, y2, x2)], scores [B, max_total], groups [B, max_total] int32, valid [B, max_total]
+        bool; sorted by falling score, zero-padded where `valid` is False.
+
+    Raises:
+        NotImplementedError: on a backend without a body in this file.
+    """
+    body = _BODIES.get(keras.backend.backend())
+    if body is None:
+        raise NotImplementedError(
+            f"nms_per_group has no body for the Keras backend {keras.backend.backend()!r}; "
+            f"add one to mrcnn/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
+        )
+    boxes, scores = ops.cast(boxes, "float32"), ops.cast(scores, "float32")
+    scores = ops.where(box_ops.area(boxes) > 0, scores, LOWEST)
+    return body(boxes, scores, int(max_per_group), int(max_total), float(iou_threshold))
+
+
+def _tensorflow(
+    boxes: Any, scores: Any, max_per_group: int, max_total: int, iou_threshold: float
+) -> tuple[Any, Any, Any, Any]:
+    import tensorflow as tf
+
+    kept = tf.image.combined_non_max_suppression(
+        tf.transpose(boxes, [0, 2, 1, 3]),
+        tf.transpose(scores, [0, 2, 1]),
+        max_output_size_per_class=max_per_group,
+        max_total_size=max_total,
+        iou_threshold=iou_threshold,
+        score_threshold=LOWEST,
+        clip_boxes=False,  # it would clip to 0..1
+    )
+    valid = tf.range(max_total)[None, :] < kept.valid_detections[:, None]
+    return kept.nmsed_boxes, kept.nmsed_scores, tf.cast(kept.nmsed_classes, tf.int32), valid
+
+
+_BODIES = {"tensorflow": _tensorflow}

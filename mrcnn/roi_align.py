@@ -1,0 +1,240 @@
+"""RoIAlign (Mask R-CNN, section 3) over a feature pyramid (FPN, section 4.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+LEVEL_ROUNDINGS = ("floor", "round")
+GEOMETRIES = ("aligned", "crop")
+
+
+def roi_align(
+    feature_map: Any,
+    boxes: Any,
+    image_index: Any,
+    *,
+    spatial_scale: float,
+    pool_size: int,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Any:
+    """Features of each box on a grid of bins, as `torchvision.ops.roi_align`.
+
+    Each bin is the mean of `sampling_ratio ** 2` evenly spaced bilinear samples. Samples within one cell outside the
+    map take the value of its edge, those beyond are zero.
+
+    Args:
+        feature_map: [B, H, W, C]; cell i covers the map's coordinates [i, i + 1).
+        boxes: [M, (y1, x1, y2, x2)], pixels of the input; no gradient flows to them. M may be 0.
+        image_index: [M] int, which of the B maps a box belongs to.
+        spatial_scale: cells of the map per pixel of the input, 1 / stride.
+        pool_size: bins a side.
+        sampling_ratio: samples a side of a bin.
+        aligned: a cell's value stands at its centre, i + 0.5. False for the older reading (at its corner i, and
+            boxes of at least one cell), which torchvision's detectors use.
+
+    Returns:
+        [M, pool_size, pool_size, C] float32.
+
+    Raises:
+        NotImplementedError: on a backend without a body in this file.
+    """
+    points = pool_size * sampling_ratio
+    corners = _outer_samples(boxes, points, spatial_scale, aligned)
+    height, width = _size(feature_map)
+    # crop_and_resize gives zero beyond the outermost cells' positions; a border of edge values lets it give the edge
+    # one cell further, where the reference does.
+    bordered = _pad_edge(ops.cast(feature_map, "float32"))
+    corners = (corners + 1.0) / ops.stack([height + 1.0, width + 1.0] * 2)
+    samples = _crop(bordered, corners, image_index, points)
+    return _mean_of_bins(samples, sampling_ratio)
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class RoIAlign(keras.layers.Layer):
+    """`roi_align` on the pyramid level that suits each RoI's size (FPN, Eqn. 1). No weights.
+
+    Args:
+        pool_size: bins a side of the output.
+        sampling_ratio: samples a side of a bin.
+        aligned: see `roi_align`.
+        strides: pixels of the input between cells, one a level, each twice the one before.
+        level_rounding: "floor" (FPN, torchvision, Detectron2) or "round" (matterport).
+        canonical_size, canonical_level: a RoI of this many pixels square is pooled from this level (P4).
+        geometry: "aligned" is RoIAlign. "crop" is matterport's layer: one sample a bin, on a grid from corner to corner
+            of the box whose last pixel is y2 - 1, zero outside; `sampling_ratio` and `aligned` then have no meaning.
+            Its level comes from the same corners.
+
+    Call arguments:
+        features: list of [B, H_l, W_l, C], finest first.
+        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the input; no gradient flows to them. M may be 0.
+        image_index: [M] int, the image of each box. Without it, `boxes` are [B, N, (y1, x1, y2, x2)], N an image, and
+            M is B * N.
+
+    Returns:
+        [M, pool_size, pool_size, C] in the compute dtype, in the order of `boxes`. Samples are taken in float32.
+
+    Raises:
+        ValueError: on an unknown setting, or where the numbers of feature maps and strides differ.
+    """
+
+    def __init__(
+        self,
+        pool_size: int,
+        sampling_ratio: int = 2,
+        aligned: bool = True,
+        *,
+        strides: Sequence[int] = (4, 8, 16, 32),
+        level_rounding: str = "floor",
+        canonical_size: float = 224,
+        canonical_level: int = 4,
+        geometry: str = "aligned",
+        **kwargs: Any,
+    ) -> None:
+        # Automatic casting would round the boxes to bfloat16 under mixed precision.
+        super().__init__(autocast=False, **kwargs)
+        self.supports_jit = False  # CropAndResize has no XLA kernel
+        if level_rounding not in LEVEL_ROUNDINGS:
+            raise ValueError(f"level_rounding is {level_rounding!r}; use one of {LEVEL_ROUNDINGS}")
+        if geometry not in GEOMETRIES:
+            raise ValueError(f"geometry is {geometry!r}; use one of {GEOMETRIES}")
+        if pool_size < 1 or sampling_ratio < 1:
+            raise ValueError(f"pool_size {pool_size} and sampling_ratio {sampling_ratio} must be 1 or more")
+        self.pool_size, self.sampling_ratio, self.aligned = int(pool_size), int(sampling_ratio), bool(aligned)
+        self.strides, self.level_rounding, self.geometry = tuple(strides), level_rounding, geometry
+        self.canonical_size, self.canonical_level = float(canonical_size), int(canonical_level)
+
+    def call(self, features: list[Any], boxes: Any, image_index: Any = None) -> Any:
+        if len(features) != len(self.strides):
+            raise ValueError(f"{len(features)} feature maps for {len(self.strides)} strides {self.strides}: one each")
+        boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+        if image_index is None:
+            boxes, image_index = _fold_images(boxes)
+        levels = self._levels(boxes, features[0])
+        pooled = _by_level(self._pool, features, levels, boxes, ops.cast(image_index, "int32"))
+        return ops.cast(pooled, self.compute_dtype)
+
+    def _pool(self, level: int, feature_map: Any, boxes: Any, image_index: Any) -> Any:
+        if self.geometry == "crop":
+            height, width = _size(feature_map)
+            corners = _corner_fractions(boxes, height * self.strides[level], width * self.strides[level])
+            return _crop(ops.cast(feature_map, "float32"), corners, image_index, self.pool_size)
+        return roi_align(
+            feature_map,
+            boxes,
+            image_index,
+            spatial_scale=1.0 / self.strides[level],
+            pool_size=self.pool_size,
+            sampling_ratio=self.sampling_ratio,
+            aligned=self.aligned,
+        )
+
+    def _levels(self, boxes: Any, finest: Any) -> Any:
+        """Index into the features for each of `boxes` [M, 4] -> [M] int32."""
+        if self.geometry == "crop":
+            height, width = (side * self.strides[0] for side in _size(finest))
+            boxes = _corner_fractions(boxes, height, width) * ops.stack([height, width] * 2)
+        sides = ops.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
+        size = ops.sqrt(sides[:, 0] * sides[:, 1]) / self.canonical_size
+        level = self.canonical_level + ops.log(ops.maximum(size, 1e-9)) / math.log(2.0)
+        # The small addend keeps a box of exactly canonical size, its logarithm a hair below the integer, on its level.
+        level = ops.floor(level + 1e-6) if self.level_rounding == "floor" else ops.round(level)
+        first = round(math.log2(self.strides[0]))
+        return ops.cast(ops.clip(level - first, 0, len(self.strides) - 1), "int32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "pool_size": self.pool_size,
+            "sampling_ratio": self.sampling_ratio,
+            "aligned": self.aligned,
+            "strides": self.strides,
+            "level_rounding": self.level_rounding,
+            "canonical_size": self.canonical_size,
+            "canonical_level": self.canonical_level,
+            "geometry": self.geometry,
+        }
+
+
+def _fold_images(boxes: Any) -> tuple[Any, Any]:
+    """`boxes` [B, N, 4] -> [B * N, 4] and the image of each [B * N] int32."""
+    if len(boxes.shape) != 3:
+        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; give [B, N, 4], or [M, 4] with image_index [M]")
+    batch, count = ops.shape(boxes)[:2]
+    image_index = ops.repeat(ops.arange(batch, dtype="int32"), count)
+    return ops.reshape(boxes, (-1, 4)), image_index
+
+
+def _size(feature_map: Any) -> tuple[Any, Any]:
+    """Height and width of [B, H, W, C] as float32 scalars, known or not."""
+    height, width = ops.shape(feature_map)[1:3]
+    return ops.cast(height, "float32"), ops.cast(width, "float32")
+
+
+def _outer_samples(boxes: Any, points: int, spatial_scale: float, aligned: bool) -> Any:
+    """Positions of the first and last of `points` evenly spaced samples a side of each box, in cells of the map.
+
+    Bins touch, so all samples of a box are evenly spaced, half a step from its edges.
+    """
+    boxes = ops.stop_gradient(ops.cast(boxes, "float32")) * spatial_scale
+    if aligned:
+        boxes = boxes - 0.5
+    start, end = boxes[:, :2], boxes[:, 2:]
+    size = end - start if aligned else ops.maximum(end - start, 1.0)
+    first = start + size * (0.5 / points)
+    last = start + size * ((points - 0.5) / points)
+    return ops.concatenate([first, last], axis=-1)
+
+
+def _corner_fractions(boxes: Any, height: Any, width: Any) -> Any:
+    """matterport's normalised corners: 0 is the first pixel of the image and 1 the last."""
+    last = ops.stack([height - 1.0, width - 1.0] * 2)
+    return (boxes - ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])) / last
+
+
+def _pad_edge(feature_map: Any) -> Any:
+    """[B, H, W, C] -> [B, H + 2, W + 2, C], the border repeating the edge."""
+    rows = ops.concatenate([feature_map[:, :1], feature_map, feature_map[:, -1:]], axis=1)
+    return ops.concatenate([rows[:, :, :1], rows, rows[:, :, -1:]], axis=2)
+
+
+def _mean_of_bins(samples: Any, ratio: int) -> Any:
+    """[M, pool * ratio, pool * ratio, C] -> [M, pool, pool, C]."""
+    if ratio == 1:
+        return samples
+    return ops.average_pool(samples, ratio, strides=ratio, padding="valid", data_format="channels_last")
+
+
+def _require_tensorflow(name: str) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(
+            f"{name} has no body for the Keras backend {keras.backend.backend()!r}; "
+            "add one to mrcnn/roi_align.py or set KERAS_BACKEND to tensorflow"
+        )
+
+
+def _crop(feature_map: Any, corners: Any, image_index: Any, points: int) -> Any:
+    """Bilinear samples on a grid from corner to corner -> [M, points, points, C]; 0 is the first cell, 1 the last."""
+    _require_tensorflow("roi_align")
+    import tensorflow as tf
+
+    return tf.image.crop_and_resize(feature_map, corners, tf.cast(image_index, tf.int32), [points, points])
+
+
+def _by_level(pool: Any, features: list[Any], levels: Any, boxes: Any, image_index: Any) -> Any:
+    """Applies `pool(level, feature_map, boxes, image_index)` to the boxes of each level, results in order of boxes."""
+    _require_tensorflow("RoIAlign")
+    import tensorflow as tf
+
+    positions, pooled = [], []
+    for level, feature_map in enumerate(features):
+        position = tf.cast(tf.where(levels == level)[:, 0], tf.int32)
+        positions.append(position)
+        pooled.append(pool(level, feature_map, tf.gather(boxes, position), tf.gather(image_index, position)))
+    ordered = tf.dynamic_stitch(positions, pooled)
+    return tf.ensure_shape(ordered, [boxes.shape[0], *pooled[0].shape[1:]])
