@@ -1,0 +1,49 @@
+"""What became of every tensor when weights were loaded."""
+
+from typing import NamedTuple
+
+Shape = tuple[int, ...]
+
+
+class Tensor(NamedTuple):
+    """One weight: its name `<layer>/<weight>` and its shape on either side; None where that side lacks it."""
+
+    name: str
+    model_shape: Shape | None
+    file_shape: Shape | None
+
+
+class LoadReport(NamedTuple):
+    """Every tensor of the model and of the file, in exactly one of four lists.
+
+    loaded: assigned to the model.
+    skipped: left alone because it was excluded, or because its shape differs and that was allowed.
+    missing: wanted by the model, absent from the file.
+    unexpected: in the file, unknown to the model.
+    """
+
+    loaded: list[Tensor]
+    skipped: list[Tensor]
+    missing: list[Tensor]
+    unexpected: list[Tensor]
+
+    def __str__(self) -> str:
+        """Counts in one line, then a table of everything that was not simply loaded."""
+        counts = ", ".join(f"{len(tensors)} {kind}" for kind, tensors in self._asdict().items())
+        lines = [f"weights: {counts}"]
+        for kind in ("skipped", "missing", "unexpected"):
+            lines += format_tensors(getattr(self, kind), kind)
+        return "\n".join(lines)
+
+
+def format_tensors(tensors: list[Tensor], title: str) -> list[str]:
+    """One line a tensor with both shapes, under a title line; no lines at all for an empty list."""
+    if not tensors:
+        return []
+    width = max(len(tensor.name) for tensor in tensors)
+    rows = [f"  {t.name:<{width}}  model {_shape(t.model_shape):<20} file {_shape(t.file_shape)}" for t in tensors]
+    return [f"{title}:", *rows]
+
+
+def _shape(shape: Shape | None) -> str:
+    return "-" if shape is None else str(tuple(shape))
