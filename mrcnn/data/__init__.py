@@ -1,0 +1,1 @@
+"""Data: datasets, molding, masks, augmentation and the loader of training batches."""

@@ -1,0 +1,132 @@
+"""Augmentation of a photograph with its masks and boxes, at the photograph's own resolution.
+
+Everything random comes from one NumPy generator, so an image is augmented alike whichever thread does it.
+"""
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from mrcnn.data.masks import extract_bboxes
+
+
+class Augmented(NamedTuple):
+    """An augmented photograph.
+
+    image: [h, w, C] uint8. masks: [h, w, n] bool. boxes: [n, (y1, x1, y2, x2)] float64. kept: [n] int, which of the
+    instances are left. zoom: what the molding's scale is to be multiplied by (large-scale jitter, else 1).
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    boxes: np.ndarray
+    kept: np.ndarray
+    zoom: float
+
+
+def augment(image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, rng: np.random.Generator, *, flip: float = 0.5,
+            scale_jitter: tuple[float, float] | None = None, photometric: bool = False, imgaug: Any = None,
+            view: tuple[float, float] | None = None) -> Augmented:
+    """Augments an image with its instances.
+
+    Args:
+        image: [H, W, C] uint8.
+        masks: [H, W, N] bool.
+        boxes: [N, (y1, x1, y2, x2)] float, pixels of the image.
+        rng: the only source of randomness.
+        flip: probability of a horizontal flip, x -> W - x.
+        scale_jitter: (low, high) of large-scale jitter (Ghiasi et al. 2021), log-free uniform as in Detectron2.
+        photometric: distort brightness, contrast, saturation and hue (Liu et al. 2016, SSD).
+        imgaug: an imgaug augmenter; what moves pixels moves masks too, the rest touches the image alone.
+        view: (height, width) in pixels of the image that the network's canvas holds at zoom 1; a random part of that
+            size, divided by the zoom, is kept where the image is larger. None: the image's own size.
+
+    Returns:
+        Augmented. Instances that lost all pixels are dropped; boxes of instances that were cut come from their masks.
+    """
+    kept = np.arange(masks.shape[2])
+    boxes = np.asarray(boxes, np.float64)
+    if imgaug is not None:
+        image, masks, boxes = apply_imgaug(image, masks, boxes, imgaug, rng)
+    zoom = float(rng.uniform(*scale_jitter)) if scale_jitter else 1.0
+    tall, wide = view or image.shape[:2]
+    size = min(image.shape[0], max(1, int(tall / zoom))), min(image.shape[1], max(1, int(wide / zoom)))
+    if size != image.shape[:2]:
+        image, masks, boxes = crop_randomly(image, masks, boxes, size, rng)
+    if rng.random() < flip:
+        image, masks, boxes = flip_horizontally(image, masks, boxes)
+    if photometric:
+        image = distort(image, rng)
+    alive = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if not alive.all():
+        masks, boxes, kept = masks[:, :, alive], boxes[alive], kept[alive]
+    return Augmented(image, masks, boxes, kept, zoom)
+
+
+def flip_horizontally(image, masks, boxes):
+    """Mirrors x: pixel columns are reversed, and the box edge x becomes W - x."""
+    y1, x1, y2, x2 = boxes.T
+    width = image.shape[1]
+    return image[:, ::-1], masks[:, ::-1], np.stack([y1, width - x2, y2, width - x1], axis=1)
+
+
+def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Generator):
+    """Cuts a random part of `size` (rows, columns); boxes that the cut touches are taken from what is left of the mask.
+
+    Instances without pixels in the part get a box of zeros.
+    """
+    (height, width), (tall, wide) = image.shape[:2], size
+    top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+    image, masks = image[top:top + tall, left:left + wide], masks[top:top + tall, left:left + wide]
+    moved = boxes - np.array([top, left, top, left])
+    whole = (moved[:, :2] >= 0).all(axis=1) & (moved[:, 2:] <= size).all(axis=1)
+    return image, masks, np.where(whole[:, None], moved, extract_bboxes(masks))
+
+
+def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Photometric distortion of an RGB uint8 image, with SSD's ranges, each part with probability one half."""
+    if image.shape[2] != 3:
+        raise ValueError(f"photometric distortion needs RGB, got an image of {image.shape[2]} channels; "
+                         "set PHOTOMETRIC_DISTORTION to False")
+    use = rng.random(5) < 0.5
+    brightness, contrast = rng.uniform(-32, 32), rng.uniform(0.5, 1.5)
+    saturation, hue = rng.uniform(0.5, 1.5), rng.uniform(-18, 18)
+    pixels = image.astype(np.float32)
+    if use[0]:
+        pixels += np.float32(brightness)
+    if use[1] and use[4]:  # contrast before or after colour, evenly
+        pixels *= np.float32(contrast)
+    if use[2] or use[3]:
+        hsv = cv2.cvtColor(np.clip(pixels, 0, 255) / np.float32(255), cv2.COLOR_RGB2HSV)
+        if use[2]:
+            hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 1)
+        if use[3]:
+            hsv[..., 0] = (hsv[..., 0] + hue) % 360
+        pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * np.float32(255)
+    if use[1] and not use[4]:
+        pixels *= np.float32(contrast)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def apply_imgaug(image, masks, boxes, augmenter, rng: np.random.Generator):
+    """Applies an imgaug augmenter to image and masks alike; boxes are taken from the masks where those moved.
+
+    The augmenter itself is left untouched: threads work on copies, seeded from `rng`.
+    """
+    from imgaug.augmentables.segmaps import SegmentationMapsOnImage
+
+    own = augmenter.deepcopy()
+    own.seed_(int(rng.integers(2**31)))
+    own = own.to_deterministic()
+    before, size = masks, image.shape
+    image = own.augment_image(np.ascontiguousarray(image))
+    if masks.shape[2]:
+        maps = SegmentationMapsOnImage(np.ascontiguousarray(masks), shape=masks.shape[:2])
+        masks = own.augment_segmentation_maps(maps).get_arr().astype(bool)
+    if image.shape != size or masks.shape != before.shape or image.dtype != np.uint8:
+        raise ValueError(f"the augmenter {augmenter} turned an image of shape {size} into {image.shape}, "
+                         f"{image.dtype}; use augmenters that keep size and type (such as keep_size=True)")
+    if np.array_equal(before, masks):
+        return image, masks, boxes
+    return image, masks, extract_bboxes(masks).astype(np.float64)

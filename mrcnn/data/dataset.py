@@ -1,0 +1,129 @@
+"""Dataset: the base class for the photographs and annotations of a user."""
+
+import numpy as np
+
+from mrcnn.data.images import read_image
+
+__all__ = ["Dataset", "read_image"]
+
+
+class Dataset:
+    """Images, classes and instance masks, from one or several sources.
+
+    Subclass it, call `add_class` and `add_image` for everything there is, override `load_mask` (and `load_image` where
+    files are not plain RGB photographs), then call `prepare` once::
+
+        class CatDataset(Dataset):
+            def load_cats(self, folder):
+                self.add_class("cats", 1, "cat")
+                self.add_image("cats", image_id="cat01", path=folder + "/cat01.jpg")
+
+            def load_mask(self, image_id):
+                return masks, class_ids     # [H, W, N] bool, [N] int32
+
+    After `prepare`, images have the ids 0, 1, 2 ... and classes 0 (background), 1, 2 ... The ids that the source used
+    stay in `image_info[i]["id"]` and in `class_info`.
+    """
+
+    def __init__(self, class_map=None):
+        del class_map  # accepted because subclasses written for the old package pass it on
+        self._image_ids = np.zeros([0], np.int32)
+        self.image_info = []
+        # Class 0 is background, in every source
+        self.class_info = [{"source": "", "id": 0, "name": "BG"}]
+        self.source_class_ids = {}
+        self.num_classes = 0
+        self.num_images = 0
+
+    def add_class(self, source: str, class_id: int, class_name: str) -> None:
+        """Adds a class under the id that the source gives it; the same class twice is ignored."""
+        if "." in source:
+            raise ValueError(f"the name of a source cannot contain a dot, got {source!r}; use an underscore")
+        if class_id < 1:
+            raise ValueError(f"class {class_name!r} has id {class_id}; ids start at 1, because 0 is the background")
+        for info in self.class_info:
+            if info["source"] == source and info["id"] == class_id:
+                if info["name"] != class_name:
+                    raise ValueError(f"class {class_id} of {source!r} is {info['name']!r} already, got {class_name!r}; "
+                                     "give each class an id of its own")
+                return
+        self.class_info.append({"source": source, "id": class_id, "name": class_name})
+
+    def add_image(self, source: str, image_id, path, **kwargs) -> None:
+        """Adds an image; the keyword arguments are kept in its `image_info`."""
+        self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
+
+    def image_reference(self, image_id: int) -> str:
+        """A link or text that leads a person to the image at its source; override it."""
+        del image_id
+        return ""
+
+    def prepare(self, class_map=None) -> None:
+        """Numbers images and classes; call it once everything was added and before the dataset is used."""
+        del class_map
+        self.num_classes = len(self.class_info)
+        self.class_ids = np.arange(self.num_classes)
+        self.class_names = [",".join(str(info["name"]).split(",")[:1]) for info in self.class_info]
+        self.num_images = len(self.image_info)
+        self._image_ids = np.arange(self.num_images)
+        self.class_from_source_map = {f"{c['source']}.{c['id']}": i for i, c in enumerate(self.class_info)}
+        self.image_from_source_map = {f"{c['source']}.{c['id']}": i for i, c in enumerate(self.image_info)}
+        self.sources = list(dict.fromkeys(info["source"] for info in self.class_info))
+        self.source_class_ids = {
+            source: [i for i, info in enumerate(self.class_info) if i == 0 or info["source"] == source]
+            for source in self.sources
+        }
+
+    def map_source_class_id(self, source_class_id: str) -> int:
+        """The class id here of "source.id" there, e.g. "coco.12"."""
+        return self._mapped(self.class_from_source_map, source_class_id, "class")
+
+    def get_source_class_id(self, class_id: int, source: str) -> int:
+        """The id that the source gives to a class of ours."""
+        info = self.class_info[class_id]
+        if info["source"] != source:
+            raise ValueError(f"class {class_id} ({info['name']!r}) comes from {info['source']!r}, not from {source!r}")
+        return info["id"]
+
+    def image_id_from_source(self, source_image_id: str) -> int:
+        """The image id here of "source.id" there, e.g. "coco.397133"."""
+        return self._mapped(self.image_from_source_map, source_image_id, "image")
+
+    @staticmethod
+    def _mapped(table, key, what):
+        try:
+            return table[key]
+        except KeyError:
+            known = ", ".join(list(table)[:5])
+            raise KeyError(f"no {what} {key!r} in the dataset; expected 'source.id', such as {known}") from None
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """0, 1, 2 ... for each image; filled by `prepare`."""
+        return self._image_ids
+
+    def source_image_link(self, image_id: int):
+        """The path or address of the image file."""
+        return self.image_info[image_id]["path"]
+
+    def load_image(self, image_id: int) -> np.ndarray:
+        """The photograph, [H, W, 3] uint8 RGB. Raises when the file is missing, truncated or no image."""
+        path = self.image_info[image_id]["path"]
+        if path is None:
+            raise ValueError(f"image {image_id} has no path; override load_image to make or fetch its pixels")
+        return read_image(path)
+
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """The instances of an image; override it.
+
+        Returns:
+            masks [H, W, N] bool, of the photograph's own size, and class_ids [N] int32. A negative class id marks a
+            crowd, which is ignored, neither learnt nor counted as background.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override load_mask, so image {image_id} has no "
+                                  "annotation; return masks [H, W, N] bool and class_ids [N] int32 from it")
+
+    def load_boxes(self, image_id: int) -> np.ndarray | None:
+        """Annotated boxes [N, (y1, x1, y2, x2)] in pixels of the photograph; None takes them from the masks."""
+        del image_id
+        return None

@@ -1,0 +1,171 @@
+"""Masks: their boxes, their crops and the way back into the photograph.
+
+Pixel x covers [x, x + 1) and a box covers [x1, x2), so the mask of a box starts and ends where the box does.
+"""
+
+import cv2
+import numpy as np
+
+
+def extract_bboxes(mask: np.ndarray) -> np.ndarray:
+    """Tight boxes of masks.
+
+    Args:
+        mask: [H, W, N], non-zero inside.
+
+    Returns:
+        [N, (y1, x1, y2, x2)] int32, end-exclusive; zeros for a mask without pixels.
+    """
+    mask = np.asarray(mask)
+    _check_stack(mask)
+    boxes = np.zeros([mask.shape[-1], 4], np.int32)
+    for i in range(mask.shape[-1]):
+        rows = np.flatnonzero(mask[:, :, i].any(axis=1))
+        if rows.size:
+            y1, y2 = rows[0], rows[-1] + 1
+            columns = np.flatnonzero(mask[y1:y2, :, i].any(axis=0))
+            boxes[i] = y1, columns[0], y2, columns[-1] + 1
+    return boxes
+
+
+def crop_masks(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """What each box holds of its mask, resampled once to `shape`.
+
+    Mini pixel j covers the fraction [j / m, (j + 1) / m) of the box. Its value is the mean of the mask over that
+    stretch, or over one pixel about its centre where the stretch is shorter: area averaging when the mask shrinks,
+    bilinear interpolation when it grows. Beyond the image the nearest pixel counts.
+
+    Args:
+        masks: [H, W, N] bool.
+        boxes: [N, (y1, x1, y2, x2)] in pixels of the masks, any floats; boxes without area give zeros.
+        shape: (rows, columns) of the crops.
+
+    Returns:
+        [N, rows, columns] uint8, 0 to 255.
+    """
+    masks, boxes = np.asarray(masks), np.asarray(boxes, np.float64)
+    _check_stack(masks)
+    if boxes.shape != (masks.shape[2], 4):
+        raise ValueError(f"{masks.shape[2]} masks need boxes of shape {(masks.shape[2], 4)}, got {boxes.shape}")
+    crops = np.zeros([len(boxes), *shape], np.uint8)
+    for i, (y1, x1, y2, x2) in enumerate(boxes):
+        if y2 > y1 and x2 > x1:
+            rows = _averaging_windows(y1, y2, shape[0], masks.shape[0])
+            columns = _averaging_windows(x1, x2, shape[1], masks.shape[1])
+            crops[i] = np.rint(255 * _window_means(masks[:, :, i], rows, columns))
+    return crops
+
+
+def _averaging_windows(start: float, end: float, count: int, size: int) -> np.ndarray:
+    """[count, (from, to)] stretches that are averaged along one axis of a mask of `size` pixels."""
+    step = (end - start) / count
+    centres = start + (np.arange(count) + 0.5) * step
+    centres = np.clip(centres, 0.5, size - 0.5)
+    half = max(step, 1.0) / 2
+    return np.stack([np.maximum(centres - half, 0), np.minimum(centres + half, size)], axis=1)
+
+
+def _window_means(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Means of a mask over every rows x columns window, exactly, by its summed area table.
+
+    The table is linear between pixel borders, so that fractions of a pixel come from interpolating it.
+    """
+    top, left = int(rows.min()), int(columns.min())
+    part = mask[top:int(np.ceil(rows.max())), left:int(np.ceil(columns.max()))]
+    table = cv2.integral(np.ascontiguousarray(part, dtype=bool).view(np.uint8))
+    table = _interpolate(table.astype(np.float64), rows.ravel() - top)
+    table = _interpolate(np.ascontiguousarray(table.T), columns.ravel() - left).T
+    corners = table.reshape(len(rows), 2, len(columns), 2)
+    sums = corners[:, 1, :, 1] - corners[:, 0, :, 1] - corners[:, 1, :, 0] + corners[:, 0, :, 0]
+    areas = (rows[:, 1] - rows[:, 0])[:, None] * (columns[:, 1] - columns[:, 0])
+    return np.clip(sums / areas, 0, 1)
+
+
+def _interpolate(table: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Rows of `table` at fractional positions."""
+    low = np.minimum(positions.astype(np.int64), len(table) - 2)
+    fraction = (positions - low)[:, None]
+    return table[low] * (1 - fraction) + table[low + 1] * fraction
+
+
+def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
+    """Masks of boxes, pasted into the photograph at sub-pixel precision.
+
+    The centre x + 0.5 of a pixel lies at (x + 0.5 - x1) / (x2 - x1) * m - 0.5 among the centres of the m mask pixels;
+    values are interpolated bilinearly there and are zero outside (as Detectron2's `paste_masks_in_image`).
+
+    Args:
+        probs: [N, m, m] probabilities.
+        boxes: [N, (y1, x1, y2, x2)] float, in pixels of the photograph, which they may leave.
+        height, width: of the photograph.
+        threshold: a pixel belongs to the mask from this probability on.
+
+    Returns:
+        [height, width, N] bool, one mask after the other in memory; empty for boxes without area.
+    """
+    probs, boxes = np.asarray(probs, np.float32), np.asarray(boxes, np.float64)
+    if probs.ndim != 3 or boxes.shape != (len(probs), 4):
+        raise ValueError(f"expected masks [N, m, m] and boxes [N, 4], got {probs.shape} and {boxes.shape}")
+    pasted = np.zeros([len(probs), height, width], bool)
+    for mask, prob, (y1, x1, y2, x2) in zip(pasted, probs, boxes, strict=True):
+        if not (y2 > y1 and x2 > x1):
+            continue
+        top, rows = _interpolation_matrix(y1, y2, prob.shape[0], height)
+        left, columns = _interpolation_matrix(x1, x2, prob.shape[1], width)
+        mask[top:top + len(rows), left:left + len(columns)] = rows @ prob @ columns.T >= threshold
+    return np.moveaxis(pasted, 0, 2)
+
+
+def _interpolation_matrix(start: float, end: float, count: int, size: int) -> tuple[int, np.ndarray]:
+    """First pixel that a mask of `count` samples over [start, end) reaches, and [pixels, count] bilinear weights."""
+    margin = (end - start) / count / 2
+    first = int(np.clip(np.floor(start - margin), 0, size))
+    last = int(np.clip(np.ceil(end + margin), first, size))
+    positions = (np.arange(first, last) + 0.5 - start) / (end - start) * count - 0.5
+    weights = np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(count)))
+    return first, weights.astype(np.float32)
+
+
+def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: tuple[int, int]) -> np.ndarray:
+    """Crops masks [H, W, N] by integer boxes and resizes them to [*mini_shape, N] bool, as the old package does.
+
+    Raises:
+        ValueError: for a box without area.
+    """
+    mini = np.zeros([*mini_shape, mask.shape[-1]], bool)
+    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int)):
+        part = mask[y1:y2, x1:x2, i].astype(bool)
+        if part.size == 0:
+            raise ValueError(f"mask {i} has the box {(y1, x1, y2, x2)} without area; drop empty instances first")
+        mini[:, :, i] = np.around(_resize(part, mini_shape)).astype(bool)
+    return mini
+
+
+def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape) -> np.ndarray:
+    """The reverse of `minimize_mask`, up to its loss: mini masks [m, m, N] to [H, W, N] bool."""
+    mask = np.zeros([*image_shape[:2], mini_mask.shape[-1]], bool)
+    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int)):
+        mask[y1:y2, x1:x2, i] = np.around(_resize(mini_mask[:, :, i], (y2 - y1, x2 - x1))).astype(bool)
+    return mask
+
+
+def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape) -> np.ndarray:
+    """A mask of probabilities [m, m] in its integer box of an otherwise empty [H, W] bool, as the old package does.
+
+    `paste_masks` is the precise way; this is kept for the weights and the numbers of the old package.
+    """
+    y1, x1, y2, x2 = (int(v) for v in bbox)
+    full = np.zeros(image_shape[:2], bool)
+    full[y1:y2, x1:x2] = _resize(mask, (y2 - y1, x2 - x1)) >= 0.5
+    return full
+
+
+def _resize(image: np.ndarray, shape) -> np.ndarray:
+    from mrcnn.data.resize import resize_exactly
+
+    return resize_exactly(image, shape)
+
+
+def _check_stack(masks: np.ndarray) -> None:
+    if masks.ndim != 3:
+        raise ValueError(f"expected masks of shape [H, W, N], got {masks.shape}; one mask is mask[:, :, None]")

@@ -1,0 +1,184 @@
+"""Molding: from a photograph to what the network takes, and the numbers that lead back."""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mrcnn.data.resize import choose_scale, resize_image, resize_mask
+
+__all__ = ["PixelScaling", "Placement", "base_scale", "canvas_side", "fit_image", "fit_size", "mold_for_network",
+           "mold_image", "pad_to", "plan", "resize_image", "resize_mask", "unmold_image"]
+
+RESIZE_MODES = ("fit", "square", "pad64", "none", "crop")
+
+
+class PixelScaling(NamedTuple):
+    """What the network's first weights expect: (pixel - mean) / std, channel by channel.
+
+    `mean` and `std` are in the order of the image's channels (RGB); `bgr` then reverses the channels.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool = False
+
+
+class Placement(NamedTuple):
+    """Where a photograph goes: resized to (height, width), at (top, left) of a canvas of zeros."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    canvas_height: int
+    canvas_width: int
+
+
+def fit_size(height: int, width: int, min_dim: float, max_dim: float) -> tuple[int, int]:
+    """The size whose shorter side is `min_dim`, unless the longer would exceed `max_dim`; rounded down.
+
+    The rounding, and so the scale of boxes, is that of torchvision's GeneralizedRCNNTransform.
+    """
+    scale = base_scale(height, width, mode="fit", min_dim=min_dim, max_dim=max_dim)
+    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+
+
+def fit_image(image: np.ndarray, min_dim: float, max_dim: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """Resizes [H, W, C] to `fit_size`, bilinear with half-pixel centres, no antialiasing.
+
+    Returns:
+        image of the same type, and scale (y, x): new size by old.
+    """
+    height, width = fit_size(*image.shape[:2], min_dim, max_dim)
+    return _resize(image, height, width), (height / image.shape[0], width / image.shape[1])
+
+
+def canvas_side(max_dim: int, divisor: int) -> int:
+    """Side of the square that training images are padded to: `max_dim` rounded up to a multiple of `divisor`."""
+    return _round_up(max_dim, divisor)
+
+
+def plan(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
+         pad_square: bool = False, scale: float | None = None) -> Placement:
+    """Decides size and place of a photograph of (height, width).
+
+    Args:
+        mode: "fit" (`fit_size`, top left), "square" and "pad64" (the old package's, centred), "none" (as it is, top
+            left), "crop" (scaled up as the old package's; the caller has cut the part before).
+        divisor: canvas sides are multiples of it.
+        pad_square: a square canvas of fixed size for training: `max_dim` ("crop": `min_dim`), rounded up.
+        scale: overrides the scale that the mode would choose; for parts of photographs (large-scale jitter).
+
+    Raises:
+        ValueError: for an unknown mode, or an image larger than the canvas.
+    """
+    if mode not in RESIZE_MODES:
+        raise ValueError(f"unknown IMAGE_RESIZE_MODE {mode!r}; expected one of {RESIZE_MODES}")
+    tall, wide = _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale)
+    if pad_square:
+        side = canvas_side(min_dim if mode == "crop" else max_dim, divisor)
+        canvas = side, side
+    elif mode == "square":
+        canvas = max_dim, max_dim
+    else:
+        unit = math.lcm(divisor, 64) if mode == "pad64" else divisor
+        canvas = _round_up(tall, unit), _round_up(wide, unit)
+    if tall > canvas[0] or wide > canvas[1]:
+        raise ValueError(f"an image of {height} x {width} becomes {tall} x {wide} in IMAGE_RESIZE_MODE {mode!r}, more "
+                         f"than the {canvas[0]} x {canvas[1]} of training; use 'fit' or raise IMAGE_MAX_DIM")
+    centred = mode in ("square", "pad64")
+    top, left = ((canvas[0] - tall) // 2, (canvas[1] - wide) // 2) if centred else (0, 0)
+    return Placement(tall, wide, top, left, *canvas)
+
+
+def base_scale(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None) -> float:
+    """The scale that a resize mode chooses for a photograph of (height, width)."""
+    if mode == "fit":
+        return min(min_dim / min(height, width), max_dim / max(height, width))
+    return 1.0 if mode == "none" else choose_scale(height, width, min_dim, max_dim, min_scale, mode)
+
+
+def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale) -> tuple[int, int]:
+    if scale is None and mode == "fit":
+        return fit_size(height, width, min_dim, max_dim)
+    if scale is None:
+        scale = base_scale(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
+                     scaling: PixelScaling, pad_square: bool = False, scale: float | None = None
+                     ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Resizes, normalises and pads a photograph. Padding is zero after normalisation.
+
+    Args:
+        image: [H, W, C] uint8.
+        scaling: what the backbone expects. The other arguments: see `plan`.
+
+    Returns:
+        molded [h, w, C] float32; window (y1, x1, y2, x2) float32 of the photograph inside it; scale (y, x). A box of
+        the photograph lies at box * (y, x, y, x) + (window y1, x1, y1, x1).
+    """
+    height, width = image.shape[:2]
+    place = plan(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale, divisor=divisor,
+                 pad_square=pad_square, scale=scale)
+    # Resized as floats, as the references do: uint8 would round the pixels once more
+    resized = _resize(image.astype(np.float32), place.height, place.width)
+    molded = pad_to(mold_image(resized, *scaling), place.canvas_height, place.canvas_width, place.top, place.left)
+    window = (place.top, place.left, place.top + place.height, place.left + place.width)
+    return molded, np.array(window, np.float32), (place.height / height, place.width / width)
+
+
+def mold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarray:
+    """(image - mean) / std in the order of the image's channels, then reversed if `bgr`; float32 [H, W, C]."""
+    height, width, channels = image.shape
+    mean = _per_channel("mean", mean, channels)
+    std = _per_channel("std", std, channels)
+    # One row of all columns at a time: NumPy's broadcasting over 3 channels alone is several times slower
+    rows = image.reshape(height, width * channels).astype(np.float32)
+    rows -= np.tile(mean, width)
+    if not np.all(std == 1):
+        rows /= np.tile(std, width)
+    image = rows.reshape(height, width, channels)
+    return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
+
+
+def unmold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarray:
+    """The reverse of `mold_image`: [H, W, C] uint8, rounded down as in the old package, kept within 0..255."""
+    image = image[:, :, ::-1] if bgr else image
+    mean = _per_channel("mean", mean, image.shape[2])
+    std = _per_channel("std", std, image.shape[2])
+    return np.clip(image * std + mean, 0, 255).astype(np.uint8)
+
+
+def pad_to(image: np.ndarray, height: int, width: int, top: int = 0, left: int = 0) -> np.ndarray:
+    """The image [h, w, C] at (top, left) of [height, width, C] zeros."""
+    tall, wide = image.shape[:2]
+    if tall + top > height or wide + left > width:
+        raise ValueError(f"an image of {tall} x {wide} at ({top}, {left}) does not fit into {height} x {width}")
+    if (tall, wide) == (height, width):
+        return image
+    canvas = np.zeros([height, width, *image.shape[2:]], image.dtype)
+    canvas[top:top + tall, left:left + wide] = image
+    return canvas
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(height, width, *image.shape[2:])  # OpenCV drops a single channel
+
+
+def _per_channel(name: str, value, channels: int) -> np.ndarray:
+    array = np.asarray(value, np.float32)
+    if array.ndim and array.shape != (channels,):
+        raise ValueError(f"{name} {tuple(array.ravel().tolist())} does not fit an image of {channels} channels; "
+                         "set MEAN_PIXEL and PIXEL_STD to one value a channel")
+    return np.broadcast_to(array, (channels,))
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-int(value) // unit) * unit

@@ -1,0 +1,80 @@
+"""One image with its instances, checked: nothing wrong in a dataset passes silently."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mrcnn.data.images import read_image
+from mrcnn.data.masks import extract_bboxes
+
+
+class Sample(NamedTuple):
+    """image [H, W, C] uint8; masks [H, W, N] bool; boxes [N, (y1, x1, y2, x2)] float64 in its pixels; class_ids [N]
+    int32, negative for crowds. Instances without pixels are left out."""
+
+    image: np.ndarray
+    masks: np.ndarray
+    boxes: np.ndarray
+    class_ids: np.ndarray
+
+
+def load_sample(dataset, image_id: int, num_classes: int, channels: int = 3) -> Sample:
+    """Loads an image of a Dataset with its instances.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: for an unreadable image, masks of another size, wrong class ids ...
+    """
+    image = read_image(dataset.load_image(image_id), channels)
+    masks, class_ids = load_instances(dataset, image_id, image.shape[:2], num_classes)
+    tight = extract_bboxes(masks).astype(np.float64)
+    boxes = dataset.load_boxes(image_id) if hasattr(dataset, "load_boxes") else None
+    boxes = tight if boxes is None else _checked_boxes(boxes, image.shape[:2], len(class_ids))
+    alive = (tight[:, 2] > tight[:, 0]) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if not alive.all():
+        masks, boxes, class_ids = masks[:, :, alive], boxes[alive], class_ids[alive]
+    return Sample(image, masks, boxes, class_ids)
+
+
+def load_instances(dataset, image_id: int, size: tuple[int, int], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """masks [H, W, N] bool and class_ids [N] int32 of an image of `size`, checked."""
+    loaded = dataset.load_mask(image_id)
+    if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
+        raise TypeError(f"load_mask must return (masks, class_ids), got {type(loaded).__name__}")
+    masks, class_ids = np.asarray(loaded[0]), np.asarray(loaded[1])
+    if class_ids.size == 0 and masks.size == 0:
+        return np.zeros([*size, 0], bool), np.zeros([0], np.int32)
+    if masks.ndim != 3 or masks.shape[:2] != size:
+        raise ValueError(f"load_mask gave masks of shape {masks.shape} for an image of {size[0]} x {size[1]}; "
+                         "expected [H, W, N], with the image's height and width")
+    if class_ids.shape != masks.shape[2:]:
+        raise ValueError(f"load_mask gave {masks.shape[2]} masks and class ids of shape {class_ids.shape}; "
+                         "expected one class id a mask")
+    return _as_bool(masks), _checked_class_ids(class_ids, num_classes)
+
+
+def _as_bool(masks: np.ndarray) -> np.ndarray:
+    if masks.dtype == bool:
+        return masks
+    if masks.dtype.kind == "f" and not np.isfinite(masks).all():
+        raise ValueError(f"load_mask gave masks of type {masks.dtype} with NaN or infinite values; return bool")
+    return masks != 0
+
+
+def _checked_class_ids(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
+    known = np.abs(class_ids)
+    if class_ids.dtype.kind not in "iuf" or (class_ids != np.rint(class_ids)).any():
+        raise ValueError(f"class ids must be integers, got {class_ids.tolist()} of type {class_ids.dtype}")
+    if ((known < 1) | (known >= num_classes)).any():
+        wrong = class_ids[(known < 1) | (known >= num_classes)].tolist()
+        raise ValueError(f"class ids {wrong} are out of range: instances have 1 to {num_classes - 1} (0 is the "
+                         f"background, negative a crowd) with NUM_CLASSES = {num_classes}; map the ids or raise it")
+    return class_ids.astype(np.int32)
+
+
+def _checked_boxes(boxes, size: tuple[int, int], count: int) -> np.ndarray:
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.shape != (count, 4):
+        raise ValueError(f"load_boxes gave an array of shape {boxes.shape} for {count} masks; expected [{count}, 4]")
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"load_boxes gave NaN or infinite values: {boxes[~np.isfinite(boxes).all(axis=1)].tolist()}")
+    return np.clip(boxes, 0, np.array([*size, *size]))
