@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 LEVEL_ROUNDINGS = ("floor", "round")
@@ -44,14 +45,14 @@ def roi_align(
     Raises:
         NotImplementedError: on a backend without a body in this file.
     """
-    points = pool_size * sampling_ratio
-    corners = _outer_samples(boxes, points, spatial_scale, aligned)
-    height, width = _size(feature_map)
-    # crop_and_resize gives zero beyond the outermost cells' positions; a border of edge values lets it give the edge
-    # one cell further, where the reference does.
-    bordered = _pad_edge(ops.cast(feature_map, "float32"))
-    corners = (corners + 1.0) / ops.stack([height + 1.0, width + 1.0] * 2)
-    samples = _crop(bordered, corners, image_index, points)
+    positions = _sample_positions(boxes, spatial_scale, pool_size, sampling_ratio, aligned)
+    size = ops.stack(_size(feature_map))
+    # crop_and_resize gives zero beyond the outermost cells; with the border it gives the edge there. One cell would do,
+    # the second lets _zero_outside decide about samples at exactly -1, whatever rounding crop_and_resize adds.
+    bordered = _pad_edge(ops.cast(feature_map, "float32"), 2)
+    corners = ops.concatenate([(positions[:, 0] + 2.0) / (size + 3.0), (positions[:, -1] + 2.0) / (size + 3.0)], axis=-1)
+    samples = _crop(bordered, corners, image_index, pool_size * sampling_ratio)
+    samples = _zero_outside(samples, ops.logical_and(positions >= -1.0, positions <= size))
     return _mean_of_bins(samples, sampling_ratio)
 
 
@@ -176,19 +177,20 @@ def _size(feature_map: Any) -> tuple[Any, Any]:
     return ops.cast(height, "float32"), ops.cast(width, "float32")
 
 
-def _outer_samples(boxes: Any, points: int, spatial_scale: float, aligned: bool) -> Any:
-    """Positions of the first and last of `points` evenly spaced samples a side of each box, in cells of the map.
+def _sample_positions(boxes: Any, spatial_scale: float, pool_size: int, ratio: int, aligned: bool) -> Any:
+    """Where each box is sampled, [M, pool_size * ratio, (y, x)] in cells of the map; evenly spaced, as bins touch.
 
-    Bins touch, so all samples of a box are evenly spaced, half a step from its edges.
+    The operations stand in the order of torchvision's kernel, so that a sample on the last position that counts
+    (-1 or the map's size) is rounded to the same side.
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32")) * spatial_scale
     if aligned:
         boxes = boxes - 0.5
-    start, end = boxes[:, :2], boxes[:, 2:]
-    size = end - start if aligned else ops.maximum(end - start, 1.0)
-    first = start + size * (0.5 / points)
-    last = start + size * ((points - 0.5) / points)
-    return ops.concatenate([first, last], axis=-1)
+    start, end = boxes[:, None, :2], boxes[:, None, 2:]
+    side = end - start if aligned else ops.maximum(end - start, 1.0)
+    bins, offsets = np.divmod(np.arange(pool_size * ratio, dtype=np.float32)[:, None], np.float32(ratio))
+    side = side / pool_size
+    return start + bins * side + (offsets + 0.5) * side / ratio
 
 
 def _corner_fractions(boxes: Any, height: Any, width: Any) -> Any:
@@ -197,10 +199,25 @@ def _corner_fractions(boxes: Any, height: Any, width: Any) -> Any:
     return (boxes - ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])) / last
 
 
-def _pad_edge(feature_map: Any) -> Any:
-    """[B, H, W, C] -> [B, H + 2, W + 2, C], the border repeating the edge."""
-    rows = ops.concatenate([feature_map[:, :1], feature_map, feature_map[:, -1:]], axis=1)
-    return ops.concatenate([rows[:, :, :1], rows, rows[:, :, -1:]], axis=2)
+def _pad_edge(feature_map: Any, border: int) -> Any:
+    """[B, H, W, C] -> [B, H + 2 * border, W + 2 * border, C], the border repeating the edge."""
+    rows = [feature_map[:, :1]] * border + [feature_map] + [feature_map[:, -1:]] * border
+    rows = ops.concatenate(rows, axis=1)
+    columns = [rows[:, :, :1]] * border + [rows] + [rows[:, :, -1:]] * border
+    return ops.concatenate(columns, axis=2)
+
+
+def _zero_outside(samples: Any, inside: Any) -> Any:
+    """`samples` [M, n, n, C] where both flags of `inside` [M, n, (y, x)] hold, else 0.
+
+    Boxes clipped to the photograph have every sample inside and skip the pass over the samples.
+    """
+    y, x = ops.unstack(ops.cast(inside, samples.dtype), 2, axis=-1)
+    return ops.cond(
+        ops.all(inside),
+        lambda: samples,
+        lambda: samples * y[:, :, None, None] * x[:, None, :, None],
+    )
 
 
 def _mean_of_bins(samples: Any, ratio: int) -> Any:

@@ -11,6 +11,7 @@ def resize_exactly(image: np.ndarray, shape) -> np.ndarray:
     """Bilinear resize to `shape` (rows, columns) of any numeric image; float, range kept."""
     from skimage.transform import resize
 
+    image = image.astype(np.float64) if image.dtype == bool else image
     return resize(image, tuple(shape), order=1, mode="constant", cval=0, clip=True, preserve_range=True,
                   anti_aliasing=False)
 

@@ -1,0 +1,48 @@
+"""What happens between the steps of `fit`: checkpoints, and the stop at a loss that is not finite."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+
+class SaveCheckpoint(keras.callbacks.Callback):
+    """Writes a checkpoint at the end of each epoch, and drops the oldest beyond `keep`.
+
+    Args:
+        save: called with the number of finished epochs; returns the path that it wrote.
+        keep: how many of the newest checkpoints to keep; None keeps all.
+    """
+
+    def __init__(self, save: Callable[[int], Path], keep: int | None = None) -> None:
+        super().__init__()
+        self.save, self.keep, self.written = save, keep, []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.written.append(self.save(epoch + 1))
+        while self.keep and len(self.written) > self.keep:
+            self.written.pop(0).unlink(missing_ok=True)
+
+
+class StopAtNonFiniteLoss(keras.callbacks.Callback):
+    """Ends training with FloatingPointError at the first loss that is NaN or infinite, naming the batch's images.
+
+    Args:
+        describe: text for a dataset image id.
+    """
+
+    def __init__(self, describe: Callable[[int], str]) -> None:
+        super().__init__()
+        self.describe = describe
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if all(math.isfinite(value) for value in (logs or {}).values()):
+            return
+        images = ", ".join(self.describe(int(i)) for i in np.unique(np.array(self.model.image_ids)))
+        values = ", ".join(f"{name} {float(value):.3g}" for name, value in logs.items())
+        raise FloatingPointError(
+            f"The loss is not finite at step {batch + 1} of the epoch ({values}), in a batch of: {images}. Look at "
+            "these annotations, lower LEARNING_RATE or lengthen WARMUP_STEPS, and go on from the last checkpoint.")

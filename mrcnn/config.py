@@ -1,0 +1,229 @@
+"""Settings of a model, a training run and a detection run.
+
+Subclass `Config` and override class attributes, as in the old package; or pass them: `Config(NUM_CLASSES=2)`.
+A misspelt setting raises and names its neighbour. The settings are read where things are put together (graph,
+training, model, loader); below that every function takes explicit keyword arguments.
+"""
+
+import difflib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from mrcnn.files import write_atomically
+
+LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
+COMPUTED = ("BATCH_SIZE", "IMAGE_SHAPE")
+
+
+class Config:
+    """Defaults are the reference recipe (torchvision, Detectron2); `mrcnn.presets` has the old package's."""
+
+    # Run
+    NAME = None  # names the log directory and the checkpoints; every configuration that trains needs one
+    SEED = 0  # initial weights, shuffling, sampling and augmentation all follow from it
+    PRECISION = "float32"  # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32
+
+    # Batch
+    GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU
+    IMAGES_PER_GPU = 2  # 2 fit into 12 GB at 1024 pixels
+    STEPS_PER_EPOCH = 1000  # None: once through the training set
+    VALIDATION_STEPS = 50  # batches of the validation set a val_ loss is taken over; None: all of it
+    LOADER_WORKERS = 2  # threads that load images; the batches are the same for any number
+
+    # Backbone
+    BACKBONE = "resnet101"  # "resnet50", "resnet152", any keras.applications name, or a callable
+    BACKBONE_OPTIONS = {}  # handed to the backbone: {"alpha": 0.75} for a narrow mobilenet
+    BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as caffe's weights want
+    BACKBONE_STEM_PADDING = "torch"  # ResNet: "same" pads the stem's pool below and right only, as matterport does
+    BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of P2..P6; fixed by the architecture
+    TRAIN_BN = False  # False: the trunk's BatchNorm is frozen (small batches spoil it); True: it learns
+    TOP_DOWN_PYRAMID_SIZE = 256  # channels of P2..P6
+
+    # Image
+    IMAGE_RESIZE_MODE = "fit"  # "fit" (keep the aspect, 800/1333), "square", "pad64", "crop" or "none"
+    IMAGE_MIN_DIM = 800  # pixels of the shortest side, unless the longest would exceed IMAGE_MAX_DIM
+    IMAGE_MAX_DIM = 1333  # pixels of the longest side
+    IMAGE_MIN_SCALE = 0  # "square" and "crop": scale up by at least this much
+    SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
+    IMAGE_CHANNEL_COUNT = 3
+    MEAN_PIXEL = None  # RGB; None: what the backbone's ImageNet weights expect
+    PIXEL_STD = None  # RGB; None: what the backbone's ImageNet weights expect
+    CHANNEL_ORDER = None  # "rgb" or "bgr" as the trunk wants it; None: what the backbone's ImageNet weights expect
+
+    # Region proposal network
+    RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)  # pixels, one a pyramid level
+    RPN_ANCHOR_RATIOS = [0.5, 1, 2]  # height / width
+    RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
+    RPN_ANCHOR_ROUNDED = False  # True: corners of the cell anchors are whole pixels (torchvision)
+    RPN_CHANNELS = 256  # of the shared 3x3 convolution
+    RPN_BBOX_STD_DEV = [1.0, 1.0, 1.0, 1.0]  # box deltas are divided by it: (dy, dx, log dh, log dw)
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 256  # anchors an image that the RPN learns from
+    RPN_POSITIVE_RATIO = 0.5  # of them at most this share positive
+    RPN_POSITIVE_OVERLAP = 0.7  # IoU from which an anchor is an object
+    RPN_NEGATIVE_OVERLAP = 0.3  # IoU under which it is background; between, it teaches nothing
+    RPN_NMS_THRESHOLD = 0.7
+    RPN_PER_LEVEL = True  # top-k and NMS for each level; False: over all levels at once (matterport)
+    PRE_NMS_LIMIT_TRAINING = 2000  # anchors kept by score before NMS, a level when RPN_PER_LEVEL
+    PRE_NMS_LIMIT = 1000  # the same in detection
+    POST_NMS_ROIS_TRAINING = 2000
+    POST_NMS_ROIS_INFERENCE = 1000
+
+    # RoIs that the heads learn from
+    TRAIN_ROIS_PER_IMAGE = 512
+    ROI_POSITIVE_RATIO = 0.25
+    ROI_POSITIVE_OVERLAP = 0.5  # IoU from which a RoI is an object
+    ROI_ADD_GROUND_TRUTH = True  # ground-truth boxes join the proposals; without them early training starves
+    MAX_GT_INSTANCES = 100  # of an image; of more, a seeded random choice
+    USE_MINI_MASK = True  # kept from the old package; masks always travel cropped to their box
+    MINI_MASK_SHAPE = (112, 112)  # resolution of a ground-truth mask inside its box
+    ALLOW_EMPTY_IMAGES = False  # True: images with no instances are trained on, as background
+
+    # RoIAlign and heads
+    POOL_SIZE = 7
+    MASK_POOL_SIZE = 14
+    ROI_SAMPLING_RATIO = 2  # samples a bin and axis
+    ROI_ALIGNED = True  # half-pixel shift (Detectron2); False: torchvision's published weights
+    ROI_GEOMETRY = "aligned"  # "crop": matterport's, one sample a bin, corner to corner
+    ROI_LEVEL_ROUNDING = "floor"  # "round": matterport's choice of the pyramid level
+    FPN_CLASSIF_FC_LAYERS_SIZE = 1024
+    MASK_HEAD = "fcn"  # a name of heads.names(), or a dict of "name" and options
+    NUM_CLASSES = 1  # with background
+    BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
+
+    # Detections
+    DETECTION_MAX_INSTANCES = 100
+    DETECTION_MIN_CONFIDENCE = 0.05
+    DETECTION_NMS_THRESHOLD = 0.5  # per class
+    DETECTION_BEST_CLASS_ONLY = False  # True: one label a RoI (matterport)
+    DETECTION_BATCH_SIZE = 1  # images of one padded size that detect runs together
+
+    # Losses
+    LOSS_WEIGHTS = {name: 1.0 for name in LOSS_NAMES}
+    RPN_BBOX_LOSS_BETA = 1 / 9  # where smooth L1 turns linear; 0: plain L1
+    BBOX_LOSS_BETA = 1 / 9
+    BBOX_LOSS_AVERAGE = "sampled"  # box losses over all sampled boxes; "positives": over positive coordinates
+
+    # Optimizer
+    LEARNING_RATE = 0.0025  # 0.02 per 16 images, scaled linearly to a batch of 2
+    LEARNING_MOMENTUM = 0.9
+    WEIGHT_DECAY = 1e-4  # L2 on kernels and biases, added to the gradient; not on normalisation
+    GRADIENT_CLIP_NORM = 5.0  # global norm of all gradients; None: no clipping
+    WARMUP_STEPS = 1000  # the learning rate rises linearly over them
+    WARMUP_FACTOR = 0.001  # and starts at this share
+    LR_SCHEDULE = "step"  # "step", "cosine" or "constant"
+    LR_STEPS = (0.67, 0.89)  # "step": a tenth after each of these shares of the training
+    KEEP_CHECKPOINTS = None  # newest checkpoints of a run to keep; None: all
+
+    # Augmentation
+    HORIZONTAL_FLIP = 0.5  # probability
+    SCALE_JITTER = None  # (0.1, 2.0): large-scale jitter
+    PHOTOMETRIC_DISTORTION = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_names([name for name in vars(cls) if name.isupper()], f"class {cls.__name__}")
+
+    def __init__(self, **overrides: Any) -> None:
+        """Raises ValueError for an unknown, impossible or contradictory setting."""
+        _check_names(overrides, f"{type(self).__name__}(...)")
+        for name, value in overrides.items():
+            setattr(self, name, value)
+        _validate(self)
+        self._compute()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in COMPUTED:
+            _check_names([name], f"{type(self).__name__} instance")
+        super().__setattr__(name, value)
+        if name in ("GPU_COUNT", "IMAGES_PER_GPU", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_RESIZE_MODE"):
+            self._compute()
+
+    def _compute(self) -> None:
+        self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
+        side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
+        side = math.ceil(side / self.SIZE_DIVISOR) * self.SIZE_DIVISOR if side else None
+        self.IMAGE_SHAPE = (side, side, self.IMAGE_CHANNEL_COUNT)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting by name; a callable backbone is given by its name."""
+        values = {name: getattr(self, name) for name in setting_names()}
+        if callable(values["BACKBONE"]):
+            values["BACKBONE"] = values["BACKBONE"].__name__
+        return values
+
+    def save(self, path: str | Path) -> None:
+        """Writes the settings as json, whole or not at all."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=2))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """A configuration from `to_dict`'s result. Raises ValueError for an unknown setting."""
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Config":
+        """A configuration from a json file written by `save`. Raises ValueError when the file is no such json."""
+        try:
+            values = json.loads(Path(path).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a json file of settings: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} must hold a json object of settings, got a {type(values).__name__}.")
+        return cls.from_dict(values)
+
+    def display(self) -> None:
+        """Prints every setting, as in the old package."""
+        print("\nConfigurations:")
+        for name in [*setting_names(), *COMPUTED]:
+            print(f"{name:30} {getattr(self, name)}")
+
+
+def setting_names() -> list[str]:
+    """Names of all settings, in the order of their definition."""
+    return [name for name in vars(Config) if name.isupper()]
+
+
+def _check_names(names: Any, where: str) -> None:
+    known = setting_names()
+    for name in names:
+        if name in known or name in COMPUTED:
+            continue
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else " Config in mrcnn/config.py lists them all."
+        raise ValueError(f"{where}: there is no setting {name!r}.{hint}")
+
+
+def _require(condition: bool, config: Config, name: str, wanted: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {wanted}, got {getattr(config, name)!r}.")
+
+
+def _validate(config: Config) -> None:
+    for name in ("NUM_CLASSES", "IMAGES_PER_GPU", "GPU_COUNT", "IMAGE_CHANNEL_COUNT", "MAX_GT_INSTANCES",
+                 "TRAIN_ROIS_PER_IMAGE", "RPN_TRAIN_ANCHORS_PER_IMAGE", "DETECTION_MAX_INSTANCES",
+                 "POOL_SIZE", "MASK_POOL_SIZE", "ROI_SAMPLING_RATIO", "LOADER_WORKERS"):
+        value = getattr(config, name)
+        _require(isinstance(value, int) and value >= 1, config, name, "an integer of 1 or more")
+    for name in ("ROI_POSITIVE_RATIO", "RPN_POSITIVE_RATIO", "RPN_NMS_THRESHOLD", "DETECTION_NMS_THRESHOLD",
+                 "DETECTION_MIN_CONFIDENCE", "HORIZONTAL_FLIP", "ROI_POSITIVE_OVERLAP"):
+        _require(0 <= getattr(config, name) <= 1, config, name, "between 0 and 1")
+    for name, allowed in (("PRECISION", ("float32", "bfloat16")), ("LR_SCHEDULE", ("step", "cosine", "constant")),
+                          ("IMAGE_RESIZE_MODE", ("fit", "square", "pad64", "crop", "none")),
+                          ("BBOX_LOSS_AVERAGE", ("sampled", "positives")), ("ROI_GEOMETRY", ("aligned", "crop")),
+                          ("ROI_LEVEL_ROUNDING", ("floor", "round")), ("CHANNEL_ORDER", (None, "rgb", "bgr")),
+                          ("BACKBONE_STEM_PADDING", ("torch", "same"))):
+        _require(getattr(config, name) in allowed, config, name, f"one of {allowed}")
+    _require(len(config.RPN_ANCHOR_SCALES) == 5, config, "RPN_ANCHOR_SCALES", "5 sizes, one for each of P2..P6")
+    _require(set(config.LOSS_WEIGHTS) == set(LOSS_NAMES), config, "LOSS_WEIGHTS", f"a dict with keys {LOSS_NAMES}")
+    _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
+    _require(config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP, config, "RPN_NEGATIVE_OVERLAP",
+             f"at most RPN_POSITIVE_OVERLAP ({config.RPN_POSITIVE_OVERLAP})")
+    if config.IMAGE_MAX_DIM and config.IMAGE_MIN_DIM and config.IMAGE_RESIZE_MODE != "crop":
+        _require(config.IMAGE_MIN_DIM <= config.IMAGE_MAX_DIM, config, "IMAGE_MIN_DIM",
+                 f"at most IMAGE_MAX_DIM ({config.IMAGE_MAX_DIM})")
+    if config.IMAGE_RESIZE_MODE in ("square", "crop"):
+        name = "IMAGE_MIN_DIM" if config.IMAGE_RESIZE_MODE == "crop" else "IMAGE_MAX_DIM"
+        _require(getattr(config, name) % 32 == 0, config, name,
+                 f'a multiple of 32 when IMAGE_RESIZE_MODE is "{config.IMAGE_RESIZE_MODE}"')

@@ -1,0 +1,100 @@
+"""Photographs in, detections out: molding, the inference graph, and the way back to the photographs' own pixels."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from mrcnn.config import Config
+from mrcnn.data.images import read_image
+from mrcnn.data.masks import paste_masks
+from mrcnn.data.molding import PixelScaling, mold_for_network
+
+COUNT_NAMES = ("proposals", "scores over the minimum", "left by NMS", "detections")
+
+
+class Molded(NamedTuple):
+    """A photograph as the network takes it, and what leads back from there."""
+
+    image: np.ndarray  # [height, width, channels] float32, normalised and padded
+    window: np.ndarray  # (y1, x1, y2, x2) of the photograph inside it
+    scale: tuple[float, float]  # network pixels a photograph's pixel: y, x
+    size: tuple[int, int]  # height, width of the photograph
+
+
+class Detector:
+    """Runs an inference graph over any number of photographs of any sizes.
+
+    Args:
+        model: `mrcnn.graph.inference_graph`'s model.
+        config: its settings.
+        scaling: the pixels that the backbone expects.
+    """
+
+    def __init__(self, model: keras.Model, config: Config, scaling: PixelScaling) -> None:
+        self.model, self.config, self.scaling = model, config, scaling
+
+    def detect(self, images: Sequence[Any], verbose: int = 0) -> list[dict[str, np.ndarray]]:
+        """See `MaskRCNN.detect`."""
+        images = [self._read(i, image, len(images)) for i, image in enumerate(images)]
+        results: list[Any] = [None] * len(images)
+        for batch in self._batches(images):
+            molded = [self.mold(images[i]) for i in batch]
+            raw = self.run(np.stack([m.image for m in molded]), np.stack([m.window for m in molded]))
+            for row, i in enumerate(batch):
+                results[i] = self.unmold(raw[row], molded[row])
+                if verbose:
+                    print(_account(i, molded[row], raw[row]["counts"]))
+        return results
+
+    def _read(self, index: int, image: Any, count: int) -> np.ndarray:
+        try:
+            return read_image(image, self.config.IMAGE_CHANNEL_COUNT)
+        except (ValueError, TypeError, OSError) as error:
+            where = f"images[{index}] of {count}: {error}. Nothing was detected; mend or leave out that image."
+            raise type(error)(where) from error
+
+    def _batches(self, images: list[np.ndarray]) -> list[list[int]]:
+        """Indices of images that share a size, at most DETECTION_BATCH_SIZE of them together."""
+        by_size: dict[tuple, list[int]] = {}
+        for i, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(i)
+        step = self.config.DETECTION_BATCH_SIZE
+        return [same[k:k + step] for same in by_size.values() for k in range(0, len(same), step)]
+
+    def mold(self, image: np.ndarray) -> Molded:
+        """Resizes, normalises and pads one [H, W, C] uint8 photograph."""
+        config = self.config
+        mode = "square" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE  # crop is for training
+        molded, window, scale = mold_for_network(
+            image, mode=mode, min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM,
+            min_scale=config.IMAGE_MIN_SCALE, divisor=config.SIZE_DIVISOR, scaling=self.scaling)
+        return Molded(molded, window, scale, image.shape[:2])
+
+    def run(self, images: np.ndarray, windows: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """Detections in network pixels, one dict an image: boxes [n, 4], class_ids, scores [n], masks [n, size, size]
+        probabilities, counts [4]."""
+        raw = {k: np.asarray(v) for k, v in self.model.predict_on_batch({"image": images, "window": windows}).items()}
+        valid, masks = raw["valid"], raw["masks"]
+        if len(masks) == valid.size and not valid.all():  # static shapes: a row for every slot, real or not
+            masks = masks[valid.reshape(-1)]
+        ends = np.cumsum(valid.sum(axis=1))
+        return [
+            {"boxes": raw["boxes"][i][valid[i]], "class_ids": raw["class_ids"][i][valid[i]].astype(np.int32),
+             "scores": raw["scores"][i][valid[i]], "masks": masks[end - valid[i].sum():end], "counts": raw["counts"][i]}
+            for i, end in enumerate(ends)]
+
+    def unmold(self, raw: dict[str, np.ndarray], molded: Molded) -> dict[str, np.ndarray]:
+        """Boxes and masks in the photograph's own pixels."""
+        (top, left), (scale_y, scale_x), (height, width) = molded.window[:2], molded.scale, molded.size
+        boxes = (raw["boxes"] - np.array([top, left] * 2)) / np.array([scale_y, scale_x] * 2)
+        boxes = np.clip(boxes, 0, np.array([height, width] * 2)).astype(np.float32)
+        return {"rois": boxes, "class_ids": raw["class_ids"], "scores": raw["scores"].astype(np.float32),
+                "masks": paste_masks(raw["masks"], boxes, height, width)}
+
+
+def _account(index: int, molded: Molded, counts: np.ndarray) -> str:
+    steps = ", ".join(f"{int(n)} {name}" for n, name in zip(counts, COUNT_NAMES, strict=True))
+    height, width = molded.size
+    return f"image {index}: {height} x {width} as {molded.image.shape[0]} x {molded.image.shape[1]}: {steps}"

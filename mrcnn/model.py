@@ -1,0 +1,236 @@
+"""MaskRCNN: the object that users hold, with the old package's names."""
+
+import datetime
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mrcnn.callbacks import SaveCheckpoint, StopAtNonFiniteLoss
+from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.loader import Loader
+from mrcnn.data.molding import PixelScaling
+from mrcnn.detector import Detector
+from mrcnn.graph import build_network, inference_graph
+from mrcnn.training import TrainingModel, compile_model, set_trainable
+from mrcnn.weights import imagenet
+from mrcnn.weights.checkpoint import LoadReport, load_checkpoint, load_optimizer, read_metadata, save_checkpoint
+
+
+class MaskRCNN:
+    """Mask R-CNN (He et al. 2017) on a feature pyramid, with a mask head chosen by name.
+
+    Args:
+        mode: "training" or "inference", as in the old package; both graphs are there either way, share one network,
+            and are built when first used.
+        config: the settings.
+        model_dir: folder for logs and checkpoints, one folder in it a run.
+
+    Raises ValueError for an unknown mode, backbone or head.
+    """
+
+    def __init__(self, mode: str, config: Config, model_dir: str | Path = "logs") -> None:
+        if mode not in ("training", "inference"):
+            raise ValueError(f'mode must be "training" or "inference", got {mode!r}.')
+        self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
+        self.network = build_network(config)
+        self.epoch, self.class_names = 0, []
+        self._log_dir: Path | None = None
+        self._resume_from: Path | None = None
+
+    # The graphs
+
+    @cached_property
+    def training_model(self) -> TrainingModel:
+        """The model that `fit` trains."""
+        return TrainingModel(self.network, self.config)
+
+    @cached_property
+    def inference_model(self) -> keras.Model:
+        """The model behind `detect`."""
+        return inference_graph(self.network, self.config)
+
+    @property
+    def keras_model(self) -> keras.Model:
+        """The graph of this object's mode."""
+        return self.training_model if self.mode == "training" else self.inference_model
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Photographs in, detections out."""
+        return Detector(self.inference_model, self.config, self.scaling)
+
+    @property
+    def scaling(self) -> PixelScaling:
+        """The pixels that the trunk expects: the backbone's, where the settings do not say otherwise."""
+        own, config = self.network.backbone.scaling, self.config
+        return PixelScaling(
+            tuple(own.mean if config.MEAN_PIXEL is None else config.MEAN_PIXEL),
+            tuple(own.std if config.PIXEL_STD is None else config.PIXEL_STD),
+            own.bgr if config.CHANNEL_ORDER is None else config.CHANNEL_ORDER == "bgr")
+
+    # Detection
+
+    def detect(self, images: Sequence[Any], verbose: int = 0) -> list[dict[str, np.ndarray]]:
+        """Finds the objects of any number of photographs of any sizes.
+
+        Args:
+            images: paths or arrays: grey, RGB or RGBA, uint8 or float.
+            verbose: 1 prints for each image how many candidates fell at each step.
+
+        Returns:
+            A dict an image: rois [N, (y1, x1, y2, x2)] float32 in the photograph's own pixels, class_ids [N] int32,
+            scores [N] float32 in falling order, masks [H, W, N] bool.
+
+        Raises ValueError, TypeError or OSError for a bad image, naming its place in the list.
+        """
+        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
+        return self.detector.detect(list(images), verbose)
+
+    # Training
+
+    def train(self, train_dataset: Dataset, val_dataset: Dataset | None, learning_rate: float | None = None,
+              epochs: int = 1, layers: str = "all", augmentation: Any = None,
+              custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+              no_augmentation_sources: Sequence[str] | None = None, verbose: int | str = "auto"
+              ) -> keras.callbacks.History:
+        """Trains, and writes a checkpoint after each epoch; goes on where the object stands (`epoch`).
+
+        Args:
+            train_dataset, val_dataset: prepared datasets; without the second no val_ losses are taken.
+            learning_rate: None for the configuration's.
+            epochs: number of the last epoch, counted from the first of this run, as in the old package: training to
+                10 and then to 20 makes 20.
+            layers: what learns: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
+            augmentation: an imgaug augmenter for the training images, beside the configuration's own.
+            custom_callbacks: further Keras callbacks.
+            no_augmentation_sources: sources of the dataset whose images stay as they are.
+            verbose: as in `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
+
+        Raises ValueError for datasets that do not fit, FloatingPointError (with the images) at a loss that is not
+        finite; what was saved before stays.
+        """
+        config = self.config
+        if train_dataset.num_classes != config.NUM_CLASSES:
+            raise ValueError(
+                f"NUM_CLASSES is {config.NUM_CLASSES}, but the training set has {train_dataset.num_classes} classes "
+                f"with the background ({', '.join(map(str, train_dataset.class_names))}). Set NUM_CLASSES to that.")
+        if self.epoch >= epochs:
+            print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Ask for more epochs.")
+            return keras.callbacks.History()
+        loaders = {"scaling": self.scaling, "seed": config.SEED}
+        train = Loader(train_dataset, config, steps=config.STEPS_PER_EPOCH, augmentation=augmentation,
+                       no_augmentation_sources=no_augmentation_sources or (), start_epoch=self.epoch, **loaders)
+        validation = None if val_dataset is None else Loader(
+            val_dataset, config, steps=config.VALIDATION_STEPS, training=False, **loaders)
+        self.class_names = list(train_dataset.class_names)
+        set_trainable(self.network, layers, train_bn=config.TRAIN_BN)
+        compile_model(
+            self.training_model, config, momentum=config.LEARNING_MOMENTUM,
+            learning_rate=config.LEARNING_RATE if learning_rate is None else learning_rate,
+            total_steps=epochs * len(train), first_step=self.epoch * len(train))
+        if self._resume_from is not None:
+            load_optimizer(self._resume_from, self.training_model.optimizer)
+            self.training_model.optimizer.iterations.assign(self.epoch * len(train))
+            self._resume_from = None
+        print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, "
+              f"learning rate {self.training_model.optimizer.learning_rate}, logs in {self.log_dir}")
+        return self.training_model.fit(
+            train, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, verbose=verbose,
+            callbacks=[*self._callbacks(train_dataset), *(custom_callbacks or ())])
+
+    def _callbacks(self, dataset: Dataset) -> list[keras.callbacks.Callback]:
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self.config.save(self.log_dir / "config.json")
+        resumed = self.epoch > 0
+        return [
+            StopAtNonFiniteLoss(lambda i: f"image {i} ({dataset.source_image_link(i)})"),
+            SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS),
+            keras.callbacks.CSVLogger(self.log_dir / "log.csv", append=resumed),
+            keras.callbacks.TensorBoard(self.log_dir, write_graph=False),
+        ]
+
+    def _save_epoch(self, epoch: int) -> Path:
+        self.epoch = epoch
+        path = self.checkpoint_path(epoch)
+        self.save_weights(path, optimizer=self.training_model.optimizer)
+        return path
+
+    # Files
+
+    @property
+    def log_dir(self) -> Path:
+        """Folder of this run: NAME and the time at which it began."""
+        if self._log_dir is None:
+            if not self.config.NAME:
+                raise ValueError("Config.NAME is None; a configuration that trains or saves by itself needs a name.")
+            stamp = datetime.datetime.now().strftime("%Y%m%dT%H%M%S")
+            self._log_dir = self.model_dir / f"{self.config.NAME.lower()}{stamp}"
+        return self._log_dir
+
+    def checkpoint_path(self, epoch: int) -> Path:
+        """Where the checkpoint after so many epochs goes."""
+        return self.log_dir / f"mask_rcnn_{self.config.NAME.lower()}_{epoch:04d}.h5"
+
+    def save_weights(self, path: str | Path, optimizer: keras.optimizers.Optimizer | None = None) -> None:
+        """Writes weights, settings and class names to one h5 file, whole or not at all."""
+        metadata = {"config": self.config.to_dict(), "class_names": self.class_names, "epoch": self.epoch}
+        save_checkpoint(path, self.network.layers(), metadata, optimizer)
+
+    def find_last(self) -> Path:
+        """The newest checkpoint of the newest run of this NAME. Raises FileNotFoundError when there is none."""
+        name = str(self.config.NAME or "").lower()
+        runs = sorted((d for d in self.model_dir.glob(f"{name}2*") if re.fullmatch(rf"{re.escape(name)}\d+t?T?\d+",
+                                                                                     d.name)), reverse=True)
+        for run in runs:
+            checkpoints = sorted(run.glob("mask_rcnn_*.h5"))
+            if checkpoints:
+                return checkpoints[-1]
+        raise FileNotFoundError(f"No checkpoint of a run named {name!r} in {self.model_dir.resolve()}; runs: "
+                                f"{[run.name for run in runs]}. Check NAME and model_dir, or train first.")
+
+    def load_weights(self, path: str | Path, by_name: bool = False, exclude: Sequence[str] | str | None = None
+                     ) -> LoadReport:
+        """Loads a checkpoint of this package, or ImageNet weights into the backbone.
+
+        Args:
+            path: a file of `save_weights`; "last" for `find_last`; or a keras.applications weights file of the
+                backbone (`.weights.h5`, without the classifier).
+            by_name: skip layers whose shapes differ and layers that only one side has; the report names them.
+            exclude: layers to leave as they are: names or regular expressions. The old package's names of the
+                class-shaped layers work: "mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask".
+
+        Returns:
+            What was loaded, skipped and missing; `print` shows a table.
+
+        Raises ValueError when layers are missing or differ and are not excluded, or the file is damaged; the model is
+        unchanged then. A checkpoint inside a run's folder is resumed: its epoch, optimizer and folder are taken up.
+        """
+        path = self.find_last() if str(path) == "last" else Path(path)
+        if imagenet.is_keras_weights(path):
+            return imagenet.load(path, self.network.backbone)
+        report = load_checkpoint(path, self.network.layers(), exclude=self._existing(exclude), strict=not by_name,
+                                 skip_mismatch=by_name)
+        if not report.skipped and path.resolve().parent.parent == self.model_dir.resolve():
+            metadata = read_metadata(path)
+            self.epoch, self._log_dir, self._resume_from = int(metadata.get("epoch", 0)), path.parent, path
+        self.class_names = read_metadata(path).get("class_names", [])
+        return report
+
+    def _existing(self, exclude: Sequence[str] | str | None) -> list[str] | None:
+        """The old package's layer names, turned into ours."""
+        if exclude is None:
+            return None
+        names = [exclude] if isinstance(exclude, str) else list(exclude)
+        last = [key for key in self.network.layers() if key.startswith("mask_head/")][-1]
+        return [last if name == "mrcnn_mask" else name for name in names if name != "mrcnn_bbox"]
+
+    def get_imagenet_weights(self) -> Path:
+        """Path of the backbone's ImageNet weights, downloaded by keras.applications when they are not here yet."""
+        return imagenet.download(self.config.BACKBONE, self.config.BACKBONE_OPTIONS)

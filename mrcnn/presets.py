@@ -1,0 +1,65 @@
+"""Whole-model conventions of the programs whose weights and habits exist, as `Config` subclasses.
+
+Only what is structural stands here; everything linear is normalised by the importers of `mrcnn.weights`.
+Sources: the facts in each program's configuration (matterport 3deaec5, torchvision 0.28, Detectron2 0.6).
+"""
+
+from mrcnn.config import Config
+
+
+class Matterport(Config):
+    """The old TF1 package: 1024 squares, its RPN, its RoIAlign, its sampling and schedule."""
+
+    BACKBONE_STRIDE_IN_1X1 = True
+    BACKBONE_STEM_PADDING = "same"
+    IMAGE_RESIZE_MODE = "square"
+    IMAGE_MAX_DIM = 1024
+    SIZE_DIVISOR = 64
+    MEAN_PIXEL = (123.7, 116.8, 103.9)
+    PIXEL_STD = (1.0, 1.0, 1.0)
+    CHANNEL_ORDER = "rgb"
+    RPN_CHANNELS = 512
+    RPN_BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
+    RPN_PER_LEVEL = False
+    PRE_NMS_LIMIT_TRAINING = 6000
+    PRE_NMS_LIMIT = 6000
+    TRAIN_ROIS_PER_IMAGE = 200
+    ROI_POSITIVE_RATIO = 0.33
+    ROI_ADD_GROUND_TRUTH = False
+    ROI_GEOMETRY = "crop"
+    ROI_LEVEL_ROUNDING = "round"
+    MINI_MASK_SHAPE = (56, 56)
+    DETECTION_MIN_CONFIDENCE = 0.7
+    DETECTION_NMS_THRESHOLD = 0.3
+    DETECTION_BEST_CLASS_ONLY = True
+    RPN_BBOX_LOSS_BETA = 1.0
+    BBOX_LOSS_BETA = 1.0
+    BBOX_LOSS_AVERAGE = "positives"
+    LEARNING_RATE = 0.001
+    WARMUP_STEPS = 0
+    LR_SCHEDULE = "constant"
+    HORIZONTAL_FLIP = 0.0
+
+
+class Torchvision(Config):
+    """`torchvision.models.detection.maskrcnn_resnet50_fpn`, whose classes keep COCO's own ids."""
+
+    BACKBONE = "resnet50"
+    NUM_CLASSES = 91
+    RPN_ANCHOR_ROUNDED = True
+    ROI_ALIGNED = False
+    GRADIENT_CLIP_NORM = None
+
+
+class Detectron2(Config):
+    """Detectron2's `mask_rcnn_R_50_FPN_3x` and its R101 twin."""
+
+    BACKBONE = "resnet50"
+    BACKBONE_STRIDE_IN_1X1 = True
+    NUM_CLASSES = 81
+    MEAN_PIXEL = (123.675, 116.28, 103.53)
+    PIXEL_STD = (1.0, 1.0, 1.0)
+    CHANNEL_ORDER = "bgr"
+    RPN_BBOX_LOSS_BETA = 0.0
+    BBOX_LOSS_BETA = 0.0
+    GRADIENT_CLIP_NORM = None

@@ -1,0 +1,66 @@
+"""ImageNet weights of a `keras.applications` backbone, from a file or by Keras's own download."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+from mrcnn.backbone import Backbone
+from mrcnn.weights.report import LoadReport, Tensor
+
+OWN_RESNETS = ("resnet50", "resnet101", "resnet152")  # of mrcnn.resnet, with its own layer names
+
+
+def is_keras_weights(path: str | Path) -> bool:
+    """Whether a file holds Keras's own weights of one model (either of its h5 layouts), not a checkpoint of ours."""
+    try:
+        with h5py.File(path, "r") as file:
+            return "layers" in file or "_layer_checkpoint_dependencies" in file or "layer_names" in file.attrs
+    except OSError:
+        return False  # missing or damaged: the checkpoint's reader says which
+
+
+def load(path: str | Path, backbone: Backbone) -> LoadReport:
+    """Loads a file of `keras.applications` weights (`include_top=False`) into a backbone, all of it or nothing.
+
+    Raises ValueError when the backbone is no keras.applications model or the file is of another architecture.
+    """
+    if backbone.source is None:
+        raise ValueError(f"{path} holds weights of a keras.applications model, but the backbone is none. "
+                         'Set Config.BACKBONE to its name, for example "mobilenet".')
+    before = backbone.source.get_weights()
+    try:
+        backbone.source.load_weights(path)
+    except Exception as error:  # Keras raises many kinds here, some after it has assigned a part
+        backbone.source.set_weights(before)
+        raise ValueError(f"{path} does not fit the backbone {backbone.source.name!r} (are BACKBONE and "
+                         f"BACKBONE_OPTIONS those of the file?); the model is unchanged. Keras says: {error}") from error
+    loaded = [Tensor(w.path, tuple(w.shape), tuple(w.shape)) for w in backbone.source.weights]
+    return LoadReport(loaded, [], [], [])
+
+
+def download(backbone: str | Any, options: dict[str, Any]) -> Path:
+    """Has Keras fetch ImageNet weights and returns a file that `load` takes.
+
+    Raises ValueError for a backbone without such weights, ConnectionError when they cannot be fetched.
+    """
+    builders = {name.lower(): getattr(keras.applications, name) for name in dir(keras.applications)}
+    builder = builders.get(backbone.lower()) if isinstance(backbone, str) else None
+    if builder is None or backbone.lower() in OWN_RESNETS:
+        raise ValueError(f"There are no downloadable ImageNet weights for BACKBONE={backbone!r} yet; name a "
+                         'keras.applications model such as "mobilenet" or "resnet50v2", or start from a checkpoint.')
+    label = "_".join([backbone.lower(), *(f"{key}{value}" for key, value in sorted(options.items()))])
+    path = Path.home() / ".keras" / "models" / f"mrcnn_{label}_notop.weights.h5"
+    if path.exists():
+        return path
+    try:
+        model = builder(include_top=False, weights="imagenet", **options)
+    except Exception as error:  # urllib, ssl and Keras each raise their own
+        raise ConnectionError(f"The ImageNet weights of {backbone!r} could not be fetched ({error}). Get the file on a "
+                              "machine with a network and pass its path to load_weights.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"partial_{path.name}")  # Keras wants the name to end in .weights.h5
+    model.save_weights(temporary)
+    temporary.replace(path)
+    return path

@@ -1,0 +1,184 @@
+"""Balloons: fine-tune on a few dozen annotated photographs, evaluate, and splash colour on what is found.
+
+    python samples/balloon/balloon.py train    --dataset DIR --weights mobilenet.weights.h5 --head unet
+    python samples/balloon/balloon.py evaluate --dataset DIR --weights last
+    python samples/balloon/balloon.py splash   --weights last --image photograph.jpg
+
+DIR holds train/ and val/, each with photographs and VIA's `via_region_data.json`. README.md beside this file has the
+commands and the results that they gave.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
+
+from mrcnn.config import Config  # noqa: E402
+from mrcnn.data.dataset import Dataset  # noqa: E402
+from mrcnn.data.via import load_via  # noqa: E402
+from mrcnn.model import MaskRCNN  # noqa: E402
+from samples.settings import add_settings, configure  # noqa: E402
+
+
+class BalloonConfig(Config):
+    """A narrow MobileNet and 512 pixels: trains on two cores without a GPU."""
+
+    NAME = "balloon"
+    NUM_CLASSES = 2
+    BACKBONE = "mobilenet"
+    BACKBONE_OPTIONS = {"alpha": 0.75}
+    IMAGE_MIN_DIM = 512
+    IMAGE_MAX_DIM = 512
+    IMAGES_PER_GPU = 2
+    STEPS_PER_EPOCH = None
+    VALIDATION_STEPS = None
+    LEARNING_RATE = 0.01
+    WARMUP_STEPS = 100
+    LR_STEPS = (0.75,)
+
+
+def load_balloons(folder: str | Path, subset: str) -> Dataset:
+    """The balloons of `folder`/`subset`, ready to use."""
+    dataset = load_via(folder, subset, class_name="balloon")
+    return dataset
+
+
+def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Trains on train/, with val/ for the val_ losses."""
+    validation = None if arguments.no_validation else load_balloons(arguments.dataset, "val")
+    model.train(load_balloons(arguments.dataset, "train"), validation, epochs=arguments.epochs,
+                layers=arguments.layers, verbose=arguments.verbose)
+
+
+def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Prints COCO's tables for val/, and draws the photographs when asked for."""
+    from mrcnn.evaluation import evaluate as evaluate_dataset
+
+    dataset = load_balloons(arguments.dataset, "val")
+    print(evaluate_dataset(model, dataset))
+    if arguments.pictures:
+        draw_overlays(model, dataset, Path(arguments.pictures))
+
+
+def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path) -> None:
+    """One picture a photograph, ground truth beside detections over 0.5."""
+    from mrcnn import visualize
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for image_id in dataset.image_ids:
+        image = dataset.load_image(image_id)
+        path = folder / f"{Path(dataset.image_info[image_id]['path']).stem}.png"
+        masks, class_ids = dataset.load_mask(image_id)
+        visualize.save_comparison(image, (masks, class_ids), model.detect([image])[0], dataset.class_names, path)
+        print(path)
+
+
+def color_splash(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The photograph in grey, with its colours where any mask is.
+
+    Args:
+        image: [H, W, 3] uint8; masks: [H, W, N] bool.
+    """
+    grey = np.repeat(np.round(image @ [0.2125, 0.7154, 0.0721])[..., None], 3, axis=-1).astype(np.uint8)
+    return np.where(masks.any(axis=-1, keepdims=True), image, grey)
+
+
+def splash(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Writes <name>_splash beside where the program is run, for a photograph or a video."""
+    source = Path(arguments.image or arguments.video)
+    if arguments.image:
+        from mrcnn.data.images import read_image
+
+        image = read_image(source)
+        target = Path(f"{source.stem}_splash.png")
+        _write_image(target, color_splash(image, _confident_masks(model, image)))
+    else:
+        target = Path(f"{source.stem}_splash.mp4")
+        splash_video(model, source, target)
+    print(f"Saved to {target}")
+
+
+def _confident_masks(model: MaskRCNN, image: np.ndarray) -> np.ndarray:
+    found = model.detect([image])[0]
+    return found["masks"][..., found["scores"] >= 0.5]
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    import cv2
+
+    if not cv2.imwrite(str(path), image[..., ::-1]):
+        raise OSError(f"could not write {path}; is its folder there and writable?")
+
+
+def splash_video(model: MaskRCNN, source: Path, target: Path) -> None:
+    """Splashes every frame. Raises ValueError when the video cannot be read, OSError when none can be written."""
+    import cv2
+    from tqdm import tqdm
+
+    reader = cv2.VideoCapture(str(source))
+    if not reader.isOpened():
+        raise ValueError(f"{source} is missing or is no video that OpenCV reads.")
+    size = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), reader.get(cv2.CAP_PROP_FPS), size)
+    if not writer.isOpened():
+        raise OSError(f"could not write the video {target}; is its folder there and writable?")
+    try:
+        for _ in tqdm(range(int(reader.get(cv2.CAP_PROP_FRAME_COUNT))), desc=source.name, unit="frame"):
+            more, frame = reader.read()
+            if not more:
+                break
+            frame = np.ascontiguousarray(frame[..., ::-1])
+            writer.write(np.ascontiguousarray(color_splash(frame, _confident_masks(model, frame))[..., ::-1]))
+    finally:
+        reader.release()
+        writer.release()
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["train", "evaluate", "splash"])
+    parser.add_argument("--dataset", help="folder with train/ and val/")
+    parser.add_argument("--weights", required=True,
+                        help='a checkpoint, "last", "imagenet", a file of backbone weights, or "none"')
+    parser.add_argument("--logs", default=str(ROOT / "logs"), help="where runs are kept")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--layers", default="all", help='"heads", "3+", "4+", "5+", "all" or a regular expression')
+    parser.add_argument("--no-validation", action="store_true", help="skip the val_ losses")
+    parser.add_argument("--pictures", metavar="DIR", help="evaluate: draw every photograph into DIR")
+    parser.add_argument("--image", help="splash: a photograph")
+    parser.add_argument("--video", help="splash: a video")
+    parser.add_argument("--verbose", type=int, default=1, help="0 silent, 1 progress bar, 2 a line an epoch")
+    add_settings(parser)
+    parsed = parser.parse_args(arguments)
+    if parsed.command != "splash" and not parsed.dataset:
+        parser.error(f"{parsed.command} needs --dataset")
+    if parsed.command == "splash" and bool(parsed.image) == bool(parsed.video):
+        parser.error("splash needs one of --image and --video")
+    return parsed
+
+
+def load_weights(model: MaskRCNN, weights: str) -> None:
+    """Loads what --weights names. Class-shaped layers of another data set are skipped, with a table that says so."""
+    if weights == "none":
+        return
+    path = model.get_imagenet_weights() if weights == "imagenet" else weights
+    print(model.load_weights(path))
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command."""
+    arguments = parse(arguments)
+    config = configure(BalloonConfig, arguments)
+    model = MaskRCNN("training" if arguments.command == "train" else "inference", config, arguments.logs)
+    load_weights(model, arguments.weights)
+    return {"train": train, "evaluate": evaluate, "splash": splash}[arguments.command](model, arguments)
+
+
+if __name__ == "__main__":
+    main()
