@@ -141,9 +141,15 @@ class MaskRCNN:
             self._resume_from = None
         print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, "
               f"learning rate {self.training_model.optimizer.learning_rate}, logs in {self.log_dir}")
-        return self.training_model.fit(
-            train, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, verbose=verbose,
-            callbacks=[*self._callbacks(train_dataset), *(custom_callbacks or ())])
+        callbacks = [*self._callbacks(train_dataset), *(custom_callbacks or ())]
+        try:
+            return self.training_model.fit(train, validation_data=validation, initial_epoch=self.epoch,
+                                           epochs=epochs, verbose=verbose, callbacks=callbacks)
+        except Exception as error:
+            failure = train.failure or (validation and validation.failure)
+            if failure is None:
+                raise
+            raise failure from error  # what the loader raised, not TensorFlow's wrapping of it
 
     def _callbacks(self, dataset: Dataset) -> list[keras.callbacks.Callback]:
         self.log_dir.mkdir(parents=True, exist_ok=True)

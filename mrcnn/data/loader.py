@@ -33,6 +33,8 @@ class Loader(keras.utils.PyDataset):
         image_id [B] int32, of the dataset.
         seed [B] int32, for the sampling inside the graph.
 
+    Call `fit` with shuffle=False: Keras otherwise permutes the batches of an epoch by Python's unseeded generator.
+
     Errors name the image; `failure` keeps the first, because TensorFlow passes on its text only.
     """
 

@@ -146,11 +146,11 @@ def mold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarra
 
 
 def unmold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarray:
-    """The reverse of `mold_image`: [H, W, C] uint8, rounded down as in the old package, kept within 0..255."""
+    """The reverse of `mold_image`: [H, W, C] uint8, rounded (the old package cuts off), kept within 0..255."""
     image = image[:, :, ::-1] if bgr else image
     mean = _per_channel("mean", mean, image.shape[2])
     std = _per_channel("std", std, image.shape[2])
-    return np.clip(image * std + mean, 0, 255).astype(np.uint8)
+    return np.clip(np.rint(image * std + mean), 0, 255).astype(np.uint8)
 
 
 def pad_to(image: np.ndarray, height: int, width: int, top: int = 0, left: int = 0) -> np.ndarray:
