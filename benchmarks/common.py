@@ -1,0 +1,70 @@
+"""What both benchmarks share: flags, generated photographs, peak memory, and the one json line."""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that they run from a checkout not installed
+
+from samples.settings import key_value  # noqa: E402
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Flags of both benchmarks."""
+    flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--backbone", default="resnet101")
+    flags.add_argument("--backbone-option", type=key_value, action="append", default=[], metavar="NAME=VALUE")
+    flags.add_argument("--head", default="fcn")
+    flags.add_argument("--size", type=int, default=1024, help="side of the square photograph in pixels")
+    flags.add_argument("--classes", type=int, default=81)
+    flags.add_argument("--batch", type=int, default=1)
+    flags.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    flags.add_argument("--runs", type=int, default=5, help="timed runs, after one that is not counted")
+    return flags
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The configuration's settings that the flags name."""
+    return {
+        "NAME": "benchmark", "BACKBONE": arguments.backbone, "BACKBONE_OPTIONS": dict(arguments.backbone_option),
+        "MASK_HEAD": arguments.head, "NUM_CLASSES": arguments.classes, "PRECISION": arguments.precision,
+        "IMAGE_MIN_DIM": arguments.size, "IMAGE_MAX_DIM": arguments.size, "IMAGES_PER_GPU": arguments.batch,
+        "DETECTION_BATCH_SIZE": arguments.batch}
+
+
+def photographs(count: int, size: int) -> list[np.ndarray]:
+    """Noise over waves: pixels whose values do not matter, since speed does not depend on them."""
+    rng = np.random.default_rng(0)
+    waves = 127 + 80 * np.sin(np.arange(size)[:, None, None] / 17 + np.arange(size)[None, :, None] / 23)
+    return [np.clip(waves + rng.normal(0, 30, (size, size, 3)), 0, 255).astype(np.uint8) for _ in range(count)]
+
+
+def median_ms(call: Callable[[], Any], runs: int) -> float:
+    """Median milliseconds of a call over `runs`, after one that is not counted."""
+    call()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return round(1000 * statistics.median(seconds), 1)
+
+
+def peak_memory_mb() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024))
+
+
+def report(arguments: argparse.Namespace, **figures: Any) -> None:
+    """One json line: what was measured, then the figures."""
+    what = {name: getattr(arguments, name) for name in ("backbone", "head", "size", "batch", "precision")}
+    print(json.dumps({**what, **figures}))
