@@ -8,6 +8,7 @@ training, model, loader); below that every function takes explicit keyword argum
 import difflib
 import json
 import math
+import types
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,11 @@ class Config:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _check_names([name for name in vars(cls) if name.isupper()], f"class {cls.__name__}")
+        settings = {name: value for name, value in vars(cls).items() if name.isupper()}
+        _check_names(settings, f"class {cls.__name__}")
+        for name, value in settings.items():
+            if isinstance(value, types.FunctionType):  # BACKBONE = my_function is a setting, not a method
+                setattr(cls, name, staticmethod(value))
 
     def __init__(self, **overrides: Any) -> None:
         """Raises ValueError for an unknown, impossible or contradictory setting."""
