@@ -50,7 +50,8 @@ def roi_align(
     # crop_and_resize gives zero beyond the outermost cells; with the border it gives the edge there. One cell would do,
     # the second lets _zero_outside decide about samples at exactly -1, whatever rounding crop_and_resize adds.
     bordered = _pad_edge(ops.cast(feature_map, "float32"), 2)
-    corners = ops.concatenate([(positions[:, 0] + 2.0) / (size + 3.0), (positions[:, -1] + 2.0) / (size + 3.0)], axis=-1)
+    corners = ops.concatenate([positions[:, 0], positions[:, -1]], axis=-1) + 2.0
+    corners = corners / (ops.concatenate([size, size]) + 3.0)
     samples = _crop(bordered, corners, image_index, pool_size * sampling_ratio)
     samples = _zero_outside(samples, ops.logical_and(positions >= -1.0, positions <= size))
     return _mean_of_bins(samples, sampling_ratio)
