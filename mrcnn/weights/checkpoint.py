@@ -24,6 +24,7 @@ import h5py
 import keras
 import numpy as np
 
+from mrcnn.files import atomic_path
 from mrcnn.weights.report import LoadReport, Tensor, format_tensors
 
 FORMAT_VERSION = 1
@@ -44,7 +45,7 @@ def save_checkpoint(
     kill or a full disk at any moment leaves the previous file whole.
 
     Args:
-        path: file to write; its folder must exist.
+        path: file to write; its folder is made if need be.
         layers: layer key to built layer.
         metadata: anything json can hold; numpy scalars and arrays and tuples become numbers and lists.
         optimizer: a built optimizer whose state is stored as well.
@@ -53,7 +54,6 @@ def save_checkpoint(
         ValueError: a layer is not built, a weight is NaN or infinite, or the metadata is not json.
         OSError: the file cannot be written, for example because the disk is full.
     """
-    path = Path(path)
     weights = {name: _to_numpy(variable) for name, variable in _named_weights(layers).items()}
     damaged = sorted({name.rpartition("/")[0] for name, value in weights.items() if not _is_finite(value)})
     if damaged:
@@ -65,21 +65,9 @@ def save_checkpoint(
     if optimizer is not None:
         datasets |= {f"optimizer/{i}": _to_numpy(variable) for i, variable in enumerate(optimizer.variables)}
     text = _to_json({**metadata, "format_version": FORMAT_VERSION})
-    # A fixed name, hidden from whoever lists "*.h5": what a kill left behind is overwritten by the next attempt.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         _write(temporary, datasets, text)
         _compare(temporary, datasets)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"could not save the checkpoint {path}: {error}. Is the folder there and the disk not full? "
-            "An older file of that name is unchanged.",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_metadata(path: PathLike) -> dict[str, Any]:
@@ -293,10 +281,7 @@ def _write(path: Path, datasets: Mapping[str, np.ndarray], metadata: str) -> Non
         for name, value in datasets.items():
             # A checksum can only be kept for chunked data, which excludes scalars and empty arrays.
             file.create_dataset(name, data=value, fletcher32=True if value.size and value.ndim else None)
-    with open(path, "wb") as stream:
-        stream.write(image.getbuffer())
-        stream.flush()
-        os.fsync(stream.fileno())
+    path.write_bytes(image.getbuffer())
 
 
 def _compare(path: Path, datasets: Mapping[str, np.ndarray]) -> None:
@@ -304,15 +289,6 @@ def _compare(path: Path, datasets: Mapping[str, np.ndarray]) -> None:
         for name, value in datasets.items():
             if not np.array_equal(file[name][()], value, equal_nan=value.dtype.kind == "f"):
                 raise OSError(f"{name} reads back differently from what was written")
-
-
-def _flush_folder(path: Path) -> None:
-    """Force a folder's entries, here the renaming, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _to_numpy(variable: keras.Variable) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Real programs on the package: one folder a data set."""
