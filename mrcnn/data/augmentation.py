@@ -27,7 +27,7 @@ class Augmented(NamedTuple):
 
 def augment(image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, rng: np.random.Generator, *, flip: float = 0.5,
             scale_jitter: tuple[float, float] | None = None, photometric: bool = False, imgaug: Any = None,
-            view: tuple[float, float] | None = None) -> Augmented:
+            view: tuple[float, float] | None = None, show: np.ndarray | tuple[int, ...] = ()) -> Augmented:
     """Augments an image with its instances.
 
     Args:
@@ -41,6 +41,7 @@ def augment(image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, rng: np.ran
         imgaug: an imgaug augmenter; what moves pixels moves masks too, the rest touches the image alone.
         view: (height, width) in pixels of the image that the network's canvas holds at zoom 1; a random part of that
             size, divided by the zoom, is kept where the image is larger. None: the image's own size.
+        show: indices of instances; the part that is kept shows some of one of them at least.
 
     Returns:
         Augmented. Instances that lost all pixels are dropped; boxes of instances that were cut come from their masks.
@@ -53,7 +54,7 @@ def augment(image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, rng: np.ran
     tall, wide = view or image.shape[:2]
     size = min(image.shape[0], max(1, int(tall / zoom))), min(image.shape[1], max(1, int(wide / zoom)))
     if size != image.shape[:2]:
-        image, masks, boxes = crop_randomly(image, masks, boxes, size, rng)
+        image, masks, boxes = crop_randomly(image, masks, boxes, size, rng, show)
     if rng.random() < flip:
         image, masks, boxes = flip_horizontally(image, masks, boxes)
     if photometric:
@@ -71,13 +72,20 @@ def flip_horizontally(image, masks, boxes):
     return image[:, ::-1], masks[:, ::-1], np.stack([y1, width - x2, y2, width - x1], axis=1)
 
 
-def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Generator):
+def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Generator, show=()):
     """Cuts a random part of `size` (rows, columns); boxes that the cut touches are taken from what is left of the mask.
 
-    Instances without pixels in the part get a box of zeros.
+    Instances without pixels in the part get a box of zeros. A part without any of the instances `show` is moved over a
+    random pixel of one of them.
     """
     (height, width), (tall, wide) = image.shape[:2], size
     top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+    show = [i for i in show if masks[:, :, i].any()]
+    if show and not any(masks[top:top + tall, left:left + wide, i].any() for i in show):
+        pixels = np.argwhere(masks[:, :, show[int(rng.integers(len(show)))]])
+        y, x = pixels[int(rng.integers(len(pixels)))]
+        top = int(rng.integers(max(0, y - tall + 1), min(y, height - tall) + 1))
+        left = int(rng.integers(max(0, x - wide + 1), min(x, width - wide) + 1))
     image, masks = image[top:top + tall, left:left + wide], masks[top:top + tall, left:left + wide]
     moved = boxes - np.array([top, left, top, left])
     whole = (moved[:, :2] >= 0).all(axis=1) & (moved[:, 2:] <= size).all(axis=1)

@@ -152,7 +152,8 @@ class Loader(keras.utils.PyDataset):
             sample.image, sample.masks, sample.boxes, rng,
             flip=config.HORIZONTAL_FLIP if active else 0, scale_jitter=jitter,
             photometric=config.PHOTOMETRIC_DISTORTION and active, imgaug=self.augmentation if active else None,
-            view=2 * (self._side() / scale,) if cuts else None)
+            view=2 * (self._side() / scale,) if cuts else None,
+            show=() if config.ALLOW_EMPTY_IMAGES else np.flatnonzero(sample.class_ids > 0))
         class_ids = sample.class_ids[result.kept]
         return Sample(result.image, result.masks, result.boxes, class_ids), scale * result.zoom if cuts else None
 

@@ -141,7 +141,7 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: tuple[int, int
         ValueError: for a box without area.
     """
     mini = np.zeros([*mini_shape, mask.shape[-1]], bool)
-    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int)):
+    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int).tolist()):
         part = mask[y1:y2, x1:x2, i].astype(bool)
         if part.size == 0:
             raise ValueError(f"mask {i} has the box {(y1, x1, y2, x2)} without area; drop empty instances first")
@@ -152,7 +152,7 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: tuple[int, int
 def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape) -> np.ndarray:
     """The reverse of `minimize_mask`, up to its loss: mini masks [m, m, N] to [H, W, N] bool."""
     mask = np.zeros([*image_shape[:2], mini_mask.shape[-1]], bool)
-    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int)):
+    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int).tolist()):
         mask[y1:y2, x1:x2, i] = np.around(_resize(mini_mask[:, :, i], (y2 - y1, x2 - x1))).astype(bool)
     return mask
 

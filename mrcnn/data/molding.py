@@ -57,6 +57,9 @@ def fit_image(image: np.ndarray, min_dim: float, max_dim: float) -> tuple[np.nda
 
 def canvas_side(max_dim: int, divisor: int) -> int:
     """Side of the square that training images are padded to: `max_dim` rounded up to a multiple of `divisor`."""
+    if not max_dim:
+        raise ValueError(f"the largest side is {max_dim}, but training needs images of one size; set IMAGE_MAX_DIM "
+                         "(IMAGE_MIN_DIM for IMAGE_RESIZE_MODE 'crop')")
     return _round_up(max_dim, divisor)
 
 

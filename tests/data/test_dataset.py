@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn.data.dataset import Dataset
+
+
+def two_sources():
+    dataset = Dataset()
+    dataset.add_class("coco", 3, "car")
+    dataset.add_class("pets", 1, "cat")
+    dataset.add_class("coco", 7, "bus")
+    dataset.add_image("coco", image_id=41, path="a.jpg", width=9)
+    dataset.add_image("pets", image_id="x", path="b.jpg")
+    return dataset
+
+
+def test_prepare_numbers_classes_and_images():
+    dataset = two_sources()
+    dataset.prepare()
+    assert dataset.class_names == ["BG", "car", "cat", "bus"]
+    assert dataset.num_classes == 4
+    np.testing.assert_array_equal(dataset.image_ids, [0, 1])
+    np.testing.assert_array_equal(dataset.class_ids, [0, 1, 2, 3])
+    assert dataset.source_class_ids == {"": [0], "coco": [0, 1, 3], "pets": [0, 2]}
+    assert dataset.image_info[0] == {"id": 41, "source": "coco", "path": "a.jpg", "width": 9}
+    assert dataset.source_image_link(1) == "b.jpg"
+    assert dataset.image_reference(0) == ""
+
+
+def test_maps_ids_between_source_and_dataset():
+    dataset = two_sources()
+    dataset.prepare()
+    assert dataset.map_source_class_id("coco.7") == 3
+    assert dataset.get_source_class_id(3, "coco") == 7
+    assert dataset.image_id_from_source("pets.x") == 1
+    with pytest.raises(KeyError, match="no class 'coco.8' in the dataset"):
+        dataset.map_source_class_id("coco.8")
+    with pytest.raises(ValueError, match="'bus'.*'coco', not from 'pets'"):
+        dataset.get_source_class_id(3, "pets")
+
+
+def test_the_same_class_twice_is_one():
+    dataset = two_sources()
+    dataset.add_class("coco", 3, "car")
+    dataset.prepare()
+    assert dataset.num_classes == 4
+
+
+def test_refuses_contradictory_classes():
+    dataset = two_sources()
+    with pytest.raises(ValueError, match="class 3 of 'coco' is 'car' already, got 'truck'"):
+        dataset.add_class("coco", 3, "truck")
+    with pytest.raises(ValueError, match="cannot contain a dot, got 'a.b'"):
+        dataset.add_class("a.b", 1, "cat")
+    with pytest.raises(ValueError, match="'thing' has id 0; ids start at 1"):
+        dataset.add_class("coco", 0, "thing")
+
+
+def test_load_image_reads_the_path(tmp_path):
+    Image.fromarray(np.full([4, 5], 9, np.uint8)).save(tmp_path / "a.png")
+    dataset = Dataset()
+    dataset.add_image("made", image_id=0, path=str(tmp_path / "a.png"))
+    dataset.add_image("made", image_id=1, path=None)
+    np.testing.assert_array_equal(dataset.load_image(0), np.full([4, 5, 3], 9))
+    with pytest.raises(ValueError, match="image 1 has no path; override load_image"):
+        dataset.load_image(1)
+
+
+def test_load_mask_must_be_overridden_and_load_boxes_need_not():
+    dataset = two_sources()
+    with pytest.raises(NotImplementedError, match="Dataset does not override load_mask"):
+        dataset.load_mask(0)
+    assert dataset.load_boxes(0) is None

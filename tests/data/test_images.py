@@ -1,0 +1,115 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn.data.images import read_image
+
+RNG = np.random.default_rng(0)
+PHOTO = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def test_reads_rgb_from_a_file(tmp_path):
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.png"), PHOTO)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "photo.png")), PHOTO)
+
+
+def test_ignores_the_orientation_tag(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown rotated by 90 degrees
+    Image.fromarray(PHOTO).save(tmp_path / "photo.jpg", exif=exif)
+    assert read_image(tmp_path / "photo.jpg").shape == (20, 30, 3)
+
+
+def test_reads_grey_alpha_palette_and_16_bit_files(tmp_path):
+    grey = PHOTO[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
+    Image.fromarray(np.dstack([PHOTO, grey])).save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), PHOTO)
+    palette = Image.fromarray(PHOTO).quantize(16)
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(read_image(palette), np.asarray(palette.convert("RGB")))
+    cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 256)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.stack([grey] * 3, 2))
+
+
+@pytest.mark.parametrize("array, expected", [
+    (np.full([2, 2], 7, np.uint8), 7),
+    (np.full([2, 2, 1], 7, np.uint8), 7),
+    (np.dstack([np.full([2, 2], 7, np.uint8), np.zeros([2, 2], np.uint8)]), 7),
+    (np.full([2, 2, 3], 65535, np.uint16), 255),
+    (np.full([2, 2, 3], 0.5), 128),
+    (np.full([2, 2, 3], 200.4, np.float32), 200),
+    (np.ones([2, 2], bool), 255),
+    (np.full([2, 2, 3], 9, np.int64), 9),
+])
+def test_brings_arrays_to_rgb_bytes(array, expected):
+    image = read_image(array)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.full([2, 2, 3], expected))
+
+
+def test_drops_alpha_and_keeps_bytes():
+    np.testing.assert_array_equal(read_image(np.dstack([PHOTO, PHOTO[..., :1]])), PHOTO)
+    assert read_image(PHOTO) is not None and read_image(PHOTO).tobytes() == PHOTO.tobytes()
+
+
+def test_keeps_other_channel_counts():
+    array = np.arange(2 * 2 * 5, dtype=np.uint8).reshape(2, 2, 5)
+    np.testing.assert_array_equal(read_image(array, channels=5), array)
+    with pytest.raises(ValueError, match=r"\[H, W, 5\] \(IMAGE_CHANNEL_COUNT is 5\); got .*\(2, 2, 3\)"):
+        read_image(array[..., :3], channels=5)
+    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT is 5; override Dataset.load_image"):
+        read_image("some.png", channels=5)
+
+
+@pytest.mark.parametrize("array, error, message", [
+    (np.zeros([0, 5, 3], np.uint8), ValueError, r"no pixels: an array of shape \(0, 5, 3\)"),
+    (np.full([2, 2, 3], np.nan), ValueError, r"\(2, 2, 3\) and type float64 holds NaN"),
+    (np.full([2, 2, 3], np.inf, np.float32), ValueError, "infinite"),
+    (np.full([2, 2, 3], -1.0), ValueError, "values from -1.0 to -1.0.*do not normalise"),
+    (np.full([2, 2, 3], 300), ValueError, "values from 300 to 300"),
+    (np.zeros([3, 20, 30], np.uint8), ValueError, r"channels last.*got an array of shape \(3, 20, 30\)"),
+    (np.zeros([1, 2, 2, 3], np.uint8), ValueError, "one image at a time"),
+    (np.zeros([2, 2, 3], complex), TypeError, "type complex128"),
+    (None, TypeError, "a path or an array of numbers"),
+])
+def test_refuses_arrays_that_are_no_image(array, error, message):
+    with pytest.raises(error, match=message):
+        read_image(array)
+
+
+def test_names_a_missing_file_a_folder_and_an_empty_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no image file at .*gone.jpg"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(ValueError, match="is a folder"):
+        read_image(tmp_path)
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ValueError, match="empty.jpg' is an empty file"):
+        read_image(tmp_path / "empty.jpg")
+    (tmp_path / "text.jpg").write_text("this is no image")
+    with pytest.raises(ValueError, match=r"text.jpg' \(16 bytes\) is no image"):
+        read_image(tmp_path / "text.jpg")
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.webp", "photo.bmp", "photo.tif"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_refuses_truncated_files(tmp_path, name, share):
+    photo = RNG.integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    whole, cut = tmp_path / name, tmp_path / f"cut_{name}"
+    Image.fromarray(photo).save(whole)
+    assert read_image(whole).shape == photo.shape
+    data = whole.read_bytes()
+    cut.write_bytes(data[:int(len(data) * share)])
+    with pytest.raises(ValueError, match=f"cut_{name}'"):
+        read_image(cut)
+
+
+def test_accepts_bytes_after_the_end_of_a_jpeg(tmp_path):
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(PHOTO).save(path)
+    path.write_bytes(path.read_bytes() + b"appended by a camera")
+    assert read_image(path).shape == PHOTO.shape

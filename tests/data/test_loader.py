@@ -1,0 +1,267 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.loader import Loader, active_classes
+
+
+def same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+class Remember(keras.callbacks.Callback):
+    """A model of one weight that learns nothing, and what it was fed."""
+
+    def __init__(self, loader):
+        super().__init__()
+        self.fed = []
+        first = loader[0][0]
+        inputs = {name: keras.Input(v.shape[1:], dtype=v.dtype.name, name=name) for name, v in first.items()}
+        outputs = keras.layers.Dense(1)(keras.layers.Flatten()(inputs["image"]))
+        remember = self
+
+        class Model(keras.Model):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                remember.fed.append((x["image_id"].numpy().tolist(), x["seed"].numpy().tolist()))
+                return keras.ops.mean(y_pred) * 0.0
+
+        self.network = Model(inputs, outputs)
+        self.network.compile("sgd", run_eagerly=True)
+
+    def fit(self, loader, **kwargs):
+        self.fed.clear()
+        self.network.fit(loader, shuffle=False, verbose=0, **kwargs)
+        return list(self.fed)
+
+
+def direct(loader, epochs):
+    batches = [loader.load_batch(epoch, i) for epoch in epochs for i in range(len(loader))]
+    return [(b["image_id"].tolist(), b["seed"].tolist()) for b in batches]
+
+
+def test_shapes_types_and_values(squares, config, scaling):
+    loader = Loader(squares([2, 2]), config(IMAGE_MIN_DIM=80, IMAGE_MAX_DIM=128), scaling=scaling, training=False)
+    (inputs,) = loader[0]
+    shapes = {name: (array.shape, array.dtype.name) for name, array in inputs.items()}
+    assert shapes == {
+        "image": ((2, 128, 128, 3), "float32"),
+        "window": ((2, 4), "float32"),
+        "gt_class_ids": ((2, 5), "int32"),
+        "gt_boxes": ((2, 5, 4), "float32"),
+        "gt_masks": ((2, 5, 4, 4), "uint8"),
+        "active_classes": ((2, 2), "float32"),
+        "image_id": ((2,), "int32"),
+        "seed": ((2,), "int32"),
+    }
+    np.testing.assert_array_equal(inputs["image_id"], [0, 1])
+    np.testing.assert_array_equal(inputs["window"], [[0, 0, 80, 120]] * 2)
+    assert (inputs["image"][1, :80, :120] == 20).all() and not inputs["image"][1, 80:].any()
+    np.testing.assert_array_equal(inputs["gt_class_ids"][0], [1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(inputs["gt_boxes"][0, :3], [[40, 0, 60, 20], [40, 20, 60, 40], [0, 0, 0, 0]])
+    assert (inputs["gt_masks"][0, :2] == 255).all() and not inputs["gt_masks"][0, 2:].any()
+    np.testing.assert_array_equal(inputs["active_classes"], [[1, 1], [1, 1]])
+
+
+def test_square_mode_moves_boxes_by_the_window(squares, config, scaling):
+    loader = Loader(squares([1]), config(IMAGE_RESIZE_MODE="square"), scaling=scaling, training=False)
+    (inputs,) = loader[0]
+    top = (64 - 43) // 2  # 40 x 60 becomes 43 x 64
+    np.testing.assert_array_equal(inputs["window"][0], [top, 0, top + 43, 64])
+    y, x = 43 / 40, 64 / 60
+    np.testing.assert_allclose(inputs["gt_boxes"][0, 0], [top + 20 * y, 0, top + 30 * y, 10 * x], rtol=1e-6)
+
+
+def test_annotated_boxes_are_used_and_masks_cropped_to_them(squares, config, scaling):
+    dataset = squares([1])
+    dataset.load_boxes = lambda image_id: np.array([[20.0, 0.0, 30.0, 20.0]])
+    (inputs,) = Loader(dataset, config(IMAGE_RESIZE_MODE="none"), scaling=scaling, training=False)[0]
+    np.testing.assert_array_equal(inputs["gt_boxes"][0, 0], [20, 0, 30, 20])
+    np.testing.assert_array_equal(inputs["gt_masks"][0, 0], [[255, 255, 0, 0]] * 4)
+
+
+def test_every_pass_holds_each_image_once(squares, config, scaling):
+    loader = Loader(squares([1] * 7), config(), scaling=scaling, steps=7)
+    ids = np.concatenate([loader.load_batch(0, i)["image_id"] for i in range(7)])
+    np.testing.assert_array_equal(np.sort(ids[:7]), np.arange(7))
+    np.testing.assert_array_equal(np.sort(ids[7:]), np.arange(7))
+    assert ids[:7].tolist() != ids[7:].tolist()
+
+
+def test_a_batch_depends_on_seed_epoch_and_index_alone(squares, config, scaling):
+    dataset = squares([1, 2, 3, 1, 2])
+    settings = config(HORIZONTAL_FLIP=0.5, SCALE_JITTER=(0.5, 2.0), PHOTOMETRIC_DISTORTION=True)
+    first = Loader(dataset, settings, scaling=scaling, steps=3, seed=4)
+    second = Loader(dataset, settings, scaling=scaling, steps=3, seed=4)
+    second.load_batch(2, 0)
+    same(first.load_batch(1, 2), second.load_batch(1, 2))
+    other = Loader(dataset, settings, scaling=scaling, steps=3, seed=5)
+    assert not np.array_equal(first.load_batch(1, 2)["seed"], other.load_batch(1, 2)["seed"])
+    assert not np.array_equal(first.load_batch(0, 2)["seed"], first.load_batch(1, 2)["seed"])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_fit_is_fed_the_same_by_any_number_of_threads(squares, config, scaling, workers):
+    settings = config(LOADER_WORKERS=workers, IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=32)
+    dataset = squares([1] * 5)
+    reference = direct(Loader(dataset, settings, scaling=scaling, steps=4), range(3))
+    loader = Loader(dataset, settings, scaling=scaling, steps=4)
+    assert Remember(loader).fit(loader, epochs=3) == reference
+    resumed = Loader(dataset, settings, scaling=scaling, steps=4, start_epoch=2)
+    assert Remember(resumed).fit(resumed, epochs=3, initial_epoch=2) == reference[8:]
+
+
+def test_validation_repeats_in_order_without_augmentation(squares, config, scaling):
+    settings = config(HORIZONTAL_FLIP=1, PHOTOMETRIC_DISTORTION=True, SCALE_JITTER=(0.5, 2.0))
+    loader = Loader(squares([1, 2, 3]), settings, scaling=scaling, training=False)
+    assert len(loader) == 2
+    np.testing.assert_array_equal(loader.load_batch(0, 1)["image_id"], [2, 0])
+    same(loader.load_batch(0, 1), loader.load_batch(3, 1))
+    np.testing.assert_array_equal(loader.load_batch(0, 0)["gt_boxes"][0, 0], [21, 0, 31.5, np.float32(10 * 64 / 60)])
+
+
+def test_epoch_advances_once_for_each_that_began(squares, config, scaling):
+    loader = Loader(squares([1]), config(), scaling=scaling, start_epoch=3)
+    loader.on_epoch_end()
+    assert loader.epoch == 3
+    loader.on_epoch_begin()
+    loader.on_epoch_end()
+    loader.on_epoch_end()
+    assert loader.epoch == 4
+
+
+def test_images_without_instances_are_replaced_by_the_next(squares, config, scaling):
+    loader = Loader(squares([0, 0, 3, 1]), config(), scaling=scaling, training=False)
+    assert [loader.load_batch(0, i)["image_id"].tolist() for i in range(2)] == [[2, 2], [2, 3]]
+    allowed = Loader(squares([0, 0, 3, 1]), config(ALLOW_EMPTY_IMAGES=True), scaling=scaling, training=False)
+    inputs = allowed.load_batch(0, 0)
+    np.testing.assert_array_equal(inputs["image_id"], [0, 1])
+    assert not inputs["gt_class_ids"].any() and not inputs["gt_masks"].any()
+
+
+def test_crowds_keep_their_sign_and_alone_teach_nothing(squares, config, scaling):
+    loader = Loader(squares([1, 3], crowds=(0,)), config(), scaling=scaling, training=False)
+    inputs = loader.load_batch(0, 0)
+    np.testing.assert_array_equal(inputs["image_id"], [1, 1])
+    np.testing.assert_array_equal(inputs["gt_class_ids"][0], [-1, 1, 1, 0, 0])
+
+
+def test_jitter_always_shows_an_instance_to_learn(squares, config, scaling):
+    loader = Loader(squares([2], crowds=(0,)), config(SCALE_JITTER=(4.0, 4.0)), scaling=scaling, steps=20)
+    for i in range(20):
+        inputs = loader.load_batch(0, i)
+        assert (inputs["gt_class_ids"] == 1).any(axis=1).all()
+        boxes = inputs["gt_boxes"][:, 0]
+        assert (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all() and (boxes <= 64).all()
+
+
+def test_jitter_shows_a_part_at_the_zoomed_scale(squares, config, scaling):
+    settings = config(SCALE_JITTER=(2.0, 2.0), MAX_GT_INSTANCES=6)
+    inputs = Loader(squares([6]), settings, scaling=scaling, steps=1).load_batch(0, 0)
+    scale = 2 * 64 / 60
+    sides = inputs["gt_boxes"][0, :, 2:] - inputs["gt_boxes"][0, :, :2]
+    assert sides.max() <= 10 * scale * 1.01
+    assert np.isclose(sides, 10 * scale, rtol=0.01).any()
+    assert inputs["window"][0].max() == 64
+    small = Loader(squares([5]), config(SCALE_JITTER=(0.5, 0.5)), scaling=scaling, steps=1).load_batch(0, 0)
+    np.testing.assert_array_equal(small["window"][0], [0, 0, 21, 32])
+    assert small["image"].shape == (2, 64, 64, 3) and not small["image"][0, 21:].any()
+
+
+def test_crop_mode_cuts_a_square_out(squares, config, scaling):
+    settings = config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=None, ALLOW_EMPTY_IMAGES=True)
+    inputs = Loader(squares([6]), settings, scaling=scaling, steps=1).load_batch(0, 0)
+    assert inputs["image"].shape == (2, 32, 32, 3)
+    np.testing.assert_array_equal(inputs["window"], [[0, 0, 32, 32]] * 2)
+    assert (inputs["image"] == 10).all()
+
+
+def test_more_instances_than_slots_gives_a_random_choice_and_one_warning(squares, config, scaling):
+    loader = Loader(squares([6, 6], crowds=(0, 1)), config(MAX_GT_INSTANCES=5), scaling=scaling, steps=8)
+    with pytest.warns(UserWarning, match=r"image \d \(made 'made\d', made/\d.png\) has 6 instances, more than .* = 5"):
+        loader.load_batch(0, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ids = np.concatenate([loader.load_batch(0, i)["gt_class_ids"] for i in range(8)])
+    assert ((ids == 1).sum(axis=1) == 4).all() and ((ids == -1).sum(axis=1) == 1).all()
+    firsts = np.concatenate([loader.load_batch(0, i)["gt_boxes"][:, 0, 1] for i in range(8)])
+    assert len(np.unique(firsts)) == 2  # either of the two crowds is chosen
+
+
+def test_flip_mirrors_image_boxes_and_masks(squares, config, scaling):
+    settings = config(IMAGE_RESIZE_MODE="none", HORIZONTAL_FLIP=1)
+    (inputs,) = Loader(squares([1]), settings, scaling=scaling)[0]
+    np.testing.assert_array_equal(inputs["gt_boxes"][0, 0], [20, 50, 30, 60])
+    assert (inputs["gt_masks"][0, 0] == 255).all()
+    (plain,) = Loader(squares([1]), settings, scaling=scaling, no_augmentation_sources=["made"])[0]
+    np.testing.assert_array_equal(plain["gt_boxes"][0, 0], [20, 0, 30, 10])
+
+
+def test_imgaug_augments_training_images(squares, config, scaling):
+    iaa = pytest.importorskip("imgaug.augmenters", reason="imgaug is not installed (pip install imaug)")
+    options = {"scaling": scaling, "augmentation": iaa.Fliplr(1.0)}
+    settings = config(IMAGE_RESIZE_MODE="none")
+    np.testing.assert_array_equal(Loader(squares([1]), settings, **options)[0][0]["gt_boxes"][0, 0], [20, 50, 30, 60])
+    validation = Loader(squares([1]), settings, training=False, **options)
+    np.testing.assert_array_equal(validation[0][0]["gt_boxes"][0, 0], [20, 0, 30, 10])
+
+
+def test_active_classes_are_those_of_the_source():
+    dataset = Dataset()
+    for source, class_id in (("a", 1), ("b", 1), ("a", 2)):
+        dataset.add_class(source, class_id, f"{source}{class_id}")
+    dataset.prepare()
+    np.testing.assert_array_equal(active_classes(dataset, "a", 4), [1, 1, 0, 1])
+    np.testing.assert_array_equal(active_classes(dataset, "b", 4), [1, 0, 1, 0])
+
+
+def test_datasets_that_cannot_be_learnt_from(squares, config, scaling):
+    with pytest.raises(ValueError, match="the Dataset has no images; add some"):
+        Loader(Dataset(), config(), scaling=scaling)
+    unprepared = Dataset()
+    unprepared.add_image("made", 0, None)
+    with pytest.raises(ValueError, match="Dataset of 1 images is not prepared; call its prepare"):
+        Loader(unprepared, config(), scaling=scaling)
+    with pytest.raises(ValueError, match=r"has 3 classes.*square, round.*NUM_CLASSES is 2; set it to 3"):
+        Loader(squares([1], classes=("square", "round")), config(), scaling=scaling)
+    with pytest.raises(ValueError, match="steps is 0"):
+        Loader(squares([1]), config(), scaling=scaling, steps=0)
+    with pytest.raises(ValueError, match="none of the 3 images of the dataset has an instance"):
+        Loader(squares([0, 0, 0]), config(), scaling=scaling)[0]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_ends_fit_and_names_the_image(squares, config, scaling, workers):
+    dataset = squares([1] * 20)
+    broken = dataset.load_mask
+
+    def load_mask(image_id):
+        return (np.ones([7, 9, 1], bool), [1]) if image_id == 17 else broken(image_id)
+
+    loader = Loader(dataset, config(LOADER_WORKERS=workers, IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=32), scaling=scaling)
+    remember = Remember(loader)
+    dataset.load_mask = load_mask
+    message = r"image 17 \(made 'made17', made/17.png\): load_mask gave masks of shape \(7, 9, 1\)"
+    with pytest.raises(Exception, match=message):
+        remember.fit(loader, epochs=2)
+    assert isinstance(loader.failure, ValueError) and "image 17" in str(loader.failure)
+
+
+@pytest.mark.parametrize("error, kind", [
+    (FileNotFoundError("gone"), FileNotFoundError),
+    (StopIteration("gone"), ValueError),  # would end the epoch instead of the training
+    (MemoryError("gone"), ValueError),
+])
+def test_errors_keep_their_type_where_tensorflow_passes_it_on(squares, config, scaling, error, kind):
+    dataset = squares([1])
+
+    def load_image(image_id):
+        raise error
+
+    dataset.load_image = load_image
+    with pytest.raises(kind, match=r"image 0 \(made 'made0', made/0.png\): .*gone"):
+        Loader(dataset, config(), scaling=scaling)[0]

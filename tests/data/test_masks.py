@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrcnn.data.masks import crop_masks, expand_mask, extract_bboxes, minimize_mask, paste_masks, unmold_mask
+
+
+def rectangle(height, width, y1, x1, y2, x2):
+    mask = np.zeros([height, width, 1], bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def area_overlap(start, end, size):
+    """How much of each pixel [x, x + 1) lies in [start, end)."""
+    pixels = np.arange(size)
+    return np.clip(np.minimum(pixels + 1, end) - np.maximum(pixels, start), 0, 1)
+
+
+def test_extract_bboxes_by_hand():
+    masks = np.concatenate([rectangle(8, 9, 2, 3, 5, 9), rectangle(8, 9, 0, 0, 0, 0), rectangle(8, 9, 7, 8, 8, 9)], 2)
+    np.testing.assert_array_equal(extract_bboxes(masks), [[2, 3, 5, 9], [0, 0, 0, 0], [7, 8, 8, 9]])
+    assert extract_bboxes(masks[:, :, :0]).shape == (0, 4)
+    with pytest.raises(ValueError, match=r"\[H, W, N\], got \(8, 9\)"):
+        extract_bboxes(masks[:, :, 0])
+
+
+def test_old_package_values(matterport):
+    masks = matterport["masks1"]
+    with_empty = np.concatenate([masks, np.zeros_like(masks[..., :1])], axis=2)
+    np.testing.assert_array_equal(extract_bboxes(with_empty), matterport["extract_bboxes_masks1_plus_empty"])
+    boxes = extract_bboxes(masks)
+    mini = minimize_mask(boxes, masks, (56, 56))
+    np.testing.assert_array_equal(mini, matterport["minimize_mask_56"])
+    np.testing.assert_array_equal(expand_mask(boxes, mini, masks.shape), matterport["expand_mask"])
+    pasted = [unmold_mask(mask, box, (60, 80, 3))
+              for mask, box in zip(matterport["unmold_in"], matterport["unmold_boxes"], strict=True)]
+    np.testing.assert_array_equal(np.stack(pasted, axis=2), matterport["unmold_mask"])
+
+
+def test_minimize_mask_refuses_boxes_without_area():
+    with pytest.raises(ValueError, match=r"mask 0 has the box \(0, 0, 0, 0\) without area"):
+        minimize_mask(np.zeros([1, 4]), rectangle(4, 4, 0, 0, 0, 0), (2, 2))
+
+
+def test_crop_masks_of_a_whole_box_is_the_mask():
+    mask = rectangle(10, 10, 3, 3, 7, 7)
+    mask[4, 4] = False
+    crop = crop_masks(mask, np.array([[3, 3, 7, 7]]), (4, 4))
+    assert crop.dtype == np.uint8
+    np.testing.assert_array_equal(crop[0], 255 * mask[3:7, 3:7, 0])
+
+
+def test_crop_masks_averages_when_it_shrinks():
+    mask = np.zeros([4, 4, 1], bool)
+    mask[0, 0] = mask[0, 1] = mask[3, 3] = True
+    np.testing.assert_array_equal(crop_masks(mask, np.array([[0, 0, 4, 4]]), (2, 2))[0], [[128, 0], [0, 64]])
+    # a box from 0.5 to 2.5 holds half of pixel 0, all of pixel 1 and half of pixel 2
+    column = np.array([True, False, False, True])[None, :, None]
+    np.testing.assert_array_equal(crop_masks(column, np.array([[0, 0.5, 1, 2.5]]), (1, 1))[0], [[64]])
+
+
+def test_crop_masks_interpolates_when_it_grows():
+    mask = np.array([False, True])[None, :, None]
+    # mini pixel centres lie at 0.25, 0.75, 1.25, 1.75; those of the pixels at 0.5 and 1.5
+    np.testing.assert_array_equal(crop_masks(mask, np.array([[0, 0, 1, 2]]), (1, 4))[0], [[0, 64, 191, 255]])
+
+
+def test_crop_masks_without_instances_and_without_area():
+    assert crop_masks(np.zeros([5, 5, 0], bool), np.zeros([0, 4]), (3, 3)).shape == (0, 3, 3)
+    assert not crop_masks(rectangle(5, 5, 0, 0, 5, 5), np.array([[2, 2, 2, 4]]), (3, 3)).any()
+    with pytest.raises(ValueError, match=r"1 masks need boxes of shape \(1, 4\), got \(2, 4\)"):
+        crop_masks(rectangle(5, 5, 0, 0, 5, 5), np.zeros([2, 4]), (3, 3))
+
+
+def test_crop_masks_takes_any_memory_layout():
+    masks = np.random.default_rng(0).random((20, 30, 4)) < 0.5
+    boxes = np.array([[1.5, 2, 19, 28.3]] * 4)
+    expected = crop_masks(masks, boxes, (6, 6))
+    np.testing.assert_array_equal(crop_masks(np.asfortranarray(masks), boxes, (6, 6)), expected)
+    flipped = crop_masks(masks[:, ::-1], np.array([[1.5, 30 - 28.3, 19, 28]] * 4), (6, 6))
+    np.testing.assert_allclose(flipped[:, :, ::-1].astype(int), expected.astype(int), atol=1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+def test_crop_masks_keeps_the_area_of_what_is_in_the_box(seed, m):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((16, 16, 1)) < 0.5
+    start = rng.uniform(0, 6, 2)
+    end = start + rng.uniform(m, 10, 2)  # at least one pixel for a mini pixel, so that it averages
+    expected = area_overlap(start[0], end[0], 16) @ mask[:, :, 0] @ area_overlap(start[1], end[1], 16)
+    crop = crop_masks(mask, np.array([[*start, *end]]), (m, m))[0]
+    share = expected / np.prod(end - start)
+    assert abs(crop.mean() / 255 - share) < 0.5 / 255 + 1e-9
+
+
+def paste_reference(prob, box, height, width):
+    """Bilinear samples at every pixel centre of the image, one by one."""
+    m = len(prob)
+    out = np.zeros([height, width])
+    for y in range(height):
+        for x in range(width):
+            v = (y + 0.5 - box[0]) / (box[2] - box[0]) * m - 0.5
+            u = (x + 0.5 - box[1]) / (box[3] - box[1]) * m - 0.5
+            for i in range(m):
+                for j in range(m):
+                    out[y, x] += max(0, 1 - abs(v - i)) * max(0, 1 - abs(u - j)) * prob[i, j]
+    return out
+
+
+def test_paste_masks_equals_samples_one_by_one():
+    rng = np.random.default_rng(1)
+    probs = rng.random((4, 3, 3))
+    boxes = np.array([[2.3, 1.7, 9.1, 11.2], [-3, -2.5, 4, 20], [8.2, 10.1, 8.9, 10.6], [30, 30, 40, 40]])
+    for threshold in (0.2, 0.5):
+        pasted = paste_masks(probs, boxes, 10, 14, threshold)
+        assert pasted.shape == (10, 14, 4) and pasted.dtype == bool
+        for i in range(4):
+            expected = paste_reference(probs[i], boxes[i], 10, 14)
+            certain = np.abs(expected - threshold) > 1e-5
+            np.testing.assert_array_equal(pasted[certain, i], expected[certain] >= threshold)
+
+
+def test_paste_masks_fills_the_pixels_whose_centres_are_inside():
+    pasted = paste_masks(np.ones([1, 7, 7]), np.array([[1.4, 2.6, 4.6, 5.4]]), 8, 8)[:, :, 0]
+    np.testing.assert_array_equal(pasted, rectangle(8, 8, 1, 3, 5, 5)[:, :, 0])
+
+
+def test_paste_masks_of_nothing():
+    assert paste_masks(np.zeros([0, 7, 7]), np.zeros([0, 4]), 5, 6).shape == (5, 6, 0)
+    assert not paste_masks(np.ones([1, 7, 7]), np.array([[3, 3, 3, 3]]), 5, 6).any()
+    with pytest.raises(ValueError, match=r"got \(1, 7, 7\) and \(2, 4\)"):
+        paste_masks(np.ones([1, 7, 7]), np.zeros([2, 4]), 5, 6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_cropped_masks_paste_back(seed):
+    rng = np.random.default_rng(seed)
+    y1, x1 = rng.integers(0, 20, 2)
+    height, width = rng.integers(5, 30, 2)
+    mask = rectangle(64, 64, y1, x1, y1 + height, x1 + width)
+    box = np.array([[y1 - 0.0, x1, y1 + height, x1 + width]])
+    crop = crop_masks(mask, box, (28, 28)) / 255
+    np.testing.assert_array_equal(paste_masks(crop, box, 64, 64), mask)

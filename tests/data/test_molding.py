@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrcnn.data.molding import (
+    PixelScaling,
+    canvas_side,
+    fit_image,
+    fit_size,
+    mold_for_network,
+    mold_image,
+    pad_to,
+    plan,
+    unmold_image,
+)
+
+PLAIN = PixelScaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+FIT = {"mode": "fit", "min_dim": 40, "max_dim": 64}
+
+
+@pytest.mark.parametrize("size, expected", [
+    ((480, 640), (800, 1066)),
+    ((640, 480), (1066, 800)),
+    ((400, 1000), (533, 1333)),
+    ((1600, 1600), (800, 800)),
+    ((1, 4000), (1, 1333)),
+])
+def test_fit_size_by_hand(size, expected):
+    assert fit_size(*size, 800, 1333) == expected
+
+
+def test_fit_image_interpolates_between_pixel_centres():
+    image = np.array([[0, 100]], np.uint8)[:, :, None].repeat(3, 2)
+    fitted, scale = fit_image(image, 2, 4)
+    assert scale == (2, 2) and fitted.dtype == np.uint8
+    np.testing.assert_array_equal(fitted[:, :, 0], [[0, 25, 75, 100]] * 2)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8])
+def test_molds_any_number_of_channels(channels):
+    image = np.random.default_rng(0).integers(0, 256, (10, 16, channels), dtype=np.uint8)
+    scaling = PixelScaling(tuple(range(channels)), (2.0,) * channels)
+    molded, window, scale = mold_for_network(image, mode="none", min_dim=None, max_dim=None, scaling=scaling)
+    assert molded.shape == (32, 32, channels) and molded.dtype == np.float32
+    np.testing.assert_allclose(molded[:10, :16], (image - np.arange(channels)) / 2)
+    larger, _, _ = mold_for_network(image, **FIT, scaling=scaling)
+    assert larger.shape == (64, 64, channels)
+    corner = (image[0, 0] - np.arange(channels)) / 2
+    np.testing.assert_allclose(larger[0, 0], corner, atol=1e-4)
+
+
+def test_mold_image_values_and_the_way_back(matterport):
+    image, mean = matterport["img_150x200"], [123.7, 116.8, 103.9]
+    molded = mold_image(image, mean)
+    assert molded.dtype == np.float32
+    np.testing.assert_allclose(molded, matterport["mold_image_150x200"], atol=1e-5)
+    np.testing.assert_array_equal(unmold_image(molded, mean), matterport["unmold_image_150x200"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_unmold_image_reverses_mold_image(seed, bgr):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    scaling = PixelScaling(tuple(rng.uniform(0, 255, 3)), tuple(rng.uniform(1, 200, 3)), bgr)
+    np.testing.assert_array_equal(unmold_image(mold_image(image, *scaling), *scaling), image)
+
+
+def test_mean_is_rgb_and_channels_are_reversed_after_it():
+    image = np.array([[[10, 20, 30]]], np.uint8)
+    np.testing.assert_array_equal(mold_image(image, (1, 2, 3), (1, 2, 3), bgr=True), [[[9, 9, 9]]])
+    np.testing.assert_array_equal(mold_image(image, 0, 1, bgr=True), [[[30, 20, 10]]])
+    with pytest.raises(ValueError, match=r"mean \(1.0, 2.0\) does not fit an image of 3 channels"):
+        mold_image(image, (1, 2))
+
+
+def test_fit_places_at_the_top_left_and_pads_with_zero_after_normalisation():
+    image = np.full([20, 30, 3], 100, np.uint8)
+    scaling = PixelScaling((50.0,) * 3, (10.0,) * 3)
+    molded, window, scale = mold_for_network(image, **FIT, scaling=scaling)
+    assert molded.shape == (64, 64, 3)  # 40 x 60, padded to multiples of 32
+    np.testing.assert_array_equal(window, [0, 0, 40, 60])
+    assert scale == (2, 2) and window.dtype == np.float32
+    np.testing.assert_allclose(molded[:40, :60], 5)
+    assert not molded[40:].any() and not molded[:, 60:].any()
+
+
+def test_training_pads_to_one_square():
+    for size in ((20, 30, 3), (30, 20, 3), (10, 90, 3)):
+        molded, _, _ = mold_for_network(np.zeros(size, np.uint8), **FIT, scaling=PLAIN, pad_square=True)
+        assert molded.shape == (64, 64, 3)
+    assert canvas_side(1333, 32) == 1344
+    with pytest.raises(ValueError, match="largest side is None.*set IMAGE_MAX_DIM"):
+        canvas_side(None, 32)
+
+
+def test_square_centres_as_the_old_package(matterport):
+    image = matterport["img_150x200"]
+    molded, window, scale = mold_for_network(image, mode="square", min_dim=256, max_dim=256, scaling=PLAIN)
+    np.testing.assert_array_equal(window, [32, 0, 224, 256])
+    assert scale == (1.28, 1.28)
+    inside = np.abs(molded - matterport["resize_square_256"])[33:223, 1:255]  # but the border is not darkened
+    assert inside.max() <= 1.001
+
+
+def test_pad64_and_none():
+    image = np.zeros([70, 50, 3], np.uint8)
+    assert plan(70, 50, mode="pad64", min_dim=None, max_dim=None) == (70, 50, 29, 7, 128, 64)
+    assert plan(70, 50, mode="pad64", min_dim=100, max_dim=None)[:2] == (140, 100)
+    molded, window, scale = mold_for_network(image, mode="none", min_dim=800, max_dim=1333, scaling=PLAIN)
+    assert molded.shape == (96, 64, 3) and scale == (1, 1)
+    np.testing.assert_array_equal(window, [0, 0, 70, 50])
+
+
+def test_errors_name_mode_and_sizes():
+    with pytest.raises(ValueError, match="unknown IMAGE_RESIZE_MODE 'fill'"):
+        plan(10, 10, mode="fill", min_dim=1, max_dim=1)
+    with pytest.raises(ValueError, match="becomes 100 x 50 in IMAGE_RESIZE_MODE 'none', more than the 64 x 64"):
+        plan(100, 50, mode="none", min_dim=64, max_dim=64, pad_square=True)
+    with pytest.raises(ValueError, match=r"5 x 4 at \(0, 0\) does not fit into 4 x 4"):
+        pad_to(np.zeros([5, 4, 3]), 4, 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 200), st.sampled_from(["fit", "square"]), st.booleans())
+def test_window_and_scale_lead_from_photograph_to_input(height, width, mode, pad_square):
+    image = np.full([height, width, 3], 255, np.uint8)
+    molded, window, (sy, sx) = mold_for_network(
+        image, mode=mode, min_dim=40, max_dim=64, scaling=PLAIN, pad_square=pad_square)
+    y1, x1, y2, x2 = np.array([0, 0, height, width]) * (sy, sx, sy, sx) + np.tile(window[:2], 2)
+    np.testing.assert_allclose([y1, x1, y2, x2], window, atol=1e-4)
+    covered = np.zeros(molded.shape[:2], bool)
+    covered[int(window[0]):int(window[2]), int(window[1]):int(window[3])] = True
+    np.testing.assert_array_equal((molded > 0).all(axis=2), covered)
