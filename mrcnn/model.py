@@ -144,7 +144,8 @@ class MaskRCNN:
         callbacks = [*self._callbacks(train_dataset), *(custom_callbacks or ())]
         try:
             return self.training_model.fit(train, validation_data=validation, initial_epoch=self.epoch,
-                                           epochs=epochs, verbose=verbose, callbacks=callbacks)
+                                           epochs=epochs, verbose=verbose, callbacks=callbacks,
+                                           shuffle=False)  # the loader shuffles, by its seed
         except Exception as error:
             failure = train.failure or (validation and validation.failure)
             if failure is None:
