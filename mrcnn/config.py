@@ -5,17 +5,29 @@ A misspelt setting raises and names its neighbour. The settings are read where t
 training, model, loader); below that every function takes explicit keyword arguments.
 """
 
+import copy
 import difflib
 import json
 import math
 import types
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from mrcnn.files import write_atomically
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-COMPUTED = ("BATCH_SIZE", "IMAGE_SHAPE")
+COMPUTED = {
+    "BATCH_SIZE": "it is IMAGES_PER_GPU * GPU_COUNT; set those",
+    "IMAGE_SHAPE": "it follows from IMAGE_MAX_DIM, SIZE_DIVISOR and IMAGE_CHANNEL_COUNT; set those",
+}
+# Settings of the old package that have nothing left to set.
+REMOVED = {
+    "MASK_SHAPE": "the size of the masks is read from the mask head that MASK_HEAD names; drop it",
+    "COMPUTE_BACKBONE_SHAPE": "the shapes of the levels are read from the backbone's own outputs; drop it",
+    "USE_RPN_ROIS": "the heads always learn from the RPN's own proposals; drop it",
+    "IMAGE_META_SIZE": "the network takes no vector of image meta data any more; drop it",
+}
 
 
 class Config:
@@ -133,30 +145,37 @@ class Config:
     def __init__(self, **overrides: Any) -> None:
         """Raises ValueError for an unknown, impossible or contradictory setting."""
         _check_names(overrides, f"{type(self).__name__}(...)")
+        for name in setting_names():
+            if name not in overrides and isinstance(getattr(self, name), (dict, list)):
+                overrides[name] = copy.deepcopy(getattr(self, name))  # a change to one object's stays its own
+        if callable(self.BACKBONE) and overrides.get("BACKBONE") == _name_of(self.BACKBONE):
+            del overrides["BACKBONE"]  # json holds a callable's name only; the class has the callable
         for name, value in overrides.items():
             setattr(self, name, value)
         _validate(self)
-        self._compute()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in COMPUTED:
-            _check_names([name], f"{type(self).__name__} instance")
+        _check_names([name], f"{type(self).__name__} instance")
         super().__setattr__(name, value)
-        if name in ("GPU_COUNT", "IMAGES_PER_GPU", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_RESIZE_MODE"):
-            self._compute()
 
-    def _compute(self) -> None:
-        self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
+    @property
+    def BATCH_SIZE(self) -> int:
+        """Images a step."""
+        return self.IMAGES_PER_GPU * self.GPU_COUNT
+
+    @property
+    def IMAGE_SHAPE(self) -> tuple[int | None, int | None, int]:
+        """(height, width, channels) of a training image; None where no size is set."""
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         side = math.ceil(side / self.SIZE_DIVISOR) * self.SIZE_DIVISOR if side else None
-        self.IMAGE_SHAPE = (side, side, self.IMAGE_CHANNEL_COUNT)
+        return side, side, self.IMAGE_CHANNEL_COUNT
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name; a callable backbone is given by its name."""
+        """Every setting by name, in types that json knows; a callable backbone is given by its name."""
         values = {name: getattr(self, name) for name in setting_names()}
         if callable(values["BACKBONE"]):
-            values["BACKBONE"] = values["BACKBONE"].__name__
-        return values
+            values["BACKBONE"] = _name_of(values["BACKBONE"])
+        return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
 
     def save(self, path: str | Path) -> None:
         """Writes the settings as json, whole or not at all."""
@@ -187,17 +206,44 @@ class Config:
 
 def setting_names() -> list[str]:
     """Names of all settings, in the order of their definition."""
-    return [name for name in vars(Config) if name.isupper()]
+    return [name for name in vars(Config) if name.isupper() and name not in COMPUTED]
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _check_names(names: Any, where: str) -> None:
     known = setting_names()
     for name in names:
-        if name in known or name in COMPUTED:
+        if name in known:
             continue
+        if name in COMPUTED:
+            raise ValueError(f"{where}: {name} cannot be set: {COMPUTED[name]}.")
+        if name in REMOVED:
+            raise ValueError(f"{where}: {name} of the old package is gone: {REMOVED[name]}.")
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else " Config in mrcnn/config.py lists them all."
         raise ValueError(f"{where}: there is no setting {name!r}.{hint}")
+
+
+COUNTS = ("NUM_CLASSES", "IMAGES_PER_GPU", "GPU_COUNT", "LOADER_WORKERS", "IMAGE_CHANNEL_COUNT", "SIZE_DIVISOR",
+          "TOP_DOWN_PYRAMID_SIZE", "FPN_CLASSIF_FC_LAYERS_SIZE", "RPN_CHANNELS", "RPN_ANCHOR_STRIDE",
+          "RPN_TRAIN_ANCHORS_PER_IMAGE", "PRE_NMS_LIMIT_TRAINING", "PRE_NMS_LIMIT", "POST_NMS_ROIS_TRAINING",
+          "POST_NMS_ROIS_INFERENCE", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES", "POOL_SIZE", "MASK_POOL_SIZE",
+          "ROI_SAMPLING_RATIO", "DETECTION_MAX_INSTANCES", "DETECTION_BATCH_SIZE")
+COUNTS_OR_NONE = ("STEPS_PER_EPOCH", "VALIDATION_STEPS", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "KEEP_CHECKPOINTS")
+SHARES = ("RPN_POSITIVE_RATIO", "RPN_POSITIVE_OVERLAP", "RPN_NEGATIVE_OVERLAP", "RPN_NMS_THRESHOLD",
+          "ROI_POSITIVE_RATIO", "ROI_POSITIVE_OVERLAP", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD",
+          "WARMUP_FACTOR", "HORIZONTAL_FLIP")
+NOT_NEGATIVE = ("LEARNING_RATE", "LEARNING_MOMENTUM", "WEIGHT_DECAY", "WARMUP_STEPS", "RPN_BBOX_LOSS_BETA",
+                "BBOX_LOSS_BETA")
+CHOICES = {
+    "PRECISION": ("float32", "bfloat16"), "LR_SCHEDULE": ("step", "cosine", "constant"),
+    "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"), "BBOX_LOSS_AVERAGE": ("sampled", "positives"),
+    "ROI_GEOMETRY": ("aligned", "crop"), "ROI_LEVEL_ROUNDING": ("floor", "round"),
+    "CHANNEL_ORDER": (None, "rgb", "bgr"), "BACKBONE_STEM_PADDING": ("torch", "same"),
+}
 
 
 def _require(condition: bool, config: Config, name: str, wanted: str) -> None:
@@ -205,30 +251,79 @@ def _require(condition: bool, config: Config, name: str, wanted: str) -> None:
         raise ValueError(f"{name} must be {wanted}, got {getattr(config, name)!r}.")
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
+    return isinstance(value, Real) and low <= value <= high
+
+
+def _are_numbers(values: Any, count: int | None, low: float, high: float = math.inf) -> bool:
+    return (hasattr(values, "__len__") and not isinstance(values, (str, dict)) and count in (None, len(values))
+            and all(_is_number(value, low, high) for value in values))
+
+
 def _validate(config: Config) -> None:
-    for name in ("NUM_CLASSES", "IMAGES_PER_GPU", "GPU_COUNT", "IMAGE_CHANNEL_COUNT", "MAX_GT_INSTANCES",
-                 "TRAIN_ROIS_PER_IMAGE", "RPN_TRAIN_ANCHORS_PER_IMAGE", "DETECTION_MAX_INSTANCES",
-                 "POOL_SIZE", "MASK_POOL_SIZE", "ROI_SAMPLING_RATIO", "LOADER_WORKERS"):
+    """Raises ValueError, naming the setting, its value and what it must be."""
+    for name in COUNTS:
+        _require(_is_count(getattr(config, name)), config, name, "an integer of 1 or more")
+    for name in COUNTS_OR_NONE:
         value = getattr(config, name)
-        _require(isinstance(value, int) and value >= 1, config, name, "an integer of 1 or more")
-    for name in ("ROI_POSITIVE_RATIO", "RPN_POSITIVE_RATIO", "RPN_NMS_THRESHOLD", "DETECTION_NMS_THRESHOLD",
-                 "DETECTION_MIN_CONFIDENCE", "HORIZONTAL_FLIP", "ROI_POSITIVE_OVERLAP"):
-        _require(0 <= getattr(config, name) <= 1, config, name, "between 0 and 1")
-    for name, allowed in (("PRECISION", ("float32", "bfloat16")), ("LR_SCHEDULE", ("step", "cosine", "constant")),
-                          ("IMAGE_RESIZE_MODE", ("fit", "square", "pad64", "crop", "none")),
-                          ("BBOX_LOSS_AVERAGE", ("sampled", "positives")), ("ROI_GEOMETRY", ("aligned", "crop")),
-                          ("ROI_LEVEL_ROUNDING", ("floor", "round")), ("CHANNEL_ORDER", (None, "rgb", "bgr")),
-                          ("BACKBONE_STEM_PADDING", ("torch", "same"))):
+        none = value is None or (value == 0 and name == "IMAGE_MIN_DIM")  # 0 is the old package's None
+        _require(none or _is_count(value), config, name, "an integer of 1 or more, or None")
+    for name in SHARES:
+        _require(_is_number(getattr(config, name), 0, 1), config, name, "between 0 and 1")
+    for name in NOT_NEGATIVE:
+        _require(_is_number(getattr(config, name), 0), config, name, "a number of 0 or more")
+    for name, allowed in CHOICES.items():
         _require(getattr(config, name) in allowed, config, name, f"one of {allowed}")
-    _require(len(config.RPN_ANCHOR_SCALES) == 5, config, "RPN_ANCHOR_SCALES", "5 sizes, one for each of P2..P6")
-    _require(set(config.LOSS_WEIGHTS) == set(LOSS_NAMES), config, "LOSS_WEIGHTS", f"a dict with keys {LOSS_NAMES}")
+    clip = config.GRADIENT_CLIP_NORM
+    _require(clip is None or (_is_number(clip, 0) and clip > 0), config, "GRADIENT_CLIP_NORM",
+             "a number above 0, or None for no clipping")
+    _require(_are_numbers(config.LR_STEPS, None, 0, 1), config, "LR_STEPS",
+             "shares of the training between 0 and 1 (0.67: after two thirds of the steps)")
+    weights = config.LOSS_WEIGHTS
+    _require(isinstance(weights, dict) and set(weights) == set(LOSS_NAMES), config, "LOSS_WEIGHTS",
+             f"a dict with keys {LOSS_NAMES}")
+    _validate_shapes(config)
+    _validate_together(config)
+
+
+def _validate_shapes(config: Config) -> None:
+    _require(_are_numbers(config.RPN_ANCHOR_SCALES, 5, 1e-6), config, "RPN_ANCHOR_SCALES",
+             "5 sizes, one for each of P2..P6")
+    _require(_are_numbers(config.RPN_ANCHOR_RATIOS, None, 1e-6) and len(config.RPN_ANCHOR_RATIOS) > 0, config,
+             "RPN_ANCHOR_RATIOS", "one or more positive numbers, height / width")
+    _require(list(config.BACKBONE_STRIDES) == [4, 8, 16, 32, 64], config, "BACKBONE_STRIDES",
+             "[4, 8, 16, 32, 64], which the architecture fixes")
+    for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
+        _require(_are_numbers(getattr(config, name), 4, 1e-6), config, name, "4 positive numbers")
+    mini = config.MINI_MASK_SHAPE
+    _require(_are_numbers(mini, 2, 1) and all(map(_is_count, mini)), config, "MINI_MASK_SHAPE",
+             "(height, width), two integers of 1 or more")
+    jitter = config.SCALE_JITTER
+    _require(jitter is None or (_are_numbers(jitter, 2, 1e-6) and jitter[0] <= jitter[1]), config, "SCALE_JITTER",
+             "None, or the smallest and the largest factor, as (0.1, 2.0)")
+    for name in ("MEAN_PIXEL", "PIXEL_STD"):
+        value, low = getattr(config, name), -math.inf if name == "MEAN_PIXEL" else 1e-6
+        _require(value is None or _are_numbers(value, config.IMAGE_CHANNEL_COUNT, low), config, name,
+                 f"None, or a number for each of the IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} channels")
+
+
+def _validate_together(config: Config) -> None:
+    """Settings that are possible alone and contradict each other."""
     _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
     _require(config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP, config, "RPN_NEGATIVE_OVERLAP",
              f"at most RPN_POSITIVE_OVERLAP ({config.RPN_POSITIVE_OVERLAP})")
-    if config.IMAGE_MAX_DIM and config.IMAGE_MIN_DIM and config.IMAGE_RESIZE_MODE != "crop":
+    mode = config.IMAGE_RESIZE_MODE
+    needed = {"fit": ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"), "square": ("IMAGE_MAX_DIM",), "crop": ("IMAGE_MIN_DIM",)}
+    for name in needed.get(mode, ()):
+        _require(bool(getattr(config, name)), config, name, f'a number when IMAGE_RESIZE_MODE is "{mode}"')
+    if config.IMAGE_MAX_DIM and config.IMAGE_MIN_DIM and mode != "crop":
         _require(config.IMAGE_MIN_DIM <= config.IMAGE_MAX_DIM, config, "IMAGE_MIN_DIM",
                  f"at most IMAGE_MAX_DIM ({config.IMAGE_MAX_DIM})")
-    if config.IMAGE_RESIZE_MODE in ("square", "crop"):
-        name = "IMAGE_MIN_DIM" if config.IMAGE_RESIZE_MODE == "crop" else "IMAGE_MAX_DIM"
+    if mode in ("square", "crop"):
+        name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
         _require(getattr(config, name) % 32 == 0, config, name,
-                 f'a multiple of 32 when IMAGE_RESIZE_MODE is "{config.IMAGE_RESIZE_MODE}"')
+                 f'a multiple of 32 when IMAGE_RESIZE_MODE is "{mode}"')

@@ -1,0 +1,233 @@
+"""Config: computed values, what it refuses and with which words, and its way through json."""
+
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrcnn.config import COMPUTED, COUNTS, LOSS_NAMES, REMOVED, SHARES, Config, setting_names
+
+
+def some_backbone(image):
+    return image
+
+
+class FruitConfig(Config):
+    NAME = "fruit"
+    NUM_CLASSES = 4
+    BACKBONE = some_backbone
+    IMAGE_MIN_DIM = 320
+    IMAGE_MAX_DIM = 500
+    MEAN_PIXEL = np.array([123.7, 116.8, 103.9])
+
+
+def test_computed_values_follow_the_settings():
+    config = Config(GPU_COUNT=2, IMAGES_PER_GPU=3, IMAGE_MIN_DIM=320, IMAGE_MAX_DIM=500)
+    assert config.BATCH_SIZE == 6
+    assert config.IMAGE_SHAPE == (512, 512, 3)  # padded to a multiple of 32
+    config.IMAGES_PER_GPU, config.IMAGE_MAX_DIM, config.IMAGE_CHANNEL_COUNT = 1, 512, 4
+    assert config.BATCH_SIZE == 2
+    assert config.IMAGE_SHAPE == (512, 512, 4)
+
+
+def test_crop_mode_trains_on_squares_of_the_shorter_side():
+    assert Config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=256, IMAGE_MAX_DIM=1024).IMAGE_SHAPE == (256, 256, 3)
+
+
+def test_an_unset_size_is_none_rather_than_a_guess():
+    assert Config(IMAGE_RESIZE_MODE="none", IMAGE_MIN_DIM=None, IMAGE_MAX_DIM=None).IMAGE_SHAPE == (None, None, 3)
+
+
+def test_keyword_arguments_win_over_the_class_and_leave_it_alone():
+    assert FruitConfig(NUM_CLASSES=7).NUM_CLASSES == 7
+    assert FruitConfig().NUM_CLASSES == 4
+    assert Config().NUM_CLASSES == 1
+
+
+def test_lists_and_dicts_of_one_object_are_its_own():
+    first, second = Config(), Config()
+    first.LOSS_WEIGHTS["mrcnn_mask_loss"] = 2.0
+    first.RPN_ANCHOR_RATIOS.append(3)
+    assert second.LOSS_WEIGHTS["mrcnn_mask_loss"] == 1.0
+    assert Config().RPN_ANCHOR_RATIOS == [0.5, 1, 2]
+
+
+def test_a_misspelt_setting_names_its_neighbour_wherever_it_stands():
+    with pytest.raises(ValueError, match=r"class Wrong: there is no setting 'NUM_CLASES'. Did you mean NUM_CLASSES"):
+        class Wrong(Config):
+            NUM_CLASES = 3
+    with pytest.raises(ValueError, match=r"FruitConfig\(\.\.\.\).*'LERNING_RATE'.*LEARNING_RATE"):
+        FruitConfig(LERNING_RATE=0.1)
+    config = Config()
+    with pytest.raises(ValueError, match="'IMAGE_MAXDIM'.*IMAGE_MAX_DIM"):
+        config.IMAGE_MAXDIM = 3
+    with pytest.raises(ValueError, match="'QWXZJ'. Config in mrcnn/config.py lists them all"):
+        Config(QWXZJ=1)
+
+
+def test_methods_and_lower_case_names_are_no_settings():
+    class Helpful(Config):
+        note = "free text"
+
+        def area(self):
+            return self.IMAGE_MAX_DIM**2
+
+    assert Helpful(IMAGE_MAX_DIM=1024).area() == 1024**2
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_settings_of_the_old_package_that_are_gone_say_why_and_what_to_do(name):
+    with pytest.raises(ValueError, match=f"{name} of the old package is gone: .*; drop it"):
+        type("Old", (Config,), {name: None})
+    with pytest.raises(ValueError, match=f"{name} of the old package is gone"):
+        Config(**{name: None})
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_settings_cannot_be_set_and_name_those_that_can(name):
+    for attempt in (lambda: Config(**{name: 2}), lambda: type("Old", (Config,), {name: 2}),
+                    lambda: setattr(Config(), name, 2)):
+        with pytest.raises(ValueError, match=f"{name} cannot be set: it .*; set those"):
+            attempt()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", None, True])
+def test_counts_are_whole_numbers_from_one(name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be an integer of 1 or more, got {value!r}")):
+        Config(**{name: value})
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("value", [-0.1, 1.1, "half", None, float("nan")])
+def test_shares_lie_between_0_and_1(name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be between 0 and 1, got {value!r}")):
+        Config(**{name: value})
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"STEPS_PER_EPOCH": 0}, "STEPS_PER_EPOCH must be an integer of 1 or more, or None, got 0"),
+    ({"IMAGE_MAX_DIM": "512"}, "IMAGE_MAX_DIM must be an integer .* got '512'"),
+    ({"IMAGE_MAX_DIM": 0}, "IMAGE_MAX_DIM must be an integer .* got 0"),
+    ({"LEARNING_RATE": -1}, "LEARNING_RATE must be a number of 0 or more, got -1"),
+    ({"LEARNING_RATE": "1e-3"}, "LEARNING_RATE must be a number of 0 or more, got '1e-3'"),
+    ({"GRADIENT_CLIP_NORM": 0}, "GRADIENT_CLIP_NORM must be a number above 0, or None for no clipping, got 0"),
+    ({"PRECISION": "float16"}, r"PRECISION must be one of \('float32', 'bfloat16'\), got 'float16'"),
+    ({"LR_SCHEDULE": "linear"}, "LR_SCHEDULE must be one of .* got 'linear'"),
+    ({"LR_STEPS": (40, 120)}, r"LR_STEPS must be shares of the training between 0 and 1 .* got \(40, 120\)"),
+    ({"LR_STEPS": 0.75}, "LR_STEPS must be shares .* got 0.75"),
+    ({"IMAGE_RESIZE_MODE": "squre"}, "IMAGE_RESIZE_MODE must be one of .* got 'squre'"),
+    ({"CHANNEL_ORDER": "BGR"}, "CHANNEL_ORDER must be one of .* got 'BGR'"),
+    ({"RPN_ANCHOR_SCALES": (32, 64, 128)}, r"RPN_ANCHOR_SCALES must be 5 sizes, one for each of P2..P6, got \(32,"),
+    ({"RPN_ANCHOR_RATIOS": []}, r"RPN_ANCHOR_RATIOS must be one or more positive numbers, height / width, got \[\]"),
+    ({"BACKBONE_STRIDES": [4, 8, 16, 32]}, r"BACKBONE_STRIDES must be \[4, 8, 16, 32, 64\]"),
+    ({"BBOX_STD_DEV": [0.1, 0.1, 0.2]}, "BBOX_STD_DEV must be 4 positive numbers"),
+    ({"RPN_BBOX_STD_DEV": [0.1, 0.1, 0.2, 0]}, "RPN_BBOX_STD_DEV must be 4 positive numbers"),
+    ({"MINI_MASK_SHAPE": 56}, r"MINI_MASK_SHAPE must be \(height, width\), two integers of 1 or more, got 56"),
+    ({"SCALE_JITTER": (2.0, 0.1)}, r"SCALE_JITTER must be None, or the smallest and the largest factor.* got \(2.0"),
+    ({"LOSS_WEIGHTS": {"mask": 1}}, "LOSS_WEIGHTS must be a dict with keys .*mrcnn_mask_loss.* got {'mask': 1}"),
+    ({"SIZE_DIVISOR": 48}, "SIZE_DIVISOR must be a multiple of 32, the stride of C5, got 48"),
+])
+def test_an_impossible_setting_names_itself_its_value_and_the_way_out(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**wrong)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"RPN_NEGATIVE_OVERLAP": 0.8}, r"RPN_NEGATIVE_OVERLAP must be at most RPN_POSITIVE_OVERLAP \(0.7\), got 0.8"),
+    ({"IMAGE_MIN_DIM": 900, "IMAGE_MAX_DIM": 512}, r"IMAGE_MIN_DIM must be at most IMAGE_MAX_DIM \(512\), got 900"),
+    ({"IMAGE_RESIZE_MODE": "square"}, 'IMAGE_MAX_DIM must be a multiple of 32 when IMAGE_RESIZE_MODE is "square", '
+                                      "got 1333"),
+    ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 250}, "IMAGE_MIN_DIM must be a multiple of 32 .* got 250"),
+    ({"IMAGE_MAX_DIM": None}, 'IMAGE_MAX_DIM must be a number when IMAGE_RESIZE_MODE is "fit", got None'),
+    ({"IMAGE_CHANNEL_COUNT": 4, "MEAN_PIXEL": (1, 2, 3)},
+     r"MEAN_PIXEL must be None, or a number for each of the IMAGE_CHANNEL_COUNT = 4 channels, got \(1, 2, 3\)"),
+    ({"PIXEL_STD": (1, 0, 1)}, "PIXEL_STD must be None, or a number for each"),
+])
+def test_settings_that_contradict_each_other_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**wrong)
+
+
+def test_a_class_is_checked_when_it_is_made_into_an_object():
+    class Impossible(Config):
+        NUM_CLASSES = 0
+
+    with pytest.raises(ValueError, match="NUM_CLASSES must be an integer of 1 or more, got 0"):
+        Impossible()
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = Config(NUM_CLASSES=np.int64(3), LEARNING_RATE=np.float32(0.5), RPN_ANCHOR_SCALES=np.arange(1, 6))
+    assert json.loads(json.dumps(config.to_dict()))["NUM_CLASSES"] == 3
+    assert config.to_dict()["RPN_ANCHOR_SCALES"] == [1, 2, 3, 4, 5]
+
+
+def plain(values):
+    """As json gives it back: tuples are lists."""
+    return json.loads(json.dumps(values))
+
+
+def test_json_round_trip(tmp_path):
+    path = tmp_path / "config.json"
+    config = FruitConfig(LR_STEPS=(0.5, 0.75), MASK_HEAD={"name": "unet", "depth": 2}, SCALE_JITTER=(0.5, 2.0))
+    config.save(path)
+    loaded = Config.load(path)
+    assert loaded.to_dict() == plain(config.to_dict())
+    assert loaded.BACKBONE == "some_backbone"
+    assert set(loaded.to_dict()) == set(setting_names())
+    assert [loaded.BATCH_SIZE, loaded.IMAGE_SHAPE] == [config.BATCH_SIZE, config.IMAGE_SHAPE]
+    assert path.read_text().count("\n") > len(setting_names()), "one setting a line, for people"
+
+
+@given(st.fixed_dictionaries({}, optional={
+    "NUM_CLASSES": st.integers(1, 100), "LEARNING_RATE": st.floats(0, 1), "IMAGES_PER_GPU": st.integers(1, 16),
+    "RPN_ANCHOR_SCALES": st.tuples(*[st.floats(1, 512)] * 5), "HORIZONTAL_FLIP": st.floats(0, 1),
+    "LOSS_WEIGHTS": st.fixed_dictionaries({name: st.floats(0, 9) for name in LOSS_NAMES}),
+    "MASK_HEAD": st.sampled_from(["fcn", {"name": "unet"}]), "SCALE_JITTER": st.none() | st.just((0.1, 2.0)),
+}))
+def test_any_valid_settings_survive_json_and_validate_again(overrides):
+    config = Config(**overrides)
+    again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again.to_dict() == plain(config.to_dict())
+
+
+def test_a_stored_configuration_finds_the_callable_backbone_of_its_class():
+    stored = plain(FruitConfig().to_dict())
+    assert FruitConfig(**stored).BACKBONE is some_backbone
+    assert FruitConfig(**{**stored, "BACKBONE": "resnet50"}).BACKBONE == "resnet50"
+
+
+def test_a_callable_without_a_name_is_stored_by_its_type():
+    assert Config(BACKBONE=functools.partial(some_backbone, 1)).to_dict()["BACKBONE"] == "partial"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{", "is not a json file of settings"), ("[1, 2]", "must hold a json object of settings, got a list"),
+    ('{"NUM_CLASES": 2}', "there is no setting 'NUM_CLASES'. Did you mean NUM_CLASSES"),
+])
+def test_a_damaged_file_is_named(tmp_path, text, message):
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Config.load(path)
+
+
+def test_a_binary_file_is_no_configuration(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(b"\x89HDF\xff\xfe")
+    with pytest.raises(ValueError, match="weights.h5 is not a json file of settings"):
+        Config.load(path)
+
+
+def test_display_prints_every_setting(capsys):
+    FruitConfig().display()
+    printed = capsys.readouterr().out
+    lines = dict(line.split(None, 1) for line in printed.splitlines() if " " in line)
+    assert set(lines) == {*setting_names(), *COMPUTED}
+    assert lines["NUM_CLASSES"] == "4"
+    assert lines["BATCH_SIZE"] == "2"
