@@ -61,7 +61,7 @@ class Detections(keras.layers.Layer):
     ) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
-        self.supports_jit = False  # NMS has no XLA kernel
+        self.supports_jit = keras.backend.backend() != "tensorflow"  # NMS has no XLA kernel
         self.num_classes, self.max_instances = int(num_classes), int(max_instances)
         self.min_confidence, self.nms_threshold = float(min_confidence), float(nms_threshold)
         self.std_dev = tuple(float(value) for value in std_dev)

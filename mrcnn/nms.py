@@ -20,7 +20,7 @@ def nms_per_group(
     """Keeps the boxes that overlap no better box of their own group, best first.
 
     A box is dropped where its IoU with a kept box of the group is above (not at) `iou_threshold`. Groups never
-    suppress each other. Among equal scores the order is not defined, though the same on every run.
+    suppress each other. Among equal scores the one that stands first goes first.
 
     Args:
         boxes: [B, N, K, (y1, x1, y2, x2)] float32 for N groups, or [B, 1, K, 4] where all groups share their boxes.
@@ -44,7 +44,8 @@ def nms_per_group(
             f"add one to mrcnn/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
         )
     boxes, scores = ops.cast(boxes, "float32"), ops.cast(scores, "float32")
-    scores = ops.where(box_ops.area(boxes) > 0, scores, LOWEST)
+    choosable = ops.logical_and(scores > LOWEST, box_ops.area(boxes) > 0)  # NaN compares as False
+    scores = ops.where(choosable, scores, LOWEST)
     return body(boxes, scores, int(max_per_group), int(max_total), float(iou_threshold))
 
 
@@ -53,17 +54,35 @@ def _tensorflow(
 ) -> tuple[Any, Any, Any, Any]:
     import tensorflow as tf
 
+    # The op ranks a group's unused places, at score 0, above its negative scores, and sorts equal scores in no order.
+    # Ranks are positive and differ, so they go in, and the scores are looked up with the ranks that come out.
+    falling, ranks = _ranks(tf.reshape(scores, [tf.shape(scores)[0], -1]))
+    ranks = tf.where(scores > LOWEST, tf.reshape(ranks, tf.shape(scores)), 0.0)
     kept = tf.image.combined_non_max_suppression(
         tf.transpose(boxes, [0, 2, 1, 3]),
-        tf.transpose(scores, [0, 2, 1]),
+        tf.transpose(ranks, [0, 2, 1]),
         max_output_size_per_class=max_per_group,
         max_total_size=max_total,
         iou_threshold=iou_threshold,
-        score_threshold=LOWEST,
+        score_threshold=0.5,
         clip_boxes=False,  # it would clip to 0..1
     )
     valid = tf.range(max_total)[None, :] < kept.valid_detections[:, None]
-    return kept.nmsed_boxes, kept.nmsed_scores, tf.cast(kept.nmsed_classes, tf.int32), valid
+    place = tf.shape(falling)[1] - tf.cast(tf.maximum(kept.nmsed_scores, 1.0), tf.int32)
+    kept_scores = tf.where(valid, tf.gather(falling, place, batch_dims=1), 0.0)
+    return kept.nmsed_boxes, kept_scores, tf.cast(kept.nmsed_classes, tf.int32), valid
+
+
+def _ranks(scores: Any) -> tuple[Any, Any]:
+    """`scores` [B, A] in falling order, and for each its rank as float32: A for the best, 1 for the worst."""
+    import tensorflow as tf
+
+    batch, count = tf.shape(scores)[0], tf.shape(scores)[1]
+    falling, order = tf.math.top_k(scores, count)
+    flat = tf.reshape(order + count * tf.range(batch)[:, None], [-1, 1])
+    ranks = tf.tile(tf.range(count, 0, -1), [batch])  # exact in float32 up to 16 million
+    ranks = tf.scatter_nd(flat, tf.cast(ranks, tf.float32), [batch * count])
+    return falling, tf.reshape(ranks, [batch, count])
 
 
 _BODIES = {"tensorflow": _tensorflow}

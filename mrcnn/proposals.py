@@ -54,7 +54,7 @@ class Proposals(keras.layers.Layer):
     ) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
-        self.supports_jit = False  # NMS has no XLA kernel
+        self.supports_jit = keras.backend.backend() != "tensorflow"  # NMS has no XLA kernel
         self.pre_nms_limit, self.post_nms_limit = int(pre_nms_limit), int(post_nms_limit)
         self.nms_threshold, self.min_size = float(nms_threshold), float(min_size)
         self.std_dev = tuple(float(value) for value in std_dev)
@@ -111,6 +111,7 @@ class Proposals(keras.layers.Layer):
 
 def _top(logits: Any, count: int) -> tuple[Any, Any]:
     """Best `count` of `logits` [B, A] -> scores, indices [B, count]; `LOWEST` and any index where A is smaller."""
+    logits = ops.where(logits > LOWEST, logits, LOWEST)  # NaN, from a diverged training, has no place in an order
     size = logits.shape[1]
     if size is None or size < count:
         # Padding rather than a k that varies: the result then has `count` columns whatever the image's size.

@@ -100,7 +100,7 @@ class RoIAlign(keras.layers.Layer):
     ) -> None:
         # Automatic casting would round the boxes to bfloat16 under mixed precision.
         super().__init__(autocast=False, **kwargs)
-        self.supports_jit = False  # CropAndResize has no XLA kernel
+        self.supports_jit = keras.backend.backend() != "tensorflow"  # CropAndResize has no XLA kernel
         if level_rounding not in LEVEL_ROUNDINGS:
             raise ValueError(f"level_rounding is {level_rounding!r}; use one of {LEVEL_ROUNDINGS}")
         if geometry not in GEOMETRIES:
@@ -213,12 +213,9 @@ def _zero_outside(samples: Any, inside: Any) -> Any:
 
     Boxes clipped to the photograph have every sample inside and skip the pass over the samples.
     """
-    y, x = ops.unstack(ops.cast(inside, samples.dtype), 2, axis=-1)
-    return ops.cond(
-        ops.all(inside),
-        lambda: samples,
-        lambda: samples * y[:, :, None, None] * x[:, None, :, None],
-    )
+    y, x = ops.unstack(inside, 2, axis=-1)
+    kept = ops.logical_and(y[:, :, None, None], x[:, None, :, None])
+    return ops.cond(ops.all(inside), lambda: samples, lambda: ops.where(kept, samples, 0.0))
 
 
 def _mean_of_bins(samples: Any, ratio: int) -> Any:
