@@ -1,0 +1,308 @@
+"""RoIAlign against an independent reference, torchvision where it runs, and matterport's layer."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from mrcnn import boxes as box_ops
+from mrcnn.roi_align import RoIAlign, roi_align
+
+MATTERPORT = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "matterport" / "utils.npz"
+
+# Over every border and corner of a photograph of 1024 x 800, beyond it, and degenerate.
+EDGE_BOXES = [
+    [0, 0, 1024, 800], [-50, -50, 20, 20], [1000, 780, 1100, 900], [-30, 400, 10, 500], [1010, 300, 1050, 500],
+    [300, -40, 400, 30], [500, 770, 600, 850], [-100, -100, 1200, 900], [-8, -8, -4, -4], [-90, -90, -50, -50],
+    [1100, 900, 1200, 1000], [1024, 800, 1024, 800], [100, 100, 100, 100], [0, 0, 0, 0], [10, 10, 10, 50],
+    [50, 50, 40, 40], [2, 2, 2.5, 2.5], [500, -5, 600, 3], [-3, -3, 3, 3], [1020, 796, 1028, 804],
+]  # fmt: skip
+
+
+def interpolation(start, end, size, pool_size, ratio, aligned):
+    """Weights [pool_size, size] of a row of cells in each bin of a box side, in float64: the definition on one axis."""
+    start, end = start - 0.5 * aligned, end - 0.5 * aligned
+    side = end - start if aligned else max(end - start, 1.0)
+    weights = np.zeros((pool_size, size))
+    for point in range(pool_size * ratio):
+        position = start + (point + 0.5) * side / (pool_size * ratio)
+        if position < -1 or position > size:
+            continue
+        position = min(max(position, 0), size - 1)
+        low = min(int(position), max(size - 2, 0))
+        weights[point // ratio, low] += (low + 1 - position) / ratio
+        if size > 1:
+            weights[point // ratio, low + 1] += (position - low) / ratio
+    return weights
+
+
+def reference(features, boxes, image_index, scale, pool_size, ratio, aligned, upstream=None):
+    """RoIAlign in float64 [M, pool, pool, C], and the gradient of sum(result * upstream) by the features."""
+    result = np.zeros((len(boxes), pool_size, pool_size, features.shape[-1]))
+    gradient = np.zeros(features.shape)
+    for m, (box, image) in enumerate(zip(np.asarray(boxes, np.float64) * scale, image_index, strict=True)):
+        rows = interpolation(box[0], box[2], features.shape[1], pool_size, ratio, aligned)
+        columns = interpolation(box[1], box[3], features.shape[2], pool_size, ratio, aligned)
+        result[m] = np.einsum("ih,hwc,jw->ijc", rows, features[image], columns, optimize=True)
+        if upstream is not None:
+            gradient[image] += np.einsum("ih,ijc,jw->hwc", rows, upstream[m], columns, optimize=True)
+    return result, gradient
+
+
+def random_boxes(rng, count, height=1024, width=800):
+    centre = rng.uniform(-20, [height + 20, width + 20], (count, 2))
+    side = np.exp(rng.uniform(0, 6.9, (count, 2)))
+    return np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate([random_boxes(rng, 30), np.array(EDGE_BOXES, np.float32)])
+    features = rng.normal(size=(2, 256, 200, 4)).astype(np.float32)
+    return features, boxes, rng.integers(0, 2, len(boxes)).astype(np.int32)
+
+
+SETTINGS = [(7, 1, True), (7, 1, False), (7, 2, True), (7, 2, False), (14, 2, True), (14, 2, False), (1, 1, True)]
+
+
+@pytest.mark.parametrize("pool_size, ratio, aligned", SETTINGS)
+def test_equals_the_definition(scene, pool_size, ratio, aligned):
+    features, boxes, image_index = scene
+    found = roi_align(
+        features, boxes, image_index, spatial_scale=0.25, pool_size=pool_size, sampling_ratio=ratio, aligned=aligned
+    )
+    expected, _ = reference(features, boxes, image_index, 0.25, pool_size, ratio, aligned)
+    error = np.abs(ops.convert_to_numpy(found) - expected)
+    assert found.dtype == "float32"
+    assert error.max() <= 2e-4
+    assert error.mean() <= 1e-5
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_gradient_equals_the_definition(ratio, aligned):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(1)
+    features = tf.Variable(rng.normal(size=(2, 12, 9, 3)).astype(np.float32))
+    boxes = np.array([[0, 0, 48, 36], [-9, -7, 20, 60], [5, 5, 13, 30], [40, 30, 60, 50], [4, 4, 4, 4]], np.float32)
+    image_index, upstream = np.array([0, 1, 1, 0, 1], np.int32), rng.normal(size=(5, 7, 7, 3)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(watched := tf.constant(boxes))
+        found = roi_align(
+            features, watched, image_index, spatial_scale=0.25, pool_size=7, sampling_ratio=ratio, aligned=aligned
+        )
+        total = tf.reduce_sum(found * upstream)
+    by_features, by_boxes = tape.gradient(total, [features, watched])
+    _, expected = reference(features.numpy(), boxes, image_index, 0.25, 7, ratio, aligned, upstream)
+    np.testing.assert_allclose(by_features, expected, atol=2e-5)
+    assert by_boxes is None
+
+
+TORCHVISION_SCRIPT = """
+import sys
+import numpy as np, torch, torchvision
+file = np.load(sys.argv[1])
+features = torch.tensor(file["features"].transpose(0, 3, 1, 2))
+rois = torch.tensor(np.concatenate([file["image_index"][:, None], file["boxes"][:, [1, 0, 3, 2]]], axis=1)).float()
+result = {}
+for pool_size, ratio, aligned in file["settings"]:
+    pooled = torchvision.ops.roi_align(features, rois, int(pool_size), 0.25, int(ratio), bool(aligned))
+    result[f"{pool_size}_{ratio}_{aligned}"] = pooled.numpy().transpose(0, 2, 3, 1)
+np.savez(sys.argv[2], **result)
+"""
+
+
+def test_equals_torchvision(scene, tmp_path):
+    """Set TORCHVISION_PYTHON to the interpreter of an environment that has torchvision, if this one has not."""
+    python = os.environ.get("TORCHVISION_PYTHON")
+    if python is None:
+        if importlib.util.find_spec("torchvision") is None:
+            pytest.skip("torchvision is not installed here and TORCHVISION_PYTHON is not set")
+        python = sys.executable
+    features, boxes, image_index = scene
+    given, answer = tmp_path / "given.npz", tmp_path / "answer.npz"
+    np.savez(given, features=features, boxes=boxes, image_index=image_index, settings=np.array(SETTINGS, int))
+    subprocess.run([python, "-c", TORCHVISION_SCRIPT, str(given), str(answer)], check=True)
+    answer = np.load(answer)
+    for pool_size, ratio, aligned in SETTINGS:
+        found = roi_align(
+            features, boxes, image_index, spatial_scale=0.25, pool_size=pool_size, sampling_ratio=ratio, aligned=aligned
+        )
+        error = np.abs(ops.convert_to_numpy(found) - answer[f"{pool_size}_{ratio}_{int(aligned)}"])
+        assert error.max() <= 2e-4
+        assert error.mean() <= 1e-5
+
+
+def test_a_sample_on_the_last_position_that_counts():
+    """Cells 1 outside, exactly, have the edge's value; any further is zero. Sums by hand."""
+    features = np.full((1, 4, 4, 1), 5.0, np.float32)
+    boxes = np.array([[-1.5, 0, -0.5, 1], [-1.75, 0, -0.75, 1], [4, 0, 5, 1], [4.25, 0, 5.25, 1]], np.float32)
+    found = roi_align(features, boxes, np.zeros(4, int), spatial_scale=1.0, pool_size=1, sampling_ratio=1)
+    # Centres at y - 0.5: -1.5, -1.75, 4, 4.25: zero, zero, edge, zero
+    np.testing.assert_allclose(found[:, 0, 0, 0], [0, 0, 5, 0])
+    found = roi_align(features, boxes + 0.5, np.zeros(4, int), spatial_scale=1.0, pool_size=1, sampling_ratio=1)
+    np.testing.assert_allclose(found[:, 0, 0, 0], [5, 0, 0, 0])
+
+
+def test_a_map_of_one_cell():
+    found = roi_align(np.full((1, 1, 1, 2), 3.0), np.array([[0, 0, 1, 1]]), [0], spatial_scale=1.0, pool_size=2)
+    np.testing.assert_allclose(found, np.full((1, 2, 2, 2), 3.0), rtol=1e-6)
+
+
+def pyramid(rng, batch=2, size=256, channels=3):
+    return [rng.normal(size=(batch, size // s, size // s, channels)).astype(np.float32) for s in (4, 8, 16, 32)]
+
+
+def square(side, at=10):
+    return [at, at, at + side, at + side]
+
+
+def constant_pyramid():
+    """Levels that hold their own number, so that pooling shows which was used."""
+    return [np.full((1, 64, 64, 1), level, np.float32) for level in (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    "level_rounding, sides, levels",
+    [
+        # Eqn. 1: 4 + log2(side / 224); a level starts at 112, 224, 448, and half way between these on a log scale
+        ("floor", [1, 56, 111.9, 112, 223.9, 224, 447.9, 448, 900], [2, 2, 2, 3, 3, 4, 4, 5, 5]),
+        ("round", [1, 56, 79, 80, 158, 159, 316, 317, 900], [2, 2, 2, 3, 3, 4, 4, 5, 5]),
+    ],
+)
+def test_levels_by_size(level_rounding, sides, levels):
+    layer = RoIAlign(1, level_rounding=level_rounding)
+    boxes = np.array([square(side) for side in sides], np.float32)
+    found = layer(constant_pyramid(), boxes, np.zeros(len(boxes), np.int32))
+    np.testing.assert_array_equal(found[:, 0, 0, 0], levels)
+
+
+def test_level_of_empty_boxes_and_other_canonical_size():
+    layer = RoIAlign(1, canonical_size=56, canonical_level=3)
+    boxes = np.array([[5, 5, 5, 5], [9, 9, 3, 3], square(30), square(56), square(112)], np.float32)
+    found = layer(constant_pyramid(), boxes, np.zeros(5, np.int32))
+    np.testing.assert_array_equal(found[:, 0, 0, 0], [2, 2, 2, 3, 4])
+
+
+@pytest.mark.parametrize("pool_size, ratio, aligned", [(7, 2, True), (7, 2, False), (3, 1, True)])
+def test_layer_pools_each_roi_from_its_level_in_order(pool_size, ratio, aligned):
+    rng = np.random.default_rng(2)
+    features, boxes = pyramid(rng), random_boxes(rng, 24, 256, 256)
+    boxes[::6] = [square(side, 0) for side in (20, 130, 230, 500)]
+    image_index = rng.integers(0, 2, 24).astype(np.int32)
+    found = ops.convert_to_numpy(RoIAlign(pool_size, ratio, aligned)(features, boxes, image_index))
+    size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    levels = np.clip(np.floor(4 + np.log2(size / 224)), 2, 5).astype(int)
+    assert set(levels) == {2, 3, 4, 5}
+    for m, level in enumerate(levels):
+        expected, _ = reference(
+            features[level - 2], boxes[m : m + 1], image_index[m : m + 1], 0.5**level, pool_size, ratio, aligned
+        )
+        np.testing.assert_allclose(found[m], expected[0], atol=2e-4)
+
+
+def test_boxes_of_each_image_need_no_index():
+    rng = np.random.default_rng(3)
+    features, boxes = pyramid(rng), random_boxes(rng, 6, 256, 256)
+    layer = RoIAlign(3)
+    np.testing.assert_array_equal(
+        layer(features, boxes.reshape(2, 3, 4)), layer(features, boxes, np.array([0, 0, 0, 1, 1, 1]))
+    )
+    with pytest.raises(ValueError, match=r"boxes have shape \(6, 4\); give \[B, N, 4\], or \[M, 4\] with image_index"):
+        layer(features, boxes)
+
+
+def test_no_boxes():
+    features = pyramid(np.random.default_rng(0))
+    assert RoIAlign(7)(features, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).shape == (0, 7, 7, 3)
+    found = roi_align(features[0], np.zeros((0, 4)), np.zeros(0, int), spatial_scale=0.25, pool_size=7)
+    assert found.shape == (0, 7, 7, 3)
+
+
+def test_gradient_reaches_the_level_used_and_no_other():
+    import tensorflow as tf
+
+    features = [tf.Variable(level) for level in pyramid(np.random.default_rng(0), batch=1)]
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(RoIAlign(7)(features, np.array([square(230)], np.float32), np.array([0])))
+    gradients = [tf.reduce_sum(tf.convert_to_tensor(gradient)).numpy() for gradient in tape.gradient(total, features)]
+    np.testing.assert_allclose(gradients, [0, 0, 7 * 7 * 3, 0], atol=1e-3)
+
+
+def test_mixed_precision_keeps_positions_in_float32():
+    rng = np.random.default_rng(4)
+    features = [ops.cast(level, "bfloat16") for level in pyramid(rng)]
+    # 201.3 is 201 in bfloat16: a difference of a cell's 14th, far more than bfloat16 features lose.
+    boxes, image_index = np.array([[101.3, 55.4, 201.3, 120.7]], np.float32), np.array([1])
+    found = RoIAlign(7, dtype="mixed_bfloat16")(features, boxes, image_index)
+    assert found.dtype == "bfloat16"
+    expected = RoIAlign(7, dtype="float32")([ops.cast(level, "float32") for level in features], boxes, image_index)
+    np.testing.assert_array_equal(ops.cast(found, "float32"), ops.cast(ops.cast(expected, "bfloat16"), "float32"))
+
+
+def test_in_a_graph_of_unknown_sizes():
+    rng = np.random.default_rng(5)
+    features, boxes = pyramid(rng), random_boxes(rng, 8, 256, 256).reshape(2, 4, 4)
+    inputs = [keras.Input((None, None, 3)) for _ in features], keras.Input((4, 4))
+    layer = RoIAlign(7)
+    output = layer(*inputs)
+    assert output.shape == (None, 7, 7, 3)
+    assert output.dtype == "float32"
+    model = keras.Model(inputs, output)
+    np.testing.assert_allclose(model([features, boxes]), layer(features, boxes), atol=1e-6)
+    folded = layer(inputs[0], keras.Input(batch_shape=(5, 4)), keras.Input(batch_shape=(5,), dtype="int32"))
+    assert folded.shape == (5, 7, 7, 3)
+
+
+def test_layer_returns_from_its_config_and_stays_out_of_xla():
+    layer = RoIAlign(
+        5, 3, False, strides=(8, 16), level_rounding="round", canonical_size=100, canonical_level=3, geometry="crop",
+        dtype="mixed_bfloat16",
+    )  # fmt: skip
+    again = RoIAlign.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.compute_dtype == "bfloat16"
+    assert not layer.supports_jit
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"level_rounding": "ceil"}, r"level_rounding is 'ceil'; use one of \('floor', 'round'\)"),
+        ({"geometry": "pool"}, r"geometry is 'pool'; use one of \('aligned', 'crop'\)"),
+        ({"sampling_ratio": 0}, "pool_size 7 and sampling_ratio 0 must be 1 or more"),
+    ],
+)
+def test_unknown_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        RoIAlign(7, **options)
+
+
+def test_mismatched_levels_are_named():
+    with pytest.raises(ValueError, match="2 feature maps for 4 strides"):
+        RoIAlign(7)(pyramid(np.random.default_rng(0))[:2], np.zeros((1, 4), np.float32), np.array([0]))
+
+
+def test_other_backends_are_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
+    with pytest.raises(NotImplementedError, match="no body for the Keras backend 'numpy'.*KERAS_BACKEND"):
+        roi_align(np.zeros((1, 4, 4, 1)), np.zeros((1, 4)), [0], spatial_scale=1.0, pool_size=2)
+
+
+@pytest.mark.parametrize("pool_size", [7, 14])
+def test_as_matterport(pool_size):
+    if not MATTERPORT.exists():
+        pytest.skip(f"{MATTERPORT} is absent")
+    file = np.load(MATTERPORT)
+    features = [file[f"ra_P{level}"] for level in (2, 3, 4, 5)]
+    boxes = box_ops.to_exclusive(file["ra_boxes"] * 255)  # normalised corners of a square of 256
+    found = RoIAlign(pool_size, level_rounding="round", geometry="crop")(features, boxes)
+    np.testing.assert_allclose(found, file[f"roi_align_{pool_size}"][0], atol=1e-5)
