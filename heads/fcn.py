@@ -41,14 +41,13 @@ def fcn(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 2
         x = layers.ReLU(name=f"relu{i}")(x)
     x = layers.Conv2DTranspose(filters, 2, strides=2, activation="relu", kernel_initializer="he_normal",
                                name="deconv")(x)
-    # Small first logits keep the first masks near 0.5 whatever the features' scale. float32 whatever the policy.
-    masks = layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32", name="masks",
-                          kernel_initializer=keras.initializers.RandomNormal(stddev=0.001))(x)
+    # float32 whatever the policy. Keras's own initial values: Detectron2's 0.001 costs a short training its first epochs.
+    masks = layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32", name="masks")(x)
     return keras.Model(features, masks, name="mask_head")
 
 
 def _normalization(kind: str, filters: int, name: str) -> layers.Layer:
     if kind == "batch":
-        return layers.BatchNormalization(name=name)
+        return layers.BatchNormalization(momentum=0.9, name=name)
     # 32 groups as in Wu & He 2018, fewer where 32 does not divide the channels.
     return layers.GroupNormalization(groups=math.gcd(32, filters), epsilon=1e-5, name=name)

@@ -59,6 +59,7 @@ class Config:
     IMAGE_MIN_DIM = 800  # pixels of the shortest side, unless the longest would exceed IMAGE_MAX_DIM
     IMAGE_MAX_DIM = 1333  # pixels of the longest side
     IMAGE_MIN_SCALE = 0  # "square" and "crop": scale up by at least this much
+    IMAGE_ANTIALIAS = True  # shrink photographs as Detectron2 does; False: bilinear samples (torchvision, matterport)
     SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
     IMAGE_CHANNEL_COUNT = 3
     MEAN_PIXEL = None  # RGB; None: what the backbone's ImageNet weights expect
@@ -122,7 +123,7 @@ class Config:
     LEARNING_RATE = 0.0025  # 0.02 per 16 images, scaled linearly to a batch of 2
     LEARNING_MOMENTUM = 0.9
     WEIGHT_DECAY = 1e-4  # L2 on kernels and biases, added to the gradient; not on normalisation
-    GRADIENT_CLIP_NORM = 5.0  # global norm of all gradients; None: no clipping
+    GRADIENT_CLIP_NORM = 35.0  # global norm of all gradients; healthy training stays under 20, so this stops leaps only
     WARMUP_STEPS = 1000  # the learning rate rises linearly over them
     WARMUP_FACTOR = 0.001  # and starts at this share
     LR_SCHEDULE = "step"  # "step", "cosine" or "constant"

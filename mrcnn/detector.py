@@ -69,7 +69,8 @@ class Detector:
         mode = "square" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE  # crop is for training
         molded, window, scale = mold_for_network(
             image, mode=mode, min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM,
-            min_scale=config.IMAGE_MIN_SCALE, divisor=config.SIZE_DIVISOR, scaling=self.scaling)
+            min_scale=config.IMAGE_MIN_SCALE, divisor=config.SIZE_DIVISOR, scaling=self.scaling,
+            antialias=config.IMAGE_ANTIALIAS)
         return Molded(molded, window, scale, image.shape[:2])
 
     def run(self, images: np.ndarray, windows: np.ndarray) -> list[dict[str, np.ndarray]]:

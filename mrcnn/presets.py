@@ -14,6 +14,7 @@ class Matterport(Config):
     BACKBONE_STEM_PADDING = "same"
     IMAGE_RESIZE_MODE = "square"
     IMAGE_MAX_DIM = 1024
+    IMAGE_ANTIALIAS = False
     SIZE_DIVISOR = 64
     MEAN_PIXEL = (123.7, 116.8, 103.9)
     PIXEL_STD = (1.0, 1.0, 1.0)
@@ -35,6 +36,7 @@ class Matterport(Config):
     RPN_BBOX_LOSS_BETA = 1.0
     BBOX_LOSS_BETA = 1.0
     BBOX_LOSS_AVERAGE = "positives"
+    GRADIENT_CLIP_NORM = 5.0
     LEARNING_RATE = 0.001
     WARMUP_STEPS = 0
     LR_SCHEDULE = "constant"
@@ -46,6 +48,7 @@ class Torchvision(Config):
 
     BACKBONE = "resnet50"
     NUM_CLASSES = 91
+    IMAGE_ANTIALIAS = False
     RPN_ANCHOR_ROUNDED = True
     ROI_ALIGNED = False
     GRADIENT_CLIP_NORM = None

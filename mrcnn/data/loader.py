@@ -175,7 +175,7 @@ class Loader(keras.utils.PyDataset):
         """Image and instances as the network takes them; the masks are resampled here, once."""
         image, window, (scale_y, scale_x) = mold_for_network(
             sample.image, **self._resizing(), divisor=self.config.SIZE_DIVISOR, scaling=self.scaling, pad_square=True,
-            scale=scale)
+            scale=scale, antialias=self.config.IMAGE_ANTIALIAS)
         size = self.config.MAX_GT_INSTANCES
         shape = tuple(self.config.MINI_MASK_SHAPE)
         boxes = sample.boxes * (scale_y, scale_x, scale_y, scale_x) + np.tile(window[:2], 2)

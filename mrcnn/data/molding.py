@@ -112,13 +112,16 @@ def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale) -> tup
 
 
 def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
-                     scaling: PixelScaling, pad_square: bool = False, scale: float | None = None
+                     scaling: PixelScaling, pad_square: bool = False, scale: float | None = None,
+                     antialias: bool = False
                      ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Resizes, normalises and pads a photograph. Padding is zero after normalisation.
 
     Args:
         image: [H, W, C] uint8.
-        scaling: what the backbone expects. The other arguments: see `plan`.
+        scaling: what the backbone expects.
+        antialias: when shrinking, average the pixels that fall together rather than sample between the nearest two.
+        The other arguments: see `plan`.
 
     Returns:
         molded [h, w, C] float32; window (y1, x1, y2, x2) float32 of the photograph inside it; scale (y, x). A box of
@@ -128,7 +131,7 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
     place = plan(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale, divisor=divisor,
                  pad_square=pad_square, scale=scale)
     # Resized as floats, as the references do: uint8 would round the pixels once more
-    resized = _resize(image.astype(np.float32), place.height, place.width)
+    resized = _resize(image.astype(np.float32), place.height, place.width, antialias)
     molded = pad_to(mold_image(resized, *scaling), place.canvas_height, place.canvas_width, place.top, place.left)
     window = (place.top, place.left, place.top + place.height, place.left + place.width)
     return molded, np.array(window, np.float32), (place.height / height, place.width / width)
@@ -168,10 +171,12 @@ def pad_to(image: np.ndarray, height: int, width: int, top: int = 0, left: int =
     return canvas
 
 
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    shrinks = height < image.shape[0] and width < image.shape[1]
+    method = cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (width, height), interpolation=method)
     return resized.reshape(height, width, *image.shape[2:])  # OpenCV drops a single channel
 
 
