@@ -40,7 +40,7 @@ class KeepValid(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def call(self, valid: Any, arrays: list[Any]) -> tuple[list[Any], Any, Any]:

@@ -30,7 +30,7 @@ class AnchorTargets(keras.layers.Layer):
 
     def __init__(self, *, count: int, positive_ratio: float, positive_overlap: float, negative_overlap: float,
                  std_dev: Any, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.count, self.positive_ratio, self.std_dev = count, positive_ratio, tuple(std_dev)
         self.positive_overlap, self.negative_overlap = positive_overlap, negative_overlap
         self.supports_jit = keras.backend.backend() != "tensorflow"
@@ -100,7 +100,7 @@ class RoITargets(keras.layers.Layer):
 
     def __init__(self, *, count: int, positive_ratio: float, positive_overlap: float, add_ground_truth: bool,
                  std_dev: Any, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.count, self.positive_ratio, self.positive_overlap = count, positive_ratio, positive_overlap
         self.add_ground_truth, self.std_dev = add_ground_truth, tuple(std_dev)
 
@@ -144,7 +144,7 @@ class MaskTargets(keras.layers.Layer):
     """
 
     def __init__(self, *, mask_size: int, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.mask_size = mask_size
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
@@ -153,11 +153,12 @@ class MaskTargets(keras.layers.Layer):
         truth = ops.take(ops.reshape(gt_boxes, (-1, 4)), row, axis=0)
         height, width = gt_masks.shape[2:4]
         masks = ops.take(ops.reshape(gt_masks, (-1, height, width, 1)), row, axis=0)
+        masks = ops.pad(masks, ((0, 0), (1, 1), (1, 1), (0, 0)))  # RoIAlign would drag the edge out of the box
         origin = ops.concatenate([truth[:, :2]] * 2, axis=1)
         size = ops.maximum(truth[:, 2:] - truth[:, :2], 1e-6)
         cells = ops.convert_to_tensor([height, width] * 2, dtype="float32") / ops.concatenate([size] * 2, axis=1)
         crops = roi_align.roi_align(
-            ops.cast(masks, "float32") / 255.0, (rois - origin) * cells, ops.arange(ops.shape(rois)[0]),
+            ops.cast(masks, "float32") / 255.0, (rois - origin) * cells + 1.0, ops.arange(ops.shape(rois)[0]),
             spatial_scale=1.0, pool_size=self.mask_size, sampling_ratio=2, aligned=True)
         return ops.stop_gradient(ops.cast(crops[..., 0] >= 0.5, "float32"))
 
