@@ -68,7 +68,8 @@ class Config:
 
     # Region proposal network
     RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)  # pixels, one a pyramid level
-    RPN_ANCHOR_RATIOS = [0.5, 1, 2]  # height / width
+    RPN_ANCHOR_RATIOS = [0.5, 1, 2]
+    RPN_ANCHOR_RATIO_MEANING = "height/width"  # or "width/height" (matterport): the order of a location's anchors
     RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
     RPN_ANCHOR_ROUNDED = False  # True: corners of the cell anchors are whole pixels (torchvision)
     RPN_CHANNELS = 256  # of the shared 3x3 convolution
@@ -78,6 +79,7 @@ class Config:
     RPN_POSITIVE_OVERLAP = 0.7  # IoU from which an anchor is an object
     RPN_NEGATIVE_OVERLAP = 0.3  # IoU under which it is background; between, it teaches nothing
     RPN_NMS_THRESHOLD = 0.7
+    BOXES_INCLUSIVE = False  # True: decode and suppress boxes whose last pixel is inside, as matterport's weights learnt
     RPN_PER_LEVEL = True  # top-k and NMS for each level; False: over all levels at once (matterport)
     PRE_NMS_LIMIT_TRAINING = 2000  # anchors kept by score before NMS, a level when RPN_PER_LEVEL
     PRE_NMS_LIMIT = 1000  # the same in detection

@@ -108,7 +108,8 @@ def _pyramid(network: Network, config: Config, image: Any) -> tuple[list, list, 
     logits, deltas = zip(*(network.rpn(level) for level in levels), strict=True)
     anchors = Anchors(
         scales=config.RPN_ANCHOR_SCALES, ratios=config.RPN_ANCHOR_RATIOS, strides=config.BACKBONE_STRIDES,
-        anchor_stride=config.RPN_ANCHOR_STRIDE, rounded=config.RPN_ANCHOR_ROUNDED, name="anchors")(levels)
+        anchor_stride=config.RPN_ANCHOR_STRIDE, rounded=config.RPN_ANCHOR_ROUNDED,
+        ratio_meaning=config.RPN_ANCHOR_RATIO_MEANING, name="anchors")(levels)
     return levels, list(logits), list(deltas), anchors
 
 
@@ -117,7 +118,7 @@ def _proposals(config: Config, *, training: bool) -> Proposals:
         pre_nms_limit=config.PRE_NMS_LIMIT_TRAINING if training else config.PRE_NMS_LIMIT,
         post_nms_limit=config.POST_NMS_ROIS_TRAINING if training else config.POST_NMS_ROIS_INFERENCE,
         nms_threshold=config.RPN_NMS_THRESHOLD, std_dev=config.RPN_BBOX_STD_DEV, per_level=config.RPN_PER_LEVEL,
-        name="proposals")
+        inclusive=config.BOXES_INCLUSIVE, name="proposals")
 
 
 def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
@@ -129,9 +130,7 @@ def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
 def _box_branch(network: Network, config: Config, levels: list, rois: Any) -> tuple[Any, Any]:
     """Class logits [batch, rois, classes] and deltas [batch, rois, classes, 4] of rois [batch, rois, 4]."""
     count = rois.shape[1]
-    image_index = ops.cumsum(ops.ones_like(rois[..., 0], dtype="int32"), axis=0) - 1
-    features = _roi_align(config, config.POOL_SIZE, "roi_align_box")(
-        levels[:4], ops.reshape(rois, (-1, 4)), ops.reshape(image_index, (-1,)))
+    features = _roi_align(config, config.POOL_SIZE, "roi_align_box")(levels[:4], rois)
     logits, deltas = network.box_head(features)
     return (ops.reshape(logits, (-1, count, config.NUM_CLASSES)),
             ops.reshape(deltas, (-1, count, config.NUM_CLASSES, 4)))
@@ -215,7 +214,8 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES, max_instances=config.DETECTION_MAX_INSTANCES,
         min_confidence=config.DETECTION_MIN_CONFIDENCE, nms_threshold=config.DETECTION_NMS_THRESHOLD,
-        std_dev=config.BBOX_STD_DEV, best_class_only=config.DETECTION_BEST_CLASS_ONLY, name="detections")(
+        std_dev=config.BBOX_STD_DEV, best_class_only=config.DETECTION_BEST_CLASS_ONLY,
+        inclusive=config.BOXES_INCLUSIVE, name="detections")(
             rois, valid, class_logits, box_deltas, inputs["window"])
     (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], kept, image_index)

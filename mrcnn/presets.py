@@ -21,6 +21,8 @@ class Matterport(Config):
     CHANNEL_ORDER = "rgb"
     RPN_CHANNELS = 512
     RPN_BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
+    RPN_ANCHOR_RATIO_MEANING = "width/height"
+    BOXES_INCLUSIVE = True
     RPN_PER_LEVEL = False
     PRE_NMS_LIMIT_TRAINING = 6000
     PRE_NMS_LIMIT = 6000
