@@ -40,8 +40,6 @@ class ShapesConfig(Config):
     IMAGE_RESIZE_MODE = "square"
     IMAGE_MIN_DIM = 128
     IMAGE_MAX_DIM = 128
-    MEAN_PIXEL = (127.5, 127.5, 127.5)
-    PIXEL_STD = (64.0, 64.0, 64.0)
     TOP_DOWN_PYRAMID_SIZE = 64
     RPN_CHANNELS = 64
     FPN_CLASSIF_FC_LAYERS_SIZE = 128

@@ -1,0 +1,331 @@
+"""The checkpoint file: what goes in comes out; what is wrong is named and changes nothing."""
+
+import re
+import resource
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.weights.checkpoint import load_checkpoint, load_optimizer, read_metadata, save_checkpoint
+
+
+def network(classes: int = 3, seed: int = 0) -> tuple[keras.Model, dict]:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([
+        keras.Input((4,)), keras.layers.Dense(6, name="conv"), keras.layers.BatchNormalization(name="bn"),
+        keras.layers.Dropout(0.5, name="dropout"), keras.layers.Dense(classes, name="logits"),
+    ])
+    parts = {"conv": "trunk/conv", "bn": "trunk/bn", "dropout": "trunk/dropout", "logits": "head/logits"}
+    return model, {parts[layer.name]: layer for layer in model.layers}
+
+
+def values(model: keras.Model) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights]
+
+
+def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A file, and the model and layers it was made of."""
+    model, layers = network()
+    path = tmp_path / "a.h5"
+    save_checkpoint(path, layers, {"epoch": 7, "class_names": ["BG", "cat"]})
+    return path, model, layers
+
+
+def test_weights_come_back_exactly(saved):
+    path, model, _ = saved
+    other, layers = network(seed=1)
+    report = load_checkpoint(path, layers)
+    assert_same(values(other), values(model))
+    assert len(report.loaded) == 8 and not (report.skipped or report.missing or report.unexpected)
+    assert ("trunk/conv/kernel", (4, 6), (4, 6)) in report.loaded
+    assert str(report) == "weights: 8 loaded, 0 skipped, 0 missing, 0 unexpected"
+
+
+def test_layout_of_the_file(saved):
+    path, model, _ = saved
+    with h5py.File(path) as file:
+        kernel = file["weights/trunk/conv/kernel"][()]
+        assert set(file["weights/trunk"]) == {"conv", "bn"}  # the dropout's seed is no weight
+    np.testing.assert_array_equal(kernel, values(model)[0])
+
+
+def test_names_used_twice_in_a_layer_are_made_unique(tmp_path):
+    inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(2)])
+    path = tmp_path / "a.h5"
+    save_checkpoint(path, {"block": inner}, {})
+    before = values(inner)
+    for weight in inner.weights:
+        weight.assign(weight + 1)
+    report = load_checkpoint(path, {"block": inner})
+    assert [tensor.name for tensor in report.loaded] == ["block/kernel", "block/bias", "block/kernel_1", "block/bias_1"]
+    assert_same(values(inner), before)
+
+
+def test_metadata(saved, tmp_path):
+    path, _, layers = saved
+    assert read_metadata(path) == {"epoch": 7, "class_names": ["BG", "cat"], "format_version": 1}
+    # Longer than the 64 KB that the older HDF5 format allows, and with the types that configurations hold.
+    given = {"long": "x" * 100_000, "std": np.float32(0.5), "shape": (2, 3), "array": np.arange(2)}
+    save_checkpoint(path, layers, given)
+    found = read_metadata(path)
+    assert found["long"] == given["long"]
+    assert (found["std"], found["shape"], found["array"]) == (0.5, [2, 3], [0, 1])
+    with pytest.raises(ValueError, match="metadata of a checkpoint must be json.*object"):
+        save_checkpoint(tmp_path / "b.h5", layers, {"backbone": object()})
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_bfloat16_weights(tmp_path):
+    layer = keras.layers.Dense(3, dtype="bfloat16")
+    layer.build((None, 2))
+    before = values(layer)
+    save_checkpoint(tmp_path / "a.h5", {"dense": layer}, {})
+    layer.kernel.assign(layer.kernel * 0)
+    load_checkpoint(tmp_path / "a.h5", {"dense": layer})
+    assert_same(values(layer), before)
+    assert layer.kernel.dtype == "bfloat16"
+
+
+# Errors on loading: each names the thing, and the model stays as it was
+
+
+def test_other_class_count(saved):
+    path, _, _ = saved
+    other, layers = network(classes=5, seed=1)
+    before = values(other)
+    with pytest.raises(ValueError, match="another number of classes") as caught:
+        load_checkpoint(path, layers)
+    message = str(caught.value)
+    assert re.search(r"head/logits/kernel\s+model \(6, 5\)\s+file \(6, 3\)", message)
+    assert "exclude=['head/logits']" in message
+    assert_same(values(other), before)
+
+
+@pytest.mark.parametrize("exclude", ["logits", "head", "head/logits", ["log.*"], re.compile("h.*"), ["head", "logits"]])
+def test_exclude(saved, exclude):
+    path, model, _ = saved
+    other, layers = network(classes=5, seed=1)
+    before = values(other)
+    report = load_checkpoint(path, layers, exclude=exclude)
+    assert [tensor.name for tensor in report.skipped] == ["head/logits/kernel", "head/logits/bias"]
+    assert_same(values(other)[:2], values(model)[:2])
+    assert_same([layers["head/logits"].kernel.numpy()], [before[-2]])
+
+
+def test_exclude_matches_whole_names_and_warns_of_none(saved):
+    path, _, layers = saved
+    with pytest.warns(UserWarning, match="'logit' matches no layer; did you mean 'logits'"):
+        report = load_checkpoint(path, layers, exclude="logit")
+    assert len(report.loaded) == 8
+
+
+def test_other_architecture(saved):
+    path, _, layers = saved
+    extra = keras.layers.Dense(2)
+    extra.build((None, 3))
+    fewer = {key: layer for key, layer in layers.items() if key != "trunk/conv"} | {"head/extra": extra}
+    with pytest.raises(ValueError, match="another architecture") as caught:
+        load_checkpoint(path, fewer)
+    assert "missing from the file:\n  head/extra/kernel" in str(caught.value)
+    assert "unknown to the model:\n  trunk/conv/" in str(caught.value)
+    report = load_checkpoint(path, fewer, strict=False)
+    assert [tensor.name for tensor in report.missing] == ["head/extra/kernel", "head/extra/bias"]
+    assert report.missing[0].file_shape is None
+    assert {tensor.name for tensor in report.unexpected} == {"trunk/conv/kernel", "trunk/conv/bias"}
+    assert "unexpected:\n  trunk/conv/" in str(report)
+
+
+def test_strict_off_still_refuses_other_shapes_unless_they_may_be_skipped(saved):
+    path, _, _ = saved
+    _, layers = network(classes=5)
+    with pytest.raises(ValueError, match="shapes differ"):
+        load_checkpoint(path, layers, strict=False)
+    report = load_checkpoint(path, layers, skip_mismatch=True)
+    assert [tensor.name for tensor in report.skipped] == ["head/logits/kernel", "head/logits/bias"]
+    assert len(report.loaded) == 6
+
+
+def test_nothing_in_common(saved):
+    path, _, layers = saved
+    with pytest.raises(ValueError, match="no layer in common"):
+        load_checkpoint(path, {f"other/{key}": layer for key, layer in layers.items()}, strict=False)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_truncated_file(saved, share):
+    path, model, layers = saved
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    before = values(model)
+    with pytest.raises(ValueError, match="a.h5 is (truncated|not an HDF5 file)"):
+        load_checkpoint(path, layers)
+    with pytest.raises(ValueError, match="a.h5 is (truncated|not an HDF5 file)"):
+        read_metadata(path)
+    assert_same(values(model), before)
+
+
+def test_flipped_bits(saved):
+    path, model, layers = saved
+    content = bytearray(path.read_bytes())
+    content[content.index(values(model)[0].tobytes()[:16])] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="a.h5 is truncated or damaged"):
+        load_checkpoint(path, layers)
+
+
+def test_not_a_checkpoint(tmp_path):
+    _, layers = network()
+    with pytest.raises(FileNotFoundError, match="no checkpoint file at .*none.h5"):
+        load_checkpoint(tmp_path / "none.h5", layers)
+    with pytest.raises(FileNotFoundError, match="it is a folder"):
+        read_metadata(tmp_path)
+    (tmp_path / "text.h5").write_text("version 1\n")
+    with pytest.raises(ValueError, match="text.h5 is not an HDF5 file .10 bytes"):
+        load_checkpoint(tmp_path / "text.h5", layers)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["conv1/kernel"] = np.zeros(3)
+    with pytest.raises(ValueError, match="not a checkpoint of this package .it holds: conv1"):
+        load_checkpoint(tmp_path / "other.h5", layers)
+
+
+def test_newer_format(saved):
+    path, _, layers = saved
+    with h5py.File(path, "r+") as file:
+        file.attrs["metadata"] = '{"format_version": 99}'
+    with pytest.raises(ValueError, match="has format 99, this version reads up to 1"):
+        load_checkpoint(path, layers)
+
+
+def test_nan_in_the_file(saved):
+    path, model, layers = saved
+    with h5py.File(path, "r+") as file:
+        file["weights/head/logits/bias"][...] = np.nan
+    before = values(model)
+    for weight in model.weights:
+        weight.assign(weight + 1)
+    with pytest.raises(ValueError, match="NaN or infinite weights; use an earlier (.|\n)*head/logits/bias"):
+        load_checkpoint(path, layers)
+    assert_same(values(model), [value + 1 for value in before])
+
+
+# Errors on saving: the older file stays
+
+
+def test_nan_is_not_saved(saved):
+    path, _, layers = saved
+    before = path.read_bytes()
+    layers["trunk/conv"].bias.assign(np.full(6, np.inf))
+    with pytest.raises(ValueError, match="not saved to .*: trunk/conv"):
+        save_checkpoint(path, layers, {})
+    assert path.read_bytes() == before
+
+
+def test_full_disk(saved):
+    """A limit on the size of files fails a write as a full disk does."""
+    path, _, _ = saved
+    big = keras.layers.Dense(400)
+    big.build((None, 400))
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="could not write .*a.h5.*untouched"):
+            save_checkpoint(path, {"big": big}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["a.h5"]
+
+
+def test_what_reads_back_differently_does_not_replace_the_file(saved, monkeypatch):
+    path, _, layers = saved
+    before = path.read_bytes()
+    monkeypatch.setattr(np, "array_equal", lambda *arguments, **options: False)
+    with pytest.raises(OSError, match="reads back differently"):
+        save_checkpoint(path, layers, {})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["a.h5"]
+
+
+def test_layer_without_weights_yet(tmp_path):
+    with pytest.raises(ValueError, match="layer 'a' is not built"):
+        save_checkpoint(tmp_path / "a.h5", {"a": keras.layers.Dense(2)}, {})
+
+
+class Odd(keras.layers.Layer):
+    """Its own "kernel_1" meets the name made for its second "kernel"."""
+
+    def build(self, input_shape):
+        for name in ("kernel", "kernel", "kernel_1"):
+            self.add_weight(shape=(2,), name=name)
+        self.built = True
+
+
+def test_colliding_names(tmp_path):
+    layer = Odd()
+    layer.build((None, 2))
+    with pytest.raises(ValueError, match="two weights share the name 'a/kernel_1'"):
+        save_checkpoint(tmp_path / "a.h5", {"a": layer}, {})
+
+
+# The optimizer
+
+
+def trained(momentum: float = 0.9) -> tuple[keras.Model, dict]:
+    model, layers = network()
+    model.compile(keras.optimizers.SGD(0.1, momentum=momentum), "mse")
+    model.fit(np.ones((8, 4)), np.ones((8, 3)), batch_size=2, epochs=1, verbose=0, shuffle=False)
+    return model, layers
+
+
+def test_optimizer_goes_on_where_it_stopped(tmp_path):
+    model, layers = trained()
+    path = tmp_path / "a.h5"
+    save_checkpoint(path, layers, {}, model.optimizer)
+    other, other_layers = network(seed=1)
+    other.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    other.optimizer.build(other.trainable_variables)
+    load_checkpoint(path, other_layers)
+    assert load_optimizer(path, other.optimizer) is True
+    assert int(other.optimizer.iterations) == 4
+    assert float(other.optimizer.learning_rate) == pytest.approx(0.01)  # the new run's own choice
+    for found, expected in zip(other.optimizer.variables[2:], model.optimizer.variables[2:], strict=True):
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    assert any(np.abs(variable.numpy()).max() > 0 for variable in other.optimizer.variables[2:])
+
+
+def test_file_without_optimizer(saved):
+    path, model, _ = saved
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    with pytest.raises(ValueError, match="optimizer is not built"):
+        load_optimizer(path, optimizer)
+    optimizer.build(model.trainable_variables)
+    assert load_optimizer(path, optimizer) is False
+
+
+def test_optimizer_over_other_variables(tmp_path):
+    model, layers = trained()
+    save_checkpoint(tmp_path / "a.h5", layers, {}, model.optimizer)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(layers["head/logits"].trainable_variables)
+    with pytest.warns(UserWarning, match="other variables .8 tensors, here 4"):
+        assert load_optimizer(tmp_path / "a.h5", optimizer) is False
+    assert int(optimizer.iterations) == 0
+
+
+def test_nan_in_the_optimizer(tmp_path):
+    model, layers = trained()
+    save_checkpoint(tmp_path / "a.h5", layers, {}, model.optimizer)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["optimizer/2"][...] = np.nan
+    with pytest.raises(ValueError, match="optimizer state with NaN"):
+        load_optimizer(tmp_path / "a.h5", model.optimizer)
