@@ -33,7 +33,8 @@ class SGD(keras.optimizers.SGD):
 
 def decays(variable: Any) -> bool:
     """Whether weight decay pulls at this weight: kernels and biases, not gamma and beta."""
-    return getattr(variable, "name", "").split("/")[-1] not in ("gamma", "beta")
+    # TensorFlow hands over its own variable, called "layer/gamma:0"; other backends Keras's, called "gamma".
+    return getattr(variable, "name", "").split("/")[-1].split(":")[0] not in ("gamma", "beta")
 
 
 @keras.saving.register_keras_serializable("mrcnn")

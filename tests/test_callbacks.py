@@ -1,0 +1,77 @@
+"""Checkpoints at the end of epochs, and the stop at a loss that is not finite."""
+
+import types
+
+import numpy as np
+import pytest
+
+from mrcnn.callbacks import SaveCheckpoint, StopAtNonFiniteLoss
+
+
+class Saver:
+    """Writes an empty file an epoch."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, epoch):
+        path = self.folder / f"{epoch:04d}.h5"
+        path.touch()
+        return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("keep, left", [(None, [1, 2, 3]), (1, [3]), (2, [2, 3]), (9, [1, 2, 3])])
+def test_the_newest_checkpoints_are_kept(tmp_path, keep, left):
+    callback = SaveCheckpoint(Saver(tmp_path), keep)
+    for epoch in range(3):
+        callback.on_epoch_end(epoch)
+    assert names(tmp_path) == [f"{epoch:04d}.h5" for epoch in left]
+
+
+def test_an_old_checkpoint_goes_only_once_the_new_one_is_there(tmp_path):
+    saver = Saver(tmp_path)
+    callback = SaveCheckpoint(saver, keep=1)
+    callback.on_epoch_end(0)
+
+    def full_disk(epoch):
+        raise OSError("no space left")
+
+    callback.save = full_disk
+    with pytest.raises(OSError, match="no space left"):
+        callback.on_epoch_end(1)
+    assert names(tmp_path) == ["0001.h5"]
+
+
+def test_a_checkpoint_that_the_user_removed_is_no_error(tmp_path):
+    callback = SaveCheckpoint(Saver(tmp_path), keep=1)
+    callback.on_epoch_end(0)
+    (tmp_path / "0001.h5").unlink()
+    callback.on_epoch_end(1)
+    assert names(tmp_path) == ["0002.h5"]
+
+
+@pytest.fixture
+def stop():
+    callback = StopAtNonFiniteLoss(lambda i: f"image {i} (folder/{i}.jpg)")
+    callback.set_model(types.SimpleNamespace(image_ids=np.array([7, 3, 7])))
+    return callback
+
+
+def test_finite_losses_go_on(stop):
+    stop.on_train_batch_end(0, {"loss": 1.0, "mrcnn_mask_loss": np.float32(0)})
+    stop.on_train_batch_end(1, None)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_names_the_step_the_losses_and_each_image_once(stop, value):
+    with pytest.raises(FloatingPointError) as caught:
+        stop.on_train_batch_end(4, {"loss": value, "rpn_class_loss": 0.25})
+    text = str(caught.value)
+    assert "not finite at step 5 of the epoch" in text
+    assert f"loss {value:.3g}, rpn_class_loss 0.25" in text
+    assert "in a batch of: image 3 (folder/3.jpg), image 7 (folder/7.jpg). Look at" in text
+    assert "lower LEARNING_RATE" in text
