@@ -15,7 +15,7 @@ def fcn(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 2
         normalization: str | None = None) -> keras.Model:
     """Four 3x3 convolutions, one transposed convolution that doubles the size, one 1x1 convolution, sigmoid.
 
-    He et al. 2017, figure 4 (right) and section 3.1; initialised as Detectron2's MaskRCNNConvUpsampleHead.
+    He et al. 2017, figure 4 (right) and section 3.1; its hidden layers are initialised as in Detectron2's head.
 
     Args:
         input_shape: (h, w, C) of one RoI's features.
@@ -41,7 +41,8 @@ def fcn(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 2
         x = layers.ReLU(name=f"relu{i}")(x)
     x = layers.Conv2DTranspose(filters, 2, strides=2, activation="relu", kernel_initializer="he_normal",
                                name="deconv")(x)
-    # float32 whatever the policy. Keras's own initial values: Detectron2's 0.001 costs a short training its first epochs.
+    # float32 whatever the policy. Keras's own initial values: Detectron2's deviation of 0.001 costs a short training
+    # its first epochs.
     masks = layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32", name="masks")(x)
     return keras.Model(features, masks, name="mask_head")
 

@@ -2,7 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import keras
 
@@ -101,17 +102,19 @@ def _name_and_options(name: str | dict, options: dict) -> tuple[str, dict]:
 
 
 def _checked_sizes(input_shape, num_classes) -> tuple[tuple[int, int, int], int]:
-    try:
-        sizes = tuple(int(size) for size in input_shape)
-    except TypeError:
-        sizes = ()
-    if len(sizes) != 3 or min(sizes) < 1:
+    sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(sizes) != 3 or not all(map(_is_count, sizes)):
         raise ValueError(
             f"input_shape of a mask head is (height, width, channels), three positive integers; "
             f"received {input_shape!r}")
-    if int(num_classes) < 1:
-        raise ValueError(f"num_classes of a mask head is at least 1 (background included), received {num_classes!r}")
-    return sizes, int(num_classes)
+    if not _is_count(num_classes):
+        raise ValueError(
+            f"num_classes of a mask head is a positive integer, background included; received {num_classes!r}")
+    return tuple(map(int, sizes)), int(num_classes)
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, Integral) and value > 0
 
 
 def _check_options(name: str, function: HeadFunction, options: dict) -> None:

@@ -44,7 +44,8 @@ def unet(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 
     x = layers.UpSampling2D(2, name="up_2")(x)
     x = _block(x, filters, "decoder_3")
     x = _block(x, filters, "decoder_4")
-    # float32 whatever the policy. Keras's own initial values: Detectron2's 0.001 costs a short training its first epochs.
+    # float32 whatever the policy. Keras's own initial values: Detectron2's deviation of 0.001 costs a short training
+    # its first epochs.
     masks = layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32", name="masks")(x)
     return keras.Model(features, masks, name="mask_head")
 

@@ -76,5 +76,5 @@ def _plain(name: str) -> str:
 
 
 def _rounded(value: float) -> float:
-    """float32 arithmetic in `preprocess_input` leaves errors in the sixth digit; its constants have five at most."""
+    """float32 arithmetic in `preprocess_input` leaves errors in the sixth digit; its constants have three decimals."""
     return round(float(value), 3) + 0.0  # no -0.0

@@ -1,6 +1,8 @@
 """Backbones: a ResNet of the package's own, any model of `keras.applications`, or any function."""
 
 import difflib
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,13 +76,14 @@ def _own_resnet(name: str, channels: int, options: dict, stride_in_1x1: bool, st
 def _application(name: str, channels: int, options: dict) -> Backbone:
     function = find_application(name)
     if function is None:
-        known = [*sorted(BLOCKS), *application_names()]
+        known = [*application_names(), *sorted(BLOCKS)]
         by_lower = {spelt.lower(): spelt for spelt in known}
         close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3)]
         raise ValueError(f"unknown backbone {name!r}; "
                          + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
                          + f"It is one of {sorted(BLOCKS)}, the name of a keras.applications model, or a function.")
     source = build_application(function, channels, options)
+    _name_by_position(source)
     model = keras.Model(source.inputs[0], strides.taps(source), name=source.name)
     return Backbone(model, strides.stages(source), pixel_scaling(function, channels), source)
 
@@ -101,4 +104,18 @@ def _from_function(function: Callable, channels: int, options: dict) -> Backbone
         raise ValueError(f"backbone {label} must take images of any size, (None, None, None, {channels}); "
                          f"its input is {tuple(model.inputs[0].shape)}")
     strides.check_strides(model, label)
+    _name_by_position(model)
     return Backbone(model, strides.stages(model), PixelScaling((127.5,) * channels, (127.5,) * channels))
+
+
+def _name_by_position(model: keras.Model) -> None:
+    """Renames layers that were given no name: Keras numbers those over the session, so that a second model's differ.
+
+    Checkpoints go by names. Numbered within the model, they are the same wherever and whenever it is built.
+    """
+    numbers: Counter[str] = Counter()
+    for layer in model._flatten_layers(include_self=False):
+        stem = re.sub(r"_\d+$", "", layer.name)
+        if stem.replace("_", "") == type(layer).__name__.lower():
+            layer.name = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
+            numbers[stem] += 1

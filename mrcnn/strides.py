@@ -12,7 +12,7 @@ class FeatureMap(NamedTuple):
     """One tensor inside a model: its side is side of the image / `stride` + `excess`.
 
     `stride` is None where the side does not depend on the image's (pooled to 1x1, for instance) or the rank is not 4.
-    `is_bottleneck` says that every path from the input to the last output passes through it.
+    `is_bottleneck` says that every path from the input to the output (of a model that has one) passes through it.
     """
 
     tensor: Any
@@ -23,12 +23,18 @@ class FeatureMap(NamedTuple):
 
 
 def feature_maps(model: keras.Model) -> list[FeatureMap]:
-    """Every tensor that leads to the outputs of `model` (image [B, H, W, C] first), in the order of computation."""
+    """Every tensor that leads to the outputs of `model` (its input: images [B, H, W, C]), in the order of computation.
+
+    Raises:
+        ValueError: if the model does not hold together for some sizes of image.
+    """
     nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
     tensors = [(node, tensor) for node in nodes for tensor in node.outputs]
     graph = keras.Function(model.inputs[0], [tensor for _, tensor in tensors])
-    small, large = (graph.compute_output_spec(keras.KerasTensor((1, side, side, model.inputs[0].shape[-1])))
-                    for side in PROBES)
+    try:
+        small, large = (graph.compute_output_spec(_probe(model, side)) for side in PROBES)
+    except ValueError as error:
+        raise ValueError(f"{model.name!r} does not take images of any size, as a backbone must: {error}") from error
     bottlenecks = _bottlenecks(nodes)
     return [FeatureMap(tensor, node.operation, *_stride(a.shape, b.shape), id(tensor) in bottlenecks)
             for (node, tensor), a, b in zip(tensors, small, large, strict=True)]
@@ -125,5 +131,6 @@ def _bottlenecks(nodes: list) -> set[int]:
 def _padded(feature: FeatureMap, name: str):
     if feature.excess == 0:
         return feature.tensor
-    before = -feature.excess // 2
-    return keras.layers.ZeroPadding2D((before, -feature.excess - before), name=name)(feature.tensor)
+    missing = -feature.excess
+    sides = (missing // 2, missing - missing // 2)
+    return keras.layers.ZeroPadding2D((sides, sides), name=name)(feature.tensor)
