@@ -1,0 +1,101 @@
+"""Several images in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data.images import read_image
+from mrcnn.pictures import canvas
+
+
+def display_images(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    cols: int = 4,
+    cmap: Any = None,
+    norm: Any = None,
+    interpolation: str | None = None,
+) -> Any:
+    """Shows images in rows of `cols`.
+
+    Args:
+        images: each [height, width] or [height, width, 3]; of any range that matplotlib's `imshow` takes.
+        titles: one text each.
+        cmap, norm, interpolation: of `imshow`; without `cmap` images of two dimensions are grey.
+
+    Returns:
+        The matplotlib Figure.
+
+    Raises:
+        ValueError: no images, another number of titles, or no columns.
+    """
+    from matplotlib import pyplot
+
+    images = [np.asarray(image) for image in images]
+    titles = [""] * len(images) if titles is None else [str(title) for title in titles]
+    if not images or cols < 1:
+        raise ValueError(f"at least one image and one column are needed, got {len(images)} images and cols={cols}")
+    if len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles were given for {len(images)} images; one each is needed")
+    cols = min(cols, len(images))
+    rows = -(-len(images) // cols)
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    width = 14 / max(cols, 3)
+    size = (cols * width, rows * (width * min(tallest, 2) + 0.3))
+    figure, axes = pyplot.subplots(rows, cols, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        colormap = "gray" if cmap is None and image.ndim == 2 else cmap
+        canvas.show_image(ax, image, cmap=colormap, norm=norm, interpolation=interpolation)
+        ax.set_title(title, fontsize=10)
+    canvas.show(figure)
+    return figure
+
+
+def display_top_masks(
+    image: Any, mask: np.ndarray, class_ids: Sequence[int], class_names: Sequence[str], limit: int = 4
+) -> Any:
+    """Shows an image and, for the classes that cover most of it, their instances in shades.
+
+    Args:
+        image: what `detect` takes.
+        mask: [height, width, N].
+        class_ids: [N].
+        class_names: the names, the background's first.
+        limit: number of classes.
+
+    Returns:
+        The matplotlib Figure.
+
+    Raises:
+        ValueError: counts or sizes that differ, or a class id without a name.
+    """
+    from matplotlib.colors import ListedColormap
+
+    from mrcnn.pictures.colors import random_colors
+    from mrcnn.pictures.instances import checked_instances, class_captions
+
+    image = read_image(image)
+    _, mask, class_ids = checked_instances(image, None, mask, class_ids)
+    class_ids = np.abs(class_ids)
+    areas = {int(i): int(mask[..., class_ids == i].sum()) for i in np.unique(class_ids)}
+    top = sorted(areas, key=lambda i: -areas[i])[:limit]
+    names = class_captions(top, class_names)
+    # White for none, then a colour an instance; every class starts with the first colour
+    palette = ListedColormap(["white", *random_colors(max(len(class_ids), 1))])
+    numbered = [_numbered(mask[..., class_ids == i]) for i in top]
+    titles = [f"{name}: {(class_ids == i).sum()}" for i, name in zip(top, names, strict=True)]
+    panels = [image, *(palette(numbers)[..., :3] for numbers in numbered)]
+    titles = [f"H x W = {image.shape[0]} x {image.shape[1]}", *(titles or ["no instances"])]
+    panels += [np.ones((*image.shape[:2], 3))] * (len(titles) - len(panels))
+    return display_images(panels, titles, cols=limit + 1)
+
+
+def _numbered(masks: np.ndarray) -> np.ndarray:
+    """[H, W] with 0 where no mask of [H, W, N] is, else the number (from 1) of the last one there."""
+    numbers = np.arange(1, masks.shape[-1] + 1)
+    return (masks * numbers).max(axis=-1, initial=0)

@@ -1,0 +1,35 @@
+"""Looking at data, models and results. The old package's names, and `save_comparison` for reports.
+
+Every function that draws returns its matplotlib Axes or Figure, and shows it unless it was given axes or the backend
+only writes files::
+
+    results = model.detect([image])[0]
+    ax = visualize.display_instances(image, results["rois"], results["masks"], results["class_ids"], class_names,
+                                     results["scores"])
+    ax.figure.savefig("detections.png")
+"""
+
+from mrcnn.pictures.colors import apply_mask, draw_box, random_colors
+from mrcnn.pictures.comparison import save_comparison
+from mrcnn.pictures.images import display_images, display_top_masks
+from mrcnn.pictures.instances import display_differences, display_instances
+from mrcnn.pictures.plots import plot_overlaps, plot_precision_recall
+from mrcnn.pictures.rois import draw_boxes, draw_rois
+from mrcnn.pictures.tables import display_table, display_weight_stats
+
+__all__ = [
+    "apply_mask",
+    "display_differences",
+    "display_images",
+    "display_instances",
+    "display_table",
+    "display_top_masks",
+    "display_weight_stats",
+    "draw_box",
+    "draw_boxes",
+    "draw_rois",
+    "plot_overlaps",
+    "plot_precision_recall",
+    "random_colors",
+    "save_comparison",
+]
