@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation import METRICS, evaluate
 
 HEIGHT, WIDTH = 64, 80
@@ -32,15 +33,17 @@ def stack(*masks):
     return np.stack(masks, axis=-1) if masks else np.zeros((HEIGHT, WIDTH, 0), bool)
 
 
-class Annotated:
-    """What evaluate() uses of a prepared dataset, over (masks, class_ids) pairs."""
+class Annotated(Dataset):
+    """A dataset of (masks, class_ids) pairs; the grey value of an image is its id."""
 
-    def __init__(self, annotations, class_names=("BG", "disc", "ring"), boxes=None, source_class_ids=None):
+    def __init__(self, annotations, class_names=("disc", "ring"), boxes=None, sources=("test", "test")):
+        super().__init__()
         self.annotations, self.boxes = annotations, boxes
-        self.class_names, self.num_classes = list(class_names), len(class_names)
-        self.image_ids = np.arange(len(annotations))
-        self.image_info = [{"id": i, "source": "test", "path": f"{i}.png"} for i in self.image_ids]
-        self.source_class_ids = {"test": source_class_ids or list(range(self.num_classes))}
+        for i, (source, name) in enumerate(zip(sources, class_names, strict=True), start=1):
+            self.add_class(source, i, name)
+        for i in range(len(annotations)):
+            self.add_image(sources[0], image_id=i, path=None)
+        self.prepare()
 
     def load_image(self, image_id):
         return np.full((HEIGHT, WIDTH, 3), image_id, np.uint8)
@@ -183,7 +186,7 @@ def test_nothing_found_is_zero():
 def test_classes_that_a_source_does_not_annotate_do_not_count():
     annotations = [(stack(disc(20, 20, 9)), [1])]
     extra = detection(stack(disc(20, 20, 9), disc(40, 60, 9)), [1, 2], [0.5, 0.9])
-    results = evaluate(Answering([extra]), Annotated(annotations, source_class_ids=[0, 1]), progress=False)
+    results = evaluate(Answering([extra]), Annotated(annotations, sources=("test", "other")), progress=False)
     assert results.mask["AP"] == EXACTLY_ONE[0]
     assert results.per_class["ring"]["mask_ap"] == -1.0
 
@@ -198,7 +201,7 @@ def test_chosen_images():
 
 
 def test_report(capsys):
-    results = evaluate(Answering(imperfect()), Annotated(truth(), ["BG", "disc", "disc"]))
+    results = evaluate(Answering(imperfect()), Annotated(truth(), ["disc", "disc"]))
     printed = capsys.readouterr()
     assert printed.out == "" and "3/3" in printed.err  # pycocotools is silent, the bar is not
     text = str(results)

@@ -1,7 +1,5 @@
 """Overlaps, matches, average precision and recall: by hand, and against the old package's own numbers."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,15 +7,12 @@ from hypothesis.extra import numpy as hnp
 
 from mrcnn.matching import compute_ap, compute_ap_range, compute_matches, compute_recall, trim_zeros
 from mrcnn.overlaps import compute_iou, compute_overlaps, compute_overlaps_masks
-
-ORACLE = Path(__file__).parents[1] / ".." / "shared" / "oracles" / "matterport" / "utils.npz"
+from tests import oracles
 
 
 @pytest.fixture(scope="module")
 def oracle():
-    if not ORACLE.exists():
-        pytest.skip(f"the old package's numbers are not here: {ORACLE}")
-    return np.load(ORACLE)
+    return oracles.load("matterport/utils.npz")
 
 
 def stripes(*columns):

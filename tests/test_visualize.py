@@ -9,14 +9,12 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Rectangle
 
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
-from matplotlib.collections import LineCollection  # noqa: E402
-from matplotlib.patches import Rectangle  # noqa: E402
-
-from mrcnn import visualize  # noqa: E402
-from mrcnn.pictures import canvas, colors, comparison  # noqa: E402
+from mrcnn import visualize
+from mrcnn.pictures import canvas, colors, comparison
 
 HEIGHT, WIDTH = 60, 80
 NAMES = ["BG", "cat", "dog"]
