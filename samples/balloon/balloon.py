@@ -44,8 +44,7 @@ class BalloonConfig(Config):
 
 def load_balloons(folder: str | Path, subset: str) -> Dataset:
     """The balloons of `folder`/`subset`, ready to use."""
-    dataset = load_via(folder, subset, class_name="balloon")
-    return dataset
+    return load_via(folder, subset, class_name="balloon")
 
 
 def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
