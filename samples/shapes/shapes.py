@@ -26,7 +26,7 @@ TRAINING_PHOTOGRAPHS = ("astronaut.png", "brick.png", "camera.png", "coffee.png"
 VALIDATION_PHOTOGRAPHS = ("chelsea.png", "grass.png", "moon.png", "rocket.jpg")
 
 MIN_SIDE = 32  # pixels; in a smaller image the smallest shape has no form left
-MIN_VISIBLE = 0.4  # share of a shape's own area that must show; a shape that would hide more is not placed
+MIN_VISIBLE = 0.6  # share of a shape's own area that must show; a shape that would hide more is not placed
 CANDIDATES = 5  # tries a wanted shape, as some candidates hide others
 
 
