@@ -82,8 +82,13 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
             mask head is called `mrcnn_mask/<its name>`.
         train_bn: whether the trunk's BatchNorm may learn; that of the heads always does.
 
-    Raises ValueError when nothing matches, naming some of the layers there are.
+    Raises ValueError when nothing matches, naming some of the layers there are, or for a broken expression.
     """
+    try:
+        re.compile(layers)
+    except re.error as error:
+        raise ValueError(f"layers={layers!r} is neither one of {list(PRESETS)} nor a regular expression: {error}."
+                         ) from error
     chosen, seen = [], []
     for key, layer in network.layers().items():
         part, name = key.split("/", 1)

@@ -57,7 +57,7 @@ def test_the_two_axes_have_a_scale_each():
     """65 x 101 becomes 41 x 64 (fit: rounded down), so 41 / 65 and 64 / 101."""
     (found,) = detector(Answering((0, 0, 41, 64))).detect([grey(65, 101)])
     np.testing.assert_allclose(found["rois"], [[0, 0, 65, 101]], atol=1e-3)
-    assert found["masks"].mean() > 0.98, "all but the corners, where the mask fades to both sides"
+    assert found["masks"].mean() > 0.97, "all but the corners, where the mask fades to both sides"
 
 
 def test_a_centred_photograph_is_shifted_back():
