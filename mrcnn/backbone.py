@@ -65,15 +65,24 @@ def build_backbone(backbone: str | Callable, *, channels: int = 3, train_bn: boo
     return built
 
 
+def backbone_scaling(backbone: str | Callable, channels: int = 3) -> PixelScaling:
+    """The pixels that a backbone expects, known without building it; see `build_backbone`."""
+    if not isinstance(backbone, str):
+        return PixelScaling((127.5,) * channels, (127.5,) * channels)
+    if backbone.lower() in BLOCKS:
+        return for_channels(PixelScaling(RESNET_MEAN, RESNET_STD), channels)
+    return pixel_scaling(_known_application(backbone), channels)
+
+
 def _own_resnet(name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str) -> Backbone:
     if unknown := set(options) - {"width"}:
         raise ValueError(f"BACKBONE_OPTIONS: {name} takes ['width'], received {sorted(unknown)}")
     model = resnet(name, channels=channels, stride_in_1x1=stride_in_1x1, stem_padding=stem_padding, **options)
     return Backbone(model, {layer.name: stage_of(layer.name) for layer in model.layers},
-                    for_channels(PixelScaling(RESNET_MEAN, RESNET_STD), channels))
+                    backbone_scaling(name, channels))
 
 
-def _application(name: str, channels: int, options: dict) -> Backbone:
+def _known_application(name: str) -> Callable[..., keras.Model]:
     function = find_application(name)
     if function is None:
         known = [*application_names(), *sorted(BLOCKS)]
@@ -82,10 +91,14 @@ def _application(name: str, channels: int, options: dict) -> Backbone:
         raise ValueError(f"unknown backbone {name!r}; "
                          + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
                          + f"It is one of {sorted(BLOCKS)}, the name of a keras.applications model, or a function.")
-    source = build_application(function, channels, options)
+    return function
+
+
+def _application(name: str, channels: int, options: dict) -> Backbone:
+    source = build_application(_known_application(name), channels, options)
     _name_by_position(source)
     model = keras.Model(source.inputs[0], strides.taps(source), name=source.name)
-    return Backbone(model, strides.stages(source), pixel_scaling(function, channels), source)
+    return Backbone(model, strides.stages(source), backbone_scaling(name, channels), source)
 
 
 def _from_function(function: Callable, channels: int, options: dict) -> Backbone:
@@ -105,7 +118,7 @@ def _from_function(function: Callable, channels: int, options: dict) -> Backbone
                          f"its input is {tuple(model.inputs[0].shape)}")
     strides.check_strides(model, label)
     _name_by_position(model)
-    return Backbone(model, strides.stages(model), PixelScaling((127.5,) * channels, (127.5,) * channels))
+    return Backbone(model, strides.stages(model), backbone_scaling(function, channels))
 
 
 def _name_by_position(model: keras.Model) -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from mrcnn.backbone import backbone_scaling
 from mrcnn.callbacks import SaveCheckpoint, StopAtNonFiniteLoss
 from mrcnn.config import Config
+from mrcnn.data import molding
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_image_meta
 from mrcnn.data.loader import Loader
 from mrcnn.data.molding import PixelScaling
 from mrcnn.detector import Detector
@@ -20,6 +24,9 @@ from mrcnn.graph import build_network, inference_graph
 from mrcnn.training import TrainingModel, compile_model, set_trainable
 from mrcnn.weights import imagenet
 from mrcnn.weights.checkpoint import LoadReport, load_checkpoint, load_optimizer, read_metadata, save_checkpoint
+
+# What scripts and notebooks of the old package reach through this module.
+__all__ = ["MaskRCNN", "compose_image_meta", "load_image_gt", "log", "mold_image", "parse_image_meta"]
 
 
 class MaskRCNN:
@@ -68,11 +75,7 @@ class MaskRCNN:
     @property
     def scaling(self) -> PixelScaling:
         """The pixels that the trunk expects: the backbone's, where the settings do not say otherwise."""
-        own, config = self.network.backbone.scaling, self.config
-        return PixelScaling(
-            tuple(own.mean if config.MEAN_PIXEL is None else config.MEAN_PIXEL),
-            tuple(own.std if config.PIXEL_STD is None else config.PIXEL_STD),
-            own.bgr if config.CHANNEL_ORDER is None else config.CHANNEL_ORDER == "bgr")
+        return _scaling(self.config, self.network.backbone.scaling)
 
     # Detection
 
@@ -141,6 +144,10 @@ class MaskRCNN:
             self._resume_from = None
         print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, "
               f"learning rate {self.training_model.optimizer.learning_rate}, logs in {self.log_dir}")
+        if config.WARMUP_STEPS >= epochs * len(train):
+            warnings.warn(f"the warm-up of WARMUP_STEPS = {config.WARMUP_STEPS} is not over after the "
+                          f"{epochs * len(train)} steps of this training, so that its learning rate stays low; set it "
+                          "lower", stacklevel=2)
         callbacks = [*self._callbacks(train_dataset), *(custom_callbacks or ())]
         try:
             return self.training_model.fit(train, validation_data=validation, initial_epoch=self.epoch,
@@ -153,12 +160,12 @@ class MaskRCNN:
             raise failure from error  # what the loader raised, not TensorFlow's wrapping of it
 
     def _callbacks(self, dataset: Dataset) -> list[keras.callbacks.Callback]:
-        self.log_dir.mkdir(parents=True, exist_ok=True)
         self.config.save(self.log_dir / "config.json")
         resumed = self.epoch > 0
         return [
             StopAtNonFiniteLoss(lambda i: f"image {i} ({dataset.source_image_link(i)})"),
-            SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS),
+            SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS, written=[
+                path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()]),
             keras.callbacks.CSVLogger(self.log_dir / "log.csv", append=resumed),
             keras.callbacks.TensorBoard(self.log_dir, write_graph=False),
         ]
@@ -173,12 +180,19 @@ class MaskRCNN:
 
     @property
     def log_dir(self) -> Path:
-        """Folder of this run: NAME and the time at which it began."""
+        """Folder of this run, made when first asked for: NAME and the time at which it began."""
         if self._log_dir is None:
             if not self.config.NAME:
                 raise ValueError("Config.NAME is None; a configuration that trains or saves by itself needs a name.")
-            stamp = datetime.datetime.now().strftime("%Y%m%dT%H%M%S")
-            self._log_dir = self.model_dir / f"{self.config.NAME.lower()}{stamp}"
+            began = datetime.datetime.now()
+            while True:  # made at once, so that runs that begin in the same second do not write into one folder
+                folder = self.model_dir / f"{self.config.NAME.lower()}{began.strftime('%Y%m%dT%H%M%S')}"
+                try:
+                    folder.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    began += datetime.timedelta(seconds=1)
+            self._log_dir = folder
         return self._log_dir
 
     def checkpoint_path(self, epoch: int) -> Path:
@@ -192,22 +206,22 @@ class MaskRCNN:
 
     def find_last(self) -> Path:
         """The newest checkpoint of the newest run of this NAME. Raises FileNotFoundError when there is none."""
-        name = str(self.config.NAME or "").lower()
-        runs = sorted((d for d in self.model_dir.glob(f"{name}2*") if re.fullmatch(rf"{re.escape(name)}\d+t?T?\d+",
-                                                                                     d.name)), reverse=True)
+        name = re.escape(str(self.config.NAME or "").lower())
+        folders = self.model_dir.iterdir() if self.model_dir.is_dir() else ()
+        runs = sorted((run for run in folders if re.fullmatch(rf"{name}\d{{8}}T\d{{4,6}}", run.name)), reverse=True)
         for run in runs:
-            checkpoints = sorted(run.glob("mask_rcnn_*.h5"))
+            checkpoints = sorted(path for path in run.iterdir() if re.fullmatch(r"mask_rcnn_.*_\d{4,}\.h5", path.name))
             if checkpoints:
                 return checkpoints[-1]
-        raise FileNotFoundError(f"No checkpoint of a run named {name!r} in {self.model_dir.resolve()}; runs: "
-                                f"{[run.name for run in runs]}. Check NAME and model_dir, or train first.")
+        raise FileNotFoundError(f"No checkpoint of a run named {self.config.NAME!r} in {self.model_dir.resolve()}; "
+                                f"runs: {[run.name for run in runs]}. Check NAME and model_dir, or train first.")
 
-    def load_weights(self, path: str | Path, by_name: bool = False, exclude: Sequence[str] | str | None = None
-                     ) -> LoadReport:
+    def load_weights(self, filepath: str | Path, by_name: bool = False,
+                     exclude: Sequence[str] | str | None = None) -> LoadReport:
         """Loads a checkpoint of this package, or ImageNet weights into the backbone.
 
         Args:
-            path: a file of `save_weights`; "last" for `find_last`; or a keras.applications weights file of the
+            filepath: a file of `save_weights`; "last" for `find_last`; or a keras.applications weights file of the
                 backbone (`.weights.h5`, without the classifier).
             by_name: skip layers whose shapes differ and layers that only one side has; the report names them.
             exclude: layers to leave as they are: names or regular expressions. The old package's names of the
@@ -217,18 +231,24 @@ class MaskRCNN:
             What was loaded, skipped and missing; `print` shows a table.
 
         Raises ValueError when layers are missing or differ and are not excluded, or the file is damaged; the model is
-        unchanged then. A checkpoint inside a run's folder is resumed: its epoch, optimizer and folder are taken up.
+        unchanged then. A whole checkpoint from the folder of a run of this NAME is resumed: its epoch, optimizer and
+        folder are taken up.
         """
-        path = self.find_last() if str(path) == "last" else Path(path)
+        path = self.find_last() if str(filepath) == "last" else Path(filepath)
         if imagenet.is_keras_weights(path):
             return imagenet.load(path, self.network.backbone)
         report = load_checkpoint(path, self.network.layers(), exclude=self._existing(exclude), strict=not by_name,
                                  skip_mismatch=by_name)
-        if not report.skipped and path.resolve().parent.parent == self.model_dir.resolve():
-            metadata = read_metadata(path)
+        metadata = read_metadata(path)
+        names = metadata.get("class_names", [])
+        self.class_names = names if len(names) == self.config.NUM_CLASSES else []
+        same_run = str(metadata.get("config", {}).get("NAME")).lower() == str(self.config.NAME).lower()
+        if same_run and not report.skipped + report.missing and self._is_of_a_run(path):
             self.epoch, self._log_dir, self._resume_from = int(metadata.get("epoch", 0)), path.parent, path
-        self.class_names = read_metadata(path).get("class_names", [])
         return report
+
+    def _is_of_a_run(self, path: Path) -> bool:
+        return path.resolve().parent.parent == self.model_dir.resolve()
 
     def _existing(self, exclude: Sequence[str] | str | None) -> list[str] | None:
         """The old package's layer names, turned into ours."""
@@ -241,3 +261,19 @@ class MaskRCNN:
     def get_imagenet_weights(self) -> Path:
         """Path of the backbone's ImageNet weights, downloaded by keras.applications when they are not here yet."""
         return imagenet.download(self.config.BACKBONE, self.config.BACKBONE_OPTIONS)
+
+
+def mold_image(image: np.ndarray, config: Config) -> np.ndarray:
+    """The pixels [H, W, C] of an image as the trunk expects them, float32 and of the same size, as in the old package.
+
+    `detect` needs no such thing; `MaskRCNN.detector.mold` resizes and pads as well.
+    """
+    own = backbone_scaling(config.BACKBONE, config.IMAGE_CHANNEL_COUNT)
+    return molding.mold_image(np.asarray(image), *_scaling(config, own))
+
+
+def _scaling(config: Config, own: PixelScaling) -> PixelScaling:
+    return PixelScaling(
+        tuple(own.mean if config.MEAN_PIXEL is None else config.MEAN_PIXEL),
+        tuple(own.std if config.PIXEL_STD is None else config.PIXEL_STD),
+        own.bgr if config.CHANNEL_ORDER is None else config.CHANNEL_ORDER == "bgr")

@@ -1,4 +1,4 @@
-"""`load_image_gt` and image metas, as the old package's notebooks and scripts use them."""
+"""`load_image_gt`, image metas and `log`, as the old package's notebooks and scripts use them."""
 
 import cv2
 import numpy as np
@@ -82,3 +82,12 @@ def parse_image_meta(meta: np.ndarray) -> dict[str, np.ndarray]:
         "scale": meta[:, 11].astype(np.float32),
         "active_class_ids": meta[:, 12:].astype(np.int32),
     }
+
+
+def log(text: str, array: np.ndarray | None = None) -> None:
+    """Prints a text, and of an array its shape, least and largest value and type."""
+    if array is not None:
+        array = np.asarray(array)
+        values = f"min: {array.min():10.5f}  max: {array.max():10.5f}" if array.size else "empty"
+        text = f"{text:25} shape: {str(array.shape):20} {values}  {array.dtype}"
+    print(text)
