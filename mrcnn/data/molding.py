@@ -98,8 +98,6 @@ def plan(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None
 
 def base_scale(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None) -> float:
     """The scale that a resize mode chooses for a photograph of (height, width)."""
-    if mode == "fit":
-        return min(min_dim / min(height, width), max_dim / max(height, width))
     return 1.0 if mode == "none" else choose_scale(height, width, min_dim, max_dim, min_scale, mode)
 
 

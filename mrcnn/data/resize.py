@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-MODES = ("none", "square", "pad64", "crop")
+MODES = ("none", "fit", "square", "pad64", "crop")
 
 
 def resize_exactly(image: np.ndarray, shape) -> np.ndarray:
@@ -22,10 +22,11 @@ def resize_image(image: np.ndarray, min_dim=None, max_dim=None, min_scale=None, 
     Args:
         image: [H, W, C].
         min_dim: the shorter side is scaled up (never down) to this; None or 0 does not.
-        max_dim: the longer side is at most this ("square" only).
+        max_dim: the longer side is at most this ("square" and "fit" only).
         min_scale: scale up by at least this, even if `min_dim` needs less.
         mode: "none"; "square" (pad to [max_dim, max_dim], centred); "pad64" (pad to multiples of 64, centred); "crop"
-            (a random [min_dim, min_dim] part, by Python's global generator as in the old package).
+            (a random [min_dim, min_dim] part, by Python's global generator as in the old package); "fit" (this
+            package's: the shorter side becomes `min_dim`, up or down, or what `max_dim` allows; no padding).
 
     Returns:
         image of the same type; window (y1, x1, y2, x2) of the photograph in it; scale; padding
@@ -46,6 +47,8 @@ def resize_image(image: np.ndarray, min_dim=None, max_dim=None, min_scale=None, 
         x = random.randint(0, width - min_dim)
         image = image[y:y + min_dim, x:x + min_dim]
         return image.astype(dtype), (0, 0, min_dim, min_dim), scale, padding, (y, x, min_dim, min_dim)
+    if mode == "fit":
+        return image.astype(dtype), (0, 0, height, width), scale, padding, None
     top, bottom, left, right = centred_padding(height, width, max_dim, mode)
     padding = [(top, bottom), (left, right), (0, 0)]
     image = np.pad(image, padding, mode="constant")
@@ -53,7 +56,11 @@ def resize_image(image: np.ndarray, min_dim=None, max_dim=None, min_scale=None, 
 
 
 def choose_scale(height: int, width: int, min_dim, max_dim, min_scale, mode: str) -> float:
-    """The old package's scale: up to `min_dim` and `min_scale`, and down to `max_dim` in "square" alone."""
+    """The old package's scale: up to `min_dim` and `min_scale`, and down to `max_dim` in "square" alone; or "fit"."""
+    if mode == "fit":
+        if not min_dim or not max_dim:
+            raise ValueError(f'mode "fit" needs min_dim and max_dim, got {min_dim} and {max_dim}')
+        return min(min_dim / min(height, width), max_dim / max(height, width))
     scale = max(1, min_dim / min(height, width)) if min_dim else 1
     if min_scale and scale < min_scale:
         scale = min_scale
