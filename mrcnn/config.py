@@ -14,6 +14,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mrcnn.files import write_atomically
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
@@ -279,6 +281,9 @@ def _validate(config: Config) -> None:
         _require(_is_number(getattr(config, name), 0, 1), config, name, "between 0 and 1")
     for name in NOT_NEGATIVE:
         _require(_is_number(getattr(config, name), 0), config, name, "a number of 0 or more")
+    for name in setting_names():
+        if isinstance(getattr(Config, name), bool):
+            _require(isinstance(getattr(config, name), (bool, np.bool_)), config, name, "True or False")
     for name, allowed in CHOICES.items():
         _require(getattr(config, name) in allowed, config, name, f"one of {allowed}")
     clip = config.GRADIENT_CLIP_NORM
