@@ -167,7 +167,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         count=config.RPN_TRAIN_ANCHORS_PER_IMAGE, positive_ratio=config.RPN_POSITIVE_RATIO,
         positive_overlap=config.RPN_POSITIVE_OVERLAP, negative_overlap=config.RPN_NEGATIVE_OVERLAP,
         std_dev=config.RPN_BBOX_STD_DEV, name="anchor_targets")(
-            ops.concatenate(anchors, axis=0), gt_boxes, gt_class_ids, seed)
+            ops.concatenate(anchors, axis=0), gt_boxes, gt_class_ids, inputs["window"], seed)
     outputs = {
         "rpn_labels": rpn_labels, "rpn_target": rpn_target,
         "rpn_logits": ops.take_along_axis(ops.concatenate(logits, axis=1), indices, axis=1),

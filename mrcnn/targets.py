@@ -22,7 +22,8 @@ class AnchorTargets(keras.layers.Layer):
     object more; background when its IoU with every object is under `negative_overlap`; else it is not used.
 
     call: (anchors [anchors, (y1, x1, y2, x2)], gt_boxes [batch, instances, (y1, x1, y2, x2)] zero-padded,
-           gt_class_ids [batch, instances] zero-padded, seed [batch] int32) ->
+           gt_class_ids [batch, instances] zero-padded, windows [batch, (y1, x1, y2, x2)] of the photographs in the input,
+           seed [batch] int32) ->
         indices: [batch, count] int32 of the sampled anchors.
         labels: [batch, count] int32, 1 object, 0 background, -1 not sampled.
         deltas: [batch, count, (dy, dx, log dh, log dw)] over std_dev, 0 where not positive.
@@ -35,11 +36,12 @@ class AnchorTargets(keras.layers.Layer):
         self.positive_overlap, self.negative_overlap = positive_overlap, negative_overlap
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
-    def call(self, anchors: Any, gt_boxes: Any, gt_class_ids: Any, seed: Any) -> tuple[Any, Any, Any]:
+    def call(self, anchors: Any, gt_boxes: Any, gt_class_ids: Any, windows: Any, seed: Any) -> tuple[Any, Any, Any]:
         _, gt_boxes, gt_class_ids = padding.trim(gt_class_ids != 0, gt_boxes, gt_class_ids)
         positive, negative, matched = match_anchors(
             anchors, gt_boxes, gt_class_ids,
             positive_overlap=self.positive_overlap, negative_overlap=self.negative_overlap)
+        negative = ops.logical_and(negative, _centred_in(windows, anchors))
         priority = sampling.uniform(seed, ops.shape(anchors)[0], salt=1)
         indices, is_positive, is_drawn = sampling.sample_balanced(
             positive, negative, priority, count=self.count, positive_limit=int(self.count * self.positive_ratio))
@@ -53,6 +55,13 @@ class AnchorTargets(keras.layers.Layer):
         return {**super().get_config(), "count": self.count, "positive_ratio": self.positive_ratio,
                 "positive_overlap": self.positive_overlap, "negative_overlap": self.negative_overlap,
                 "std_dev": self.std_dev}
+
+
+def _centred_in(windows: Any, anchors: Any) -> Any:
+    """[batch, anchors] bool: whether the centre of an anchor lies in each image's window."""
+    centres = ops.expand_dims((anchors[:, :2] + anchors[:, 2:]) / 2, 0)
+    windows = ops.expand_dims(windows, 1)
+    return ops.all(ops.logical_and(centres >= windows[..., :2], centres < windows[..., 2:]), axis=-1)
 
 
 def match_anchors(anchors: Any, gt_boxes: Any, gt_class_ids: Any, *, positive_overlap: float,

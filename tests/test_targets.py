@@ -109,10 +109,12 @@ def test_anchors_equal_the_old_package(case):
                                atol=1e-5)
 
 
-def anchor_targets(anchors, gt_boxes, gt_class_ids, seed=SEED, count=16, ratio=0.5, std_dev=ONES):
+def anchor_targets(anchors, gt_boxes, gt_class_ids, seed=SEED, count=16, ratio=0.5, std_dev=ONES, window=None):
+    everywhere = (-1e6, -1e6, 1e6, 1e6)
+    windows = np.tile(np.float32(window or everywhere), (len(gt_boxes), 1))
     layer = AnchorTargets(count=count, positive_ratio=ratio, positive_overlap=0.7, negative_overlap=0.3,
                           std_dev=std_dev)
-    return [np.asarray(a) for a in layer(anchors, gt_boxes, np.asarray(gt_class_ids, np.int32), seed)]
+    return [np.asarray(a) for a in layer(anchors, gt_boxes, np.asarray(gt_class_ids, np.int32), windows, seed)]
 
 
 def test_sampled_anchors_carry_their_labels_and_the_way_to_their_object():
@@ -170,6 +172,12 @@ def test_the_sample_is_a_function_of_the_seed():
 
 
 # RoIs
+
+def test_padding_is_no_background():
+    anchors = boxes((0, 0, 8, 8), (0, 8, 8, 16), (0, 12, 8, 20), (0, 16, 8, 24))
+    indices, labels, _ = anchor_targets(anchors, np.zeros((1, 2, 4), np.float32), [[0, 0]], window=(0, 0, 8, 16))
+    assert sorted(indices[labels == 0]) == [0, 1]  # the third is centred on x = 16, where the padding begins
+
 
 def roi_targets(rois, valid, gt_boxes, gt_class_ids, seed=SEED, count=8, ratio=0.25, add=False, std_dev=ONES):
     layer = RoITargets(count=count, positive_ratio=ratio, positive_overlap=0.5, add_ground_truth=add, std_dev=std_dev)
