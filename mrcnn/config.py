@@ -81,7 +81,7 @@ class Config:
     RPN_POSITIVE_OVERLAP = 0.7  # IoU from which an anchor is an object
     RPN_NEGATIVE_OVERLAP = 0.3  # IoU under which it is background; between, it teaches nothing
     RPN_NMS_THRESHOLD = 0.7
-    BOXES_INCLUSIVE = False  # True: decode and suppress boxes whose last pixel is inside, as matterport's weights learnt
+    BOXES_INCLUSIVE = False  # True: boxes end with their last pixel, as matterport's weights learnt
     RPN_PER_LEVEL = True  # top-k and NMS for each level; False: over all levels at once (matterport)
     PRE_NMS_LIMIT_TRAINING = 2000  # anchors kept by score before NMS, a level when RPN_PER_LEVEL
     PRE_NMS_LIMIT = 1000  # the same in detection

@@ -1,4 +1,4 @@
-"""Region proposal network: objectness and box deltas for each anchor of a pyramid level (Ren et al. 2015, section 3.1)."""
+"""Region proposal network: objectness and box deltas of each anchor of a level (Ren et al. 2015, section 3.1)."""
 
 import keras
 
