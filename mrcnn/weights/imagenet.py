@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 
+from mrcnn.applications import find_application
 from mrcnn.backbone import Backbone
+from mrcnn.resnet import BLOCKS
 from mrcnn.weights.report import LoadReport, Tensor
-
-OWN_RESNETS = ("resnet50", "resnet101", "resnet152")  # of mrcnn.resnet, with its own layer names
 
 
 def is_keras_weights(path: str | Path) -> bool:
@@ -35,7 +34,8 @@ def load(path: str | Path, backbone: Backbone) -> LoadReport:
     except Exception as error:  # Keras raises many kinds here, some after it has assigned a part
         backbone.source.set_weights(before)
         raise ValueError(f"{path} does not fit the backbone {backbone.source.name!r} (are BACKBONE and "
-                         f"BACKBONE_OPTIONS those of the file?); the model is unchanged. Keras says: {error}") from error
+                         f"BACKBONE_OPTIONS those of the file?); the model is unchanged. Keras says: {error}"
+                         ) from error
     loaded = [Tensor(w.path, tuple(w.shape), tuple(w.shape)) for w in backbone.source.weights]
     return LoadReport(loaded, [], [], [])
 
@@ -45,10 +45,9 @@ def download(backbone: str | Any, options: dict[str, Any]) -> Path:
 
     Raises ValueError for a backbone without such weights, ConnectionError when they cannot be fetched.
     """
-    builders = {name.lower(): getattr(keras.applications, name) for name in dir(keras.applications)}
-    builder = builders.get(backbone.lower()) if isinstance(backbone, str) else None
-    if builder is None or backbone.lower() in OWN_RESNETS:
-        raise ValueError(f"There are no downloadable ImageNet weights for BACKBONE={backbone!r} yet; name a "
+    builder = find_application(backbone) if isinstance(backbone, str) and backbone.lower() not in BLOCKS else None
+    if builder is None:
+        raise ValueError(f"There are no downloadable ImageNet weights for BACKBONE={backbone!r}; name a "
                          'keras.applications model such as "mobilenet" or "resnet50v2", or start from a checkpoint.')
     label = "_".join([backbone.lower(), *(f"{key}{value}" for key, value in sorted(options.items()))])
     path = Path.home() / ".keras" / "models" / f"mrcnn_{label}_notop.weights.h5"

@@ -1,0 +1,87 @@
+"""ImageNet weights of keras.applications backbones: read whole or not at all, fetched by Keras."""
+
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.backbone import build_backbone
+from mrcnn.weights import imagenet
+
+OPTIONS = {"alpha": 0.25}
+
+
+@pytest.fixture(scope="module")
+def original():
+    """Keras's own narrow MobileNet, with random weights instead of ImageNet's."""
+    model = keras.applications.MobileNet(input_shape=(None, None, 3), include_top=False, weights=None, **OPTIONS)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def file(original, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "narrow.weights.h5"
+    original.save_weights(path)
+    return path
+
+
+def test_a_file_goes_into_the_backbone(original, file):
+    backbone = build_backbone("mobilenet", options=OPTIONS)
+    assert imagenet.is_keras_weights(file)
+    report = imagenet.load(file, backbone)
+    assert len(report.loaded) == len(original.weights) and not report.missing + report.skipped + report.unexpected
+    for mine, theirs in zip(backbone.source.get_weights(), original.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_another_architecture_is_refused_and_nothing_changes(file):
+    backbone = build_backbone("mobilenet", options={"alpha": 0.5})
+    before = backbone.source.get_weights()
+    with pytest.raises(ValueError, match="does not fit the backbone .*BACKBONE_OPTIONS.*unchanged"):
+        imagenet.load(file, backbone)
+    for now, then in zip(backbone.source.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_a_backbone_of_our_own_takes_no_such_file(file):
+    with pytest.raises(ValueError, match='the backbone is none. Set Config.BACKBONE'):
+        imagenet.load(file, build_backbone("resnet50", options={"width": 4}))
+
+
+def test_other_files_are_not_taken_for_weights_of_keras(tmp_path):
+    damaged = tmp_path / "damaged.weights.h5"
+    damaged.write_bytes(b"no h5 at all")
+    assert not imagenet.is_keras_weights(damaged)
+    assert not imagenet.is_keras_weights(tmp_path / "missing.h5")
+
+
+def test_download_keeps_what_keras_fetched(original, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    calls = []
+
+    def fetch(**options):
+        calls.append(options)
+        return original
+
+    monkeypatch.setattr(imagenet, "find_application", lambda name: fetch)
+    path = imagenet.download("MobileNet", OPTIONS)
+    assert imagenet.download("MobileNet", OPTIONS) == path and imagenet.is_keras_weights(path)
+    assert calls == [{"include_top": False, "weights": "imagenet", "alpha": 0.25}]
+    assert [p.name for p in path.parent.iterdir()] == ["mrcnn_mobilenet_alpha0.25_notop.weights.h5"]
+
+
+def test_without_a_network_the_way_out_is_named(tmp_path, monkeypatch):
+    def fail(**options):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(imagenet, "find_application", lambda name: fail)
+    with pytest.raises(ConnectionError, match="'mobilenet' could not be fetched .no route.*pass its path"):
+        imagenet.download("mobilenet", {})
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "no_such_net", build_backbone])
+def test_backbones_without_a_download_are_named(backbone):
+    with pytest.raises(ValueError, match="no downloadable ImageNet weights for BACKBONE="):
+        imagenet.download(backbone, {})
