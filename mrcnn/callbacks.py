@@ -1,7 +1,7 @@
 """What happens between the steps of `fit`: checkpoints, and the stop at a loss that is not finite."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ class SaveCheckpoint(keras.callbacks.Callback):
     Args:
         save: called with the number of finished epochs; returns the path that it wrote.
         keep: how many of the newest checkpoints to keep; None keeps all.
+        written: those that a resumed run has written before, oldest first.
     """
 
-    def __init__(self, save: Callable[[int], Path], keep: int | None = None) -> None:
+    def __init__(self, save: Callable[[int], Path], keep: int | None = None, written: Sequence[Path] = ()) -> None:
         super().__init__()
-        self.save, self.keep, self.written = save, keep, []
+        self.save, self.keep, self.written = save, keep, list(written)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.written.append(self.save(epoch + 1))

@@ -46,6 +46,13 @@ def test_an_old_checkpoint_goes_only_once_the_new_one_is_there(tmp_path):
     assert names(tmp_path) == ["0001.h5"]
 
 
+def test_those_of_before_a_resumption_count(tmp_path):
+    saver = Saver(tmp_path)
+    callback = SaveCheckpoint(saver, keep=2, written=[saver(1), saver(2)])
+    callback.on_epoch_end(2)
+    assert names(tmp_path) == ["0002.h5", "0003.h5"]
+
+
 def test_a_checkpoint_that_the_user_removed_is_no_error(tmp_path):
     callback = SaveCheckpoint(Saver(tmp_path), keep=1)
     callback.on_epoch_end(0)
