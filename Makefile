@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 # imaug without its dependencies: see requirements.txt.
 IMAUG := imaug>=0.4.3,<0.5
 
-# TensorFlow says on every start how it was compiled; warnings and errors remain.
-export TF_CPP_MIN_LOG_LEVEL ?= 1
+# TensorFlow tells at length how it was compiled and what it cannot estimate; errors remain.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Two processes can share a GPU only if none takes all of its memory.
 export TF_FORCE_GPU_ALLOW_GROWTH ?= true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
