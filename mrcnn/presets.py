@@ -38,7 +38,6 @@ class Matterport(Config):
     RPN_BBOX_LOSS_BETA = 1.0
     BBOX_LOSS_BETA = 1.0
     BBOX_LOSS_AVERAGE = "positives"
-    GRADIENT_CLIP_NORM = 5.0
     LEARNING_RATE = 0.001
     WARMUP_STEPS = 0
     LR_SCHEDULE = "constant"

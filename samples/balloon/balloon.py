@@ -37,6 +37,7 @@ class BalloonConfig(Config):
     IMAGES_PER_GPU = 2
     STEPS_PER_EPOCH = None
     VALIDATION_STEPS = None
+    TRAIN_ROIS_PER_IMAGE = 128  # a handful of balloons has no more to teach, and the mask head is most of a step
     LEARNING_RATE = 0.01
     WARMUP_STEPS = 100
     LR_STEPS = (0.75,)
