@@ -109,6 +109,15 @@ def test_shares_lie_between_0_and_1(name, value):
         Config(**{name: value})
 
 
+@pytest.mark.parametrize("name", [name for name in setting_names() if isinstance(getattr(Config, name), bool)])
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_switches_are_true_or_false(name, value):
+    """None trained the BatchNorm in the old package; here it must not freeze it in silence."""
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got {value!r}"):
+        Config(**{name: value})
+    assert getattr(Config(**{name: np.bool_(True)}), name)
+
+
 @pytest.mark.parametrize("wrong, message", [
     ({"STEPS_PER_EPOCH": 0}, "STEPS_PER_EPOCH must be an integer of 1 or more, or None, got 0"),
     ({"IMAGE_MAX_DIM": "512"}, "IMAGE_MAX_DIM must be an integer .* got '512'"),

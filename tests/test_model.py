@@ -390,17 +390,20 @@ def test_an_image_that_cannot_be_loaded_ends_training_by_its_name_and_a_nan_by_i
     assert all(np.isfinite(value).all() for value in weights_of(again).values())
 
 
-def test_callbacks_of_the_user_and_few_checkpoints(tmp_path):
+def test_callbacks_of_the_user_and_few_checkpoints_and_a_warm_up_that_never_ends(tmp_path):
     class Seen(keras.callbacks.Callback):
         epochs = []
 
         def on_epoch_end(self, epoch, logs=None):
             self.epochs.append((epoch, [path.name for path in model.log_dir.glob("*.h5")]))
 
-    model = MaskRCNN("training", TinyConfig(KEEP_CHECKPOINTS=1, STEPS_PER_EPOCH=1), tmp_path)
-    model.train(TinyDataset(2), None, learning_rate=0.5, epochs=2, layers="heads", verbose=0, custom_callbacks=[Seen()])
+    settings = {"KEEP_CHECKPOINTS": 1, "STEPS_PER_EPOCH": 1, "WARMUP_STEPS": 4, "WARMUP_FACTOR": 0.0}
+    model = MaskRCNN("training", TinyConfig(**settings), tmp_path)
+    with pytest.warns(UserWarning, match="warm-up of WARMUP_STEPS = 4 is not over after the 2 steps of this training"):
+        model.train(TinyDataset(2), None, learning_rate=0.5, epochs=2, layers="heads", verbose=0,
+                    custom_callbacks=[Seen()])
     assert Seen.epochs == [(0, ["mask_rcnn_tiny_0001.h5"]), (1, ["mask_rcnn_tiny_0002.h5"])]
-    assert float(np.asarray(model.training_model.optimizer.learning_rate)) == 0.5
+    assert float(np.asarray(model.training_model.optimizer.learning_rate)) == 0.25, "half of the warm-up"
     untouched = MaskRCNN("training", TinyConfig(), tmp_path)
     assert same({name: value for name, value in weights_of(untouched).items() if name.startswith("trunk/res")},
                 weights_of(model)), 'layers="heads" leaves the backbone alone'

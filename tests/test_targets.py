@@ -164,6 +164,26 @@ def test_images_of_a_batch_do_not_see_each_other():
             np.testing.assert_array_equal(a[image], b[0])
 
 
+def test_padding_is_no_background():
+    anchors = boxes((0, 0, 8, 8), (0, 8, 8, 16), (0, 12, 8, 20), (0, 16, 8, 24))
+    indices, labels, _ = anchor_targets(anchors, np.zeros((1, 2, 4), np.float32), [[0, 0]], window=(0, 0, 8, 16))
+    assert sorted(indices[labels == 0]) == [0, 1]  # the third is centred on x = 16, where the padding begins
+
+
+def test_what_of_the_padding_is_an_object_stays_one():
+    """Anchors centred outside of the photograph's window are not drawn, unless they are an object."""
+    layer = AnchorTargets(count=64, positive_ratio=0.5, positive_overlap=0.7, negative_overlap=0.3, std_dev=ONES)
+    windows = np.array([[0, 16, 40, 64], [0, 0, 0, 0]], np.float32)
+    truth = np.repeat(boxes((8, 0, 24, 16))[None], 2, axis=0)
+    indices, labels, _ = (np.asarray(a) for a in layer(grid(), truth, np.array([[1], [1]]), windows, np.array([1, 2])))
+    centres = (grid()[:, :2] + grid()[:, 2:]) / 2
+    drawn = centres[indices[0][labels[0] == 0]]
+    assert (drawn >= [0, 16]).all() and (drawn < [40, 64]).all()
+    assert len(drawn) == 5 * 6 - 1, "all of the window but one, which overlaps the object by 1/3"
+    np.testing.assert_array_equal((labels == 1).sum(axis=1), 1)
+    assert not (labels[1] == 0).any()
+
+
 def test_the_sample_is_a_function_of_the_seed():
     truth, ids = boxes((8, 8, 24, 24))[None], [[1]]
     first, again, other = (anchor_targets(grid(), truth, ids, np.array([s], np.int32))[0] for s in (5, 5, 6))
@@ -172,12 +192,6 @@ def test_the_sample_is_a_function_of_the_seed():
 
 
 # RoIs
-
-def test_padding_is_no_background():
-    anchors = boxes((0, 0, 8, 8), (0, 8, 8, 16), (0, 12, 8, 20), (0, 16, 8, 24))
-    indices, labels, _ = anchor_targets(anchors, np.zeros((1, 2, 4), np.float32), [[0, 0]], window=(0, 0, 8, 16))
-    assert sorted(indices[labels == 0]) == [0, 1]  # the third is centred on x = 16, where the padding begins
-
 
 def roi_targets(rois, valid, gt_boxes, gt_class_ids, seed=SEED, count=8, ratio=0.25, add=False, std_dev=ONES):
     layer = RoITargets(count=count, positive_ratio=ratio, positive_overlap=0.5, add_ground_truth=add, std_dev=std_dev)
