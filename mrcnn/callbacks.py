@@ -32,18 +32,25 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
     """Ends training with FloatingPointError at the first loss that is NaN or infinite, naming the batch's images.
 
     Args:
-        describe: text for a dataset image id.
+        describe: text for an image id of the training set.
+        describe_validation: the same for the validation set.
     """
 
-    def __init__(self, describe: Callable[[int], str]) -> None:
+    def __init__(self, describe: Callable[[int], str], describe_validation: Callable[[int], str] | None = None) -> None:
         super().__init__()
-        self.describe = describe
+        self.describe, self.describe_validation = describe, describe_validation or describe
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if all(math.isfinite(value) for value in (logs or {}).values()):
+        self._check(logs or {}, f"step {batch + 1} of the epoch", self.describe)
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._check(logs or {}, f"step {batch + 1} of the validation", self.describe_validation)
+
+    def _check(self, logs: dict[str, Any], where: str, describe: Callable[[int], str]) -> None:
+        if all(math.isfinite(value) for value in logs.values()):
             return
-        images = ", ".join(self.describe(int(i)) for i in np.unique(np.array(self.model.image_ids)))
+        images = ", ".join(describe(int(i)) for i in np.unique(np.array(self.model.image_ids)))
         values = ", ".join(f"{name} {float(value):.3g}" for name, value in logs.items())
         raise FloatingPointError(
-            f"The loss is not finite at step {batch + 1} of the epoch ({values}), in a batch of: {images}. Look at "
+            f"The loss is not finite at {where} ({values}), in a batch of: {images}. Look at "
             "these annotations, lower LEARNING_RATE or lengthen WARMUP_STEPS, and go on from the last checkpoint.")

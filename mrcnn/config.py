@@ -10,12 +10,10 @@ import difflib
 import json
 import math
 import types
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mrcnn.config_checks import validate
 from mrcnn.files import write_atomically
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
@@ -41,14 +39,16 @@ class Config:
     PRECISION = "float32"  # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32
 
     # Batch
-    GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU
-    IMAGES_PER_GPU = 2  # 2 fit into 12 GB at 1024 pixels
+    GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU; one device takes the whole batch
+    IMAGES_PER_GPU = 2
     STEPS_PER_EPOCH = 1000  # None: once through the training set
     VALIDATION_STEPS = 50  # batches of the validation set a val_ loss is taken over; None: all of it
     LOADER_WORKERS = 2  # threads that load images; the batches are the same for any number
 
     # Backbone
-    BACKBONE = "resnet101"  # "resnet50", "resnet152", any keras.applications name, or a callable
+    # "resnet50", "resnet101", "resnet152", any keras.applications name, or a callable. ImageNet weights can be fetched
+    # for those of keras.applications, such as "resnet50v2"; the first three start from a checkpoint or from nothing.
+    BACKBONE = "resnet101"
     BACKBONE_OPTIONS = {}  # handed to the backbone: {"alpha": 0.75} for a narrow mobilenet
     BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as caffe's weights want
     BACKBONE_STEM_PADDING = "torch"  # ResNet: "same" pads the stem's pool below and right only, as matterport does
@@ -60,7 +60,7 @@ class Config:
     IMAGE_RESIZE_MODE = "fit"  # "fit" (keep the aspect, 800/1333), "square", "pad64", "crop" or "none"
     IMAGE_MIN_DIM = 800  # pixels of the shortest side, unless the longest would exceed IMAGE_MAX_DIM
     IMAGE_MAX_DIM = 1333  # pixels of the longest side
-    IMAGE_MIN_SCALE = 0  # "square" and "crop": scale up by at least this much
+    IMAGE_MIN_SCALE = 0  # "square", "pad64" and "crop": scale up by at least this much
     IMAGE_ANTIALIAS = True  # shrink photographs as Detectron2 does; False: bilinear samples (torchvision, matterport)
     SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
     IMAGE_CHANNEL_COUNT = 3
@@ -157,7 +157,11 @@ class Config:
             del overrides["BACKBONE"]  # json holds a callable's name only; the class has the callable
         for name, value in overrides.items():
             setattr(self, name, value)
-        _validate(self)
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises ValueError for an impossible or contradictory setting; needed again after one was assigned."""
+        validate(self, {name: getattr(Config, name) for name in setting_names()}, LOSS_NAMES)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _check_names([name], f"{type(self).__name__} instance")
@@ -180,7 +184,7 @@ class Config:
         values = {name: getattr(self, name) for name in setting_names()}
         if callable(values["BACKBONE"]):
             values["BACKBONE"] = _name_of(values["BACKBONE"])
-        return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
+        return json.loads(json.dumps(values, default=lambda value: value.tolist()))  # numpy's numbers and arrays
 
     def save(self, path: str | Path) -> None:
         """Writes the settings as json, whole or not at all."""
@@ -230,108 +234,3 @@ def _check_names(names: Any, where: str) -> None:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else " Config in mrcnn/config.py lists them all."
         raise ValueError(f"{where}: there is no setting {name!r}.{hint}")
-
-
-COUNTS = ("NUM_CLASSES", "IMAGES_PER_GPU", "GPU_COUNT", "LOADER_WORKERS", "IMAGE_CHANNEL_COUNT", "SIZE_DIVISOR",
-          "TOP_DOWN_PYRAMID_SIZE", "FPN_CLASSIF_FC_LAYERS_SIZE", "RPN_CHANNELS", "RPN_ANCHOR_STRIDE",
-          "RPN_TRAIN_ANCHORS_PER_IMAGE", "PRE_NMS_LIMIT_TRAINING", "PRE_NMS_LIMIT", "POST_NMS_ROIS_TRAINING",
-          "POST_NMS_ROIS_INFERENCE", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES", "POOL_SIZE", "MASK_POOL_SIZE",
-          "ROI_SAMPLING_RATIO", "DETECTION_MAX_INSTANCES", "DETECTION_BATCH_SIZE")
-COUNTS_OR_NONE = ("STEPS_PER_EPOCH", "VALIDATION_STEPS", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "KEEP_CHECKPOINTS")
-SHARES = ("RPN_POSITIVE_RATIO", "RPN_POSITIVE_OVERLAP", "RPN_NEGATIVE_OVERLAP", "RPN_NMS_THRESHOLD",
-          "ROI_POSITIVE_RATIO", "ROI_POSITIVE_OVERLAP", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD",
-          "WARMUP_FACTOR", "HORIZONTAL_FLIP")
-NOT_NEGATIVE = ("LEARNING_RATE", "LEARNING_MOMENTUM", "WEIGHT_DECAY", "WARMUP_STEPS", "RPN_BBOX_LOSS_BETA",
-                "BBOX_LOSS_BETA")
-CHOICES = {
-    "PRECISION": ("float32", "bfloat16"), "LR_SCHEDULE": ("step", "cosine", "constant"),
-    "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"), "BBOX_LOSS_AVERAGE": ("sampled", "positives"),
-    "ROI_GEOMETRY": ("aligned", "crop"), "ROI_LEVEL_ROUNDING": ("floor", "round"),
-    "CHANNEL_ORDER": (None, "rgb", "bgr"), "BACKBONE_STEM_PADDING": ("torch", "same"),
-}
-
-
-def _require(condition: bool, config: Config, name: str, wanted: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} must be {wanted}, got {getattr(config, name)!r}.")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
-
-
-def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
-    return isinstance(value, Real) and low <= value <= high
-
-
-def _are_numbers(values: Any, count: int | None, low: float, high: float = math.inf) -> bool:
-    return (hasattr(values, "__len__") and not isinstance(values, (str, dict)) and count in (None, len(values))
-            and all(_is_number(value, low, high) for value in values))
-
-
-def _validate(config: Config) -> None:
-    """Raises ValueError, naming the setting, its value and what it must be."""
-    for name in COUNTS:
-        _require(_is_count(getattr(config, name)), config, name, "an integer of 1 or more")
-    for name in COUNTS_OR_NONE:
-        value = getattr(config, name)
-        none = value is None or (value == 0 and name == "IMAGE_MIN_DIM")  # 0 is the old package's None
-        _require(none or _is_count(value), config, name, "an integer of 1 or more, or None")
-    for name in SHARES:
-        _require(_is_number(getattr(config, name), 0, 1), config, name, "between 0 and 1")
-    for name in NOT_NEGATIVE:
-        _require(_is_number(getattr(config, name), 0), config, name, "a number of 0 or more")
-    for name in setting_names():
-        if isinstance(getattr(Config, name), bool):
-            _require(isinstance(getattr(config, name), (bool, np.bool_)), config, name, "True or False")
-    for name, allowed in CHOICES.items():
-        _require(getattr(config, name) in allowed, config, name, f"one of {allowed}")
-    clip = config.GRADIENT_CLIP_NORM
-    _require(clip is None or (_is_number(clip, 0) and clip > 0), config, "GRADIENT_CLIP_NORM",
-             "a number above 0, or None for no clipping")
-    _require(_are_numbers(config.LR_STEPS, None, 0, 1), config, "LR_STEPS",
-             "shares of the training between 0 and 1 (0.67: after two thirds of the steps)")
-    weights = config.LOSS_WEIGHTS
-    _require(isinstance(weights, dict) and set(weights) == set(LOSS_NAMES), config, "LOSS_WEIGHTS",
-             f"a dict with keys {LOSS_NAMES}")
-    _validate_shapes(config)
-    _validate_together(config)
-
-
-def _validate_shapes(config: Config) -> None:
-    _require(_are_numbers(config.RPN_ANCHOR_SCALES, 5, 1e-6), config, "RPN_ANCHOR_SCALES",
-             "5 sizes, one for each of P2..P6")
-    _require(_are_numbers(config.RPN_ANCHOR_RATIOS, None, 1e-6) and len(config.RPN_ANCHOR_RATIOS) > 0, config,
-             "RPN_ANCHOR_RATIOS", "one or more positive numbers, height / width")
-    _require(list(config.BACKBONE_STRIDES) == [4, 8, 16, 32, 64], config, "BACKBONE_STRIDES",
-             "[4, 8, 16, 32, 64], which the architecture fixes")
-    for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
-        _require(_are_numbers(getattr(config, name), 4, 1e-6), config, name, "4 positive numbers")
-    mini = config.MINI_MASK_SHAPE
-    _require(_are_numbers(mini, 2, 1) and all(map(_is_count, mini)), config, "MINI_MASK_SHAPE",
-             "(height, width), two integers of 1 or more")
-    jitter = config.SCALE_JITTER
-    _require(jitter is None or (_are_numbers(jitter, 2, 1e-6) and jitter[0] <= jitter[1]), config, "SCALE_JITTER",
-             "None, or the smallest and the largest factor, as (0.1, 2.0)")
-    for name in ("MEAN_PIXEL", "PIXEL_STD"):
-        value, low = getattr(config, name), -math.inf if name == "MEAN_PIXEL" else 1e-6
-        _require(value is None or _are_numbers(value, config.IMAGE_CHANNEL_COUNT, low), config, name,
-                 f"None, or a number for each of the IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} channels")
-
-
-def _validate_together(config: Config) -> None:
-    """Settings that are possible alone and contradict each other."""
-    _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
-    _require(config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP, config, "RPN_NEGATIVE_OVERLAP",
-             f"at most RPN_POSITIVE_OVERLAP ({config.RPN_POSITIVE_OVERLAP})")
-    mode = config.IMAGE_RESIZE_MODE
-    needed = {"fit": ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"), "square": ("IMAGE_MAX_DIM",), "crop": ("IMAGE_MIN_DIM",)}
-    for name in needed.get(mode, ()):
-        _require(bool(getattr(config, name)), config, name, f'a number when IMAGE_RESIZE_MODE is "{mode}"')
-    if config.IMAGE_MAX_DIM and config.IMAGE_MIN_DIM and mode != "crop":
-        _require(config.IMAGE_MIN_DIM <= config.IMAGE_MAX_DIM, config, "IMAGE_MIN_DIM",
-                 f"at most IMAGE_MAX_DIM ({config.IMAGE_MAX_DIM})")
-    if mode in ("square", "crop"):
-        name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
-        _require(getattr(config, name) % 32 == 0, config, name,
-                 f'a multiple of 32 when IMAGE_RESIZE_MODE is "{mode}"')

@@ -77,8 +77,11 @@ def precision(name: str) -> Iterator[None]:
 def build_network(config: Config) -> Network:
     """Builds every part from the settings; the initial weights follow from `config.SEED`.
 
-    Raises ValueError for an unknown backbone or head.
+    Raises ValueError for an unknown backbone or head, an impossible setting, or a single class.
     """
+    config.validate()
+    if config.NUM_CLASSES < 2:
+        raise ValueError(f"NUM_CLASSES is {config.NUM_CLASSES}: the background alone. Set it to 1 + your classes.")
     keras.utils.set_random_seed(config.SEED)
     channels = config.TOP_DOWN_PYRAMID_SIZE
     with precision(config.PRECISION):

@@ -4,7 +4,7 @@ import datetime
 import re
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mrcnn.config import Config
 from mrcnn.data import molding
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_image_meta
-from mrcnn.data.loader import Loader
+from mrcnn.data.loader import Loader, describe
 from mrcnn.data.molding import PixelScaling
 from mrcnn.detector import Detector
 from mrcnn.graph import build_network, inference_graph
@@ -109,7 +109,8 @@ class MaskRCNN:
             train_dataset, val_dataset: prepared datasets; without the second no val_ losses are taken.
             learning_rate: None for the configuration's.
             epochs: number of the last epoch, counted from the first of this run, as in the old package: training to
-                10 and then to 20 makes 20.
+                10 and then to 20 makes 20. The learning-rate schedule spans them all; for training in stages with
+                rates of one's own, as old scripts do, set LR_SCHEDULE = "constant".
             layers: what learns: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
             augmentation: an imgaug augmenter for the training images, beside the configuration's own.
             custom_callbacks: further Keras callbacks.
@@ -120,10 +121,6 @@ class MaskRCNN:
         finite; what was saved before stays.
         """
         config = self.config
-        if train_dataset.num_classes != config.NUM_CLASSES:
-            raise ValueError(
-                f"NUM_CLASSES is {config.NUM_CLASSES}, but the training set has {train_dataset.num_classes} classes "
-                f"with the background ({', '.join(map(str, train_dataset.class_names))}). Set NUM_CLASSES to that.")
         if self.epoch >= epochs:
             print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Ask for more epochs.")
             return keras.callbacks.History()
@@ -134,21 +131,21 @@ class MaskRCNN:
             val_dataset, config, steps=config.VALIDATION_STEPS, training=False, **loaders)
         self.class_names = list(train_dataset.class_names)
         set_trainable(self.network, layers, train_bn=config.TRAIN_BN)
+        rate = config.LEARNING_RATE if learning_rate is None else learning_rate
         compile_model(
-            self.training_model, config, momentum=config.LEARNING_MOMENTUM,
-            learning_rate=config.LEARNING_RATE if learning_rate is None else learning_rate,
+            self.training_model, config, momentum=config.LEARNING_MOMENTUM, learning_rate=rate,
             total_steps=epochs * len(train), first_step=self.epoch * len(train))
         if self._resume_from is not None:
             load_optimizer(self._resume_from, self.training_model.optimizer)
             self.training_model.optimizer.iterations.assign(self.epoch * len(train))
             self._resume_from = None
-        print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, "
-              f"learning rate {self.training_model.optimizer.learning_rate}, logs in {self.log_dir}")
+        print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, learning rate {rate} "
+              f"({config.LR_SCHEDULE}, {config.WARMUP_STEPS} steps of warm-up), logs in {self.log_dir}")
         if config.WARMUP_STEPS >= epochs * len(train):
             warnings.warn(f"the warm-up of WARMUP_STEPS = {config.WARMUP_STEPS} is not over after the "
                           f"{epochs * len(train)} steps of this training, so that its learning rate stays low; set it "
                           "lower", stacklevel=2)
-        callbacks = [*self._callbacks(train_dataset), *(custom_callbacks or ())]
+        callbacks = [*self._callbacks(train, validation), *(custom_callbacks or ())]
         try:
             return self.training_model.fit(train, validation_data=validation, initial_epoch=self.epoch,
                                            epochs=epochs, verbose=verbose, callbacks=callbacks,
@@ -159,11 +156,11 @@ class MaskRCNN:
                 raise
             raise failure from error  # what the loader raised, not TensorFlow's wrapping of it
 
-    def _callbacks(self, dataset: Dataset) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, train: Loader, validation: Loader | None) -> list[keras.callbacks.Callback]:
         self.config.save(self.log_dir / "config.json")
         resumed = self.epoch > 0
         return [
-            StopAtNonFiniteLoss(lambda i: f"image {i} ({dataset.source_image_link(i)})"),
+            StopAtNonFiniteLoss(partial(describe, train.dataset), validation and partial(describe, validation.dataset)),
             SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS, written=[
                 path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()]),
             keras.callbacks.CSVLogger(self.log_dir / "log.csv", append=resumed),
@@ -174,6 +171,7 @@ class MaskRCNN:
         self.epoch = epoch
         path = self.checkpoint_path(epoch)
         self.save_weights(path, optimizer=self.training_model.optimizer)
+        self._resume_from = path  # so that another call of train goes on with this momentum
         return path
 
     # Files
@@ -210,9 +208,8 @@ class MaskRCNN:
         folders = self.model_dir.iterdir() if self.model_dir.is_dir() else ()
         runs = sorted((run for run in folders if re.fullmatch(rf"{name}\d{{8}}T\d{{4,6}}", run.name)), reverse=True)
         for run in runs:
-            checkpoints = sorted(path for path in run.iterdir() if re.fullmatch(r"mask_rcnn_.*_\d{4,}\.h5", path.name))
-            if checkpoints:
-                return checkpoints[-1]
+            if _checkpoints(run):
+                return _checkpoints(run)[-1]
         raise FileNotFoundError(f"No checkpoint of a run named {self.config.NAME!r} in {self.model_dir.resolve()}; "
                                 f"runs: {[run.name for run in runs]}. Check NAME and model_dir, or train first.")
 
@@ -223,7 +220,7 @@ class MaskRCNN:
         Args:
             filepath: a file of `save_weights`; "last" for `find_last`; or a keras.applications weights file of the
                 backbone (`.weights.h5`, without the classifier).
-            by_name: skip layers whose shapes differ and layers that only one side has; the report names them.
+            by_name: skip layers whose shapes differ and layers that only one side has, and print which.
             exclude: layers to leave as they are: names or regular expressions. The old package's names of the
                 class-shaped layers work: "mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask".
 
@@ -231,24 +228,31 @@ class MaskRCNN:
             What was loaded, skipped and missing; `print` shows a table.
 
         Raises ValueError when layers are missing or differ and are not excluded, or the file is damaged; the model is
-        unchanged then. A whole checkpoint from the folder of a run of this NAME is resumed: its epoch, optimizer and
-        folder are taken up.
+        unchanged then. A whole checkpoint from the folder of a run of this NAME is resumed: its epoch and optimizer are
+        taken up, and its folder too if it is the newest there. Every other file begins a run of its own.
         """
         path = self.find_last() if str(filepath) == "last" else Path(filepath)
         if imagenet.is_keras_weights(path):
+            self.epoch, self._log_dir, self._resume_from = 0, None, None
             return imagenet.load(path, self.network.backbone)
         report = load_checkpoint(path, self.network.layers(), exclude=self._existing(exclude), strict=not by_name,
                                  skip_mismatch=by_name)
+        if by_name and report.skipped + report.missing + report.unexpected:
+            print(f"{path}: {report}")
+        self._take_up(path, whole=not report.skipped + report.missing)
+        return report
+
+    def _take_up(self, path: Path, whole: bool) -> None:
+        """Goes on with the run that a checkpoint comes from, if it is all of one and of this NAME, or begins anew."""
         metadata = read_metadata(path)
         names = metadata.get("class_names", [])
         self.class_names = names if len(names) == self.config.NUM_CLASSES else []
-        same_run = str(metadata.get("config", {}).get("NAME")).lower() == str(self.config.NAME).lower()
-        if same_run and not report.skipped + report.missing and self._is_of_a_run(path):
-            self.epoch, self._log_dir, self._resume_from = int(metadata.get("epoch", 0)), path.parent, path
-        return report
-
-    def _is_of_a_run(self, path: Path) -> bool:
-        return path.resolve().parent.parent == self.model_dir.resolve()
+        self.epoch, self._log_dir, self._resume_from = 0, None, None
+        same_name = str(metadata.get("config", {}).get("NAME")).lower() == str(self.config.NAME).lower()
+        if whole and same_name and path.resolve().parent.parent == self.model_dir.resolve():
+            self.epoch, self._resume_from = int(metadata.get("epoch", 0)), path
+            if [path.name] == [newest.name for newest in _checkpoints(path.parent)[-1:]]:
+                self._log_dir = path.parent
 
     def _existing(self, exclude: Sequence[str] | str | None) -> list[str] | None:
         """The old package's layer names, turned into ours."""
@@ -277,3 +281,8 @@ def _scaling(config: Config, own: PixelScaling) -> PixelScaling:
         tuple(own.mean if config.MEAN_PIXEL is None else config.MEAN_PIXEL),
         tuple(own.std if config.PIXEL_STD is None else config.PIXEL_STD),
         own.bgr if config.CHANNEL_ORDER is None else config.CHANNEL_ORDER == "bgr")
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """The checkpoints in a run's folder, oldest first."""
+    return sorted(path for path in run.iterdir() if re.fullmatch(r"mask_rcnn_.*_\d{4,}\.h5", path.name))

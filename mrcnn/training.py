@@ -15,7 +15,6 @@ HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"  # as in the old package
 PRESETS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}  # the first stage of the backbone that learns
 
 
-@keras.saving.register_keras_serializable("mrcnn")
 class TrainingModel(keras.Model):
     """Functional model on a batch of the loader; everything but the sum of the losses is Keras's own `fit`.
 
@@ -94,7 +93,8 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
         part, name = key.split("/", 1)
         name = f"mrcnn_mask/{name}" if part == "mask_head" else name
         frozen = part == "trunk" and not train_bn and isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = _is_chosen(network, layers, name, layer.name) and not frozen
+        stage = network.backbone.stages.get(layer.name) if part == "trunk" else None  # heads may use the same names
+        layer.trainable = _is_chosen(layers, name, stage) and not frozen
         seen.append(name)
         if layer.trainable:
             chosen.append(name)
@@ -104,8 +104,8 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
     return chosen
 
 
-def _is_chosen(network: Network, layers: str, name: str, own_name: str) -> bool:
+def _is_chosen(layers: str, name: str, stage: int | None) -> bool:
+    """Whether a layer learns; `stage` is that of a backbone's layer, None for every other."""
     if layers not in PRESETS:
         return re.fullmatch(layers, name) is not None
-    stage = network.backbone.stages.get(own_name)
     return re.fullmatch(HEADS, name) is not None if stage is None else stage >= PRESETS[layers]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrcnn.config import COMPUTED, COUNTS, LOSS_NAMES, REMOVED, SHARES, Config, setting_names
+from mrcnn.config import COMPUTED, LOSS_NAMES, REMOVED, Config, setting_names
+from mrcnn.config_checks import COUNTS, SHARES
 
 
 def some_backbone(image):
