@@ -51,15 +51,6 @@ def iou(boxes1: Any, boxes2: Any) -> Any:
     return ops.divide_no_nan(shared, union)
 
 
-def intersection_over_first(boxes1: Any, boxes2: Any) -> Any:
-    """Share of each of `boxes1` [..., N, 4] that lies inside each of `boxes2` [..., M, 4] -> [..., N, M].
-
-    This is COCO's overlap with a crowd region (`boxes2`): a crowd is not one object, so its own size does not count.
-    Empty boxes give 0.
-    """
-    return ops.divide_no_nan(intersection(boxes1, boxes2), ops.expand_dims(area(boxes1), -1))
-
-
 def encode(boxes: Any, reference: Any, std_dev: Sequence[float]) -> Any:
     """Deltas that turn `reference` into `boxes` (Faster R-CNN, section 3.1.2, Eqn. 2).
 

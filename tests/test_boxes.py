@@ -41,12 +41,6 @@ def test_iou_by_hand():
     np.testing.assert_allclose(box_ops.iou(boxes1, boxes2), [[1, 1 / 7, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
 
 
-def test_intersection_over_first_ignores_the_size_of_the_second():
-    inside, half, empty = [1, 1, 3, 3], [-1, 0, 1, 2], [5, 5, 5, 5]
-    shares = box_ops.intersection_over_first(np.array([inside, half, empty], np.float32), np.array([[0, 0, 100, 100]]))
-    np.testing.assert_allclose(shares, [[1], [0.5], [0]])
-
-
 def test_iou_takes_batches():
     rng = np.random.default_rng(0)
     boxes1, boxes2 = rng.uniform(0, 9, (3, 5, 4)), rng.uniform(0, 9, (3, 2, 4))
