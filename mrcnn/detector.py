@@ -66,9 +66,11 @@ class Detector:
     def mold(self, image: np.ndarray) -> Molded:
         """Resizes, normalises and pads one [H, W, C] uint8 photograph."""
         config = self.config
-        mode = "square" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE  # crop is for training
+        crops = config.IMAGE_RESIZE_MODE == "crop"  # a way of training: detection sees the whole photograph
+        mode = "square" if crops else config.IMAGE_RESIZE_MODE
+        max_dim = config.IMAGE_MIN_DIM if crops and not config.IMAGE_MAX_DIM else config.IMAGE_MAX_DIM
         molded, window, scale = mold_for_network(
-            image, mode=mode, min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM,
+            image, mode=mode, min_dim=config.IMAGE_MIN_DIM, max_dim=max_dim,
             min_scale=config.IMAGE_MIN_SCALE, divisor=config.SIZE_DIVISOR, scaling=self.scaling,
             antialias=config.IMAGE_ANTIALIAS)
         return Molded(molded, window, scale, image.shape[:2])

@@ -75,6 +75,14 @@ def test_crop_mode_detects_on_the_whole_photograph():
     np.testing.assert_allclose(found["rois"], [[0, 0, 64, 64]])
 
 
+@pytest.mark.parametrize("max_dim, side", [(100, 128), (None, 32)])
+def test_crop_mode_detects_with_any_largest_side(max_dim, side):
+    """The canvas is a multiple of SIZE_DIVISOR; without IMAGE_MAX_DIM its side is IMAGE_MIN_DIM."""
+    model = Answering()
+    detector(model, IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=max_dim).detect([grey(40, 50)])
+    assert model.asked[0]["image"].shape == (1, side, side, 3)
+
+
 def test_boxes_and_masks_stay_inside_the_photograph():
     (found,) = detector(Answering((-5, -5, 70, 90), (50, 50, 64, 64))).detect([grey(64, 64)])
     assert found["rois"].min() >= 0 and found["rois"].max() <= 64

@@ -84,7 +84,7 @@ def plan(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None
         side = canvas_side(min_dim if mode == "crop" else max_dim, divisor)
         canvas = side, side
     elif mode == "square":
-        canvas = max_dim, max_dim
+        canvas = _round_up(max_dim, divisor), _round_up(max_dim, divisor)
     else:
         unit = math.lcm(divisor, 64) if mode == "pad64" else divisor
         canvas = _round_up(tall, unit), _round_up(wide, unit)
@@ -174,8 +174,10 @@ def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False)
         return image
     shrinks = height < image.shape[0] and width < image.shape[1]
     method = cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (width, height), interpolation=method)
-    return resized.reshape(height, width, *image.shape[2:])  # OpenCV drops a single channel
+    # OpenCV averages at most 4 channels at a time, and drops a single one
+    groups = [image[:, :, i:i + 4] for i in range(0, image.shape[2], 4)]
+    resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
+    return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
 
 
 def _per_channel(name: str, value, channels: int) -> np.ndarray:

@@ -50,6 +50,52 @@ def test_molds_any_number_of_channels(channels):
     np.testing.assert_allclose(larger[0, 0], corner, atol=1e-4)
 
 
+def shrunk(rows, *, size=2, antialias=True, channels=3):
+    """[h, w] values, the same in each channel, resized to a square of `size`: [size, size, channels]."""
+    image = np.repeat(np.array(rows, np.uint8)[:, :, None], channels, axis=2)
+    scaling = PixelScaling((0.0,) * channels, (1.0,) * channels)
+    return mold_for_network(image, mode="fit", min_dim=size, max_dim=size, divisor=1, scaling=scaling,
+                            antialias=antialias)[0]
+
+
+# A quarter of the size: area averages blocks of 4 x 4, bilinear the 2 x 2 pixels around the centre of each
+BLOCKS = np.zeros([8, 8], np.uint8)
+BLOCKS[1:3, 1:3] = [[10, 20], [30, 40]]
+BLOCKS[0, 4:] = 80
+
+
+def test_antialias_averages_the_pixels_that_fall_together():
+    halves = shrunk([[0, 2, 10, 20], [4, 6, 30, 40], [100, 100, 7, 7], [0, 0, 7, 7]])
+    np.testing.assert_allclose(halves[:, :, 0], [[3, 25], [50, 7]])
+    np.testing.assert_allclose(shrunk(BLOCKS)[:, :, 0], [[100 / 16, 20], [0, 0]])
+
+
+def test_without_antialias_the_nearest_pixels_are_sampled():
+    np.testing.assert_allclose(shrunk(BLOCKS, antialias=False)[:, :, 0], [[25, 0], [0, 0]])
+
+
+def test_antialias_does_not_touch_what_grows():
+    rows = [[0, 100], [50, 150]]
+    grown = shrunk(rows, size=4)
+    np.testing.assert_array_equal(grown, shrunk(rows, size=4, antialias=False))
+    np.testing.assert_allclose(grown[0, :, 0], [0, 25, 75, 100])
+
+
+@pytest.mark.parametrize("antialias, expected", [(True, 100 / 16), (False, 25)])
+def test_resizes_more_channels_than_opencv_averages(antialias, expected):
+    molded = shrunk(BLOCKS, antialias=antialias, channels=5)
+    assert molded.shape == (2, 2, 5)
+    np.testing.assert_allclose(molded[0, 0], [expected] * 5)
+
+
+@pytest.mark.parametrize("max_dim, side", [(1024, 1024), (100, 128), (1333, 1344)])
+def test_square_canvas_is_a_multiple_of_the_divisor(max_dim, side):
+    place = plan(60, max_dim, mode="square", min_dim=0, max_dim=max_dim)
+    assert (place.canvas_height, place.canvas_width) == (side, side)
+    assert (place.height, place.width) == (60, max_dim), "the photograph's own size stays"
+    assert (place.top, place.left) == ((side - 60) // 2, (side - max_dim) // 2)
+
+
 def test_mold_image_values_and_the_way_back(matterport):
     image, mean = matterport["img_150x200"], [123.7, 116.8, 103.9]
     molded = mold_image(image, mean)
