@@ -82,3 +82,10 @@ def test_a_loss_that_is_not_finite_names_the_step_the_losses_and_each_image_once
     assert f"loss {value:.3g}, rpn_class_loss 0.25" in text
     assert "in a batch of: image 3 (folder/3.jpg), image 7 (folder/7.jpg). Look at" in text
     assert "lower LEARNING_RATE" in text
+
+
+def test_a_validation_loss_that_is_not_finite_names_the_validation_set_s_images():
+    callback = StopAtNonFiniteLoss(lambda i: f"train {i}", lambda i: f"val {i}")
+    callback.set_model(types.SimpleNamespace(image_ids=np.array([2])))
+    with pytest.raises(FloatingPointError, match="not finite at step 1 of the validation .*in a batch of: val 2"):
+        callback.on_test_batch_end(0, {"loss": np.nan})

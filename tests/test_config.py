@@ -241,3 +241,30 @@ def test_display_prints_every_setting(capsys):
     assert set(lines) == {*setting_names(), *COMPUTED}
     assert lines["NUM_CLASSES"] == "4"
     assert lines["BATCH_SIZE"] == "2"
+
+
+@pytest.mark.parametrize("setting, message", [
+    ({"RPN_ANCHOR_RATIO_MEANING": "h/w"}, "RPN_ANCHOR_RATIO_MEANING must be one of .*got 'h/w'"),
+    ({"SEED": -1}, "SEED must be an integer from 0 on, got -1"),
+    ({"SEED": None}, "SEED must be an integer from 0 on, got None"),
+    ({"LOSS_WEIGHTS": dict.fromkeys(LOSS_NAMES, "x")}, "LOSS_WEIGHTS must be a dict with keys"),
+    ({"IMAGE_MIN_SCALE": -1}, "IMAGE_MIN_SCALE must be a number of 0 or more"),
+    ({"BACKBONE_OPTIONS": [1]}, "BACKBONE_OPTIONS must be a dict"),
+    ({"PHOTOMETRIC_DISTORTION": True, "IMAGE_CHANNEL_COUNT": 4}, "PHOTOMETRIC_DISTORTION must be False with"),
+])
+def test_what_would_fail_later_fails_at_once(setting, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**setting)
+
+
+def test_a_setting_assigned_later_is_checked_when_asked():
+    config = Config()
+    config.ROI_POSITIVE_RATIO = 2
+    with pytest.raises(ValueError, match="ROI_POSITIVE_RATIO must be between 0 and 1, got 2"):
+        config.validate()
+
+
+def test_numpy_numbers_anywhere_are_saved(tmp_path):
+    config = Config(LOSS_WEIGHTS={name: np.float32(2) for name in LOSS_NAMES}, MINI_MASK_SHAPE=(np.int64(28), 28))
+    config.save(tmp_path / "config.json")
+    assert Config.load(tmp_path / "config.json").to_dict() == config.to_dict()

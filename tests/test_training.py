@@ -124,6 +124,17 @@ def test_presets_train_the_heads_and_the_backbone_from_a_stage_on(thawed, layers
     assert len(chosen) == len(set(chosen))
 
 
+def test_a_head_learns_whole_where_its_layers_are_called_as_the_backbone_s():
+    """MobileNet's first convolution is called conv1, and so is the fcn head's."""
+    network = build_network(TinyConfig(BACKBONE="mobilenet", BACKBONE_OPTIONS={"alpha": 0.25}))
+    assert network.backbone.stages["conv1"] == 1
+    for layers in ("heads", "5+"):
+        chosen = set_trainable(network, layers, train_bn=False)
+        assert {"mrcnn_mask/conv1", "mrcnn_mask/deconv", "mrcnn_mask/masks"} <= set(chosen)
+        assert "conv1" not in chosen
+    assert {"conv1", "mrcnn_mask/conv1"} <= set(set_trainable(network, "all", train_bn=False))
+
+
 @pytest.mark.parametrize("layers", ["all", "3+", "bn.*|fpn_p2"])
 def test_the_trunk_s_batch_norm_learns_only_if_the_settings_say_so(thawed, layers):
     assert not {name for name in set_trainable(thawed, layers, train_bn=False) if name.startswith("bn")}
