@@ -22,16 +22,17 @@ def key_value(text: str) -> tuple[str, Any]:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Flags for the model and its training; one that is not given leaves the sample's own setting."""
     parser.add_argument("--head", choices=heads.names(), help="mask head")
-    parser.add_argument("--head-option", type=key_value, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--head-option", type=key_value, action="append", default=[], metavar="NAME=VALUE",
+                        help="for example filters=64; without --head an option of the head that the sample or run has")
     parser.add_argument("--backbone", help="resnet50, resnet101 or any keras.applications name")
     parser.add_argument("--backbone-option", type=key_value, action="append", default=[], metavar="NAME=VALUE",
-                        help="for example alpha=0.75")
+                        help="for example alpha=0.75; those of another --backbone are dropped")
     parser.add_argument("--image-size", type=int, help="longest side in pixels")
     parser.add_argument("--batch", type=int, help="images a step")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--precision", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--config", metavar="FILE.json", help="settings of an earlier run, from its log directory")
+    parser.add_argument("--config", metavar="FILE.json", help="settings of an earlier run, which the flags override")
     parser.add_argument("--set", type=key_value, action="append", default=[], metavar="NAME=VALUE",
                         help="any setting of mrcnn/config.py")
 
@@ -39,14 +40,19 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def configure(sample: type[Config], arguments: argparse.Namespace) -> Config:
     """The sample's configuration with what the command line says. Raises ValueError for an unknown setting."""
     stored = Config.load(arguments.config).to_dict() if arguments.config else {}
-    return sample(**{**stored, **_given(arguments)})
+    base = {name: stored.get(name, getattr(sample, name)) for name in ("MASK_HEAD", "BACKBONE_OPTIONS")}
+    return sample(**{**stored, **_given(arguments, **base)})
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+def _given(arguments: argparse.Namespace, MASK_HEAD: str | dict[str, Any], BACKBONE_OPTIONS: dict[str, Any]
+           ) -> dict[str, Any]:
+    """The settings that the command line changes; options without a name belong to the head or backbone there is."""
+    head = arguments.head or MASK_HEAD
+    named = {"name": head} if isinstance(head, str) else head
     values = {
-        "MASK_HEAD": arguments.head and {"name": arguments.head, **dict(arguments.head_option)},
+        "MASK_HEAD": named | dict(arguments.head_option) if arguments.head or arguments.head_option else None,
         "BACKBONE": arguments.backbone,
-        "BACKBONE_OPTIONS": dict(arguments.backbone_option) or None,
+        "BACKBONE_OPTIONS": ({} if arguments.backbone else BACKBONE_OPTIONS) | dict(arguments.backbone_option),
         "IMAGE_MIN_DIM": arguments.image_size, "IMAGE_MAX_DIM": arguments.image_size,
         "IMAGES_PER_GPU": arguments.batch, "LEARNING_RATE": arguments.learning_rate,
         "PRECISION": arguments.precision, "SEED": arguments.seed,

@@ -10,7 +10,9 @@ commands and the results that they gave.
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from mrcnn.config import Config  # noqa: E402
 from mrcnn.data.dataset import Dataset  # noqa: E402
 from mrcnn.data.via import load_via  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
+from samples.files import atomic_media  # noqa: E402
 from samples.settings import add_settings, configure  # noqa: E402
 
 
@@ -69,12 +72,13 @@ def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path) -> None:
     """One picture a photograph, ground truth beside detections over 0.5."""
     from mrcnn import visualize
 
-    folder.mkdir(parents=True, exist_ok=True)
     for image_id in dataset.image_ids:
         image = dataset.load_image(image_id)
         path = folder / f"{Path(dataset.image_info[image_id]['path']).stem}.png"
         masks, class_ids = dataset.load_mask(image_id)
-        visualize.save_comparison(image, (masks, class_ids), model.detect([image])[0], dataset.class_names, path)
+        found = model.detect([image])[0]
+        with atomic_media(path) as temporary:
+            visualize.save_comparison(image, (masks, class_ids), found, dataset.class_names, temporary)
         print(path)
 
 
@@ -111,32 +115,51 @@ def _confident_masks(model: MaskRCNN, image: np.ndarray) -> np.ndarray:
 def _write_image(path: Path, image: np.ndarray) -> None:
     import cv2
 
-    if not cv2.imwrite(str(path), image[..., ::-1]):
-        raise OSError(f"could not write {path}; is its folder there and writable?")
+    with atomic_media(path) as temporary:
+        if not cv2.imwrite(str(temporary), image[..., ::-1]):
+            raise OSError(f"OpenCV could not write {temporary}; is there room on the disk?")
 
 
 def splash_video(model: MaskRCNN, source: Path, target: Path) -> None:
     """Splashes every frame. Raises ValueError when the video cannot be read, OSError when none can be written."""
     import cv2
-    from tqdm import tqdm
 
     reader = cv2.VideoCapture(str(source))
     if not reader.isOpened():
         raise ValueError(f"{source} is missing or is no video that OpenCV reads.")
     size = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), reader.get(cv2.CAP_PROP_FPS), size)
-    if not writer.isOpened():
-        raise OSError(f"could not write the video {target}; is its folder there and writable?")
-    try:
-        for _ in tqdm(range(int(reader.get(cv2.CAP_PROP_FRAME_COUNT))), desc=source.name, unit="frame"):
+    with atomic_media(target) as temporary:
+        rate = reader.get(cv2.CAP_PROP_FPS)
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+        try:
+            if not writer.isOpened():
+                raise OSError(f"OpenCV could not begin a video of {size} pixels at {rate} frames a second")
+            count = 0
+            for frame in _frames(reader, source.name):
+                count += 1
+                splashed = color_splash(frame, _confident_masks(model, frame))
+                writer.write(np.ascontiguousarray(splashed[..., ::-1]))
+        finally:
+            reader.release()
+            writer.release()
+        if not count:
+            raise ValueError(f"{source} opened as a video but gave no frame: it is empty, damaged or of a codec that "
+                             "OpenCV does not decode; convert it first.")
+
+
+def _frames(reader: Any, name: str) -> Iterator[np.ndarray]:
+    """Frames [H, W, RGB] uint8 as long as they come: the count that a container claims is often wrong or missing."""
+    import cv2
+    from tqdm import tqdm
+
+    claimed = reader.get(cv2.CAP_PROP_FRAME_COUNT)
+    with tqdm(total=int(claimed) if claimed > 0 else None, desc=name, unit="frame") as progress:
+        while True:
             more, frame = reader.read()
             if not more:
-                break
-            frame = np.ascontiguousarray(frame[..., ::-1])
-            writer.write(np.ascontiguousarray(color_splash(frame, _confident_masks(model, frame))[..., ::-1]))
-    finally:
-        reader.release()
-        writer.release()
+                return
+            yield np.ascontiguousarray(frame[..., ::-1])
+            progress.update()
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -145,7 +168,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("command", choices=["train", "evaluate", "splash"])
     parser.add_argument("--dataset", help="folder with train/ and val/")
     parser.add_argument("--weights", required=True,
-                        help='a checkpoint, "last", "imagenet", a file of backbone weights, or "none"')
+                        help='a checkpoint, "last", "imagenet", a file of backbone weights, or "none"; evaluate and '
+                             "splash take the settings from the config.json beside a checkpoint")
+    parser.add_argument("--exclude", action="append", default=[], metavar="LAYER",
+                        help="layers of the checkpoint to leave out, a name or a regular expression; repeatable. For "
+                             "one of other classes: mrcnn_class_logits, mrcnn_bbox_fc and mrcnn_mask")
     parser.add_argument("--logs", default=str(ROOT / "logs"), help="where runs are kept")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--layers", default="all", help='"heads", "3+", "4+", "5+", "all" or a regular expression')
@@ -163,20 +190,38 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
-def load_weights(model: MaskRCNN, weights: str) -> None:
-    """Loads what --weights names. Class-shaped layers of another data set are skipped, with a table that says so."""
+def load_weights(model: MaskRCNN, weights: str, exclude: Sequence[str] = ()) -> None:
+    """Loads what --weights names, and prints what was loaded.
+
+    Raises ValueError for a checkpoint that differs from the model anywhere but in the layers of `exclude` (names or
+    regular expressions); they stay as they are.
+    """
     if weights == "none":
         return
     path = model.get_imagenet_weights() if weights == "imagenet" else weights
-    print(model.load_weights(path))
+    print(model.load_weights(path, exclude=list(exclude) or None))
+
+
+def settings_of(weights: str, logs: str | Path, name: str) -> Path | None:
+    """The config.json beside a checkpoint, or beside the newest one of the runs of that name; None without one."""
+    if weights in ("none", "imagenet"):
+        return None
+    path = Path(weights)
+    if weights == "last":  # the search needs these two only; a whole network for it would cost seconds
+        path = MaskRCNN.find_last(SimpleNamespace(config=SimpleNamespace(NAME=name), model_dir=Path(logs)))
+    settings = path.with_name("config.json")
+    return settings if settings.is_file() else None
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Runs the command."""
     arguments = parse(arguments)
+    if arguments.command != "train" and not arguments.config:
+        name = dict(arguments.set).get("NAME", BalloonConfig.NAME)
+        arguments.config = settings_of(arguments.weights, arguments.logs, name)
     config = configure(BalloonConfig, arguments)
     model = MaskRCNN("training" if arguments.command == "train" else "inference", config, arguments.logs)
-    load_weights(model, arguments.weights)
+    load_weights(model, arguments.weights, arguments.exclude)
     return {"train": train, "evaluate": evaluate, "splash": splash}[arguments.command](model, arguments)
 
 

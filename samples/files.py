@@ -1,0 +1,19 @@
+"""Pictures and videos written whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mrcnn.files import atomic_path
+
+
+@contextmanager
+def atomic_media(path: Path) -> Iterator[Path]:
+    """`atomic_path` whose temporary name ends as `path` does: OpenCV and matplotlib take the format from the ending."""
+    with atomic_path(path) as temporary:
+        ending = temporary.with_name(temporary.name + path.suffix)
+        try:
+            yield ending
+            ending.replace(temporary)
+        finally:
+            ending.unlink(missing_ok=True)
