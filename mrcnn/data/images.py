@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+DEEP_MODES = ("I", "F")  # of PIL, and "I;16" in its byte orders: more than 8 bits, which convert("RGB") cuts off
+OVERSHOOT = 0.1  # how far bicubic resizing may leave 0..1
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -15,9 +17,11 @@ def read_image(source, channels: int = 3) -> np.ndarray:
 
     Args:
         source: a path, a PIL image, or an array [H, W], [H, W, 1] (grey), [H, W, 2] (grey, alpha), [H, W, 3] (RGB) or
-            [H, W, 4] (RGBA) of uint8, uint16 (0..65535), bool, or float in 0..1 or 0..255. Alpha is dropped.
+            [H, W, 4] (RGBA) of uint8, uint16 (0..65535), bool, or float in 0..1 or 0..255. Alpha is dropped. Floats
+            up to 1.1 count as 0..1 and are clipped (bicubic overshoot), from 2 on as 0..255.
             The orientation tag of a photograph is ignored, because annotations are drawn on the stored pixels.
-        channels: what the network takes. Other than 3: arrays [H, W, channels] only, whose channels are kept.
+        channels: what the network takes. 1: grey, of a file, a PIL image or an array [H, W] or [H, W, 1]. Other than 1
+            and 3: arrays [H, W, channels] only, whose channels are kept.
 
     Returns:
         [H, W, channels] uint8.
@@ -26,26 +30,27 @@ def read_image(source, channels: int = 3) -> np.ndarray:
         FileNotFoundError, ValueError, TypeError: naming the path or the array's shape and type.
     """
     if isinstance(source, (str, os.PathLike)):
-        if channels != 3:
+        if channels not in (1, 3):
             raise ValueError(f"{os.fspath(source)!r}: files are read as RGB, but IMAGE_CHANNEL_COUNT is {channels}; "
-                             "override Dataset.load_image to return arrays of that many channels")
-        return read_image_file(source)
+                             f"pass arrays [H, W, {channels}]; in a Dataset, override load_image to return them")
+        return read_image_file(source, grey=channels == 1)
     if hasattr(source, "convert") and hasattr(source, "getbands"):  # a PIL image, palettes included
-        source = source.convert("RGB")
+        source = _from_pil(source, channels)
     image = np.asarray(source)
     _check_shape(image, channels)
     image = _to_uint8(image)
-    if channels != 3:
-        return image
     if image.ndim == 2:
         image = image[..., None]
+    if channels != 3:
+        return image
     if image.shape[2] <= 2:
         return np.repeat(image[..., :1], 3, axis=2)
     return np.ascontiguousarray(image[..., :3])
 
 
-def read_image_file(path) -> np.ndarray:
-    """Decodes an image file to RGB uint8 [H, W, 3]; raises, naming it, if missing, truncated or no image."""
+def read_image_file(path, grey: bool = False) -> np.ndarray:
+    """Decodes an image file to RGB uint8 [H, W, 3], or to grey [H, W, 1]; raises, naming it, if missing, truncated or
+    no image."""
     path = os.fspath(path)
     try:
         with open(path, "rb") as file:
@@ -60,7 +65,14 @@ def read_image_file(path) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError(f"{path!r} ({len(data)} bytes) is no image that OpenCV can decode; convert it to JPEG or PNG")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    # Grey from the decoded colours: OpenCV's decoders weigh them differently from format to format
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None] if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _from_pil(image, channels: int) -> np.ndarray:
+    if image.mode in DEEP_MODES or image.mode.startswith("I;16") or channels not in (1, 3):
+        return np.asarray(image)
+    return np.asarray(image.convert("RGB" if channels == 3 else "L"))
 
 
 def _check_complete(path: str, data: bytes) -> None:
@@ -93,10 +105,11 @@ def _check_shape(image: np.ndarray, channels: int) -> None:
         fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 2, 3, 4))
         wanted = "[H, W], or [H, W, channels] with 1 to 4 channels, channels last, one image at a time"
     else:
-        fits = image.ndim == 3 and image.shape[2] == channels
+        fits = (image.ndim == 3 and image.shape[2] == channels) or (channels == 1 and image.ndim == 2)
         wanted = f"[H, W, {channels}] (IMAGE_CHANNEL_COUNT is {channels})"
     if not fits:
-        raise ValueError(f"expected an image of shape {wanted}; got {described}")
+        way_out = "" if channels == 3 else "; in a Dataset, override load_image to return such arrays"
+        raise ValueError(f"expected an image of shape {wanted}; got {described}{way_out}")
     if image.size == 0:
         raise ValueError(f"the image has no pixels: {described}; leave it out")
 
@@ -106,15 +119,18 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
         return image
     if image.dtype == bool:
         return image.astype(np.uint8) * np.uint8(255)
-    if image.dtype == np.uint16:
+    if image.dtype.kind == "u" and image.dtype.itemsize == 2:  # of either byte order
         return np.rint(image / np.float32(257)).astype(np.uint8)
     low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"the image of shape {image.shape} and type {image.dtype} holds NaN or infinite values; "
                          "replace them before passing it on")
+    if image.dtype.kind == "f" and low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
+        return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if low < 0 or high > 255:
         raise ValueError(f"the image of shape {image.shape} and type {image.dtype} has values from {low} to {high}; "
                          "expected 0..255, or 0..1 for floats: do not normalise images, the package does")
-    if image.dtype.kind == "f":
-        image = np.rint(image * 255 if high <= 1 else image)
-    return image.astype(np.uint8)
+    if image.dtype.kind == "f" and high < 2:
+        raise ValueError(f"the image of shape {image.shape} and type {image.dtype} has values up to {high:.4g}, which "
+                         "may be meant for 0..1 or for 0..255; scale it to one of them, or pass uint8")
+    return (np.rint(image) if image.dtype.kind == "f" else image).astype(np.uint8)

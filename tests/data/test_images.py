@@ -41,7 +41,12 @@ def test_reads_grey_alpha_palette_and_16_bit_files(tmp_path):
     (np.full([2, 2, 1], 7, np.uint8), 7),
     (np.dstack([np.full([2, 2], 7, np.uint8), np.zeros([2, 2], np.uint8)]), 7),
     (np.full([2, 2, 3], 65535, np.uint16), 255),
+    (np.full([2, 2, 3], 65535, ">u2"), 255),
     (np.full([2, 2, 3], 0.5), 128),
+    (np.full([2, 2, 3], 1.02), 255),
+    (np.full([2, 2, 3], 1.1, np.float64), 255),
+    (np.full([2, 2, 3], -0.08), 0),
+    (np.full([2, 2, 3], 2.0, np.float32), 2),
     (np.full([2, 2, 3], 200.4, np.float32), 200),
     (np.ones([2, 2], bool), 255),
     (np.full([2, 2, 3], 9, np.int64), 9),
@@ -62,14 +67,51 @@ def test_keeps_other_channel_counts():
     np.testing.assert_array_equal(read_image(array, channels=5), array)
     with pytest.raises(ValueError, match=r"\[H, W, 5\] \(IMAGE_CHANNEL_COUNT is 5\); got .*\(2, 2, 3\)"):
         read_image(array[..., :3], channels=5)
-    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT is 5; override Dataset.load_image"):
+    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT is 5; pass arrays .*override load_image"):
         read_image("some.png", channels=5)
+
+
+def test_small_overshoot_keeps_the_picture():
+    """What bicubic resizing makes of an edge in 0..1."""
+    image = np.array([[-0.03, 0.0, 0.5, 1.0, 1.02]])
+    np.testing.assert_array_equal(read_image(image)[..., 0], [[0, 0, 128, 255, 255]])
+
+
+def test_one_channel_is_grey(tmp_path):
+    grey = PHOTO[..., 0]
+    np.testing.assert_array_equal(read_image(grey, channels=1), grey[..., None])
+    np.testing.assert_array_equal(read_image(grey[..., None], channels=1), grey[..., None])
+    np.testing.assert_array_equal(read_image(Image.fromarray(grey), channels=1), grey[..., None])
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png", channels=1), grey[..., None])
+    Image.fromarray(PHOTO).save(tmp_path / "color.png")
+    luma = PHOTO @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(read_image(tmp_path / "color.png", channels=1)[..., 0] - luma).max() <= 1
+    with pytest.raises(ValueError, match=r"IMAGE_CHANNEL_COUNT is 1\); got .*; in a Dataset, override load_image"):
+        read_image(PHOTO, channels=1)
+
+
+def test_pil_images_of_16_bits_keep_their_range(tmp_path):
+    deep = PHOTO[..., 0].astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    image = Image.open(tmp_path / "deep.png")
+    assert image.mode.startswith("I;16")
+    np.testing.assert_array_equal(read_image(image), np.stack([PHOTO[..., 0]] * 3, 2))
+    floats = Image.fromarray((PHOTO[..., 0] / 255).astype(np.float32))
+    assert floats.mode == "F"
+    np.testing.assert_array_equal(read_image(floats), np.stack([PHOTO[..., 0]] * 3, 2))
+    np.testing.assert_array_equal(read_image(Image.fromarray(PHOTO[..., 0].astype(np.int32))),
+                                  np.stack([PHOTO[..., 0]] * 3, 2))
+    with pytest.raises(ValueError, match="values from 0 to 60000"):
+        read_image(Image.fromarray(np.array([[0, 60000]], np.int32)))
 
 
 @pytest.mark.parametrize("array, error, message", [
     (np.zeros([0, 5, 3], np.uint8), ValueError, r"no pixels: an array of shape \(0, 5, 3\)"),
     (np.full([2, 2, 3], np.nan), ValueError, r"\(2, 2, 3\) and type float64 holds NaN"),
     (np.full([2, 2, 3], np.inf, np.float32), ValueError, "infinite"),
+    (np.full([2, 2, 3], 1.5), ValueError, "up to 1.5, which may be meant for 0..1 or for 0..255; scale it"),
+    (np.full([2, 2, 3], -0.2), ValueError, "values from -0.2 to -0.2"),
     (np.full([2, 2, 3], -1.0), ValueError, "values from -1.0 to -1.0.*do not normalise"),
     (np.full([2, 2, 3], 300), ValueError, "values from 300 to 300"),
     (np.zeros([3, 20, 30], np.uint8), ValueError, r"channels last.*got an array of shape \(3, 20, 30\)"),

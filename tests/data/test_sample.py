@@ -80,3 +80,9 @@ def test_load_mask_must_return_a_pair():
     dataset.loaded = one_mask()
     with pytest.raises(TypeError, match=r"must return \(masks, class_ids\), got ndarray"):
         load_sample(dataset, 0, 2)
+
+
+def test_another_number_of_channels_says_to_override_load_image():
+    dataset = Given(one_mask(), [1])
+    with pytest.raises(ValueError, match=r"\(IMAGE_CHANNEL_COUNT is 5\); got .*override load_image"):
+        load_sample(dataset, 0, 3, channels=5)
