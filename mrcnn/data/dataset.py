@@ -23,6 +23,9 @@ class Dataset:
 
     After `prepare`, images have the ids 0, 1, 2 ... and classes 0 (background), 1, 2 ... The ids that the source used
     stay in `image_info[i]["id"]` and in `class_info`.
+
+    In training, `load_image`, `load_mask` and `load_boxes` are called from LOADER_WORKERS threads at once. A dataset
+    that reads from one open file (HDF5, a zip archive, a database) needs LOADER_WORKERS = 1 or a lock around its reads.
     """
 
     def __init__(self, class_map=None):
@@ -107,7 +110,10 @@ class Dataset:
         return self.image_info[image_id]["path"]
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The photograph, [H, W, 3] uint8 RGB. Raises when the file is missing, truncated or no image."""
+        """The photograph, [H, W, 3] uint8 RGB. Raises when the file is missing, truncated or no image.
+
+        Override it when IMAGE_CHANNEL_COUNT is not 3, to return [H, W, IMAGE_CHANNEL_COUNT].
+        """
         path = self.image_info[image_id]["path"]
         if path is None:
             raise ValueError(f"image {image_id} has no path; override load_image to make or fetch its pixels")
