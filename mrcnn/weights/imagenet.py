@@ -12,12 +12,20 @@ from mrcnn.weights.report import LoadReport, Tensor
 
 
 def is_keras_weights(path: str | Path) -> bool:
-    """Whether a file holds Keras's own weights of one model (either of its h5 layouts), not a checkpoint of ours."""
+    """Whether a file holds Keras's own weights of one model (either of its h5 layouts), not a checkpoint of ours.
+
+    Raises ValueError for a checkpoint of matterport's Mask_RCNN, which has Keras's older layout too.
+    """
     try:
         with h5py.File(path, "r") as file:
-            return "layers" in file or "_layer_checkpoint_dependencies" in file or "layer_names" in file.attrs
+            names = [_text(name) for name in file.attrs.get("layer_names", ())]
+            found = "layers" in file or "_layer_checkpoint_dependencies" in file or "layer_names" in file.attrs
     except OSError:
         return False  # missing or damaged: the checkpoint's reader says which
+    if any(name.startswith("mrcnn_") for name in names):
+        raise ValueError(f"{path} is a checkpoint of the old package, matterport's Mask_RCNN, for which there is no "
+                         "importer yet. Start from ImageNet weights or from a checkpoint of this package.")
+    return found
 
 
 def load(path: str | Path, backbone: Backbone) -> LoadReport:
@@ -34,10 +42,21 @@ def load(path: str | Path, backbone: Backbone) -> LoadReport:
     except Exception as error:  # Keras raises many kinds here, some after it has assigned a part
         backbone.source.set_weights(before)
         raise ValueError(f"{path} does not fit the backbone {backbone.source.name!r} (are BACKBONE and "
-                         f"BACKBONE_OPTIONS those of the file?); the model is unchanged. Keras says: {error}"
-                         ) from error
+                         f"BACKBONE_OPTIONS those of the file?{_about_channels(backbone)}); the model is unchanged. "
+                         f"Keras says: {error}") from error
     loaded = [Tensor(w.path, tuple(w.shape), tuple(w.shape)) for w in backbone.source.weights]
     return LoadReport(loaded, [], [], [])
+
+
+def _about_channels(backbone: Backbone) -> str:
+    """The other setting that may keep a file of ImageNet weights, which are for RGB, from fitting."""
+    channels = backbone.source.input_shape[-1]
+    return "" if channels == 3 else (f" IMAGE_CHANNEL_COUNT is {channels}, so the first kernel takes {channels} "
+                                     "channels, and 3 in ImageNet weights")
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def download(backbone: str | Any, options: dict[str, Any]) -> Path:

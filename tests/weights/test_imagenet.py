@@ -1,5 +1,6 @@
 """ImageNet weights of keras.applications backbones: read whole or not at all, fetched by Keras."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -42,6 +43,31 @@ def test_another_architecture_is_refused_and_nothing_changes(file):
         imagenet.load(file, backbone)
     for now, then in zip(backbone.source.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+def test_another_number_of_channels_is_named(file):
+    backbone = build_backbone("mobilenet", options=OPTIONS, channels=4)
+    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT is 4, so the first kernel takes 4 channels, and 3 in"):
+        imagenet.load(file, backbone)
+    with pytest.raises(ValueError) as raised:
+        imagenet.load(file, build_backbone("mobilenet", options={"alpha": 0.5}))
+    assert "IMAGE_CHANNEL_COUNT" not in str(raised.value)
+
+
+@pytest.mark.parametrize("names, old", [
+    ([b"input_image", b"res2a_branch2a", b"mrcnn_mask_conv1"], True),
+    (["input_image", "mrcnn_bbox_fc"], True),
+    ([b"input_1", b"conv1"], False),
+])
+def test_a_checkpoint_of_the_old_package_is_named_as_such(tmp_path, names, old):
+    path = tmp_path / "mask_rcnn_coco.h5"
+    with h5py.File(path, "w") as h5:
+        h5.attrs["layer_names"] = names
+    if old:
+        with pytest.raises(ValueError, match="mask_rcnn_coco.h5 is a checkpoint of the old package.*no importer yet"):
+            imagenet.is_keras_weights(path)
+    else:
+        assert imagenet.is_keras_weights(path)
 
 
 def test_a_backbone_of_our_own_takes_no_such_file(file):
