@@ -101,7 +101,8 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or its layers are not those of the model. The model is unchanged then.
+        ValueError: the file is damaged, its layers are not those of the model, or an expression is broken. The model is
+            unchanged then.
     """
     variables = _named_weights(layers)
     with _open(path) as file:
@@ -219,7 +220,7 @@ def _excluded(exclude: Exclude, names: Sequence[str]) -> set[str]:
     chosen: set[str] = set()
     layers = {name: name.rpartition("/")[0] for name in names}
     for expression in [exclude] if isinstance(exclude, str | re.Pattern) else exclude:
-        pattern = re.compile(expression)
+        pattern = _compiled(expression)
         hits = {name for name, key in layers.items() if any(pattern.fullmatch(part) for part in _parts(key))}
         if not hits:
             known = sorted({part for key in layers.values() for part in _parts(key)})
@@ -228,6 +229,14 @@ def _excluded(exclude: Exclude, names: Sequence[str]) -> set[str]:
             warnings.warn(f"exclude: '{pattern.pattern}' matches no layer{hint}", stacklevel=3)
         chosen |= hits
     return chosen
+
+
+def _compiled(expression: str | re.Pattern) -> re.Pattern:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"exclude: {expression!r} is no regular expression ({error}); give whole names of layers, "
+                         "with a backslash before a bracket that is meant as such.") from error
 
 
 def _parts(key: str) -> list[str]:

@@ -128,6 +128,15 @@ def test_exclude_matches_whole_names_and_warns_of_none(saved):
     assert len(report.loaded) == 8
 
 
+def test_a_broken_expression_is_named(saved):
+    path = saved[0]
+    model, layers = network(seed=1)
+    before = values(model)
+    with pytest.raises(ValueError, match=r"exclude: 'mrcnn_\(' is no regular expression \(.*unterminated"):
+        load_checkpoint(path, layers, exclude=["head", "mrcnn_("])
+    assert_same(values(model), before)
+
+
 def test_other_architecture(saved):
     path, _, layers = saved
     extra = keras.layers.Dense(2)
