@@ -281,3 +281,8 @@ def test_bfloat16_computes_boxes_scores_masks_and_targets_in_float32(photographs
     for name in ("boxes", "scores", "masks"):
         assert found[name].dtype == np.float32
     assert found["valid"].any()
+
+
+def test_the_background_alone_is_no_model():
+    with pytest.raises(ValueError, match="NUM_CLASSES is 1: the background alone. Set it to 1 . your classes"):
+        build_network(TinyConfig(NUM_CLASSES=1))
