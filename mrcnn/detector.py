@@ -1,5 +1,6 @@
 """Photographs in, detections out: molding, the inference graph, and the way back to the photographs' own pixels."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,10 +38,12 @@ class Detector:
 
     def detect(self, images: Sequence[Any], verbose: int = 0) -> list[dict[str, np.ndarray]]:
         """See `MaskRCNN.detect`."""
-        images = [self._read(i, image, len(images)) for i, image in enumerate(images)]
+        images = list(images)
+        # All are read before the first detection, so that a bad one costs no time; the pixels of files are not kept
+        shapes = [self._read(i, images).shape for i in range(len(images))]
         results: list[Any] = [None] * len(images)
-        for batch in self._batches(images):
-            molded = [self.mold(images[i]) for i in batch]
+        for batch in self._batches(shapes):
+            molded = [self.mold(self._read(i, images)) for i in batch]
             raw = self.run(np.stack([m.image for m in molded]), np.stack([m.window for m in molded]))
             for row, i in enumerate(batch):
                 results[i] = self.unmold(raw[row], molded[row])
@@ -48,18 +51,23 @@ class Detector:
                     print(_account(i, molded[row], raw[row]["counts"]))
         return results
 
-    def _read(self, index: int, image: Any, count: int) -> np.ndarray:
+    def _read(self, index: int, images: list[Any]) -> np.ndarray:
+        """The pixels of `images[index]`; those of anything but a file are kept there, converted."""
+        image = images[index]
         try:
-            return read_image(image, self.config.IMAGE_CHANNEL_COUNT)
+            pixels = read_image(image, self.config.IMAGE_CHANNEL_COUNT)
         except (ValueError, TypeError, OSError) as error:
-            where = f"images[{index}] of {count}: {error}. Nothing was detected; mend or leave out that image."
+            where = f"images[{index}] of {len(images)}: {error}. Nothing was detected; mend or leave out that image."
             raise type(error)(where) from error
+        if not isinstance(image, (str, os.PathLike)):
+            images[index] = pixels
+        return pixels
 
-    def _batches(self, images: list[np.ndarray]) -> list[list[int]]:
-        """Indices of images that share a size, at most DETECTION_BATCH_SIZE of them together."""
+    def _batches(self, shapes: list[tuple[int, ...]]) -> list[list[int]]:
+        """Indices of images that share a shape, at most DETECTION_BATCH_SIZE of them together."""
         by_size: dict[tuple, list[int]] = {}
-        for i, image in enumerate(images):
-            by_size.setdefault(image.shape, []).append(i)
+        for i, shape in enumerate(shapes):
+            by_size.setdefault(shape, []).append(i)
         step = self.config.DETECTION_BATCH_SIZE
         return [same[k:k + step] for same in by_size.values() for k in range(0, len(same), step)]
 

@@ -1,8 +1,12 @@
 """From photographs to the network and back, with a network that answers what the test wants."""
 
+import weakref
+
+import cv2
 import numpy as np
 import pytest
 
+from mrcnn.data.images import read_image
 from mrcnn.data.molding import PixelScaling
 from mrcnn.detector import Detector
 from tests.tiny import TinyConfig
@@ -175,6 +179,37 @@ def test_a_bad_image_names_its_place_and_nothing_is_lost_silently(bad, error, me
     with pytest.raises(error, match=rf"images\[1\] of 3: .*{message}.*. Nothing was detected; mend or leave out"):
         detector(model).detect([grey(64, 64), bad, grey(64, 64)])
     assert model.asked == [], "it is found before the first detection"
+
+
+def test_the_pixels_of_files_are_kept_for_a_batch_at_most(tmp_path, monkeypatch):
+    """All files are decoded before the first detection, and again one batch at a time; arrays are converted once."""
+    kept, most = weakref.WeakSet(), []
+
+    class Pixels(np.ndarray):
+        pass
+
+    def read(source, channels):
+        if isinstance(source, np.ndarray):
+            return source
+        pixels = read_image(source, channels).view(Pixels)
+        kept.add(Held(pixels))
+        most.append(sum(1 for _ in kept))
+        return pixels
+
+    class Held:
+        """Weak references want a hashable; it lives as long as the pixels that hold it."""
+
+        def __init__(self, pixels):
+            pixels.held = self
+
+    monkeypatch.setattr("mrcnn.detector.read_image", read)
+    paths = [str(tmp_path / f"{i}.png") for i in range(6)]
+    for i, path in enumerate(paths):
+        cv2.imwrite(path, grey(64, 64, value=10 * i))
+    model = Answering((0, 0, 9, 9))
+    results = detector(model, DETECTION_BATCH_SIZE=2).detect([*paths, grey(64, 64, value=200)])
+    assert len(results) == 7 and len(most) == 12 and max(most) <= 2
+    assert [asked["image"][:, 0, 0, 0].tolist() for asked in model.asked] == [[0, 10], [20, 30], [40, 50], [200]]
 
 
 def test_an_image_of_another_number_of_channels_names_the_setting():
