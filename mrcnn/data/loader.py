@@ -11,6 +11,7 @@ import numpy as np
 from mrcnn.data.augmentation import augment
 from mrcnn.data.masks import crop_masks
 from mrcnn.data.molding import PixelScaling, base_scale, canvas_side, mold_for_network
+from mrcnn.data.prefetch import Prefetch
 from mrcnn.data.sample import Sample, load_sample
 
 
@@ -36,6 +37,8 @@ class Loader(keras.utils.PyDataset):
     Call `fit` with shuffle=False: Keras otherwise permutes the batches of an epoch by Python's unseeded generator.
 
     Errors name the image; `failure` keeps the first, because TensorFlow passes on its text only.
+
+    Call `close` when `fit` is over, however it ended: it ends the threads and drops the batches made ahead.
     """
 
     def __init__(self, dataset, config, *, scaling: PixelScaling, steps: int | None = None, training: bool = True,
@@ -53,8 +56,7 @@ class Loader(keras.utils.PyDataset):
         Raises:
             ValueError: for a dataset that is empty, not prepared, or does not fit NUM_CLASSES.
         """
-        super().__init__(workers=max(1, config.LOADER_WORKERS), use_multiprocessing=False,
-                         max_queue_size=2 * max(1, config.LOADER_WORKERS))
+        super().__init__(workers=1, use_multiprocessing=False)  # Keras starts no threads: see Prefetch
         _check_dataset(dataset, config)
         self.dataset, self.config, self.scaling = dataset, config, scaling
         self.training, self.augmentation, self.seed = training, augmentation, seed
@@ -68,6 +70,8 @@ class Loader(keras.utils.PyDataset):
         self._within_epoch = False
         self._lock = threading.Lock()
         self._warned = False
+        self._ahead = 2 * max(1, config.LOADER_WORKERS)
+        self._prefetch = Prefetch(self._load_batch, max(1, config.LOADER_WORKERS))
         self._permutation = lru_cache(maxsize=4)(self._shuffled)
 
     def __len__(self) -> int:
@@ -84,11 +88,21 @@ class Loader(keras.utils.PyDataset):
             self.epoch += 1
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
+        epoch = self.epoch
+        following = range(index + 1, min(index + 1 + self._ahead, self.steps)) if self._within_epoch else ()
+        return (self._prefetch.get((epoch, index), [(epoch, i) for i in following]),)
+
+    def close(self) -> None:
+        """Ends the threads and drops the batches made ahead; every batch asked for after it raises RuntimeError."""
+        self._prefetch.close()
+
+    def _load_batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         try:
-            return (self.load_batch(self.epoch, index),)
+            return self.load_batch(epoch, index)
         except Exception as error:
             with self._lock:
-                self.failure = self.failure or error
+                if not self._prefetch.closed:
+                    self.failure = self.failure or error
             raise
 
     def load_batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
@@ -108,17 +122,24 @@ class Loader(keras.utils.PyDataset):
 
     def _load_position(self, position: int) -> dict[str, np.ndarray]:
         """The image at a position of the stream, or the next that has instances."""
-        tries = 2 * len(self.dataset.image_ids)
-        for candidate in range(position, position + tries):
+        count = len(self.dataset.image_ids)
+        tried: set[int] = set()
+        # The rest of this pass and the whole next one hold every image; what was tried in the first is left out there
+        for candidate in range(position, position + 2 * count):
             image_id = self._image_at(candidate)
+            if self._prefetch.closed:
+                raise RuntimeError("the loader is closed")
+            if image_id in tried:
+                continue
+            tried.add(image_id)
             try:
                 inputs = self._load_image(image_id, np.random.default_rng([self.seed, 1, candidate]))
             except Exception as error:
                 raise _named(error, self.dataset, image_id) from error
             if inputs is not None:
                 return inputs
-        raise ValueError(f"none of the {len(self.dataset.image_ids)} images of the dataset has an instance to learn "
-                         "(tried each); check load_mask, or set ALLOW_EMPTY_IMAGES = True")
+        raise ValueError(f"none of the {count} images of the dataset has an instance to learn "
+                         f"({len(tried)} tried); check load_mask, or set ALLOW_EMPTY_IMAGES = True")
 
     def _load_image(self, image_id: int, rng: np.random.Generator) -> dict[str, np.ndarray] | None:
         """The inputs of one image; None when it has nothing to learn from."""

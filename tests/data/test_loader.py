@@ -1,3 +1,5 @@
+import threading
+import time
 import warnings
 
 import keras
@@ -249,6 +251,87 @@ def test_an_error_ends_fit_and_names_the_image(squares, config, scaling, workers
     with pytest.raises(Exception, match=message):
         remember.fit(loader, epochs=2)
     assert isinstance(loader.failure, ValueError) and "image 17" in str(loader.failure)
+
+
+def test_a_dataset_without_instances_is_read_once(squares, config, scaling):
+    dataset = squares([0] * 7)
+    load_image, read = dataset.load_image, []
+    dataset.load_image = lambda image_id: read.append(image_id) or load_image(image_id)
+    with pytest.raises(ValueError, match=r"none of the 7 images .* \(7 tried\)"):
+        Loader(dataset, config(), scaling=scaling, steps=9).load_batch(0, 2)
+    assert sorted(read) == list(range(7))
+
+
+def threads():
+    """Those that Python started: TensorFlow's own stay for the next `fit`."""
+    return {thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}
+
+
+class Stop(keras.callbacks.Callback):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(0.1)  # until the loader is well ahead
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("stopped here")])
+def test_close_ends_all_threads_of_a_fit_that_stopped(squares, config, scaling, error):
+    before = threads()
+    settings = config(LOADER_WORKERS=3, IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=32)
+    loader = Loader(squares([1] * 5), settings, scaling=scaling, steps=500)
+    remember = Remember(loader)
+    with pytest.raises(type(error)):
+        remember.fit(loader, callbacks=[Stop(error)])
+    assert len(threads() - before) == 3, "the threads that must end"
+    loader.close()
+    loader.close()
+    assert threads() <= before
+    assert loader.failure is None
+    with pytest.raises(RuntimeError, match="the loader is closed"):
+        loader[0]
+
+
+def test_close_does_not_wait_for_a_search_through_the_dataset(squares, config, scaling):
+    dataset = squares([0] * 1000)
+    begun, load_image, read = threading.Event(), dataset.load_image, []
+
+    def slow(image_id):
+        begun.set()
+        time.sleep(0.02)
+        read.append(image_id)
+        return load_image(0)
+
+    dataset.load_image = slow
+    loader = Loader(dataset, config(), scaling=scaling)
+    failed = []
+
+    def ask():
+        try:
+            loader[0]
+        except RuntimeError as error:
+            failed.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert begun.wait(10)
+    loader.close()
+    asking.join(10)
+    assert failed == ["the loader is closed"] and len(read) < 500 and loader.failure is None
+
+
+def test_batches_are_made_ahead_and_each_once(squares, config, scaling):
+    loader = Loader(squares([1] * 4), config(LOADER_WORKERS=2), scaling=scaling, steps=8)
+    load_batch, made = loader.load_batch, []
+    loader.load_batch = lambda epoch, index: made.append((epoch, index)) or load_batch(epoch, index)
+    loader.on_epoch_begin()
+    same(loader[0][0], load_batch(0, 0))
+    for index in range(1, 8):
+        same(loader[index][0], load_batch(0, index))
+    loader.close()
+    assert sorted(made) == [(0, index) for index in range(8)]
 
 
 @pytest.mark.parametrize("error, kind", [
