@@ -21,10 +21,12 @@ sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is
 
 print("== loading TensorFlow", flush=True)  # it takes seconds and says nothing useful meanwhile
 
+import heads  # noqa: E402
 from mrcnn import visualize  # noqa: E402
 from mrcnn.evaluation import Results, evaluate  # noqa: E402
 from mrcnn.files import write_atomically  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
+from samples.files import atomic_media  # noqa: E402
 from samples.shapes.pretrain import load_start  # noqa: E402
 from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset  # noqa: E402
 
@@ -46,15 +48,15 @@ class DemoConfig(ShapesConfig):
     LEARNING_RATE = 0.01
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Train, evaluate and draw each head; print and write the comparison."""
-    arguments = _arguments()
+    arguments = _parse(arguments)
     began = time.perf_counter()
     output = arguments.output
     training, test = shapes(TRAINING_IMAGES, seed=0), shapes(TEST_IMAGES, seed=1, photographs=VALIDATION_PHOTOGRAPHS)
     rows = {}
     for head in arguments.heads:
-        config = DemoConfig(MASK_HEAD=HEADS[head])
+        config = DemoConfig(MASK_HEAD=HEADS.get(head, head))
         print(f"\n== {head}: {arguments.epochs} epochs of {config.STEPS_PER_EPOCH} steps, "
               f"{config.BATCH_SIZE} photographs a step", flush=True)
         model, results, seconds = train_and_evaluate(config, training, test, arguments.epochs)
@@ -107,9 +109,9 @@ def draw(model: MaskRCNN, dataset: ShapesDataset, path: Path) -> Path:
     """A picture of detections beside ground truth for the first photographs of a data set."""
     ids = list(dataset.image_ids[:PICTURED])
     images = [dataset.load_image(i) for i in ids]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    visualize.save_comparison(images, [dataset.load_mask(i) for i in ids], model.detect(images), dataset.class_names,
-                              path, pairs_per_row=2, width=3.0)
+    truths, found = [dataset.load_mask(i) for i in ids], model.detect(images)
+    with atomic_media(path) as temporary:
+        visualize.save_comparison(images, truths, found, dataset.class_names, temporary, pairs_per_row=2, width=3.0)
     return path
 
 
@@ -121,12 +123,13 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _arguments() -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
+    parser.add_argument("--heads", nargs="+", choices=heads.names(), default=list(HEADS),
+                        help="registered heads; one that this file does not list has its own defaults")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

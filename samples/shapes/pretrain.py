@@ -43,12 +43,9 @@ def load_start(network: Network, path: Path = START) -> None:
     load_checkpoint(path, shared_layers(network))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Trains and writes the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--output", type=Path, default=START)
-    arguments = parser.parse_args()
+    arguments = _parse(arguments)
     config = PretrainConfig(STEPS_PER_EPOCH=min(arguments.steps, PretrainConfig.STEPS_PER_EPOCH))
     dataset = ShapesDataset()
     dataset.load_shapes(config.BATCH_SIZE * arguments.steps, config.IMAGE_MAX_DIM, config.IMAGE_MAX_DIM, seed=SEED)
@@ -58,6 +55,18 @@ def main() -> None:
         model.train(dataset, None, epochs=arguments.steps // config.STEPS_PER_EPOCH, verbose=2)
     save_checkpoint(arguments.output, shared_layers(model.network), {"steps": arguments.steps, "seed": SEED})
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    epoch = PretrainConfig.STEPS_PER_EPOCH
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"up to {epoch}, or a multiple of it")
+    parser.add_argument("--output", type=Path, default=START)
+    parsed = parser.parse_args(arguments)
+    if parsed.steps < 1 or (parsed.steps > epoch and parsed.steps % epoch):
+        parser.error(f"--steps must be 1 to {epoch} or a multiple of {epoch}, the steps of an epoch, got "
+                     f"{parsed.steps}; try {max(round(parsed.steps / epoch), 1) * epoch}")
+    return parsed
 
 
 if __name__ == "__main__":
