@@ -146,15 +146,21 @@ class MaskRCNN:
                           f"{epochs * len(train)} steps of this training, so that its learning rate stays low; set it "
                           "lower", stacklevel=2)
         callbacks = [*self._callbacks(train, validation), *(custom_callbacks or ())]
+        return self._fit(train, validation, epochs=epochs, verbose=verbose, callbacks=callbacks)
+
+    def _fit(self, train: Loader, validation: Loader | None, **options: Any) -> keras.callbacks.History:
         try:
-            return self.training_model.fit(train, validation_data=validation, initial_epoch=self.epoch,
-                                           epochs=epochs, verbose=verbose, callbacks=callbacks,
-                                           shuffle=False)  # the loader shuffles, by its seed
+            # the loader shuffles, by its seed
+            return self.training_model.fit(train, validation_data=validation, initial_epoch=self.epoch, shuffle=False,
+                                           **options)
         except Exception as error:
             failure = train.failure or (validation and validation.failure)
             if failure is None:
                 raise
             raise failure from error  # what the loader raised, not TensorFlow's wrapping of it
+        finally:
+            for loader in filter(None, (train, validation)):
+                loader.close()
 
     def _callbacks(self, train: Loader, validation: Loader | None) -> list[keras.callbacks.Callback]:
         self.config.save(self.log_dir / "config.json")
