@@ -21,10 +21,10 @@ def weights_of(model):
             for weight in layer.weights}
 
 
-def assert_same(first, second):
+def assert_same(first, second, tolerance=0.0):
     assert first.keys() == second.keys()
     for name, value in first.items():
-        np.testing.assert_array_equal(value, second[name], err_msg=name)
+        np.testing.assert_allclose(value, second[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 def same(first, second):
@@ -143,6 +143,9 @@ def test_another_object_with_the_weights_finds_the_same(run, found):
 
 # Resuming
 
+TOLERANCE = 1e-6  # threads add up sums in any order: two equal runs differ by some 3e-8
+
+
 class Settings(TinyConfig):
     STEPS_PER_EPOCH = 3
     LR_SCHEDULE = "cosine"
@@ -155,8 +158,8 @@ def optimizer_of(model):
 
 
 def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
-    """Weights and momentum after 2 epochs equal those of a run that went through, to the last bit: the same shuffle,
-    flips, samples and learning rates. The kill comes while the second checkpoint is written."""
+    """Weights and momentum after 2 epochs equal those of a run that went through: the same shuffle, flips, samples and
+    learning rates. The kill comes while the second checkpoint is written."""
     dataset = TinyDataset(5)
     whole = MaskRCNN("training", Settings(LOADER_WORKERS=2), tmp_path / "whole")
     whole.train(dataset, None, epochs=2, verbose=0)
@@ -181,8 +184,8 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tmp_path
     assert (resumed.epoch, resumed.log_dir) == (1, killed.log_dir)
     history = resumed.train(dataset, None, epochs=2, verbose=0)
     assert history.epoch == [1]
-    assert_same(weights_of(whole), weights_of(resumed))
-    assert_same(optimizer_of(whole), optimizer_of(resumed))
+    assert_same(weights_of(whole), weights_of(resumed), TOLERANCE)
+    assert_same(optimizer_of(whole), optimizer_of(resumed), TOLERANCE)
     assert any(np.abs(value).max() > 0 for name, value in optimizer_of(resumed).items() if "momentum" in name)
     rows = [row["epoch"] for row in csv.DictReader((resumed.log_dir / "log.csv").open())]
     assert sorted(set(rows)) == ["0", "1"]  # the killed epoch may have been logged before its checkpoint was written
