@@ -65,11 +65,11 @@ def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
     dataset = load_balloons(arguments.dataset, "val")
     print(evaluate_dataset(model, dataset))
     if arguments.pictures:
-        draw_overlays(model, dataset, Path(arguments.pictures))
+        draw_overlays(model, dataset, Path(arguments.pictures), white=arguments.white)
 
 
-def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path) -> None:
-    """One picture a photograph, ground truth beside detections over 0.5."""
+def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path, white: bool = False) -> None:
+    """One picture a photograph, ground truth beside detections over 0.5, on the photograph or on a white ground."""
     from mrcnn import visualize
 
     for image_id in dataset.image_ids:
@@ -77,6 +77,7 @@ def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path) -> None:
         path = folder / f"{Path(dataset.image_info[image_id]['path']).stem}.png"
         masks, class_ids = dataset.load_mask(image_id)
         found = model.detect([image])[0]
+        image = np.full_like(image, 255) if white else image
         with atomic_media(path) as temporary:
             visualize.save_comparison(image, (masks, class_ids), found, dataset.class_names, temporary)
         print(path)
@@ -178,6 +179,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", default="all", help='"heads", "3+", "4+", "5+", "all" or a regular expression')
     parser.add_argument("--no-validation", action="store_true", help="skip the val_ losses")
     parser.add_argument("--pictures", metavar="DIR", help="evaluate: draw every photograph into DIR")
+    parser.add_argument("--white", action="store_true", help="draw on white, where photographs may not be passed on")
     parser.add_argument("--image", help="splash: a photograph")
     parser.add_argument("--video", help="splash: a video")
     parser.add_argument("--verbose", type=int, default=1, help="0 silent, 1 progress bar, 2 a line an epoch")

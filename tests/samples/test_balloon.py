@@ -57,6 +57,13 @@ def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0.png", "1.png"]
 
 
+def test_pictures_on_white_do_not_carry_the_photograph(trained, folder, tmp_path):
+    balloon.main(["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained),
+                  "--pictures", str(tmp_path), "--white"])
+    picture = cv2.imread(str(tmp_path / "0.png"))
+    assert np.median(picture) == 255  # the photographs are all but black
+
+
 def test_splash_writes_a_photograph(trained, folder, tmp_path, monkeypatch):
     (checkpoint,) = trained.rglob("*.h5")
     monkeypatch.chdir(tmp_path)
