@@ -15,7 +15,10 @@ SLOTS = 5
 
 
 class Answering:
-    """Stands for the inference graph: the same boxes, in network pixels, for every image; keeps what it was asked."""
+    """Stands for the inference graph: the same boxes, in network pixels, for every image; keeps what it was asked.
+
+    masks: [batch, boxes, 4, 4]; None for full ones. static: a row of masks for every slot, as without dynamic shapes.
+    """
 
     def __init__(self, *boxes, masks=None, static=False):
         self.boxes, self.masks, self.static, self.asked = np.array(boxes, np.float32).reshape(-1, 4), masks, static, []
@@ -26,11 +29,12 @@ class Answering:
         valid = np.tile(np.arange(SLOTS) < count, (batch, 1))
         padded = np.zeros((batch, SLOTS, 4), np.float32)
         padded[:, :count] = self.boxes
-        masks = np.ones((count, 4, 4), np.float32) if self.masks is None else np.asarray(self.masks, np.float32)
+        masks = np.ones((batch, count, 4, 4)) if self.masks is None else np.asarray(self.masks)
         if self.static:
-            masks = np.concatenate([masks, np.full((SLOTS - count, 4, 4), 9, np.float32)])
-        masks = np.tile(masks, (batch, 1, 1)) if len(masks) else np.zeros((1, 4, 4), np.float32)
-        return {"boxes": padded, "class_ids": valid * np.arange(1, SLOTS + 1), "valid": valid, "masks": masks,
+            masks = np.concatenate([masks, np.full((batch, SLOTS - count, 4, 4), 9)], axis=1)
+        masks = masks.reshape(-1, 4, 4) if masks.size else np.zeros((1, 4, 4))
+        return {"boxes": padded, "class_ids": valid * np.arange(1, SLOTS + 1), "valid": valid,
+                "masks": masks.astype(np.float32),
                 "scores": valid * np.linspace(0.9, 0.5, SLOTS, dtype=np.float32),
                 "counts": np.tile(np.array([30, 20, 10, count], np.int32), (batch, 1))}
 
@@ -96,7 +100,7 @@ def test_boxes_and_masks_stay_inside_the_photograph():
 def test_masks_are_pasted_into_their_boxes():
     half = np.zeros((4, 4))
     half[:, :2] = 1
-    (found,) = detector(Answering((8, 8, 24, 40), masks=[half])).detect([grey(64, 64)])
+    (found,) = detector(Answering((8, 8, 24, 40), masks=[[half]])).detect([grey(64, 64)])
     expected = np.zeros((64, 64), bool)
     expected[8:24, 8:24] = True
     assert (found["masks"][..., 0] != expected).sum() == 4 * 3, "3 pixels at each corner, where the mask fades"
@@ -134,10 +138,11 @@ def test_images_of_one_size_share_a_batch_and_results_keep_the_order():
 @pytest.mark.parametrize("static", [False, True])
 def test_each_image_of_a_batch_gets_its_own_masks(static):
     """Whether the graph drops the rows of padding or keeps one for each slot."""
-    masks = np.stack([np.ones((4, 4)), np.zeros((4, 4)), np.ones((4, 4))])
+    there = np.array([[True, False, True], [False, True, True], [False, False, True]])
+    masks = np.ones((3, 3, 4, 4)) * there[..., None, None]
     model = Answering((0, 0, 16, 16), (16, 16, 32, 32), (40, 40, 50, 50), masks=masks, static=static)
-    for found in detector(model, DETECTION_BATCH_SIZE=3).detect([grey(64, 64)] * 3):
-        np.testing.assert_array_equal(found["masks"].any(axis=(0, 1)), [True, False, True])
+    results = detector(model, DETECTION_BATCH_SIZE=3).detect([grey(64, 64)] * 3)
+    np.testing.assert_array_equal([found["masks"].any(axis=(0, 1)) for found in results], there)
 
 
 def test_a_full_house():

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from mrcnn.anchors import pyramid_anchors
+from mrcnn.boxes import decode
 from mrcnn.data.loader import Loader
 from mrcnn.data.molding import PixelScaling
 from mrcnn.graph import _masks_of_class, build_network, inference_graph, precision, training_graph
@@ -163,13 +165,22 @@ def test_predicted_deltas_are_those_of_the_roi_s_own_class(graphs, batch):
     np.testing.assert_array_equal(step["roi_deltas"], 4 * step["roi_class_ids"][..., None] + np.arange(4))
 
 
-def test_anchors_and_predictions_are_gathered_alike(graphs, batch, step):
-    """The RPN's own outputs, level after level, at the anchors that were drawn."""
-    levels = graphs.network.trunk(batch["image"])
-    logits = np.concatenate([graphs.network.rpn(level)[0] for level in levels], axis=1)
+def test_anchors_targets_and_predictions_are_gathered_alike(graphs, batch, step):
+    """Logit and deltas tell which anchor was drawn; its target is that anchor's."""
+    config, levels = graphs.config, graphs.network.trunk(batch["image"])
+    predicted = [graphs.network.rpn(level) for level in levels]
+    logits, deltas = (np.concatenate([np.asarray(level[i]) for level in predicted], axis=1) for i in (0, 1))
+    anchors = np.concatenate(pyramid_anchors(
+        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, [level.shape[1:3] for level in levels],
+        config.BACKBONE_STRIDES, 1))
     for image in range(2):
-        assert np.isin(np.round(step["rpn_logits"][image], 4), np.round(logits[image], 4)).all()
-    assert step["rpn_logits"].std() > 0
+        gathered = np.concatenate([step["rpn_logits"][image][:, None], step["rpn_deltas"][image]], axis=1)
+        distance = np.abs(gathered[:, None] - np.concatenate([logits[image][:, None], deltas[image]], axis=1)).max(-1)
+        drawn = distance.argmin(axis=1)
+        assert distance.min(axis=1).max() < 1e-5
+        positive = step["rpn_labels"][image] == 1
+        found = decode(step["rpn_target"][image][positive], anchors[drawn[positive]], config.RPN_BBOX_STD_DEV)
+        assert np.abs(np.asarray(found)[:, None] - batch["gt_boxes"][image]).max(axis=-1).min(axis=1).max() < 1e-3
 
 
 def test_the_draw_depends_on_the_seed_alone(graphs, batch, step):

@@ -230,6 +230,13 @@ def test_ground_truth_joins_the_proposals_but_crowds_and_padding_do_not():
     np.testing.assert_allclose(deltas, 0, atol=1e-6)
 
 
+def test_a_crowd_on_top_of_an_object_is_no_roi_of_it():
+    truth = boxes((0, 0, 20, 20), (0, 0, 20, 16))
+    rois, _, _, sampled, _ = roi_targets(np.zeros((1, 4)), [False], truth, [1, -1], add=True, ratio=1.0)
+    assert sampled.sum() == 1
+    np.testing.assert_array_equal(rois[0], truth[0])
+
+
 def test_a_roi_that_touches_a_crowd_is_no_negative_and_none_is_learnt_as_the_crowd():
     truth = boxes((0, 0, 20, 20), (40, 40, 60, 60))
     proposals = boxes((0, 0, 20, 20), (15, 15, 35, 35), (40, 40, 60, 60), (70, 70, 80, 80))
