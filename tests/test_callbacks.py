@@ -69,8 +69,8 @@ def stop():
 
 
 def test_finite_losses_go_on(stop):
-    stop.on_train_batch_end(0, {"loss": 1.0, "mrcnn_mask_loss": np.float32(0)})
-    stop.on_train_batch_end(1, None)
+    assert stop.on_train_batch_end(0, {"loss": 1.0, "mrcnn_mask_loss": np.float32(0)}) is None
+    assert stop.on_train_batch_end(1, None) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
