@@ -1,0 +1,298 @@
+"""Masks as run lengths, in COCO's form: {"size": [height, width], "counts": ...}.
+
+Runs are counted down the columns, first one of pixels outside. COCO packs them into text: every count but the first
+three is given as the difference to the one two before, in groups of five bits, lowest first, as characters from "0"
+on; bit 5 of a character says that more follow, bit 4 of the last is the sign (after `maskApi.c` of pycocotools, with
+whose `encode` these are equal character by character). Unlike there, broken run lengths raise an error here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+Rle = dict[str, Any]
+FIRST = 48  # the character "0"
+MORE, SIGN, BITS = 0x20, 0x10, 5
+MOST_GROUPS = 7  # 35 bits
+WHOLE = re.compile(r"-?[0-9]{1,12}")
+MOST_PIXELS = 2**40  # no image has so many; sums of counts below it cannot overflow
+
+
+def encode(mask: np.ndarray) -> Rle:
+    """Run lengths of one mask [H, W], non-zero inside; `counts` is a str, ready for json."""
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"expected one mask [H, W], got shape {mask.shape}; encode_all takes [H, W, N]")
+    return encode_all(mask[:, :, None])[0]
+
+
+def encode_all(masks: np.ndarray) -> list[Rle]:
+    """Run lengths of masks [H, W, N], non-zero inside, in whatever order of memory.
+
+    Only the box around each mask is copied. Fastest where every mask lies in one piece, as those of `detect` do.
+    """
+    masks = np.asarray(masks)
+    if masks.ndim != 3:
+        raise ValueError(f"expected masks [H, W, N], got shape {masks.shape}; encode takes one mask [H, W]")
+    height, width, count = masks.shape
+    size = [int(height), int(width)]
+    boxes = _boxes(masks)
+    counts = [_mask_counts(masks[:, :, i], boxes[i]) for i in range(count)]
+    return [{"size": list(size), "counts": text} for text in _texts(counts)]
+
+
+def decode(rle: Mapping[str, Any]) -> np.ndarray:
+    """The mask [H, W] bool, C-contiguous.
+
+    Args:
+        rle: `size` (height, width) and `counts`: packed (str or bytes), or the plain list of counts.
+
+    Raises:
+        ValueError: run lengths that are not of this form or do not cover exactly height x width pixels.
+    """
+    height, width = rle_size(rle)
+    starts, ends = _runs(rle)
+    mask = np.zeros((height, width), bool)
+    if len(starts):
+        left, right = int(starts[0] // height), int((ends[-1] - 1) // height) + 1
+        bounds = np.stack([starts, ends], axis=1).ravel() - left * height
+        lengths = np.diff(bounds, prepend=0, append=(right - left) * height)
+        columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(right - left, height)
+        mask[:, left:right] = columns.T
+    return mask
+
+
+def compress(rle: Mapping[str, Any]) -> Rle:
+    """The same run lengths with `counts` packed into a str; checked as in `decode`. Runs of length 0 stay."""
+    return from_counts(counts_of(rle), *rle_size(rle))
+
+
+def from_counts(counts: Sequence[int] | np.ndarray, height: int, width: int) -> Rle:
+    """Packs counts (pixels outside, inside, outside ... down the columns)."""
+    rle = {"size": [int(height), int(width)], "counts": counts}
+    return rle | {"counts": _texts([counts_of(rle)])[0]}
+
+
+def counts_of(rle: Mapping[str, Any]) -> np.ndarray:
+    """The plain counts [runs] int64 of packed or plain run lengths.
+
+    Raises:
+        ValueError: as `decode`.
+    """
+    height, width = rle_size(rle)
+    counts = rle.get("counts")
+    if isinstance(counts, str | bytes):
+        counts = _unpacked(counts)
+    else:
+        counts = _listed(counts)
+    negative = np.flatnonzero(counts < 0)
+    if len(negative):
+        i = int(negative[0])
+        raise ValueError(f"run {i} of the run lengths is {int(counts[i])}; counts of pixels cannot be negative")
+    total = int(counts.sum())
+    if total != height * width:
+        raise ValueError(
+            f"the run lengths cover {total} pixels, the size {height} x {width} has {height * width}; "
+            "they are broken, or belong to an image of another size"
+        )
+    return counts
+
+
+def area(rle: Mapping[str, Any]) -> int:
+    """Pixels inside."""
+    return int(counts_of(rle)[1::2].sum())
+
+
+def box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """(y1, x1, y2, x2) in pixels around the mask, end-exclusive; zeros for a mask without pixels."""
+    height, _ = rle_size(rle)
+    starts, ends = _runs(rle)
+    if not len(starts):
+        return 0, 0, 0, 0
+    last = ends - 1
+    x1, x2 = int(starts[0] // height), int(last[-1] // height) + 1
+    if np.any(starts // height != last // height):  # a run that goes on in the next column touches bottom and top
+        return 0, x1, height, x2
+    return int((starts % height).min()), x1, int((last % height).max()) + 1, x2
+
+
+def pairs_to_rle(text: str, height: int, width: int, *, first: int = 1) -> Rle:
+    """Run lengths of the text "start length start length ...", counted down the columns.
+
+    Args:
+        text: of the runs inside, in any order; empty for a mask without pixels. Kaggle's Data Science Bowl 2018 and
+            iMaterialist write it so.
+        first: the number of the first pixel, 1 at both.
+
+    Raises:
+        ValueError: what are not pairs of whole numbers, runs without pixels, outside of the image or over each other.
+    """
+    words = str(text).split()
+    wrong = next((word for word in words if not WHOLE.fullmatch(word)), None)
+    if wrong is not None:
+        raise ValueError(f"run lengths hold {wrong!r}; expected whole numbers, 'start length ...'")
+    numbers = np.array(words, np.int64)
+    if len(numbers) % 2:
+        raise ValueError(f"run lengths hold {len(numbers)} numbers; expected pairs, 'start length ...'")
+    starts, lengths = numbers[::2] - first, numbers[1::2]
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], (starts + lengths)[order]
+    _check_pairs(starts, ends, first, height, width)
+    return {"size": [int(height), int(width)], "counts": _texts([_joined(starts, ends, height * width)])[0]}
+
+
+def rle_to_pairs(rle: Mapping[str, Any], *, first: int = 1) -> str:
+    """The text "start length start length ..." of run lengths; see `pairs_to_rle`. Empty for a mask without pixels."""
+    starts, ends = _runs(rle)
+    return " ".join(map(str, np.stack([starts + first, ends - starts], axis=1).ravel().tolist()))
+
+
+def rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width); raises ValueError where `size` is not two whole numbers from 0 on."""
+    size = rle.get("size") if isinstance(rle, Mapping) else None
+    whole = isinstance(size, list | tuple | np.ndarray) and len(size) == 2
+    if not whole or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in size):
+        raise ValueError(
+            f"run lengths need 'size': [height, width], two whole numbers, got {size!r}"
+            if isinstance(rle, Mapping)
+            else f"run lengths are a dict of 'size' and 'counts', got {type(rle).__name__}"
+        )
+    return int(size[0]), int(size[1])
+
+
+def _runs(rle: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the runs inside start and end, [runs] each; none is empty and none touches the next."""
+    counts = counts_of(rle)
+    bounds = np.cumsum(counts)
+    bounds = bounds[: len(bounds) // 2 * 2]
+    return _merged(bounds[::2], bounds[1::2])
+
+
+def _merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted runs without the empty ones, those that touch made one."""
+    filled = ends > starts
+    if not filled.all():
+        starts, ends = starts[filled], ends[filled]
+    apart = starts[1:] != ends[:-1]
+    if apart.all():
+        return starts, ends
+    return starts[np.concatenate([[True], apart])], ends[np.concatenate([apart, [True]])]
+
+
+def _joined(starts: np.ndarray, ends: np.ndarray, pixels: int) -> np.ndarray:
+    """The counts of sorted runs inside; those that touch become one."""
+    starts, ends = _merged(starts, ends)
+    bounds = np.stack([starts, ends], axis=1).ravel()
+    counts = np.diff(bounds, prepend=0, append=pixels)
+    # A mask that reaches the last pixel ends with its run inside
+    return counts[:-1] if len(bounds) and bounds[-1] == pixels else counts
+
+
+def _mask_counts(mask: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
+    """Counts of a mask [H, W] whose pixels lie within `bounds` (y1, x1, y2, x2)."""
+    height, width = mask.shape
+    y1, x1, y2, x2 = bounds
+    # Columns become rows, with a pixel outside before and after each
+    columns = np.zeros((x2 - x1, y2 - y1 + 2), bool)
+    columns[:, 1:-1] = mask[y1:y2, x1:x2].T
+    turns = np.flatnonzero(columns[:, 1:] != columns[:, :-1])
+    column, row = np.divmod(turns, y2 - y1 + 1)
+    bounds = (column + x1) * height + row + y1
+    return _joined(bounds[::2], bounds[1::2], height * width)
+
+
+def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """A tight box (y1, x1, y2, x2) around each mask of [H, W, N]; zeros for none."""
+    height, width, count = masks.shape
+    if not masks.size:
+        return [(0, 0, 0, 0)] * count
+    if masks.dtype.itemsize == 1 and masks.strides[1] == 1 and masks.strides[0] >= width:
+        rectangles = [cv2.boundingRect(masks[:, :, i].view(np.uint8)) for i in range(count)]
+        return [(y, x, y + h, x + w) for x, y, w, h in rectangles]
+    rows, columns = masks.any(axis=1), masks.any(axis=0)
+    first = np.stack([rows.argmax(axis=0), columns.argmax(axis=0)])
+    last = np.stack([height - rows[::-1].argmax(axis=0), width - columns[::-1].argmax(axis=0)])
+    return list(map(tuple, (np.concatenate([first, last]) * rows.any(axis=0)).T.tolist()))
+
+
+def _texts(counts: list[np.ndarray]) -> list[str]:
+    """Packs the counts of several masks; all at once, as each is short."""
+    values = [np.concatenate([c[:3], c[3:] - c[1:-2]]) for c in counts]
+    lengths = [len(v) for v in values]
+    rest = np.concatenate([np.zeros(0, np.int64), *values])
+    characters = np.zeros((len(rest), MOST_GROUPS), np.uint8)
+    used = np.zeros(characters.shape, bool)
+    more = np.ones(len(rest), bool)
+    for k in range(MOST_GROUPS):
+        used[:, k] = more
+        group = rest & (MORE - 1)
+        rest = rest >> BITS
+        more = more & (rest != np.where(group & SIGN, -1, 0))
+        characters[:, k] = FIRST + group + MORE * more
+        if not more.any():
+            break
+    text = characters[used].tobytes().decode("ascii")
+    ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])[np.cumsum([0, *lengths])]
+    return [text[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _unpacked(text: str | bytes) -> np.ndarray:
+    """The counts of a packed text."""
+    try:
+        raw = text.encode("ascii") if isinstance(text, str) else bytes(text)
+    except UnicodeEncodeError as error:
+        wrong = text[error.start]
+        raise ValueError(f"character {error.start} of the run lengths is {wrong!r}, no part of them") from None
+    groups = np.frombuffer(raw, np.uint8).astype(np.int64) - FIRST
+    wrong = np.flatnonzero((groups < 0) | (groups >= 2 * MORE))
+    if len(wrong):
+        i = int(wrong[0])
+        raise ValueError(f"character {i} of the run lengths is {chr(raw[i])!r}, no part of them")
+    ends = np.flatnonzero(groups < MORE)
+    if len(groups) and (not len(ends) or ends[-1] != len(groups) - 1):
+        raise ValueError(f"the run lengths break off after character {len(groups)}, in the middle of a number")
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    lengths = ends - starts + 1
+    if len(lengths) and lengths.max() > MOST_GROUPS:
+        i = int(starts[lengths.argmax()])
+        raise ValueError(f"the run lengths hold a number of {int(lengths.max())} characters from character {i} on")
+    if not len(groups):
+        return groups
+    position = np.arange(len(groups)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((groups & (MORE - 1)) << (BITS * position), starts)
+    values -= np.where(groups[ends] & SIGN, np.int64(1) << (BITS * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _listed(counts: Any) -> np.ndarray:
+    """Plain counts as an array."""
+    if isinstance(counts, np.ndarray) and counts.ndim == 1 and np.issubdtype(counts.dtype, np.integer):
+        return counts.astype(np.int64)
+    if not isinstance(counts, list | tuple):
+        raise ValueError(f"run lengths need 'counts', a text or a list of whole numbers, got {counts!r:.80}")
+    for i, count in enumerate(counts):
+        # json knows one kind of number: 3.0 may stand for 3
+        number = isinstance(count, int | float | np.integer) and not isinstance(count, bool)
+        if not number or not abs(count) < MOST_PIXELS or count != int(count):
+            raise ValueError(f"run {i} of the run lengths is {count!r:.80}, no whole number")
+    return np.array(counts, np.int64).reshape(-1)
+
+
+def _check_pairs(starts: np.ndarray, ends: np.ndarray, first: int, height: int, width: int) -> None:
+    """Raises ValueError for sorted runs that are empty, leave the image or overlap."""
+    for wrong, what in (
+        (ends <= starts, "has no pixel"),
+        ((starts < 0) | (ends > height * width), f"leaves the image of {height} x {width} = {height * width} pixels"),
+        (np.concatenate([[False], starts[1:] < ends[:-1]])[: len(starts)], "overlaps the one before it"),
+    ):
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
+            run = f"'{int(starts[i]) + first} {int(ends[i] - starts[i])}'"
+            raise ValueError(f"the run {run} {what}; pixels are counted down the columns, from {first}")
