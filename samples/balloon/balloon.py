@@ -10,9 +10,8 @@ commands and the results that they gave.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from mrcnn.data.via import load_via  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from samples.files import atomic_media  # noqa: E402
 from samples.settings import add_settings, configure  # noqa: E402
+from samples.weights import configure_as_trained, load_weights  # noqa: E402
 
 
 class BalloonConfig(Config):
@@ -192,36 +192,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
-def load_weights(model: MaskRCNN, weights: str, exclude: Sequence[str] = ()) -> None:
-    """Loads what --weights names, and prints what was loaded.
-
-    Raises ValueError for a checkpoint that differs from the model anywhere but in the layers of `exclude` (names or
-    regular expressions); they stay as they are.
-    """
-    if weights == "none":
-        return
-    path = model.get_imagenet_weights() if weights == "imagenet" else weights
-    print(model.load_weights(path, exclude=list(exclude) or None))
-
-
-def settings_of(weights: str, logs: str | Path, name: str) -> Path | None:
-    """The config.json beside a checkpoint, or beside the newest one of the runs of that name; None without one."""
-    if weights in ("none", "imagenet"):
-        return None
-    path = Path(weights)
-    if weights == "last":  # the search needs these two only; a whole network for it would cost seconds
-        path = MaskRCNN.find_last(SimpleNamespace(config=SimpleNamespace(NAME=name), model_dir=Path(logs)))
-    settings = path.with_name("config.json")
-    return settings if settings.is_file() else None
-
-
 def main(arguments: list[str] | None = None) -> Any:
     """Runs the command."""
     arguments = parse(arguments)
-    if arguments.command != "train" and not arguments.config:
-        name = dict(arguments.set).get("NAME", BalloonConfig.NAME)
-        arguments.config = settings_of(arguments.weights, arguments.logs, name)
-    config = configure(BalloonConfig, arguments)
+    if arguments.command == "train":
+        config = configure(BalloonConfig, arguments)
+    else:
+        config = configure_as_trained(BalloonConfig, arguments, arguments.weights, arguments.logs)
     model = MaskRCNN("training" if arguments.command == "train" else "inference", config, arguments.logs)
     load_weights(model, arguments.weights, arguments.exclude)
     return {"train": train, "evaluate": evaluate, "splash": splash}[arguments.command](model, arguments)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from samples import weights
 from samples.balloon import balloon
 
 TINY = ["--backbone", "mobilenet", "--backbone-option", "alpha=0.25", "--image-size", "64", "--seed", "3",
@@ -157,7 +158,6 @@ def configured(monkeypatch):
 
     def run(*arguments):
         with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-            stop.find_last = balloon.MaskRCNN.find_last
             patch.setattr(balloon, "MaskRCNN", stop)
             balloon.main(list(arguments))
         return seen[-1]
@@ -183,10 +183,10 @@ def test_train_keeps_the_sample_s_settings(trained, folder, configured):
 
 
 def test_a_checkpoint_without_settings_beside_it_leaves_the_sample_s(tmp_path):
-    assert balloon.settings_of(str(tmp_path / "x.h5"), tmp_path, "balloon") is None
-    assert balloon.settings_of("imagenet", tmp_path, "balloon") is None
+    assert weights.settings_of(str(tmp_path / "x.h5"), tmp_path, "balloon") is None
+    assert weights.settings_of("imagenet", tmp_path, "balloon") is None
     with pytest.raises(FileNotFoundError, match="No checkpoint of a run named 'balloon'"):
-        balloon.settings_of("last", tmp_path, "balloon")
+        weights.settings_of("last", tmp_path, "balloon")
 
 
 def test_excluded_layers_stay_and_others_must_fit(trained):
@@ -195,13 +195,13 @@ def test_excluded_layers_stay_and_others_must_fit(trained):
     config.NUM_CLASSES = 4
     model = balloon.MaskRCNN("inference", config, "unused")
     with pytest.raises(ValueError, match="does not fit the model"):
-        balloon.load_weights(model, str(checkpoint))
+        weights.load_weights(model, str(checkpoint))
     exclude = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"]
     parsed = balloon.parse(["splash", "--image", "x", "--weights", str(checkpoint),
                             *(part for name in exclude for part in ("--exclude", name))])
     layers = model.network.layers()
     before = layers["box_head/mrcnn_class_logits"].get_weights()[0]
-    balloon.load_weights(model, parsed.weights, parsed.exclude)
+    weights.load_weights(model, parsed.weights, parsed.exclude)
     np.testing.assert_array_equal(layers["box_head/mrcnn_class_logits"].get_weights()[0], before)
 
 
