@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-import cv2
 import numpy as np
 
 Rle = dict[str, Any]
@@ -211,34 +211,49 @@ def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:
     height, width, count = masks.shape
     if not masks.size:
         return [(0, 0, 0, 0)] * count
-    if masks.dtype.itemsize == 1 and masks.strides[1] == 1 and masks.strides[0] >= width:
-        rectangles = [cv2.boundingRect(masks[:, :, i].view(np.uint8)) for i in range(count)]
-        return [(y, x, y + h, x + w) for x, y, w, h in rectangles]
+    if abs(masks.strides[2]) >= masks.strides[1] == masks.itemsize:  # mask by mask
+        return [_mask_box(masks[:, :, i]) for i in range(count)]
     rows, columns = masks.any(axis=1), masks.any(axis=0)
     first = np.stack([rows.argmax(axis=0), columns.argmax(axis=0)])
     last = np.stack([height - rows[::-1].argmax(axis=0), width - columns[::-1].argmax(axis=0)])
     return list(map(tuple, (np.concatenate([first, last]) * rows.any(axis=0)).T.tolist()))
 
 
+def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows = mask.any(axis=1)
+    y1 = int(rows.argmax())
+    if not rows[y1]:
+        return 0, 0, 0, 0
+    y2 = len(rows) - int(rows[::-1].argmax())
+    columns = mask[y1:y2].any(axis=0)
+    return y1, int(columns.argmax()), y2, len(columns) - int(columns[::-1].argmax())
+
+
 def _texts(counts: list[np.ndarray]) -> list[str]:
     """Packs the counts of several masks; all at once, as each is short."""
-    values = [np.concatenate([c[:3], c[3:] - c[1:-2]]) for c in counts]
-    lengths = [len(v) for v in values]
-    rest = np.concatenate([np.zeros(0, np.int64), *values])
-    characters = np.zeros((len(rest), MOST_GROUPS), np.uint8)
-    used = np.zeros(characters.shape, bool)
-    more = np.ones(len(rest), bool)
-    for k in range(MOST_GROUPS):
-        used[:, k] = more
-        group = rest & (MORE - 1)
-        rest = rest >> BITS
-        more = more & (rest != np.where(group & SIGN, -1, 0))
-        characters[:, k] = FIRST + group + MORE * more
-        if not more.any():
-            break
-    text = characters[used].tobytes().decode("ascii")
-    ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])[np.cumsum([0, *lengths])]
-    return [text[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    values = np.concatenate([np.zeros(0, np.int64), *(np.concatenate([c[:3], c[3:] - c[1:-2]]) for c in counts)])
+    left = _group_counts(values)
+    ends = np.cumsum(left)
+    places = ends - left
+    text = np.empty(ends[-1] if len(ends) else 0, np.uint8)
+    while len(values):
+        more = left > 1
+        text[places] = FIRST + (values & (MORE - 1)) + MORE * more
+        values, places, left = values[more] >> BITS, places[more] + 1, left[more] - 1
+    text = text.tobytes().decode("ascii")
+    borders = np.concatenate([[0], ends])[np.cumsum([0, *map(len, counts)])].tolist()
+    return [text[start:end] for start, end in pairwise(borders)]
+
+
+def _group_counts(values: np.ndarray) -> np.ndarray:
+    """How many groups of five bits hold each value and its sign."""
+    count = np.ones(len(values), np.int64)
+    size = np.where(values < 0, ~values, values)
+    limit, largest = SIGN, size.max(initial=0)
+    while largest >= limit:
+        count += size >= limit
+        limit <<= BITS
+    return count
 
 
 def _unpacked(text: str | bytes) -> np.ndarray:
