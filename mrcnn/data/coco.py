@@ -10,6 +10,7 @@ import numpy as np
 from mrcnn.data import problems, rle
 from mrcnn.data.annotated import AnnotatedDataset, Instance, read_json
 from mrcnn.data.outlines import Outline, Polygons, Runs
+from mrcnn.data.problems import AnnotationError
 
 KEYS = {"images": ("id", "file_name", "height", "width"), "categories": ("id", "name"),
         "annotations": ("id", "image_id", "category_id")}
@@ -75,9 +76,8 @@ def _table(dataset: CocoDataset, content: Any, key: str) -> dict[int, dict]:
     """The records of one list of the file by their ids, those without their keys left out."""
     records = content.get(key) if isinstance(content, dict) else None
     if not isinstance(records, list):
-        dataset.problems.strict = True  # a file of another kind is not a broken record
-        dataset.problems.broken(dataset.file, "", key, f"expected a list of {key}, got {_shown(records)}; is it a "
-                                "file of COCO instances?")
+        raise AnnotationError(dataset.file, "", key, f"expected a list of {key}, got {_shown(records)}; is it a file "
+                              "of COCO instances?")
     table: dict[int, dict] = {}
     for place, record in enumerate(records):
         missing = [k for k in KEYS[key] if not isinstance(record, dict) or k not in record]
@@ -113,8 +113,7 @@ def _classes(dataset: CocoDataset, path: str, categories: dict[int, dict], class
         by_name = {category["name"]: category_id for category_id, category in categories.items()}
         unknown = [name for name in class_names if name not in by_name]
         if unknown:
-            raise problems.AnnotationError(path, "", "categories", f"there are no classes {unknown}; it has "
-                                           f"{sorted(by_name)}")
+            raise AnnotationError(path, "", "categories", f"there are no classes {unknown}; it has {sorted(by_name)}")
         chosen = [by_name[name] for name in class_names]
     for category_id in chosen:  # not by add_class: many tools number their categories from 0, the network's classes not
         dataset.class_info.append({"source": source, "id": category_id, "name": categories[category_id]["name"]})
