@@ -69,7 +69,9 @@ def flip_horizontally(image, masks, boxes):
     """Mirrors x: pixel columns are reversed, and the box edge x becomes W - x."""
     y1, x1, y2, x2 = boxes.T
     width = image.shape[1]
-    return image[:, ::-1], masks[:, ::-1], np.stack([y1, width - x2, y2, width - x1], axis=1)
+    # The image is read more than once from here on, so it is turned in memory; of the masks only the boxes are read
+    image = cv2.flip(image, 1).reshape(image.shape)
+    return image, masks[:, ::-1], np.stack([y1, width - x2, y2, width - x1], axis=1)
 
 
 def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Generator, show=()):

@@ -3,6 +3,8 @@
 Pixel x covers [x, x + 1) and a box covers [x1, x2), so the mask of a box starts and ends where the box does.
 """
 
+import math
+
 import cv2
 import numpy as np
 
@@ -48,7 +50,7 @@ def crop_masks(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> 
     if boxes.shape != (masks.shape[2], 4):
         raise ValueError(f"{masks.shape[2]} masks need boxes of shape {(masks.shape[2], 4)}, got {boxes.shape}")
     crops = np.zeros([len(boxes), *shape], np.uint8)
-    for i, (y1, x1, y2, x2) in enumerate(boxes):
+    for i, (y1, x1, y2, x2) in enumerate(boxes.tolist()):
         if y2 > y1 and x2 > x1:
             rows = _averaging_windows(y1, y2, shape[0], masks.shape[0])
             columns = _averaging_windows(x1, x2, shape[1], masks.shape[1])
@@ -57,35 +59,58 @@ def crop_masks(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> 
 
 
 def _averaging_windows(start: float, end: float, count: int, size: int) -> np.ndarray:
-    """[count, (from, to)] stretches that are averaged along one axis of a mask of `size` pixels."""
+    """[(from, to), count] stretches that are averaged along one axis of a mask of `size` pixels."""
     step = (end - start) / count
     centres = start + (np.arange(count) + 0.5) * step
     centres = np.clip(centres, 0.5, size - 0.5)
     half = max(step, 1.0) / 2
-    return np.stack([np.maximum(centres - half, 0), np.minimum(centres + half, size)], axis=1)
+    return np.stack([np.maximum(centres - half, 0), np.minimum(centres + half, size)])
 
 
 def _window_means(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Means of a mask over every rows x columns window, exactly, by its summed area table.
+    """Means of a mask over every rows x columns window, by its summed area table, to float32's precision."""
+    top, left = int(rows[0, 0]), int(columns[0, 0])
+    part = mask[top:math.ceil(rows[1, -1]), left:math.ceil(columns[1, -1])]
+    table = cv2.integral(_plane(part))
+    sums = _window_sums(table, rows - top)
+    sums = _window_sums(np.ascontiguousarray(sums.T), columns - left).T
+    heights, widths = (np.diff(windows, axis=0)[0].astype(np.float32) for windows in (rows, columns))
+    return np.clip(sums / (heights[:, None] * widths), 0, 1)
 
-    The table is linear between pixel borders, so that fractions of a pixel come from interpolating it.
+
+def _plane(mask: np.ndarray) -> np.ndarray:
+    """A mask [h, w] as uint8 that OpenCV reads; no copy where its columns follow each other in memory."""
+    if mask.dtype == bool and mask.strides[1] == 1:
+        return mask.view(np.uint8)
+    if mask.dtype == bool and mask.strides[1] == -1:  # flipped
+        return cv2.flip(mask[:, ::-1].view(np.uint8), 1)
+    return np.ascontiguousarray(mask, dtype=bool).view(np.uint8)
+
+
+def _window_sums(table: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Sums [count, k] of `windows` [(from, to), count] from their running sums `table` [size + 1, k].
+
+    The table is linear between pixel borders, so that fractions of a pixel come from interpolating it. Whole pixels
+    and fractions are subtracted apart, which loses no digits to float32.
     """
-    top, left = int(rows.min()), int(columns.min())
-    part = mask[top:int(np.ceil(rows.max())), left:int(np.ceil(columns.max()))]
-    table = cv2.integral(np.ascontiguousarray(part, dtype=bool).view(np.uint8))
-    table = _interpolate(table.astype(np.float64), rows.ravel() - top)
-    table = _interpolate(np.ascontiguousarray(table.T), columns.ravel() - left).T
-    corners = table.reshape(len(rows), 2, len(columns), 2)
-    sums = corners[:, 1, :, 1] - corners[:, 0, :, 1] - corners[:, 1, :, 0] + corners[:, 0, :, 0]
-    areas = (rows[:, 1] - rows[:, 0])[:, None] * (columns[:, 1] - columns[:, 0])
-    return np.clip(sums / areas, 0, 1)
+    starts, ends = windows
+    if (ends - starts).max() < 1 + 1e-9:  # one pixel long each: interpolation between neighbours
+        pixels = np.diff(table, axis=0)
+        low, share = _split(starts, len(pixels) - 1)
+        pixel = pixels.take(low, axis=0)
+        return pixel + (pixels.take(np.minimum(low + 1, len(pixels) - 1), axis=0) - pixel) * share
+    shared = np.abs(starts[1:] - ends[:-1]).max(initial=0) < 1e-6  # each begins where the one before ends
+    borders = np.append(starts, ends[-1]) if shared else windows.T.ravel()
+    low, share = _split(borders, len(table) - 2)
+    whole = table.take(low, axis=0)
+    rest = (table.take(low + 1, axis=0) - whole) * share
+    return (np.diff(whole, axis=0) + np.diff(rest, axis=0))[::1 if shared else 2]
 
 
-def _interpolate(table: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Rows of `table` at fractional positions."""
-    low = np.minimum(positions.astype(np.int64), len(table) - 2)
-    fraction = (positions - low)[:, None]
-    return table[low] * (1 - fraction) + table[low + 1] * fraction
+def _split(positions: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whole part [n] (at most `last`) and fraction [n, 1] float32 of positions."""
+    low = np.minimum(positions.astype(np.intp), last)
+    return low, (positions - low).astype(np.float32)[:, None]
 
 
 def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:

@@ -111,7 +111,7 @@ def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale) -> tup
 
 def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
                      scaling: PixelScaling, pad_square: bool = False, scale: float | None = None,
-                     antialias: bool = False
+                     antialias: bool = False, canvas: np.ndarray | None = None
                      ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Resizes, normalises and pads a photograph. Padding is zero after normalisation.
 
@@ -119,6 +119,7 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
         image: [H, W, C] uint8.
         scaling: what the backbone expects.
         antialias: when shrinking, average the pixels that fall together rather than sample between the nearest two.
+        canvas: float32 zeros that are filled and returned, an image's place in a batch; None makes them.
         The other arguments: see `plan`.
 
     Returns:
@@ -128,11 +129,19 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
     height, width = image.shape[:2]
     place = plan(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale, divisor=divisor,
                  pad_square=pad_square, scale=scale)
-    # Resized as floats, as the references do: uint8 would round the pixels once more
-    resized = _resize(image.astype(np.float32), place.height, place.width, antialias)
-    molded = pad_to(mold_image(resized, *scaling), place.canvas_height, place.canvas_width, place.top, place.left)
+    size = (place.canvas_height, place.canvas_width, image.shape[2])
+    canvas = np.zeros(size, np.float32) if canvas is None else canvas
+    if canvas.shape != size or canvas.dtype != np.float32:
+        raise ValueError(f"the canvas is {canvas.dtype} of shape {canvas.shape}; expected float32 of {size}")
+    inside = canvas[place.top:place.top + place.height, place.left:place.left + place.width]
+    # Resized as floats, as the references do: uint8 would round the pixels once more. Both steps are linear, so the
+    # smaller of the two images is the one that is normalised.
+    if place.height * place.width > height * width:
+        _resize_into(inside, mold_image(image, *scaling), antialias)
+    else:
+        inside[...] = mold_image(_resize(image.astype(np.float32), place.height, place.width, antialias), *scaling)
     window = (place.top, place.left, place.top + place.height, place.left + place.width)
-    return molded, np.array(window, np.float32), (place.height / height, place.width / width)
+    return canvas, np.array(window, np.float32), (place.height / height, place.width / width)
 
 
 def mold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarray:
@@ -172,12 +181,27 @@ def pad_to(image: np.ndarray, height: int, width: int, top: int = 0, left: int =
 def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
-    shrinks = height < image.shape[0] and width < image.shape[1]
-    method = cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
+    method = _interpolation(image, height, width, antialias)
     # OpenCV averages at most 4 channels at a time, and drops a single one
     groups = [image[:, :, i:i + 4] for i in range(0, image.shape[2], 4)]
     resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
+
+
+def _resize_into(target: np.ndarray, image: np.ndarray, antialias: bool) -> None:
+    """Fills `target` [h, w, C] with the resized image, without a copy where OpenCV can write there."""
+    height, width, channels = target.shape
+    if 2 <= channels <= 4 and image.dtype == target.dtype and image.shape != target.shape:
+        method = _interpolation(image, height, width, antialias)
+        resized = cv2.resize(image, (width, height), dst=target, interpolation=method)
+        if np.shares_memory(resized, target):
+            return
+    target[...] = _resize(image, height, width, antialias)
+
+
+def _interpolation(image: np.ndarray, height: int, width: int, antialias: bool) -> int:
+    shrinks = height < image.shape[0] and width < image.shape[1]
+    return cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
 
 
 def _per_channel(name: str, value, channels: int) -> np.ndarray:
