@@ -39,11 +39,11 @@ def encode_all(masks: np.ndarray) -> list[Rle]:
     masks = np.asarray(masks)
     if masks.ndim != 3:
         raise ValueError(f"expected masks [H, W, N], got shape {masks.shape}; encode takes one mask [H, W]")
-    height, width, count = masks.shape
-    size = [int(height), int(width)]
-    boxes = _boxes(masks)
-    counts = [_mask_counts(masks[:, :, i], boxes[i]) for i in range(count)]
-    return [{"size": list(size), "counts": text} for text in _texts(counts)]
+    height, width, _ = masks.shape
+    counts = [
+        _part_counts(masks[y1:y2, x1:x2, i], y1, x1, height, width) for i, (y1, x1, y2, x2) in enumerate(_boxes(masks))
+    ]
+    return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
 
 
 def decode(rle: Mapping[str, Any]) -> np.ndarray:
@@ -55,16 +55,30 @@ def decode(rle: Mapping[str, Any]) -> np.ndarray:
     Raises:
         ValueError: run lengths that are not of this form or do not cover exactly height x width pixels.
     """
-    height, width = rle_size(rle)
-    starts, ends = _runs(rle)
-    mask = np.zeros((height, width), bool)
-    if len(starts):
-        left, right = int(starts[0] // height), int((ends[-1] - 1) // height) + 1
-        bounds = np.stack([starts, ends], axis=1).ravel() - left * height
-        lengths = np.diff(bounds, prepend=0, append=(right - left) * height)
-        columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(right - left, height)
-        mask[:, left:right] = columns.T
+    mask = np.zeros(rle_size(rle), bool)
+    part, (y1, x1, y2, x2) = decode_box(rle)
+    mask[y1:y2, x1:x2] = part
     return mask
+
+
+def decode_box(rle: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The mask inside its tight box, [y2 - y1, x2 - x1] bool, and the box (y1, x1, y2, x2)."""
+    height, _ = rle_size(rle)
+    starts, ends = _runs(rle)
+    y1, x1, y2, x2 = bounds = _run_box(starts, ends, height)
+    turns = np.stack([starts, ends], axis=1).ravel() - x1 * height
+    lengths = np.diff(turns, prepend=0, append=(x2 - x1) * height)
+    columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(x2 - x1, height)
+    return columns[:, y1:y2].T, bounds
+
+
+def encode_box(part: np.ndarray, top: int, left: int, height: int, width: int) -> Rle:
+    """Run lengths of a mask of height x width that holds `part` [h, w] at (top, left) and nothing else."""
+    h, w = part.shape
+    if not (0 <= top <= top + h <= height and 0 <= left <= left + w <= width):
+        raise ValueError(f"a part of {h} x {w} at {(top, left)} leaves the mask of {height} x {width}")
+    counts = _part_counts(np.asarray(part), top, left, height, width)
+    return {"size": [int(height), int(width)], "counts": _texts([counts])[0]}
 
 
 def compress(rle: Mapping[str, Any]) -> Rle:
@@ -111,14 +125,7 @@ def area(rle: Mapping[str, Any]) -> int:
 def box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """(y1, x1, y2, x2) in pixels around the mask, end-exclusive; zeros for a mask without pixels."""
     height, _ = rle_size(rle)
-    starts, ends = _runs(rle)
-    if not len(starts):
-        return 0, 0, 0, 0
-    last = ends - 1
-    x1, x2 = int(starts[0] // height), int(last[-1] // height) + 1
-    if np.any(starts // height != last // height):  # a run that goes on in the next column touches bottom and top
-        return 0, x1, height, x2
-    return int((starts % height).min()), x1, int((last % height).max()) + 1, x2
+    return _run_box(*_runs(rle), height)
 
 
 def pairs_to_rle(text: str, height: int, width: int, *, first: int = 1) -> Rle:
@@ -173,6 +180,16 @@ def _runs(rle: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return _merged(bounds[::2], bounds[1::2])
 
 
+def _run_box(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[int, int, int, int]:
+    if not len(starts):
+        return 0, 0, 0, 0
+    last = ends - 1
+    x1, x2 = int(starts[0] // height), int(last[-1] // height) + 1
+    if np.any(starts // height != last // height):  # a run that goes on in the next column touches bottom and top
+        return 0, x1, height, x2
+    return int((starts % height).min()), x1, int((last % height).max()) + 1, x2
+
+
 def _merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted runs without the empty ones, those that touch made one."""
     filled = ends > starts
@@ -193,17 +210,16 @@ def _joined(starts: np.ndarray, ends: np.ndarray, pixels: int) -> np.ndarray:
     return counts[:-1] if len(bounds) and bounds[-1] == pixels else counts
 
 
-def _mask_counts(mask: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
-    """Counts of a mask [H, W] whose pixels lie within `bounds` (y1, x1, y2, x2)."""
-    height, width = mask.shape
-    y1, x1, y2, x2 = bounds
+def _part_counts(part: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """Counts of a mask of height x width that holds `part` [h, w] at (top, left) and nothing else."""
+    h, w = part.shape
     # Columns become rows, with a pixel outside before and after each
-    columns = np.zeros((x2 - x1, y2 - y1 + 2), bool)
-    columns[:, 1:-1] = mask[y1:y2, x1:x2].T
+    columns = np.zeros((w, h + 2), bool)
+    columns[:, 1:-1] = part.T
     turns = np.flatnonzero(columns[:, 1:] != columns[:, :-1])
-    column, row = np.divmod(turns, y2 - y1 + 1)
-    bounds = (column + x1) * height + row + y1
-    return _joined(bounds[::2], bounds[1::2], height * width)
+    column, row = np.divmod(turns, h + 1)
+    places = (column + left) * height + row + top
+    return _joined(places[::2], places[1::2], height * width)
 
 
 def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:

@@ -37,6 +37,16 @@ def test_equal_to_pycocotools(mask):
     assert [x1, y1, x2 - x1, y2 - y1] == coco_mask.toBbox(official(mask)).tolist()
 
 
+@given(masks, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_parts(mask, top, left, below, beside):
+    whole = np.pad(mask, ((top, below), (left, beside)))
+    encoded = rle.encode_box(mask, top, left, *whole.shape)
+    assert encoded == official(whole)
+    part, (y1, x1, y2, x2) = rle.decode_box(encoded)
+    assert (y1, x1, y2, x2) == rle.box(encoded)
+    np.testing.assert_array_equal(part, whole[y1:y2, x1:x2])
+
+
 @given(masks, st.sampled_from([0, 1]))
 def test_pairs_go_there_and_back(mask, first):
     encoded = rle.encode(mask)
@@ -177,5 +187,7 @@ def test_broken_pairs(text, message):
 def test_wrong_shapes():
     with pytest.raises(ValueError, match=r"one mask \[H, W\], got shape \(3, 4, 1\)"):
         rle.encode(np.zeros((3, 4, 1)))
+    with pytest.raises(ValueError, match=r"part of 3 x 4 at \(1, 0\) leaves the mask of 3 x 4"):
+        rle.encode_box(np.zeros((3, 4)), 1, 0, 3, 4)
     with pytest.raises(ValueError, match=r"masks \[H, W, N\], got shape \(3, 4\)"):
         rle.encode_all(np.zeros((3, 4)))
