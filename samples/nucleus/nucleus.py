@@ -1,0 +1,158 @@
+"""Nuclei under the microscope: many small objects, one mask a file (Kaggle's Data Science Bowl 2018).
+
+    python samples/nucleus/nucleus.py train    --dataset DIR --weights mobilenet.weights.h5 --augment
+    python samples/nucleus/nucleus.py evaluate --dataset DIR --weights last
+    python samples/nucleus/nucleus.py submit   --dataset DIR --weights last --subset stage1_test
+
+DIR holds a folder a part, such as train/ and val/, with <id>/images/<id>.png and <id>/masks/*.png for each image. The
+competition's own data has no val/: there `--subset stage1_train --validation 0.1` holds a tenth of the images out.
+README.md beside this file has the commands and the results that they gave.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
+
+from mrcnn.config import Config  # noqa: E402
+from mrcnn.data.dataset import Dataset  # noqa: E402
+from mrcnn.data.mask_files import load_mask_files  # noqa: E402
+from mrcnn.model import MaskRCNN  # noqa: E402
+from samples import competition  # noqa: E402
+from samples.balloon.balloon import draw_overlays  # noqa: E402
+from samples.submission import encoded_pixels, separated, write_submission  # noqa: E402
+
+
+class NucleusConfig(Config):
+    """A narrow MobileNet on doubled images: trains on two cores without a GPU."""
+
+    NAME = "nucleus"
+    NUM_CLASSES = 2
+    BACKBONE = "mobilenet"
+    BACKBONE_OPTIONS = {"alpha": 0.75}
+
+    # Half of the nuclei are smaller than 18 pixels and many touch, while the finest level of the pyramid has a cell
+    # every 4: so images are shown at twice their size, whatever that is, as the magnification of the microscope says
+    # more about nuclei than the share of the image that they fill. Training sees random crops of 256 of those pixels:
+    # they hold a dozen nuclei, cost a quarter of a whole image of 256, and are others in every epoch.
+    IMAGE_RESIZE_MODE = "crop"
+    IMAGE_MIN_SCALE = 2
+    IMAGE_MIN_DIM = 256
+    IMAGE_MAX_DIM = 256
+    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)  # doubled, nine nuclei in ten measure 13 to 107 pixels
+
+    # Whole images hold up to 400 nuclei
+    MAX_GT_INSTANCES = 256
+    DETECTION_MAX_INSTANCES = 400
+    MINI_MASK_SHAPE = (56, 56)  # a nucleus is no larger, so more would store nothing but its blur
+
+    IMAGES_PER_GPU = 4
+    STEPS_PER_EPOCH = None
+    VALIDATION_STEPS = None
+    TRAIN_ROIS_PER_IMAGE = 64  # a crop has no more to teach, and the mask head is most of a step
+    LEARNING_RATE = 0.01
+    WARMUP_STEPS = 100
+    LR_STEPS = (0.75,)
+
+
+def load_nuclei(folder: str | Path, subset: str) -> Dataset:
+    """The images of `folder`/`subset` with their nuclei, ready to use."""
+    return load_mask_files(Path(folder) / subset, class_names=["nucleus"])
+
+
+def augmenter() -> Any:
+    """An imgaug augmenter: under a microscope there is no up, and neither light nor focus are ever the same."""
+    from imgaug import augmenters as iaa
+
+    return iaa.Sequential([
+        iaa.Flipud(0.5),  # from side to side the loader flips by itself, see HORIZONTAL_FLIP
+        # an image that is not square keeps its size and is stretched; nuclei come in all proportions
+        iaa.Rot90((0, 3)),
+        iaa.Multiply((0.8, 1.3)),
+        iaa.Sometimes(0.5, iaa.GaussianBlur((0.0, 1.5))),
+    ])
+
+
+def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Trains on one part of the data, with another, or a share of it, for the val_ losses."""
+    training, validation = competition.datasets(lambda name: load_nuclei(arguments.dataset, name), arguments)
+    model.train(training, validation, epochs=arguments.epochs, layers=arguments.layers,
+                augmentation=augmenter() if arguments.augment else None, verbose=arguments.verbose)
+
+
+def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Prints COCO's tables for the validation images, and draws them when asked for.
+
+    COCO's protocol takes the 100 best detections an image; nuclei beyond those count as missed.
+    """
+    from mrcnn.evaluation import evaluate as evaluate_dataset
+
+    dataset = competition.validation_dataset(lambda name: load_nuclei(arguments.dataset, name), arguments)
+    print(evaluate_dataset(model, dataset, limit=arguments.limit))
+    if arguments.pictures:
+        draw_overlays(model, dataset, Path(arguments.pictures))
+
+
+def submit(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Writes the competition's csv."""
+    images = image_files(Path(arguments.dataset) / (arguments.subset or "test"))
+    write_submission(arguments.output, ("ImageId", "EncodedPixels"), model, images, submission_rows,
+                     min_score=arguments.min_score)
+    print(f"Saved to {arguments.output}")
+
+
+def submission_rows(image_id: str, found: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+    """A row a nucleus, the surest first; an image without any gets one without pixels, as none may be missing."""
+    none = True
+    for _, mask in separated(found["masks"], np.argsort(-found["scores"], kind="stable")):
+        none = False
+        yield image_id, encoded_pixels(mask)
+    if none:
+        yield image_id, ""
+
+
+def image_files(folder: Path) -> list[tuple[str, Path]]:
+    """Ids and files of a part of the data, with or without masks.
+
+    Raises FileNotFoundError for a folder that is not there or holds no such images, ValueError for an id with several.
+    """
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
+        raise FileNotFoundError(f"no folder {folder}; {folder.parent} has {there}: choose with --subset")
+    found = []
+    for images in sorted(folder.glob("*/images")):
+        files = sorted(path for path in images.iterdir() if not path.name.startswith("."))
+        if len(files) != 1:
+            raise ValueError(f"{images} holds {[path.name for path in files]}; expected one image")
+        found.append((images.parent.name, files[0]))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no <id>/images/<id>.png; give --dataset the folder above")
+    return found
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = competition.parser(__doc__, epochs=20)
+    parser.add_argument("--augment", action="store_true",
+                        help="train: flip, turn by 90 degrees, brighten and blur, through imgaug")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    arguments = parse(arguments)
+    config = competition.configuration(NucleusConfig, arguments)
+    if arguments.command != "train" and config.IMAGE_RESIZE_MODE == "crop":
+        config.IMAGE_RESIZE_MODE = "pad64"  # the whole image, at the size that crops were cut from
+    model = competition.build(config, arguments)
+    {"train": train, "evaluate": evaluate, "submit": submit}[arguments.command](model, arguments)
+
+
+if __name__ == "__main__":
+    main()
