@@ -9,13 +9,10 @@ Keys are the layer keys of the caller ("trunk/res2a_branch2a"), not positions wi
 two graphs sharing parts read the same file. Seed generators hold no knowledge and are not stored.
 """
 
-import difflib
 import io
 import json
-import os
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +22,10 @@ import keras
 import numpy as np
 
 from mrcnn.files import atomic_path
-from mrcnn.weights.report import LoadReport, Tensor, format_tensors
+from mrcnn.weights.assign import Exclude, PathLike, assign, is_finite, named_weights
+from mrcnn.weights.report import LoadReport
 
 FORMAT_VERSION = 1
-
-Exclude = str | re.Pattern | Sequence[str | re.Pattern] | None
-PathLike = str | os.PathLike
 
 
 def save_checkpoint(
@@ -54,8 +49,8 @@ def save_checkpoint(
         ValueError: a layer is not built, a weight is NaN or infinite, or the metadata is not json.
         OSError: the file cannot be written, for example because the disk is full.
     """
-    weights = {name: _to_numpy(variable) for name, variable in _named_weights(layers).items()}
-    damaged = sorted({name.rpartition("/")[0] for name, value in weights.items() if not _is_finite(value)})
+    weights = {name: _to_numpy(variable) for name, variable in named_weights(layers).items()}
+    damaged = sorted({name.rpartition("/")[0] for name, value in weights.items() if not is_finite(value)})
     if damaged:
         raise ValueError(
             f"weights with NaN or infinite values are not saved to {path}: {', '.join(damaged)}. "
@@ -104,22 +99,10 @@ def load_checkpoint(
         ValueError: the file is damaged, its layers are not those of the model, or an expression is broken. The model is
             unchanged then.
     """
-    variables = _named_weights(layers)
     with _open(path) as file:
         _metadata(path, file)
-        stored = _datasets(file, "weights")
-        report, mismatched = _match(variables, stored, _excluded(exclude, [*variables, *stored]))
-        if skip_mismatch:
-            report, mismatched = report._replace(skipped=report.skipped + mismatched), []
-        _raise_on_difference(path, report, mismatched, strict)
-        values = {tensor.name: stored[tensor.name][()] for tensor in report.loaded}
-    damaged = [tensor for tensor in report.loaded if not _is_finite(values[tensor.name])]
-    if damaged:
-        names = "\n".join(format_tensors(damaged, "NaN or infinite"))
-        raise ValueError(f"{path} holds NaN or infinite weights; use an earlier checkpoint.\n{names}")
-    for name, value in values.items():
-        variables[name].assign(value)
-    return report
+        return assign(path, layers, _datasets(file, "weights"), exclude=exclude, strict=strict,
+                      skip_mismatch=skip_mismatch)
 
 
 def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> bool:
@@ -153,96 +136,12 @@ def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> boo
             )
             return False
         values = [stored[str(index)][()] for index in range(len(expected))]
-    if not all(_is_finite(value) for value in values):
+    if not all(is_finite(value) for value in values):
         raise ValueError(f"{path} holds an optimizer state with NaN or infinite values; use an earlier checkpoint.")
     for variable, value in zip(optimizer.variables, values, strict=True):
         if variable.name != "learning_rate":
             variable.assign(value)
     return True
-
-
-def _named_weights(layers: Mapping[str, keras.layers.Layer]) -> dict[str, keras.Variable]:
-    """Variables by `<layer key>/<weight name>`; a name that a layer uses twice gets its count: kernel, kernel_1."""
-    named: dict[str, keras.Variable] = {}
-    for key, layer in layers.items():
-        if not layer.built:
-            raise ValueError(f"layer '{key}' is not built, so it has no weights yet: call the model once first.")
-        seen: dict[str, int] = {}
-        for variable in layer.weights:
-            name = variable.name.replace("/", "_")
-            count = seen[name] = seen.get(name, -1) + 1
-            full = f"{key}/{name}" + (f"_{count}" if count else "")
-            if full in named:
-                raise ValueError(f"two weights share the name '{full}': rename a layer.")
-            named[full] = variable
-    return named
-
-
-def _match(
-    variables: Mapping[str, keras.Variable], stored: Mapping[str, h5py.Dataset], excluded: set[str]
-) -> tuple[LoadReport, list[Tensor]]:
-    """Sort every tensor into the report's lists, and beside it those whose shapes differ."""
-    report, mismatched = LoadReport([], [], [], []), []
-    for name in [*variables, *(name for name in stored if name not in variables)]:
-        model_shape = tuple(variables[name].shape) if name in variables else None
-        file_shape = tuple(stored[name].shape) if name in stored else None
-        if name in excluded:
-            kind = report.skipped
-        elif file_shape is None:
-            kind = report.missing
-        elif model_shape is None:
-            kind = report.unexpected
-        else:
-            kind = report.loaded if model_shape == file_shape else mismatched
-        kind.append(Tensor(name, model_shape, file_shape))
-    return report, mismatched
-
-
-def _raise_on_difference(path: PathLike, report: LoadReport, mismatched: list[Tensor], strict: bool) -> None:
-    wrong = {"shapes differ": mismatched}
-    if strict:
-        wrong |= {"missing from the file": report.missing, "unknown to the model": report.unexpected}
-    layers = list(dict.fromkeys(t.name.rpartition("/")[0] for tensors in wrong.values() for t in tensors))
-    if layers:
-        table = "\n".join(line for title, tensors in wrong.items() for line in format_tensors(tensors, title))
-        raise ValueError(
-            f"{path} does not fit the model: another architecture or another number of classes?\n{table}\n"
-            f"Nothing was loaded. To load the rest and leave these layers as they are: exclude={layers}"
-        )
-    if not report.loaded and not report.skipped:
-        raise ValueError(f"{path} has no layer in common with the model: nothing was loaded.")
-
-
-def _excluded(exclude: Exclude, names: Sequence[str]) -> set[str]:
-    """Those of the weight names whose layer an expression matches; warns of an expression that matches none."""
-    if exclude is None:
-        return set()
-    chosen: set[str] = set()
-    layers = {name: name.rpartition("/")[0] for name in names}
-    for expression in [exclude] if isinstance(exclude, str | re.Pattern) else exclude:
-        pattern = _compiled(expression)
-        hits = {name for name, key in layers.items() if any(pattern.fullmatch(part) for part in _parts(key))}
-        if not hits:
-            known = sorted({part for key in layers.values() for part in _parts(key)})
-            near = difflib.get_close_matches(pattern.pattern, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            warnings.warn(f"exclude: '{pattern.pattern}' matches no layer{hint}", stacklevel=3)
-        chosen |= hits
-    return chosen
-
-
-def _compiled(expression: str | re.Pattern) -> re.Pattern:
-    try:
-        return re.compile(expression)
-    except re.error as error:
-        raise ValueError(f"exclude: {expression!r} is no regular expression ({error}); give whole names of layers, "
-                         "with a backslash before a bracket that is meant as such.") from error
-
-
-def _parts(key: str) -> list[str]:
-    """The names by which a layer key may be called: "a/b/c" as "a", "a/b", "a/b/c" and "c"."""
-    components = key.split("/")
-    return ["/".join(components[: i + 1]) for i in range(len(components))] + components[-1:]
 
 
 @contextmanager
@@ -304,10 +203,6 @@ def _to_numpy(variable: keras.Variable) -> np.ndarray:
     value = keras.ops.convert_to_numpy(variable)
     # bfloat16 and float8 are no types of numpy's own: HDF5 cannot store them; float32 holds them exactly.
     return value.astype(np.float32) if value.dtype.kind == "V" else value
-
-
-def _is_finite(value: np.ndarray) -> bool:
-    return value.dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
 def _to_json(metadata: Mapping[str, Any]) -> str:

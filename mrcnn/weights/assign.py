@@ -1,0 +1,148 @@
+"""Assigning tensors to layers: everything is compared and read before the first weight changes."""
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from mrcnn.weights.report import LoadReport, Tensor, format_tensors
+
+Exclude = str | re.Pattern | Sequence[str | re.Pattern] | None
+PathLike = str | os.PathLike
+
+
+def assign(
+    path: PathLike,
+    layers: Mapping[str, keras.layers.Layer],
+    tensors: Mapping[str, Any],
+    *,
+    exclude: Exclude = None,
+    strict: bool = True,
+    skip_mismatch: bool = False,
+) -> LoadReport:
+    """Give layers the tensors of a file.
+
+    Args:
+        path: of the file, for messages.
+        layers: layer key to built layer.
+        tensors: "<layer key>/<weight name>" to array, `Lazy` or h5py.Dataset: whatever has a shape and can be read.
+        exclude: layers to leave alone: a regular expression or a list of them. Each must match a whole layer key
+            ("mask_head/conv1"), its last component ("conv1") or one of its leading components ("mask_head").
+        strict: weights that only the model has, or only the file, are an error; otherwise they are reported.
+        skip_mismatch: leave weights alone whose shapes differ; otherwise they are an error.
+
+    Raises:
+        ValueError: the tensors are not those of the model, hold NaN or infinite values, or an expression is broken.
+            The model is unchanged then.
+    """
+    variables = named_weights(layers)
+    report, mismatched = _match(variables, tensors, _excluded(exclude, [*variables, *tensors]))
+    if skip_mismatch:
+        report, mismatched = report._replace(skipped=report.skipped + mismatched), []
+    _raise_on_difference(path, report, mismatched, strict)
+    values = {tensor.name: _read(tensors[tensor.name]) for tensor in report.loaded}
+    damaged = [tensor for tensor in report.loaded if not is_finite(values[tensor.name])]
+    if damaged:
+        names = "\n".join(format_tensors(damaged, "NaN or infinite"))
+        raise ValueError(f"{path} holds NaN or infinite weights; use an earlier checkpoint.\n{names}")
+    for name in list(values):
+        variables[name].assign(values.pop(name))  # popped, so that memory goes down as the model's goes up
+    return report
+
+
+def _read(tensor: Any) -> np.ndarray:
+    return tensor.read() if hasattr(tensor, "read") else tensor[()]
+
+
+def named_weights(layers: Mapping[str, keras.layers.Layer]) -> dict[str, keras.Variable]:
+    """Variables by `<layer key>/<weight name>`; a name that a layer uses twice gets its count: kernel, kernel_1."""
+    named: dict[str, keras.Variable] = {}
+    for key, layer in layers.items():
+        if not layer.built:
+            raise ValueError(f"layer '{key}' is not built, so it has no weights yet: call the model once first.")
+        seen: dict[str, int] = {}
+        for variable in layer.weights:
+            name = variable.name.replace("/", "_")
+            count = seen[name] = seen.get(name, -1) + 1
+            full = f"{key}/{name}" + (f"_{count}" if count else "")
+            if full in named:
+                raise ValueError(f"two weights share the name '{full}': rename a layer.")
+            named[full] = variable
+    return named
+
+
+def _match(
+    variables: Mapping[str, keras.Variable], stored: Mapping[str, Any], excluded: set[str]
+) -> tuple[LoadReport, list[Tensor]]:
+    """Sort every tensor into the report's lists, and beside it those whose shapes differ."""
+    report, mismatched = LoadReport([], [], [], []), []
+    for name in [*variables, *(name for name in stored if name not in variables)]:
+        model_shape = tuple(variables[name].shape) if name in variables else None
+        file_shape = tuple(stored[name].shape) if name in stored else None
+        if name in excluded:
+            kind = report.skipped
+        elif file_shape is None:
+            kind = report.missing
+        elif model_shape is None:
+            kind = report.unexpected
+        else:
+            kind = report.loaded if model_shape == file_shape else mismatched
+        kind.append(Tensor(name, model_shape, file_shape))
+    return report, mismatched
+
+
+def _raise_on_difference(path: PathLike, report: LoadReport, mismatched: list[Tensor], strict: bool) -> None:
+    wrong = {"shapes differ": mismatched}
+    if strict:
+        wrong |= {"missing from the file": report.missing, "unknown to the model": report.unexpected}
+    layers = list(dict.fromkeys(t.name.rpartition("/")[0] for tensors in wrong.values() for t in tensors))
+    if layers:
+        table = "\n".join(line for title, tensors in wrong.items() for line in format_tensors(tensors, title))
+        raise ValueError(
+            f"{path} does not fit the model: another architecture or another number of classes?\n{table}\n"
+            f"Nothing was loaded. To load the rest and leave these layers as they are: exclude={layers}"
+        )
+    if not report.loaded and not report.skipped:
+        raise ValueError(f"{path} has no layer in common with the model: nothing was loaded.")
+
+
+def _excluded(exclude: Exclude, names: Sequence[str]) -> set[str]:
+    """Those of the weight names whose layer an expression matches; warns of an expression that matches none."""
+    if exclude is None:
+        return set()
+    chosen: set[str] = set()
+    layers = {name: name.rpartition("/")[0] for name in names}
+    for expression in [exclude] if isinstance(exclude, str | re.Pattern) else exclude:
+        pattern = _compiled(expression)
+        hits = {name for name, key in layers.items() if any(pattern.fullmatch(part) for part in _parts(key))}
+        if not hits:
+            known = sorted({part for key in layers.values() for part in _parts(key)})
+            near = difflib.get_close_matches(pattern.pattern, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            warnings.warn(f"exclude: '{pattern.pattern}' matches no layer{hint}", stacklevel=3)
+        chosen |= hits
+    return chosen
+
+
+def _compiled(expression: str | re.Pattern) -> re.Pattern:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"exclude: {expression!r} is no regular expression ({error}); give whole names of layers, "
+                         "with a backslash before a bracket that is meant as such.") from error
+
+
+def _parts(key: str) -> list[str]:
+    """The names by which a layer key may be called: "a/b/c" as "a", "a/b", "a/b/c" and "c"."""
+    components = key.split("/")
+    return ["/".join(components[: i + 1]) for i in range(len(components))] + components[-1:]
+
+
+def is_finite(value: np.ndarray) -> bool:
+    """Whether an array holds no NaN and no infinity."""
+    return value.dtype.kind != "f" or bool(np.isfinite(value).all())
