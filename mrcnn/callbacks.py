@@ -1,5 +1,7 @@
-"""What happens between the steps of `fit`: checkpoints, and the stop at a loss that is not finite."""
+"""What happens between the steps of `fit`: checkpoints, the table of losses, the stop at a loss that is not finite."""
 
+import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +9,8 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from mrcnn.files import write_atomically
 
 
 class SaveCheckpoint(keras.callbacks.Callback):
@@ -26,6 +30,35 @@ class SaveCheckpoint(keras.callbacks.Callback):
         self.written.append(self.save(epoch + 1))
         while self.keep and len(self.written) > self.keep:
             self.written.pop(0).unlink(missing_ok=True)
+
+
+class EpochLog(keras.callbacks.Callback):
+    """log.csv: a line an epoch, numbered from 0, and a column for everything in the logs.
+
+    Unlike `keras.callbacks.CSVLogger`, a resumed training does not repeat the epochs that it does again, and what only
+    some epochs have gets its own column ("NA" in the others) rather than another's. Put it after the callbacks that add
+    to the logs.
+
+    Args:
+        path: the file; written whole or not at all.
+        first_epoch: epochs from this one on are done again; lines of earlier ones stay.
+    """
+
+    def __init__(self, path: Path, first_epoch: int = 0) -> None:
+        super().__init__()
+        self.path, self.rows = Path(path), []
+        if first_epoch and self.path.is_file():
+            with self.path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < first_epoch]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.rows.append({"epoch": epoch, **(logs or {})})
+        columns = ["epoch", *sorted({name for row in self.rows for name in row} - {"epoch"})]
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, restval="NA", lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_atomically(self.path, text.getvalue())
 
 
 class StopAtNonFiniteLoss(keras.callbacks.Callback):

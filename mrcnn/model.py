@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from mrcnn.backbone import backbone_scaling
-from mrcnn.callbacks import SaveCheckpoint, StopAtNonFiniteLoss
+from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
 from mrcnn.config import Config
 from mrcnn.data import molding
 from mrcnn.data.dataset import Dataset
@@ -113,7 +113,8 @@ class MaskRCNN:
                 rates of one's own, as old scripts do, set LR_SCHEDULE = "constant".
             layers: what learns: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
             augmentation: an imgaug augmenter for the training images, beside the configuration's own.
-            custom_callbacks: further Keras callbacks.
+            custom_callbacks: further Keras callbacks. At the end of an epoch they come after its checkpoint and before
+                log.csv and TensorBoard, which show what they add to the logs.
             no_augmentation_sources: sources of the dataset whose images stay as they are.
             verbose: as in `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
 
@@ -145,7 +146,7 @@ class MaskRCNN:
             warnings.warn(f"the warm-up of WARMUP_STEPS = {config.WARMUP_STEPS} is not over after the "
                           f"{epochs * len(train)} steps of this training, so that its learning rate stays low; set it "
                           "lower", stacklevel=2)
-        callbacks = [*self._callbacks(train, validation), *(custom_callbacks or ())]
+        callbacks = self._callbacks(train, validation, custom_callbacks or ())
         return self._fit(train, validation, epochs=epochs, verbose=verbose, callbacks=callbacks)
 
     def _fit(self, train: Loader, validation: Loader | None, **options: Any) -> keras.callbacks.History:
@@ -162,14 +163,15 @@ class MaskRCNN:
             for loader in filter(None, (train, validation)):
                 loader.close()
 
-    def _callbacks(self, train: Loader, validation: Loader | None) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, train: Loader, validation: Loader | None, custom: Sequence[keras.callbacks.Callback]
+                   ) -> list[keras.callbacks.Callback]:
         self.config.save(self.log_dir / "config.json")
-        resumed = self.epoch > 0
         return [
             StopAtNonFiniteLoss(partial(describe, train.dataset), validation and partial(describe, validation.dataset)),
             SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS, written=[
                 path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()]),
-            keras.callbacks.CSVLogger(self.log_dir / "log.csv", append=resumed),
+            *custom,
+            EpochLog(self.log_dir / "log.csv", self.epoch),
             keras.callbacks.TensorBoard(self.log_dir, write_graph=False),
         ]
 

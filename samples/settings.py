@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import re
 from typing import Any
 
 import heads
@@ -19,11 +20,26 @@ def key_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
+def mask_head(text: str) -> dict[str, Any]:
+    """A head and its options, "unet" or "unet:filters=64,name=value", as `Config.MASK_HEAD` takes it.
+
+    Raises ArgumentTypeError for a name that is not registered or an option without "=".
+    """
+    name, _, options = text.partition(":")
+    if name not in heads.names():
+        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(heads.names())})")
+    # a comma parts two options where a name and "=" follow it, so that a value may be a tuple
+    return {"name": name} | dict(map(key_value, re.split(r",(?=\s*\w+=)", options) if options else []))
+
+
+def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -> None:
     """Flags for the model and its training; one that is not given leaves the sample's own setting."""
-    parser.add_argument("--head", choices=heads.names(), help="mask head")
+    parser.add_argument("--head", type=mask_head, action="append" if several_heads else "store", metavar="NAME",
+                        help=f"mask head, {' or '.join(heads.names())}, with options as unet:filters=64"
+                             + ("; repeatable" if several_heads else ""))
     parser.add_argument("--head-option", type=key_value, action="append", default=[], metavar="NAME=VALUE",
-                        help="for example filters=64; without --head an option of the head that the sample or run has")
+                        help="for example filters=64; " + ("of every head" if several_heads else "without --head an "
+                             "option of the head that the sample or run has"))
     parser.add_argument("--backbone", help="resnet50, resnet101 or any keras.applications name")
     parser.add_argument("--backbone-option", type=key_value, action="append", default=[], metavar="NAME=VALUE",
                         help="for example alpha=0.75; those of another --backbone are dropped")
@@ -37,9 +53,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
                         help="any setting of mrcnn/config.py")
 
 
-def configure(sample: type[Config], arguments: argparse.Namespace) -> Config:
-    """The sample's configuration with what the command line says. Raises ValueError for an unknown setting."""
-    stored = Config.load(arguments.config).to_dict() if arguments.config else {}
+def configure(sample: type[Config], arguments: argparse.Namespace, stored: dict[str, Any] | None = None) -> Config:
+    """The sample's configuration with what the command line says.
+
+    Args:
+        stored: settings of an earlier run, which --config goes before and the other flags override.
+
+    Raises ValueError for an unknown setting.
+    """
+    stored = Config.load(arguments.config).to_dict() if arguments.config else stored or {}
     base = {name: stored.get(name, getattr(sample, name)) for name in ("MASK_HEAD", "BACKBONE_OPTIONS")}
     return sample(**{**stored, **_given(arguments, **base)})
 

@@ -1,0 +1,105 @@
+"""--download: COCO's archives from its server, unpacked into COCO's own folders.
+
+An archive arrives beside the data as `.zip.part`, and an interrupted one is continued from where it stopped. It is
+unpacked into a folder of its own and moved into place when that is whole, so a folder that is there is complete.
+"""
+
+import http.client
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+from urllib.parse import urlparse
+
+from samples.coco.layout import Archive, archives, how_to_get
+
+CHUNK = 1 << 20
+TIMEOUT = 30  # seconds without a byte
+
+
+def download(dataset: str | Path, year: int) -> None:
+    """Fetches and unpacks what is not there yet of a year, with a progress bar.
+
+    Raises ConnectionError when the server cannot be reached or breaks off, naming the files to put where; call again
+    to go on. Raises ValueError for an archive that is damaged or is not what it should be; it is removed.
+    """
+    missing = [archive for archive in archives(dataset, year) if not archive.result.exists()]
+    for archive in missing:
+        package = Path(dataset) / Path(urlparse(archive.url).path).name
+        try:
+            fetch(archive.url, package)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and not isinstance(error, (urllib.error.URLError, ConnectionError,
+                                                                     TimeoutError)):
+                raise  # the disk, not the network
+            raise ConnectionError(f"{archive.url} could not be fetched ({error}). Call again to go on where it "
+                                  f"stopped.\n{how_to_get(dataset, year, [archive.result])}") from error
+        unpack(package, archive)
+        package.unlink()
+
+
+def fetch(url: str, path: Path) -> None:
+    """Downloads to `path`; what lies there as `<path>.part` is continued.
+
+    Raises OSError (URLError and ConnectionError are) or HTTPException.
+    """
+    from tqdm import tqdm
+
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # the range is not there: the part was whole, or is of another file
+            raise
+        part.unlink()
+        return fetch(url, path)
+    with response:
+        done = done if response.status == 206 else 0  # a server that cannot continue sends everything
+        length = response.headers.get("Content-Length")
+        total = None if length is None else done + int(length)
+        with open(part, "ab" if done else "wb") as file, tqdm(
+                total=total, initial=done, desc=path.name, unit="B", unit_scale=True) as progress:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                progress.update(len(chunk))
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise ConnectionError(f"the connection ended after {size} of {total} bytes")
+    part.replace(path)
+
+
+def unpack(package: Path, archive: Archive) -> None:
+    """Unpacks a zip file, and moves its files to where they belong once all of them are whole."""
+    from tqdm import tqdm
+
+    archive.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking.", dir=archive.folder, ignore_cleanup_errors=True) as folder:
+        try:
+            with zipfile.ZipFile(package) as file:
+                for member in tqdm(file.infolist(), desc=f"unpacking {package.name}", unit="file"):
+                    file.extract(member, folder)  # checks each file's sum
+        except zipfile.BadZipFile as error:
+            package.unlink()
+            raise ValueError(f"{package} is damaged ({error}) and was removed; call again.") from error
+        for found in sorted(Path(folder).iterdir()):
+            _move(found, archive.folder / found.name)
+    if not archive.result.exists():
+        package.unlink()
+        raise ValueError(f"{archive.url} was unpacked into {archive.folder} but does not hold {archive.result.name}.")
+
+
+def _move(source: Path, target: Path) -> None:
+    """Moves a file or a folder; a folder that is there already gets the files that it lacks."""
+    if not target.exists():
+        source.rename(target)
+    elif source.is_dir():
+        for inner in sorted(source.iterdir()):
+            _move(inner, target / inner.name)
+        shutil.rmtree(source, ignore_errors=True)

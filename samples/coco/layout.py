@@ -1,0 +1,130 @@
+"""COCO's own folders: where the files of a year lie, and the splits that they make.
+
+    DIR/annotations/instances_{train,val}{year}.json
+    DIR/{train,val}{year}/*.jpg
+
+For 2014 the old package's splits are taken where their two files are there: `valminusminival` (35k images of val) joins
+the training images, and `minival` (the other 5k) is what is judged.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mrcnn.data.coco import CocoDataset, load_coco
+
+YEARS = (2014, 2017)
+SERVER = "http://images.cocodataset.org"
+MINIVAL = {  # of 2014
+    "minival": "https://dl.dropboxusercontent.com/s/o43o90bna78omob/instances_minival2014.json.zip?dl=0",
+    "valminusminival": "https://dl.dropboxusercontent.com/s/s3tw5zcg7395368/instances_valminusminival2014.json.zip?dl=0",
+}
+
+
+class MissingData(FileNotFoundError):
+    """Files of COCO that are not where they should be; the message says which, and how to get them."""
+
+
+class Part(NamedTuple):
+    """One annotation file with its images."""
+
+    annotations: Path
+    images: Path
+
+
+class Archive(NamedTuple):
+    """A zip file to fetch, the folder to unpack it into, and a path that is there once that is done."""
+
+    url: str
+    folder: Path
+    result: Path
+
+
+def parts(dataset: str | Path, year: int, split: str) -> list[Part]:
+    """The files of a split, "train" or "val". Raises ValueError for another year or split."""
+    if year not in YEARS or split not in ("train", "val"):
+        raise ValueError(f"split {split!r} of {year!r}: COCO is train or val, of {' or '.join(map(str, YEARS))}.")
+    folder = Path(dataset)
+    names = ["train" if split == "train" else "val"]
+    if year == 2014 and all((folder / "annotations" / f"instances_{name}2014.json").is_file() for name in MINIVAL):
+        names = ["train", "valminusminival"] if split == "train" else ["minival"]
+    images = {"train": f"train{year}"}
+    return [Part(folder / "annotations" / f"instances_{name}{year}.json", folder / images.get(name, f"val{year}"))
+            for name in names]
+
+
+def archives(dataset: str | Path, year: int) -> list[Archive]:
+    """What COCO's server has of a year."""
+    folder = Path(dataset)
+    annotations = folder / "annotations"
+    found = [Archive(f"{SERVER}/zips/{name}{year}.zip", folder, folder / f"{name}{year}") for name in ("train", "val")]
+    found.append(Archive(f"{SERVER}/annotations/annotations_trainval{year}.zip", folder,
+                         annotations / f"instances_val{year}.json"))
+    if year == 2014:
+        found += [Archive(url, annotations, annotations / f"instances_{name}2014.json")
+                  for name, url in MINIVAL.items()]
+    return found
+
+
+def require(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "val")) -> None:
+    """Raises MissingData when annotations or images of these splits are not there."""
+    wanted = [path for split in splits for part in parts(dataset, year, split) for path in part]
+    missing = [path for path in dict.fromkeys(wanted) if not path.exists()]
+    if missing:
+        raise MissingData(how_to_get(dataset, year, missing))
+
+
+def how_to_get(dataset: str | Path, year: int, missing: Sequence[Path]) -> str:
+    """A message that says what is missing, and which files to put where."""
+    folder = Path(dataset)
+    state = "" if folder.is_dir() else " (there is no such folder)"
+    lines = [f"{folder} is not a folder of COCO {year}{state}. Missing:", *(f"    {path}" for path in missing),
+             f"Give --dataset the folder that holds annotations/ and val{year}/, and its --year; or --download; or "
+             "fetch and unpack by hand:",
+             *(f"    {archive.url}  ->  {archive.result}" for archive in archives(folder, year))]
+    return "\n".join(lines)
+
+
+def load_split(dataset: str | Path, year: int, split: str, limit: int | None = None,
+               class_names: Sequence[str] | None = None) -> CocoDataset:
+    """A split, ready to use.
+
+    Args:
+        dataset: the folder.
+        split: "train" or "val".
+        limit: only the first so many images, by their ids.
+        class_names: classes without the background, in this order; None: all of the file, by their ids.
+
+    Raises:
+        MissingData: files are not there; the message says which to put where.
+        AnnotationError: a broken annotation file, naming record and field.
+        ValueError: another year or split, a limit under 1, or two files of a split with different categories.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: give at least 1, or None for all images.")
+    require(dataset, year, [split])
+    first, *others = [load_coco(part.annotations, part.images, class_names=class_names)
+                      for part in parts(dataset, year, split)]
+    for other in others:
+        if [info["id"] for info in other.class_info] != [info["id"] for info in first.class_info]:
+            raise ValueError(f"{other.file} has other categories than {first.file}; they cannot be one split.")
+        first.image_info += other.image_info
+    if others or limit is not None:
+        first.image_info = sorted(first.image_info, key=lambda info: info["id"])[:limit]
+        first.prepare()
+    return first
+
+
+def fingerprint(folder: str | Path, year: int, split: str, dataset: CocoDataset) -> str:
+    """A hash of what a split teaches, wherever its folder lies: annotation files, classes, image names and sizes."""
+    digest = hashlib.sha256()
+    for part in parts(folder, year, split):
+        with open(part.annotations, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    content = [dataset.class_names, [(info["id"], info["file_name"], os.path.getsize(info["path"]))
+                                     for info in dataset.image_info]]
+    digest.update(json.dumps(content).encode())
+    return digest.hexdigest()
