@@ -1,0 +1,257 @@
+"""Ground truth and detections as COCO's annotations, and detections as the results json that COCO's server takes.
+
+Inside, `image_id` and `category_id` of an annotation are the dataset's own; in a file they are the source's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data import rle
+from mrcnn.files import atomic_path
+
+Annotation = dict[str, Any]
+KEYS = ("image_id", "category_id", "segmentation", "score")
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What an evaluation compared: run lengths instead of masks, so it takes about a kilobyte an instance.
+
+    Attributes:
+        images: `{"id", "height", "width"}` of each image, in the order in which COCO's evaluation counts them.
+        names: class id to name, without the background, likewise.
+        truth: annotations: `image_id`, `category_id`, `bbox` (x, y, width, height), `segmentation`, `area`, `iscrowd`.
+        found: detections: the same with `score`, without `iscrowd`; without `area` where it is the box's.
+    """
+
+    images: list[dict[str, int]]
+    names: dict[int, str]
+    truth: list[Annotation]
+    found: list[Annotation]
+
+
+def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[int]) -> list[Annotation]:
+    """The COCO annotations of one image of a dataset.
+
+    A dataset that has `annotations(image_id)`, as those read from COCO's json do, gives them itself. Else boxes come
+    from `load_boxes` where it gives them, otherwise from the masks, and areas from the masks; an object without a
+    pixel and without an annotated box is left out, as nothing could find it.
+    """
+    if callable(getattr(dataset, "annotations", None)):
+        annotations = dataset.annotations(image_id)
+        _check_annotations(annotations, dataset, image_id, image_shape)
+        return annotations
+    masks, class_ids = dataset.load_mask(image_id)
+    masks, class_ids = np.asarray(masks), np.asarray(class_ids)
+    _check(masks, class_ids, image_shape, dataset.num_classes, f"the ground truth of image {image_id}")
+    load_boxes = getattr(dataset, "load_boxes", None)
+    boxes = load_boxes(image_id) if load_boxes is not None else None
+    if boxes is not None and np.shape(boxes) != (len(class_ids), 4):
+        raise ValueError(
+            f"load_boxes gave shape {np.shape(boxes)} for image {image_id}, whose load_mask gives {len(class_ids)} "
+            f"instances; expected ({len(class_ids)}, 4), or None to take the boxes from the masks"
+        )
+    annotations = []
+    for i, runs in enumerate(_encoded(masks)):
+        area, box = float(rle.area(runs)), _xywh(rle.box(runs) if boxes is None else boxes[i])
+        if area or box[2] * box[3]:
+            annotation = _annotation(image_id, abs(class_ids[i]), box, runs)
+            annotations.append(annotation | {"area": area, "iscrowd": int(class_ids[i] < 0)})
+    return annotations
+
+
+def detection_annotations(
+    detection: Mapping[str, Any], dataset: Any, image_id: int, image_shape: Sequence[int]
+) -> list[Annotation]:
+    """The COCO annotations, with scores, of what `detect` found in one image of a dataset; nothing is rounded.
+
+    Detections of classes that the image's source does not annotate are left out.
+    """
+    masks, class_ids = np.asarray(detection["masks"]), np.asarray(detection["class_ids"])
+    what = f"the detections in image {image_id}"
+    _check(masks, class_ids, image_shape, dataset.num_classes, what)
+    boxes = np.asarray(detection["rois"], np.float64).reshape(-1, 4)
+    scores = np.asarray(detection["scores"], np.float64).reshape(-1)
+    _check_numbers(boxes, scores, len(class_ids), what)
+    known = set(map(int, dataset.source_class_ids[dataset.image_info[image_id]["source"]]))
+    return [
+        _annotation(image_id, class_id, _xywh(box), runs) | {"score": score}
+        for runs, class_id, box, score in zip(
+            _encoded(masks), class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True
+        )
+        if class_id in known
+    ]
+
+
+@contextmanager
+def results_file(path: str | os.PathLike | None, dataset: Any) -> Iterator[Callable[[list[Annotation]], None]]:
+    """Yields a function that writes detections to a results json, image after image; with None one that does nothing.
+
+    The file appears whole, when the block ends well. COCO's server asks for the image ids of COCO, which datasets read
+    from COCO's json have.
+    """
+    if path is None:
+        yield lambda found: None
+        return
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        separator = "[\n"
+
+        def write(found: list[Annotation]) -> None:
+            nonlocal separator
+            for record in source_records(found, dataset):
+                file.write(separator + json.dumps(record, allow_nan=False))
+                separator = ",\n"
+
+        yield write
+        file.write("\n]\n" if separator == ",\n" else "[]\n")
+
+
+def source_records(found: Iterable[Annotation], dataset: Any) -> list[dict[str, Any]]:
+    """Detections with the ids of their source, in the form of COCO's results json."""
+    records = []
+    for annotation in found:
+        info = dataset.image_info[annotation["image_id"]]
+        category = dataset.get_source_class_id(annotation["category_id"], info["source"])
+        ids = {"image_id": _plain(info["id"]), "category_id": _plain(category)}
+        records.append(ids | {key: annotation[key] for key in ("bbox", "segmentation", "score")})
+    return records
+
+
+def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], dataset: Any) -> list[Annotation]:
+    """Detections from a results json, or from its parsed content, with the ids of the dataset.
+
+    As in pycocotools, records without boxes get those of their masks, and their size is then judged by the mask.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is no list of results, or a record that does not belong to the dataset; it names the record.
+    """
+    name, content = _content(results)
+    images = _image_numbers(dataset)
+    found = []
+    boxed = None
+    for i, record in enumerate(content):
+        what = f"{name}, result {i}"
+        missing = [key for key in KEYS if not isinstance(record, Mapping) or key not in record]
+        if missing:
+            raise ValueError(f"{what}: field {missing[0]!r} is missing; results have {KEYS} and, if any, 'bbox'")
+        has_box = bool(record.get("bbox"))
+        boxed = has_box if boxed is None else boxed
+        if has_box != boxed:
+            raise ValueError(f"{what}: field 'bbox': results before it have {'one' if boxed else 'none'}, it differs")
+        found.append(_read(record, dataset, images, what))
+    return found
+
+
+def _read(record: Mapping[str, Any], dataset: Any, images: dict[Any, int], what: str) -> Annotation:
+    """A record with the dataset's ids, checked."""
+    if record["image_id"] not in images:
+        raise ValueError(f"{what}: field 'image_id': {record['image_id']!r} is not among the dataset's {len(images)}")
+    image_id = images[record["image_id"]]
+    source = dataset.image_info[image_id]["source"]
+    category_id = dataset.class_from_source_map.get(f"{source}.{record['category_id']}")
+    if category_id is None:
+        raise ValueError(f"{what}: field 'category_id': {record['category_id']!r} is no class of {source!r}")
+    try:
+        runs = rle.compress(record["segmentation"])
+    except ValueError as error:
+        raise ValueError(f"{what}: field 'segmentation': {error}") from error
+    box = record.get("bbox") or _xywh(rle.box(runs))
+    area = {} if record.get("bbox") else {"area": float(rle.area(runs))}
+    score = record["score"]
+    numbers = all(isinstance(n, int | float) and np.isfinite(n) for n in [*box, score])
+    if not numbers or len(box) != 4 or min(box[2:]) < 0:
+        raise ValueError(f"{what}: fields 'bbox' and 'score' are {box} and {score!r}, expected finite numbers, the box "
+                         "as [x, y, width, height]")
+    return _annotation(image_id, category_id, list(box), runs) | area | {"score": score}
+
+
+def _content(results: Any) -> tuple[str, Sequence]:
+    """A name for messages, and the list of records."""
+    if isinstance(results, str | os.PathLike):
+        name = os.fspath(results)
+        try:
+            with open(name, encoding="utf-8") as file:
+                results = json.load(file)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no results json at {name!r}; check the path") from None
+        except ValueError as error:
+            raise ValueError(f"{name}: it is not json ({error}), damaged or cut off; detect again") from error
+    else:
+        name = "the results"
+    if not isinstance(results, list | tuple):
+        raise ValueError(f"{name}: expected a list of results, got {type(results).__name__}; is it a results json?")
+    return name, results
+
+
+def _image_numbers(dataset: Any) -> dict[Any, int]:
+    """The source's image id to the dataset's."""
+    numbers = {dataset.image_info[i]["id"]: int(i) for i in dataset.image_ids}
+    if len(numbers) < len(dataset.image_ids):
+        raise ValueError(
+            "images of the dataset share ids of their sources, so results cannot be told apart; evaluate each source"
+        )
+    return numbers
+
+
+def _check(masks: np.ndarray, class_ids: np.ndarray, image_shape: Sequence[int], num_classes: int, what: str) -> None:
+    if not len(class_ids) and not masks.size:  # without instances any empty array will do
+        return
+    expected = (*image_shape, len(class_ids))
+    if masks.shape != expected:
+        raise ValueError(
+            f"{what}: masks have shape {masks.shape}, the image and its {len(class_ids)} class ids ask for {expected}"
+        )
+    wrong = [int(i) for i in class_ids if not 0 < abs(i) < num_classes]
+    if wrong:
+        raise ValueError(
+            f"{what}: class ids {wrong[:5]} are not among the dataset's 1 to {num_classes - 1}; "
+            "model and dataset must have the same classes in the same order"
+        )
+
+
+def _check_numbers(boxes: np.ndarray, scores: np.ndarray, count: int, what: str) -> None:
+    if (len(boxes), len(scores)) != (count, count):
+        raise ValueError(f"{what}: {count} class ids, {len(boxes)} rois and {len(scores)} scores; one each is needed")
+    wrong = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & np.isfinite(scores)))
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(f"{what}: detection {i} has box {boxes[i].tolist()} and score {scores[i]}; not finite numbers")
+
+
+def _check_annotations(
+    annotations: Iterable[Annotation], dataset: Any, image_id: int, image_shape: Sequence[int]
+) -> None:
+    for annotation in annotations:
+        size, class_id = list(annotation["segmentation"]["size"]), annotation["category_id"]
+        if size != list(image_shape) or not 0 < class_id < dataset.num_classes:
+            raise ValueError(
+                f"the ground truth of image {image_id}: an annotation has size {size} and class id {class_id}, the "
+                f"image {list(image_shape)} and the dataset the class ids 1 to {dataset.num_classes - 1}"
+            )
+
+
+def _encoded(masks: np.ndarray) -> list[rle.Rle]:
+    return rle.encode_all(masks) if masks.ndim == 3 else []  # without instances any empty array will do
+
+
+def _annotation(image_id: int, class_id: int, box: list[float], runs: rle.Rle) -> Annotation:
+    return {"image_id": image_id, "category_id": int(class_id), "bbox": box, "segmentation": runs}
+
+
+def _xywh(box: Sequence[float]) -> list[float]:
+    y1, x1, y2, x2 = (float(value) for value in box)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's, which json knows."""
+    return value.item() if isinstance(value, np.generic) else value
