@@ -108,10 +108,13 @@ class Loader(keras.utils.PyDataset):
     def load_batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         """The inputs of batch `index` of `epoch`: a pure function of (seed, epoch, index)."""
         first = ((epoch if self.training else 0) * self.steps + index) * self.batch_size
-        # Images are large: each is written into its place in the batch, never copied there
-        images = np.zeros([self.batch_size, *2 * [self._side()], self.config.IMAGE_CHANNEL_COUNT], np.float32)
-        samples = [self._load_position(first + k, images[k]) for k in range(self.batch_size)]
-        return {"image": images, **{name: np.stack([sample[name] for sample in samples]) for name in samples[0]}}
+        # What is large is written into its place in the batch, never copied there
+        config, count = self.config, self.batch_size
+        large = {
+            "image": np.empty([count, self._side(), self._side(), config.IMAGE_CHANNEL_COUNT], np.float32),
+            "gt_masks": np.zeros([count, config.MAX_GT_INSTANCES, *config.MINI_MASK_SHAPE], np.uint8)}
+        samples = [self._load_position(first + k, {name: large[name][k] for name in large}) for k in range(count)]
+        return large | {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
     def _shuffled(self, number: int) -> np.ndarray:
         """The order of images in pass `number` over the dataset."""
@@ -122,8 +125,10 @@ class Loader(keras.utils.PyDataset):
         number, place = divmod(position, len(self.dataset.image_ids))
         return int(self._permutation(number)[place])
 
-    def _load_position(self, position: int, canvas: np.ndarray) -> dict[str, np.ndarray]:
-        """The image at a position of the stream, or the next that has instances, drawn on the canvas; the other inputs.
+    def _load_position(self, position: int, places: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs of the image at a position of the stream, or of the next that has instances.
+
+        Image and masks are written into their `places`, the rest is returned.
         """
         count = len(self.dataset.image_ids)
         tried: set[int] = set()
@@ -136,7 +141,7 @@ class Loader(keras.utils.PyDataset):
                 continue
             tried.add(image_id)
             try:
-                inputs = self._load_image(image_id, np.random.default_rng([self.seed, 1, candidate]), canvas)
+                inputs = self._load_image(image_id, np.random.default_rng([self.seed, 1, candidate]), places)
             except Exception as error:
                 raise _named(error, self.dataset, image_id) from error
             if inputs is not None:
@@ -144,8 +149,8 @@ class Loader(keras.utils.PyDataset):
         raise ValueError(f"none of the {count} images of the dataset has an instance to learn "
                          f"({len(tried)} tried); check load_mask, or set ALLOW_EMPTY_IMAGES = True")
 
-    def _load_image(self, image_id: int, rng: np.random.Generator, canvas: np.ndarray) -> dict[str, np.ndarray] | None:
-        """The inputs of one image but its pixels, which go on the canvas; None when it has nothing to learn from."""
+    def _load_image(self, image_id: int, rng: np.random.Generator, places: dict) -> dict[str, np.ndarray] | None:
+        """As `_load_position`, of one image; None when it has nothing to learn from."""
         sample = load_sample(self.dataset, image_id, self.config.NUM_CLASSES, self.config.IMAGE_CHANNEL_COUNT)
         if not self._learnable(sample):
             return None
@@ -155,7 +160,7 @@ class Loader(keras.utils.PyDataset):
         sample = self._limited(sample, image_id, rng)
         source = self.dataset.image_info[image_id]["source"]
         return {
-            **self._molded(sample, scale, canvas),
+            **self._molded(sample, scale, places),
             "active_classes": active_classes(self.dataset, source, self.config.NUM_CLASSES),
             "image_id": np.int32(image_id),
             "seed": np.int32(rng.integers(2**31)),
@@ -195,19 +200,19 @@ class Loader(keras.utils.PyDataset):
         chosen = np.sort(order[np.argsort(sample.class_ids[order] < 0, kind="stable")][:limit])
         return Sample(sample.image, sample.masks[:, :, chosen], sample.boxes[chosen], sample.class_ids[chosen])
 
-    def _molded(self, sample: Sample, scale: float | None, canvas: np.ndarray) -> dict[str, np.ndarray]:
-        """Instances as the network takes them, the image on the canvas; the masks are resampled here, once."""
+    def _molded(self, sample: Sample, scale: float | None, places: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Image and instances as the network takes them; the masks are resampled here, once."""
         _, window, (scale_y, scale_x) = mold_for_network(
             sample.image, **self._resizing(), divisor=self.config.SIZE_DIVISOR, scaling=self.scaling, pad_square=True,
-            scale=scale, antialias=self.config.IMAGE_ANTIALIAS, canvas=canvas)
+            scale=scale, antialias=self.config.IMAGE_ANTIALIAS, canvas=places["image"])
         size = self.config.MAX_GT_INSTANCES
-        shape = tuple(self.config.MINI_MASK_SHAPE)
+        crops = crop_masks(sample.masks, sample.boxes, tuple(self.config.MINI_MASK_SHAPE))
+        places["gt_masks"][:len(crops)] = crops
         boxes = sample.boxes * (scale_y, scale_x, scale_y, scale_x) + np.tile(window[:2], 2)
         return {
             "window": window,
             "gt_class_ids": _padded(sample.class_ids, size, np.int32),
             "gt_boxes": _padded(boxes, size, np.float32),
-            "gt_masks": _padded(crop_masks(sample.masks, sample.boxes, shape), size, np.uint8),
         }
 
     def _resizing(self) -> dict:

@@ -119,7 +119,7 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
         image: [H, W, C] uint8.
         scaling: what the backbone expects.
         antialias: when shrinking, average the pixels that fall together rather than sample between the nearest two.
-        canvas: float32 zeros that are filled and returned, an image's place in a batch; None makes them.
+        canvas: float32, filled whatever it held, and returned: an image's place in a batch. None: a new one.
         The other arguments: see `plan`.
 
     Returns:
@@ -130,10 +130,10 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
     place = plan(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale, divisor=divisor,
                  pad_square=pad_square, scale=scale)
     size = (place.canvas_height, place.canvas_width, image.shape[2])
-    canvas = np.zeros(size, np.float32) if canvas is None else canvas
+    canvas = np.empty(size, np.float32) if canvas is None else canvas
     if canvas.shape != size or canvas.dtype != np.float32:
         raise ValueError(f"the canvas is {canvas.dtype} of shape {canvas.shape}; expected float32 of {size}")
-    inside = canvas[place.top:place.top + place.height, place.left:place.left + place.width]
+    inside = _clear_around(canvas, place)
     # Resized as floats, as the references do: uint8 would round the pixels once more. Both steps are linear, so the
     # smaller of the two images is the one that is normalised.
     if place.height * place.width > height * width:
@@ -186,6 +186,14 @@ def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False)
     groups = [image[:, :, i:i + 4] for i in range(0, image.shape[2], 4)]
     resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
+
+
+def _clear_around(canvas: np.ndarray, place: Placement) -> np.ndarray:
+    """Sets all of the canvas to 0 but the place of the photograph, which is returned."""
+    bottom, right = place.top + place.height, place.left + place.width
+    canvas[:place.top] = canvas[bottom:] = 0
+    canvas[place.top:bottom, :place.left] = canvas[place.top:bottom, right:] = 0
+    return canvas[place.top:bottom, place.left:right]
 
 
 def _resize_into(target: np.ndarray, image: np.ndarray, antialias: bool) -> None:
