@@ -1,0 +1,147 @@
+import io
+import os
+import pickle
+import pickletools
+import struct
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrcnn.weights.pickles import ForbiddenPickle, load_pickle
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(data):
+        path = tmp_path / "a.pkl"
+        path.write_bytes(data)
+        return path
+
+    return _write
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_arrays_and_plain_containers_come_back(write, protocol):
+    content = {"model": OrderedDict(a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.arange(4, dtype=">i8"),
+                                    c=np.asfortranarray(np.arange(6.0).reshape(2, 3)), e=np.zeros((0, 3), np.float16)),
+               "__author__": "somebody", "list": [1, 2.5, None, True, "x", b"y", (3, np.float32(2.5))]}
+    read = load_pickle(write(pickle.dumps(content, protocol=protocol)))
+    assert list(read) == list(content) and type(read["model"]) is OrderedDict
+    for name, array in content["model"].items():
+        assert read["model"][name].dtype == array.dtype
+        np.testing.assert_array_equal(read["model"][name], array)
+        assert not read["model"][name].flags.writeable
+    assert read["list"] == content["list"] and read["__author__"] == "somebody"
+
+
+def test_a_pickle_of_python_2(write):
+    """Its arrays' bytes are text, in protocol 2; written here as numpy of that time did."""
+    data = np.arange(3, dtype="<f4").tobytes()
+    text = (b"\x80\x02}U\x01a" b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+            b"(K\x01K\x03\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+            b"\x89U" + struct.pack("B", len(data)) + data + b"tbs.")
+    pickletools.dis(text, out=io.StringIO())
+    np.testing.assert_array_equal(load_pickle(write(text))["a"], [0, 1, 2])
+
+
+class Evil:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("function, arguments, name", [
+    (os.system, ("touch owned",), "posix.system|nt.system"),
+    (eval, ("open('owned', 'w')",), "builtins.eval"),
+    (getattr, ("", "join"), "builtins.getattr"),
+    (np.fromfile, ("/etc/hostname",), "numpy.*fromfile"),
+    (np.ndarray, ((2,),), ""),
+])
+def test_whatever_else_is_asked_for_is_refused_by_name_and_has_not_run(
+        write, tmp_path, monkeypatch, function, arguments, name):
+    monkeypatch.chdir(tmp_path)
+    path = write(pickle.dumps({"model": {"a": np.ones(3)}, "b": Evil(function, *arguments)}))
+    message = f"a.pkl asks for ({name})" if name else "no pickle, or truncated or damaged"
+    with pytest.raises(ForbiddenPickle if name else ValueError, match=message):
+        load_pickle(path)
+    assert not os.path.exists("owned")
+
+
+def test_what_is_named_cannot_be_changed(write):
+    """BUILD sets attributes of whatever lies on the stack, such as the functions of the table."""
+    attack = (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n"
+              b"N}X\x08\x00\x00\x00__code__K\x01s\x86b0N.")
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        load_pickle(write(attack))
+    attack = attack.replace(b"numpy.core.multiarray\n_reconstruct", b"numpy\ndtype").replace(b"__code__", b"xxxdtype")
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        load_pickle(write(attack))
+
+
+def test_objects_outside_the_pickle_are_refused(write):
+    with pytest.raises(ForbiddenPickle, match="refers to the object 'x' outside the pickle"):
+        load_pickle(write(b"\x80\x02U\x01xQ."))
+
+
+@pytest.mark.parametrize("array", [np.array([{}, []], object), np.array(["a"]), np.array([b"a"]), np.array([1j]),
+                                   np.array([("a", 1)], [("x", "U1"), ("y", "i4")]), np.array(["2020"], "M8[Y]")])
+def test_arrays_of_anything_but_numbers_are_refused(write, array):
+    with pytest.raises(ValueError, match="a.pkl is no pickle, or truncated or damaged"):
+        load_pickle(write(pickle.dumps({"a": array}, protocol=2)))
+
+
+def test_a_container_that_holds_itself(write):
+    loop = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="a.pkl cannot be read: a container holds itself"):
+        load_pickle(write(pickle.dumps({"model": loop})))
+
+
+def test_containers_that_multiply_stay_shared(write):
+    content = [np.ones(2)]
+    for _ in range(60):
+        content = [content, content]
+    read = load_pickle(write(pickle.dumps(content)))
+    assert read[0] is read[1]
+
+
+def test_an_array_that_announces_more_than_it_has(write):
+    data = pickle.dumps({"a": np.arange(7, dtype=np.float32)}, protocol=2)
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        load_pickle(write(data.replace(b"K\x07\x85", b"K\x09\x85")))
+
+
+def test_missing_empty_and_other_files(write, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_pickle(tmp_path / "gone.pkl")
+    for data in (b"", b"\xff\xd8\xff", b"\x80\x02\x8b\xff\xff\xff\x7f", b"{}"):
+        with pytest.raises(ValueError, match="a.pkl is no pickle, or truncated or damaged"):
+            load_pickle(write(data))
+
+
+WHOLE = pickle.dumps({"model": {"a": np.arange(20, dtype=np.float32), "b": [1, 2, {"c": "d"}]}}, protocol=2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, len(WHOLE) - 1))
+def test_truncated_anywhere(tmp_path_factory, length):
+    path = tmp_path_factory.mktemp("cut") / "a.pkl"
+    path.write_bytes(WHOLE[:length])
+    with pytest.raises(ValueError, match="a.pkl"):
+        load_pickle(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
+def test_a_changed_byte_never_does_anything_but_raise_value_error_or_change_values(tmp_path_factory, place, byte):
+    path = tmp_path_factory.mktemp("changed") / "a.pkl"
+    path.write_bytes(WHOLE[:place] + bytes([byte]) + WHOLE[place + 1:])
+    try:
+        load_pickle(path)
+    except ValueError:
+        pass
