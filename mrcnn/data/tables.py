@@ -1,0 +1,63 @@
+"""Tables in csv files, checked row by row."""
+
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from mrcnn.data.problems import AnnotationError, Problems
+
+
+def read_header(path: str | os.PathLike) -> list[str]:
+    """The names of the columns of a csv; [] for an empty file or one that is no text."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return [name.strip() for name in next(csv.reader([file.readline(100_000)]), [])]
+    except (UnicodeDecodeError, csv.Error):
+        return []
+
+
+def read_rows(problems: Problems, path: str | os.PathLike, what: str,
+              required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a csv by the names in its first line, each after the name of its record, "line 7".
+
+    Rows of more or fewer fields than there are columns are broken.
+
+    Raises:
+        FileNotFoundError: no such file.
+        AnnotationError: not text, or a column is missing.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no {what} at {path!r}; check the path")
+    columns = read_header(path)
+    for column in required:
+        if column not in columns:
+            raise AnnotationError(path, "line 1", column, f"there is no such column; expected {', '.join(required)}, "
+                                  f"got {', '.join(columns)[:200] or 'nothing'}")
+    if len(set(columns)) != len(columns):
+        raise AnnotationError(path, "line 1", "", f"columns repeat: {', '.join(columns)[:200]}")
+    number = 1
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for number, row in _numbered_rows(file):
+                if len(row) == len(columns):
+                    yield f"line {number}", dict(zip(columns, row, strict=True))
+                elif row:
+                    field = columns[min(len(row), len(columns) - 1)]
+                    problems.broken(path, f"line {number}", field, f"expected {len(columns)} fields, got {len(row)}; "
+                                    "is the file cut off?")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AnnotationError(path, f"after line {number}", "", f"it is not a csv in UTF-8: {error}") from error
+
+
+def _numbered_rows(file) -> Iterator[tuple[int, list[str]]]:
+    """Number of the line, and fields, of each row after the first."""
+    reader = csv.reader(file, strict=True)
+    limit = csv.field_size_limit(sys.maxsize)  # 128 KiB unless told; one mask's run lengths can be longer
+    try:
+        next(reader, None)
+        for row in reader:
+            yield reader.line_num, row
+    finally:
+        csv.field_size_limit(limit)
