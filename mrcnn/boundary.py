@@ -102,6 +102,6 @@ def _without_inside(mask: np.ndarray, width: int) -> np.ndarray:
     if min(mask.shape) <= 2 * width:  # no pixel lies further inside
         return mask
     # A frame of the outside, for erosion takes what lies beyond the array to be inside
-    framed = np.pad(np.asarray(mask, bool).view(np.uint8), 1)
+    framed = cv2.copyMakeBorder(np.ascontiguousarray(mask).view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     inside = cv2.erode(framed, np.ones((2 * width + 1, 2 * width + 1), np.uint8))[1:-1, 1:-1]
     return mask & (inside == 0)

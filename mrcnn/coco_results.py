@@ -221,10 +221,14 @@ def _check(masks: np.ndarray, class_ids: np.ndarray, image_shape: Sequence[int],
 def _check_numbers(boxes: np.ndarray, scores: np.ndarray, count: int, what: str) -> None:
     if (len(boxes), len(scores)) != (count, count):
         raise ValueError(f"{what}: {count} class ids, {len(boxes)} rois and {len(scores)} scores; one each is needed")
-    wrong = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & np.isfinite(scores)))
+    ordered = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & ordered))
     if len(wrong):
         i = wrong[0]
-        raise ValueError(f"{what}: detection {i} has box {boxes[i].tolist()} and score {scores[i]}; not finite numbers")
+        raise ValueError(
+            f"{what}: detection {i} has the box {boxes[i].tolist()} and the score {scores[i]}; expected finite numbers, "
+            "the box as (y1, x1, y2, x2) with y1 <= y2 and x1 <= x2"
+        )
 
 
 def _check_annotations(
