@@ -27,8 +27,8 @@ def parser(description: str, *, epochs: int) -> argparse.ArgumentParser:
                             "0.1, that is held out by their ids: the same images in train and evaluate")
     flags.add_argument("--no-validation", action="store_true", help="train: skip the val_ losses")
     flags.add_argument("--weights", required=True,
-                       help='a checkpoint, "last", "imagenet", a file of backbone weights, or "none"; evaluate and '
-                            "submit take the settings from the config.json beside a checkpoint")
+                       help='a checkpoint, "last", "coco", "imagenet", a file of backbone weights, or "none"; evaluate '
+                            "and submit take the settings from the config.json beside a checkpoint")
     flags.add_argument("--exclude", action="append", default=[], metavar="LAYER",
                        help="layers of the checkpoint to leave out, a name or a regular expression; repeatable")
     flags.add_argument("--logs", default=str(ROOT / "logs"), help="where runs are kept")

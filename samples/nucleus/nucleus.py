@@ -12,6 +12,7 @@ README.md beside this file has the commands and the results that they gave.
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is
 
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data.dataset import Dataset  # noqa: E402
+from mrcnn.data.folders import subset_folder  # noqa: E402
 from mrcnn.data.mask_files import load_mask_files  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
 from samples import competition  # noqa: E402
 from samples.balloon.balloon import draw_overlays  # noqa: E402
 from samples.submission import encoded_pixels, separated, write_submission  # noqa: E402
@@ -63,7 +64,7 @@ class NucleusConfig(Config):
 
 def load_nuclei(folder: str | Path, subset: str) -> Dataset:
     """The images of `folder`/`subset` with their nuclei, ready to use."""
-    return load_mask_files(Path(folder) / subset, class_names=["nucleus"])
+    return load_mask_files(folder, subset, class_names=["nucleus"])
 
 
 def augmenter() -> Any:
@@ -79,29 +80,32 @@ def augmenter() -> Any:
     ])
 
 
-def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+def train(config: Config, arguments: argparse.Namespace) -> None:
     """Trains on one part of the data, with another, or a share of it, for the val_ losses."""
-    training, validation = competition.datasets(lambda name: load_nuclei(arguments.dataset, name), arguments)
+    training, validation = competition.datasets(partial(load_nuclei, arguments.dataset), arguments)
+    model = competition.build(config, arguments)
     model.train(training, validation, epochs=arguments.epochs, layers=arguments.layers,
                 augmentation=augmenter() if arguments.augment else None, verbose=arguments.verbose)
 
 
-def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+def evaluate(config: Config, arguments: argparse.Namespace) -> None:
     """Prints COCO's tables for the validation images, and draws them when asked for.
 
     COCO's protocol takes the 100 best detections an image; nuclei beyond those count as missed.
     """
     from mrcnn.evaluation import evaluate as evaluate_dataset
 
-    dataset = competition.validation_dataset(lambda name: load_nuclei(arguments.dataset, name), arguments)
+    dataset = competition.validation_dataset(partial(load_nuclei, arguments.dataset), arguments)
+    model = competition.build(config, arguments)
     print(evaluate_dataset(model, dataset, limit=arguments.limit))
     if arguments.pictures:
         draw_overlays(model, dataset, Path(arguments.pictures))
 
 
-def submit(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+def submit(config: Config, arguments: argparse.Namespace) -> None:
     """Writes the competition's csv."""
-    images = image_files(Path(arguments.dataset) / (arguments.subset or "test"))
+    images = image_files(arguments.dataset, arguments.subset or "test")
+    model = competition.build(config, arguments)
     write_submission(arguments.output, ("ImageId", "EncodedPixels"), model, images, submission_rows,
                      min_score=arguments.min_score)
     print(f"Saved to {arguments.output}")
@@ -117,22 +121,19 @@ def submission_rows(image_id: str, found: dict[str, np.ndarray]) -> Iterator[tup
         yield image_id, ""
 
 
-def image_files(folder: Path) -> list[tuple[str, Path]]:
-    """Ids and files of a part of the data, with or without masks.
+def image_files(folder: str | Path, subset: str) -> list[tuple[str, Path]]:
+    """Ids and files of `folder`/`subset`, whose images need no masks.
 
     Raises FileNotFoundError for a folder that is not there or holds no such images, ValueError for an id with several.
     """
-    if not folder.is_dir():
-        there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
-        raise FileNotFoundError(f"no folder {folder}; {folder.parent} has {there}: choose with --subset")
-    found = []
-    for images in sorted(folder.glob("*/images")):
+    part, found = Path(subset_folder(folder, subset)), []
+    for images in sorted(part.glob("*/images")):
         files = sorted(path for path in images.iterdir() if not path.name.startswith("."))
         if len(files) != 1:
             raise ValueError(f"{images} holds {[path.name for path in files]}; expected one image")
         found.append((images.parent.name, files[0]))
     if not found:
-        raise FileNotFoundError(f"{folder} holds no <id>/images/<id>.png; give --dataset the folder above")
+        raise FileNotFoundError(f"{part} holds no <id>/images/<id>.png; choose another --dataset or --subset")
     return found
 
 
@@ -150,8 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = competition.configuration(NucleusConfig, arguments)
     if arguments.command != "train" and config.IMAGE_RESIZE_MODE == "crop":
         config.IMAGE_RESIZE_MODE = "pad64"  # the whole image, at the size that crops were cut from
-    model = competition.build(config, arguments)
-    {"train": train, "evaluate": evaluate, "submit": submit}[arguments.command](model, arguments)
+    {"train": train, "evaluate": evaluate, "submit": submit}[arguments.command](config, arguments)
 
 
 if __name__ == "__main__":
