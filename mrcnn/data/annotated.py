@@ -11,8 +11,7 @@ import numpy as np
 
 from mrcnn.data import problems
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.masks import extract_bboxes
-from mrcnn.data.outlines import FAR, Ellipse, Outline, Polygons, Rectangle
+from mrcnn.data.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, fill_box
 from mrcnn.data.problems import AnnotationError, Problems
 
 KEPT_BYTES = 256 * 2**20  # of filled masks, a bit a pixel of each box
@@ -146,15 +145,14 @@ class AnnotatedDataset(Dataset):
     def _fill(self, image_id: int, instance: Instance) -> tuple:
         info, kind, message = self.image_info[image_id], problems.EMPTY, "it covers no pixel"
         try:
-            mask = instance.outline.fill(info["height"], info["width"])
+            part, (y1, x1, y2, x2) = fill_box(instance.outline, info["height"], info["width"])
         except (ValueError, OSError) as error:
             if self.problems.strict:
                 raise AnnotationError(self.file, instance.record, instance.field, str(error)) from error
-            mask, kind, message = np.zeros((info["height"], info["width"]), bool), problems.BROKEN, str(error)
-        y1, x1, y2, x2 = extract_bboxes(mask[:, :, None])[0]
+            part, (y1, x1, y2, x2), kind, message = np.zeros((0, 0), bool), (0,) * 4, problems.BROKEN, str(error)
         if y2 <= y1:
             self._report(kind, instance, message)
-        return y1, x1, y2, x2, np.packbits(mask[y1:y2, x1:x2], axis=1)
+        return y1, x1, y2, x2, np.packbits(part, axis=1)
 
     def _report(self, kind: str, instance: Instance, message: str) -> None:
         """Counts an instance that turned out to have no pixels, once: who uses masks leaves those out."""

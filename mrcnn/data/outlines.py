@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from mrcnn.data import rle
+from mrcnn.data.masks import extract_bboxes
 
 Bounds = tuple[float, float, float, float]
 FAR = 1e5  # pixels; the rasteriser's time and memory grow with the length of the outline, in the image or not
@@ -28,7 +29,11 @@ class Polygons:
         return float(y1), float(x1), float(y2), float(x2)
 
     def fill(self, height: int, width: int) -> np.ndarray:
-        """[height, width] bool; what lies outside is cut off.
+        """[height, width] bool; what lies outside is cut off. Raises ValueError as `to_runs`."""
+        return rle.decode(self.to_runs(height, width))
+
+    def to_runs(self, height: int, width: int) -> dict:
+        """The mask as COCO's run lengths.
 
         Raises ValueError for a part of fewer than three points, which the rasteriser would take for a box, and for
         coordinates that are not finite or further out than `FAR`.
@@ -40,7 +45,7 @@ class Polygons:
         if not all(np.abs(part).max() <= FAR for part in self.parts):  # false for NaN, too
             raise ValueError(f"a polygon has coordinates in {self.bounds()} (y1, x1, y2, x2); pixels are expected")
         runs = coco_mask.frPyObjects([part.ravel().tolist() for part in self.parts], height, width)
-        return coco_mask.decode(coco_mask.merge(runs)).view(bool)
+        return coco_mask.merge(runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +105,14 @@ class Runs:
 
     def fill(self, height: int, width: int) -> np.ndarray:
         """[height, width] bool. Raises ValueError when the runs are of another size, or damaged."""
+        return rle.decode(self.to_runs(height, width))
+
+    def to_runs(self, height: int, width: int) -> dict:
+        """The run lengths. Raises ValueError when they are of another size."""
         if list(self.runs["size"]) != [height, width]:
             raise ValueError(f"the run lengths are of size {list(self.runs['size'])}, the image of {[height, width]} "
                              "(height, width); write them for this image")
-        return rle.decode(self.runs)
+        return self.runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +139,18 @@ class MaskFile:
 
 
 Outline = Polygons | Rectangle | Ellipse | Runs | MaskFile
+
+
+def fill_box(outline: Outline, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The mask of an outline inside its tight box, [y2 - y1, x2 - x1] bool, and the box (y1, x1, y2, x2).
+
+    Several times faster than `fill` where the rasteriser gives run lengths. Raises as `fill`.
+    """
+    if isinstance(outline, (Polygons, Runs)):
+        return rle.decode_box(outline.to_runs(height, width))
+    mask = outline.fill(height, width)
+    y1, x1, y2, x2 = box = tuple(extract_bboxes(mask[:, :, None])[0].tolist())
+    return mask[y1:y2, x1:x2], box
 
 
 def read_values(path: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn.data import rle
-from mrcnn.data.outlines import Ellipse, MaskFile, Polygons, Rectangle, Runs, read_values
+from mrcnn.data.outlines import Ellipse, MaskFile, Polygons, Rectangle, Runs, fill_box, read_values
 
 
 def polygon(*points):
@@ -123,3 +123,21 @@ def test_mask_pictures_that_cannot_be_used(tmp_path):
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match="or damaged"):
         MaskFile(str(path)).fill(200, 300)
+
+
+@pytest.mark.parametrize("outline", [
+    Polygons((polygon((2.1, 3.7), (30.3, 5), (11.9, 14.5)), polygon((20, -4), (24.5, 8.1), (17.3, 25)))),
+    Polygons((polygon((1.2, 1.2), (1.3, 1.2), (1.2, 1.3)),)),  # no pixel
+    Runs(rle.encode(np.arange(20 * 30).reshape(20, 30) % 7 == 3)),
+    Runs(rle.encode(np.zeros((20, 30), bool))),
+    Rectangle(2.2, 3.3, 12, 40),
+    Ellipse(10, 12, 5, 8, 0.3),
+])
+def test_the_box_of_an_outline_holds_its_whole_mask(outline):
+    mask = outline.fill(20, 30)
+    part, (y1, x1, y2, x2) = fill_box(outline, 20, 30)
+    assert part.shape == (y2 - y1, x2 - x1) and part.dtype == bool and part.sum() == mask.sum()
+    np.testing.assert_array_equal(mask[y1:y2, x1:x2], part)
+    assert not mask.any() or (y1, x1, y2, x2) == (
+        np.flatnonzero(mask.any(1))[0], np.flatnonzero(mask.any(0))[0],
+        np.flatnonzero(mask.any(1))[-1] + 1, np.flatnonzero(mask.any(0))[-1] + 1)
