@@ -62,17 +62,21 @@ def regions(values: np.ndarray) -> dict[int, tuple]:
 
 
 def read_numbers(dataset: AnnotatedDataset, path: str, record: str, image: str,
-                 size: tuple[int, int] | None) -> list[int] | None:
-    """The numbers in a picture of instances; None when it is broken, and reading goes on."""
+                 size: tuple[int, int] | None) -> np.ndarray | None:
+    """The values [H, W] int32 of a picture of instances; None when it is broken, and reading goes on.
+
+    size: (height, width) of its image; None when that is unreadable.
+    """
     if not same_size(dataset, path, record, image, size):
         return None
     try:
-        numbers = values_in(read_values(path))
+        values = read_values(path)
+        count = len(values_in(values))
     except ValueError as error:
         dataset.problems.broken(path, record, "pixels", str(error), problems.UNREADABLE)
         return None
-    if len(numbers) > MOST:
-        dataset.problems.broken(path, record, "pixels", f"it has {len(numbers)} different values, too many for numbers "
-                                "of instances; is it a photograph, or drawn with smooth edges?")
+    if count > MOST:
+        dataset.problems.broken(path, record, "pixels", f"it has {count} different values, too many for numbers of "
+                                "instances; is it a photograph, or drawn with smooth edges?")
         return None
-    return numbers
+    return values

@@ -8,7 +8,7 @@ from mrcnn.data import problems
 from mrcnn.data.annotated import Instance
 from mrcnn.data.classes import Classes, Labels, numbered, only_name
 from mrcnn.data.folders import LOSSLESS, by_stem, header_size, listed, names_in, paired_folders, subset_folder
-from mrcnn.data.id_pictures import InstanceIdDataset, read_numbers
+from mrcnn.data.id_pictures import InstanceIdDataset, read_numbers, values_in
 from mrcnn.data.instance_classes import CLASS_FILES, Kind, kinds_by_divisor, kinds_by_file
 from mrcnn.data.outlines import MaskFile
 
@@ -107,9 +107,9 @@ def _pictures(dataset: InstanceIdDataset, images: str, ids: str) -> list[Picture
     found = []
     for stem in sorted(photographs.keys() & maps.keys()):
         size = header_size(photographs[stem])
-        numbers = read_numbers(dataset, maps[stem], f"image {stem!r}", photographs[stem], size)
-        if numbers is not None:
-            found.append(Picture(stem, photographs[stem], maps[stem], size, numbers))
+        values = read_numbers(dataset, maps[stem], f"image {stem!r}", photographs[stem], size)
+        if values is not None:
+            found.append(Picture(stem, photographs[stem], maps[stem], size, values_in(values)))
     return found
 
 
