@@ -1,11 +1,11 @@
-"""Checkpoints at the end of epochs, and the stop at a loss that is not finite."""
+"""Checkpoints at the end of epochs, the table of losses, and the stop at a loss that is not finite."""
 
 import types
 
 import numpy as np
 import pytest
 
-from mrcnn.callbacks import SaveCheckpoint, StopAtNonFiniteLoss
+from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
 
 
 class Saver:
@@ -89,3 +89,36 @@ def test_a_validation_loss_that_is_not_finite_names_the_validation_set_s_images(
     callback.set_model(types.SimpleNamespace(image_ids=np.array([2])))
     with pytest.raises(FloatingPointError, match="not finite at step 1 of the validation .*in a batch of: val 2"):
         callback.on_test_batch_end(0, {"loss": np.nan})
+
+
+def lines(path):
+    return path.read_text().splitlines()
+
+
+def test_the_log_has_a_line_an_epoch(tmp_path):
+    log = EpochLog(tmp_path / "log.csv")
+    log.on_epoch_end(0, {"loss": 2.5, "val_loss": np.float32(3)})
+    assert lines(log.path) == ["epoch,loss,val_loss", "0,2.5,3.0"], "readable while training goes on"
+    log.on_epoch_end(1, {"loss": 1.5, "val_loss": float("nan")})
+    assert lines(log.path)[2:] == ["1,1.5,nan"]
+
+
+def test_a_resumed_training_keeps_the_lines_of_before_and_does_not_repeat_its_own(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss\n0,3.0\n1,2.0\n2,1.0\n")
+    EpochLog(path, first_epoch=2).on_epoch_end(2, {"loss": 0.5})
+    assert lines(path) == ["epoch,loss", "0,3.0", "1,2.0", "2,0.5"]
+
+
+def test_what_only_some_epochs_have_has_its_own_column(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss,val_loss\n0,3.0,4.0\n")
+    log = EpochLog(path, first_epoch=1)
+    log.on_epoch_end(1, {"loss": 2.0, "val_AP": 0.5})
+    assert lines(path) == ["epoch,loss,val_AP,val_loss", "0,3.0,NA,4.0", "1,2.0,0.5,NA"]
+
+
+def test_a_new_run_replaces_what_lies_there(tmp_path):
+    (tmp_path / "log.csv").write_text("epoch,loss\n0,3.0\n")
+    EpochLog(tmp_path / "log.csv").on_epoch_end(0, {"loss": 1.0})
+    assert lines(tmp_path / "log.csv") == ["epoch,loss", "0,1.0"]

@@ -23,6 +23,16 @@ MINIVAL = {  # of 2014
     "valminusminival": "https://dl.dropboxusercontent.com/s/s3tw5zcg7395368/instances_valminusminival2014.json.zip?dl=0",
 }
 
+CLASS_NAMES = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
+handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
+teddy bear, hair drier, toothbrush
+""".replace("\n", " ").strip().split(", ")  # by their ids, which have gaps
+
 
 class MissingData(FileNotFoundError):
     """Files of COCO that are not where they should be; the message says which, and how to get them."""
@@ -128,3 +138,10 @@ def fingerprint(folder: str | Path, year: int, split: str, dataset: CocoDataset)
                                      for info in dataset.image_info]]
     digest.update(json.dumps(content).encode())
     return digest.hexdigest()
+
+
+def class_names_of(num_classes: int) -> list[str]:
+    """Names for weights that come without: COCO's where their number fits, else numbers."""
+    if num_classes == len(CLASS_NAMES) + 1:
+        return ["BG", *CLASS_NAMES]
+    return ["BG", *(f"class {i}" for i in range(1, num_classes))]

@@ -1,0 +1,117 @@
+"""COCO: train, evaluate, compare mask heads, and detect.
+
+    python samples/coco/coco.py train    --dataset DIR --model imagenet --backbone resnet50v2
+    python samples/coco/coco.py evaluate --dataset DIR --model last --boundary --results detections.json
+    python samples/coco/coco.py compare  --dataset DIR --model imagenet --backbone resnet50v2 --head fcn --head unet
+    python samples/coco/coco.py detect   --model last --image photograph.jpg folder/
+
+DIR is COCO's own folder of a year (annotations/, train2017/, val2017/) or any other of that form; --download fills it.
+README.md beside this file has more commands.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
+
+from mrcnn.data.coco import CocoDataset  # noqa: E402
+from mrcnn.evaluation import Results  # noqa: E402
+from mrcnn.evaluation import evaluate as evaluate_dataset  # noqa: E402
+from mrcnn.model import MaskRCNN  # noqa: E402
+from mrcnn.validation import AveragePrecision  # noqa: E402
+from samples.coco import plan  # noqa: E402
+from samples.coco.compare import compare_heads  # noqa: E402
+from samples.coco.detection import draw_detections  # noqa: E402
+from samples.coco.download import download  # noqa: E402
+from samples.coco.flags import parse  # noqa: E402
+from samples.coco.layout import class_names_of, fingerprint, load_split, require  # noqa: E402
+from samples.coco.recipes import CONFIGS, CocoConfig, planned, training_config  # noqa: E402
+from samples.weights import configure_as_trained, find_last, load_weights  # noqa: E402
+
+
+def train(arguments: argparse.Namespace) -> MaskRCNN:
+    """Trains, with COCO's AP of the validation images after epochs; goes on where a run in --logs stopped."""
+    training, validation = load_data(arguments, validation=not arguments.no_validation)
+    folder = resumed_folder(arguments)
+    model = MaskRCNN("training", training_config(arguments, training.num_classes, folder), arguments.logs)
+    load_weights(model, arguments.model, arguments.exclude)
+    run = planned(arguments, model, fingerprint(arguments.dataset, arguments.year, "train", training), folder)
+    judge = None
+    if validation is not None:
+        judge = AveragePrecision(model, validation, arguments.every, metric=arguments.metric,
+                                 patience=arguments.patience, verbose=arguments.verbose)
+    plan.carry_out(model, run, training, validation, judge=judge, verbose=arguments.verbose)
+    return model
+
+
+def load_data(arguments: argparse.Namespace, validation: bool = True) -> tuple[CocoDataset, CocoDataset | None]:
+    """Training and validation images, of the same classes."""
+    get(arguments, ["train", "val"] if validation else ["train"])
+    folder, year = arguments.dataset, arguments.year
+    training = load_split(folder, year, "train", arguments.train_limit)
+    names = training.class_names[1:]
+    return training, load_split(folder, year, "val", arguments.limit, names) if validation else None
+
+
+def get(arguments: argparse.Namespace, splits: list[str]) -> None:
+    """Makes sure that the files are there; fetches them with --download, says which are missing without."""
+    if arguments.download:
+        download(arguments.dataset, arguments.year)
+    require(arguments.dataset, arguments.year, splits)
+
+
+def resumed_folder(arguments: argparse.Namespace) -> Path | None:
+    """The folder of the run that goes on: the newest, or that of a checkpoint in --logs; None for a new run."""
+    name = dict(arguments.set).get("NAME", CocoConfig.NAME)
+    if arguments.model == "last":
+        return find_last(arguments.logs, name).parent
+    folder = Path(arguments.model).resolve().parent
+    inside = folder.parent == Path(arguments.logs).resolve() and folder.name.startswith(name.lower())
+    return folder if inside else None
+
+
+def evaluate(arguments: argparse.Namespace) -> Results:
+    """Prints COCO's tables, and writes the detections for COCO's server when asked for."""
+    get(arguments, [arguments.split])
+    model = trained_model(arguments)
+    dataset = load_split(arguments.dataset, arguments.year, arguments.split, arguments.limit,
+                         model.class_names[1:] or None)
+    results = evaluate_dataset(model, dataset, boundary=arguments.boundary, results=arguments.results)
+    print(results)
+    return results
+
+
+def trained_model(arguments: argparse.Namespace) -> MaskRCNN:
+    """A model to detect with, under the settings that its weights were trained with."""
+    config = configure_as_trained(CONFIGS[arguments.preset or "reference"], arguments, arguments.model, arguments.logs)
+    model = MaskRCNN("inference", config, arguments.logs)
+    load_weights(model, arguments.model, arguments.exclude)
+    return model
+
+
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Trains each head from the same start and on the same batches, and writes the table of their numbers."""
+    return compare_heads(arguments, *load_data(arguments))
+
+
+def detect(arguments: argparse.Namespace) -> list[Path]:
+    """Draws what is found in photographs."""
+    model = trained_model(arguments)
+    names = model.class_names or class_names_of(model.config.NUM_CLASSES)
+    return draw_detections(model, names, arguments.image, arguments.output, arguments.min_score)
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "compare": compare, "detect": detect}
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command."""
+    parsed = parse(arguments, __doc__)
+    return COMMANDS[parsed.command](parsed)
+
+
+if __name__ == "__main__":
+    main()

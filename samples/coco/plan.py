@@ -1,0 +1,120 @@
+"""A training as it is planned, written down beside its checkpoints, and carried out or taken up again."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
+from mrcnn.files import write_atomically
+from mrcnn.model import MaskRCNN
+from mrcnn.validation import AveragePrecision
+from mrcnn.weights.imagenet import is_keras_weights
+
+FILE = "run.json"
+# They change neither what is learnt nor in which order.
+INDIFFERENT = ("KEEP_CHECKPOINTS", "LOADER_WORKERS", "VALIDATION_STEPS")
+
+
+class Stage(NamedTuple):
+    """Training up to the epoch `until`, counted from the run's first, of the layers that `MaskRCNN.train` knows so."""
+
+    until: int
+    layers: str
+    learning_rate: float
+
+
+def reference(epochs: int, layers: str, learning_rate: float) -> list[Stage]:
+    """One stage; the rate's own schedule is the configuration's."""
+    return [Stage(epochs, layers, learning_rate)]
+
+
+def matterport(epochs: int, learning_rate: float) -> list[Stage]:
+    """The old package's three stages: heads to epoch 40 of 160, 4+ to 120, all layers to the end at a tenth."""
+    stages = [Stage(round(epochs * 40 / 160), "heads", learning_rate),
+              Stage(round(epochs * 120 / 160), "4+", learning_rate), Stage(epochs, "all", learning_rate / 10)]
+    return [stage for before, stage in zip([0, *(s.until for s in stages)], stages, strict=False)
+            if stage.until > before]
+
+
+class Run(NamedTuple):
+    """What makes a training what it is.
+
+    stages: what learns when. start: the weights at its beginning, "none" or a hash of their file, with what was left
+    out. data: fingerprint of the training images. preset: whose conventions.
+    """
+
+    stages: list[Stage]
+    start: str
+    data: str
+    preset: str
+
+    def key(self, config: Config) -> str:
+        """The same for trainings that learn the same."""
+        settings = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
+        if isinstance(config.MASK_HEAD, str):
+            settings["MASK_HEAD"] = {"name": config.MASK_HEAD}
+        text = json.dumps([settings, self.stages, self.start, self.data], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, folder: Path, config: Config) -> None:
+        """Writes run.json into the folder of a run."""
+        write_atomically(folder / FILE, json.dumps({"key": self.key(config), **self._asdict()}, indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run | None":
+        """What `save` wrote; None where there is no such file."""
+        if not (folder / FILE).is_file():
+            return None
+        values = json.loads((folder / FILE).read_text())
+        return cls([Stage(*stage) for stage in values["stages"]],
+                   **{name: values[name] for name in ("start", "data", "preset")})
+
+
+def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
+    """`Run.start` of a file of weights, by its content; only a checkpoint has layers to leave out."""
+    if path is None:
+        return "none"
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return " ".join([digest, *(f"-{name}" for name in sorted(exclude) if not is_keras_weights(path))])
+
+
+def find(logs: str | Path, key: str) -> Path | None:
+    """The folder of the newest run in `logs` with this key that saved a checkpoint."""
+    for file in sorted(Path(logs).glob(f"*/{FILE}"), reverse=True):
+        if json.loads(file.read_text())["key"] == key and checkpoints(file.parent):
+            return file.parent
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(folder.glob("mask_rcnn_*_[0-9][0-9][0-9][0-9]*.h5"))
+
+
+def carry_out(model: MaskRCNN, run: Run, training: Dataset, validation: Dataset | None = None, *,
+              judge: AveragePrecision | None = None, **options: Any) -> None:
+    """Trains what is not trained yet.
+
+    Args:
+        validation: for the val_ losses.
+        judge: takes the AP at the end of epochs, and may end the training.
+        options: further ones of `MaskRCNN.train`.
+    """
+    run.save(model.log_dir, model.config)
+    for stage in run.stages:
+        if judge is not None and judge.exhausted():
+            print(f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations brought no better "
+                  f"{judge.metric}. A larger --patience goes on.")
+            break
+        if model.epoch >= stage.until and stage is not run.stages[-1]:
+            continue
+        with warnings.catch_warnings():
+            if stage is not run.stages[0]:  # the momentum of other layers is of no use to the next stage
+                warnings.filterwarnings("ignore", ".*state of an optimizer over other variables")
+            model.train(training, validation, stage.learning_rate, stage.until, stage.layers,
+                        custom_callbacks=[judge] if judge is not None else None, **options)

@@ -1,0 +1,84 @@
+"""The configurations of the COCO sample, and the training that a command line asks for."""
+
+import argparse
+from pathlib import Path
+
+from mrcnn import presets
+from mrcnn.config import Config
+from mrcnn.model import MaskRCNN
+from samples.coco import plan
+from samples.settings import configure
+from samples.weights import path_of
+
+
+class CocoConfig(Config):
+    """The reference recipe: ResNet-101, 800/1333 pixels; an epoch is once through the training images."""
+
+    NAME = "coco"
+    NUM_CLASSES = 81
+    STEPS_PER_EPOCH = None
+
+
+class MatterportCocoConfig(CocoConfig, presets.Matterport):
+    """The old package's recipe."""
+
+    STEPS_PER_EPOCH = 1000
+    HORIZONTAL_FLIP = 0.5
+    DETECTION_MIN_CONFIDENCE = 0.0  # AP wants the detections of low score, too
+
+
+class TorchvisionCocoConfig(CocoConfig, presets.Torchvision):
+    """torchvision's conventions, with COCO's 80 classes numbered without gaps."""
+
+
+class Detectron2CocoConfig(CocoConfig, presets.Detectron2):
+    """Detectron2's conventions."""
+
+
+CONFIGS = {"reference": CocoConfig, "matterport": MatterportCocoConfig, "torchvision": TorchvisionCocoConfig,
+           "detectron2": Detectron2CocoConfig}
+EPOCHS = {"matterport": 160}
+REFERENCE_EPOCHS = 12  # Detectron2's "1x": 90,000 steps of 16 images are 12.3 times through COCO
+
+
+def training_config(arguments: argparse.Namespace, num_classes: int | None = None, folder: Path | None = None
+                    ) -> Config:
+    """The settings of a training.
+
+    Args:
+        num_classes: of the data, which decide where they are known, unless --set NUM_CLASSES does.
+        folder: of a run that is to go on: its settings. None: those of --preset.
+
+    The learning rate grows with --batch, as the reference recipe has it, unless it is given or --preset is matterport.
+    """
+    sample, settings = CONFIGS[arguments.preset or "reference"], dict(arguments.set)
+    beside = folder / "config.json" if folder else None
+    stored = Config.load(beside).to_dict() if beside and beside.is_file() else None
+    config = configure(sample, arguments, stored)
+    if num_classes is not None and "NUM_CLASSES" not in settings:
+        config.NUM_CLASSES = num_classes
+    if arguments.preset != "matterport" and arguments.learning_rate is None and "LEARNING_RATE" not in settings:
+        before = configure(sample, argparse.Namespace(**vars(arguments) | {"batch": None}), stored)
+        config.LEARNING_RATE *= config.BATCH_SIZE / before.BATCH_SIZE
+    config.validate()
+    return config
+
+
+def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: Path | None = None) -> plan.Run:
+    """What is to be trained.
+
+    Args:
+        data: fingerprint of the training images.
+        folder: of a run that is to go on as it was begun, unless flags say otherwise.
+    """
+    old = plan.Run.load(folder) if folder else None
+    preset = arguments.preset or (old.preset if old else "reference")
+    epochs = arguments.epochs or (old.stages[-1].until if old else EPOCHS.get(preset, REFERENCE_EPOCHS))
+    rate = model.config.LEARNING_RATE
+    if preset == "matterport" and not arguments.layers:
+        stages = plan.matterport(epochs, rate)
+    else:  # a frozen stem and first stage are for weights that know something
+        fresh = "all" if arguments.model == "none" else "3+"
+        stages = plan.reference(epochs, arguments.layers or (old.stages[-1].layers if old else fresh), rate)
+    path = None if arguments.model == "none" else path_of(arguments.model, model)
+    return plan.Run(stages, old.start if old else plan.start_of(path, arguments.exclude), data, preset)

@@ -1,0 +1,103 @@
+"""The table of a comparison of heads, as text, json, markdown and a plot."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrcnn.files import write_atomically
+from samples.files import atomic_media
+
+# name in a row, title, digits, divisor; AP50 and AP75 are the masks'
+NUMBERS = (("box_ap", "box AP", 3, 1), ("mask_ap", "mask AP", 3, 1), ("mask_ap50", "AP50", 3, 1),
+           ("mask_ap75", "AP75", 3, 1), ("boundary_ap", "Boundary AP", 3, 1), ("parameters", "parameters", 0, 1),
+           ("flops", "GFLOPs", 1, 1e9), ("ms_per_batch", "ms/RoI batch", 1, 1), ("ms_per_image", "ms/image", 0, 1))
+APS = NUMBERS[:5]
+
+Row = dict[str, Any]  # "head" and "seeds", and for each number a list with a value a seed, or one value
+
+
+def mean(value: float | Sequence[float]) -> float:
+    """Of the seeds."""
+    return float(np.mean(value))
+
+
+def spread(value: float | Sequence[float]) -> float | None:
+    """Standard deviation of the seeds (of n - 1); None for one."""
+    values = np.atleast_1d(value)
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def cells(row: Row) -> list[str]:
+    """A row's texts: mean, and behind it the spread where there are several seeds."""
+    texts = [row["head"]]
+    for name, _, digits, divisor in NUMBERS:
+        value = row.get(name)
+        if value is None:
+            texts.append("-")
+            continue
+        deviation = spread(value)
+        text = f"{mean(value) / divisor:,.{digits}f}"
+        texts.append(text if deviation is None else f"{text} ± {deviation / divisor:.{digits}f}")
+    return texts
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """Aligned columns."""
+    table = [["head", *(title for _, title, *_ in NUMBERS)], *map(cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(
+        line[1:], widths[1:], strict=True))]) for line in table)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """As GitHub shows it."""
+    lines = [["head", *(title for _, title, *_ in NUMBERS)], ["---", *("---:" for _ in NUMBERS)], *map(cells, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def as_json(rows: Sequence[Row], about: dict[str, Any]) -> str:
+    """Every value, and the means and spreads."""
+    summary = [{"head": row["head"], "mean": {name: mean(row[name]) for name, *_ in NUMBERS if name in row},
+                "spread": {name: spread(row[name]) for name, *_ in NUMBERS if isinstance(row.get(name), list)}}
+               for row in rows]
+    return json.dumps({"about": about, "rows": list(rows), "summary": summary}, indent=2) + "\n"
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """The APs of the heads side by side, and the mask AP over the time of a RoI batch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    bars, costs = figure.subplots(1, 2, width_ratios=(2, 1))
+    width = 0.8 / len(rows)
+    for i, row in enumerate(rows):
+        places = np.arange(len(APS)) + (i - (len(rows) - 1) / 2) * width
+        bars.bar(places, [mean(row[name]) for name, *_ in APS], width * 0.9, label=row["head"],
+                 yerr=[spread(row[name]) or 0 for name, *_ in APS], capsize=3)
+        if "ms_per_batch" in row:
+            costs.errorbar(mean(row["ms_per_batch"]), mean(row["mask_ap"]), yerr=spread(row["mask_ap"]), fmt="o",
+                           capsize=3, label=row["head"])
+    bars.set_xticks(range(len(APS)), [title for _, title, *_ in APS])
+    bars.set_ylabel("AP")
+    bars.legend(frameon=False)
+    costs.set_xlabel("ms a RoI batch")
+    costs.set_ylabel("mask AP")
+    costs.set_xlim(left=0)
+    for axes in (bars, costs):
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    with atomic_media(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def write(rows: Sequence[Row], folder: Path, about: dict[str, Any]) -> str:
+    """Writes comparison.txt, .md, .json and .png into the folder, each whole or not at all; returns the text."""
+    text = text_table(rows)
+    write_atomically(folder / "comparison.txt", text + "\n")
+    write_atomically(folder / "comparison.md", markdown_table(rows) + "\n")
+    write_atomically(folder / "comparison.json", as_json(rows, about))
+    plot(rows, folder / "comparison.png")
+    return text
