@@ -90,8 +90,9 @@ def crossings(points: np.ndarray) -> np.ndarray:
 
     Edges that only touch, or run along each other, do not cross: a hole tied to the outer edge by a bridge is sound.
     """
-    points = np.asarray(points, np.float64)
-    points = points[np.any(points != np.roll(points, 1, axis=0), axis=1)]
+    points = np.asarray(points, np.float64).reshape(-1, 2)
+    before = np.concatenate([points[-1:], points[:-1]])
+    points = points[(points != before).any(axis=1)]
     if len(points) < 4:
         return np.zeros((0, 2))
     found = [point for first, second in _near_pairs(points) for point in _crossed(points, first, second)]
@@ -100,46 +101,58 @@ def crossings(points: np.ndarray) -> np.ndarray:
 
 
 def _near_pairs(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of edges whose stretches along x overlap, by a sweep in x; in blocks. Edge i goes from point i to the next.
+    """Pairs of edges that may cross: their boxes touch, and they have no point in common as neighbours. In blocks.
+
+    Edge i goes from point i to the next. A sweep along x: edges in the order of their left ends meet those whose left
+    end comes before their own right one.
     """
-    ends = np.stack([points[:, 0], np.roll(points[:, 0], -1)])
-    order = np.argsort(ends.min(axis=0), kind="stable")
-    left, right = ends.min(axis=0)[order], ends.max(axis=0)[order]
-    counts = np.searchsorted(left, right, side="right") - np.arange(len(points)) - 1
+    after = np.concatenate([points[1:], points[:1]])
+    low, high = np.minimum(points, after), np.maximum(points, after)
+    order = np.argsort(low[:, 0], kind="stable")
+    low, high, count = low[order], high[order], len(points)
+    met = np.searchsorted(low[:, 0], high[:, 0], side="right") - np.arange(count) - 1
     start = 0
-    while start < len(points):
-        total = np.cumsum(counts[start:])
-        end = start + max(1, int(np.searchsorted(total, PAIRS, side="right")))
-        block = counts[start:end]
+    while start < count:
+        end = start + max(1, int(np.searchsorted(np.cumsum(met[start:]), PAIRS, side="right")))
+        block = met[start:end]
         first = np.repeat(np.arange(start, end), block)
         second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(block) - block, block)
-        yield order[first], order[second]
+        near = (low[first, 1] <= high[second, 1]) & (low[second, 1] <= high[first, 1])
+        first, second = order[first[near]], order[second[near]]
+        apart = np.abs(first - second)
+        near = (apart > 1) & (apart < count - 1)
+        yield first[near], second[near]
         start = end
 
 
 def _crossed(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
     """Where edges cross: in the middle of both, or where one's first point is in the middle of the other."""
-    after, before = np.roll(points, -1, axis=0), np.roll(points, 1, axis=0)
+    after = np.concatenate([points[1:], points[:1]])
     a, b, c, d = points[first], after[first], points[second], after[second]
-    near = (np.minimum(a, b)[:, 1] <= np.maximum(c, d)[:, 1]) & (np.minimum(c, d)[:, 1] <= np.maximum(a, b)[:, 1])
-    first, second = first[near], second[near]
-    a, b, c, d = a[near], b[near], c[near], d[near]
     side_c, side_d, side_a, side_b = _side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b)
-    proper = (side_c * side_d < 0) & (side_a * side_b < 0)
-    share = _cross(c - a, d - c)[proper] / _cross(b - a, d - c)[proper]
-    places = list(a[proper] + share[:, None] * (b - a)[proper])
-    through = (side_c == 0) & (side_a * side_b < 0) & (_side(a, b, before[second]) * side_d < 0)
-    places += list(c[through])
-    through = (side_a == 0) & (side_c * side_d < 0) & (_side(c, d, before[first]) * side_b < 0)
-    return places + list(a[through])
+    parts, parted = side_a * side_b < 0, side_c * side_d < 0  # the second edge's line parts the ends of the first
+    proper = parts & parted
+    places = []
+    if proper.any():
+        share = _cross(c - a, d - c)[proper] / _cross(b - a, d - c)[proper]
+        places += list(a[proper] + share[:, None] * (b - a)[proper])
+    through = parts & (side_c == 0)
+    if through.any():
+        passed = _side(a, b, points[second - 1]) * side_d < 0
+        places += list(c[through & passed])
+    through = parted & (side_a == 0)
+    if through.any():
+        passed = _side(c, d, points[first - 1]) * side_b < 0
+        places += list(a[through & passed])
+    return places
 
 
 def _crossed_corners(points: np.ndarray) -> list[np.ndarray]:
     """Points that the polygon visits again, to cross there what it drew before."""
-    _, place, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+    _, place, counts = np.unique(points @ (1, 1j), return_inverse=True, return_counts=True)
     places = []
     for repeated in np.flatnonzero(counts > 1):
-        visits = np.flatnonzero(place.ravel() == repeated)
+        visits = np.flatnonzero(place == repeated)
         pairs = ((i, j) for i in visits for j in visits if i < j)
         if any(_separates(points, i, j) for i, j in pairs):
             places.append(points[visits[0]])
@@ -157,9 +170,10 @@ def _separates(points: np.ndarray, i: int, j: int) -> bool:
 
 def _side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """On which side of the line from a to b each c lies: 1, -1, or 0 on the line."""
-    cross = _cross(b - a, c - a)
-    slack = TOUCHING * np.hypot(*(b - a).T) * np.hypot(*(c - a).T)
-    return np.where(np.abs(cross) <= slack, 0, np.sign(cross))
+    along, to = b - a, c - a
+    cross = _cross(along, to)
+    slack = TOUCHING**2 * (along**2).sum(axis=1) * (to**2).sum(axis=1)
+    return np.where(cross**2 <= slack, 0, np.sign(cross))
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
