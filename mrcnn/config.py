@@ -75,6 +75,7 @@ class Config:
     RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
     RPN_ANCHOR_ROUNDED = False  # True: corners of the cell anchors are whole pixels (torchvision)
     RPN_CHANNELS = 256  # of the shared 3x3 convolution
+    RPN_CONVOLUTIONS = 1  # 3x3 convolutions before the logits and deltas; 2 in torchvision's v2
     RPN_BBOX_STD_DEV = [1.0, 1.0, 1.0, 1.0]  # box deltas are divided by it: (dy, dx, log dh, log dw)
     RPN_TRAIN_ANCHORS_PER_IMAGE = 256  # anchors an image that the RPN learns from
     RPN_POSITIVE_RATIO = 0.5  # of them at most this share positive
@@ -105,7 +106,9 @@ class Config:
     ROI_ALIGNED = True  # half-pixel shift (Detectron2); False: torchvision's published weights
     ROI_GEOMETRY = "aligned"  # "crop": matterport's, one sample a bin, corner to corner
     ROI_LEVEL_ROUNDING = "floor"  # "round": matterport's choice of the pyramid level
-    FPN_CLASSIF_FC_LAYERS_SIZE = 1024
+    BOX_HEAD_CONVOLUTIONS = 0  # 3x3 convolutions of TOP_DOWN_PYRAMID_SIZE channels before them; 4 in torchvision's v2
+    BOX_HEAD_FC_LAYERS = 2  # 1 in torchvision's v2
+    FPN_CLASSIF_FC_LAYERS_SIZE = 1024  # units of each fully connected layer
     MASK_HEAD = "fcn"  # a name of heads.names(), or a dict of "name" and options
     NUM_CLASSES = 1  # with background
     BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]

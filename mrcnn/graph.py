@@ -92,9 +92,11 @@ def build_network(config: Config) -> Network:
         levels = feature_pyramid(backbone.model.outputs, channels)
         return Network(
             trunk=keras.Model(backbone.model.inputs[0], levels, name="trunk"),
-            rpn=build_rpn(channels, config.RPN_CHANNELS, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE),
+            rpn=build_rpn(channels, config.RPN_CHANNELS, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE,
+                          config.RPN_CONVOLUTIONS),
             box_head=build_box_head(config.POOL_SIZE, channels, config.FPN_CLASSIF_FC_LAYERS_SIZE,
-                                    config.NUM_CLASSES),
+                                    config.NUM_CLASSES, convolutions=config.BOX_HEAD_CONVOLUTIONS,
+                                    fc_layers=config.BOX_HEAD_FC_LAYERS),
             mask_head=heads.build(config.MASK_HEAD, (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, channels),
                                   config.NUM_CLASSES),
             backbone=backbone)

@@ -4,6 +4,8 @@ Only what is structural stands here; everything linear is normalised by the impo
 Sources: the facts in each program's configuration (matterport 3deaec5, torchvision 0.28, Detectron2 0.6).
 """
 
+from typing import Any
+
 from mrcnn.config import Config
 
 
@@ -55,6 +57,14 @@ class Torchvision(Config):
     GRADIENT_CLIP_NORM = None
 
 
+class TorchvisionV2(Torchvision):
+    """`torchvision.models.detection.maskrcnn_resnet50_fpn_v2` (Li et al. 2021, arXiv 2111.11429)."""
+
+    RPN_CONVOLUTIONS = 2
+    BOX_HEAD_CONVOLUTIONS = 4
+    BOX_HEAD_FC_LAYERS = 1
+
+
 class Detectron2(Config):
     """Detectron2's `mask_rcnn_R_50_FPN_3x` and its R101 twin."""
 
@@ -67,3 +77,12 @@ class Detectron2(Config):
     RPN_BBOX_LOSS_BETA = 0.0
     BBOX_LOSS_BETA = 0.0
     GRADIENT_CLIP_NORM = None
+
+
+def settings_of(preset: type[Config]) -> dict[str, Any]:
+    """The settings that a preset says, with those of the presets it stands on."""
+    said: dict[str, Any] = {}
+    for base in reversed(preset.__mro__):
+        if issubclass(base, Config) and base is not Config:
+            said |= {name: value for name, value in vars(base).items() if name.isupper()}
+    return said

@@ -5,18 +5,18 @@ import json
 import pytest
 
 from mrcnn.config import Config, setting_names
-from mrcnn.presets import Detectron2, Matterport, Torchvision
+from mrcnn.presets import Detectron2, Matterport, Torchvision, TorchvisionV2
 from tests import oracles
 
 
-@pytest.mark.parametrize("preset", [Matterport, Torchvision, Detectron2])
+@pytest.mark.parametrize("preset", [Matterport, Torchvision, TorchvisionV2, Detectron2])
 def test_each_preset_is_a_valid_configuration_and_stays_one_through_json(preset):
     config = preset(NAME="x")
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again.to_dict() == json.loads(json.dumps(config.to_dict()))
 
 
-@pytest.mark.parametrize("preset", [Matterport, Torchvision, Detectron2])
+@pytest.mark.parametrize("preset", [Matterport, Torchvision, TorchvisionV2, Detectron2])
 def test_a_preset_says_only_what_differs_from_the_default(preset):
     said = {name for name in vars(preset) if name.isupper()}
     assert said <= set(setting_names())

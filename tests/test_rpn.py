@@ -22,6 +22,20 @@ def test_shapes_on_levels_of_any_size(rpn):
         assert deltas.shape == (2, height * width * 3, 4)
 
 
+def test_more_convolutions_are_rectified_one_after_the_other_and_only_the_first_has_the_stride():
+    model = build_rpn(2, 8, 1, anchor_stride=2, convolutions=2)
+    assert [layer.name for layer in model.layers if layer.name.startswith("rpn_conv")] == [
+        "rpn_conv_shared", "rpn_conv_shared2"]
+    first, second = (model.get_layer(name) for name in ("rpn_conv_shared", "rpn_conv_shared2"))
+    assert first.strides == (2, 2) and second.strides == (1, 1)
+    assert np.abs(np.asarray(first.kernel)[..., :2, :] - np.asarray(second.kernel)[..., :2, :]).min() > 0
+    image = np.random.default_rng(0).normal(size=(1, 6, 6, 2)).astype(np.float32)
+    shared = second(first(image))
+    assert np.asarray(first(image)).min() == np.asarray(shared).min() == 0
+    expected = np.asarray(model.get_layer("rpn_class_raw")(shared)).reshape(1, -1)
+    np.testing.assert_allclose(model(image)[0], expected, atol=1e-6)
+
+
 def test_every_other_cell_with_an_anchor_stride_of_2():
     logits, deltas = build_rpn(4, 8, 3, anchor_stride=2)(np.zeros((1, 5, 8, 4), np.float32))
     assert logits.shape == (1, 3 * 4 * 3), "rounded up, as the anchors are"

@@ -1,0 +1,96 @@
+"""Layers of a torch state dict as tensors of this network, read when they are wanted.
+
+torchvision and Detectron2 differ in their names; what a layer's arrays become is here, once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mrcnn.weights import normalise
+from mrcnn.weights.source import Lazy
+
+Tensors = Mapping[str, Any]  # arrays or `Lazy`, by their names in the file
+Change = Callable[[np.ndarray], np.ndarray]  # of the last axis, the outputs
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+class StateDict:
+    """The tensors of a file, and the layers that are made of them.
+
+    Args:
+        tensors: by name.
+        path: for messages.
+        norm_epsilon: of the BatchNorm that is folded into the layer before it.
+    """
+
+    def __init__(self, tensors: Tensors, path: str, norm_epsilon: float = 1e-5) -> None:
+        self.tensors, self.path, self.norm_epsilon = tensors, path, norm_epsilon
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor. Raises ValueError when the file lacks it."""
+        if name not in self.tensors:
+            raise ValueError(f"{self.path} lacks the tensor {name!r}; is it cut short, or of another model?")
+        return tuple(self.tensors[name].shape)
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor's numbers."""
+        self.shape(name)
+        tensor = self.tensors[name]
+        return tensor.read() if isinstance(tensor, Lazy) else np.asarray(tensor)
+
+    def convolution(self, key: str, name: str, *, norm: str | None = None, change: Change | None = None
+                    ) -> dict[str, Lazy]:
+        """Kernel and, unless the layer has neither bias nor `norm`, bias; the norm is folded in.
+
+        Args:
+            key: "part/layer" here.
+            name: there, without ".weight".
+            norm: name of the norm after it.
+            change: what happens to the outputs of kernel and bias.
+        """
+        return self._layer(key, name, normalise.torch_kernel, 4, norm, change)
+
+    def dense(self, key: str, name: str, *, features: tuple[int, int, int] | None = None, change: Change | None = None
+              ) -> dict[str, Lazy]:
+        """Kernel and bias. features: (channels, h, w) of what is flattened before the layer."""
+        return self._layer(key, name, lambda weight: normalise.torch_dense(weight, features), 2, None, change)
+
+    def batch_norm(self, key: str, name: str, epsilon: float) -> dict[str, Lazy]:
+        """The four weights of a norm that stays."""
+        shape = self.shape(f"{name}.weight")
+
+        def part(i: int) -> Callable[[], np.ndarray]:
+            return lambda: normalise.batch_norm(self._norm(name), epsilon)[i]
+
+        ours = ("gamma", "beta", "moving_mean", "moving_variance")
+        return {f"{key}/{weight}": Lazy(shape, part(i)) for i, weight in enumerate(ours)}
+
+    def _norm(self, name: str) -> normalise.Norm:
+        return tuple(self.read(f"{name}.{part}") for part in NORM)
+
+    def _layer(self, key: str, name: str, layout: Callable, rank: int, norm: str | None, change: Change | None
+               ) -> dict[str, Lazy]:
+        change = change or (lambda values: values)
+        shape = self.shape(f"{name}.weight")
+        if len(shape) != rank:
+            raise ValueError(f"{self.path}: {name}.weight has shape {shape}; {rank} axes were expected")
+        # The shapes in this layout, without reading: of arrays that take no memory
+        kernel_shape = change(layout(np.broadcast_to(np.float32(0), shape))).shape
+        has_bias = f"{name}.bias" in self.tensors
+
+        def folded() -> tuple[np.ndarray, np.ndarray | None]:
+            kernel = layout(self.read(f"{name}.weight"))
+            bias = self.read(f"{name}.bias").astype(np.float32) if has_bias else None
+            return normalise.fold(kernel, self._norm(norm), self.norm_epsilon, bias) if norm else (kernel, bias)
+
+        tensors = {f"{key}/kernel": Lazy(kernel_shape, lambda: change(folded()[0]))}
+        if has_bias or norm:
+            length = self.shape(f"{norm}.bias" if norm else f"{name}.bias")[0]
+            bias_shape = change(np.broadcast_to(np.float32(0), (length,))).shape
+            tensors[f"{key}/bias"] = Lazy(bias_shape, lambda: change(folded()[1]))
+        return tensors
