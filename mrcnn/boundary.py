@@ -56,18 +56,22 @@ def boundary_iou(mask1: np.ndarray, mask2: np.ndarray, ratio: float = RATIO) -> 
 
 
 def boundary_overlaps(
-    found: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]], crowd: Sequence[int], ratio: float = RATIO
+    found: Sequence[Mapping[str, Any]],
+    truth: Sequence[Mapping[str, Any]],
+    crowd: Sequence[int],
+    ratio: float = RATIO,
+    least: float = LEAST_IOU,
 ) -> np.ndarray:
-    """The least of mask IoU and Boundary IoU of run lengths, [found, truth]; for crowds COCO's mask overlap.
+    """The lesser of mask IoU and Boundary IoU of run lengths, [found, truth]; for crowds COCO's mask overlap.
 
-    Exact from 0.5 on. Below, where COCO's protocol does not look, it is the mask's, which spares most boundaries.
+    Exact from `least` on. Below, where COCO's protocol does not look, it may be the mask's, which spares most work.
     """
     from pycocotools import mask as coco_mask
 
     overlaps = np.array(coco_mask.iou(list(found), list(truth), list(crowd)), np.float64)
     if not overlaps.size:
         return overlaps.reshape(len(found), len(truth))
-    close = (overlaps >= LEAST_IOU) & (np.asarray(crowd) == 0)
+    close = (overlaps >= least) & (np.asarray(crowd) == 0)
     rows, columns = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
     if len(rows):
         edges = [[rle_boundary(masks[i], ratio) for i in chosen] for masks, chosen in ((found, rows), (truth, columns))]
@@ -92,6 +96,7 @@ def boundary_evaluation() -> type:
                 [found[i]["segmentation"] for i in order],
                 [g["segmentation"] for g in truth],
                 [int(g["iscrowd"]) for g in truth],
+                least=float(np.min(self.params.iouThrs)),
             )
 
     return BoundaryEval

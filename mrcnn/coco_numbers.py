@@ -10,17 +10,19 @@ first, which moves APs, APm and APl of masks a little; `evaluate_results` does i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mrcnn.boundary import boundary_evaluation
+from mrcnn.boundary import boundary_evaluation, boundary_overlaps
 from mrcnn.coco_results import Annotation, Records
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 ABSENT = -1.0  # what pycocotools reports where the ground truth has nothing to find
+RECALLS = np.linspace(0, 1, 101)
 KINDS = {"box": "bbox", "mask": "segm", "boundary": "segm"}
 
 
@@ -56,6 +58,67 @@ def coco_evaluation(records: Records, kind: str, ious: Sequence[float] | None = 
         if ious is None:
             evaluation.summarize()
     return evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """Which detections COCO gives to which objects at one IoU.
+
+    Attributes:
+        object: [found] place of the object in the records' `truth`, -1 for none.
+        counted: [found] False for those that neither help nor harm: in a crowd, or beyond the best 100 of their class
+            in an image.
+        finder: [truth] place of the detection in the records' `found`, -1 for none.
+    """
+
+    object: np.ndarray
+    counted: np.ndarray
+    finder: np.ndarray
+
+
+def coco_matches(records: Records, kind: str = "mask", iou: float = 0.5) -> Matches:
+    """COCO's matches, class by class, best score first, at one IoU threshold."""
+    evaluation = coco_evaluation(records, kind, [iou])
+    matches = Matches(
+        np.full(len(records.found), -1), np.zeros(len(records.found), bool), np.full(len(records.truth), -1)
+    )
+    for image in evaluation.evalImgs:
+        if image is not None:
+            found, truth = (np.array(image[key], np.int64) - 1 for key in ("dtIds", "gtIds"))
+            matches.object[found] = image["dtMatches"][0] - 1
+            matches.counted[found] = ~image["dtIgnore"][0]
+            matches.finder[truth] = image["gtMatches"][0] - 1
+    return matches
+
+
+def pair_overlaps(found: Sequence[Annotation], truth: Sequence[Annotation], kind: str, least: float) -> np.ndarray:
+    """The IoU of all detections with all objects of one image, [found, truth], whatever their classes.
+
+    Those of boundaries are exact from `least` on.
+    """
+    if not found or not truth:
+        return np.zeros((len(found), len(truth)))
+    field = "bbox" if kind == "box" else "segmentation"
+    sides, crowd = ([a[field] for a in side] for side in (found, truth)), [0] * len(truth)
+    if kind == "boundary":
+        return boundary_overlaps(*sides, crowd, least=least)
+    from pycocotools import mask as coco_mask
+
+    return np.asarray(coco_mask.iou(*sides, crowd))
+
+
+def interpolated_precision(hits: np.ndarray, objects: int) -> np.ndarray:
+    """COCO's precision at the recalls 0, 0.01 ... 1, [101], whose mean is AP.
+
+    Args:
+        hits: [detections] bool, whether each is right, in falling order of score.
+        objects: how many there are to find, at least 1.
+    """
+    right = np.cumsum(hits, dtype=np.float64)
+    precision = right / (np.arange(1, len(hits) + 1) + np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or at a higher one
+    place = np.searchsorted(right / objects, RECALLS, side="left")
+    return np.append(precision, 0.0)[place]
 
 
 def _coco(records: Records, annotations: list[Annotation]) -> Any:

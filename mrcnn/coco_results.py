@@ -3,8 +3,6 @@
 Inside, `image_id` and `category_id` of an annotation are the dataset's own; in a file they are the source's.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -36,6 +34,24 @@ class Records:
     names: dict[int, str]
     truth: list[Annotation]
     found: list[Annotation]
+
+    def confident(self, min_score: float) -> "Records":
+        """The same with only the detections of at least this score."""
+        return dataclasses.replace(self, found=[a for a in self.found if a["score"] >= min_score])
+
+    def places_by_score(self) -> np.ndarray:
+        """Places in `found`, [detections], best score first; equal ones by image, as COCO ranks them."""
+        rank = {image["id"]: i for i, image in enumerate(self.images)}
+        images = [rank[annotation["image_id"]] for annotation in self.found]
+        return np.lexsort((images, -np.array([annotation["score"] for annotation in self.found], np.float64)))
+
+    def places_by_image(self) -> list[tuple[list[int], list[int]]]:
+        """For each image its places in `found` and in `truth`."""
+        places: dict[int, tuple[list[int], list[int]]] = {image["id"]: ([], []) for image in self.images}
+        for side, entries in enumerate((self.found, self.truth)):
+            for i, annotation in enumerate(entries):
+                places[annotation["image_id"]][side].append(i)
+        return list(places.values())
 
 
 def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[int]) -> list[Annotation]:
@@ -226,8 +242,8 @@ def _check_numbers(boxes: np.ndarray, scores: np.ndarray, count: int, what: str)
     if len(wrong):
         i = wrong[0]
         raise ValueError(
-            f"{what}: detection {i} has the box {boxes[i].tolist()} and the score {scores[i]}; expected finite numbers, "
-            "the box as (y1, x1, y2, x2) with y1 <= y2 and x1 <= x2"
+            f"{what}: detection {i} has the box {boxes[i].tolist()} and the score {scores[i]}; expected finite "
+            "numbers, the box as (y1, x1, y2, x2) with y1 <= y2 and x1 <= x2"
         )
 
 
