@@ -1,6 +1,9 @@
-"""The old package's names for data, overlaps and matches; each is written in the module that it is imported from."""
+"""The old package's names for data, overlaps and matches, and `load_dataset`; each is written in the module that it is
+imported from.
+"""
 
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import load_dataset
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
 from mrcnn.data.resize import resize_image, resize_mask
 from mrcnn.matching import compute_ap, compute_ap_range, compute_matches, compute_recall, trim_zeros
@@ -17,6 +20,7 @@ __all__ = [
     "compute_recall",
     "expand_mask",
     "extract_bboxes",
+    "load_dataset",
     "minimize_mask",
     "resize_image",
     "resize_mask",

@@ -30,7 +30,7 @@ OLD = {
 
 
 def test_old_names_take_old_arguments():
-    assert {*OLD, "Dataset"} == set(utils.__all__)
+    assert {*OLD, "Dataset", "load_dataset"} == set(utils.__all__)
     for name, parameters in OLD.items():
         assert list(inspect.signature(getattr(utils, name)).parameters) == parameters.split(), name
 

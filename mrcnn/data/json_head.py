@@ -1,0 +1,37 @@
+"""The keys at the start of a json file, without reading the rest, which may be hundreds of megabytes."""
+
+import os
+import re
+from typing import NamedTuple
+
+HEAD = 2**16  # characters
+TOKEN = re.compile(r'\s*(?:"(?P<text>(?:[^"\\]|\\.)*)"(?P<key>\s*:)?|(?P<open>[\[{])|(?P<close>[\]}])|[^\s"\[\]{}]+)')
+
+
+class Head(NamedTuple):
+    """Keys of the outermost object (`top`), and of the objects that lie directly in it, or in a list (`second`)."""
+
+    top: frozenset[str]
+    second: frozenset[str]
+
+
+def read_head(path: str | os.PathLike) -> Head:
+    """The keys in the first 64 thousand characters; none when the file is not json, or cannot be read as text."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(HEAD)
+    except OSError:
+        return Head(frozenset(), frozenset())
+    keys: dict[int, set[str]] = {}
+    depth, place = 0, 0
+    while token := TOKEN.match(text, place):  # ends at a text that is cut off
+        place = token.end()
+        if token["open"]:
+            depth += 1
+        elif token["close"]:
+            depth -= 1
+        elif token["key"]:
+            keys.setdefault(depth, set()).add(token["text"])
+        elif depth == 0:
+            break  # a number, or no json at all
+    return Head(frozenset(keys.get(1, ())), frozenset(keys.get(2, ())))
