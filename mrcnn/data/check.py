@@ -12,10 +12,12 @@ Exit status: 0 when nothing is broken; 1 when a record had to be left out, a fil
 """
 
 import argparse
+import json
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -83,10 +85,23 @@ def _load(options: argparse.Namespace) -> Dataset:
     """The dataset, with what is broken in it left out and counted."""
     from mrcnn.data.formats import load_dataset
 
-    given = {} if options.class_names is None else {"class_names": options.class_names}
+    given = dict(options.option)
+    if options.class_names is not None:
+        given["class_names"] = options.class_names
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*: left out ")  # the report says it in full
         return load_dataset(options.path, options.subset, format=options.format, strict=False, **given)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """The name and value of NAME=VALUE; what is json, such as 3, true or ["a"], is taken as that."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -97,6 +112,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--subset", help="such as train or val, where the folder holds several")
     add("--format", help="of the annotations, where it is not recognised")
     add("--class-names", nargs="+", metavar="NAME", help="the classes of the training, in its order")
+    add("--option", type=_option, action="append", default=[], metavar="NAME=VALUE",
+        help="of the format's reader, such as image_dir=photographs")
     add("--images", action="store_true", help="decode every image: damaged files, real sizes, pictures that repeat")
     add("--limit", type=int, metavar="N", help="look at the first N images only")
     add("--json", metavar="FILE", help="write the whole report there")

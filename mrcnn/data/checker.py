@@ -13,6 +13,7 @@ from mrcnn.data import problems, report
 from mrcnn.data.annotated import AnnotatedDataset, image_size
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.findings import Region, beyond, crossings, region, same_masks, unlike_box
+from mrcnn.data.images import read_image
 from mrcnn.data.outlines import Outline, Polygons
 from mrcnn.data.problems import LEFT_OUT, AnnotationError, Problem
 from mrcnn.data.report import AS_IS, RAISES
@@ -128,7 +129,11 @@ class Checker:
         self._paths.setdefault(path, name)
 
     def _decoded(self, image_id: int, name: str) -> tuple[int, int]:
-        image = np.ascontiguousarray(self.dataset.load_image(image_id))
+        image = np.asarray(self.dataset.load_image(image_id))
+        if image.ndim == 3 and image.shape[2] > 4:  # of a network with more channels; others are made RGB
+            image = read_image(image, image.shape[2])
+        else:
+            image = read_image(image)
         digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
         first = self._pixels.setdefault(digest, name)
         path = self.dataset.image_info[image_id]["path"]
@@ -167,6 +172,7 @@ class Checker:
                 *box, bits = self.dataset._fill(image_id, instance)
             except AnnotationError as error:  # of a strict dataset; another notes it itself
                 self._note(problems.BROKEN, record, instance.field, _message(error), RAISES)
+                self._records[RAISES].update(instances=1)
                 continue
             class_id = self.dataset.map_source_class_id(f"{info['source']}.{instance.class_id}")
             found = Region(tuple(map(int, box)), int(np.unpackbits(bits).sum()), bits)

@@ -136,9 +136,9 @@ class Report:
             return "Nothing found."
         left_out = sum(problem.treatment == LEFT_OUT for problem in self.findings)
         raising = len(self.broken) - left_out
-        said = [f"{left_out:,} records had to be left out" * bool(left_out),
+        said = [f"{left_out:,} record{'s' * (left_out > 1)} had to be left out" * bool(left_out),
                 f"{raising:,} would stop a training" * bool(raising)]
-        return f"{' and '.join(filter(None, said)) or 'Nothing is broken'}; {len(self.findings):,} findings in all."
+        return f"{' and '.join(filter(None, said)) or 'Nothing is broken'}; findings in all: {len(self.findings):,}."
 
 
 def is_broken(problem: Problem) -> bool:

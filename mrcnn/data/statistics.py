@@ -168,7 +168,7 @@ class Statistics:
             f"Instances: {self.instances:,}{crowds}",
             f"  by COCO's areas {named} (under 32 x 32 pixels, up to 96 x 96, over)",
             f"  below anchors   {_share(below, self.instances)} are under {self.smallest_anchor} x "
-            f"{self.smallest_anchor}, the smallest anchor, once images are resized to {self.min_dim} "
+            f"{self.smallest_anchor}, the smallest anchor, once resized to {self.min_dim} "
             f"({self.max_dim} at most)",
             "", "  Size: side of a square of the same area, in pixels of the photograph",
             *_table([(f"{side:,} to {2 * side:,}", count) for side, count in sides.items()], self.instances),

@@ -79,7 +79,7 @@ def test_text(statistics):
         "  instances each  0 to 3, median 2, mean 1.7",
         "Instances: 5, and 1 crowd, ignored in training",
         "  by COCO's areas 40.0 % small, 40.0 % medium, 20.0 % large (under 32 x 32 pixels, up to 96 x 96, over)",
-        "  below anchors   20.0 % are under 32 x 32, the smallest anchor, once images are resized to 800 (1333 at most)",
+        "  below anchors   20.0 % are under 32 x 32, the smallest anchor, once resized to 800 (1333 at most)",
         "  64 to 128         2  40.0 % ########################################",
         "  4 to 8            0   0.0 %",
         "  cat (2 images)         4  80.0 % ########################################",
