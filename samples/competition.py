@@ -37,7 +37,7 @@ def parser(description: str, *, epochs: int) -> argparse.ArgumentParser:
     flags.add_argument("--limit", type=int, help="evaluate: only the first so many images")
     flags.add_argument("--pictures", metavar="FOLDER", help="evaluate: draw every image into FOLDER")
     flags.add_argument("--output", default="submission.csv", metavar="FILE", help="submit: the csv to write")
-    flags.add_argument("--min-score", type=float, default=0.5, help="submit: leave out detections under it")
+    flags.add_argument("--min-score", type=score, default=0.5, help="submit: leave out detections under it")
     flags.add_argument("--verbose", type=int, default=1, help="0 silent, 1 progress bar, 2 a line an epoch")
     add_settings(flags)
     return flags
@@ -52,6 +52,17 @@ def name_or_share(text: str) -> str | float:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"expected the name of a part or a share between 0 and 1, got {text}")
     return share
+
+
+def score(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text}")
+    return value
 
 
 def datasets(load: Callable[[str], Dataset], arguments: argparse.Namespace) -> tuple[Dataset, Dataset | None]:

@@ -25,6 +25,7 @@ from mrcnn.config import Config  # noqa: E402
 from mrcnn.data.annotated import read_json  # noqa: E402
 from mrcnn.data.dataset import Dataset  # noqa: E402
 from mrcnn.data.folders import PICTURES, subset_folder  # noqa: E402
+from mrcnn.data.problems import AnnotationError  # noqa: E402
 from mrcnn.data.rle_csv import LABELS, load_rle_csv  # noqa: E402
 from samples import competition  # noqa: E402
 from samples.balloon.balloon import draw_overlays  # noqa: E402
@@ -118,7 +119,11 @@ def class_ids(folder: str | Path, class_names: Sequence[str]) -> list[int]:
     if not class_names:
         raise ValueError("the weights do not say which classes they know; submit needs a checkpoint of `train`")
     if labels.is_file():
-        ids = {category["name"]: category["id"] for category in read_json(labels, "names of classes")["categories"]}
+        content = read_json(labels, "names of classes")
+        try:
+            ids = {category["name"]: int(category["id"]) for category in content["categories"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise AnnotationError(str(labels), "", "categories", "expected a list of id and name") from error
     else:
         ids = {name: int(name) for name in class_names if name.isdecimal()}
     unknown = [name for name in class_names[1:] if name not in ids]

@@ -74,6 +74,8 @@ def test_a_share_is_between_0_and_1(share, capsys):
     (["train", "--dataset", "."], "--weights"),
     (["detect", "--dataset", ".", "--weights", "none"], "invalid choice: 'detect'"),
     (["train", "--dataset", ".", "--weights", "none", "--set", "SEED"], "expected NAME=VALUE"),
+    (["submit", "--dataset", ".", "--weights", "none", "--min-score", "50"], "expected a score from 0 to 1, got 50"),
+    (["submit", "--dataset", ".", "--weights", "none", "--min-score", "x"], "expected a score from 0 to 1, got x"),
 ])
 def test_a_wrong_command_line_says_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit):

@@ -126,6 +126,13 @@ def test_classes_of_other_data_are_an_error(names, message, folder):
         imaterialist.class_ids(folder, names)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"categories": [{"name": "hat"}]}', '{"categories": 3}', "[]"])
+def test_a_broken_file_of_names_is_named(content, tmp_path):
+    (tmp_path / "label_descriptions.json").write_text(content)
+    with pytest.raises(AnnotationError, match="label_descriptions.json, field 'categories': expected a list of id and"):
+        imaterialist.class_ids(tmp_path, ["BG", "hat"])
+
+
 def test_without_names_classes_are_called_by_their_ids(folder, tmp_path):
     write_part(tmp_path, "train", 1)
     assert imaterialist.load_fashion(tmp_path, "train").class_names == ["BG", "0", "1"]
