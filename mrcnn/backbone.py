@@ -75,8 +75,9 @@ def backbone_scaling(backbone: str | Callable, channels: int = 3) -> PixelScalin
 
 
 def _own_resnet(name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str) -> Backbone:
-    if unknown := set(options) - {"width"}:
-        raise ValueError(f"BACKBONE_OPTIONS: {name} takes ['width'], received {sorted(unknown)}")
+    if unknown := set(options) - {"width", "groups", "group_width"}:
+        raise ValueError(f"BACKBONE_OPTIONS: {name} takes ['width', 'groups', 'group_width'], received "
+                         f"{sorted(unknown)}")
     model = resnet(name, channels=channels, stride_in_1x1=stride_in_1x1, stem_padding=stem_padding, **options)
     return Backbone(model, {layer.name: stage_of(layer.name) for layer in model.layers},
                     backbone_scaling(name, channels))

@@ -17,7 +17,7 @@ INITIALIZER = {"class_name": "VarianceScaling",
 
 
 def resnet(name: str, *, channels: int = 3, stride_in_1x1: bool = False, stem_padding: str = "torch",
-           width: int = 64) -> keras.Model:
+           width: int = 64, groups: int = 1, group_width: int = 64) -> keras.Model:
     """Builds a ResNet without its classifier.
 
     Args:
@@ -28,6 +28,8 @@ def resnet(name: str, *, channels: int = 3, stride_in_1x1: bool = False, stem_pa
         stem_padding: of the stem's 3x3 max-pool of stride 2: "torch" pads by one on both sides, "same" (matterport)
             below and right only, for even sizes.
         width: channels of the stem; 64 in the paper. Smaller ones make small trunks for tests and trials.
+        groups, group_width: of the 3x3 convolutions, whose channels are groups * group_width * width / 64 in stage 2.
+            32 and 8 make ResNeXt 32x8d (Xie et al. 2017).
 
     Returns:
         Model [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c] at strides s = 4, 8, 16, 32, with
@@ -44,11 +46,11 @@ def resnet(name: str, *, channels: int = 3, stride_in_1x1: bool = False, stem_pa
     x = _stem(image, width, stem_padding)
     taps = []
     for stage, blocks in enumerate(BLOCKS[name], start=2):
-        filters = width * 2 ** (stage - 2)
+        filters, inner = width * 2 ** (stage - 2), groups * group_width * width // 64 * 2 ** (stage - 2)
         for block in range(blocks):
             stride = 2 if block == 0 and stage > 2 else 1
-            x = _bottleneck(x, filters, f"{stage}{block_letters(block)}", stride=stride, shortcut=block == 0,
-                            stride_in_1x1=stride_in_1x1)
+            x = _bottleneck(x, inner, 4 * filters, f"{stage}{block_letters(block)}", stride=stride,
+                            shortcut=block == 0, stride_in_1x1=stride_in_1x1, groups=groups)
         taps.append(x)
     return keras.Model(image, taps, name=name)
 
@@ -77,31 +79,32 @@ def _stem(x, width: int, padding: str):
     return layers.MaxPooling2D(3, strides=2, name="res2_pool")(x)
 
 
-def _bottleneck(x, filters: int, block: str, *, stride: int, shortcut: bool, stride_in_1x1: bool):
+def _bottleneck(x, inner: int, filters: int, block: str, *, stride: int, shortcut: bool, stride_in_1x1: bool,
+                groups: int):
     first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-    y = _convolution(x, filters, 1, f"res{block}_branch2a", stride=first)
+    y = _convolution(x, inner, 1, f"res{block}_branch2a", stride=first)
     y = layers.ReLU(name=f"res{block}_branch2a_relu")(_batch_norm(y, f"bn{block}_branch2a"))
-    y = _padded_3x3(y, filters, f"res{block}_branch2b", stride=second)
+    y = _padded_3x3(y, inner, f"res{block}_branch2b", stride=second, groups=groups)
     y = layers.ReLU(name=f"res{block}_branch2b_relu")(_batch_norm(y, f"bn{block}_branch2b"))
-    y = _convolution(y, 4 * filters, 1, f"res{block}_branch2c")
+    y = _convolution(y, filters, 1, f"res{block}_branch2c")
     y = _batch_norm(y, f"bn{block}_branch2c")
     if shortcut:
-        x = _convolution(x, 4 * filters, 1, f"res{block}_branch1", stride=stride)
+        x = _convolution(x, filters, 1, f"res{block}_branch1", stride=stride)
         x = _batch_norm(x, f"bn{block}_branch1")
     y = layers.Add(name=f"res{block}_sum")([y, x])
     return layers.ReLU(name=f"res{block}_out")(y)
 
 
-def _padded_3x3(x, filters: int, name: str, *, stride: int):
+def _padded_3x3(x, filters: int, name: str, *, stride: int, groups: int):
     """3x3 with one row of padding on every side: at stride 2, "same" would pad below and right only."""
     if stride == 1:
-        return _convolution(x, filters, 3, name, padding="same")
+        return _convolution(x, filters, 3, name, padding="same", groups=groups)
     x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-    return _convolution(x, filters, 3, name, stride=stride)
+    return _convolution(x, filters, 3, name, stride=stride, groups=groups)
 
 
-def _convolution(x, filters: int, size: int, name: str, *, stride: int = 1, padding: str = "valid"):
-    return layers.Conv2D(filters, size, strides=stride, padding=padding, use_bias=False,
+def _convolution(x, filters: int, size: int, name: str, *, stride: int = 1, padding: str = "valid", groups: int = 1):
+    return layers.Conv2D(filters, size, strides=stride, padding=padding, use_bias=False, groups=groups,
                          kernel_initializer=INITIALIZER, name=name)(x)
 
 

@@ -23,8 +23,8 @@ def test_shapes(head, rois):
 
 def test_convolutions_come_before_a_chosen_number_of_dense_layers():
     model = build_box_head(4, 6, 16, 3, convolutions=2, fc_layers=1)
-    assert [layer.name for layer in model.layers if layer.weights] == [
-        "mrcnn_conv1", "mrcnn_conv2", "mrcnn_fc1", "mrcnn_class_logits", "mrcnn_bbox_fc"]
+    assert {layer.name for layer in model.layers if layer.weights} == {
+        "mrcnn_conv1", "mrcnn_conv2", "mrcnn_fc1", "mrcnn_class_logits", "mrcnn_bbox_fc"}
     features = np.random.default_rng(0).normal(size=(2, 4, 4, 6)).astype(np.float32)
     x = model.get_layer("mrcnn_conv2")(model.get_layer("mrcnn_conv1")(features))
     assert x.shape == (2, 4, 4, 6) and np.asarray(x).min() == 0
