@@ -1,4 +1,6 @@
-"""Looking at data, models and results. The old package's names, and `save_comparison` for reports.
+"""Looking at data, models and results.
+
+The old package's names; `save_comparison` for reports; and pictures of what `mrcnn.analysis` tells about an evaluation.
 
 Every function that draws returns its matplotlib Axes or Figure, and shows it unless it was given axes or the backend
 only writes files::
@@ -9,6 +11,7 @@ only writes files::
     ax.figure.savefig("detections.png")
 """
 
+from mrcnn.pictures.analysis import plot_confusion_matrix, plot_curves, plot_errors, show_worst
 from mrcnn.pictures.colors import apply_mask, draw_box, random_colors
 from mrcnn.pictures.comparison import save_comparison
 from mrcnn.pictures.images import display_images, display_top_masks
@@ -28,8 +31,12 @@ __all__ = [
     "draw_box",
     "draw_boxes",
     "draw_rois",
+    "plot_confusion_matrix",
+    "plot_curves",
+    "plot_errors",
     "plot_overlaps",
     "plot_precision_recall",
     "random_colors",
     "save_comparison",
+    "show_worst",
 ]

@@ -1,0 +1,284 @@
+"""Pictures of what `mrcnn.analysis` finds: curves, confusion, mistakes, and the images where most went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mrcnn.analysis import ERRORS, ConfusionMatrix, Curves, ErrorBreakdown, ImageReport, worst_images
+from mrcnn.coco_results import Annotation, Records
+from mrcnn.data import rle
+from mrcnn.pictures import canvas
+from mrcnn.pictures.colors import GREY, Color, random_colors
+from mrcnn.pictures.instances import display_instances
+
+# One colour for each kind of mistake, in all pictures; green is right, red is missed.
+COLORS: dict[str, Color] = {
+    "class": (0.62, 0.35, 0.85),
+    "localisation": (1.0, 0.6, 0.1),
+    "both": (0.85, 0.45, 0.6),
+    "duplicate": (0.2, 0.7, 0.95),
+    "background": (0.55, 0.42, 0.3),
+    "missed": (0.95, 0.2, 0.2),
+    "correct": (0.1, 0.75, 0.25),
+    "found": (0.1, 0.75, 0.25),
+    "ignored": GREY,
+    "crowd": GREY,
+}
+CELLS = 25  # so many classes and fewer get a number in each cell
+CAPTIONS = 12  # with more instances in an image, only the mistakes are named
+
+
+def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
+    """Plots precision over recall: a line a class, the mean in black.
+
+    Args:
+        curves: of `precision_recall`.
+        most: so many classes get a colour and a name, those with the most objects; the others are grey.
+        ax: axes to draw on.
+
+    Returns:
+        The matplotlib Axes.
+    """
+    ax, new = _axes(ax, (7, 4.6))
+    named = sorted(curves.classes, key=lambda name: -curves.classes[name].objects)[:most]
+    for name, curve in curves.classes.items():
+        if name not in named:
+            ax.plot(curves.recall, curve.precision, color="0.85", linewidth=0.8)
+    colors = random_colors(len(named), bright=False)
+    for name, color in zip(named, colors, strict=True):
+        curve = curves.classes[name]
+        ax.plot(curves.recall, curve.precision, color=color, linewidth=1.4, label=f"{name}  {curve.ap:.3f}")
+    if len(curves.classes) > 1:
+        label = f"mean of {len(curves.classes)}  {curves.ap:.3f}"
+        ax.plot(curves.recall, curves.precision, color="black", linewidth=2.4, label=label)
+    title = f"AP of {_objects(curves.kind)} at IoU {curves.iou:g}: {curves.ap:.3f}"
+    ax.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="recall", ylabel="precision", title=title)
+    _tidy(ax)
+    # Beside the plot: curves may be anywhere in it
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8.5, title="class, AP")
+    if new:
+        canvas.show(ax.figure)
+    return ax
+
+
+def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
+    """Shows which classes are taken for which; a row's colours are shares of its objects.
+
+    Classes without objects and detections are left out. Up to 25 classes have their counts written into the cells.
+
+    Args:
+        matrix: of `confusion_matrix`.
+        ax: axes to draw on.
+
+    Returns:
+        The matplotlib Axes.
+    """
+    used = np.flatnonzero(matrix.counts.sum(axis=0) + matrix.counts.sum(axis=1) > 0)
+    # Background last, where margins are looked for
+    order = [int(i) for i in used if i > 0] + [0]
+    counts, names = matrix.counts[np.ix_(order, order)], [matrix.names[i] for i in order]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.42 * len(names), 2.6, 13))
+    ax, new = _axes(ax, (side + 2.4, side + 1.4))
+    picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = float(np.clip(72 * side / len(names) * 0.75, 4.5, 10))
+    ax.set_xticks(range(len(names)), [*names[:-1], "(missed)"], rotation=90, fontsize=size)
+    ax.set_yticks(range(len(names)), [*names[:-1], "(nothing there)"], fontsize=size)
+    title = f"confusion at {matrix.kind} IoU {matrix.iou:g}, score from {matrix.min_score:g}"
+    ax.set(xlabel="found as", ylabel="true class")
+    ax.set_title(title, fontsize=11)
+    _grid_lines(ax, len(names))
+    if len(names) <= CELLS + 1:
+        for i, j in np.argwhere(counts):
+            color = "white" if shares[i, j] > 0.55 else "black"
+            ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=min(size, 9), color=color)
+    bar = ax.figure.colorbar(picture, ax=ax, fraction=0.04, pad=0.02, aspect=30)
+    bar.set_label("share of the row", fontsize=9)
+    bar.outline.set_visible(False)
+    if new:
+        canvas.show(ax.figure)
+    return ax
+
+
+def plot_errors(breakdown: ErrorBreakdown | Mapping[str, ErrorBreakdown], ax: Any = None) -> Any:
+    """Bars of the AP that mending each kind of mistake would add, with the number of mistakes.
+
+    Args:
+        breakdown: of `error_breakdown`; or several by name, such as of several heads, to be compared.
+        ax: axes to draw on.
+
+    Returns:
+        The matplotlib Axes.
+
+    Raises:
+        ValueError: nothing given, or breakdowns of different kinds or IoUs.
+    """
+    several = dict(breakdown) if isinstance(breakdown, Mapping) else {"": breakdown}
+    if len({(b.kind, b.iou) for b in several.values()}) != 1:
+        given = {name: (b.kind, b.iou) for name, b in several.items()}
+        raise ValueError(f"breakdowns to be compared must be of one kind and one IoU, got {given}")
+    first = next(iter(several.values()))
+    ax, new = _axes(ax, (6.6, 1.1 + (0.42 if len(several) == 1 else 0.32 * len(several) + 0.2) * len(ERRORS)))
+    height = 0.72 / len(several)
+    for n, (name, one) in enumerate(several.items()):
+        for i, error in enumerate(ERRORS):
+            y, gain = i + (n - (len(several) - 1) / 2) * height, one.gains[error]
+            ax.barh(y, gain, height * 0.92, color=COLORS[error], alpha=1 - 0.65 * n / max(len(several) - 1, 1))
+            text = f" {gain:+.3f}   {one.counts[error]}" + (f"   {name}" if name else "")
+            ax.text(max(gain, 0), y, text, va="center", fontsize=9 if len(several) == 1 else 7.5)
+    ax.set_yticks(range(len(ERRORS)), ERRORS)
+    ax.set_ylim(len(ERRORS) - 0.5, -0.5)
+    largest = max(gain for one in several.values() for gain in one.gains.values())
+    ax.set_xlim(0, max(1.35 * largest, 0.01))  # room for the texts
+    aps = ", ".join(f"{name} {one.ap:.3f}".strip() for name, one in several.items())
+    ax.set(xlabel="AP gained by mending (number of mistakes behind)")
+    ax.set_title(f"AP of {_objects(first.kind)} at IoU {first.iou:g}: {aps}", fontsize=11)
+    _tidy(ax)
+    ax.grid(axis="y", visible=False)
+    if new:
+        canvas.show(ax.figure)
+    return ax
+
+
+def show_worst(
+    dataset: Any,
+    records: Records | Sequence[ImageReport],
+    count: int = 6,
+    *,
+    kind: str = "mask",
+    iou: float = 0.5,
+    min_score: float = 0.5,
+    pairs_per_row: int = 2,
+    width: float = 4.0,
+) -> Any:
+    """A page of the images where most went wrong: ground truth at the left, detections at the right of each pair.
+
+    Colours say what became of each instance; mistakes are named.
+
+    Args:
+        dataset: the one that was evaluated; it gives the photographs and the names.
+        records: of the evaluation; or what `worst_images` made of them, the next arguments then being unused.
+        count, kind, iou, min_score: as in `worst_images`.
+        pairs_per_row: how many images lie side by side.
+        width: of one photograph, in inches.
+
+    Returns:
+        The matplotlib Figure.
+    """
+    from matplotlib import pyplot
+
+    if pairs_per_row < 1:
+        raise ValueError(f"pairs_per_row={pairs_per_row}; at least one pair has to fit into a row")
+    reports = worst_images(records, count, kind, iou, min_score) if isinstance(records, Records) else list(records)
+    if not reports:
+        figure = pyplot.figure(figsize=(4, 1))
+        figure.text(0.5, 0.5, "no image has a mistake", ha="center", va="center")
+        canvas.show(figure)
+        return figure
+    images = [dataset.load_image(report.image_id) for report in reports]
+    figure, places = _page([image.shape[0] / image.shape[1] for image in images], pairs_per_row, width)
+    for report, image, (place, title) in zip(reports, images, places, strict=True):
+        figure.text(*title, _summary(report), fontsize=8.5, va="bottom", ha="left")
+        for (left, bottom, across, up), side in zip(place, (report.truth, report.found), strict=True):
+            _draw(figure.add_axes((left, bottom, across, up)), image, side, dataset.class_names)
+    _legend(figure)
+    canvas.show(figure)
+    return figure
+
+
+def _draw(ax: Any, image: np.ndarray, side: Sequence[tuple[Annotation, str]], names: Sequence[str]) -> None:
+    """One photograph with annotations, each in the colour of its label; what is right below what is wrong."""
+    side = sorted(side, key=lambda entry: entry[1] not in ("correct", "found", "crowd", "ignored"))
+    masks = [rle.decode(annotation["segmentation"]) for annotation, _ in side]
+    boxes = [[y, x, y + h, x + w] for x, y, w, h in (annotation["bbox"] for annotation, _ in side)]
+    display_instances(
+        image,
+        np.array(boxes, float).reshape(-1, 4),
+        np.stack(masks, axis=-1) if masks else np.zeros((*image.shape[:2], 0), bool),
+        [annotation["category_id"] for annotation, _ in side],
+        names,
+        ax=ax,
+        colors=[COLORS[label] for _, label in side],
+        captions=[_caption(annotation, label, names, len(side) > CAPTIONS) for annotation, label in side],
+    )
+
+
+def _caption(annotation: Annotation, label: str, names: Sequence[str], crowded: bool) -> str:
+    right = label in ("correct", "found", "crowd", "ignored")
+    if right and crowded:
+        return ""
+    score = f" {annotation['score']:.2f}" if "score" in annotation else ""
+    return names[annotation["category_id"]] + score + (f": {label}" if label not in ("correct", "found") else "")
+
+
+def _summary(report: ImageReport) -> str:
+    mistakes = ", ".join(f"{count} {error}" for error, count in report.counts.items() if count)
+    return f"image {report.image_id}: {report.quality:.0%} right; {mistakes}"
+
+
+def _page(proportions: Sequence[float], columns: int, width: float) -> tuple[Any, list[tuple[Any, Any]]]:
+    """A figure, and for each of the proportions (height / width) two places for axes and one for a title.
+
+    All in shares of the figure; rows are only as high as they need be.
+    """
+    from matplotlib import pyplot
+
+    gap, between, head, foot = 0.06, 0.3, 0.26, 0.4  # inches, as all sizes here
+    columns = min(columns, len(proportions))
+    rows = [proportions[i : i + columns] for i in range(0, len(proportions), columns)]
+    across = columns * (2 * width + gap) + (columns - 1) * between + 2 * gap
+    up = foot + sum(head + width * max(row) for row in rows) + gap
+    figure = pyplot.figure(figsize=(across, up), facecolor="white")
+    places, top = [], up - gap
+    for row in rows:
+        for i, proportion in enumerate(row):
+            left = gap + i * (2 * width + gap + between)
+            bottom = top - head - width * proportion
+            pair = [(x / across, bottom / up, width / across, width * proportion / up)
+                    for x in (left, left + width + gap)]  # fmt: skip
+            places.append((pair, (left / across, (top - head + 0.04) / up)))
+        top -= head + width * max(row)
+    return figure, places
+
+
+def _legend(figure: Any) -> None:
+    from matplotlib.patches import Patch
+
+    labels = ("correct", *ERRORS, "ignored")
+    handles = [Patch(facecolor=COLORS[label], label=label) for label in labels]
+    columns = len(labels) if figure.get_figwidth() > 8 else 4
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8, handlelength=1,
+                  columnspacing=1.2, borderpad=0.1)  # fmt: skip
+
+
+def _axes(ax: Any, size: tuple[float, float]) -> tuple[Any, bool]:
+    """The axes given, or those of a new figure, and whether they are new."""
+    if ax is not None:
+        return ax, False
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=size, layout="constrained")[1], True
+
+
+def _tidy(ax: Any) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _grid_lines(ax: Any, count: int) -> None:
+    """Thin lines between the cells of a matrix, a stronger one before the background."""
+    ax.set_xticks(np.arange(count - 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+    ax.grid(which="minor", color="0.92", linewidth=0.5)
+    ax.tick_params(which="both", length=0)
+    ax.spines[:].set_visible(False)
+    for line in (ax.axhline, ax.axvline):
+        line(count - 1.5, color="0.5", linewidth=0.8)
+
+
+def _objects(kind: str) -> str:
+    return {"box": "boxes", "mask": "masks", "boundary": "boundaries"}[kind]
