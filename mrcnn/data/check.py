@@ -66,6 +66,9 @@ def check(dataset: Dataset, *, images: bool = False, limit: int | None = None, p
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     options = _parse(arguments)
+    shown = sys.stderr.isatty()
+    if shown:
+        print(f"reading {options.path} ...", file=sys.stderr)
     try:
         dataset = _load(options)
     except (OSError, ValueError, TypeError) as error:
@@ -73,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     settings = {"min_dim": options.min_dim, "max_dim": options.max_dim, "smallest_anchor": options.smallest_anchor,
                 "max_instances": options.max_instances}
-    report = check(dataset, images=options.images, limit=options.limit, examples=options.examples, progress=True,
-                   **settings)
+    report = check(dataset, images=options.images, limit=options.limit, examples=options.examples,
+                   progress=shown, **settings)
     print(report)
     if options.json:
         report.save(options.json)

@@ -265,7 +265,7 @@ def _lost(problem: Problem) -> dict[str, int]:
     """How many images, instances and other records of the file a problem leaves out."""
     if problem.treatment != LEFT_OUT:
         return {}
-    if hasattr(problem, "instances"):
+    if getattr(problem, "instances", None) is not None:
         return {"images": problem.images, "instances": problem.instances}
     last = problem.record.rpartition(", ")[2]
     return {"instances" if last.startswith(INSTANCES) else "images" if last.startswith("image") else "others": 1}
@@ -274,7 +274,7 @@ def _lost(problem: Problem) -> dict[str, int]:
 def _with(record: str, path: Any) -> str:
     """The record with the name of its image, where it lacks it."""
     name = os.path.basename(os.fspath(path)) if path else ""
-    return record if name in record else f"{record} ({name})"
+    return record if name in record or repr(os.path.splitext(name)[0]) in record else f"{record} ({name})"
 
 
 def _message(error: Exception) -> str:

@@ -95,9 +95,10 @@ def crossings(points: np.ndarray) -> np.ndarray:
     points = points[(points != before).any(axis=1)]
     if len(points) < 4:
         return np.zeros((0, 2))
-    found = [point for first, second in _near_pairs(points) for point in _crossed(points, first, second)]
-    found += _crossed_corners(points)
-    return np.unique(np.round(found, 6), axis=0) if found else np.zeros((0, 2))
+    found = [_crossed(points, first, second) for first, second in _near_pairs(points)]
+    found = np.concatenate([*found, _crossed_corners(points)])
+    places = np.unique(np.round(found, 6) @ (1, 1j))  # complex numbers sort faster than rows
+    return np.stack([places.real, places.imag], axis=1)
 
 
 def _near_pairs(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -125,8 +126,8 @@ def _near_pairs(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         start = end
 
 
-def _crossed(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
-    """Where edges cross: in the middle of both, or where one's first point is in the middle of the other."""
+def _crossed(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Where edges cross, [crossings, (x, y)]: in the middle of both, or with one's first point in that of the other."""
     after = np.concatenate([points[1:], points[:1]])
     a, b, c, d = points[first], after[first], points[second], after[second]
     side_c, side_d, side_a, side_b = _side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b)
@@ -135,20 +136,20 @@ def _crossed(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[
     places = []
     if proper.any():
         share = _cross(c - a, d - c)[proper] / _cross(b - a, d - c)[proper]
-        places += list(a[proper] + share[:, None] * (b - a)[proper])
+        places.append(a[proper] + share[:, None] * (b - a)[proper])
     through = parts & (side_c == 0)
     if through.any():
         passed = _side(a, b, points[second - 1]) * side_d < 0
-        places += list(c[through & passed])
+        places.append(c[through & passed])
     through = parted & (side_a == 0)
     if through.any():
         passed = _side(c, d, points[first - 1]) * side_b < 0
-        places += list(a[through & passed])
-    return places
+        places.append(a[through & passed])
+    return np.concatenate([np.zeros((0, 2)), *places])
 
 
-def _crossed_corners(points: np.ndarray) -> list[np.ndarray]:
-    """Points that the polygon visits again, to cross there what it drew before."""
+def _crossed_corners(points: np.ndarray) -> np.ndarray:
+    """[crossings, (x, y)] points that the polygon visits again, to cross there what it drew before."""
     _, place, counts = np.unique(points @ (1, 1j), return_inverse=True, return_counts=True)
     places = []
     for repeated in np.flatnonzero(counts > 1):
@@ -156,7 +157,7 @@ def _crossed_corners(points: np.ndarray) -> list[np.ndarray]:
         pairs = ((i, j) for i in visits for j in visits if i < j)
         if any(_separates(points, i, j) for i, j in pairs):
             places.append(points[visits[0]])
-    return places
+    return np.reshape(places, (-1, 2))
 
 
 def _separates(points: np.ndarray, i: int, j: int) -> bool:

@@ -105,14 +105,16 @@ class Report:
 
     def __str__(self) -> str:
         findings = [self._group_text(*key, found) for key, found in self.groups().items()]
-        return "\n\n".join([self._head(), str(self.statistics), *findings, self._verdict()])
+        legend = ["Findings (!: left out, or raises in training; -: worth a look)"] if findings else []
+        return "\n\n".join([self._head(), str(self.statistics), *legend, *findings, self._verdict()])
 
     def _head(self) -> str:
         part = f"the first {self.checked:,} of {self.images:,} images, " if self.checked < self.images else ""
         pixels = "" if self.decoded else "; the pixels of the images were not looked at (--images does)"
+        kinds = [what for what, count in self.records[LEFT_OUT].items() if count or what != "others"]
         lines = [f"{self.name}: {part}checked in {self.seconds:.1f} s{pixels}", "",
-                 " " * 20 + "".join(f"{what:>12}" for what in self.records[LEFT_OUT])]
-        lines += [f"{treatment:20}" + "".join(f"{counts[what]:12,}" for what in self.records[LEFT_OUT])
+                 " " * 20 + "".join(f"{what:>12}" for what in kinds)]
+        lines += [f"{treatment:20}" + "".join(f"{counts[what]:12,}" for what in kinds)
                   for treatment, counts in self.records.items()]
         return "\n".join(lines)
 

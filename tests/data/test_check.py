@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from mrcnn.data import problems, report
 from mrcnn.data.annotated import AnnotatedDataset, Instance
 from mrcnn.data.check import check
 from mrcnn.data.coco import load_coco
-from mrcnn.data.outlines import Ellipse, MaskFile, Rectangle
+from mrcnn.data.outlines import Ellipse, MaskFile, Polygons, Rectangle
 from mrcnn.data.problems import LEFT_OUT
 from mrcnn.data.report import AS_IS, RAISES
+from mrcnn.data.sample import load_sample
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -184,11 +186,25 @@ def looked_at(path, kind, treatment, record, message, instances, **options):
     counts = [found.records[what]["instances"] for what in ("used", RAISES, LEFT_OUT)]
     assert counts == list(instances)
     assert sum(counts) == len(json.loads(path.read_text())["annotations"])
+    assert (found.records["used"], found.records[RAISES]) == as_training_does(read(path))
     assert bool(found.broken) == (treatment in (LEFT_OUT, RAISES))
     text = str(found)
     assert f"{'!' if found.broken else '-'} 1 x {kind}: {treatment}" in text and message in text
     assert f"What to do: {report.WAYS_OUT[kind]}." in text
     return found
+
+
+def as_training_does(dataset):
+    """The images and instances that training takes, and those of images at which it stops."""
+    counts = {what: {"images": 0, "instances": 0, "others": 0} for what in ("used", "raises")}
+    for image_id in dataset.image_ids:
+        try:
+            what, instances = "used", len(load_sample(dataset, image_id, dataset.num_classes).class_ids)
+        except (ValueError, OSError):
+            what, instances = "raises", len(dataset.image_info[image_id]["instances"])
+        counts[what]["images"] += 1
+        counts[what]["instances"] += instances
+    return counts["used"], counts["raises"]
 
 
 def test_a_sound_dataset(write):
@@ -299,6 +315,22 @@ def test_outlines_of_other_kinds(tmp_path):
     assert [found.records[what]["instances"] for what in ("used", RAISES, LEFT_OUT)] == [4, 0, 2]
 
 
+def test_memory_does_not_grow_with_the_masks(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((1000, 1000, 3), np.uint8)).save(path)
+    dataset = AnnotatedDataset("notes")
+    dataset.add_class("made", 1, "cat")
+    corners = [(y, x) for y in range(0, 1000, 100) for x in range(0, 1000, 50)]
+    dataset.add_annotated("made", "a", path, [Instance(1, Rectangle(y, x, y + 90, x + 40)) for y, x in corners])
+    dataset.prepare()
+    check(dataset)  # imports what it needs
+    tracemalloc.start()
+    found = check(dataset)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.statistics.instances == 200 and peak < 10 * 2**20  # whole masks are 200 MB
+
+
 class Unfillable(Rectangle):
     def fill(self, height, width):
         raise ValueError("the file is damaged")
@@ -358,6 +390,12 @@ def test_boxes_and_empty_masks_of_any_dataset(squares, monkeypatch):
     assert [found.records[what]["instances"] for what in ("used", RAISES, LEFT_OUT)] == [3, 0, 1]
     assert found.statistics.instances == 2 and found.statistics.crowds == 1
     monkeypatch.undo()
+
+
+def test_what_an_outline_goes_around_twice_is_a_hole():
+    turns = np.arange(5) * 4 * np.pi / 5
+    star = Polygons((np.stack([20 + 18 * np.sin(turns), 20 - 18 * np.cos(turns)], axis=1),)).fill(40, 40)
+    assert star[5, 20] and not star[20, 20]
 
 
 def test_the_settings_are_those_of_a_config(squares):
