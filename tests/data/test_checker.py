@@ -1,0 +1,225 @@
+import json
+import os
+import tracemalloc
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn.data import problems, report
+from mrcnn.data.annotated import AnnotatedDataset, Instance
+from mrcnn.data.check import check
+from mrcnn.data.outlines import Ellipse, MaskFile, Polygons, Rectangle
+from mrcnn.data.problems import LEFT_OUT
+from mrcnn.data.report import RAISES
+from mrcnn.data.sample import load_sample
+from tests.data import damaged
+from tests.data.damaged import DAMAGE, PIXELS, bare, read, unlinked
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the scene, changed, with its images; returns the path of the json."""
+    return partial(damaged.write, tmp_path)
+
+
+def looked_at(path, kind, treatment, record, message, instances, **options):
+    """Checks the file, and that the one finding of this kind is as expected and nothing is lost from the count."""
+    found = check(read(path), **options)
+    (problem,) = (p for p in found.findings if p.kind == kind)
+    assert record in problem.record and message in problem.message and problem.treatment == treatment
+    assert problem.file == str(path)
+    counts = [found.records[what]["instances"] for what in ("used", RAISES, LEFT_OUT)]
+    assert counts == list(instances)
+    assert sum(counts) == len(json.loads(path.read_text())["annotations"])
+    assert (found.records["used"], found.records[RAISES]) == as_training_does(read(path))
+    assert bool(found.broken) == (treatment in (LEFT_OUT, RAISES))
+    text = str(found)
+    assert f"{'!' if found.broken else '-'} 1 x {kind}: {treatment}" in text and message in text
+    assert f"What to do: {report.WAYS_OUT[kind]}." in text
+    return found
+
+
+def as_training_does(dataset):
+    """The images and instances that training takes, and those of images at which it stops."""
+    counts = {what: {"images": 0, "instances": 0, "others": 0} for what in ("used", "raises")}
+    for image_id in dataset.image_ids:
+        try:
+            what, instances = "used", len(load_sample(dataset, image_id, dataset.num_classes).class_ids)
+        except (ValueError, OSError):
+            what, instances = "raises", len(dataset.image_info[image_id]["instances"])
+        counts[what]["images"] += 1
+        counts[what]["instances"] += instances
+    return counts["used"], counts["raises"]
+
+
+def test_a_sound_dataset(write):
+    for images in (False, True):
+        found = check(read(write()), images=images)
+        assert not found.findings and not found.broken
+        assert found.records["used"] == {"images": 3, "instances": 5, "others": 0}
+        assert "Nothing found." in str(found)
+        assert ("were not looked at" in str(found)) != images
+        assert found.statistics.instances == 5 and found.statistics.sizes() == [(60, 80, 3)]
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_each_damage_is_found_and_every_record_counted(write, name):
+    change, *expected = DAMAGE[name]
+    looked_at(write(change), *expected)
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_damage_that_shows_in_pixels_only(write, name):
+    change, *expected = PIXELS[name]
+    looked_at(write(change), *expected, images=True)
+
+
+def test_an_image_that_is_missing_when_the_file_is_read(write):
+    found = check(read(write(unlinked)))
+    assert found.counts() == {problems.MISSING: 1} and "3.png" in found.broken[0].message
+    assert found.records["used"] == {"images": 2, "instances": 3, "others": 0}
+    assert found.records[LEFT_OUT]["images"] == 1
+    if not hasattr(found.broken[0], "instances"):
+        pytest.skip("problems do not say how many instances go with an image")
+    assert found.records[LEFT_OUT]["instances"] == 2
+
+
+def test_a_file_that_goes_missing_after_reading(write):
+    path = write()
+    dataset = read(path)
+    os.remove(path.parent / "3.png")
+    for images in (False, True):
+        found = check(dataset, images=images)
+        assert found.counts() == {problems.MISSING: 1} and found.broken[0].treatment == RAISES
+        assert found.records[RAISES] == {"images": 1, "instances": 2, "others": 0}
+
+
+def test_what_loading_masks_has_found_before_is_not_counted_again(write):
+    change, *expected = DAMAGE["no pixel"]
+    path = write(change)
+    dataset = read(path)
+    for i in dataset.image_ids:
+        dataset.load_mask(i)
+    for _ in range(2):
+        found = check(dataset)
+        assert found.counts() == {problems.EMPTY: 1} and found.records[LEFT_OUT]["instances"] == 1
+
+
+def test_the_first_images_only(write):
+    found = check(read(write(bare)), limit=2)
+    assert not found.findings and found.statistics.images == 2 and "the first 2 of 3 images" in str(found)
+
+
+def test_outlines_of_other_kinds(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(path)
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:15, 5:15] = 7
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    dataset = AnnotatedDataset("notes", strict=False)
+    dataset.add_class("made", 1, "cat")
+    dataset.add_annotated("made", "a", path, [
+        Instance(1, MaskFile(str(tmp_path / "mask.png"), 7), record="mask 7"),
+        Instance(1, MaskFile(str(tmp_path / "mask.png"), 8), record="mask 8"),
+        Instance(1, MaskFile(str(tmp_path / "gone.png")), record="mask 9"),
+        Instance(1, Ellipse(20, 50, 5, 15), record="region 3"),
+        Instance(1, Rectangle(20, 4.9, 30, 5.6), record="region 4"),
+        Instance(1, Rectangle(5, 5, 15, 15), record="region 5")])
+    dataset.prepare()
+    found = check(dataset)
+    assert sorted((p.kind, p.record.split(" (")[0]) for p in found.findings) == sorted([
+        (problems.EMPTY, "mask 8"), (problems.BROKEN, "mask 9"), (problems.PARTLY_OUTSIDE, "region 3"),
+        (problems.SMALL, "region 4"), (problems.DUPLICATE, "region 5")])
+    assert [found.records[what]["instances"] for what in ("used", RAISES, LEFT_OUT)] == [4, 0, 2]
+
+
+def test_memory_does_not_grow_with_the_masks(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((1000, 1000, 3), np.uint8)).save(path)
+    dataset = AnnotatedDataset("notes")
+    dataset.add_class("made", 1, "cat")
+    corners = [(y, x) for y in range(0, 1000, 100) for x in range(0, 1000, 50)]
+    dataset.add_annotated("made", "a", path, [Instance(1, Rectangle(y, x, y + 90, x + 40)) for y, x in corners])
+    dataset.prepare()
+    check(dataset)  # imports what it needs
+    tracemalloc.start()
+    found = check(dataset)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.statistics.instances == 200 and peak < 10 * 2**20  # whole masks are 200 MB
+
+
+class Unfillable(Rectangle):
+    def fill(self, height, width):
+        raise ValueError("the file is damaged")
+
+
+def test_a_strict_dataset_would_raise(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(path)
+    dataset = AnnotatedDataset("notes")
+    dataset.add_class("made", 1, "cat")
+    dataset.add_annotated("made", "a", path, [Instance(1, Unfillable(0, 0, 5, 5), record="region 0", field="mask"),
+                                              Instance(1, Rectangle(5, 5, 15, 15), record="region 1")])
+    dataset.prepare()
+    (problem,) = check(dataset).findings
+    assert (problem.kind, problem.treatment) == (problems.BROKEN, RAISES)
+    assert (problem.record, problem.field, problem.message) == ("region 0 (a.png)", "mask", "the file is damaged")
+    assert check(dataset).records[RAISES] == {"images": 1, "instances": 2, "others": 0}
+
+
+def test_any_dataset(squares):
+    dataset = squares([2, 0, 1], classes=("square", "circle"))
+    found = check(dataset, images=True)
+    assert found.name == "Squares" and found.statistics.instances == 3
+    assert found.statistics.sizes() == [(40, 60, 3)]
+    assert found.counts() == {problems.UNANNOTATED: 1, report.UNUSED: 1}
+    assert found.findings[0].record == "image 1 (made 'made1', made/1.png)"
+    assert check(dataset).statistics.sizes() == [(40, 60, 2)]  # by the masks; of the image without, it is unknown
+
+
+@pytest.mark.parametrize("name, wrong, message", [
+    ("load_mask", lambda i: (np.ones((9, 9, 1), bool), np.ones(1)), "(9, 9, 1) for an image of 40 x 60"),
+    ("load_mask", lambda i: (np.ones((40, 60, 1), bool), np.array([7])), "class ids [7] are out of range"),
+    ("load_mask", lambda i: 1 / 0, "division by zero"),
+    ("load_mask", lambda i: None, "NoneType"),
+    ("load_boxes", lambda i: np.zeros((5, 4)), "(1,4)"),
+    ("load_image", lambda i: None, "an image"),
+])
+def test_a_users_own_code_that_fails_is_reported(squares, monkeypatch, name, wrong, message):
+    dataset = squares([1, 1])
+    monkeypatch.setattr(type(dataset), name, lambda self, image_id: wrong(image_id))
+    found = check(dataset, images=True)
+    raising = [p for p in found.findings if p.treatment == RAISES]
+    assert len(raising) == 2 and all(message in p.message for p in raising), raising
+    assert found.records[RAISES]["images"] == 2 and found.broken == raising
+    monkeypatch.undo()
+
+
+def test_boxes_and_empty_masks_of_any_dataset(squares, monkeypatch):
+    dataset = squares([3])
+    masks = np.zeros((40, 60, 4), bool)
+    masks[5:20, 5:20, :2] = masks[5:20, 30:45, 3] = True
+    monkeypatch.setattr(type(dataset), "load_mask", lambda self, i: (masks, np.array([1, 1, 1, -1])))
+    boxes = np.array([[5, 5, 20, 20], [5, 5, 20, 40], [0, 0, 9, 9], [5, 30, 20, 45]])
+    monkeypatch.setattr(type(dataset), "load_boxes", lambda self, i: boxes)
+    found = check(dataset)
+    assert found.counts() == {problems.EMPTY: 1, problems.DUPLICATE: 1, report.BOX: 1}
+    assert [found.records[what]["instances"] for what in ("used", RAISES, LEFT_OUT)] == [3, 0, 1]
+    assert found.statistics.instances == 2 and found.statistics.crowds == 1
+    monkeypatch.undo()
+
+
+def test_what_an_outline_goes_around_twice_is_a_hole():
+    turns = np.arange(5) * 4 * np.pi / 5
+    star = Polygons((np.stack([20 + 18 * np.sin(turns), 20 - 18 * np.cos(turns)], axis=1),)).fill(40, 40)
+    assert star[5, 20] and not star[20, 20]
+
+
+def test_a_dataset_that_is_not_prepared(squares):
+    dataset = squares([1])
+    dataset.add_image("made", "b", "b.png")
+    with pytest.raises(ValueError, match="the Squares of 2 images is not prepared; call its prepare"):
+        check(dataset)
