@@ -9,12 +9,9 @@ from mrcnn.data.problems import AnnotationError, Problems
 
 
 def read_header(path: str | os.PathLike) -> list[str]:
-    """The names of the columns of a csv; [] for an empty file or one that is no text."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return [name.strip() for name in next(csv.reader([file.readline(100_000)]), [])]
-    except (UnicodeDecodeError, csv.Error):
-        return []
+    """The names of the columns of a csv; none for an empty file."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        return [name.strip() for name in next(csv.reader([file.readline(100_000)]), [])]
 
 
 def read_rows(problems: Problems, path: str | os.PathLike, what: str,

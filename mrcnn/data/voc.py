@@ -128,30 +128,37 @@ def _add(dataset: InstanceIdDataset, source: str, root: str, stem: str, codes: C
     values = read_numbers(dataset, objects, record, image, size)
     if values is None or not same_size(dataset, picture, record, image, size):
         return
+    header = Header(objects)
     details = _details(dataset, os.path.join(root, DETAILS, f"{stem}.xml"), size)
-    names = _names(dataset, values, Header(objects), picture, codes, record)
+    names = _names(dataset, values, header, picture, codes, record)
+    if names is None:
+        return
     instances = []
-    for number, name in names.items():
+    for value, name in names.items():
+        number = header.number(value)
         where = f"{record}, object {number}"
         class_id = classes.number(name, picture, where, "class")
         crowd = _difficult(dataset, details, number, name, where)
         if class_id is not None:
-            instances.append(Instance(class_id, MaskFile(objects, number), crowd, record=where, field=OBJECTS))
+            instances.append(Instance(class_id, MaskFile(objects, value), crowd, record=where, field=OBJECTS))
     height, width = size or (None, None)
     dataset.add_annotated(source, stem, image, instances, height=height, width=width)
 
 
 def _names(dataset: AnnotatedDataset, objects: np.ndarray, border: Header, picture: str, codes: ClassCodes,
-           record: str) -> dict[int, str]:
-    """The name of the class of each object; those without are broken."""
+           record: str) -> dict[int, str] | None:
+    """The name of the class of each value of the picture of objects; objects without one are broken.
+
+    None when the picture of classes cannot be read.
+    """
     try:
         header, values = Header(picture), read_values(picture)
     except ValueError as error:
         dataset.problems.broken(picture, record, "pixels", str(error), problems.UNREADABLE)
-        return {}
-    names, numbers = {}, [number for number in values_in(objects) if not border.is_void(number)]
-    for number, pixels in most_of(objects, values, numbers).items():
-        where = f"{record}, object {number}"
+        return None
+    names, inside = {}, [value for value in values_in(objects) if not border.is_void(value)]
+    for value, pixels in most_of(objects, values, inside).items():
+        where = f"{record}, object {border.number(value)}"
         found = {code: codes.name(code, header) for code in pixels}
         found = {code: name for code, name in found.items() if name not in (BACKGROUND, VOID)}
         if None in found.values():
@@ -161,10 +168,10 @@ def _names(dataset: AnnotatedDataset, objects: np.ndarray, border: Header, pictu
         elif not found:
             dataset.problems.broken(picture, where, "class", "none of its pixels has a class")
         else:
-            names[number], *others = dict.fromkeys(found.values())
+            names[value], *others = dict.fromkeys(found.values())
             if others:
                 dataset.problems.noted(TWO_CLASSES, picture, where, "class", f"some of its pixels are {others}",
-                                       f"it is {names[number]!r}, as most are")
+                                       f"it is {names[value]!r}, as most are")
     return names
 
 

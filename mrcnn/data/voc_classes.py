@@ -46,8 +46,7 @@ class ClassCodes:
     def name(self, value: int, header: "Header") -> str | None:
         """The name of a value of a picture as `outlines.read_values` gives it; None for one that has none."""
         if self._colours is None:
-            number = value if header.numbers else NUMBER_OF.get(_colour(value))
-            return self._numbers.get(number)
+            return self._numbers.get(header.number(value))
         if header.numbers and header.palette is None:
             return self._numbers.get(value)
         return self._colours.get(header.palette.get(value) if header.palette else _colour(value))
@@ -64,6 +63,10 @@ class Header:
             self._void = image.mode in ("P", "L")  # with 16 bits, 255 is a number as any other
             palette = image.getpalette() if image.mode == "P" else None
         self.palette = palette and {i: tuple(palette[3 * i:3 * i + 3]) for i in range(len(palette) // 3)}
+
+    def number(self, value: int) -> int:
+        """The number that a value of a picture stands for: that of its colour in VOC's palette, where it has one."""
+        return value if self.numbers else NUMBER_OF.get(_colour(value), value)
 
     def is_void(self, value: int) -> bool:
         """Whether a value of a picture of objects marks the border between them."""
