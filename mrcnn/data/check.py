@@ -30,9 +30,9 @@ __all__ = ["Report", "check", "main"]
 
 
 def check(dataset: Dataset, *, images: bool = False, limit: int | None = None, progress: bool = False,
-          examples: int = 3, name: str | None = None, min_dim: int = 800, max_dim: int = 1333,
-          smallest_anchor: int = 32, max_instances: int = 100) -> Report:
-    """Looks through a prepared dataset, image by image; changes nothing.
+          examples: int = 3, min_dim: int = 800, max_dim: int = 1333, smallest_anchor: int = 32,
+          max_instances: int = 100) -> Report:
+    """Looks through a prepared dataset, image by image. Empty masks that show join the dataset's `problems`.
 
     Args:
         dataset: any Dataset. More is found in one that a reader made, which knows outlines and records.
@@ -40,16 +40,17 @@ def check(dataset: Dataset, *, images: bool = False, limit: int | None = None, p
         limit: look at the first so many images only.
         progress: show a bar.
         examples: findings of each kind that the text shows.
-        name: of the dataset in the report; None: its file, or its class.
         min_dim, max_dim, smallest_anchor, max_instances: settings that the training will have (IMAGE_MIN_DIM,
             IMAGE_MAX_DIM, the least of RPN_ANCHOR_SCALES, MAX_GT_INSTANCES); see Statistics.
 
     Raises:
-        ValueError: for a dataset that is not prepared.
+        ValueError: for a dataset that is not prepared, or a limit under 1.
     """
-    if len(dataset.image_ids) != len(dataset.image_info):
+    if not hasattr(dataset, "class_names") or len(dataset.image_ids) != len(dataset.image_info):
         raise ValueError(f"the {type(dataset).__name__} of {len(dataset.image_info)} images is not prepared; call its "
                          "prepare() first")
+    if limit is not None and limit < 1:
+        raise ValueError(f"the limit is {limit}; give a number of images from 1 on, or None for all")
     start = time.monotonic()
     statistics = Statistics(dataset.class_names, min_dim=min_dim, max_dim=max_dim, smallest_anchor=smallest_anchor,
                             max_instances=max_instances)
@@ -59,8 +60,8 @@ def check(dataset: Dataset, *, images: bool = False, limit: int | None = None, p
         checker.image(image_id)
     if len(ids) == len(dataset.image_ids):
         checker.classes()
-    return Report(name or getattr(dataset, "file", "") or type(dataset).__name__, statistics, checker.findings(),
-                  checker.records(), len(ids), len(dataset.image_ids), images, time.monotonic() - start, examples)
+    return Report(checker.file, statistics, checker.findings(), checker.records(), len(ids), len(dataset.image_ids),
+                  images, time.monotonic() - start, examples)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     settings = {"min_dim": options.min_dim, "max_dim": options.max_dim, "smallest_anchor": options.smallest_anchor,
                 "max_instances": options.max_instances}
-    report = check(dataset, images=options.images, limit=options.limit, examples=options.examples,
-                   progress=shown, **settings)
+    report = check(dataset, images=options.images, limit=options.limit, examples=options.examples, progress=shown,
+                   **settings)
     print(report)
     if options.json:
         report.save(options.json)
@@ -94,6 +95,13 @@ def _load(options: argparse.Namespace) -> Dataset:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*: left out ")  # the report says it in full
         return load_dataset(options.path, options.subset, format=options.format, strict=False, **given)
+
+
+def _from_1(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
+    return number
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -118,7 +126,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--option", type=_option, action="append", default=[], metavar="NAME=VALUE",
         help="of the format's reader, such as image_dir=photographs")
     add("--images", action="store_true", help="decode every image: damaged files, real sizes, pictures that repeat")
-    add("--limit", type=int, metavar="N", help="look at the first N images only")
+    add("--limit", type=_from_1, metavar="N", help="look at the first N images only")
     add("--json", metavar="FILE", help="write the whole report there")
     add("--examples", type=int, default=3, metavar="N", help="findings of each kind to show (3)")
     settings = parser.add_argument_group("settings that the training will have")

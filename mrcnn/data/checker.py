@@ -56,7 +56,8 @@ class Checker:
 
     def __init__(self, dataset: Dataset, statistics: Statistics, decode: bool) -> None:
         self.dataset, self.statistics, self.decode = dataset, statistics, decode
-        self.file = getattr(dataset, "file", "") or type(dataset).__name__
+        self._read = isinstance(dataset, AnnotatedDataset)
+        self.file = (self._read and dataset.file) or type(dataset).__name__
         self._found: list[Problem] = []
         self._records = {treatment: Counter(images=0, instances=0) for treatment in (USED, RAISES)}
         self._paths: dict[str, str] = {}
@@ -64,7 +65,7 @@ class Checker:
 
     def findings(self) -> list[Problem]:
         """What the dataset's reader found, what showed when its masks were filled, and what was found here."""
-        return [*getattr(self.dataset, "problems", ()), *self._found]
+        return [*(self.dataset.problems if self._read else ()), *self._found]
 
     def records(self) -> dict[str, dict[str, int]]:
         """How many images, instances and others are used, would raise in training, and were left out."""

@@ -126,8 +126,9 @@ def test_the_commands_options(write, tmp_path, capsys):
 def test_values_of_options_are_json_or_text():
     assert command._option("labels=[1, 2]") == ("labels", [1, 2]) and command._option("attribute=a=b") == (
         "attribute", "a=b")
-    with pytest.raises(SystemExit):
-        command._parse(["data", "--option", "image_dir"])
+    for wrong in (["--option", "image_dir"], ["--limit", "0"]):
+        with pytest.raises(SystemExit):
+            command._parse(["data", *wrong])
 
 
 @pytest.mark.parametrize("name", ["coco_mini", "balloon", "nuclei_dsb2018", "fashion_ccp"])

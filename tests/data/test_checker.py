@@ -223,3 +223,10 @@ def test_a_dataset_that_is_not_prepared(squares):
     dataset.add_image("made", "b", "b.png")
     with pytest.raises(ValueError, match="the Squares of 2 images is not prepared; call its prepare"):
         check(dataset)
+    with pytest.raises(ValueError, match="the AnnotatedDataset of 0 images is not prepared"):
+        check(AnnotatedDataset())
+
+
+def test_a_limit_of_no_image(squares):
+    with pytest.raises(ValueError, match="the limit is 0; give a number of images from 1 on"):
+        check(squares([1]), limit=0)
