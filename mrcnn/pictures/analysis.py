@@ -27,8 +27,9 @@ COLORS: dict[str, Color] = {
     "ignored": GREY,
     "crowd": GREY,
 }
-CELLS = 25  # so many classes and fewer get a number in each cell
-CAPTIONS = 12  # with more instances in an image, only the mistakes are named
+RIGHT = ("correct", "found", "ignored", "crowd")
+CAPTIONS = 12  # with more instances in an image, only so many mistakes are named, the largest ones
+TALLEST = 0.85  # height of a photograph on a page, as a share of the width of its place
 
 
 def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
@@ -67,7 +68,7 @@ def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
 def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
     """Shows which classes are taken for which; a row's colours are shares of its objects.
 
-    Classes without objects and detections are left out. Up to 25 classes have their counts written into the cells.
+    Classes without objects and detections are left out.
 
     Args:
         matrix: of `confusion_matrix`.
@@ -76,26 +77,28 @@ def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
     Returns:
         The matplotlib Axes.
     """
+    from matplotlib.colors import PowerNorm
+
     used = np.flatnonzero(matrix.counts.sum(axis=0) + matrix.counts.sum(axis=1) > 0)
     # Background last, where margins are looked for
     order = [int(i) for i in used if i > 0] + [0]
     counts, names = matrix.counts[np.ix_(order, order)], [matrix.names[i] for i in order]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.42 * len(names), 2.6, 13))
-    ax, new = _axes(ax, (side + 2.4, side + 1.4))
-    picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = float(np.clip(72 * side / len(names) * 0.75, 4.5, 10))
+    ax, new = _axes(ax, (side + 2.6 + 0.04 * side, side + 1.5))
+    # Few mistakes of one kind among many objects shall be seen: darker than their share
+    picture = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    size = float(np.clip(72 * side / len(names) * 0.75, 4.5, 10))  # of labels: a cell's height, in points
     ax.set_xticks(range(len(names)), [*names[:-1], "(missed)"], rotation=90, fontsize=size)
     ax.set_yticks(range(len(names)), [*names[:-1], "(nothing there)"], fontsize=size)
-    title = f"confusion at {matrix.kind} IoU {matrix.iou:g}, score from {matrix.min_score:g}"
     ax.set(xlabel="found as", ylabel="true class")
-    ax.set_title(title, fontsize=11)
+    ax.set_title(f"{matrix.kind} IoU {matrix.iou:g}, score from {matrix.min_score:g}", fontsize=10)
     _grid_lines(ax, len(names))
-    if len(names) <= CELLS + 1:
-        for i, j in np.argwhere(counts):
-            color = "white" if shares[i, j] > 0.55 else "black"
-            ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=min(size, 9), color=color)
-    bar = ax.figure.colorbar(picture, ax=ax, fraction=0.04, pad=0.02, aspect=30)
+    small = (0.85 if len(names) < 15 else 0.6) * size
+    for i, j in np.argwhere(counts):
+        color = "white" if shares[i, j] > 0.4 else "black"
+        ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=small, color=color)
+    bar = ax.figure.colorbar(picture, ax=ax, shrink=0.7, pad=0.02, aspect=30, ticks=[0, 0.1, 0.25, 0.5, 1])
     bar.set_label("share of the row", fontsize=9)
     bar.outline.set_visible(False)
     if new:
@@ -134,7 +137,7 @@ def plot_errors(breakdown: ErrorBreakdown | Mapping[str, ErrorBreakdown], ax: An
     largest = max(gain for one in several.values() for gain in one.gains.values())
     ax.set_xlim(0, max(1.35 * largest, 0.01))  # room for the texts
     aps = ", ".join(f"{name} {one.ap:.3f}".strip() for name, one in several.items())
-    ax.set(xlabel="AP gained by mending (number of mistakes behind)")
+    ax.set(xlabel="AP gained by mending it; behind: the number of mistakes")
     ax.set_title(f"AP of {_objects(first.kind)} at IoU {first.iou:g}: {aps}", fontsize=11)
     _tidy(ax)
     ax.grid(axis="y", visible=False)
@@ -191,7 +194,7 @@ def show_worst(
 
 def _draw(ax: Any, image: np.ndarray, side: Sequence[tuple[Annotation, str]], names: Sequence[str]) -> None:
     """One photograph with annotations, each in the colour of its label; what is right below what is wrong."""
-    side = sorted(side, key=lambda entry: entry[1] not in ("correct", "found", "crowd", "ignored"))
+    side = sorted(side, key=lambda entry: entry[1] not in RIGHT)
     masks = [rle.decode(annotation["segmentation"]) for annotation, _ in side]
     boxes = [[y, x, y + h, x + w] for x, y, w, h in (annotation["bbox"] for annotation, _ in side)]
     display_instances(
@@ -202,16 +205,23 @@ def _draw(ax: Any, image: np.ndarray, side: Sequence[tuple[Annotation, str]], na
         names,
         ax=ax,
         colors=[COLORS[label] for _, label in side],
-        captions=[_caption(annotation, label, names, len(side) > CAPTIONS) for annotation, label in side],
+        captions=_captions(side, names),
     )
 
 
-def _caption(annotation: Annotation, label: str, names: Sequence[str], crowded: bool) -> str:
-    right = label in ("correct", "found", "crowd", "ignored")
-    if right and crowded:
-        return ""
-    score = f" {annotation['score']:.2f}" if "score" in annotation else ""
-    return names[annotation["category_id"]] + score + (f": {label}" if label not in ("correct", "found") else "")
+def _captions(side: Sequence[tuple[Annotation, str]], names: Sequence[str]) -> list[str]:
+    """A text per annotation, empty where there would be too many."""
+    places = range(len(side))
+    if len(side) > CAPTIONS:
+        wrong = [i for i in places if side[i][1] not in RIGHT]
+        places = sorted(wrong, key=lambda i: -side[i][0]["bbox"][2] * side[i][0]["bbox"][3])[:CAPTIONS]
+    texts = [""] * len(side)
+    for i in places:
+        annotation, label = side[i]
+        score = f" {annotation['score']:.2f}" if "score" in annotation else ""
+        what = "" if label in ("correct", "found") else f": {label}"
+        texts[i] = names[annotation["category_id"]] + score + what
+    return texts
 
 
 def _summary(report: ImageReport) -> str:
@@ -228,19 +238,20 @@ def _page(proportions: Sequence[float], columns: int, width: float) -> tuple[Any
 
     gap, between, head, foot = 0.06, 0.3, 0.26, 0.4  # inches, as all sizes here
     columns = min(columns, len(proportions))
-    rows = [proportions[i : i + columns] for i in range(0, len(proportions), columns)]
+    sizes = [(min(width, TALLEST * width / p), min(width * p, TALLEST * width)) for p in proportions]  # (width, height)
+    rows = [sizes[i : i + columns] for i in range(0, len(sizes), columns)]
     across = columns * (2 * width + gap) + (columns - 1) * between + 2 * gap
-    up = foot + sum(head + width * max(row) for row in rows) + gap
+    up = foot + sum(head + max(high for _, high in row) for row in rows) + gap
     figure = pyplot.figure(figsize=(across, up), facecolor="white")
     places, top = [], up - gap
     for row in rows:
-        for i, proportion in enumerate(row):
+        top -= head
+        for i, (wide, high) in enumerate(row):
             left = gap + i * (2 * width + gap + between)
-            bottom = top - head - width * proportion
-            pair = [(x / across, bottom / up, width / across, width * proportion / up)
-                    for x in (left, left + width + gap)]  # fmt: skip
-            places.append((pair, (left / across, (top - head + 0.04) / up)))
-        top -= head + width * max(row)
+            lefts, bottom = (left, left + wide + gap), top - high
+            pair = [(x / across, bottom / up, wide / across, high / up) for x in lefts]
+            places.append((pair, (left / across, (top + 0.04) / up)))
+        top -= max(high for _, high in row)
     return figure, places
 
 
