@@ -127,13 +127,12 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
 
 
 def _masks(dataset: AnnotatedDataset, folder: str) -> list[Mask]:
-    """The masks of an image, those in folders of classes after the others."""
-    entries = listed(folder)
-    classes = [entry for entry in entries if entry.is_dir()]
-    files = [(entry, None) for entry in entries if not entry.is_dir()]
-    files += [(entry, name.name) for name in classes for entry in listed(name.path)]
+    """The masks of an image by the names of their files, in whichever folder they lie."""
+    files = []
+    for entry in listed(folder):
+        files += [(inner, entry.name) for inner in listed(entry.path)] if entry.is_dir() else [(entry, None)]
     masks = []
-    for entry, class_name in files:
+    for entry, class_name in sorted(files, key=lambda file: file[0].name):
         if entry.name.lower().endswith(LOSSLESS) and entry.is_file():
             masks.append(Mask(entry.path, class_name))
         else:

@@ -102,11 +102,11 @@ def as_depth(values, depth):
     return (values.astype(np.uint16 if depth == "16" else np.uint8),)
 
 
-def write_voc(root, scene, colours=False, border=False, lists=("train",), xml=True):
+def write_voc(root, scene, colours=False, border=False, lists=("train",), xml=True, names=VOC_CLASSES):
     """colours: pictures of the palette's colours, not of its numbers. border: void around objects, in free pixels."""
     for name, (height, width, objects) in scene.items():
         numbers = numbers_of(scene, name)
-        classes = np.array([0, *(VOC_CLASSES.index(c) + 1 for _, c in objects)])[numbers]
+        classes = np.array([0, *(names.index(c) + 1 for _, c in objects)])[numbers]
         if border:
             grown = np.pad(numbers != 0, 1)
             near = grown[:-2, 1:-1] | grown[2:, 1:-1] | grown[1:-1, :-2] | grown[1:-1, 2:]

@@ -7,11 +7,15 @@ and a line in FORMATS with what reads it back.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from mrcnn.data.voc_classes import colour_of
+from tests.data import mask_writers
 
 Points = list[tuple[int, int]]
 
@@ -130,7 +134,83 @@ def read_coco(folder: Path):
     return load_coco(folder / "instances.json")
 
 
-# Name: what writes, what reads. Readers are imported when they are used.
+def drawn(scene: Scene = SCENE) -> dict[str, tuple]:
+    """The scene as the functions of `mask_writers` take it."""
+    height, width = scene.image.shape[:2]
+    objects = [(scene.masks[:, :, i], thing.name) for i, thing in enumerate(scene.things)]
+    return {scene.stem: (height, width, objects)}
+
+
+def put_image(placeholder: Path) -> None:
+    """Puts the scene's image in the place of the grey one that `mask_writers` made."""
+    placeholder.unlink()
+    write_image(placeholder.parent)
+
+
+def write_voc(folder: Path, colours: bool = False) -> None:
+    """JPEGImages, SegmentationObject, SegmentationClass and a labelmap.txt."""
+    mask_writers.write_voc(folder, drawn(), colours, names=SCENE.class_names)
+    lines = [f"{name}:{','.join(map(str, colour_of(i)))}::" for i, name in enumerate(["none", *SCENE.class_names])]
+    (folder / "labelmap.txt").write_text("\n".join(lines))
+    put_image(folder / "JPEGImages" / "scene.jpg")
+
+
+def read_voc(folder: Path):
+    """What load_voc makes of it."""
+    from mrcnn.data.voc import load_voc
+
+    return load_voc(folder)
+
+
+def write_mask_files(folder: Path, layout: str = "one folder each") -> None:
+    """A picture a mask, in folders of classes."""
+    mask_writers.write_mask_files(folder, drawn(), layout)
+    put_image(folder / ("images" if layout == "beside" else "scene/images") / "scene.png")
+
+
+def read_mask_files(folder: Path):
+    """What load_mask_files makes of it."""
+    from mrcnn.data.mask_files import load_mask_files
+
+    return load_mask_files(folder)
+
+
+def write_instance_ids(folder: Path, depth: str = "8") -> None:
+    """images/, masks/ and classes.json."""
+    mask_writers.write_instance_ids(folder, drawn(), depth=depth)
+    put_image(folder / "images" / "scene.png")
+
+
+def read_instance_ids(folder: Path):
+    """What load_instance_ids makes of it."""
+    from mrcnn.data.instance_ids import load_instance_ids
+
+    return load_instance_ids(folder)
+
+
+def write_rle_csv(folder: Path) -> None:
+    """train.csv, train/ and label_descriptions.json."""
+    mask_writers.write_rle_csv(folder / "train.csv", drawn(), ids=SCENE.class_names, suffix="")
+    put_image(folder / "train" / "scene.jpg")
+    categories = [{"id": i, "name": name} for i, name in enumerate(SCENE.class_names)]
+    (folder / "label_descriptions.json").write_text(json.dumps({"categories": categories}))
+
+
+def read_rle_csv(folder: Path):
+    """What load_rle_csv makes of it."""
+    from mrcnn.data.rle_csv import load_rle_csv
+
+    return load_rle_csv(folder / "train.csv")
+
+
+# Name, the first word being that of the format: what writes, what reads. Readers are imported when they are used.
 FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "coco": (write_coco, read_coco),
+    "voc": (write_voc, read_voc),
+    "voc in colours": (partial(write_voc, colours=True), read_voc),
+    "mask_files": (write_mask_files, read_mask_files),
+    "mask_files beside": (partial(write_mask_files, layout="beside"), read_mask_files),
+    **{f"instance_ids of depth {depth}": (partial(write_instance_ids, depth=depth), read_instance_ids)
+       for depth in ("8", "16", "palette", "colours")},
+    "rle_csv": (write_rle_csv, read_rle_csv),
 }

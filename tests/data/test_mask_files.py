@@ -23,12 +23,12 @@ def test_reads_both_layouts(tmp_path, layout):
     write_mask_files(tmp_path / "train", scene, layout)
     dataset = load_mask_files(tmp_path, "train", source="mine")
     assert dataset.class_names == ["BG", "cat", "dog"] and dataset.sources == ["", "mine"]
-    assert_same(dataset, scene, order=False)
+    assert_same(dataset, scene)
     assert [info["id"] for info in dataset.image_info] == ["a", "b"]
     assert (dataset.image_info[1]["height"], dataset.image_info[1]["width"]) == (16, 24)
     assert not len(dataset.problems)
     turned = load_mask_files(tmp_path / "train", class_names=["dog", "bird", "cat"])
-    assert turned.load_mask(0)[1].tolist() == [3, 1, 1]  # folders by name: cat, then dog
+    assert turned.load_mask(0)[1].tolist() == [1, 3, 1]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -49,7 +49,7 @@ def test_subset_may_lie_innermost(tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         (tmp_path / "made" / folder).rename(tmp_path / folder / "val")
-    assert_same(load_mask_files(tmp_path, "val"), two_images(), order=False)
+    assert_same(load_mask_files(tmp_path, "val"), two_images())
 
 
 @settings(max_examples=15, deadline=None)
@@ -57,7 +57,7 @@ def test_subset_may_lie_innermost(tmp_path):
 def test_round_trip(tmp_path_factory, scene, layout):
     root = tmp_path_factory.mktemp("scene")
     write_mask_files(root, scene, layout)
-    assert_same(load_mask_files(root), scene, order=False)
+    assert_same(load_mask_files(root), scene)
 
 
 def test_any_value_but_zero_counts(tmp_path):
