@@ -10,6 +10,7 @@ from PIL import Image
 from mrcnn.data import problems, report
 from mrcnn.data.annotated import AnnotatedDataset, Instance
 from mrcnn.data.check import check
+from mrcnn.data.formats import load_dataset
 from mrcnn.data.outlines import Ellipse, MaskFile, Polygons, Rectangle
 from mrcnn.data.problems import LEFT_OUT
 from mrcnn.data.report import RAISES
@@ -230,3 +231,48 @@ def test_a_dataset_that_is_not_prepared(squares):
 def test_a_limit_of_no_image(squares):
     with pytest.raises(ValueError, match="the limit is 0; give a number of images from 1 on"):
         check(squares([1]), limit=0)
+
+
+def via(folder):
+    """Six regions: two are sound, two points, outside, without a shape, without a pixel."""
+    shapes = [{"name": "rect", "x": 5, "y": 5, "width": 9, "height": 9},
+              {"name": "circle", "cx": 30, "cy": 30, "r": 6},
+              {"name": "polygon", "all_points_x": [1, 9], "all_points_y": [1, 9]},
+              {"name": "rect", "x": 90, "y": 5, "width": 9, "height": 9},
+              {"name": "point", "cx": 3, "cy": 3},
+              {"name": "circle", "cx": 30, "cy": 30, "r": 0.1}]
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "a.png")
+    regions = [{"shape_attributes": shape, "region_attributes": {}} for shape in shapes]
+    entry = {"filename": "a.png", "size": (folder / "a.png").stat().st_size, "regions": regions}
+    (folder / "via_region_data.json").write_text(json.dumps({"a": entry}))
+    return 2, 4
+
+
+def csv(folder):
+    """Four rows: two are sound, one leaves the image, one is no text of runs."""
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "a.png")
+    rows = ["a.png,1 9,60,80,0", "a.png,61 9 121 9,60,80,1", "a.png,4790 99,60,80,0", "a.png,x,60,80,0"]
+    (folder / "train.csv").write_text("\n".join(["ImageId,EncodedPixels,Height,Width,ClassId", *rows]) + "\n")
+    return 2, 2
+
+
+def masks(folder):
+    """Four masks: two are sound, one is empty, one of another size."""
+    for name in ("images", "masks"):
+        (folder / "a" / name).mkdir(parents=True)
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "a" / "images" / "a.png")
+    for number, (height, width, size) in enumerate([(60, 80, 5), (60, 80, 9), (60, 80, 0), (40, 80, 9)]):
+        mask = np.zeros((height, width), np.uint8)
+        mask[:size, :size] = 255
+        Image.fromarray(mask).save(folder / "a" / "masks" / f"{number}.png")
+    return 2, 2
+
+
+@pytest.mark.parametrize("make", [via, csv, masks])
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_the_records_of_other_formats_are_counted_too(tmp_path, make):
+    used, lost = make(tmp_path)
+    found = check(load_dataset(tmp_path, strict=False))
+    assert found.records["used"] == {"images": 1, "instances": used, "others": 0}
+    assert found.records[LEFT_OUT] == {"images": 0, "instances": lost, "others": 0}, found.findings
+    assert all("a.png" in p.record or "line" in p.record or "masks" in p.record for p in found.broken)
