@@ -119,7 +119,7 @@ def by_hand(dataset, detections, kind):
             annotations.append(annotation | shape | {"iscrowd": int(class_id < 0)})
         found = detections[image_id]
         for i, rle in enumerate(encoded(found["masks"])):
-            place = {"bbox": xywh(found["rois"][i])} if kind == "bbox" else {"segmentation": rle}
+            place = {"bbox": xywh(found["rois"][i]), "segmentation": rle}
             result = {"category_id": int(found["class_ids"][i]), "score": float(found["scores"][i])}
             results.append({"image_id": int(image_id)} | result | place)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -198,6 +198,39 @@ def test_chosen_images():
     one = evaluate(model, dataset, image_ids=[0], progress=False)
     part = Annotated(truth()[:1])
     assert list(one.mask.values()) == by_hand(part, imperfect(), "segm")
+
+
+def test_the_size_of_a_mask_is_that_of_its_box():
+    """As pycocotools has it with results that hold boxes: a wrong ring of 32 x 32 is not small."""
+    ring = disc(30, 30, 17) & ~disc(30, 30, 10)
+    dataset = Annotated([(stack(disc(50, 70, 4)), [1])])
+    found = [detection(stack(ring, disc(50, 70, 4)), [1, 1], [0.9, 0.8])]
+    assert ring.sum() < 32**2 < 35**2
+    results = evaluate(Answering(found), dataset, progress=False)
+    assert list(results.mask.values()) == by_hand(dataset, found, "segm")
+    assert (results.mask["AP"], results.mask["APs"]) == (pytest.approx(0.5), EXACTLY_ONE[0])
+
+
+def test_boundary_is_given_when_asked_for():
+    dataset = Annotated(truth())
+    plain = evaluate(Answering(imperfect()), dataset, progress=False)
+    results = evaluate(Answering(imperfect()), dataset, progress=False, boundary=True)
+    assert plain.boundary is None and "boundary" not in str(plain)
+    assert tuple(results.boundary) == METRICS and results.mask == plain.mask
+    assert 0 < results.boundary["AP"] < results.mask["AP"]
+    assert str(results).splitlines()[4].startswith("boundary ")
+    for name, numbers in results.per_class.items():
+        assert list(numbers) == ["box_ap", "box_ap50", "mask_ap", "mask_ap50", "boundary_ap"]
+        assert numbers["boundary_ap"] <= plain.per_class[name]["mask_ap"]
+
+
+def test_records_are_kept_but_not_in_reports():
+    results = evaluate(Answering(imperfect()), Annotated(truth()), progress=False)
+    assert len(results.records.truth) == 5 and len(results.records.found) == 6
+    assert results.records.images[2] == {"id": 2, "height": HEIGHT, "width": WIDTH}
+    assert results.records.names == {1: "disc", 2: "ring"}
+    assert set(results.as_dict()) == {"box", "mask", "boundary", "per_class", "images", "instances", "ms_per_image"}
+    assert "records" not in repr(results)
 
 
 def test_report(capsys):
