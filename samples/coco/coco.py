@@ -24,7 +24,7 @@ from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.validation import AveragePrecision  # noqa: E402
 from samples.coco import plan  # noqa: E402
 from samples.coco.compare import compare_heads  # noqa: E402
-from samples.coco.detection import draw_detections  # noqa: E402
+from samples.coco.detection import draw_detections, planned_drawings  # noqa: E402
 from samples.coco.download import download  # noqa: E402
 from samples.coco.flags import parse  # noqa: E402
 from samples.coco.layout import class_names_of, fingerprint, load_split, require  # noqa: E402
@@ -99,9 +99,10 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def detect(arguments: argparse.Namespace) -> list[Path]:
     """Draws what is found in photographs."""
+    drawings = planned_drawings(arguments.image, arguments.output)
     model = trained_model(arguments)
     names = model.class_names or class_names_of(model.config.NUM_CLASSES)
-    return draw_detections(model, names, arguments.image, arguments.output, arguments.min_score)
+    return draw_detections(model, names, drawings, arguments.min_score)
 
 
 COMMANDS = {"train": train, "evaluate": evaluate, "compare": compare, "detect": detect}

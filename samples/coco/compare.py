@@ -130,8 +130,9 @@ def _about(arguments: argparse.Namespace, model: MaskRCNN, run: plan.Run, traini
            validation: CocoDataset) -> dict[str, Any]:
     """What the table was made with."""
     config = model.config
-    return {"backbone": config.BACKBONE, "backbone_options": config.BACKBONE_OPTIONS, "model": arguments.model,
-            "stages": [stage._asdict() for stage in run.stages], "batch": config.BATCH_SIZE,
+    settings = config.to_dict()
+    return {"backbone": settings["BACKBONE"], "backbone_options": settings["BACKBONE_OPTIONS"],
+            "model": arguments.model, "stages": [stage._asdict() for stage in run.stages], "batch": config.BATCH_SIZE,
             "image_min_dim": config.IMAGE_MIN_DIM, "image_max_dim": config.IMAGE_MAX_DIM,
             "precision": config.PRECISION, "rois_per_batch": costs.ROIS, "training_images": len(training.image_ids),
             "validation_images": len(validation.image_ids)}

@@ -13,8 +13,8 @@ ROUNDS = 15
 def flops(head: keras.Model, rois: int = ROIS) -> int:
     """Floating-point operations of a head on a batch of RoIs, by TensorFlow's own profiler.
 
-    A multiplication and an addition count as two. Operations that the profiler has no rule for, such as repeating
-    pixels, count as none.
+    A multiplication and an addition count as two. Operations that the profiler has no rule for, such as ReLU and the
+    repetition of pixels, count as none.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

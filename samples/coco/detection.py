@@ -1,6 +1,6 @@
 """Pictures of what a model finds in photographs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,28 +28,34 @@ def photographs(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def draw_detections(model: MaskRCNN, class_names: Sequence[str], paths: Sequence[Path], output: Path | None = None,
-                    min_score: float = 0.5) -> list[Path]:
-    """Writes <name>_detected.png for each photograph, beside it or into `output`.
+def planned_drawings(paths: Sequence[Path], output: Path | None = None) -> dict[Path, Path]:
+    """<name>_detected.png for each photograph of the files and folders, beside it or in `output`.
 
-    Args:
-        class_names: background's first.
-        paths: photographs, and folders of them.
-        min_score: what is found with less is not drawn.
-
-    Returns the pictures' paths. Raises FileNotFoundError where there is nothing, ValueError for two photographs of one
-    name in one `output`, before anything is detected.
+    Raises FileNotFoundError where there is nothing, ValueError for two photographs of one name in one `output`.
     """
-    sources = photographs(paths)
-    targets = [(source.parent if output is None else Path(output)) / f"{source.stem}{ENDING}.png" for source in sources]
+    drawings = {source: (source.parent if output is None else Path(output)) / f"{source.stem}{ENDING}.png"
+                for source in photographs(paths)}
+    targets = list(drawings.values())
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
         raise ValueError(f"several photographs would be drawn to {twice[:5]}; rename them, or run once a folder.")
-    for source, target in zip(sources, targets, strict=True):
+    return drawings
+
+
+def draw_detections(model: MaskRCNN, class_names: Sequence[str], drawings: Mapping[Path, Path], min_score: float = 0.5
+                    ) -> list[Path]:
+    """Draws what is found in each photograph, and returns the pictures' paths.
+
+    Args:
+        class_names: background's first.
+        drawings: a photograph to the picture to make of it.
+        min_score: what is found with less is not drawn.
+    """
+    for source, target in drawings.items():
         image = read_image(source)
         _draw(image, model.detect([image])[0], class_names, target, min_score)
         print(target)
-    return targets
+    return list(drawings.values())
 
 
 def _draw(image: np.ndarray, found: dict[str, np.ndarray], class_names: Sequence[str], path: Path, min_score: float

@@ -1,0 +1,283 @@
+"""The COCO sample from the command line, on a generated folder of a few photographs."""
+
+import csv
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from mrcnn.config import Config
+from mrcnn.data.coco import load_coco
+from mrcnn.evaluation import evaluate_results
+from mrcnn.model import MaskRCNN
+from samples.coco import coco, plan, recipes
+from samples.coco.recipes import CocoConfig, MatterportCocoConfig
+from tests.samples.tiny_coco import write_coco
+from tests.tiny import TinyConfig
+
+
+class TinyCocoConfig(TinyConfig):
+    NAME = "coco"
+    STEPS_PER_EPOCH = None
+    VALIDATION_STEPS = None
+    LEARNING_RATE = 0.004
+    DETECTION_MIN_CONFIDENCE = 0.0
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The real presets take minutes."""
+    for name in ("reference", "matterport"):
+        monkeypatch.setitem(recipes.CONFIGS, name, TinyCocoConfig)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_coco(tmp_path_factory.mktemp("coco") / "data")
+
+
+def command(name, folder, logs, *flags, model="none"):
+    return [name, "--dataset", str(folder), "--logs", str(logs), "--model", str(model), *flags]
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A run of two epochs, its model, and what it printed of itself."""
+    logs = tmp_path_factory.mktemp("logs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipes.CONFIGS, "reference", TinyCocoConfig)
+        return coco.main(command("train", folder, logs, "--epochs", "2", "--verbose", "0", "--seed", "3",
+                                 "--batch", "4", "--metric", "box AP50"))
+
+
+def rows(run):
+    return list(csv.DictReader((run / "log.csv").open()))
+
+
+def test_train_writes_checkpoints_settings_and_aps(trained):
+    run = trained.log_dir
+    names = {path.name for path in run.iterdir()}
+    assert {"mask_rcnn_coco_0001.h5", "mask_rcnn_coco_0002.h5", "mask_rcnn_coco_best.h5", "config.json", "run.json",
+            "validation.json", "log.csv"} <= names
+    stored = Config.load(run / "config.json")
+    assert (stored.SEED, stored.BATCH_SIZE, stored.NUM_CLASSES) == (3, 4, 3)
+    assert stored.LEARNING_RATE == pytest.approx(0.008), "grows with the batch"
+    log = rows(run)
+    validation = json.loads((run / "validation.json").read_text())
+    for row in log:
+        epoch = str(int(row["epoch"]) + 1)
+        for kind in ("box", "mask"):
+            assert float(row[f"val_{kind}_AP"]) == pytest.approx(validation["epochs"][epoch][kind]["AP"])
+        assert float(row["val_mrcnn_mask_loss"]) > 0
+    assert validation["metric"] == "box AP50" and len(log) == 2
+
+
+def test_tensorboard_shows_the_aps(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained.log_dir / "validation")).Reload()
+    assert {"epoch_box_AP", "epoch_mask_AP", "epoch_loss"} <= set(events.Tags()["tensors"])
+
+
+def test_a_resumed_training_takes_settings_schedule_and_start_from_its_run(trained, folder, tmp_path):
+    logs = tmp_path / "logs"
+    shutil.copytree(trained.model_dir, logs)
+    model = coco.main(command("train", folder, logs, "--epochs", "3", "--verbose", "0", model="last"))
+    (run,) = logs.iterdir()
+    assert model.log_dir == run and model.epoch == 3
+    assert model.config.SEED == 3 and model.config.BATCH_SIZE == 4
+    assert model.config.LEARNING_RATE == pytest.approx(0.008), "not scaled once more"
+    assert [row["epoch"] for row in rows(run)] == ["0", "1", "2"]
+    before = json.loads((trained.log_dir / "run.json").read_text())
+    after = json.loads((run / "run.json").read_text())
+    assert (after["start"], after["data"]) == (before["start"], before["data"]) and after["stages"] == [
+        [3, "all", pytest.approx(0.008)]]
+    assert [int(epoch) for epoch in json.loads((run / "validation.json").read_text())["epochs"]] == [1, 2, 3]
+
+
+def test_a_finished_run_is_not_trained_again(trained, folder, capsys):
+    model = coco.main(command("train", folder, trained.model_dir, "--verbose", "0", "--no-validation", model="last"))
+    assert "Nothing to train: epoch 2 of 2 is done" in capsys.readouterr().out
+    assert model.epoch == 2 and model.log_dir == trained.log_dir
+
+
+@pytest.mark.parametrize("flags, seed, head", [
+    ([], 3, {"name": "fcn", "filters": 16, "convolutions": 1}),
+    (["--seed", "9", "--head", "unet:filters=8"], 9, {"name": "unet", "filters": 8})])
+def test_config_json_of_a_run_is_accepted_back(trained, flags, seed, head):
+    config_file = str(trained.log_dir / "config.json")
+    arguments = coco.parse(command("train", ".", ".", "--config", config_file, *flags), "")
+    config = recipes.training_config(arguments)
+    assert (config.SEED, config.MASK_HEAD, config.NUM_CLASSES) == (seed, head, 3)
+    assert config.LEARNING_RATE == pytest.approx(0.008)
+
+
+def test_evaluate_prints_the_tables_and_writes_what_coco_s_server_takes(trained, folder, tmp_path, capsys):
+    """The file scored by itself gives the same numbers."""
+    path = tmp_path / "detections.json"
+    results = coco.main(command("evaluate", folder, trained.model_dir, "--boundary", "--results", str(path),
+                                model="last"))
+    printed = capsys.readouterr().out
+    for word in ("AP50", "AR100", "box", "mask", "boundary", "disc", "boundary_ap", "2 images, 4 instances"):
+        assert word in printed
+    records = json.loads(path.read_text())
+    assert {record["image_id"] for record in records} <= {500, 501}
+    assert {record["category_id"] for record in records} <= {3, 7} and len(records) > 0
+    annotations = folder / "annotations" / "instances_val2017.json"
+    again = evaluate_results(path, load_coco(annotations, folder / "val2017"), boundary=True, progress=False)
+    assert (again.box, again.mask, again.boundary) == (results.box, results.mask, results.boundary)
+
+
+def test_evaluate_takes_a_few_images_and_the_training_ones(trained, folder, monkeypatch):
+    monkeypatch.setattr(coco, "trained_model", lambda _: trained)
+    few = coco.main(command("evaluate", folder, trained.model_dir, "--limit", "1", model="last"))
+    seen = coco.main(command("evaluate", folder, trained.model_dir, "--split", "train", model="last"))
+    assert (few.images, few.boundary, seen.images) == (1, None, 3)
+
+
+def test_the_best_checkpoint_brings_its_settings_wherever_it_lies(trained, folder, tmp_path):
+    copy = shutil.copy(trained.log_dir / "mask_rcnn_coco_best.h5", tmp_path / "elsewhere.h5")
+    arguments = coco.parse(command("evaluate", folder, tmp_path, model=copy), "")
+    assert coco.trained_model(arguments).config.SEED == 3
+
+
+def test_detect_draws_files_and_folders(trained, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(coco, "trained_model", lambda _: trained)
+    photographs = tmp_path / "photographs"
+    shutil.copytree(folder / "val2017", photographs)
+    flags = ["detect", "--model", "last", "--logs", str(trained.model_dir), "--min-score", "0"]
+    written = coco.main([*flags, "--image", str(photographs)])
+    assert [path.name for path in written] == ["000000000500_detected.png", "000000000501_detected.png"]
+    assert written[0].parent == photographs and str(written[1]) in capsys.readouterr().out
+    photograph = cv2.imread(str(photographs / "000000000500.png"))
+    picture = cv2.imread(str(written[0]))
+    assert picture.shape == photograph.shape and (picture != photograph).any()
+    again = coco.main([*flags, "--image", str(photographs), "--output", str(tmp_path / "out")])
+    assert [path.parent for path in again] == [tmp_path / "out"] * 2, "pictures are no photographs"
+
+
+def test_detect_says_what_is_wrong_before_it_loads_anything(tmp_path):
+    image = np.zeros((8, 8, 3), np.uint8)
+    for name in ("a/x.png", "b/x.png"):
+        (tmp_path / name).parent.mkdir()
+        cv2.imwrite(str(tmp_path / name), image)
+    (tmp_path / "empty").mkdir()
+    flags = ["detect", "--model", "no such weights", "--output", str(tmp_path), "--image"]
+    for images, error, message in ((["gone.jpg"], FileNotFoundError, f"there is no {tmp_path / 'gone.jpg'}"),
+                                   (["empty"], FileNotFoundError, "holds no image"),
+                                   (["a", "b"], ValueError, "several photographs would be drawn to ['x_det")):
+        with pytest.raises(error, match=re.escape(message)):
+            coco.main([*flags, *(str(tmp_path / name) for name in images)])
+    assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What `MaskRCNN.train` is asked for; it learns nothing and writes the last checkpoint."""
+    calls = []
+
+    def train(self, training, validation, learning_rate, epochs, layers, **options):
+        calls.append((self.epoch, epochs, layers, learning_rate))
+        self.epoch = epochs
+        self.save_weights(self.checkpoint_path(epochs))
+        self.config.save(self.log_dir / "config.json")
+
+    monkeypatch.setattr(MaskRCNN, "train", train)
+    return calls
+
+
+def test_the_old_package_s_stages_under_its_preset_and_their_resumption(folder, tmp_path, calls):
+    flags = ("--no-validation", "--train-limit", "1")
+    model = coco.main(command("train", folder, tmp_path, "--preset", "matterport", "--epochs", "4", *flags))
+    assert calls == [(0, 1, "heads", 0.004), (1, 3, "4+", 0.004), (3, 4, "all", 0.0004)]
+    for path in model.log_dir.glob("*_000[34].h5"):
+        path.unlink()  # killed in the second stage
+    del calls[:]
+    resumed = coco.main(command("train", folder, tmp_path, *flags, model="last"))
+    assert calls == [(1, 3, "4+", 0.004), (3, 4, "all", 0.0004)]
+    assert resumed.log_dir == model.log_dir
+    assert json.loads((resumed.log_dir / "run.json").read_text())["preset"] == "matterport"
+    del calls[:]
+    coco.main(command("train", folder, tmp_path, *flags, "--epochs", "8", model="last"))
+    assert calls == [(4, 6, "4+", 0.004), (6, 8, "all", 0.0004)]
+
+
+def test_a_run_that_stopped_early_stays_so(folder, tmp_path, calls, monkeypatch, capsys):
+    monkeypatch.setattr(coco.AveragePrecision, "exhausted", lambda self: self.patience == 1)
+    coco.main(command("train", folder, tmp_path, "--patience", "1", "--metric", "box AP"))
+    assert not calls and "Stopped early at epoch 0: 1 evaluations brought no better box AP" in capsys.readouterr().out
+    coco.main(command("train", folder, tmp_path, "--patience", "2", "--epochs", "7"))
+    assert calls == [(0, 7, "all", 0.004)]
+
+
+@pytest.mark.parametrize("epochs, stages", [
+    (160, [(40, "heads", 1), (120, "4+", 1), (160, "all", 0.1)]), (8, [(2, "heads", 1), (6, "4+", 1), (8, "all", 0.1)]),
+    (2, [(2, "4+", 1)]), (1, [(1, "4+", 1)])])
+def test_stages_keep_their_shares(epochs, stages):
+    assert plan.matterport(epochs, 1.0) == stages
+
+
+@pytest.mark.parametrize("flags, model, layers", [([], "none", "all"), ([], "imagenet", "3+"), ([], "x.h5", "3+"),
+                                                  (["--layers", "heads"], "none", "heads")])
+def test_a_frozen_stem_is_for_weights_that_know_something(flags, model, layers, monkeypatch):
+    monkeypatch.setattr(recipes, "path_of", lambda *_: None)
+    arguments = coco.parse(command("train", ".", ".", *flags, model=model), "")
+    run = recipes.planned(arguments, type("Model", (), {"config": CocoConfig()}), "data")
+    assert run.stages == [(12, layers, 0.0025)]
+
+
+def test_configurations():
+    reference, old = CocoConfig(), MatterportCocoConfig()
+    assert (reference.BACKBONE, reference.NUM_CLASSES, reference.IMAGE_MIN_DIM, reference.IMAGE_MAX_DIM) == (
+        "resnet101", 81, 800, 1333)
+    assert reference.STEPS_PER_EPOCH is None and old.STEPS_PER_EPOCH == 1000
+    assert (old.NAME, old.NUM_CLASSES, old.IMAGE_RESIZE_MODE, old.LEARNING_RATE) == ("coco", 81, "square", 0.001)
+
+
+@pytest.mark.parametrize("flags, rate", [
+    (["--batch", "16"], 0.02), ([], 0.0025), (["--batch", "16", "--learning-rate", "0.1"], 0.1),
+    (["--batch", "16", "--set", "LEARNING_RATE=0.2"], 0.2), (["--batch", "16", "--preset", "matterport"], 0.001)])
+def test_the_learning_rate_grows_with_the_batch_in_the_reference_recipe(flags, rate, monkeypatch):
+    monkeypatch.setitem(recipes.CONFIGS, "reference", CocoConfig)
+    monkeypatch.setitem(recipes.CONFIGS, "matterport", MatterportCocoConfig)
+    assert recipes.training_config(coco.parse(command("train", ".", ".", *flags), "")).LEARNING_RATE == pytest.approx(
+        rate)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare"])
+def test_a_folder_without_data_says_which_files_to_put_where(name, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        coco.main(command(name, tmp_path / "gone", tmp_path))
+    text = str(caught.value)
+    assert f"{tmp_path / 'gone'} is not a folder of COCO 2017 (there is no such folder)" in text
+    assert str(tmp_path / "gone" / "annotations" / "instances_val2017.json") in text
+    assert f"http://images.cocodataset.org/zips/val2017.zip  ->  {tmp_path / 'gone' / 'val2017'}" in text
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_missing_checkpoint_and_no_run_are_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="No checkpoint of a run named 'coco'"):
+        coco.main(command("train", folder, tmp_path, model="last"))
+    with pytest.raises(FileNotFoundError, match="no checkpoint file at .*gone.h5"):
+        coco.main(command("evaluate", folder, tmp_path, model=tmp_path / "gone.h5"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([], "the following arguments are required"),
+    (["train", "--model", "none"], "required: --dataset"),
+    (["train", "--dataset", "."], "required: --model"),
+    (["train", "--dataset", ".", "--model", "none", "--year", "2015"], "invalid choice: 2015"),
+    (["train", "--dataset", ".", "--model", "none", "--limit", "0"], "whole number from 1 on, got '0'"),
+    (["train", "--dataset", ".", "--model", "none", "--head", "fnc"], "invalid choice: 'fnc'"),
+    (["train", "--dataset", ".", "--model", "none", "--download", "False"], "unrecognized arguments: False"),
+    (["compare", "--dataset", ".", "--model", "last"], "begins each head from the same weights"),
+    (["detect", "--model", "last"], "required: --image"),
+])
+def test_a_wrong_command_line_says_what_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        coco.main(arguments)
+    assert message in capsys.readouterr().err

@@ -1,0 +1,272 @@
+"""The comparison of mask heads: the same start and batches, nothing trained twice, and its table."""
+
+import argparse
+import csv
+import json
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from mrcnn.model import MaskRCNN
+from samples.coco import coco, compare, costs, plan, recipes, report
+from tests.samples.tiny_coco import write_coco
+from tests.tiny import TinyConfig
+
+HEADS = ("--head", "fcn:filters=8,convolutions=1", "--head", "unet:filters=8")
+LABELS = ["fcn:filters=8,convolutions=1", "unet:filters=8"]
+
+
+class TinyCocoConfig(TinyConfig):
+    NAME = "coco"
+    STEPS_PER_EPOCH = 1
+    DETECTION_MIN_CONFIDENCE = 0.0
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(recipes.CONFIGS, "reference", TinyCocoConfig)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_coco(tmp_path_factory.mktemp("coco") / "data")
+
+
+def command(folder, logs, *flags, model="none"):
+    return ["compare", "--dataset", str(folder), "--logs", str(logs), "--model", str(model), "--epochs", "1",
+            "--verbose", "0", *flags]
+
+
+def of(model, part):
+    return [weights for key, layer in model.network.layers().items() if key.startswith(part)
+            for weights in layer.get_weights()]
+
+
+def test_two_heads_are_trained_from_one_start_on_one_batch_and_compared(folder, tmp_path, capsys):
+    """After one step, the losses before the mask head are those of the same weights, images and samples."""
+    rows = coco.main(command(folder, tmp_path, *HEADS))
+    assert [row["head"] for row in rows] == LABELS and [row["seeds"] for row in rows] == [[0], [0]]
+    runs = [path.parent for path in sorted(tmp_path.glob("*/run.json"))]
+    losses = [next(csv.DictReader((run / "log.csv").open())) for run in runs]
+    for name in ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss"):
+        assert float(losses[0][name]) == pytest.approx(float(losses[1][name]), rel=1e-5) != 0, name
+    assert losses[0]["mrcnn_mask_loss"] != losses[1]["mrcnn_mask_loss"]
+
+    for row in rows:
+        assert all(0 <= row[name][0] <= 1 for name in compare.AP_KEYS)
+        assert row["ms_per_batch"] > 0 and row["ms_per_image"][0] > 0 and row["flops"] > row["parameters"] > 0
+    output = tmp_path / "comparison"
+    assert sorted(path.suffix for path in output.glob("comparison.*")) == [".json", ".md", ".png", ".txt"]
+    assert (output / "comparison.txt").read_text().strip() in capsys.readouterr().out
+    stored = json.loads((output / "comparison.json").read_text())
+    assert stored["rows"] == rows and stored["about"]["validation_images"] == 2
+    assert stored["about"]["stages"] == [{"until": 1, "layers": "all", "learning_rate": 0.01}]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Trainings and evaluations asked for, none of which are done."""
+    calls = SimpleNamespace(trained=[], judged=[], starts=[])
+
+    def train(self, training, validation, learning_rate, epochs, layers, **options):
+        if self.epoch < epochs:
+            calls.trained.append((self.config.MASK_HEAD["name"], self.config.SEED, self.epoch))
+            calls.starts.append(self)
+        self.epoch = epochs
+        self.save_weights(self.checkpoint_path(epochs))
+
+    def evaluate(model, dataset, boundary):
+        calls.judged.append((model.config.MASK_HEAD["name"], model.config.SEED))
+        number = 0.1 * len(calls.judged)
+        numbers = {name: number for name in ("AP", "AP50", "AP75")}
+        return SimpleNamespace(box=numbers, mask=numbers, boundary=numbers, ms_per_image=5.0)
+
+    monkeypatch.setattr(MaskRCNN, "train", train)
+    monkeypatch.setattr(compare, "evaluate", evaluate)
+    monkeypatch.setattr(costs, "milliseconds", lambda heads: dict.fromkeys(heads, 1.5))
+    monkeypatch.setattr(costs, "flops", lambda head: 10**9)
+    return calls
+
+
+def test_nothing_is_trained_or_judged_twice(folder, tmp_path, calls):
+    first = coco.main(command(folder, tmp_path, *HEADS))
+    assert calls.trained == [("fcn", 0, 0), ("unet", 0, 0)]
+    again = coco.main(command(folder, tmp_path, *HEADS))
+    assert again == first and len(calls.trained) == 2 and len(calls.judged) == 2
+    coco.main(command(folder, tmp_path, *HEADS, "--limit", "1"))
+    assert len(calls.trained) == 2 and len(calls.judged) == 4, "other images to judge by, the same training"
+
+
+def key(*flags, name="compare", data="data"):
+    """Of the training that a command line asks for."""
+    arguments = coco.parse([name, *command(".", ".", *flags)[1:]], "")
+    head = arguments.head[0] if name == "compare" else arguments.head
+    arguments = argparse.Namespace(**vars(arguments) | {"head": head, "exclude": []})
+    config = recipes.training_config(arguments, 3)
+    return recipes.planned(arguments, SimpleNamespace(config=config), data).key(config)
+
+
+@pytest.mark.parametrize("flags", [["--seed", "1"], ["--set", "LEARNING_RATE=0.5"], ["--layers", "heads"],
+                                   ["--head-option", "filters=4"], ["--epochs", "2"], ["--image-size", "96"]])
+def test_what_differs_is_another_training(flags):
+    assert key(*HEADS[:2], *flags) != key(*HEADS[:2]) == key(*HEADS[:2])
+
+
+def test_other_data_make_another_training():
+    assert key(*HEADS[:2], data="other") != key(*HEADS[:2])
+
+
+def test_how_it_is_loaded_and_written_makes_no_difference():
+    assert key("--head", "fcn", "--set", "LOADER_WORKERS=4", "--set", "KEEP_CHECKPOINTS=1",
+               "--set", "VALIDATION_STEPS=3") == key("--head", "fcn")
+
+
+def test_a_plain_training_of_the_same_is_the_same(monkeypatch):
+    monkeypatch.setattr(TinyCocoConfig, "MASK_HEAD", "fcn")
+    assert key("--head", "fcn") == key("--no-validation", name="train")
+
+
+def test_weights_are_known_by_their_content_and_what_is_left_out(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"1")
+    (tmp_path / "b.h5").write_bytes(b"1")
+    assert plan.start_of(None, ["x"]) == "none"
+    assert plan.start_of(tmp_path / "a.h5", ["x", "y"]) == plan.start_of(tmp_path / "b.h5", ["y", "x"])
+    assert plan.start_of(tmp_path / "a.h5") != plan.start_of(tmp_path / "a.h5", ["x"])
+    (tmp_path / "b.h5").write_bytes(b"2")
+    assert plan.start_of(tmp_path / "a.h5") != plan.start_of(tmp_path / "b.h5")
+
+
+def test_an_interrupted_run_goes_on(folder, tmp_path, calls):
+    coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "3"))
+    (run,) = tmp_path.glob("coco*")
+    (checkpoint,) = plan.checkpoints(run)
+    model = MaskRCNN("training", TinyCocoConfig(MASK_HEAD={"name": "fcn", "filters": 8, "convolutions": 1}), tmp_path)
+    model.epoch = 2
+    model.save_weights(run / "mask_rcnn_coco_0002.h5")
+    checkpoint.unlink()
+    coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "3"))
+    assert calls.trained == [("fcn", 0, 0), ("fcn", 0, 2)]
+    assert list(tmp_path.glob("coco*")) == [run]
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_begun_anew(folder, tmp_path, calls):
+    coco.main(command(folder, tmp_path, *HEADS[:2]))
+    for path in tmp_path.glob("coco*/*.h5"):
+        path.unlink()
+    coco.main(command(folder, tmp_path, *HEADS[:2]))
+    assert calls.trained == [("fcn", 0, 0)] * 2
+
+
+@pytest.mark.parametrize("start", ["none", "checkpoint"])
+def test_every_head_begins_with_the_same_trunk_rpn_and_box_head(folder, tmp_path, calls, start):
+    model = "none"
+    if start == "checkpoint":
+        model = tmp_path / "start.h5"
+        other = MaskRCNN("training", TinyCocoConfig(SEED=5, MASK_HEAD={"name": "unet", "filters": 8}), tmp_path)
+        other.save_weights(model)
+    coco.main(command(folder, tmp_path, *HEADS, model=model))
+    fcn, unet = calls.starts
+    for part in ("trunk", "rpn", "box_head"):
+        for mine, theirs in zip(of(fcn, part), of(unet, part), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        if start == "checkpoint":
+            assert all((mine == stored).all() for mine, stored in zip(of(unet, part), of(other, part), strict=True))
+    fresh = MaskRCNN("training", unet.config, tmp_path)
+    for mine, initial in zip(of(unet, "mask_head"), of(fresh, "mask_head"), strict=True):
+        np.testing.assert_array_equal(mine, initial, "the mask head of the start would favour its own kind")
+
+
+def test_seeds_are_trained_each_and_summed_up(folder, tmp_path, calls):
+    rows = coco.main(command(folder, tmp_path, *HEADS, "--seeds", "3", "4"))
+    assert calls.trained == [("fcn", 3, 0), ("unet", 3, 0), ("fcn", 4, 0), ("unet", 4, 0)]
+    assert rows[0]["seeds"] == [3, 4] and rows[0]["mask_ap"] == pytest.approx([0.1, 0.3])
+    assert rows[1]["mask_ap"] == pytest.approx([0.2, 0.4])
+    text = (tmp_path / "comparison" / "comparison.txt").read_text()
+    assert "0.200 ± 0.141" in text and "0.300 ± 0.141" in text
+    summary = json.loads((tmp_path / "comparison" / "comparison.json").read_text())["summary"]
+    assert summary[0]["mean"]["mask_ap"] == pytest.approx(0.2)
+    assert summary[0]["spread"]["mask_ap"] == pytest.approx(0.2 / 2**0.5)
+
+
+def test_the_table_stands_after_each_training(folder, tmp_path, calls, monkeypatch):
+    judged = compare.evaluate
+
+    def killed(model, dataset, boundary):
+        if model.config.MASK_HEAD["name"] == "unet":
+            raise KeyboardInterrupt
+        return judged(model, dataset, boundary)
+
+    monkeypatch.setattr(compare, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        coco.main(command(folder, tmp_path, *HEADS, "--output", str(tmp_path / "out")))
+    stored = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [row["head"] for row in stored["rows"]] == LABELS[:1]
+    monkeypatch.setattr(compare, "evaluate", judged)
+    coco.main(command(folder, tmp_path, *HEADS, "--output", str(tmp_path / "out")))
+    assert calls.trained == [("fcn", 0, 0), ("unet", 0, 0)] and calls.judged == [("fcn", 0), ("unet", 0)]
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--head", "fcn", "--head", "fcn"], "the heads .'fcn', 'fcn'. repeat"),
+    (["--seeds", "1", "1"], "the seeds .1, 1. repeat"),
+    (["--head", "fcn", "--head", "unet:filtres=8"], "'unet' has no option 'filtres'"),
+    (["--head", "fcn", "--head", "unet", "--head-option", "convolutions=2"], "'unet' has no option 'convolutions'")])
+def test_wrong_heads_are_said_before_anything_is_trained(folder, tmp_path, calls, flags, message):
+    with pytest.raises(ValueError, match=message):
+        coco.main(command(folder, tmp_path, *flags))
+    assert not calls.trained and not list(tmp_path.iterdir())
+
+
+def test_without_names_all_registered_heads_are_compared():
+    arguments = coco.parse(command(".", "."), "")
+    assert [label for _, label, _ in compare.single_commands(arguments)] == ["fcn", "unet"]
+
+
+# Costs and tables
+
+
+def dense(rois_features, units):
+    import keras
+
+    features = keras.Input((2, 2, rois_features))
+    return keras.Model(features, keras.layers.Conv2D(units, 1, activation="relu")(features))
+
+
+def test_flops_of_a_1x1_convolution_by_hand():
+    """10 RoIs of 2 x 2 cells: 3 multiplications and additions for each of 5 outputs, and a bias; ReLU is not."""
+    cells = 10 * 2 * 2
+    assert costs.flops(dense(3, 5), rois=10) == cells * 5 * (2 * 3 + 1)
+    assert costs.flops(dense(3, 5), rois=20) == 2 * costs.flops(dense(3, 5), rois=10)
+
+
+def test_every_head_is_timed():
+    times = costs.milliseconds({"small": dense(3, 5), "large": dense(64, 512)}, rois=50, rounds=3)
+    assert set(times) == {"small", "large"} and all(value > 0 for value in times.values())
+
+
+ROW = {"head": "fcn", "seeds": [0], "box_ap": [0.25], "mask_ap": [0.125], "mask_ap50": [0.5], "mask_ap75": [0.0],
+       "boundary_ap": [0.0625], "parameters": 1234567, "flops": 2.5e9, "ms_per_batch": 12.34, "ms_per_image": [56.7]}
+SEVERAL = {**ROW, "head": "a head: of=two seeds", "mask_ap": [0.1, 0.3], "ms_per_image": [50.0, 60.0]}
+
+
+def test_cells_by_hand():
+    assert report.cells(ROW) == ["fcn", "0.250", "0.125", "0.500", "0.000", "0.062", "1,234,567", "2.5", "12.3", "57"]
+    assert report.cells(SEVERAL)[2] == "0.200 ± 0.141" and report.cells(SEVERAL)[-1] == "55 ± 7"
+    assert report.cells({key: value for key, value in ROW.items() if key != "ms_per_batch"})[-2] == "-"
+
+
+def test_tables_are_aligned_and_of_github_s_form():
+    lines = report.text_table([ROW, SEVERAL]).splitlines()
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 3
+    markdown = report.markdown_table([ROW, SEVERAL]).splitlines()
+    assert markdown[1].count("---:") == len(report.NUMBERS) and len({line.count("|") for line in markdown}) == 1
+
+
+def test_the_plot_is_drawn_for_any_number_of_heads(tmp_path):
+    for count in (1, 2, 5):
+        report.plot([{**ROW, "head": f"h{i}"} for i in range(count)], tmp_path / "plot.png")
+        picture = cv2.imread(str(tmp_path / "plot.png"))
+        assert picture.shape[1] > picture.shape[0] > 300 and picture.std() > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
