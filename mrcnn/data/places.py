@@ -15,7 +15,7 @@ from mrcnn.data.tables import read_header
 
 Places = list[dict[str, Any]]
 LOOKED_AT = 5  # of the json files in a folder: labelme has one an image
-COCO_KEYS, LABELME_KEYS = {"images", "annotations", "categories"}, {"shapes", "imagePath", "imageData", "imageHeight"}
+COCO_KEYS, LABELME_KEYS = {"images", "annotations"}, {"shapes", "imagePath", "imageData", "imageHeight"}
 INSTANCES = "instances_"
 
 
@@ -126,15 +126,16 @@ def _of_subset(files: list[str], subset: str | None) -> list[str]:
 
 
 def _coco_file(file: str, subset: str | None) -> dict[str, Any]:
-    """The json, and the first of the folders that its images may lie in."""
+    """The json, and the folder of its images: the first in question that holds one of them, or is there."""
     above, name = os.path.dirname(file), _stem(file).removeprefix(INSTANCES)
     if os.path.basename(above) == "annotations":
         above = os.path.dirname(above)
-    names = [name, *filter(None, [subset])]
+    names, first = [name, *filter(None, [subset])], read_head(file).file_name
     places = [*(os.path.join(above, *parts, n) for n in names for parts in ((), ("images",))),
-              os.path.join(above, "images")]
-    folder = next(filter(os.path.isdir, places), above)
-    return {"annotation_file": file, "image_dir": folder}
+              os.path.join(above, "images"), above or "."]
+    there = list(filter(os.path.isdir, places))
+    holding = [folder for folder in there if first and os.path.isfile(os.path.join(folder, first))]
+    return {"annotation_file": file, "image_dir": (holding or there)[0]}
 
 
 def _names_classes(path: str) -> bool:
