@@ -212,7 +212,8 @@ class Checker:
         (y1, x1, y2, x2), where = map(float, drawn.box), (drawn.record, drawn.field)
         text, (tall, wide) = f"its box spans {_numbers(drawn.box)} (y1, x1, y2, x2)", size
         if not (min(y2, tall) > max(y1, 0) and min(x2, wide) > max(x1, 0)):
-            self._note(problems.SMALL, *where, f"{text}, which has no area in the image of {size}", LEFT_OUT)
+            kind = problems.SMALL if min(y2 - y1, x2 - x1) < 1 else report.BOX
+            self._note(kind, *where, f"{text}, which has no area in the image of {size}", LEFT_OUT)
             return False
         if min(y2 - y1, x2 - x1) < 1:
             self._note(problems.SMALL, *where, text, AS_IS)

@@ -130,7 +130,7 @@ DAMAGE = {
                             "its box spans (5, 5, 25, 5.5)", (5, 0, 0)),
     "a box of no width": (annotation(0, bbox=[5, 5, 0, 20]), problems.SMALL, LEFT_OUT, "annotation 11 (1.png)",
                           "its box spans (5, 5, 25, 5) (y1, x1, y2, x2), which has no area", (4, 0, 1)),
-    "a box outside": (annotation(0, bbox=[90, 5, 20, 20]), problems.SMALL, LEFT_OUT, "annotation 11 (1.png)",
+    "a box outside": (annotation(0, bbox=[90, 5, 20, 20]), report.BOX, LEFT_OUT, "annotation 11 (1.png)",
                       "no area in the image of (60, 80)", (4, 0, 1)),
     "another box": (annotation(0, bbox=[25, 25, 20, 20]), report.BOX,
                     "the box is learnt as it is, and of the mask what lies inside", "annotation 11 (1.png)",
