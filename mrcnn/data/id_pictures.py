@@ -37,27 +37,36 @@ class InstanceIdDataset(AnnotatedDataset):
         return self._last.regions
 
 
+def ranked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values of a picture [H, W], ascending, and the rank of each pixel's among them, [H, W] int."""
+    if not 0 <= values.min(initial=0) <= values.max(initial=0) < SHORT:
+        found, ranks = np.unique(values, return_inverse=True)
+        return found, ranks.reshape(values.shape)
+    counts = np.bincount(values.ravel())
+    found = np.flatnonzero(counts)
+    table = np.zeros(len(counts), np.int32)
+    table[found] = np.arange(len(found))
+    return found, table[values]
+
+
 def values_in(values: np.ndarray) -> list[int]:
     """The different values of a picture, 0 aside, ascending."""
-    found = np.flatnonzero(np.bincount(values.ravel())) if values.max(initial=0) < SHORT else np.unique(values)
-    return [int(value) for value in found if value != 0]
+    if not 0 <= values.min(initial=0) <= values.max(initial=0) < SHORT:
+        return [value for value in np.unique(values).tolist() if value]
+    return [value for value in np.flatnonzero(np.bincount(values.ravel())).tolist() if value]
 
 
 def regions(values: np.ndarray) -> dict[int, tuple]:
     """(y1, x1, y2, x2, bits of the mask inside) of the pixels of each value [H, W] but 0."""
     from scipy.ndimage import find_objects
 
-    numbers = np.array(values_in(values), np.int64)
-    if values.max(initial=0) < SHORT:
-        table = np.zeros(SHORT, np.int32)
-        table[numbers] = np.arange(1, len(numbers) + 1)
-        ranks = table[values]
-    else:
-        ranks = np.searchsorted(numbers, values, side="right").astype(np.int32)
+    numbers, ranks = ranked(values)
+    ranks = ranks + 1  # find_objects passes over 0
     found = {}
     for rank, (number, (rows, columns)) in enumerate(zip(numbers.tolist(), find_objects(ranks), strict=True), 1):
-        bits = np.packbits(ranks[rows, columns] == rank, axis=1)
-        found[number] = rows.start, columns.start, rows.stop, columns.stop, bits
+        if number:
+            bits = np.packbits(ranks[rows, columns] == rank, axis=1)
+            found[number] = rows.start, columns.start, rows.stop, columns.stop, bits
     return found
 
 

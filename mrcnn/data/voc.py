@@ -12,7 +12,7 @@ from mrcnn.data import problems
 from mrcnn.data.annotated import AnnotatedDataset, Instance
 from mrcnn.data.classes import Classes, Labels, numbered
 from mrcnn.data.folders import LOSSLESS, PICTURES, by_stem, header_size, listed, names_in, same_size
-from mrcnn.data.id_pictures import InstanceIdDataset, read_numbers, values_in
+from mrcnn.data.id_pictures import InstanceIdDataset, read_numbers
 from mrcnn.data.outlines import MaskFile, read_values
 from mrcnn.data.voc_classes import BACKGROUND, VOC_CLASSES, VOID, ClassCodes, Header, most_of, read_labelmap
 
@@ -156,8 +156,10 @@ def _names(dataset: AnnotatedDataset, objects: np.ndarray, border: Header, pictu
     except ValueError as error:
         dataset.problems.broken(picture, record, "pixels", str(error), problems.UNREADABLE)
         return None
-    names, inside = {}, [value for value in values_in(objects) if not border.is_void(value)]
-    for value, pixels in most_of(objects, values, inside).items():
+    names = {}
+    for value, pixels in most_of(objects, values).items():
+        if value == 0 or border.is_void(value):
+            continue
         where = f"{record}, object {border.number(value)}"
         found = {code: codes.name(code, header) for code in pixels}
         found = {code: name for code, name in found.items() if name not in (BACKGROUND, VOID)}

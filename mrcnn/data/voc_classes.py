@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mrcnn.data.id_pictures import ranked
 from mrcnn.data.problems import AnnotationError
 
 # In the order of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/segexamples/index.html: the numbers 1 to 20
@@ -100,18 +101,19 @@ def read_labelmap(path: str | os.PathLike) -> ClassCodes:
     return ClassCodes(numbers, colours)
 
 
-def most_of(objects: np.ndarray, classes: np.ndarray, numbers: list[int]) -> dict[int, dict[int, int]]:
+def most_of(objects: np.ndarray, classes: np.ndarray) -> dict[int, dict[int, int]]:
     """How many pixels of each class are in each object, the commonest first: {object: {class: pixels}}.
 
-    objects, classes: [H, W], values of two pictures. numbers: the objects to look at.
+    objects, classes: [H, W], values of two pictures.
     """
-    codes, ranks = np.unique(classes, return_inverse=True)
-    places = np.searchsorted(numbers, objects)
-    inside = np.isin(objects, numbers)
-    counts = np.bincount(places[inside] * len(codes) + ranks.reshape(objects.shape)[inside],
-                         minlength=len(numbers) * len(codes)).reshape(len(numbers), len(codes))
-    return {number: {int(codes[i]): int(row[i]) for i in np.argsort(-row, kind="stable") if row[i]}
-            for number, row in zip(numbers, counts, strict=True)}
+    (numbers, rows), (codes, columns) = ranked(objects), ranked(classes)
+    counts = np.bincount((rows * len(codes) + columns).ravel()).tolist()
+    counts += [0] * (len(numbers) * len(codes) - len(counts))
+    found = {}
+    for row, number in enumerate(numbers.tolist()):
+        inside = zip(codes.tolist(), counts[row * len(codes):(row + 1) * len(codes)], strict=True)
+        found[number] = dict(sorted(((code, n) for code, n in inside if n), key=lambda pair: -pair[1]))
+    return found
 
 
 def _colour(value: int) -> Colour:

@@ -95,8 +95,10 @@ def test_the_class_is_that_of_most_pixels(tmp_path):
 
 def test_most_of():
     objects, classes = np.array([[1, 1, 1, 4], [0, 4, 4, 9]]), np.array([[7, 7, 5, 0], [1, 2, 0, 3]])
-    assert most_of(objects, classes, [1, 4]) == {1: {7: 2, 5: 1}, 4: {0: 2, 2: 1}}
-    assert most_of(objects, classes, []) == {}
+    found = most_of(objects, classes)
+    assert found == {0: {1: 1}, 1: {7: 2, 5: 1}, 4: {0: 2, 2: 1}, 9: {3: 1}}
+    assert list(found[1]) == [7, 5] and list(found[4]) == [0, 2]
+    assert most_of(objects * 10**6, classes)[4 * 10**6] == {0: 2, 2: 1}
 
 
 @pytest.mark.parametrize("colours", [False, True])
