@@ -13,11 +13,11 @@ MOST_SHOWN = 60  # characters
 
 
 class FieldError(ValueError):
-    """A field of a record that cannot be read."""
+    """A field of a record that cannot be read; `kind` is that of `mrcnn.data.problems`."""
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, kind: str = problems.BROKEN) -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.kind = field, kind
 
 
 def shown(value: Any) -> str:

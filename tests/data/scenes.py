@@ -134,6 +134,67 @@ def read_coco(folder: Path):
     return load_coco(folder / "instances.json")
 
 
+def write_via(folder: Path, version: int = 2) -> None:
+    """scene.png and via_region_data.json, the class in the attribute "kind"."""
+    name = write_image(folder)
+    regions = []
+    for thing in SCENE.things:
+        xs, ys = zip(*bridged(thing.parts), strict=True)
+        regions.append({"shape_attributes": {"name": "polygon", "all_points_x": xs, "all_points_y": ys},
+                        "region_attributes": {"kind": thing.name}})
+    numbered = {str(number): region for number, region in enumerate(regions)}
+    entry = {"filename": name, "size": (folder / name).stat().st_size, "file_attributes": {},
+             "regions": numbered if version == 1 else regions}
+    (folder / "via_region_data.json").write_text(json.dumps({f"{name}{entry['size']}": entry}))
+
+
+def read_via(folder: Path):
+    """What load_via makes of it."""
+    from mrcnn.data.via import load_via
+
+    return load_via(folder, attribute="kind")
+
+
+def write_labelme(folder: Path) -> None:
+    """scene.png and scene.json; parts of one instance are shapes of one group."""
+    height, width = SCENE.image.shape[:2]
+    shapes = [
+        {"label": thing.name, "points": part, "group_id": number if len(thing.parts) > 1 else None,
+         "shape_type": "polygon", "flags": {}}
+        for number, thing in enumerate(SCENE.things) for part in thing.parts]
+    (folder / f"{SCENE.stem}.json").write_text(json.dumps(
+        {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": write_image(folder), "imageData": None,
+         "imageHeight": height, "imageWidth": width}))
+
+
+def read_labelme(folder: Path):
+    """What load_labelme makes of it."""
+    from mrcnn.data.labelme import load_labelme
+
+    return load_labelme(folder)
+
+
+def write_yolo(folder: Path) -> None:
+    """images/scene.png, labels/scene.txt and data.yaml, in six decimals as most tools write them."""
+    height, width = SCENE.image.shape[:2]
+    write_image(folder / "images")
+    lines = []
+    for thing, class_id in zip(SCENE.things, SCENE.class_ids, strict=True):
+        fractions = [v for x, y in bridged(thing.parts) for v in (x / width, y / height)]
+        lines.append(" ".join([str(class_id - 1), *(f"{v:.6f}" for v in fractions)]))
+    (folder / "labels").mkdir()
+    (folder / "labels" / f"{SCENE.stem}.txt").write_text("\n".join(lines) + "\n")
+    names = "".join(f"  {number}: {name}\n" for number, name in enumerate(SCENE.class_names))
+    (folder / "data.yaml").write_text(f"path: .\ntrain: images\nnames:\n{names}")
+
+
+def read_yolo(folder: Path):
+    """What load_yolo makes of it."""
+    from mrcnn.data.yolo import load_yolo
+
+    return load_yolo(folder, "train")
+
+
 def drawn(scene: Scene = SCENE) -> dict[str, tuple]:
     """The scene as the functions of `mask_writers` take it."""
     height, width = scene.image.shape[:2]
@@ -206,6 +267,9 @@ def read_rle_csv(folder: Path):
 # Name, the first word being that of the format: what writes, what reads. Readers are imported when they are used.
 FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "coco": (write_coco, read_coco),
+    "via 1": (partial(write_via, version=1), read_via),
+    "via 2": (write_via, read_via),
+    "labelme": (write_labelme, read_labelme),
     "voc": (write_voc, read_voc),
     "voc in colours": (partial(write_voc, colours=True), read_voc),
     "mask_files": (write_mask_files, read_mask_files),
