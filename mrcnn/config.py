@@ -62,6 +62,8 @@ class Config:
     IMAGE_MAX_DIM = 1333  # pixels of the longest side
     IMAGE_MIN_SCALE = 0  # "square", "pad64" and "crop": scale up by at least this much
     IMAGE_ANTIALIAS = True  # shrink photographs as Detectron2 does; False: bilinear samples (torchvision, matterport)
+    IMAGE_RESIZER = "opencv"  # "skimage": slower, to the pixel as matterport resizes, which its numbers need
+    IMAGE_PAD_PIXEL = None  # RGB of the padding, such as (0, 0, 0) of matterport; None: zero after the normalisation
     SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
     IMAGE_CHANNEL_COUNT = 3
     MEAN_PIXEL = None  # RGB; None: what the backbone's ImageNet weights expect
@@ -88,6 +90,8 @@ class Config:
     PRE_NMS_LIMIT = 1000  # the same in detection
     POST_NMS_ROIS_TRAINING = 2000
     POST_NMS_ROIS_INFERENCE = 1000
+    RPN_CLIP_TO_PHOTOGRAPH = True  # False: proposals are clipped to the padded input (matterport)
+    RPN_MIN_SIZE = 1e-3  # pixels; proposals with a shorter side are dropped. 0 keeps all (matterport)
 
     # RoIs that the heads learn from
     TRAIN_ROIS_PER_IMAGE = 512
@@ -117,6 +121,8 @@ class Config:
     DETECTION_MAX_INSTANCES = 100
     DETECTION_MIN_CONFIDENCE = 0.05
     DETECTION_NMS_THRESHOLD = 0.5  # per class
+    DETECTION_MIN_SIZE = 1e-2  # pixels; detections with a shorter side are dropped
+    DETECTION_ROUND_BOXES = False  # True: whole pixels, and masks pasted into them (matterport)
     DETECTION_BEST_CLASS_ONLY = False  # True: one label a RoI (matterport)
     DETECTION_BATCH_SIZE = 1  # images of one padded size that detect runs together
 

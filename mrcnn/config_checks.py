@@ -18,13 +18,14 @@ SHARES = ("RPN_POSITIVE_RATIO", "RPN_POSITIVE_OVERLAP", "RPN_NEGATIVE_OVERLAP", 
           "ROI_POSITIVE_RATIO", "ROI_POSITIVE_OVERLAP", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD",
           "WARMUP_FACTOR", "HORIZONTAL_FLIP")
 NOT_NEGATIVE = ("LEARNING_RATE", "LEARNING_MOMENTUM", "WEIGHT_DECAY", "WARMUP_STEPS", "RPN_BBOX_LOSS_BETA",
-                "BBOX_LOSS_BETA", "IMAGE_MIN_SCALE")
+                "BBOX_LOSS_BETA", "IMAGE_MIN_SCALE", "RPN_MIN_SIZE", "DETECTION_MIN_SIZE")
 CHOICES = {
     "PRECISION": ("float32", "bfloat16"), "LR_SCHEDULE": ("step", "cosine", "constant"),
     "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"), "BBOX_LOSS_AVERAGE": ("sampled", "positives"),
     "ROI_GEOMETRY": ("aligned", "crop"), "ROI_LEVEL_ROUNDING": ("floor", "round"),
     "RPN_ANCHOR_RATIO_MEANING": ("height/width", "width/height"),
     "CHANNEL_ORDER": (None, "rgb", "bgr"), "BACKBONE_STEM_PADDING": ("torch", "same"),
+    "IMAGE_RESIZER": ("opencv", "skimage"),
 }
 
 
@@ -101,8 +102,8 @@ def _validate_shapes(config: Any) -> None:
     jitter = config.SCALE_JITTER
     _require(jitter is None or (_are_numbers(jitter, 2, 1e-6) and jitter[0] <= jitter[1]), config, "SCALE_JITTER",
              "None, or the smallest and the largest factor, as (0.1, 2.0)")
-    for name in ("MEAN_PIXEL", "PIXEL_STD"):
-        value, low = getattr(config, name), -math.inf if name == "MEAN_PIXEL" else 1e-6
+    for name in ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL"):
+        value, low = getattr(config, name), 1e-6 if name == "PIXEL_STD" else -math.inf
         _require(value is None or _are_numbers(value, config.IMAGE_CHANNEL_COUNT, low), config, name,
                  f"None, or a number for each of the IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} channels")
 

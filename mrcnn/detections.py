@@ -25,7 +25,7 @@ class Detections(keras.layers.Layer):
         min_confidence: probability that a candidate must exceed.
         nms_threshold: IoU above which the weaker box of the same class goes.
         std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
-        min_size: shortest side kept, in pixels.
+        min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
         best_class_only: a RoI may only be its most probable class, nothing where that is the background (matterport).
         inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
             and go in the usual convention.
@@ -84,6 +84,7 @@ class Detections(keras.layers.Layer):
             max_per_group=self.max_instances,
             max_total=self.max_instances * (self.num_classes - 1),  # all, so that they can be counted
             iou_threshold=self.nms_threshold,
+            keep_empty=self.min_size == 0,
         )
         kept = slice(0, self.max_instances)
         boxes, scores, valid = boxes[:, kept], scores[:, kept], survived[:, kept]

@@ -80,7 +80,7 @@ class Detector:
         molded, window, scale = mold_for_network(
             image, mode=mode, min_dim=config.IMAGE_MIN_DIM, max_dim=max_dim,
             min_scale=config.IMAGE_MIN_SCALE, divisor=config.SIZE_DIVISOR, scaling=self.scaling,
-            antialias=config.IMAGE_ANTIALIAS)
+            antialias=config.IMAGE_ANTIALIAS, resizer=config.IMAGE_RESIZER, pad_pixel=config.IMAGE_PAD_PIXEL)
         return Molded(molded, window, scale, image.shape[:2])
 
     def run(self, images: np.ndarray, windows: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -98,11 +98,25 @@ class Detector:
 
     def unmold(self, raw: dict[str, np.ndarray], molded: Molded) -> dict[str, np.ndarray]:
         """Boxes and masks in the photograph's own pixels."""
-        (top, left), (scale_y, scale_x), (height, width) = molded.window[:2], molded.scale, molded.size
-        boxes = (raw["boxes"] - np.array([top, left] * 2)) / np.array([scale_y, scale_x] * 2)
-        boxes = np.clip(boxes, 0, np.array([height, width] * 2)).astype(np.float32)
+        height, width = molded.size
+        place = _rounded_boxes if self.config.DETECTION_ROUND_BOXES else _boxes
+        boxes = np.clip(place(raw["boxes"], molded), 0, np.array([height, width] * 2)).astype(np.float32)
         return {"rois": boxes, "class_ids": raw["class_ids"], "scores": raw["scores"].astype(np.float32),
                 "masks": paste_masks(raw["masks"], boxes, height, width)}
+
+
+def _boxes(boxes: np.ndarray, molded: Molded) -> np.ndarray:
+    """Boxes [n, 4] of the network's input in pixels of the photograph."""
+    return (boxes - np.tile(molded.window[:2], 2)) / np.tile(molded.scale, 2)
+
+
+def _rounded_boxes(boxes: np.ndarray, molded: Molded) -> np.ndarray:
+    """The same in whole pixels, as matterport's `unmold_detections` has them: it scales corners that name the last
+    pixel, from the last of the window to the last of the photograph, and rounds."""
+    top, left, bottom, right = molded.window
+    scale = (np.array(molded.size) - 1) / (bottom - top - 1, right - left - 1)
+    last = np.array([0, 0, 1, 1])
+    return np.rint((boxes - last - (top, left, top, left)) * np.tile(scale, 2)) + last
 
 
 def _account(index: int, molded: Molded, counts: np.ndarray) -> str:

@@ -20,7 +20,7 @@ from mrcnn.config import Config
 from mrcnn.detections import Detections
 from mrcnn.fpn import feature_pyramid
 from mrcnn.padding import KeepValid
-from mrcnn.proposals import Proposals
+from mrcnn.proposals import Proposals, WholeInput
 from mrcnn.roi_align import RoIAlign
 from mrcnn.rpn import build_rpn
 from mrcnn.targets import AnchorTargets, MaskTargets, RoITargets
@@ -123,7 +123,12 @@ def _proposals(config: Config, *, training: bool) -> Proposals:
         pre_nms_limit=config.PRE_NMS_LIMIT_TRAINING if training else config.PRE_NMS_LIMIT,
         post_nms_limit=config.POST_NMS_ROIS_TRAINING if training else config.POST_NMS_ROIS_INFERENCE,
         nms_threshold=config.RPN_NMS_THRESHOLD, std_dev=config.RPN_BBOX_STD_DEV, per_level=config.RPN_PER_LEVEL,
-        inclusive=config.BOXES_INCLUSIVE, name="proposals")
+        min_size=config.RPN_MIN_SIZE, inclusive=config.BOXES_INCLUSIVE, name="proposals")
+
+
+def _bounds(config: Config, inputs: dict[str, Any]) -> Any:
+    """What proposals are clipped to: the photograph, or the whole of the input."""
+    return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else WholeInput(name="whole_input")(inputs["image"])
 
 
 def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
@@ -179,7 +184,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         "rpn_deltas": ops.take_along_axis(ops.concatenate(deltas, axis=1), indices[..., None], axis=1)}
 
     # Box head on sampled proposals.
-    rois, valid, _ = _proposals(config, training=True)(logits, deltas, anchors, inputs["window"])
+    rois, valid, _ = _proposals(config, training=True)(logits, deltas, anchors, _bounds(config, inputs))
     rois, class_ids, roi_target, sampled, instance = RoITargets(
         count=config.TRAIN_ROIS_PER_IMAGE, positive_ratio=config.ROI_POSITIVE_RATIO,
         positive_overlap=config.ROI_POSITIVE_OVERLAP, add_ground_truth=config.ROI_ADD_GROUND_TRUTH,
@@ -214,13 +219,13 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
     """
     inputs = _image_inputs(config)
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"])
-    rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, inputs["window"])
+    rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, _bounds(config, inputs))
     class_logits, box_deltas = _box_branch(network, config, levels, rois)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES, max_instances=config.DETECTION_MAX_INSTANCES,
         min_confidence=config.DETECTION_MIN_CONFIDENCE, nms_threshold=config.DETECTION_NMS_THRESHOLD,
         std_dev=config.BBOX_STD_DEV, best_class_only=config.DETECTION_BEST_CLASS_ONLY,
-        inclusive=config.BOXES_INCLUSIVE, name="detections")(
+        min_size=config.DETECTION_MIN_SIZE, inclusive=config.BOXES_INCLUSIVE, name="detections")(
             rois, valid, class_logits, box_deltas, inputs["window"])
     (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], kept, image_index)

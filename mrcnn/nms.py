@@ -15,7 +15,8 @@ LOWEST = float(np.finfo(np.float32).min)
 
 
 def nms_per_group(
-    boxes: Any, scores: Any, *, max_per_group: int, max_total: int, iou_threshold: float
+    boxes: Any, scores: Any, *, max_per_group: int, max_total: int, iou_threshold: float,
+    keep_empty: bool = False,
 ) -> tuple[Any, Any, Any, Any]:
     """Keeps the boxes that overlap no better box of their own group, best first.
 
@@ -24,11 +25,12 @@ def nms_per_group(
 
     Args:
         boxes: [B, N, K, (y1, x1, y2, x2)] float32 for N groups, or [B, 1, K, 4] where all groups share their boxes.
-        scores: [B, N, K] float32, any sign. Entries at `LOWEST` or -inf or NaN, and boxes without area, are never
-            chosen: padding carries one of these.
+        scores: [B, N, K] float32, any sign. Entries at `LOWEST` or -inf or NaN are never chosen: padding carries
+            one of these.
         max_per_group: most boxes kept of one group.
         max_total: most boxes kept of one image.
         iou_threshold: 0..1.
+        keep_empty: boxes without area, which overlap nothing, may be chosen (matterport).
 
     Returns:
         boxes [B, max_total, (y1, x1, y2, x2)], scores [B, max_total], groups [B, max_total] int32, valid [B, max_total]
@@ -44,7 +46,9 @@ def nms_per_group(
             f"add one to mrcnn/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
         )
     boxes, scores = ops.cast(boxes, "float32"), ops.cast(scores, "float32")
-    choosable = ops.logical_and(scores > LOWEST, box_ops.area(boxes) > 0)  # NaN compares as False
+    choosable = scores > LOWEST  # NaN compares as False
+    if not keep_empty:
+        choosable = ops.logical_and(choosable, box_ops.area(boxes) > 0)
     scores = ops.where(choosable, scores, LOWEST)
     return body(boxes, scores, int(max_per_group), int(max_total), float(iou_threshold))
 

@@ -17,6 +17,8 @@ class Matterport(Config):
     IMAGE_RESIZE_MODE = "square"
     IMAGE_MAX_DIM = 1024
     IMAGE_ANTIALIAS = False
+    IMAGE_RESIZER = "skimage"
+    IMAGE_PAD_PIXEL = (0, 0, 0)
     SIZE_DIVISOR = 64
     MEAN_PIXEL = (123.7, 116.8, 103.9)
     PIXEL_STD = (1.0, 1.0, 1.0)
@@ -28,6 +30,10 @@ class Matterport(Config):
     RPN_PER_LEVEL = False
     PRE_NMS_LIMIT_TRAINING = 6000
     PRE_NMS_LIMIT = 6000
+    RPN_CLIP_TO_PHOTOGRAPH = False
+    RPN_MIN_SIZE = 0
+    DETECTION_MIN_SIZE = 0
+    DETECTION_ROUND_BOXES = True
     TRAIN_ROIS_PER_IMAGE = 200
     ROI_POSITIVE_RATIO = 0.33
     ROI_ADD_GROUND_TRUTH = False

@@ -13,6 +13,23 @@ from mrcnn.nms import LOWEST, nms_per_group
 
 
 @keras.saving.register_keras_serializable("mrcnn")
+class WholeInput(keras.layers.Layer):
+    """Windows that hold the padding too: images [B, H, W, C] -> [B, (0, 0, H, W)] float32, pixels of the input.
+
+    matterport's proposals are clipped to these, not to the photograph.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def call(self, images: Any) -> Any:
+        batch, height, width = ops.shape(images)[:3]
+        window = ops.cast(ops.stack([0, 0, height, width]), "float32")
+        return ops.broadcast_to(window[None], (batch, 4))
+
+
+@keras.saving.register_keras_serializable("mrcnn")
 class Proposals(keras.layers.Layer):
     """Turns the outputs of the RPN into RoIs (FPN, section 4.1; torchvision and Detectron2). No weights, no gradient.
 
@@ -24,7 +41,7 @@ class Proposals(keras.layers.Layer):
         post_nms_limit: RoIs an image.
         nms_threshold: IoU above which the weaker box goes.
         std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
-        min_size: shortest side kept, in pixels.
+        min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
         per_level: False for one top-k and one NMS over all levels (matterport).
         inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
             and go in the usual convention.
@@ -76,6 +93,7 @@ class Proposals(keras.layers.Layer):
             max_per_group=self.post_nms_limit,
             max_total=self.post_nms_limit,
             iou_threshold=self.nms_threshold,
+            keep_empty=self.min_size == 0,
         )
         if self.inclusive:
             rois = ops.where(valid[..., None], box_ops.to_exclusive(rois), 0.0)

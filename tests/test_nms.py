@@ -97,6 +97,13 @@ def test_boxes_without_area_are_never_chosen(box):
     assert found[3].sum() == 1
 
 
+def test_boxes_without_area_may_be_kept_and_overlap_nothing():
+    boxes = [[[[3, 3, 3, 9], [3, 3, 3, 9], [5, 5, 6, 6]]]]
+    found = run(boxes, [[[9.0, 8.0, 1.0]]], keep_empty=True)
+    np.testing.assert_array_equal(found[1][0, :3], [9, 8, 1])
+    assert found[3].sum() == 3
+
+
 def test_nothing_to_choose_gives_padding():
     found = run(np.zeros((2, 1, 3, 4)), np.ones((2, 1, 3)), max_total=4)
     for result in found:

@@ -61,13 +61,15 @@ class AnnotatedDataset(Dataset):
         """
         path, record = os.fspath(path), record or f"image {image_id!r}"
         if not os.path.isfile(path):
-            self.problems.broken(self.file, record, "", f"there is no image file {path!r}", problems.MISSING)
+            self.problems.broken(self.file, record, "", f"there is no image file {path!r}", problems.MISSING,
+                                 images=1, instances=len(instances))
             return False
         if height is None or width is None:
             try:
                 height, width = image_size(path)
             except ValueError as error:
-                self.problems.broken(self.file, record, "", str(error), problems.UNREADABLE)
+                self.problems.broken(self.file, record, "", str(error), problems.UNREADABLE, images=1,
+                                     instances=len(instances))
                 return False
         usable = [instance for instance in map(self._usable, instances, [(height, width)] * len(instances)) if instance]
         self.add_image(source, image_id, path, height=height, width=width, instances=usable, record=record, **info)

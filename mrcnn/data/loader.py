@@ -204,7 +204,8 @@ class Loader(keras.utils.PyDataset):
         """Image and instances as the network takes them; the masks are resampled here, once."""
         _, window, (scale_y, scale_x) = mold_for_network(
             sample.image, **self._resizing(), divisor=self.config.SIZE_DIVISOR, scaling=self.scaling, pad_square=True,
-            scale=scale, antialias=self.config.IMAGE_ANTIALIAS, canvas=places["image"])
+            scale=scale, antialias=self.config.IMAGE_ANTIALIAS, resizer=self.config.IMAGE_RESIZER,
+            pad_pixel=self.config.IMAGE_PAD_PIXEL, canvas=places["image"])
         size = self.config.MAX_GT_INSTANCES
         crops = crop_masks(sample.masks, sample.boxes, tuple(self.config.MINI_MASK_SHAPE))
         places["gt_masks"][:len(crops)] = crops

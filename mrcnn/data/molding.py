@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mrcnn.data.resize import choose_scale, resize_image, resize_mask
+from mrcnn.data.resize import choose_scale, resize_exactly, resize_image, resize_mask
 
 __all__ = ["PixelScaling", "Placement", "base_scale", "canvas_side", "fit_image", "fit_size", "mold_for_network",
            "mold_image", "pad_to", "plan", "resize_image", "resize_mask", "unmold_image"]
@@ -111,14 +111,17 @@ def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale) -> tup
 
 def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
                      scaling: PixelScaling, pad_square: bool = False, scale: float | None = None,
-                     antialias: bool = False, canvas: np.ndarray | None = None
+                     antialias: bool = False, resizer: str = "opencv", pad_pixel=None, canvas: np.ndarray | None = None
                      ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """Resizes, normalises and pads a photograph. Padding is zero after normalisation.
+    """Resizes, normalises and pads a photograph.
 
     Args:
         image: [H, W, C] uint8.
         scaling: what the backbone expects.
         antialias: when shrinking, average the pixels that fall together rather than sample between the nearest two.
+        resizer: "opencv", or "skimage" as the old package has it: zeros beyond the border, values cut to whole ones.
+        pad_pixel: the padding's pixel, one value a channel, which is normalised too; None: padding is zero after the
+            normalisation.
         canvas: float32, filled whatever it held, and returned: an image's place in a batch. None: a new one.
         The other arguments: see `plan`.
 
@@ -133,10 +136,15 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
     canvas = np.empty(size, np.float32) if canvas is None else canvas
     if canvas.shape != size or canvas.dtype != np.float32:
         raise ValueError(f"the canvas is {canvas.dtype} of shape {canvas.shape}; expected float32 of {size}")
-    inside = _clear_around(canvas, place)
+    border = 0 if pad_pixel is None else mold_image(np.reshape(pad_pixel, (1, 1, -1)), *scaling)[0, 0]
+    inside = _fill_around(canvas, place, border)
     # Resized as floats, as the references do: uint8 would round the pixels once more. Both steps are linear, so the
     # smaller of the two images is the one that is normalised.
-    if place.height * place.width > height * width:
+    if resizer == "skimage":
+        if (place.height, place.width) != (height, width):
+            image = resize_exactly(image, (place.height, place.width)).astype(np.uint8)
+        inside[...] = mold_image(image, *scaling)
+    elif place.height * place.width > height * width:
         _resize_into(inside, mold_image(image, *scaling), antialias)
     else:
         inside[...] = mold_image(_resize(image.astype(np.float32), place.height, place.width, antialias), *scaling)
@@ -188,11 +196,11 @@ def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False)
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
 
 
-def _clear_around(canvas: np.ndarray, place: Placement) -> np.ndarray:
-    """Sets all of the canvas to 0 but the place of the photograph, which is returned."""
+def _fill_around(canvas: np.ndarray, place: Placement, border: float | np.ndarray) -> np.ndarray:
+    """Sets all of the canvas to `border` but the place of the photograph, which is returned."""
     bottom, right = place.top + place.height, place.left + place.width
-    canvas[:place.top] = canvas[bottom:] = 0
-    canvas[place.top:bottom, :place.left] = canvas[place.top:bottom, right:] = 0
+    canvas[:place.top] = canvas[bottom:] = border
+    canvas[place.top:bottom, :place.left] = canvas[place.top:bottom, right:] = border
     return canvas[place.top:bottom, place.left:right]
 
 

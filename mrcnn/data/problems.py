@@ -32,7 +32,10 @@ class AnnotationError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. `record` and `field` say where in `file`; `treatment` what was done about it."""
+    """One thing that is wrong. `record` and `field` say where in `file`; `treatment` what was done about it.
+
+    images, instances: how many of the file go with it when it is left out; None where the record's name says it.
+    """
 
     kind: str
     file: str
@@ -40,6 +43,8 @@ class Problem:
     field: str
     message: str
     treatment: str
+    images: int | None = None
+    instances: int | None = None
 
     def __str__(self) -> str:
         return f"{AnnotationError(self.file, self.record, self.field, self.message)} ({self.treatment})"
@@ -62,19 +67,19 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
-    def broken(self, file: str, record: str, field: str, message: str, kind: str = BROKEN) -> None:
-        """A record that cannot be read. Raises AnnotationError when strict."""
+    def broken(self, file: str, record: str, field: str, message: str, kind: str = BROKEN, **lost: int) -> None:
+        """A record that cannot be read. Raises AnnotationError when strict. lost: see `Problem`."""
         if self.strict:
             raise AnnotationError(file, record, field, f"{message} (strict=False reads on without it)")
-        self.left_out(kind, file, record, field, message)
+        self.left_out(kind, file, record, field, message, **lost)
 
-    def left_out(self, kind: str, file: str, record: str, field: str, message: str) -> None:
+    def left_out(self, kind: str, file: str, record: str, field: str, message: str, **lost: int) -> None:
         """A record that can be read and not be used, such as a mask without pixels."""
-        self.noted(kind, file, record, field, message, LEFT_OUT)
+        self.noted(kind, file, record, field, message, LEFT_OUT, **lost)
 
-    def noted(self, kind: str, file: str, record: str, field: str, message: str, treatment: str) -> None:
+    def noted(self, kind: str, file: str, record: str, field: str, message: str, treatment: str, **lost: int) -> None:
         """A record that is used, about which a person should know."""
-        self._found.append(Problem(kind, file, record, field, message, treatment))
+        self._found.append(Problem(kind, file, record, field, message, treatment, **lost))
 
     def counts(self) -> dict[str, int]:
         """How many of each kind."""
