@@ -150,7 +150,8 @@ def pairs_to_rle(text: str, height: int, width: int, *, first: int = 1) -> Rle:
     order = np.argsort(starts, kind="stable")
     starts, ends = starts[order], (starts + lengths)[order]
     _check_pairs(starts, ends, first, height, width)
-    return {"size": [int(height), int(width)], "counts": _texts([_joined(starts, ends, height * width)])[0]}
+    bounds = np.stack([starts, ends], axis=1).ravel()
+    return {"size": [int(height), int(width)], "counts": _texts([_counts(bounds, height * width)])[0]}
 
 
 def rle_to_pairs(rle: Mapping[str, Any], *, first: int = 1) -> str:
@@ -177,7 +178,11 @@ def _runs(rle: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     counts = counts_of(rle)
     bounds = np.cumsum(counts)
     bounds = bounds[: len(bounds) // 2 * 2]
-    return _merged(bounds[::2], bounds[1::2])
+    filled = counts[1::2] > 0
+    if not filled.all():
+        bounds = bounds[np.repeat(filled, 2)]
+    bounds = _merged(bounds)
+    return bounds[::2], bounds[1::2]
 
 
 def _run_box(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[int, int, int, int]:
@@ -190,22 +195,22 @@ def _run_box(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[int, in
     return int((starts % height).min()), x1, int((last % height).max()) + 1, x2
 
 
-def _merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted runs without the empty ones, those that touch made one."""
-    filled = ends > starts
-    if not filled.all():
-        starts, ends = starts[filled], ends[filled]
-    apart = starts[1:] != ends[:-1]
-    if apart.all():
-        return starts, ends
-    return starts[np.concatenate([[True], apart])], ends[np.concatenate([apart, [True]])]
+def _merged(bounds: np.ndarray) -> np.ndarray:
+    """Sorted bounds of runs (start, end, start, end ...), those that touch made one; none may be empty."""
+    touching = bounds[1:-1:2] == bounds[2::2]
+    if not touching.any():
+        return bounds
+    keep = np.ones(len(bounds), bool)
+    keep[1:-1:2] = keep[2::2] = ~touching
+    return bounds[keep]
 
 
-def _joined(starts: np.ndarray, ends: np.ndarray, pixels: int) -> np.ndarray:
-    """The counts of sorted runs inside; those that touch become one."""
-    starts, ends = _merged(starts, ends)
-    bounds = np.stack([starts, ends], axis=1).ravel()
-    counts = np.diff(bounds, prepend=0, append=pixels)
+def _counts(bounds: np.ndarray, pixels: int) -> np.ndarray:
+    """The counts of runs given by their sorted bounds; those that touch become one."""
+    bounds = _merged(bounds)
+    counts = np.empty(len(bounds) + 1, np.int64)
+    counts[:-1], counts[-1] = bounds, pixels
+    counts[1:] -= bounds
     # A mask that reaches the last pixel ends with its run inside
     return counts[:-1] if len(bounds) and bounds[-1] == pixels else counts
 
@@ -218,8 +223,7 @@ def _part_counts(part: np.ndarray, top: int, left: int, height: int, width: int)
     columns[:, 1:-1] = part.T
     turns = np.flatnonzero(columns[:, 1:] != columns[:, :-1])
     column, row = np.divmod(turns, h + 1)
-    places = (column + left) * height + row + top
-    return _joined(places[::2], places[1::2], height * width)
+    return _counts((column + left) * height + row + top, height * width)
 
 
 def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:
@@ -227,7 +231,7 @@ def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:
     height, width, count = masks.shape
     if not masks.size:
         return [(0, 0, 0, 0)] * count
-    if abs(masks.strides[2]) >= masks.strides[1] == masks.itemsize:  # mask by mask
+    if masks.dtype == bool and abs(masks.strides[2]) >= masks.strides[1] == 1:  # mask by mask
         return [_mask_box(masks[:, :, i]) for i in range(count)]
     rows, columns = masks.any(axis=1), masks.any(axis=0)
     first = np.stack([rows.argmax(axis=0), columns.argmax(axis=0)])
@@ -236,18 +240,17 @@ def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:
 
 
 def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    rows = mask.any(axis=1)
-    y1 = int(rows.argmax())
-    if not rows[y1]:
+    y1, x1 = divmod(int(mask.argmax()), mask.shape[1])  # stops at the first pixel inside
+    if not mask[y1, x1]:
         return 0, 0, 0, 0
-    y2 = len(rows) - int(rows[::-1].argmax())
+    y2 = mask.shape[0] - int(mask[y1:].any(axis=1)[::-1].argmax())
     columns = mask[y1:y2].any(axis=0)
     return y1, int(columns.argmax()), y2, len(columns) - int(columns[::-1].argmax())
 
 
 def _texts(counts: list[np.ndarray]) -> list[str]:
     """Packs the counts of several masks; all at once, as each is short."""
-    values = np.concatenate([np.zeros(0, np.int64), *(np.concatenate([c[:3], c[3:] - c[1:-2]]) for c in counts)])
+    values = np.concatenate([np.zeros(0, np.int64), *map(_differences, counts)])
     left = _group_counts(values)
     ends = np.cumsum(left)
     places = ends - left
@@ -259,6 +262,12 @@ def _texts(counts: list[np.ndarray]) -> list[str]:
     text = text.tobytes().decode("ascii")
     borders = np.concatenate([[0], ends])[np.cumsum([0, *map(len, counts)])].tolist()
     return [text[start:end] for start, end in pairwise(borders)]
+
+
+def _differences(counts: np.ndarray) -> np.ndarray:
+    values = counts.copy()
+    values[3:] -= counts[1:-2]
+    return values
 
 
 def _group_counts(values: np.ndarray) -> np.ndarray:
