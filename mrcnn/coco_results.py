@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -117,17 +117,43 @@ def results_file(path: str | os.PathLike | None, dataset: Any) -> Iterator[Calla
     if path is None:
         yield lambda found: None
         return
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        separator = "[\n"
+    try:
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            writer = _Writer(file, dataset)
+            try:
+                yield writer.write
+            except OSError as error:
+                if error is writer.error:
+                    raise
+                raise _CallersError(error) from error
+            writer.finish()
+    except _CallersError as error:
+        raise error.args[0] from None
 
-        def write(found: list[Annotation]) -> None:
-            nonlocal separator
-            for record in source_records(found, dataset):
-                file.write(separator + json.dumps(record, allow_nan=False))
-                separator = ",\n"
 
-        yield write
-        file.write("\n]\n" if separator == ",\n" else "[]\n")
+class _CallersError(Exception):
+    """Carries an OSError of the caller, such as of an image that is missing, past `atomic_path`, which would say that
+    the results could not be written."""
+
+
+class _Writer:
+    """A list of records in json, a line each, as they come."""
+
+    def __init__(self, file: IO[str], dataset: Any) -> None:
+        self.file, self.dataset, self.separator = file, dataset, "[\n"
+        self.error: OSError | None = None
+
+    def write(self, found: list[Annotation]) -> None:
+        try:
+            for record in source_records(found, self.dataset):
+                self.file.write(self.separator + json.dumps(record, allow_nan=False))
+                self.separator = ",\n"
+        except OSError as error:
+            self.error = error
+            raise
+
+    def finish(self) -> None:
+        self.file.write("[]\n" if self.separator == "[\n" else "\n]\n")
 
 
 def source_records(found: Iterable[Annotation], dataset: Any) -> list[dict[str, Any]]:

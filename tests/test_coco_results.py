@@ -213,6 +213,37 @@ def test_a_broken_off_evaluation_leaves_the_old_file(generated, tmp_path):
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_missing_image_is_not_a_file_that_cannot_be_written(generated, tmp_path):
+    _, dataset = generated
+
+    def missing(*_):
+        raise FileNotFoundError("no image 7")
+
+    with pytest.raises(FileNotFoundError, match="^no image 7$"):
+        evaluate(Detector(dataset, missing), dataset, progress=False, results=tmp_path / "results.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written(generated, tmp_path):
+    _, dataset = generated
+    (tmp_path / "file").write_text("")
+    asked = []
+    with pytest.raises(OSError, match="file"):
+        evaluate(Detector(dataset, lambda *_: asked.append(1)), dataset, progress=False,
+                 results=tmp_path / "file" / "results.json")  # fmt: skip
+    assert not asked  # before any work was done
+    with pytest.raises(OSError, match="could not write .*results.json .*No space left"):
+        with results_file(tmp_path / "results.json", Own()) as write:
+            write.__self__.file = FullDisk()
+            write([result(image_id=0)])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+class FullDisk:
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
 class Own(Dataset):
     """A user's own dataset: ids are names, there are no boxes and no sizes."""
 
