@@ -15,7 +15,6 @@ from mrcnn.data.tables import read_header, read_rows
 IMAGE, PIXELS, HEIGHT, WIDTH, CLASS, ATTRIBUTES = (
     "ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds")
 LABELS = "label_descriptions.json"
-NO_END = "file without a last line break"
 ONLY = 1  # the id of the class in files that have none
 OF_LABELS = "_labels"  # stage1_train_labels.csv is of stage1_train/
 
@@ -88,7 +87,6 @@ def load_rle_csv(csv_file: str | os.PathLike, image_dir: str | os.PathLike | Non
     by_image: dict[str, list[Row]] = {}
     for record, row in read_rows(dataset.problems, path, "csv of run lengths", (IMAGE, PIXELS)):
         _collect(dataset, images, by_image, record, row)
-    _check_end(dataset, path)
     if CLASS in read_header(path):
         names = _names(path, labels)
         found = {row.class_id for rows in by_image.values() for row in rows} - names.keys()
@@ -112,15 +110,6 @@ def _image_dir(path: str, image_dir: str | os.PathLike | None) -> str:
     start, above = os.path.splitext(path)[0], os.path.dirname(path)
     places = (start, start.removesuffix(OF_LABELS), os.path.join(above, "images"), above or ".")
     return next(filter(os.path.isdir, places))
-
-
-def _check_end(dataset: AnnotatedDataset, path: str) -> None:
-    """Run lengths that end the file may be cut off between two pairs, and then look whole."""
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        if read_header(path)[-1] == PIXELS and file.read(1) not in b"\r\n":
-            dataset.problems.noted(NO_END, path, "the last line", PIXELS, "no line break follows it; is the file cut "
-                                   "off?", "it is used as it is")
 
 
 def _collect(dataset: AnnotatedDataset, images: Images, by_image: dict[str, list[Row]], record: str,

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from mrcnn.data.problems import AnnotationError, Problems
 
+NO_END = "file without a last line break"
+
 
 def read_header(path: str | os.PathLike) -> list[str]:
     """The names of the columns of a csv; none for an empty file."""
@@ -18,7 +20,8 @@ def read_rows(problems: Problems, path: str | os.PathLike, what: str,
               required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a csv by the names in its first line, each after the name of its record, "line 7".
 
-    Rows of more or fewer fields than there are columns are broken.
+    Rows of more or fewer fields than there are columns are broken. A last row without a line break is noted: the file
+    may be cut off within its last field, which then looks whole.
 
     Raises:
         FileNotFoundError: no such file.
@@ -46,6 +49,9 @@ def read_rows(problems: Problems, path: str | os.PathLike, what: str,
                                     "is the file cut off?")
     except (UnicodeDecodeError, csv.Error) as error:
         raise AnnotationError(path, f"after line {number}", "", f"it is not a csv in UTF-8: {error}") from error
+    if number > 1 and not _ends_with_line_break(path):
+        problems.noted(NO_END, path, f"line {number}", columns[-1], "no line break follows it; is the file cut off?",
+                       "it is used as it is")
 
 
 def _numbered_rows(file) -> Iterator[tuple[int, list[str]]]:
@@ -58,3 +64,9 @@ def _numbered_rows(file) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, row
     finally:
         csv.field_size_limit(limit)
+
+
+def _ends_with_line_break(path: str) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) in b"\r\n"

@@ -29,10 +29,11 @@ SHARED = ROOT.parent / "shared" / "data"
 def test_every_format(tmp_path, name):
     WRITTEN[name][0](tmp_path)
     assert recognise(tmp_path) == name.split()[0]
-    dataset = load_dataset(tmp_path)
-    assert sorted(dataset.class_names[1:]) == SCENE.class_names
+    options = {"attribute": "kind"} if name.startswith("via") else {}  # which VIA's files do not say
+    dataset = load_dataset(tmp_path, **options)
+    assert dataset.class_names == ["BG", *SCENE.class_names]
     masks, _ = dataset.load_mask(0)
-    assert sorted(map(bytes, np.moveaxis(masks, 2, 0))) == sorted(map(bytes, np.moveaxis(SCENE.masks, 2, 0)))
+    np.testing.assert_array_equal(masks, SCENE.masks)
 
 
 def test_every_format_of_the_table_has_a_reader_with_the_same_options():
