@@ -58,6 +58,14 @@ def upright_size(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
         raise ValueError(f"{os.fspath(path)!r} is not an image: {error}") from error
 
 
+def known_size(path: str | os.PathLike) -> tuple[tuple[int, int] | tuple[None, None], int]:
+    """As `upright_size`, with (None, None) for a file that is missing or no image, which `add_annotated` reports."""
+    try:
+        return upright_size(path)
+    except (ValueError, FileNotFoundError):
+        return (None, None), 1
+
+
 def header_of(image) -> tuple[tuple[int, int], int]:
     """(height, width) upright, and orientation, of an image that Pillow opened."""
     if image.format == "TIFF":  # which Pillow and OpenCV turn on their own

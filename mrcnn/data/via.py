@@ -10,7 +10,7 @@ from mrcnn.data.classes import Classes
 from mrcnn.data.fields import FieldError, encloses, number, polygon, shown, size_of
 from mrcnn.data.outlines import Ellipse, Outline, Rectangle
 from mrcnn.data.problems import AnnotationError
-from mrcnn.data.upright import SIDEWAYS, TAGGED, UprightDataset, upright_size
+from mrcnn.data.upright import SIDEWAYS, TAGGED, UprightDataset, known_size
 
 ANNOTATION_FILE = "via_region_data.json"
 SHAPES = ("polygon", "rect", "circle", "ellipse")
@@ -206,13 +206,8 @@ def _class_name(region: dict, attribute: str) -> str:
 def _add(dataset: ViaDataset, source: str, path: str, entry: dict, instances: list[Instance],
          turn: bool | None) -> None:
     """Adds an image."""
-    filename, size, orientation = entry["filename"], (None, None), 1
+    filename, (size, orientation) = entry["filename"], known_size(path)
     record = f"image {filename!r}"
-    if os.path.isfile(path):
-        try:
-            size, orientation = upright_size(path)
-        except ValueError:
-            pass  # add_annotated says what is wrong
     if orientation != 1 and turn is None:
         dataset.problems.broken(dataset.file, record, "filename", f"{path!r} has the orientation tag {orientation}; "
                                 "were its regions drawn on the photograph upright? Pass upright=True (browsers show it "

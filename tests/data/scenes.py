@@ -270,6 +270,7 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "via 1": (partial(write_via, version=1), read_via),
     "via 2": (write_via, read_via),
     "labelme": (write_labelme, read_labelme),
+    "yolo": (write_yolo, read_yolo),
     "voc": (write_voc, read_voc),
     "voc in colours": (partial(write_voc, colours=True), read_voc),
     "mask_files": (write_mask_files, read_mask_files),
