@@ -12,17 +12,19 @@ from samples.weights import path_of
 
 
 class CocoConfig(Config):
-    """The reference recipe: ResNet-101, 800/1333 pixels; an epoch is once through the training images."""
+    """The reference recipe: ResNet-101, 800/1333 pixels; an epoch is once through the images."""
 
     NAME = "coco"
     NUM_CLASSES = 81
     STEPS_PER_EPOCH = None
+    VALIDATION_STEPS = None
 
 
 class MatterportCocoConfig(CocoConfig, presets.Matterport):
     """The old package's recipe."""
 
     STEPS_PER_EPOCH = 1000
+    VALIDATION_STEPS = 50
     HORIZONTAL_FLIP = 0.5
     DETECTION_MIN_CONFIDENCE = 0.0  # AP wants the detections of low score, too
 

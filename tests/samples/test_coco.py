@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -281,3 +283,11 @@ def test_a_wrong_command_line_says_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit):
         coco.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_the_commands_of_the_readme_are_understood():
+    text = (Path(coco.__file__).parent / "README.md").read_text()
+    commands = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("python samples/coco/coco.py")]
+    assert {arguments[0] for arguments in commands} == set(coco.COMMANDS)
+    for arguments in commands:
+        coco.parse(arguments, "")
