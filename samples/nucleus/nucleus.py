@@ -11,7 +11,7 @@ README.md beside this file has the commands and the results that they gave.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,24 +39,24 @@ class NucleusConfig(Config):
     BACKBONE_OPTIONS = {"alpha": 0.75}
 
     # Half of the nuclei are smaller than 18 pixels and many touch, while the finest level of the pyramid has a cell
-    # every 4: so images are shown at twice their size, whatever that is, as the magnification of the microscope says
-    # more about nuclei than the share of the image that they fill. Training sees random crops of 256 of those pixels:
-    # they hold a dozen nuclei, cost a quarter of a whole image of 256, and are others in every epoch.
+    # every 4: so images are shown at twice their size, whatever that is. The magnification of the microscope says more
+    # about nuclei than the share of the image that they fill, so nothing is fitted to one size, as photographs are.
+    # Training sees a random 512 of those pixels: of most images all, of the largest an eighth, and never any padding.
     IMAGE_RESIZE_MODE = "crop"
     IMAGE_MIN_SCALE = 2
-    IMAGE_MIN_DIM = 256
-    IMAGE_MAX_DIM = 256
+    IMAGE_MIN_DIM = 512
+    IMAGE_MAX_DIM = 512
     RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)  # doubled, nine nuclei in ten measure 13 to 107 pixels
 
     # Whole images hold up to 400 nuclei
     MAX_GT_INSTANCES = 256
     DETECTION_MAX_INSTANCES = 400
-    MINI_MASK_SHAPE = (56, 56)  # a nucleus is no larger, so more would store nothing but its blur
+    MINI_MASK_SHAPE = (56, 56)  # hardly a nucleus is larger, and the head's masks are half of it
 
-    IMAGES_PER_GPU = 4
+    IMAGES_PER_GPU = 2
     STEPS_PER_EPOCH = None
     VALIDATION_STEPS = None
-    TRAIN_ROIS_PER_IMAGE = 64  # a crop has no more to teach, and the mask head is most of a step
+    TRAIN_ROIS_PER_IMAGE = 128  # 32 of them nuclei; more would make the mask head most of a step
     LEARNING_RATE = 0.01
     WARMUP_STEPS = 100
     LR_STEPS = (0.75,)
@@ -73,11 +73,23 @@ def augmenter() -> Any:
 
     return iaa.Sequential([
         iaa.Flipud(0.5),  # from side to side the loader flips by itself, see HORIZONTAL_FLIP
-        # an image that is not square keeps its size and is stretched; nuclei come in all proportions
-        iaa.Rot90((0, 3)),
+        iaa.Lambda(func_images=turn, func_segmentation_maps=turn_masks),
         iaa.Multiply((0.8, 1.3)),
         iaa.Sometimes(0.5, iaa.GaussianBlur((0.0, 1.5))),
     ])
+
+
+def turn(images: Sequence[np.ndarray], random_state: Any, *_: Any) -> list[np.ndarray]:
+    """Turns square images by 0 to 3 quarters. Others would change their size, which images must keep here."""
+    quarters = int(random_state.copy().integers(4))  # of a copy, so that masks are turned by as many
+    return [np.rot90(image, quarters) if image.shape[0] == image.shape[1] else image for image in images]
+
+
+def turn_masks(maps: Sequence[Any], random_state: Any, *_: Any) -> Sequence[Any]:
+    """Turns masks with their image."""
+    for one in maps:
+        (one.arr,) = turn([one.arr], random_state)
+    return maps
 
 
 def train(config: Config, arguments: argparse.Namespace) -> None:
