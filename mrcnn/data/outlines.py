@@ -159,10 +159,13 @@ def read_values(path: str) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            if image.mode in ("P", "L", "I;16", "I", "1"):
+            if image.mode in ("P", "L", "I", "1") or image.mode.startswith("I;16"):
                 return np.asarray(image).astype(np.int32)
             if image.mode == "LA":
                 return np.asarray(image)[..., 0].astype(np.int32)
+            if image.mode not in ("RGB", "RGBA", "PA"):
+                raise ValueError(f"{path!r} has pixels of mode {image.mode}, which hold no whole numbers of instances; "
+                                 "write it as an 8 or 16 bit png")
             red, green, blue = (np.asarray(image.convert("RGB"))[..., i].astype(np.int32) for i in range(3))
             return red + 256 * green + 65536 * blue
     except FileNotFoundError:

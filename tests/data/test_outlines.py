@@ -110,6 +110,15 @@ def test_values_of_mask_pictures(tmp_path, mode, values, expected):
     assert MaskFile(path).bounds() is None
 
 
+def test_pictures_of_fractions_hold_no_masks(tmp_path):
+    path = tmp_path / "mask.tif"
+    Image.fromarray(np.array([[0, 1.5], [2, 300]], np.float32)).save(path)
+    with pytest.raises(ValueError, match="mask.tif' has pixels of mode F, which hold no whole numbers"):
+        read_values(str(path))
+    Image.fromarray(np.array([[0, 300], [65535, 7]], ">u2")).save(path)
+    assert read_values(str(path)).tolist() == [[0, 300], [65535, 7]]
+
+
 def test_mask_pictures_that_cannot_be_used(tmp_path):
     path = tmp_path / "mask.png"
     with pytest.raises(FileNotFoundError, match="no mask picture at .*mask.png"):
