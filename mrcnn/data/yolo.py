@@ -17,6 +17,9 @@ from mrcnn.data.yolo_layout import CLASS_FILE, find_layout, labels_in, labels_of
 
 IGNORED = (".txt", ".npy", ".cache", ".json")  # labels beside images, and what trainings leave there
 LEAST, MOST = -1.0, 2.0  # coordinates; what is further out was not divided by the size of the image
+# Of pixels. Labels are most often made from COCO's polygons, which have two; the six digits that fractions are written
+# in are fewer than they need, and a rest of a ten-thousandth of a pixel can tip the rasteriser's rounding
+DIGITS = 2
 
 
 class YoloDataset(UprightDataset):
@@ -193,4 +196,4 @@ def _parsed(line: str, size: tuple[int, int]) -> tuple[int, Polygons]:
     if not (LEAST <= points.min() and points.max() <= MOST):  # false for NaN, too
         raise FieldError("coordinates", f"expected fractions of the width and height, from 0 to 1, got values from "
                          f"{points.min():g} to {points.max():g}; are they pixels?")
-    return int(values[0]), Polygons((points * size[::-1],))
+    return int(values[0]), Polygons((np.round(points * size[::-1], DIGITS),))

@@ -1,10 +1,20 @@
 """The same scene in each format gives the same masks, classes and boxes."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from mrcnn.data.coco import load_coco
+from mrcnn.data.labelme import load_labelme
 from mrcnn.data.masks import extract_bboxes
+from mrcnn.data.outlines import Polygons
+from mrcnn.data.via import ANNOTATION_FILE, load_via
+from mrcnn.data.yolo import load_yolo
 from tests.data.scenes import FORMATS, PIXELS, SCENE
+
+COCO_MINI = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_mini"
 
 
 def test_the_scene_is_what_the_readers_are_to_be_tried_on():
@@ -32,3 +42,45 @@ def test_masks_classes_and_boxes(tmp_path, name):
     assert class_ids.tolist() == SCENE.class_ids
     boxes = dataset.load_boxes(0)  # those in the file, where it has any
     np.testing.assert_array_equal(extract_bboxes(masks) if boxes is None else boxes, SCENE.boxes)
+
+
+def rewritten(coco, folder, image_ids):
+    """Writes the polygons of one part of some images for VIA, labelme and YOLO; returns what reads them, and masks."""
+    entries, expected = {}, {}
+    for path in ("via", "labelme", "yolo/images", "yolo/labels"):
+        (folder / path).mkdir(parents=True)
+    for image_id in image_ids:
+        info, shapes, lines = coco.image_info[image_id], [], []
+        name, height, width = Path(info["path"]).name, info["height"], info["width"]
+        for path in ("via", "labelme", "yolo/images"):
+            (folder / path / name).symlink_to(info["path"])
+        single = [i for i, instance in enumerate(info["instances"])
+                  if isinstance(instance.outline, Polygons) and len(instance.outline.parts) == 1]
+        for points in (info["instances"][i].outline.parts[0].tolist() for i in single):
+            shapes.append({"label": "a", "points": points, "shape_type": "polygon"})
+            lines.append("0 " + " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in points))
+        regions = [{"shape_attributes": {"name": "polygon", "all_points_x": [x for x, _ in shape["points"]],
+                                         "all_points_y": [y for _, y in shape["points"]]}} for shape in shapes]
+        entries[name] = {"filename": name, "regions": regions}
+        record = {"shapes": shapes, "imagePath": name, "imageHeight": height, "imageWidth": width}
+        (folder / "labelme" / f"{Path(name).stem}.json").write_text(json.dumps(record))
+        (folder / "yolo" / "labels" / f"{Path(name).stem}.txt").write_text("\n".join(lines))
+        if single:
+            expected[Path(name).stem] = coco.load_mask(image_id)[0][..., single]
+    (folder / "via" / ANNOTATION_FILE).write_text(json.dumps(
+        {name: entry for name, entry in entries.items() if entry["regions"]}))
+    (folder / "yolo" / "data.yaml").write_text("names: [a]")
+    readers = {"via": load_via, "labelme": load_labelme, "yolo": load_yolo}
+    return {name: reader(folder / name) for name, reader in readers.items()}, expected
+
+
+def test_real_polygons_are_filled_alike_whatever_tool_wrote_them(tmp_path):
+    if not COCO_MINI.exists():
+        pytest.skip(f"no photographs at {COCO_MINI}")
+    coco = load_coco(COCO_MINI / "annotations" / "instances_val2017.json", COCO_MINI / "val2017")
+    datasets, expected = rewritten(coco, tmp_path, coco.image_ids[::8])
+    assert sum(masks.shape[2] for masks in expected.values()) > 50
+    for name, dataset in datasets.items():
+        by_stem = {Path(info["path"]).stem: image_id for image_id, info in enumerate(dataset.image_info)}
+        for stem, masks in expected.items():
+            np.testing.assert_array_equal(dataset.load_mask(by_stem[stem])[0], masks, err_msg=f"{name} {stem}")
