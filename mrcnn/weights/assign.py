@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,8 @@ def assign(
     tensors: Mapping[str, Any],
     *,
     exclude: Exclude = None,
+    leave: Collection[str] = (),
+    absent: Collection[str] = (),
     strict: bool = True,
     skip_mismatch: bool = False,
 ) -> LoadReport:
@@ -33,6 +35,8 @@ def assign(
         tensors: "<layer key>/<weight name>" to array, `Lazy` or h5py.Dataset: whatever has a shape and can be read.
         exclude: layers to leave alone: a regular expression or a list of them. Each must match a whole layer key
             ("mask_head/conv1"), its last component ("conv1") or one of its leading components ("mask_head").
+        leave: names of weights to leave alone as well.
+        absent: names of weights that the file is not expected to have; they are in no list of the report.
         strict: weights that only the model has, or only the file, are an error; otherwise they are reported.
         skip_mismatch: leave weights alone whose shapes differ; otherwise they are an error.
 
@@ -41,7 +45,8 @@ def assign(
             The model is unchanged then.
     """
     variables = named_weights(layers)
-    report, mismatched = _match(variables, tensors, _excluded(exclude, [*variables, *tensors]))
+    wanted = {name: variable for name, variable in variables.items() if name not in absent or name in tensors}
+    report, mismatched = _match(wanted, tensors, excluded(exclude, [*variables, *tensors]) | set(leave))
     if skip_mismatch:
         report, mismatched = report._replace(skipped=report.skipped + mismatched), []
     _raise_on_difference(path, report, mismatched, strict)
@@ -77,14 +82,14 @@ def named_weights(layers: Mapping[str, keras.layers.Layer]) -> dict[str, keras.V
 
 
 def _match(
-    variables: Mapping[str, keras.Variable], stored: Mapping[str, Any], excluded: set[str]
+    variables: Mapping[str, keras.Variable], stored: Mapping[str, Any], left: set[str]
 ) -> tuple[LoadReport, list[Tensor]]:
     """Sort every tensor into the report's lists, and beside it those whose shapes differ."""
     report, mismatched = LoadReport([], [], [], []), []
     for name in [*variables, *(name for name in stored if name not in variables)]:
         model_shape = tuple(variables[name].shape) if name in variables else None
         file_shape = tuple(stored[name].shape) if name in stored else None
-        if name in excluded:
+        if name in left:
             kind = report.skipped
         elif file_shape is None:
             kind = report.missing
@@ -111,8 +116,11 @@ def _raise_on_difference(path: PathLike, report: LoadReport, mismatched: list[Te
         raise ValueError(f"{path} has no layer in common with the model: nothing was loaded.")
 
 
-def _excluded(exclude: Exclude, names: Sequence[str]) -> set[str]:
-    """Those of the weight names whose layer an expression matches; warns of an expression that matches none."""
+def excluded(exclude: Exclude, names: Sequence[str], warn: bool = True) -> set[str]:
+    """Those of the weight names whose layer an expression matches; warns of an expression that matches none.
+
+    Raises ValueError for a broken expression.
+    """
     if exclude is None:
         return set()
     chosen: set[str] = set()
@@ -120,7 +128,7 @@ def _excluded(exclude: Exclude, names: Sequence[str]) -> set[str]:
     for expression in [exclude] if isinstance(exclude, str | re.Pattern) else exclude:
         pattern = _compiled(expression)
         hits = {name for name, key in layers.items() if any(pattern.fullmatch(part) for part in _parts(key))}
-        if not hits:
+        if not hits and warn:
             known = sorted({part for key in layers.values() for part in _parts(key)})
             near = difflib.get_close_matches(pattern.pattern, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""

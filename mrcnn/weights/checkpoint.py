@@ -14,6 +14,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 from mrcnn.files import atomic_path
 from mrcnn.weights.assign import Exclude, PathLike, assign, is_finite, named_weights
 from mrcnn.weights.report import LoadReport
+from mrcnn.weights.source import OWN, Lazy, Source
 
 FORMAT_VERSION = 1
 
@@ -103,6 +105,31 @@ def load_checkpoint(
         _metadata(path, file)
         return assign(path, layers, _datasets(file, "weights"), exclude=exclude, strict=strict,
                       skip_mismatch=skip_mismatch)
+
+
+def is_checkpoint(path: PathLike) -> bool:
+    """Whether a file is one of `save_checkpoint`. Raises as `read_metadata` for one that is missing or damaged."""
+    if not h5py.is_hdf5(path):
+        return False
+    with _open(path) as file:
+        return "metadata" in file.attrs and "weights" in file
+
+
+def checkpoint_source(path: PathLike) -> Source:
+    """The weights of a checkpoint, to be read when they are wanted, with its configuration and class names.
+
+    Raises as `read_metadata`.
+    """
+    with _open(path) as file:
+        metadata = _metadata(path, file)
+        tensors = {name: Lazy(dataset.shape, partial(_read, path, f"weights/{name}"))
+                   for name, dataset in _datasets(file, "weights").items()}
+    return Source(OWN, tensors, metadata.get("config") or {}, list(metadata.get("class_names") or []))
+
+
+def _read(path: PathLike, name: str) -> np.ndarray:
+    with _open(path) as file:
+        return file[name][()]
 
 
 def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> bool:

@@ -20,17 +20,24 @@ class LoadReport(NamedTuple):
     skipped: left alone because it was excluded, or because its shape differs and that was allowed.
     missing: wanted by the model, absent from the file.
     unexpected: in the file, unknown to the model.
+    notes: what was changed on the way, and what the file is not of, in words.
     """
 
     loaded: list[Tensor]
     skipped: list[Tensor]
     missing: list[Tensor]
     unexpected: list[Tensor]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """How many tensors each list has, in one line."""
+        counts = [f"{len(getattr(self, kind))} {kind}" for kind in ("loaded", "skipped", "missing", "unexpected")]
+        return f"weights: {', '.join(counts)}"
 
     def __str__(self) -> str:
-        """Counts in one line, then a table of everything that was not simply loaded."""
-        counts = ", ".join(f"{len(tensors)} {kind}" for kind, tensors in self._asdict().items())
-        lines = [f"weights: {counts}"]
+        """Counts in one line, the notes, then a table of everything that was not simply loaded."""
+        lines = [self.summary, *(f"  {note}" for note in self.notes)]
         for kind in ("skipped", "missing", "unexpected"):
             lines += format_tensors(getattr(self, kind), kind)
         return "\n".join(lines)

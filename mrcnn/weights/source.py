@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+OWN = "this package"
 PARTS = ("trunk", "rpn", "box_head", "mask_head")
 
 
@@ -42,3 +43,8 @@ class Source:
     settings: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     parts: tuple[str, ...] = PARTS
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a checkpoint of this package."""
+        return self.program == OWN

@@ -1,0 +1,123 @@
+"""Which settings weights are bound to: those that a file brings with it, whatever the configuration says.
+
+A configuration says what to build and what for (backbone, classes, heads, sizes, thresholds, training). How pixels are
+scaled, where the strides lie, how anchors and RoIs are cut is not free once weights are loaded: they learnt it.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from mrcnn.applications import find_application
+from mrcnn.backbone import backbone_scaling
+from mrcnn.data.molding import PixelScaling
+from mrcnn.resnet import BLOCKS
+from mrcnn.weights.source import Source
+
+BACKBONE = ("BACKBONE_STRIDE_IN_1X1", "BACKBONE_STEM_PADDING", "MEAN_PIXEL", "PIXEL_STD", "CHANNEL_ORDER")
+ROI = ("ROI_SAMPLING_RATIO", "ROI_ALIGNED", "ROI_GEOMETRY", "ROI_LEVEL_ROUNDING")
+BOUND = {
+    "backbone": BACKBONE,
+    "trunk": (*BACKBONE, "IMAGE_ANTIALIAS", "IMAGE_RESIZER", "IMAGE_PAD_PIXEL"),
+    "rpn": ("RPN_ANCHOR_RATIO_MEANING", "RPN_ANCHOR_ROUNDED", "RPN_ANCHOR_STRIDE", "RPN_CHANNELS", "RPN_CONVOLUTIONS",
+            "RPN_BBOX_STD_DEV", "RPN_CLIP_TO_PHOTOGRAPH", "RPN_MIN_SIZE", "BOXES_INCLUSIVE"),
+    "box_head": (*ROI, "BOXES_INCLUSIVE", "POOL_SIZE", "BOX_HEAD_CONVOLUTIONS", "BOX_HEAD_FC_LAYERS",
+                 "FPN_CLASSIF_FC_LAYERS_SIZE", "BBOX_STD_DEV", "DETECTION_MIN_SIZE", "DETECTION_ROUND_BOXES"),
+    "mask_head": (*ROI, "MASK_POOL_SIZE"),
+}
+# Those of them that the layers are built from.
+STRUCTURAL = {"BACKBONE_STRIDE_IN_1X1", "BACKBONE_STEM_PADDING", "RPN_ANCHOR_STRIDE", "RPN_CHANNELS",
+              "RPN_CONVOLUTIONS", "POOL_SIZE", "BOX_HEAD_CONVOLUTIONS", "BOX_HEAD_FC_LAYERS",
+              "FPN_CLASSIF_FC_LAYERS_SIZE", "MASK_POOL_SIZE"}
+PIXELS = ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL")  # one number a channel
+
+
+def bound_settings(source: Source, parts: Collection[str], channels: int, defaults: Mapping[str, Any]
+                   ) -> dict[str, Any]:
+    """The settings that the weights of some parts need.
+
+    Args:
+        parts: keys of `BOUND`.
+        channels: of the images that the model is for.
+        defaults: of `Config`; they stand for what the source does not say.
+    """
+    if not source.settings:
+        return {}
+    bound = {name: source.settings.get(name, defaults[name]) for part in parts for name in BOUND[part]}
+    theirs = source.settings.get("IMAGE_CHANNEL_COUNT", defaults["IMAGE_CHANNEL_COUNT"])
+    backbone = source.settings.get("BACKBONE")
+    if theirs != channels and "MEAN_PIXEL" in bound and backbone is not None:
+        bound |= _for_channels(bound, backbone, theirs, channels)
+    return bound
+
+
+def _for_channels(bound: Mapping[str, Any], backbone: str, theirs: int, channels: int) -> dict[str, Any]:
+    """The settings of pixels for more or fewer channels: further ones get the mean, fewer ones too."""
+    own = backbone_scaling(backbone, theirs)
+    values = {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std} | {
+        name: bound[name] for name in PIXELS if bound.get(name) is not None}
+    result = {}
+    for name, value in values.items():
+        mean = sum(value) / len(value)
+        kept = tuple(value) if channels > theirs else ()
+        result[name] = (*kept, *(mean,) * (channels - len(kept)))
+    return result
+
+
+def changes(config: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the wanted settings that differ from a configuration's in what they do."""
+    own = _own_scaling(config)
+    return {name: value for name, value in wanted.items()
+            if _plain(_meant(name, value, own)) != _plain(_meant(name, getattr(config, name), own))}
+
+
+def _own_scaling(config: Any) -> PixelScaling:
+    return backbone_scaling(config.BACKBONE, config.IMAGE_CHANNEL_COUNT)
+
+
+def _meant(name: str, value: Any, own: PixelScaling) -> Any:
+    """What None stands for in the settings of pixels."""
+    meant = {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std, "CHANNEL_ORDER": "bgr" if own.bgr else "rgb"}
+    return meant.get(name) if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray)) else value
+
+
+def as_line(config: Any, changed: Mapping[str, Any]) -> str:
+    """The changes in one line: NAME old -> new."""
+    return ", ".join(f"{name} {getattr(config, name)!r} -> {value!r}" for name, value in changed.items())
+
+
+def check_backbone(source: Source, path: str, backbone: Any, options: Mapping[str, Any]) -> None:
+    """Raises ValueError when a file has another trunk than the model.
+
+    A function can only be told by the layers that it makes, so that a checkpoint of this package is not compared with one.
+    """
+    theirs = source.settings.get("BACKBONE")
+    if theirs is None or (callable(backbone) and source.is_own):
+        return
+    their_options = source.settings.get("BACKBONE_OPTIONS", {})
+    if isinstance(backbone, str) and _trunk(theirs, their_options) == _trunk(backbone, options):
+        return
+    ours = repr(backbone) if isinstance(backbone, str) else f"the function {getattr(backbone, '__name__', backbone)}"
+    raise ValueError(
+        f"{path} holds a trunk {_described(repr(theirs), their_options)}, but the model's BACKBONE is "
+        f"{_described(ours, options)}; nothing was loaded. Set BACKBONE = {theirs!r} and BACKBONE_OPTIONS = "
+        f"{dict(their_options)}, or have MaskRCNN.from_pretrained build what the file needs.")
+
+
+def _trunk(name: str, options: Mapping[str, Any]) -> tuple:
+    options = {"width": 64, "groups": 1, "group_width": 64} | dict(options) if name.lower() in BLOCKS else options
+    return name.lower().replace("_", ""), sorted(options.items())
+
+
+def _described(name: str, options: Mapping[str, Any]) -> str:
+    return name + (f" with {dict(options)}" if options else "")
+
+
+def is_known_backbone(name: str) -> bool:
+    """Whether a backbone can be built from its name."""
+    return name.lower() in BLOCKS or find_application(name) is not None

@@ -1,0 +1,116 @@
+"""Which program a file of weights is of, told by what it holds and never by its name."""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mrcnn.coco_classes import coco_names
+from mrcnn.weights.checkpoint import checkpoint_source, is_checkpoint
+from mrcnn.weights.detectron2 import detectron2_source, is_detectron2
+from mrcnn.weights.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
+from mrcnn.weights.matterport import is_matterport, matterport_source
+from mrcnn.weights.pickles import load_pickle
+from mrcnn.weights.source import Lazy, Source
+from mrcnn.weights.torch_file import is_torch_file, load_torch
+from mrcnn.weights.torchvision import is_torchvision, torchvision_source
+
+KNOWN = ("a checkpoint of this package; matterport's mask_rcnn_*.h5; keras.applications' ResNet50, 101 or 152 (.h5, "
+         ".weights.h5); torchvision's Mask R-CNN (.pth); Detectron2's Mask R-CNN or ImageNet trunk (.pkl, .pth)")
+# Where programs put the weights beside other things.
+FOLDERS = ("model", "state_dict", "model_state_dict", "blobs")
+PICKLE_STARTS = (b"\x80", b"(", b"c", b"}", b"]")  # of protocols 2 and later; of a dict in protocols 0 and 1
+
+
+def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Source:
+    """What a file of weights holds, in this network's names, layouts and conventions.
+
+    Args:
+        path: the file, of any name.
+        bn_epsilon: of the BatchNorm of a torch trunk, which no file tells; None: what its program takes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ForbiddenPickle: it asks for more than arrays and plain containers; nothing has run.
+        ValueError: it is of none of the known programs, or truncated or damaged.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no checkpoint file at {path}" + (" (it is a folder)" if os.path.isdir(path) else ""))
+    source = _of_hdf5(path) if h5py.is_hdf5(path) else _of_torch(path, bn_epsilon)
+    if source.class_names:
+        return source
+    return dataclasses.replace(source, class_names=coco_names(source.settings.get("NUM_CLASSES", 0)))
+
+
+def _of_hdf5(path: str) -> Source:
+    if is_checkpoint(path):
+        return checkpoint_source(path)
+    layers = read_keras(path)
+    if is_matterport(layers):
+        return _imported(matterport_source, layers, path)
+    if is_keras_resnet(layers):
+        return _imported(keras_resnet_source, layers, path)
+    raise _unknown(path, list(layers))
+
+
+def _of_torch(path: str, bn_epsilon: float | None) -> Source:
+    content = _load(path)
+    for tensors in _state_dicts(content):
+        if is_torchvision(tensors):
+            return _imported(torchvision_source, tensors, path, bn_epsilon=bn_epsilon)
+        if is_detectron2(tensors):
+            return _imported(detectron2_source, tensors, path, bn_epsilon=bn_epsilon)
+    raise _unknown(path, list(next(_state_dicts(content), content if isinstance(content, Mapping) else ())))
+
+
+def _load(path: str) -> Any:
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if zipfile.is_zipfile(path) or is_torch_file(path):
+        return load_torch(path)
+    if start == b"PK\x03\x04":
+        raise ValueError(f"{path} is a zip file, as torch.save writes, that is truncated or damaged; fetch it again")
+    if start.startswith(PICKLE_STARTS):
+        return load_pickle(path)
+    raise ValueError(f"{path} is not an HDF5 file, nor one of torch.save, nor a pickle ({os.path.getsize(path)} bytes, "
+                     f"beginning with {start!r}). Known are {KNOWN}.")
+
+
+def _state_dicts(content: Any) -> Iterator[dict[str, Any]]:
+    """The dicts of tensors in a file, that of the whole file first; names without DataParallel's prefix."""
+    if not isinstance(content, Mapping):
+        return
+    for candidate in (content, *(content.get(name) for name in FOLDERS)):
+        if isinstance(candidate, Mapping):
+            found = {str(name).removeprefix("module."): tensor for name, tensor in candidate.items()
+                     if isinstance(tensor, Lazy | np.ndarray)}
+            if found:
+                yield found
+
+
+def _imported(importer: Callable[..., Source], tensors: Mapping[str, Any], path: str, **options: Any) -> Source:
+    try:
+        return importer(tensors, path, **options)
+    except ValueError as error:
+        if path in str(error):
+            raise
+        raise _wrongly_shaped(path, error) from error
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise _wrongly_shaped(path, error) from error
+
+
+def _wrongly_shaped(path: str, error: Exception) -> ValueError:
+    return ValueError(f"{path} has the names of a known model, but a tensor of another shape than any such has: "
+                      f"{error}. Is it damaged, or of a changed model?")
+
+
+def _unknown(path: str, names: list) -> ValueError:
+    shown = ", ".join(map(str, names[:5])) or "no tensors"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ValueError(f"{path} is of no program whose weights can be read here: it holds {shown}{more}. Known are "
+                      f"{KNOWN}.")
