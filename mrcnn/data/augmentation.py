@@ -3,12 +3,17 @@
 Everything random comes from one NumPy generator, so an image is augmented alike whichever thread does it.
 """
 
+import threading
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from mrcnn.data.masks import extract_bboxes
+
+# While it augments, imgaug switches a global variable (whether random numbers are drawn ahead) and sets it back: two
+# threads at once draw other numbers, and may leave it switched for every augmenter made later.
+_IMGAUG = threading.Lock()
 
 
 class Augmented(NamedTuple):
@@ -122,21 +127,47 @@ def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def apply_imgaug(image, masks, boxes, augmenter, rng: np.random.Generator):
     """Applies an imgaug augmenter to image and masks alike; boxes are taken from the masks where those moved.
 
-    The augmenter itself is left untouched: threads work on copies, seeded from `rng`.
+    The augmenter itself is left untouched: each call works on a copy, seeded from `rng`. Calls of several threads wait
+    for one another. Masks reach the augmenter as segmentation maps with a bit for each of eight instances, which
+    whatever moves pixels moves as they are.
     """
-    from imgaug.augmentables.segmaps import SegmentationMapsOnImage
-
-    own = augmenter.deepcopy()
-    own.seed_(int(rng.integers(2**31)))
-    own = own.to_deterministic()
-    before, size = masks, image.shape
-    image = own.augment_image(np.ascontiguousarray(image))
-    if masks.shape[2]:
-        maps = SegmentationMapsOnImage(np.ascontiguousarray(masks), shape=masks.shape[:2])
-        masks = own.augment_segmentation_maps(maps).get_arr().astype(bool)
-    if image.shape != size or masks.shape != before.shape or image.dtype != np.uint8:
+    size, count, seed = image.shape, masks.shape[2], int(rng.integers(2**31))
+    packed = _pack(masks)
+    with _IMGAUG:
+        own = augmenter.deepcopy()
+        own.seed_(seed)
+        own = own.to_deterministic()
+        image = own.augment_image(np.ascontiguousarray(image))
+        moved = _augment_maps(own, packed) if count else packed
+    if image.shape != size or moved.shape != packed.shape or image.dtype != np.uint8:
         raise ValueError(f"the augmenter {augmenter} turned an image of shape {size} into {image.shape}, "
                          f"{image.dtype}; use augmenters that keep size and type (such as keep_size=True)")
-    if np.array_equal(before, masks):
+    if np.array_equal(packed, moved):
         return image, masks, boxes
+    masks = _unpack(moved, count)
     return image, masks, extract_bboxes(masks).astype(np.float64)
+
+
+def _augment_maps(augmenter, maps: np.ndarray) -> np.ndarray:
+    """[H, W, C] uint8 moved as labels are, without interpolation."""
+    from imgaug.augmentables.segmaps import SegmentationMapsOnImage
+
+    maps = SegmentationMapsOnImage(maps, shape=maps.shape[:2])
+    return augmenter.augment_segmentation_maps(maps).get_arr().astype(np.uint8)
+
+
+def _pack(masks: np.ndarray) -> np.ndarray:
+    """Masks [H, W, N] bool as bits: [H, W, ceil(N / 8)] uint8."""
+    height, width, count = masks.shape
+    packed = np.zeros([-(-count // 8), height, width], np.uint8)
+    for i in range(count):
+        packed[i // 8] |= masks[:, :, i].view(np.uint8) << np.uint8(i % 8)
+    return np.moveaxis(packed, 0, 2)
+
+
+def _unpack(packed: np.ndarray, count: int) -> np.ndarray:
+    """The reverse of `_pack`; one mask after the other in memory."""
+    masks = np.empty([count, *packed.shape[:2]], bool)
+    for i, mask in enumerate(masks):
+        np.not_equal(packed[:, :, i // 8] & np.uint8(1 << i % 8), 0, out=mask)
+    return np.moveaxis(masks, 0, 2)

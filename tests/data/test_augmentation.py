@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -171,3 +174,49 @@ def test_imgaug_that_changes_the_size_is_refused(iaa):
     image, masks, boxes = scene()
     with pytest.raises(ValueError, match=r"shape \(30, 40, 3\) into \(40, 30, 3\).*keep_size=True"):
         apply_imgaug(image, masks, boxes, iaa.Rot90(1, keep_size=False), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 17])
+@pytest.mark.parametrize("name", ["affine", "perspective", "elastic", "crop", "blend"])
+def test_imgaug_moves_packed_masks_as_it_moves_each(iaa, name, count):
+    from imgaug.augmentables.segmaps import SegmentationMapsOnImage
+
+    augmenter = {
+        "affine": iaa.Affine(rotate=(-30, 30), scale=(0.7, 1.3), mode=["constant", "reflect"]),
+        "perspective": iaa.PerspectiveTransform((0.05, 0.1)),
+        "elastic": iaa.ElasticTransformation(alpha=30, sigma=3),
+        "crop": iaa.CropAndPad(percent=(-0.2, 0.2)),
+        "blend": iaa.BlendAlphaCheckerboard(3, 3, iaa.Fliplr(1.0))}[name]
+    image, masks, boxes = scene(count=count)
+    rng = np.random.default_rng(2)
+    own = augmenter.deepcopy()
+    own.seed_(int(rng.integers(2**31)))
+    own = own.to_deterministic()
+    own.augment_image(image)
+    expected = own.augment_segmentation_maps(SegmentationMapsOnImage(masks, shape=masks.shape[:2])).get_arr()
+    _, moved, moved_boxes = apply_imgaug(image, masks, boxes, augmenter, np.random.default_rng(2))
+    assert moved.dtype == bool and not np.array_equal(moved, masks)
+    np.testing.assert_array_equal(moved, expected.astype(bool))
+    np.testing.assert_array_equal(moved_boxes, extract_bboxes(moved))
+
+
+def test_imgaug_works_for_one_thread_at_a_time(iaa):
+    """It keeps a global switch for the time of a call, which two threads would leave in a wrong state."""
+    inside, most = [], []
+
+    def note(images, *_):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return images
+
+    image, masks, boxes = scene()
+    augmenter = iaa.Lambda(func_images=note)
+    threads = [threading.Thread(target=apply_imgaug, args=(image, masks, boxes, augmenter, np.random.default_rng(i)))
+               for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 5
