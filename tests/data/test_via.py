@@ -127,6 +127,7 @@ BROKEN = {
     "no list": (shape(all_points_y=5), "field 'all_points_y': expected a list of numbers, got 5"),
     "a list cut short": (shape(all_points_y=[3, 3, 8]), "field 'all_points_y': there are 3 numbers, and 4 of all_poi"),
     "infinite": (shape(all_points_x=[1, 2, 3, float("inf")]), "expected a list of points"),
+    "too long": (shape(all_points_x=[1, 2, 3, 10**400]), "expected a list of points"),
     "far away": (shape(all_points_x=[1, 2, 3, 1e9]), "field 'shape_attributes': coordinates span"),
     "a rect without x": (shape(name="rect"), "'a.png', region 1, field 'x': it is missing; there are name, all_po"),
     "a radius of text": (shape(name="circle", cx=1, cy=2, r="3"), "field 'r': expected a number, got '3'"),
