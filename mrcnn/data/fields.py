@@ -28,7 +28,7 @@ def shown(value: Any) -> str:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number; True and False are none."""
-    return type(value) in (int, float) and -MOST < value < MOST  # false for NaN; whole numbers in json may have any size
+    return type(value) in (int, float) and -MOST < value < MOST  # json has whole numbers of any size, and NaN
 
 
 def number(record: dict, field: str) -> float:
