@@ -416,10 +416,10 @@ def test_two_runs_of_one_seed_are_equal_to_the_bit_by_any_number_of_threads(conf
         settings = config(LOADER_WORKERS=workers, MAX_GT_INSTANCES=3, **EVERYTHING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more instances than MAX_GT_INSTANCES: the choice is random, too
-            return fingerprints(Loader(Scenes(12), settings, scaling=scaling, seed=seed, augmentation=all_of_imgaug()))
+            return fingerprints(Loader(Scenes(8), settings, scaling=scaling, seed=seed, augmentation=all_of_imgaug()))
 
     first = run(1)
-    for workers in (1, 2, 4):
+    for workers in (2, 4):
         assert run(workers) == first
     images = {batch["image"] for batch in first}
     assert len(images) == len(first), "each epoch draws anew"

@@ -96,6 +96,53 @@ def test_crop_masks_keeps_the_area_of_what_is_in_the_box(seed, m):
     assert abs(crop.mean() / 255 - share) < 0.5 / 255 + 1e-9
 
 
+def window_weights(start, end, count, size, last=0):
+    """[count, size]: how much each pixel weighs in each mini pixel (or the last few), from `crop_masks`'s docstring."""
+    step = (end - start) / count
+    centres = np.clip(start + (np.arange(count) + 0.5) * step, 0.5, size - 0.5)
+    half = max(step, 1) / 2
+    windows = np.stack([np.maximum(centres - half, 0), np.minimum(centres + half, size)], axis=1)
+    weights = np.array([area_overlap(a, b, size) for a, b in windows[-last:]])
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+LAYOUTS = {"one by one": lambda masks: np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, 2, 0)), 0, 2),
+           "pixel by pixel": np.ascontiguousarray,
+           "columns": np.asfortranarray,
+           "mirrored": lambda masks: np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, 2, 0)[:, :, ::-1]),
+                                                 0, 2)[:, ::-1]}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(LAYOUTS)), st.tuples(st.integers(1, 12), st.integers(1, 12)))
+def test_crop_masks_equals_weights_pixel_by_pixel(seed, layout, shape):
+    """Boxes inside, outside and across the border, that shrink along one axis and grow along the other."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 30, 2)
+    masks = LAYOUTS[layout](rng.random((height, width, 3)) < 0.5)
+    corners = np.sort(rng.uniform(-8, 38, (3, 2, 2)), axis=1)
+    corners[2] = np.rint(corners[2])
+    boxes = corners.reshape(3, 4)
+    crops = crop_masks(masks, boxes, shape)
+    for crop, (y1, x1, y2, x2), mask in zip(crops, boxes, np.moveaxis(masks, 2, 0), strict=True):
+        if y2 > y1 and x2 > x1:
+            expected = 255 * window_weights(y1, y2, shape[0], height) @ mask @ window_weights(x1, x2, shape[1], width).T
+            assert np.abs(crop - expected).max() < 0.5 + 1e-3
+        else:
+            assert not crop.any()
+
+
+def test_crop_masks_is_exact_in_the_far_corner_of_a_large_photograph():
+    masks = np.ones([3000, 4001, 1], bool)
+    masks[2990:, 3990:] = False
+    # running sums there are above 2**23, where float32 counts no halves
+    crop = crop_masks(masks, np.array([[0.25, 0.25, 3000, 4001]]), (1500, 2000))[0]
+    rows, columns = window_weights(0.25, 3000, 1500, 3000, last=8), window_weights(0.25, 4001, 2000, 4001, last=8)
+    expected = 255 * rows @ masks[:, :, 0] @ columns.T
+    assert np.abs(crop[-8:, -8:] - expected).max() < 0.51
+    assert (crop[:1494] == 255).all()
+
+
 def paste_reference(prob, box, height, width):
     """Bilinear samples at every pixel centre of the image, one by one."""
     m = len(prob)

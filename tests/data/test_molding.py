@@ -179,3 +179,47 @@ def test_window_and_scale_lead_from_photograph_to_input(height, width, mode, pad
     covered = np.zeros(molded.shape[:2], bool)
     covered[int(window[0]):int(window[2]), int(window[1]):int(window[3])] = True
     np.testing.assert_array_equal((molded > 0).all(axis=2), covered)
+
+
+@pytest.mark.parametrize("mode", ["fit", "square", "none"])
+@pytest.mark.parametrize("size", [(20, 30), (90, 50), (30, 64), (64, 64)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_canvas_is_filled_whatever_it_held(mode, size, channels):
+    image = np.random.default_rng(0).integers(0, 256, (*size, channels), dtype=np.uint8)
+    max_dim = 96 if mode == "none" else 64
+    options = {"mode": mode, "min_dim": 40, "max_dim": max_dim, "pad_square": True,
+               "scaling": PixelScaling((7.0,) * channels, (3.0,) * channels)}
+    expected, window, scale = mold_for_network(image, **options)
+    batch = np.full([2, max_dim, max_dim, channels], np.nan, np.float32)
+    molded, own_window, own_scale = mold_for_network(image, **options, canvas=batch[1])
+    assert np.shares_memory(molded, batch) and np.isnan(batch[0]).all()
+    np.testing.assert_array_equal(molded, expected)
+    np.testing.assert_array_equal(own_window, window)
+    assert own_scale == scale
+
+
+def test_a_canvas_of_another_size_is_refused():
+    image = np.zeros([20, 30, 3], np.uint8)
+    for canvas in (np.zeros([64, 32, 3], np.float32), np.zeros([64, 64, 3]), np.zeros([64, 64, 1], np.float32)):
+        with pytest.raises(ValueError, match=r"the canvas is float\d\d of shape .*; expected float32 of \(64, 64, 3\)"):
+            mold_for_network(image, **FIT, scaling=PLAIN, pad_square=True, canvas=canvas)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (100, 150)])
+@pytest.mark.parametrize("bgr", [False, True])
+def test_normalising_before_or_after_resizing_is_the_same(size, bgr):
+    """What grows is normalised first and what shrinks last, whichever is less work."""
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    scaling = PixelScaling((120.0, 110.0, 100.0), (60.0, 50.0, 40.0), bgr)
+    molded, window, _ = mold_for_network(image, **FIT, scaling=scaling, antialias=True)
+    plain, _, _ = mold_for_network(image, **FIT, scaling=PLAIN, antialias=True)
+    y1, x1, y2, x2 = window.astype(int)
+    expected = mold_image(plain[y1:y2, x1:x2], *scaling)
+    np.testing.assert_allclose(molded[y1:y2, x1:x2], expected, atol=1e-5)
+
+
+def test_a_part_of_a_photograph_is_molded_as_its_copy():
+    image = np.random.default_rng(2).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    for part in (image[5:25, 10:40], image[:20, :30][:, ::-1]):
+        molded, _, _ = mold_for_network(part, **FIT, scaling=PLAIN)
+        np.testing.assert_array_equal(molded, mold_for_network(part.copy(), **FIT, scaling=PLAIN)[0])
