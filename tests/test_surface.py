@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from mrcnn import model as modellib
 from mrcnn import utils, visualize
@@ -320,6 +321,7 @@ def balloons(tmp_path_factory):
     return run
 
 
+@pytest.mark.filterwarnings("ignore:.*left out 1 x image without instances")
 @pytest.mark.parametrize("subset", ["train", "val"])
 def test_polygons_read_by_hand_are_those_of_load_via(balloons, subset):
     theirs, ours = BalloonDataset(), load_via(balloons.folder, subset, class_name="balloon", source="balloon")
@@ -328,8 +330,12 @@ def test_polygons_read_by_hand_are_those_of_load_via(balloons, subset):
     assert theirs.class_names == ours.class_names == ["BG", "balloon"]
     assert [info["id"] for info in theirs.image_info] == [info["id"] for info in ours.image_info]
     for image_id in theirs.image_ids:
-        for one, other in zip(theirs.load_mask(image_id), ours.load_mask(image_id), strict=True):
-            np.testing.assert_array_equal(one, other)
+        (by_hand, their_ids), (filled, our_ids) = theirs.load_mask(image_id), ours.load_mask(image_id)
+        np.testing.assert_array_equal(their_ids, our_ids)
+        # scikit-image takes pixels by their corner, COCO's tools by their middle: they differ along the edge only
+        around = np.ones((3, 3, 1))
+        assert not (binary_erosion(by_hand, around) & ~filled).any()
+        assert not (filled & ~binary_dilation(by_hand, around)).any()
         assert theirs.image_reference(image_id) == ours.source_image_link(image_id)
 
 
