@@ -1,7 +1,6 @@
 """MaskRCNN: the object that users hold, with the old package's names."""
 
-import datetime
-import re
+import copy
 import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -11,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from mrcnn import run_folder
 from mrcnn.backbone import backbone_scaling
 from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
-from mrcnn.config import Config
+from mrcnn.config import Config, setting_names
 from mrcnn.data import molding
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_image_meta
@@ -22,11 +22,15 @@ from mrcnn.data.molding import PixelScaling
 from mrcnn.detector import Detector
 from mrcnn.graph import build_network, inference_graph
 from mrcnn.training import TrainingModel, compile_model, set_trainable
-from mrcnn.weights import imagenet
-from mrcnn.weights.checkpoint import LoadReport, load_checkpoint, load_optimizer, read_metadata, save_checkpoint
+from mrcnn.weights import conventions, imagenet, transfer
+from mrcnn.weights.checkpoint import LoadReport, load_optimizer, read_metadata, save_checkpoint
+from mrcnn.weights.recognise import read_source
+from mrcnn.weights.source import Source
 
 # What scripts and notebooks of the old package reach through this module.
 __all__ = ["MaskRCNN", "compose_image_meta", "load_image_gt", "log", "mold_image", "parse_image_meta"]
+
+DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
 
 class MaskRCNN:
@@ -190,15 +194,7 @@ class MaskRCNN:
         if self._log_dir is None:
             if not self.config.NAME:
                 raise ValueError("Config.NAME is None; a configuration that trains or saves by itself needs a name.")
-            began = datetime.datetime.now()
-            while True:  # made at once, so that runs that begin in the same second do not write into one folder
-                folder = self.model_dir / f"{self.config.NAME.lower()}{began.strftime('%Y%m%dT%H%M%S')}"
-                try:
-                    folder.mkdir(parents=True)
-                    break
-                except FileExistsError:
-                    began += datetime.timedelta(seconds=1)
-            self._log_dir = folder
+            self._log_dir = run_folder.new_run_folder(self.model_dir, self.config.NAME)
         return self._log_dir
 
     def checkpoint_path(self, epoch: int) -> Path:
@@ -212,54 +208,117 @@ class MaskRCNN:
 
     def find_last(self) -> Path:
         """The newest checkpoint of the newest run of this NAME. Raises FileNotFoundError when there is none."""
-        name = re.escape(str(self.config.NAME or "").lower())
-        folders = self.model_dir.iterdir() if self.model_dir.is_dir() else ()
-        runs = sorted((run for run in folders if re.fullmatch(rf"{name}\d{{8}}T\d{{4,6}}", run.name)), reverse=True)
-        for run in runs:
-            if _checkpoints(run):
-                return _checkpoints(run)[-1]
-        raise FileNotFoundError(f"No checkpoint of a run named {self.config.NAME!r} in {self.model_dir.resolve()}; "
-                                f"runs: {[run.name for run in runs]}. Check NAME and model_dir, or train first.")
+        return run_folder.find_last(self.model_dir, self.config.NAME)
 
-    def load_weights(self, filepath: str | Path, by_name: bool = False,
-                     exclude: Sequence[str] | str | None = None) -> LoadReport:
-        """Loads a checkpoint of this package, or ImageNet weights into the backbone.
+    @classmethod
+    def from_pretrained(cls, path: str | Path, mode: str = "inference", model_dir: str | Path = "logs",
+                        config: Config | type[Config] | None = None, *, exclude: Sequence[str] | str | None = None,
+                        keep_classes: bool | Sequence[str] = False, class_names: Sequence[str] | None = None,
+                        bn_epsilon: float | None = None, **overrides: Any) -> "MaskRCNN":
+        """A model with the weights of a file, built as they need it.
 
         Args:
-            filepath: a file of `save_weights`; "last" for `find_last`; or a keras.applications weights file of the
-                backbone (`.weights.h5`, without the classifier).
+            path: any file that `load_weights` takes, except keras.applications weights of other than ResNets.
+            config: its settings that differ from `Config`'s go before those of the file, except where the weights are
+                bound to theirs. Needed for a BACKBONE that is a function, which no file holds.
+            exclude, keep_classes, class_names, bn_epsilon: as in `load_weights`.
+            overrides: settings that go before all others: `from_pretrained(path, DETECTION_MIN_CONFIDENCE=0.5)`.
+
+        Raises as `load_weights`, and ValueError for a setting that there is not.
+        """
+        source = read_source(path, bn_epsilon)
+        base = config() if isinstance(config, type) else config
+        settings = conventions.pretrained_settings(source, path, base, DEFAULTS, overrides)
+        model = cls(mode, (Config if base is None else type(base))(**settings), model_dir)
+        model._load(Path(path), source, model.config, exclude=exclude, keep_classes=keep_classes,
+                    class_names=class_names)
+        return model
+
+    def load_weights(self, filepath: str | Path, by_name: bool = False, exclude: Sequence[str] | str | None = None,
+                     keep_classes: bool | Sequence[str] = False, strict: bool = False,
+                     class_names: Sequence[str] | None = None, bn_epsilon: float | None = None) -> LoadReport:
+        """Loads weights of this package, of matterport, torchvision, Detectron2, or of ImageNet into the backbone.
+
+        What the file is, is told by its content. The settings that its weights are bound to (strides, pixels, anchors,
+        RoIAlign ...) are taken over and printed; `self.config` is another object than was given then.
+
+        Args:
+            filepath: a file of `save_weights`; "last" for `find_last`; matterport's `mask_rcnn_*.h5`; torchvision's or
+                Detectron2's `.pth` or `.pkl`; an ImageNet trunk of Detectron2 or keras.applications.
             by_name: skip layers whose shapes differ and layers that only one side has, and print which.
             exclude: layers to leave as they are: names or regular expressions. The old package's names of the
                 class-shaped layers work: "mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask".
+            keep_classes: where the classes differ, copy the rows of those that both sides have, by their names. A list:
+                the names of the file's classes, background first, where the file does not say them.
+            strict: raise, instead of printing a table, where the number of classes differs or the file lacks a part.
+            class_names: of this model's classes, background first, as `dataset.class_names`.
+            bn_epsilon: of the BatchNorm of a torch trunk, for files made with another than their program's own.
 
         Returns:
             What was loaded, skipped and missing; `print` shows a table.
 
-        Raises ValueError when layers are missing or differ and are not excluded, or the file is damaged; the model is
-        unchanged then. A whole checkpoint from the folder of a run of this NAME is resumed: its epoch and optimizer are
-        taken up, and its folder too if it is the newest there. Every other file begins a run of its own.
+        Raises ValueError when layers are missing or differ and are not excluded, the backbone is another, or the file
+        is damaged or of no known program; the model is unchanged then. A whole checkpoint from the folder of a run of
+        this NAME is resumed: its epoch and optimizer are taken up, and its folder too if it is the newest there. Every
+        other file begins a run of its own.
         """
         path = self.find_last() if str(filepath) == "last" else Path(filepath)
-        if imagenet.is_keras_weights(path):
+        if self.network.backbone.source is not None and imagenet.is_keras_weights(path):
             self.epoch, self._log_dir, self._resume_from = 0, None, None
             return imagenet.load(path, self.network.backbone)
-        report = load_checkpoint(path, self.network.layers(), exclude=self._existing(exclude), strict=not by_name,
-                                 skip_mismatch=by_name)
-        if by_name and report.skipped + report.missing + report.unexpected:
-            print(f"{path}: {report}")
-        self._take_up(path, whole=not report.skipped + report.missing)
+        source = read_source(path, bn_epsilon)
+        parts = transfer.loaded_parts(source, self._existing(exclude))
+        changed = conventions.changes(self.config, conventions.bound_settings(
+            source, parts, self.config.IMAGE_CHANNEL_COUNT, DEFAULTS))
+        config, text = self.config, conventions.as_line(self.config, changed)
+        if changed:
+            config = copy.copy(config)  # the one that was given may be another model's too
+            for name, value in changed.items():
+                setattr(config, name, value)
+            config.validate()
+        report = self._load(path, source, config, by_name=by_name, exclude=exclude, keep_classes=keep_classes,
+                            strict=strict, class_names=class_names)
+        if changed:
+            print(f"{path} (weights of {source.program}) sets {text}")
         return report
 
-    def _take_up(self, path: Path, whole: bool) -> None:
+    def _load(self, path: Path, source: Source, config: Config, *, exclude: Sequence[str] | str | None,
+              class_names: Sequence[str] | None, by_name: bool = False, **options: Any) -> LoadReport:
+        """Loads a source into a network of `config`, and makes both this object's once that has succeeded."""
+        names, exclude = list(class_names or ()), self._existing(exclude)
+        if names and len(names) != config.NUM_CLASSES:
+            raise ValueError(f"class_names has {len(names)} names, background included, but NUM_CLASSES is "
+                             f"{config.NUM_CLASSES}.")
+        if "trunk" in (part.replace("backbone", "trunk") for part in transfer.loaded_parts(source, exclude)):
+            conventions.check_backbone(source, path, config.BACKBONE, config.BACKBONE_OPTIONS)
+        network = self.network
+        if any(getattr(config, name) != getattr(self.config, name) for name in conventions.STRUCTURAL):
+            network = build_network(config)
+            transfer.carry_over(self.network.layers(), network.layers())
+        report = transfer.load_source(
+            path, network.layers(), source, exclude=exclude, by_name=by_name, class_names=names or self.class_names,
+            reverse_channels=_scaling(config, network.backbone.scaling).bgr, **options)
+        if config is not self.config:
+            self.config, self.network = config, network
+            for graph in ("training_model", "inference_model", "detector"):
+                self.__dict__.pop(graph, None)
+        if report.notes or (by_name and report.skipped + report.missing + report.unexpected):
+            print(f"{path} (weights of {source.program}): {report}")
+        self._take_up(path, source, report, names)
+        return report
+
+    def _take_up(self, path: Path, source: Source, report: LoadReport, names: list[str]) -> None:
         """Goes on with the run that a checkpoint comes from, if it is all of one and of this NAME, or begins anew."""
-        metadata = read_metadata(path)
-        names = metadata.get("class_names", [])
-        self.class_names = names if len(names) == self.config.NUM_CLASSES else []
+        logits = any(tensor.name.startswith("box_head/mrcnn_class_logits/") for tensor in report.loaded)
+        if logits and not names and len(source.class_names) == self.config.NUM_CLASSES:
+            names = source.class_names
+        self.class_names = names or self.class_names
         self.epoch, self._log_dir, self._resume_from = 0, None, None
-        same_name = str(metadata.get("config", {}).get("NAME")).lower() == str(self.config.NAME).lower()
+        whole = source.is_own and not (report.skipped or report.missing or report.notes)
+        same_name = str(source.settings.get("NAME")).lower() == str(self.config.NAME).lower()
         if whole and same_name and path.resolve().parent.parent == self.model_dir.resolve():
-            self.epoch, self._resume_from = int(metadata.get("epoch", 0)), path
-            if [path.name] == [newest.name for newest in _checkpoints(path.parent)[-1:]]:
+            self.epoch, self._resume_from = int(read_metadata(path).get("epoch", 0)), path
+            if [path.name] == [newest.name for newest in run_folder.checkpoints(path.parent)[-1:]]:
                 self._log_dir = path.parent
 
     def _existing(self, exclude: Sequence[str] | str | None) -> list[str] | None:
@@ -290,7 +349,3 @@ def _scaling(config: Config, own: PixelScaling) -> PixelScaling:
         tuple(own.std if config.PIXEL_STD is None else config.PIXEL_STD),
         own.bgr if config.CHANNEL_ORDER is None else config.CHANNEL_ORDER == "bgr")
 
-
-def _checkpoints(run: Path) -> list[Path]:
-    """The checkpoints in a run's folder, oldest first."""
-    return sorted(path for path in run.iterdir() if re.fullmatch(r"mask_rcnn_.*_\d{4,}\.h5", path.name))

@@ -4,6 +4,8 @@ A configuration says what to build and what for (backbone, classes, heads, sizes
 scaled, where the strides lie, how anchors and RoIs are cut is not free once weights are loaded: they learnt it.
 """
 
+import os
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -54,8 +56,8 @@ def bound_settings(source: Source, parts: Collection[str], channels: int, defaul
 
 def _for_channels(bound: Mapping[str, Any], backbone: str, theirs: int, channels: int) -> dict[str, Any]:
     """The settings of pixels for more or fewer channels: further ones get the mean, fewer ones too."""
-    own = backbone_scaling(backbone, theirs)
-    values = {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std} | {
+    own = backbone_scaling(backbone, theirs) if _is_known(backbone) else None
+    values = ({} if own is None else {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std}) | {
         name: bound[name] for name in PIXELS if bound.get(name) is not None}
     result = {}
     for name, value in values.items():
@@ -91,10 +93,10 @@ def as_line(config: Any, changed: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {getattr(config, name)!r} -> {value!r}" for name, value in changed.items())
 
 
-def check_backbone(source: Source, path: str, backbone: Any, options: Mapping[str, Any]) -> None:
+def check_backbone(source: Source, path: str | os.PathLike, backbone: Any, options: Mapping[str, Any]) -> None:
     """Raises ValueError when a file has another trunk than the model.
 
-    A function can only be told by the layers that it makes, so that a checkpoint of this package is not compared with one.
+    A function is only known by the layers that it makes, so that it is not compared with a checkpoint of this package.
     """
     theirs = source.settings.get("BACKBONE")
     if theirs is None or (callable(backbone) and source.is_own):
@@ -118,6 +120,37 @@ def _described(name: str, options: Mapping[str, Any]) -> str:
     return name + (f" with {dict(options)}" if options else "")
 
 
-def is_known_backbone(name: str) -> bool:
-    """Whether a backbone can be built from its name."""
-    return name.lower() in BLOCKS or find_application(name) is not None
+def pretrained_settings(source: Source, path: str | os.PathLike, config: Any, defaults: Mapping[str, Any],
+                        overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model that is built for a file.
+
+    Args:
+        config: None, or a configuration whose settings that differ from the defaults go before the file's, except
+            those that the weights are bound to.
+        overrides: go before all others.
+
+    Raises:
+        ValueError: the backbone is a function, and `config` does not bring it.
+    """
+    own = {} if config is None else {
+        name: getattr(config, name) for name in defaults if _plain(getattr(config, name)) != _plain(defaults[name])}
+    theirs = dict(source.settings)
+    if source.parts == ("backbone",):
+        theirs = {name: theirs[name] for name in (*BACKBONE, "BACKBONE", "BACKBONE_OPTIONS", "IMAGE_CHANNEL_COUNT")
+                  if name in theirs}
+    if unknown := sorted(set(theirs) - set(defaults)):
+        warnings.warn(f"{path} has settings that this version does not know, which are left out: {unknown}",
+                      stacklevel=3)
+    channels = (own | dict(overrides)).get("IMAGE_CHANNEL_COUNT", theirs.get("IMAGE_CHANNEL_COUNT", 3))
+    bound = bound_settings(source, source.parts, channels, defaults)
+    settings = {name: theirs[name] for name in theirs if name in defaults} | own | bound | dict(overrides)
+    backbone = settings.get("BACKBONE")
+    mine = getattr(config, "BACKBONE", None)
+    if isinstance(backbone, str) and not _is_known(backbone) and getattr(mine, "__name__", None) != backbone:
+        raise ValueError(f"{path} was saved with the function {backbone!r} as BACKBONE, which no file holds; pass the "
+                         "class of its configuration as config=, or BACKBONE=.")
+    return settings
+
+
+def _is_known(backbone: str) -> bool:
+    return backbone.lower() in BLOCKS or find_application(backbone) is not None

@@ -12,9 +12,9 @@ from mrcnn.weights.report import LoadReport, Tensor
 
 
 def is_keras_weights(path: str | Path) -> bool:
-    """Whether a file holds Keras's own weights of one model (either of its h5 layouts), not a checkpoint of ours.
+    """Whether a file holds Keras's own weights of one model (either of its h5 layouts).
 
-    Raises ValueError for a checkpoint of matterport's Mask_RCNN, which has Keras's older layout too.
+    Not so a checkpoint of ours, nor of matterport's Mask_RCNN, although that has Keras's older layout.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -22,10 +22,7 @@ def is_keras_weights(path: str | Path) -> bool:
             found = "layers" in file or "_layer_checkpoint_dependencies" in file or "layer_names" in file.attrs
     except OSError:
         return False  # missing or damaged: the checkpoint's reader says which
-    if any(name.startswith("mrcnn_") for name in names):
-        raise ValueError(f"{path} is a checkpoint of the old package, matterport's Mask_RCNN, for which there is no "
-                         "importer yet. Start from ImageNet weights or from a checkpoint of this package.")
-    return found
+    return found and not any(name.startswith("mrcnn_") for name in names)
 
 
 def load(path: str | Path, backbone: Backbone) -> LoadReport:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mrcnn.weights.assign import Exclude, PathLike, assign, excluded, named_weights
 from mrcnn.weights.report import LoadReport
-from mrcnn.weights.source import PARTS, Lazy, Source
+from mrcnn.weights.source import Lazy, Source
 
 Tensors = Mapping[str, Any]
 Layers = Mapping[str, keras.layers.Layer]
@@ -195,4 +195,4 @@ def loaded_parts(source: Source, exclude: Exclude) -> list[str]:
     """The parts of which a file brings anything that is not excluded; "backbone": the trunk without its pyramid."""
     left = excluded(exclude, list(source.tensors), warn=False)
     there = {name.split("/")[0] for name in source.tensors if name not in left}
-    return [part for part in ("backbone", *PARTS) if part in source.parts and part.replace("backbone", "trunk") in there]
+    return [part for part in source.parts if part.replace("backbone", "trunk") in there]
