@@ -1,0 +1,221 @@
+"""The stored oracles: seeded weights through the importers, each stage against the original program's output."""
+
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from parity_rows import Row, detection_rows, nhwc, xyxy
+from parity_stages import (
+    DETECTIONS,
+    LEVELS,
+    Stages,
+    build,
+    feature_rows,
+    head_rows,
+    of_class,
+    proposal_rows,
+    round_trip_row,
+    rpn_rows,
+    sigmoid,
+    torch_rpn,
+)
+
+from mrcnn.model import MaskRCNN
+from mrcnn.weights.detectron2 import detectron2_source
+from mrcnn.weights.matterport import matterport_source
+from mrcnn.weights.source import Lazy
+from mrcnn.weights.torchvision import torchvision_source
+
+SMALL = {"IMAGE_MIN_DIM": 320, "IMAGE_MAX_DIM": 512, "PRE_NMS_LIMIT": 500, "POST_NMS_ROIS_INFERENCE": 200}
+IMAGES = ("a", "b")
+
+
+def seeded(folder: Path) -> Any:
+    """The oracles' own module of weights and images."""
+    spec = importlib.util.spec_from_file_location("seeded", folder / "seeded.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file."""
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def state_dict(folder: Path, shapes: str, family: str) -> dict[str, np.ndarray]:
+    """A seeded state dict, from the file of its shapes."""
+    make = seeded(folder).torch_like
+    return {name: make(name, shape, family) for name, shape in json.loads((folder / shapes).read_text()).items()
+            if not name.endswith("num_batches_tracked")}
+
+
+def torchvision_model(folder: Path) -> MaskRCNN:
+    """torchvision's v1 with the oracle's weights."""
+    tensors = state_dict(folder, "torchvision/state_dict_shapes.json", "torchvision")
+    return build(torchvision_source(tensors, "seeded weights"), **SMALL)
+
+
+def torchvision(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
+    """Every stage of `maskrcnn_resnet50_fpn`."""
+    model, pictures = torchvision_model(folder), {"a": (320, 320, 7), "b": (200, 300, 8)}
+    for name in images:
+        image, source = seeded(folder).image(*pictures[name]), f"torchvision {name}"
+        arrays, stages = load(folder / f"torchvision/tv_oracle_{name}_compact.npz"), Stages(model, image)
+        yield from feature_rows(source, stages, _channels_last(arrays))
+        yield from rpn_rows(source, stages, *torch_rpn(arrays))
+        yield Row(source, "anchors", 0, _worst(stages.anchors, _torchvision_anchors(arrays)), "px")
+        yield from proposal_rows(source, stages, xyxy(arrays["proposals"]))
+        count = len(arrays["class_logits"])
+        yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
+            "logits": arrays["class_logits"], "box_deltas": xyxy(arrays["box_regression"].reshape(count, -1, 4)),
+            "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x[::10, ..., ::8]),
+            "dense": arrays["box_head"], "step": 4, "mask_rois": xyxy(arrays["det_boxes_resized"]),
+            "mask_classes": arrays["det_labels"], "masks": sigmoid(arrays["mask_logits_of_label"]),
+            "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x[:4, ..., ::8])})
+        yield from detection_rows(source, "detections", stages.detections(), {
+            "boxes": xyxy(arrays["det_boxes_resized"]), "class_ids": arrays["det_labels"],
+            "scores": arrays["det_scores"], "masks": sigmoid(arrays["mask_logits_of_label"])}, bars=DETECTIONS)
+        yield from detection_rows(source, "in the photograph", _result(model.detect([image])[0]), {
+            "boxes": xyxy(arrays["out_boxes"]), "class_ids": arrays["out_labels"], "scores": arrays["out_scores"]},
+            bars=DETECTIONS)
+    yield round_trip_row("torchvision", model, image)
+
+
+def detectron2_model(folder: Path, **settings: Any) -> MaskRCNN:
+    """Detectron2's R50-FPN with the oracle's weights."""
+    tensors = state_dict(folder, "detectron2/state_dict_shapes_R_50.json", "detectron2")
+    return build(detectron2_source(tensors, "seeded weights"), **{**SMALL, **settings})
+
+
+def detectron2(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
+    """Every stage of `mask_rcnn_R_50_FPN_3x`, on photographs that Detectron2's own transform resized."""
+    model = detectron2_model(folder)
+    for name in images:
+        source, arrays = f"Detectron2 {name}", load(folder / f"detectron2/d2_oracle_R_50_{name}.npz")
+        image = np.ascontiguousarray(arrays["resized_bgr"][..., ::-1])
+        stages = Stages(model, image)
+        yield from feature_rows(source, stages, _channels_last(arrays))
+        yield from rpn_rows(source, stages, *torch_rpn(arrays))
+        parts = [(level[:len(arrays[f"anchors_{n}"])], xyxy(arrays[f"anchors_{n}"]))
+                 for n, level in zip(LEVELS, stages.anchors, strict=True)]
+        yield Row(source, "anchors", 0, _worst(*zip(*parts, strict=True)), "px")
+        yield from proposal_rows(source, stages, xyxy(arrays["proposals"]))
+        masks, classes = arrays["det_masks28"][:, 0], arrays["det_classes"] + 1
+        yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
+            "logits": np.roll(arrays["class_logits"], 1, axis=1),
+            "box_deltas": xyxy(arrays["box_regression"].reshape(len(arrays["class_logits"]), -1, 4)),
+            "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x[::10, ..., ::8]),
+            "dense": arrays["box_head"], "step": 4, "mask_rois": xyxy(arrays["det_boxes_resized"]),
+            "mask_classes": classes, "masks": masks,
+            "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x[:4, ..., ::8])})
+        yield from detection_rows(source, "detections", stages.detections(), {
+            "boxes": xyxy(arrays["det_boxes_resized"]), "class_ids": classes, "scores": arrays["det_scores"],
+            "masks": masks}, bars=DETECTIONS)
+        height, width = arrays["image_rgb"].shape[:2]
+        yield from detection_rows(source, "from the photograph", _result(model.detect([arrays["image_rgb"]])[0]), {
+            "boxes": xyxy(arrays["out_boxes"]), "class_ids": arrays["out_classes"] + 1, "scores": arrays["out_scores"],
+            "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0)},
+            bars={}, reach=0.02 * max(height, width))
+    yield round_trip_row("Detectron2", model, image)
+
+
+def detectron2_fixed_sampling(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
+    """What a fixed 2 x 2 samples a bin changes, which is faster than Detectron2's adaptive sampling. No bars."""
+    model = detectron2_model(folder, ROI_SAMPLING_RATIO=2)
+    for name in images:
+        source, arrays = f"Detectron2 {name}, 2 x 2 samples", load(folder / f"detectron2/d2_oracle_R_50_{name}.npz")
+        stages = Stages(model, np.ascontiguousarray(arrays["resized_bgr"][..., ::-1]))
+        classes = arrays["det_classes"] + 1
+        yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
+            "logits": np.roll(arrays["class_logits"], 1, axis=1),
+            "box_deltas": xyxy(arrays["box_regression"].reshape(len(arrays["class_logits"]), -1, 4)),
+            "mask_rois": xyxy(arrays["det_boxes_resized"]), "mask_classes": classes,
+            "masks": arrays["det_masks28"][:, 0]}, bar=None)
+        yield from detection_rows(source, "detections", stages.detections(), {
+            "boxes": xyxy(arrays["det_boxes_resized"]), "class_ids": classes, "scores": arrays["det_scores"],
+            "masks": arrays["det_masks28"][:, 0]}, bars={}, reach=8)
+
+
+def matterport_model(folder: Path) -> MaskRCNN:
+    """The old package's ResNet-50 with the oracle's weights."""
+    make, shapes = seeded(folder).matterport, json.loads((folder / "matterport/layers_r50.json").read_text())
+    layers = {layer: {weight: Lazy(tuple(shape), lambda a=(layer, weight, shape): make(*a))
+                      for weight, shape in weights.items()} for layer, weights in shapes.items()}
+    theirs = json.loads((folder / "matterport/config_r50.json").read_text())
+    same = ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "POST_NMS_ROIS_INFERENCE", "DETECTION_MAX_INSTANCES",
+            "DETECTION_MIN_CONFIDENCE", "RPN_ANCHOR_SCALES")
+    return build(matterport_source(layers, "seeded weights"), **{name: theirs[name] for name in same})
+
+
+def matterport(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
+    """Every stage of the old package."""
+    model, pictures = matterport_model(folder), {"a": (256, 256, 7), "b": (150, 200, 8)}
+    every = load(folder / "matterport/model_r50_a_full.npz")
+    for name in images:
+        image, source = seeded(folder).image(*pictures[name]), f"matterport {name}"
+        arrays, stages = load(folder / f"matterport/model_r50_{name}_compact.npz"), Stages(model, image)
+        yield from feature_rows(source, stages, arrays)
+        logits = arrays["rpn_class_logits"][..., 1] - arrays["rpn_class_logits"][..., 0]
+        cuts = np.cumsum([len(level) for level in stages.anchors])[:-1]
+        yield from rpn_rows(source, stages, np.split(logits, cuts, axis=1), np.split(arrays["rpn_bbox"], cuts, axis=1))
+        yield Row(source, "anchors", 0, _worst(stages.anchors, np.split(every["anchors_pixels"], cuts)), "px")
+        rois, found = _pixels(arrays["rpn_rois"][0]), arrays["detections"][0]
+        yield from proposal_rows(source, stages, rois)
+        found = found[found[:, 4] > 0]
+        expected = {
+            "logits": arrays["mrcnn_class_logits"][0], "box_deltas": arrays["mrcnn_bbox"][0],
+            "mask_rois": _pixels(found[:, :4]), "mask_classes": found[:, 4].astype(int),
+            "masks": of_class(arrays["mrcnn_mask"][0][:len(found)], found[:, 4].astype(int)),
+            "box_features": (arrays["roi_align_classifier"][0], lambda x: x[::10, ..., ::16]),
+            "mask_features": (arrays["roi_align_mask"][0], lambda x: x[:8, ..., ::16])}
+        if name == "a":
+            expected |= {"dense": every["head_shared"][0], "step": 1}
+        yield from head_rows(source, stages, rois, expected)
+        yield from detection_rows(source, "detections", _result(model.detect([image])[0]), {
+            "boxes": arrays["detect_rois"], "class_ids": arrays["detect_class_ids"], "scores": arrays["detect_scores"],
+            "pasted": _unpacked(arrays["detect_masks"], arrays["detect_masks_shape"])},
+            bars={"unmatched": 0, "boxes": 1.5, "scores": 5e-3, "pasted": 0.03}, reach=1.5)
+    yield round_trip_row("matterport", model, image)
+
+
+SOURCES = {"torchvision": (torchvision,), "detectron2": (detectron2, detectron2_fixed_sampling),
+           "matterport": (matterport,)}
+
+
+def _channels_last(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: nhwc(values) if values.ndim == 4 else values for name, values in arrays.items()}
+
+
+def _worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    return max(float(np.abs(ours - np.asarray(theirs, np.float32)).max())
+               for ours, theirs in zip(found, expected, strict=True))
+
+
+def _torchvision_anchors(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Its cell anchors on its grid, whose step is the input's size // the level's."""
+    height, width = (4 * n for n in arrays["rpn_objectness_P2"].shape[2:])
+    levels = []
+    for level, cells in zip(LEVELS, arrays["cell_anchors"], strict=True):
+        rows, columns = arrays[f"rpn_objectness_{level}"].shape[2:]
+        y, x = np.meshgrid(np.arange(rows) * (height // rows), np.arange(columns) * (width // columns), indexing="ij")
+        levels.append(xyxy(np.stack([x, y, x, y], axis=-1)[:, :, None] + cells).reshape(-1, 4))
+    return levels
+
+
+def _pixels(boxes: np.ndarray, side: int = 256) -> np.ndarray:
+    """matterport's normalised boxes as pixels of the input, end-exclusive."""
+    return boxes * (side - 1) + np.array([0, 0, 1, 1], np.float32)
+
+
+def _unpacked(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    return np.unpackbits(bits)[:np.prod(shape)].reshape(shape).astype(bool)
+
+
+def _result(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"boxes": found["rois"], "class_ids": found["class_ids"], "scores": found["scores"],
+            "pasted": found["masks"]}
