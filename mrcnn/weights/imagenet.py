@@ -1,9 +1,15 @@
-"""ImageNet weights of a `keras.applications` backbone, from a file or by Keras's own download."""
+"""ImageNet weights of `keras.applications`: those of its own backbones from a file, and Keras's download of them.
 
+Those of ResNet50, 101 and 152 for this package's own ResNets are read by `mrcnn.weights.keras_resnet`.
+"""
+
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
+import keras
 
 from mrcnn.applications import find_application
 from mrcnn.backbone import Backbone
@@ -57,23 +63,37 @@ def _text(name: str | bytes) -> str:
 
 
 def download(backbone: str | Any, options: dict[str, Any]) -> Path:
-    """Has Keras fetch ImageNet weights and returns a file that `load` takes.
+    """Has Keras fetch ImageNet weights and returns a file that `MaskRCNN.load_weights` takes.
 
     Raises ValueError for a backbone without such weights, ConnectionError when they cannot be fetched.
     """
-    builder = find_application(backbone) if isinstance(backbone, str) and backbone.lower() not in BLOCKS else None
-    if builder is None:
-        raise ValueError(f"There are no downloadable ImageNet weights for BACKBONE={backbone!r}; name a "
-                         'keras.applications model such as "mobilenet" or "resnet50v2", or start from a checkpoint.')
-    label = "_".join([backbone.lower(), *(f"{key}{value}" for key, value in sorted(options.items()))])
-    path = Path.home() / ".keras" / "models" / f"mrcnn_{label}_notop.weights.h5"
-    if path.exists():
-        return path
+    builder = find_application(backbone) if isinstance(backbone, str) else None
+    own = builder is not None and backbone.lower() in BLOCKS
+    if builder is None or (own and options):
+        raise ValueError(f"There are no downloadable ImageNet weights for BACKBONE={backbone!r}"
+                         + (f" with BACKBONE_OPTIONS={options}" if own else "") + '; name a keras.applications model '
+                         'such as "resnet50" or "mobilenet", or start from a checkpoint.')
     try:
-        model = builder(include_top=False, weights="imagenet", **options)
+        return _fetch_resnet(builder, backbone.lower()) if own else _fetch(builder, backbone.lower(), options)
     except Exception as error:  # urllib, ssl and Keras each raise their own
         raise ConnectionError(f"The ImageNet weights of {backbone!r} could not be fetched ({error}). Get the file on a "
                               "machine with a network and pass its path to load_weights.") from error
+
+
+def _fetch_resnet(builder: Callable, name: str) -> Path:
+    """Keras's own file, from the address and with the checksum that it names, without building its model."""
+    module = sys.modules[builder.__module__]
+    file = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return Path(keras.utils.get_file(file, f"{module.BASE_WEIGHTS_PATH}{file}", cache_subdir="models",
+                                     file_hash=module.WEIGHTS_HASHES[name][1]))
+
+
+def _fetch(builder: Callable, name: str, options: dict[str, Any]) -> Path:
+    label = "_".join([name, *(f"{key}{value}" for key, value in sorted(options.items()))])
+    path = Path.home() / ".keras" / "models" / f"mrcnn_{label}_notop.weights.h5"
+    if path.exists():
+        return path
+    model = builder(include_top=False, weights="imagenet", **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"partial_{path.name}")  # Keras wants the name to end in .weights.h5
     model.save_weights(temporary)

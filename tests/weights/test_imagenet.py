@@ -54,20 +54,16 @@ def test_another_number_of_channels_is_named(file):
     assert "IMAGE_CHANNEL_COUNT" not in str(raised.value)
 
 
-@pytest.mark.parametrize("names, old", [
-    ([b"input_image", b"res2a_branch2a", b"mrcnn_mask_conv1"], True),
-    (["input_image", "mrcnn_bbox_fc"], True),
-    ([b"input_1", b"conv1"], False),
+@pytest.mark.parametrize("names, of_keras", [
+    ([b"input_image", b"res2a_branch2a", b"mrcnn_mask_conv1"], False),
+    (["input_image", "mrcnn_bbox_fc"], False),
+    ([b"input_1", b"conv1"], True),
 ])
-def test_a_checkpoint_of_the_old_package_is_named_as_such(tmp_path, names, old):
+def test_a_file_of_the_old_package_is_none_of_keras_applications(tmp_path, names, of_keras):
     path = tmp_path / "mask_rcnn_coco.h5"
     with h5py.File(path, "w") as h5:
         h5.attrs["layer_names"] = names
-    if old:
-        with pytest.raises(ValueError, match="mask_rcnn_coco.h5 is a checkpoint of the old package.*no importer yet"):
-            imagenet.is_keras_weights(path)
-    else:
-        assert imagenet.is_keras_weights(path)
+    assert imagenet.is_keras_weights(path) == of_keras
 
 
 def test_a_backbone_of_our_own_takes_no_such_file(file):
@@ -107,7 +103,29 @@ def test_without_a_network_the_way_out_is_named(tmp_path, monkeypatch):
         imagenet.download("mobilenet", {})
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "no_such_net", build_backbone])
+@pytest.mark.parametrize("backbone", ["no_such_net", build_backbone])
 def test_backbones_without_a_download_are_named(backbone):
     with pytest.raises(ValueError, match="no downloadable ImageNet weights for BACKBONE="):
         imagenet.download(backbone, {})
+
+
+def test_a_narrow_resnet_has_no_download():
+    with pytest.raises(ValueError, match=r"no downloadable .* BACKBONE='resnet50' with BACKBONE_OPTIONS={'width': 8}"):
+        imagenet.download("resnet50", {"width": 8})
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "resnet101", "resnet152"])
+def test_files_of_resnets_are_fetched_as_keras_fetches_them(name, tmp_path, monkeypatch):
+    """Its address, its checksum, its folder, and no model is built."""
+    calls = []
+
+    def get_file(file, origin, **options):
+        calls.append((file, origin, options))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    path = imagenet.download(name, {})
+    (file, origin, options), = calls
+    assert path == tmp_path / file == tmp_path / f"{name.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    assert origin.startswith("https://") and origin.endswith(f"keras-applications/resnet/{file}")
+    assert options["cache_subdir"] == "models" and len(options["file_hash"]) == 32
