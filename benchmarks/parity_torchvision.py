@@ -1,0 +1,120 @@
+"""torchvision's Mask R-CNN on photographs, every stage kept; run by a Python that has torch, and not this project.
+
+    DIR/bin/python parity_torchvision.py --oracles ORACLES --model v1 --seed 1 --photographs images.npz --out FOLDER
+
+Writes FOLDER/zip.pth and FOLDER/legacy.pth, the state dict as torch saves it today and as it did before 1.6, and
+FOLDER/<name>.npz for every array [H, W, 3] uint8 of images.npz.
+
+Models: "v1" (what torchvision publishes: frozen BatchNorm of epsilon 0), "v1_bn" (as it trains from nothing), "v2",
+"resnet101" and "resnet152" (`resnet_fpn_backbone`, whose frozen BatchNorm has epsilon 1e-5).
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models import detection
+from torchvision.models._utils import overwrite_eps
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+SIZES = {"min_size": 320, "max_size": 512, "rpn_pre_nms_top_n_test": 500, "rpn_post_nms_top_n_test": 200}
+CLASSES = {"v1": 91, "v1_bn": 91, "v2": 91, "resnet101": 8, "resnet152": 3}
+
+
+def build(name: str) -> torch.nn.Module:
+    """A model without weights."""
+    if name == "v2":
+        return detection.maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=CLASSES[name],
+                                                  **SIZES)
+    if name == "v1_bn":
+        return detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES[name], **SIZES)
+    depth = "resnet50" if name == "v1" else name
+    trunk = resnet_fpn_backbone(backbone_name=depth, weights=None, norm_layer=FrozenBatchNorm2d)
+    model = detection.MaskRCNN(trunk, CLASSES[name], **SIZES)
+    if name == "v1":
+        overwrite_eps(model, 0.0)
+    return model
+
+
+def fill(model: torch.nn.Module, seeded, seed: int) -> None:
+    """Weights by their names. Norms are called so, as `seeded` knows torchvision's first model only."""
+    state = model.state_dict()
+    norms = {name.removesuffix(".running_mean") for name in state if name.endswith(".running_mean")}
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        layer, kind = name.rsplit(".", 1)
+        known = ".bn" in name or "downsample.1" in name
+        key = f"{layer}.norm.{kind}" if layer in norms and not known else name
+        state[name] = torch.from_numpy(seeded.torch_like(key, tuple(tensor.shape), "torchvision", seed))
+    model.load_state_dict(state)
+
+
+class Kept(dict):
+    """Outputs of modules, by name."""
+
+    def of(self, module: torch.nn.Module, name: str) -> None:
+        """Keeps what a module gives, a list where it is called for more than once."""
+        module.register_forward_hook(lambda _, __, output: self.setdefault(name, []).append(output))
+
+
+def hooks(model: torch.nn.Module) -> Kept:
+    """Keeps every stage."""
+    kept, roi = Kept(), model.roi_heads
+    for name, module in (
+            ("trunk", model.backbone), ("body", model.backbone.body), ("rpn_head", model.rpn.head),
+            ("anchors", model.rpn.anchor_generator), ("rpn", model.rpn), ("box_pool", roi.box_roi_pool),
+            ("box_head", roi.box_head), ("box", roi.box_predictor), ("mask_pool", roi.mask_roi_pool),
+            ("masks", roi.mask_predictor), ("roi_heads", roi)):
+        kept.of(module, name)
+    return kept
+
+
+def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Of one photograph, under the names of the stored oracles, whole."""
+    kept = hooks(model)
+    with torch.no_grad():
+        out = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
+    arrays = {f"C{level}": tensor for level, tensor in zip((2, 3, 4, 5), kept["body"][0].values(), strict=True)}
+    arrays |= {f"P{level}": tensor for level, tensor in zip((2, 3, 4, 5, 6), kept["trunk"][0].values(), strict=True)}
+    for level, logits, deltas in zip((2, 3, 4, 5, 6), *kept["rpn_head"][0], strict=True):
+        arrays |= {f"rpn_objectness_P{level}": logits, f"rpn_deltas_P{level}": deltas}
+    logits, deltas = kept["box"][0]
+    found = kept["roi_heads"][0][0][0]
+    arrays |= {"anchors": kept["anchors"][0][0], "proposals": kept["rpn"][0][0][0], "box_roi_pool": kept["box_pool"][0],
+               "box_head": kept["box_head"][0], "class_logits": logits, "box_regression": deltas,
+               "mask_roi_pool": kept["mask_pool"][0], "det_boxes": found["boxes"], "det_scores": found["scores"],
+               "det_labels": found["labels"], "out_boxes": out["boxes"], "out_masks": out["masks"][:, 0] > 0.5}
+    masks = kept["masks"][0]
+    arrays["masks"] = masks[torch.arange(len(masks)), found["labels"]].sigmoid()
+    for module in model.modules():
+        module._forward_hooks.clear()
+    return {name: tensor.numpy() for name, tensor in arrays.items()}
+
+
+def main() -> None:
+    """Writes weights and stages."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--oracles", type=Path, required=True)
+    flags.add_argument("--model", choices=list(CLASSES), required=True)
+    flags.add_argument("--seed", type=int, required=True)
+    flags.add_argument("--photographs", type=Path, required=True)
+    flags.add_argument("--out", type=Path, required=True)
+    arguments = flags.parse_args()
+    spec = importlib.util.spec_from_file_location("seeded", arguments.oracles / "seeded.py")
+    seeded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(seeded)
+    model = build(arguments.model).eval()
+    fill(model, seeded, arguments.seed)
+    torch.save(model.state_dict(), arguments.out / "zip.pth")
+    torch.save(model.state_dict(), arguments.out / "legacy.pth", _use_new_zipfile_serialization=False)
+    with np.load(arguments.photographs) as photographs:
+        for name in photographs.files:
+            np.savez(arguments.out / f"{name}.npz", **stages(model, photographs[name]))
+
+
+if __name__ == "__main__":
+    main()
