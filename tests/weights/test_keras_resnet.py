@@ -27,7 +27,7 @@ def keras_names(depth):
 
 @pytest.fixture(scope="module")
 def original():
-    """keras.applications' own ResNet50 with random weights, and what it gives for an image at the ends of its stages."""
+    """keras.applications' own ResNet50, random weights, and what its stages give for an image."""
     model = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(None, None, 3))
     rng = np.random.default_rng(0)
 
