@@ -1,1 +1,86 @@
 """torchvision's own models, run live by another Python, against this package's import of the files they save."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from parity_oracles import SMALL, load, seeded
+from parity_rows import Row, detection_rows, nhwc, relative, xyxy
+from parity_stages import (
+    CLOSE,
+    DETECTIONS,
+    FEATURES,
+    Stages,
+    feature_rows,
+    head_rows,
+    of_class,
+    proposal_rows,
+    rpn_rows,
+    torch_rpn,
+)
+
+from mrcnn.data.images import read_image
+from mrcnn.model import MaskRCNN
+
+PROGRAM = Path(__file__).with_name("parity_torchvision.py")
+MODELS = ("v1", "v1_bn", "v2", "resnet101")
+SIZES = ((240, 330), (410, 300))  # of generated images
+
+
+def torchvision(python: str, oracles: Path, *, seeds: Sequence[int], models: Sequence[str] | None = None,
+                photographs: Path | None = None, count: int = 2) -> Iterator[Row]:
+    """Every model with every seed, on generated images of other sizes and on the first photographs of a folder."""
+    images = {f"{h}x{w}": seeded(oracles).image(h, w, 100 + h) for h, w in SIZES}
+    for path in sorted(photographs.glob("*.jpg"))[:count] if photographs else ():
+        images[path.stem] = read_image(path, 3)
+    for model in models or MODELS:
+        for seed in seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                yield from _one(python, oracles, model, seed, images, Path(folder))
+
+
+def _one(python: str, oracles: Path, name: str, seed: int, images: Mapping[str, np.ndarray], folder: Path
+         ) -> Iterator[Row]:
+    np.savez(folder / "images.npz", **images)
+    (folder / "out").mkdir()
+    subprocess.run([python, str(PROGRAM), "--oracles", str(oracles), "--model", name, "--seed", str(seed),
+                    "--photographs", str(folder / "images.npz"), "--out", str(folder / "out")], check=True)
+    model, legacy = (MaskRCNN.from_pretrained(folder / "out" / f"{kind}.pth", **SMALL) for kind in ("zip", "legacy"))
+    wrong = sum(not np.array_equal(one, other) for part, theirs in zip(
+        model.network.parts().values(), legacy.network.parts().values(), strict=True)
+        for one, other in zip(part.get_weights(), theirs.get_weights(), strict=True))
+    yield Row(f"torchvision {name}, seed {seed}", "weights that differ between torch's two formats", 0, wrong)
+    del legacy
+    for image in images:
+        yield from _stages(f"torchvision {name}, seed {seed}, {image}", model, images[image],
+                           load(folder / "out" / f"{image}.npz"))
+
+
+def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    stages = Stages(model, image)
+    yield from feature_rows(source, stages, {name: nhwc(arrays[name]) for name in FEATURES}, whole=True)
+    yield from rpn_rows(source, stages, *torch_rpn(arrays))
+    apart = np.abs(np.concatenate(stages.anchors) - xyxy(arrays["anchors"])).max()
+    yield Row(source, "anchors", 0, float(apart), "px")
+    yield from proposal_rows(source, stages, xyxy(arrays["proposals"]))
+    deltas = xyxy(arrays["box_regression"].reshape(len(arrays["class_logits"]), -1, 4))
+    heads = stages.box_head(nhwc(arrays["box_roi_pool"]))
+    yield Row(source, "box head logits, fed its features", CLOSE, relative(heads["logits"], arrays["class_logits"]))
+    yield Row(source, "box head box_deltas, fed its features", CLOSE, relative(heads["box_deltas"], deltas))
+    masks = of_class(stages.masks(nhwc(arrays["mask_roi_pool"])), arrays["det_labels"])
+    yield Row(source, "mask probabilities, fed its features", CLOSE, relative(masks, arrays["masks"]))
+    yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
+        "logits": arrays["class_logits"], "box_deltas": deltas,
+        "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x), "mask_rois": xyxy(arrays["det_boxes"]),
+        "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x), "mask_classes": arrays["det_labels"],
+        "masks": arrays["masks"]})
+    found = {"class_ids": arrays["det_labels"], "scores": arrays["det_scores"]}
+    yield from detection_rows(source, "detections", stages.detections(),
+                              {**found, "boxes": xyxy(arrays["det_boxes"]), "masks": arrays["masks"]}, bars=DETECTIONS)
+    whole = model.detect([image])[0]
+    yield from detection_rows(
+        source, "in the photograph", {"boxes": whole["rois"], **whole, "pasted": whole.pop("masks")},
+        {**found, "boxes": xyxy(arrays["out_boxes"]), "pasted": arrays["out_masks"].transpose(1, 2, 0)},
+        bars=DETECTIONS)

@@ -10,6 +10,7 @@ import numpy as np
 from parity_rows import Row, detection_rows, nhwc, relative, sampled, xyxy
 
 from mrcnn.config import Config
+from mrcnn.data.molding import mold_image
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.assign import assign
 from mrcnn.weights.source import Source
@@ -33,14 +34,17 @@ class Stages:
     Args:
         model: with its weights.
         image: a photograph, [H, W, 3] uint8.
+        resized: the same as another program resized and padded it, [h, w, 3] uint8; None: as this one does.
     """
 
-    def __init__(self, model: MaskRCNN, image: np.ndarray) -> None:
+    def __init__(self, model: MaskRCNN, image: np.ndarray, resized: np.ndarray | None = None) -> None:
         self.model, self.image = model, image
         self.network, self.layer = model.network, model.inference_model.get_layer
         self.molded = model.detector.mold(image)
+        if resized is not None:
+            self.molded = self.molded._replace(image=mold_image(resized, *model.scaling))
         trunk, taps = self.network.trunk, self.network.backbone.model.outputs
-        values = keras.Model(trunk.inputs, [*taps, *trunk.outputs])(self.molded.image[None])
+        values = keras.Model(trunk.inputs, [*taps, *trunk.outputs])([self.molded.image[None]])
         self.features = dict(zip(FEATURES, map(_numpy, values), strict=True))
         self.levels = [self.features[level] for level in LEVELS]
         outputs = [self.network.rpn(level) for level in self.levels]
@@ -63,7 +67,7 @@ class Stages:
         """"dense" [N, F] before the last layers, "logits" [N, classes], "box_deltas" [N, classes, 4]."""
         head = self.network.box_head
         dense = head.get_layer("mrcnn_class_logits").input
-        values = keras.Model(head.inputs, [dense, *head.outputs])(features)
+        values = keras.Model(head.inputs, [dense, *head.outputs])([features])
         return dict(zip(("dense", "logits", "box_deltas"), map(_numpy, values), strict=True))
 
     def last_layers(self, dense: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torchvision.models import detection
-from torchvision.models._utils import overwrite_eps
+from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 

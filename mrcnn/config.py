@@ -76,6 +76,7 @@ class Config:
     RPN_ANCHOR_RATIO_MEANING = "height/width"  # or "width/height" (matterport): the order of a location's anchors
     RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
     RPN_ANCHOR_ROUNDED = False  # True: corners of the cell anchors are whole pixels (torchvision)
+    RPN_ANCHOR_STEP_FROM_SIZE = False  # True: P6's anchors stand closer where its size was rounded up (torchvision)
     RPN_CHANNELS = 256  # of the shared 3x3 convolution
     RPN_CONVOLUTIONS = 1  # 3x3 convolutions before the logits and deltas; 2 in torchvision's v2
     RPN_BBOX_STD_DEV = [1.0, 1.0, 1.0, 1.0]  # box deltas are divided by it: (dy, dx, log dh, log dw)
@@ -106,7 +107,7 @@ class Config:
     # RoIAlign and heads
     POOL_SIZE = 7
     MASK_POOL_SIZE = 14
-    ROI_SAMPLING_RATIO = 2  # samples a bin and axis
+    ROI_SAMPLING_RATIO = 2  # samples a bin and axis; 0: as many as it has cells, box by box (Detectron2, slower)
     ROI_ALIGNED = True  # half-pixel shift (Detectron2); False: torchvision's published weights
     ROI_GEOMETRY = "aligned"  # "crop": matterport's, one sample a bin, corner to corner
     ROI_LEVEL_ROUNDING = "floor"  # "round": matterport's choice of the pyramid level

@@ -11,8 +11,9 @@ COUNTS = ("NUM_CLASSES", "IMAGES_PER_GPU", "GPU_COUNT", "LOADER_WORKERS", "IMAGE
           "TOP_DOWN_PYRAMID_SIZE", "FPN_CLASSIF_FC_LAYERS_SIZE", "RPN_CHANNELS", "RPN_ANCHOR_STRIDE",
           "RPN_TRAIN_ANCHORS_PER_IMAGE", "PRE_NMS_LIMIT_TRAINING", "PRE_NMS_LIMIT", "POST_NMS_ROIS_TRAINING",
           "POST_NMS_ROIS_INFERENCE", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES", "POOL_SIZE", "MASK_POOL_SIZE",
-          "ROI_SAMPLING_RATIO", "DETECTION_MAX_INSTANCES", "DETECTION_BATCH_SIZE", "RPN_CONVOLUTIONS",
+          "DETECTION_MAX_INSTANCES", "DETECTION_BATCH_SIZE", "RPN_CONVOLUTIONS",
           "BOX_HEAD_FC_LAYERS")
+COUNTS_OR_ZERO = ("ROI_SAMPLING_RATIO", "BOX_HEAD_CONVOLUTIONS")
 COUNTS_OR_NONE = ("STEPS_PER_EPOCH", "VALIDATION_STEPS", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "KEEP_CHECKPOINTS")
 SHARES = ("RPN_POSITIVE_RATIO", "RPN_POSITIVE_OVERLAP", "RPN_NEGATIVE_OVERLAP", "RPN_NMS_THRESHOLD",
           "ROI_POSITIVE_RATIO", "ROI_POSITIVE_OVERLAP", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD",
@@ -61,8 +62,9 @@ def validate(config: Any, defaults: Mapping[str, Any], loss_names: Sequence[str]
         value = getattr(config, name)
         none = value is None or (value == 0 and name == "IMAGE_MIN_DIM")  # 0 is the old package's None
         _require(none or _is_count(value), config, name, "an integer of 1 or more, or None")
-    layers = config.BOX_HEAD_CONVOLUTIONS
-    _require(_is_count(layers) or layers == 0, config, "BOX_HEAD_CONVOLUTIONS", "an integer of 0 or more")
+    for name in COUNTS_OR_ZERO:
+        value = getattr(config, name)
+        _require(_is_count(value) or (value == 0 and value is not False), config, name, "an integer of 0 or more")
     for name in SHARES:
         _require(_is_number(getattr(config, name), 0, 1), config, name, "between 0 and 1")
     for name in NOT_NEGATIVE:

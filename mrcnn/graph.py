@@ -114,7 +114,8 @@ def _pyramid(network: Network, config: Config, image: Any) -> tuple[list, list, 
     anchors = Anchors(
         scales=config.RPN_ANCHOR_SCALES, ratios=config.RPN_ANCHOR_RATIOS, strides=config.BACKBONE_STRIDES,
         anchor_stride=config.RPN_ANCHOR_STRIDE, rounded=config.RPN_ANCHOR_ROUNDED,
-        ratio_meaning=config.RPN_ANCHOR_RATIO_MEANING, name="anchors")(levels)
+        ratio_meaning=config.RPN_ANCHOR_RATIO_MEANING, step_from_size=config.RPN_ANCHOR_STEP_FROM_SIZE,
+        name="anchors")(levels)
     return levels, list(logits), list(deltas), anchors
 
 

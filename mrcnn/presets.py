@@ -59,6 +59,7 @@ class Torchvision(Config):
     NUM_CLASSES = 91
     IMAGE_ANTIALIAS = False
     RPN_ANCHOR_ROUNDED = True
+    RPN_ANCHOR_STEP_FROM_SIZE = True
     ROI_ALIGNED = False
     GRADIENT_CLIP_NORM = None
 
@@ -80,6 +81,7 @@ class Detectron2(Config):
     MEAN_PIXEL = (123.675, 116.28, 103.53)
     PIXEL_STD = (1.0, 1.0, 1.0)
     CHANNEL_ORDER = "bgr"
+    ROI_SAMPLING_RATIO = 0
     RPN_BBOX_LOSS_BETA = 0.0
     BBOX_LOSS_BETA = 0.0
     GRADIENT_CLIP_NORM = None

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 LEVEL_ROUNDINGS = ("floor", "round")
 GEOMETRIES = ("aligned", "crop")
+TOGETHER = 128  # boxes whose samples are in memory at once, where their number depends on the box
+MOST_SAMPLES = 1 << 12  # a bin and axis
 
 
 def roi_align(
@@ -35,7 +36,8 @@ def roi_align(
         image_index: [M] int, which of the B maps a box belongs to.
         spatial_scale: cells of the map per pixel of the input, 1 / stride.
         pool_size: bins a side.
-        sampling_ratio: samples a side of a bin.
+        sampling_ratio: samples a side of a bin. 0: as many as the bin has cells, rounded up, for each box and axis
+            (Detectron2); a box without height or width gives zeros then.
         aligned: a cell's value stands at its centre, i + 0.5. False for the older reading (at its corner i, and
             boxes of at least one cell), which torchvision's detectors use.
 
@@ -45,16 +47,23 @@ def roi_align(
     Raises:
         NotImplementedError: on a backend without a body in this file.
     """
-    positions = _sample_positions(boxes, spatial_scale, pool_size, sampling_ratio, aligned)
+    start, side = _start_and_side(boxes, spatial_scale, aligned)
     size = ops.stack(_size(feature_map))
     # crop_and_resize gives zero beyond the outermost cells; with the border it gives the edge there. One cell would do,
     # the second lets _zero_outside decide about samples at exactly -1, whatever rounding crop_and_resize adds.
     bordered = _pad_edge(ops.cast(feature_map, "float32"), 2)
-    corners = ops.concatenate([positions[:, 0], positions[:, -1]], axis=-1) + 2.0
-    corners = corners / (ops.concatenate([size, size]) + 3.0)
-    samples = _crop(bordered, corners, image_index, pool_size * sampling_ratio)
-    samples = _zero_outside(samples, ops.logical_and(positions >= -1.0, positions <= size))
-    return _mean_of_bins(samples, sampling_ratio)
+
+    def pool(start: Any, side: Any, image_index: Any, ratios: Sequence[Any]) -> Any:
+        y, x = (_sample_positions(start[:, i], side[:, i], pool_size, ratio) for i, ratio in enumerate(ratios))
+        corners = ops.stack([y[:, 0], x[:, 0], y[:, -1], x[:, -1]], axis=-1) + 2.0
+        corners = corners / (ops.concatenate([size, size]) + 3.0)
+        samples = _crop(bordered, corners, image_index, [pool_size * ratio for ratio in ratios])
+        inside = [ops.logical_and(at >= -1.0, at <= size[i]) for i, at in enumerate((y, x))]
+        return _mean_of_bins(_zero_outside(samples, *inside), pool_size, ratios)
+
+    if sampling_ratio:
+        return pool(start, side, image_index, (sampling_ratio, sampling_ratio))
+    return _by_sample_count(pool, start, side, image_index, pool_size, feature_map.shape[-1])
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -63,7 +72,7 @@ class RoIAlign(keras.layers.Layer):
 
     Args:
         pool_size: bins a side of the output.
-        sampling_ratio: samples a side of a bin.
+        sampling_ratio: samples a side of a bin; 0: by the box's size, see `roi_align`.
         aligned: see `roi_align`.
         strides: pixels of the input between cells, one a level, each twice the one before.
         level_rounding: "floor" (FPN, torchvision, Detectron2) or "round" (matterport).
@@ -105,8 +114,8 @@ class RoIAlign(keras.layers.Layer):
             raise ValueError(f"level_rounding is {level_rounding!r}; use one of {LEVEL_ROUNDINGS}")
         if geometry not in GEOMETRIES:
             raise ValueError(f"geometry is {geometry!r}; use one of {GEOMETRIES}")
-        if pool_size < 1 or sampling_ratio < 1:
-            raise ValueError(f"pool_size {pool_size} and sampling_ratio {sampling_ratio} must be 1 or more")
+        if pool_size < 1 or sampling_ratio < 0:
+            raise ValueError(f"pool_size {pool_size} must be 1 or more and sampling_ratio {sampling_ratio} 0 or more")
         self.pool_size, self.sampling_ratio, self.aligned = int(pool_size), int(sampling_ratio), bool(aligned)
         self.strides, self.level_rounding, self.geometry = tuple(strides), level_rounding, geometry
         self.canonical_size, self.canonical_level = float(canonical_size), int(canonical_level)
@@ -125,7 +134,7 @@ class RoIAlign(keras.layers.Layer):
         if self.geometry == "crop":
             height, width = _size(feature_map)
             corners = _corner_fractions(boxes, height * self.strides[level], width * self.strides[level])
-            return _crop(ops.cast(feature_map, "float32"), corners, image_index, self.pool_size)
+            return _crop(ops.cast(feature_map, "float32"), corners, image_index, [self.pool_size] * 2)
         return roi_align(
             feature_map,
             boxes,
@@ -178,8 +187,8 @@ def _size(feature_map: Any) -> tuple[Any, Any]:
     return ops.cast(height, "float32"), ops.cast(width, "float32")
 
 
-def _sample_positions(boxes: Any, spatial_scale: float, pool_size: int, ratio: int, aligned: bool) -> Any:
-    """Where each box is sampled, [M, pool_size * ratio, (y, x)] in cells of the map; evenly spaced, as bins touch.
+def _start_and_side(boxes: Any, spatial_scale: float, aligned: bool) -> tuple[Any, Any]:
+    """Top left corners and sides of boxes [M, 4] in cells of the map, [M, (y, x)] each.
 
     The operations stand in the order of torchvision's kernel, so that a sample on the last position that counts
     (-1 or the map's size) is rounded to the same side.
@@ -187,10 +196,15 @@ def _sample_positions(boxes: Any, spatial_scale: float, pool_size: int, ratio: i
     boxes = ops.stop_gradient(ops.cast(boxes, "float32")) * spatial_scale
     if aligned:
         boxes = boxes - 0.5
-    start, end = boxes[:, None, :2], boxes[:, None, 2:]
-    side = end - start if aligned else ops.maximum(end - start, 1.0)
-    bins, offsets = np.divmod(np.arange(pool_size * ratio, dtype=np.float32)[:, None], np.float32(ratio))
-    side = side / pool_size
+    start, end = boxes[:, :2], boxes[:, 2:]
+    return start, end - start if aligned else ops.maximum(end - start, 1.0)
+
+
+def _sample_positions(start: Any, side: Any, pool_size: int, ratio: Any) -> Any:
+    """Where boxes are sampled on one axis, [M, pool_size * ratio]; evenly spaced, as bins touch."""
+    points = ops.arange(pool_size * ratio, dtype="int32")
+    bins, offsets, ratio = (ops.cast(values, "float32") for values in (points // ratio, points % ratio, ratio))
+    start, side = start[:, None], side[:, None] / pool_size
     return start + bins * side + (offsets + 0.5) * side / ratio
 
 
@@ -208,21 +222,24 @@ def _pad_edge(feature_map: Any, border: int) -> Any:
     return ops.concatenate(columns, axis=2)
 
 
-def _zero_outside(samples: Any, inside: Any) -> Any:
-    """`samples` [M, n, n, C] where both flags of `inside` [M, n, (y, x)] hold, else 0.
+def _zero_outside(samples: Any, inside_y: Any, inside_x: Any) -> Any:
+    """`samples` [M, n, m, C] where the flags [M, n] and [M, m] hold, else 0.
 
     Boxes clipped to the photograph have every sample inside and skip the pass over the samples.
     """
-    y, x = ops.unstack(inside, 2, axis=-1)
-    kept = ops.logical_and(y[:, :, None, None], x[:, None, :, None])
-    return ops.cond(ops.all(inside), lambda: samples, lambda: ops.where(kept, samples, 0.0))
+    kept = ops.logical_and(inside_y[:, :, None, None], inside_x[:, None, :, None])
+    every = ops.logical_and(ops.all(inside_y), ops.all(inside_x))
+    return ops.cond(every, lambda: samples, lambda: ops.where(kept, samples, 0.0))
 
 
-def _mean_of_bins(samples: Any, ratio: int) -> Any:
-    """[M, pool * ratio, pool * ratio, C] -> [M, pool, pool, C]."""
-    if ratio == 1:
-        return samples
-    return ops.average_pool(samples, ratio, strides=ratio, padding="valid", data_format="channels_last")
+def _mean_of_bins(samples: Any, pool_size: int, ratios: Sequence[Any]) -> Any:
+    """[M, pool * ratio y, pool * ratio x, C] -> [M, pool, pool, C]."""
+    if all(isinstance(ratio, int) for ratio in ratios):
+        if max(ratios) == 1:
+            return samples
+        return ops.average_pool(samples, ratios, strides=ratios, padding="valid", data_format="channels_last")
+    shape = (-1, pool_size, ratios[0], pool_size, ratios[1], samples.shape[-1])
+    return ops.mean(ops.reshape(samples, shape), axis=(2, 4))
 
 
 def _require_tensorflow(name: str) -> None:
@@ -233,12 +250,45 @@ def _require_tensorflow(name: str) -> None:
         )
 
 
-def _crop(feature_map: Any, corners: Any, image_index: Any, points: int) -> Any:
-    """Bilinear samples on a grid from corner to corner -> [M, points, points, C]; 0 is the first cell, 1 the last."""
+def _crop(feature_map: Any, corners: Any, image_index: Any, points: Sequence[Any]) -> Any:
+    """Bilinear samples on a grid from corner to corner -> [M, *points, C]; 0 is the first cell, 1 the last."""
     _require_tensorflow("roi_align")
     import tensorflow as tf
 
-    return tf.image.crop_and_resize(feature_map, corners, tf.cast(image_index, tf.int32), [points, points])
+    return tf.image.crop_and_resize(feature_map, corners, tf.cast(image_index, tf.int32), points)
+
+
+def _by_sample_count(pool: Any, start: Any, side: Any, image_index: Any, pool_size: int, channels: int) -> Any:
+    """Applies `pool(start, side, image_index, ratios)` to boxes that take as many samples a bin and axis, in turn.
+
+    At most `TOGETHER` of them at once: there can be many samples a bin. Results in the order of the boxes.
+    """
+    _require_tensorflow("roi_align")
+    import tensorflow as tf
+
+    image_index = tf.cast(image_index, tf.int32)
+    # In float64, as a graph multiplies with 1 / pool_size, which in float32 would make 49 / 7 a little more than 7
+    counts = tf.math.ceil(tf.cast(tf.cast(side, tf.float64) / pool_size, tf.float32))
+    counts = tf.cast(tf.clip_by_value(counts, 0.0, float(MOST_SAMPLES - 1)), tf.int32)
+    ratios = tf.maximum(counts, 1)
+    keys = ratios[:, 0] * MOST_SAMPLES + ratios[:, 1]
+    order = tf.argsort(keys)
+    keys, total = tf.gather(keys, order), tf.size(keys)
+
+    def step(first: Any, done: Any) -> tuple[Any, Any]:
+        key = keys[first]
+        last = tf.minimum(first + TOGETHER, tf.searchsorted(keys, key[None], side="right")[0])
+        mine = order[first:last]
+        pooled = pool(*(tf.gather(values, mine) for values in (start, side, image_index)),
+                      (key // MOST_SAMPLES, key % MOST_SAMPLES))
+        return last, done.write(done.size(), pooled)
+
+    shape = [None, pool_size, pool_size, channels]
+    done = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=shape)
+    done = done.write(0, tf.zeros([0, *shape[1:]]))  # so that there is something to put together where no box is
+    _, done = tf.while_loop(lambda first, _: first < total, step, (0, done), parallel_iterations=1)
+    pooled = tf.gather(tf.ensure_shape(done.concat(), shape), tf.math.invert_permutation(order))
+    return tf.where(tf.reduce_all(counts > 0, axis=1)[:, None, None, None], pooled, 0.0)
 
 
 def _by_level(pool: Any, features: list[Any], levels: Any, boxes: Any, image_index: Any) -> Any:

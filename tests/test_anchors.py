@@ -68,6 +68,23 @@ def test_layer_gives_the_same_for_sizes_known_or_not(anchor_stride, rounded):
                 np.testing.assert_array_equal(level, wanted)
 
 
+@pytest.mark.parametrize("height, width, expected", [(800, 1344, (61, 64)), (320, 480, (64, 60)), (512, 512, (64, 64))])
+def test_step_from_the_size_of_the_input(height, width, expected):
+    """torchvision's: the input // the level, less than the stride where a level was rounded up, as P6 of 800 x 1344."""
+    layer = Anchors(SCALES, RATIOS, STRIDES, rounded=True, step_from_size=True)
+    shapes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+    steps = [*STRIDES[:4], expected]
+    wanted = pyramid_anchors(SCALES, RATIOS, shapes, steps, rounded=True)
+    inputs = [keras.Input((None, None, 1)) for _ in STRIDES]
+    model, features = keras.Model(inputs, layer(inputs)), [np.zeros((1, *shape, 1), np.float32) for shape in shapes]
+    for levels in (layer(features), model.predict_on_batch(features)):
+        for level, theirs in zip(levels, wanted, strict=True):
+            np.testing.assert_array_equal(level, theirs)
+    centres = (wanted[4][::3, :2] + wanted[4][::3, 2:]) / 2
+    np.testing.assert_array_equal(centres[1], [0, expected[1]])
+    np.testing.assert_array_equal(centres[shapes[4][1]], [expected[0], 0])
+
+
 def test_layer_is_float32_under_mixed_precision():
     layer = Anchors((512,), (0.5,), (64,), dtype="mixed_bfloat16")
     (anchors,) = layer([np.zeros((1, 9, 9, 1), np.float32)])
@@ -75,7 +92,8 @@ def test_layer_is_float32_under_mixed_precision():
 
 
 def test_layer_returns_from_its_config():
-    layer = Anchors((8, 16), (1, 2), (4, 8), anchor_stride=2, rounded=True, ratio_meaning="width/height")
+    layer = Anchors((8, 16), (1, 2), (4, 8), anchor_stride=2, rounded=True, ratio_meaning="width/height",
+                    step_from_size=True)
     again = Anchors.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
 

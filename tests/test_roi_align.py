@@ -29,6 +29,7 @@ def interpolation(start, end, size, pool_size, ratio, aligned):
     """Weights [pool_size, size] of a row of cells in each bin of a box side, in float64: the definition on one axis."""
     start, end = start - 0.5 * aligned, end - 0.5 * aligned
     side = end - start if aligned else max(end - start, 1.0)
+    ratio = ratio or max(int(np.ceil(np.float32(side) / np.float32(pool_size))), 0)
     weights = np.zeros((pool_size, size))
     for point in range(pool_size * ratio):
         position = start + (point + 0.5) * side / (pool_size * ratio)
@@ -69,7 +70,8 @@ def scene():
     return features, boxes, rng.integers(0, 2, len(boxes)).astype(np.int32)
 
 
-SETTINGS = [(7, 1, True), (7, 1, False), (7, 2, True), (7, 2, False), (14, 2, True), (14, 2, False), (1, 1, True)]
+SETTINGS = [(7, 1, True), (7, 1, False), (7, 2, True), (7, 2, False), (14, 2, True), (14, 2, False), (1, 1, True),
+            (7, 0, True), (7, 0, False), (14, 0, True)]
 
 
 @pytest.mark.parametrize("pool_size, ratio, aligned", SETTINGS)
@@ -85,7 +87,7 @@ def test_equals_the_definition(scene, pool_size, ratio, aligned):
     assert error.mean() <= 1e-5
 
 
-@pytest.mark.parametrize("ratio", [1, 2])
+@pytest.mark.parametrize("ratio", [0, 1, 2])
 @pytest.mark.parametrize("aligned", [True, False])
 def test_gradient_equals_the_definition(ratio, aligned):
     import tensorflow as tf
@@ -192,7 +194,7 @@ def test_level_of_empty_boxes_and_other_canonical_size():
     np.testing.assert_array_equal(found[:, 0, 0, 0], [2, 2, 2, 3, 4])
 
 
-@pytest.mark.parametrize("pool_size, ratio, aligned", [(7, 2, True), (7, 2, False), (3, 1, True)])
+@pytest.mark.parametrize("pool_size, ratio, aligned", [(7, 2, True), (7, 2, False), (3, 1, True), (7, 0, True)])
 def test_layer_pools_each_roi_from_its_level_in_order(pool_size, ratio, aligned):
     rng = np.random.default_rng(2)
     features, boxes = pyramid(rng), random_boxes(rng, 24, 256, 256)
@@ -220,11 +222,24 @@ def test_boxes_of_each_image_need_no_index():
         layer(features, boxes)
 
 
-def test_no_boxes():
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_no_boxes(ratio):
     features = pyramid(np.random.default_rng(0))
-    assert RoIAlign(7)(features, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).shape == (0, 7, 7, 3)
-    found = roi_align(features[0], np.zeros((0, 4)), np.zeros(0, int), spatial_scale=0.25, pool_size=7)
+    assert RoIAlign(7, ratio)(features, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).shape == (0, 7, 7, 3)
+    found = roi_align(features[0], np.zeros((0, 4)), np.zeros(0, int), spatial_scale=0.25, pool_size=7,
+                      sampling_ratio=ratio)
     assert found.shape == (0, 7, 7, 3)
+
+
+def test_samples_by_size_of_the_box():
+    """A slope of 1 a cell: 3 cells are one bin, sampled at 1/6, 3/6, 5/6 of it; more boxes than go together."""
+    slope = np.tile(np.arange(64, dtype=np.float32)[None, :, None, None], (1, 1, 64, 1))
+    boxes = np.array([[8, 8, 11, 9], [8, 8, 8, 20], [0, 0, 0, 0], *[[i / 8, 8, i / 8 + 16, 11] for i in range(300)]],
+                     np.float32)
+    found = roi_align(slope, boxes, np.zeros(len(boxes), int), spatial_scale=1.0, pool_size=1, sampling_ratio=0)
+    assert not found[1:3].numpy().any(), "no samples in no cells"
+    np.testing.assert_allclose(found[0].numpy().ravel(), [9], atol=1e-5)
+    np.testing.assert_allclose(found[3 + 8:].numpy().ravel(), np.arange(8, 300) / 8 + 7.5, atol=1e-4)
 
 
 def test_gradient_reaches_the_level_used_and_no_other():
@@ -248,16 +263,29 @@ def test_mixed_precision_keeps_positions_in_float32():
     np.testing.assert_array_equal(ops.cast(found, "float32"), ops.cast(ops.cast(expected, "bfloat16"), "float32"))
 
 
-def test_in_a_graph_of_unknown_sizes():
+def test_boxes_of_whole_bins_get_no_sample_more_in_a_graph():
+    import tensorflow as tf
+
+    features = np.random.default_rng(6).normal(size=(1, 64, 64, 2)).astype(np.float32)
+    boxes = np.array([[2, 2, 2 + side, 2 + side] for side in range(7, 57, 7)], np.float32)
+    index = np.zeros(len(boxes), np.int32)
+    in_graph = tf.function(lambda *inputs: roi_align(*inputs, spatial_scale=1.0, pool_size=7, sampling_ratio=0))
+    expected, _ = reference(features, boxes, index, 1.0, 7, 0, True)
+    np.testing.assert_allclose(in_graph(features, tf.constant(boxes), tf.constant(index)), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_in_a_graph_of_unknown_sizes(ratio):
     rng = np.random.default_rng(5)
     features, boxes = pyramid(rng), random_boxes(rng, 8, 256, 256).reshape(2, 4, 4)
     inputs = [keras.Input((None, None, 3)) for _ in features], keras.Input((4, 4))
-    layer = RoIAlign(7)
+    layer = RoIAlign(7, ratio)
     output = layer(*inputs)
     assert output.shape == (None, 7, 7, 3)
     assert output.dtype == "float32"
     model = keras.Model(inputs, output)
     np.testing.assert_allclose(model([features, boxes]), layer(features, boxes), atol=1e-6)
+    np.testing.assert_allclose(model.predict_on_batch([features, boxes]), layer(features, boxes), atol=1e-4)
     folded = layer(inputs[0], keras.Input(batch_shape=(5, 4)), keras.Input(batch_shape=(5,), dtype="int32"))
     assert folded.shape == (5, 7, 7, 3)
 
@@ -278,7 +306,7 @@ def test_layer_returns_from_its_config_and_stays_out_of_xla():
     [
         ({"level_rounding": "ceil"}, r"level_rounding is 'ceil'; use one of \('floor', 'round'\)"),
         ({"geometry": "pool"}, r"geometry is 'pool'; use one of \('aligned', 'crop'\)"),
-        ({"sampling_ratio": 0}, "pool_size 7 and sampling_ratio 0 must be 1 or more"),
+        ({"sampling_ratio": -1}, "pool_size 7 must be 1 or more and sampling_ratio -1 0 or more"),
     ],
 )
 def test_unknown_settings_are_named(options, message):

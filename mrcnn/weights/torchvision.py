@@ -15,8 +15,8 @@ from mrcnn.weights.torch_layers import StateDict
 
 BODY, FPN, ROI = "backbone.body.", "backbone.fpn.", "roi_heads."
 STEM = f"{BODY}conv1.weight"
-LEARNT_EPSILON = 1e-5  # of torch's BatchNorm
-FROZEN_EPSILON = 0.0  # that torchvision sets for the frozen BatchNorm of the weights it publishes
+EPSILON = 1e-5  # of torch's BatchNorm, and of torchvision's frozen one
+PUBLISHED_EPSILON = 0.0  # that torchvision sets for the frozen BatchNorm of the weights it publishes, all of ResNet-50
 
 
 def is_torchvision(tensors: Mapping[str, Any]) -> bool:
@@ -30,15 +30,17 @@ def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: flo
     Args:
         tensors: name to array or `Lazy`.
         path: for messages.
-        bn_epsilon: of the trunk's BatchNorm, which the file does not tell. None: 1e-5 where it can learn, else 0.
+        bn_epsilon: of the trunk's BatchNorm, which the file does not tell. None: 0 for the frozen one of a ResNet-50,
+            as of the weights that torchvision publishes; else 1e-5, torch's and `resnet_fpn_backbone`'s own.
 
     Raises:
         ValueError: a trunk that this network has not, or a tensor that is not there.
     """
     learns = any(name.endswith("num_batches_tracked") for name in tensors)
-    epsilon = (LEARNT_EPSILON if learns else FROZEN_EPSILON) if bn_epsilon is None else bn_epsilon
     state = StateDict(tensors, path)
     blocks = _blocks(state)
+    published = blocks == BLOCKS["resnet50"] and not learns
+    epsilon = (PUBLISHED_EPSILON if published else EPSILON) if bn_epsilon is None else bn_epsilon
     found, parts = _trunk(state, blocks, epsilon), ["trunk"]
     v2 = "rpn.head.conv.1.0.weight" in state
     settings = settings_of(TorchvisionV2 if v2 else Torchvision) | _trunk_settings(state, blocks)
