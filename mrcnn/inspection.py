@@ -40,7 +40,8 @@ class RpnPredictions(NamedTuple):
 class ProposalSteps(NamedTuple):
     """From the RPN's best anchors to proposals; K candidates of all levels, N proposals, both best first.
 
-    anchors, refined, clipped: [K, 4], the anchors that enter, after their deltas, and cut at the photograph's edge.
+    anchors, refined, clipped: [K, 4], the anchors that enter, after their deltas, and cut at the photograph's edge
+    (that of the input without RPN_CLIP_TO_PHOTOGRAPH).
     scores: [K] 0..1. levels: [K] int. kept: [K] bool, whether NMS and the limit on proposals left it.
     proposals: [N, 4], and proposal_scores: [N] 0..1, as the graph hands them on.
     """
@@ -152,7 +153,7 @@ def activations(model: Any, image: Any, names: Sequence[str] = ("fpn_p2", "fpn_p
 
 def rpn_predictions(model: Any, image: Any) -> RpnPredictions:
     """What the RPN says of every anchor on a photograph."""
-    logits, deltas, anchors = _rpn(model, _mold(model, image))
+    logits, deltas, anchors, _ = _rpn(model, _mold(model, image))
     layer = _layer(model.inference_model, "proposals")
     levels = np.concatenate([np.full(len(level), FIRST_LEVEL + i) for i, level in enumerate(anchors)])
     logits, deltas, anchors = (np.concatenate(parts) for parts in (logits, deltas, anchors))
@@ -163,7 +164,7 @@ def proposal_steps(model: Any, image: Any) -> ProposalSteps:
     """How the RPN's predictions on a photograph become proposals: best anchors, deltas, clipping, NMS."""
     molded, graph = _mold(model, image), model.inference_model
     layer = _layer(graph, "proposals")
-    logits, deltas, anchors = _rpn(model, molded)
+    logits, deltas, anchors, bounds = _rpn(model, molded)
     values = _run(graph, _inputs(molded), layer.output)
     rois, valid, roi_logits = (value[0] for value in values)
     levels = [np.full(len(level), FIRST_LEVEL + i) for i, level in enumerate(anchors)]
@@ -176,7 +177,7 @@ def proposal_steps(model: Any, image: Any) -> ProposalSteps:
     order = np.argsort(-logits, kind="stable")
     logits, deltas, anchors, levels = (part[order] for part in (logits, deltas, anchors, levels))
     refined = _decoded(layer, deltas, anchors)
-    clipped = _clipped(refined, molded.window)
+    clipped = _clipped(layer, refined, bounds)
     kept = _found(clipped, logits, np.zeros(len(logits)), rois[valid], roi_logits[valid], np.zeros(valid.sum()))
     return ProposalSteps(anchors, refined, clipped, _sigmoid(logits), levels, kept, rois[valid],
                          _sigmoid(roi_logits[valid]))
@@ -198,7 +199,7 @@ def detection_steps(model: Any, image: Any) -> DetectionSteps:
     order = np.argsort(-probabilities[roi, class_ids + 1], kind="stable")
     roi, class_ids = roi[order], class_ids[order] + 1
     refined = _decoded(layer, deltas[roi, class_ids], rois[roi])
-    clipped, scores = _clipped(refined, molded.window), probabilities[roi, class_ids]
+    clipped, scores = _clipped(layer, refined, molded.window), probabilities[roi, class_ids]
     kept = _found(clipped, scores, class_ids, found[found_valid], found_scores[found_valid], found_ids[found_valid])
     return DetectionSteps(rois, probabilities, roi, class_ids, scores, refined, clipped, kept)
 
@@ -259,12 +260,12 @@ def _layer(graph: keras.Model, name: str) -> keras.layers.Layer:
     return graph.get_layer(name)
 
 
-def _rpn(model: Any, molded: Molded) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Per level: logits [A_l], deltas [A_l, 4], anchors [A_l, 4]."""
-    *tensors, _ = _layer(model.inference_model, "proposals").input  # logits, deltas and anchors of each level, windows
-    values = _run(model.inference_model, _inputs(molded), tensors)
+def _rpn(model: Any, molded: Molded) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Per level: logits [A_l], deltas [A_l, 4], anchors [A_l, 4]; and what proposals are clipped to, [4]."""
+    tensors = _layer(model.inference_model, "proposals").input
+    *values, bounds = _run(model.inference_model, _inputs(molded), tensors)
     count = len(values) // 3
-    return [v[0] for v in values[:count]], [v[0] for v in values[count : 2 * count]], values[2 * count :]
+    return [v[0] for v in values[:count]], [v[0] for v in values[count : 2 * count]], values[2 * count :], bounds[0]
 
 
 def _decoded(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -275,12 +276,16 @@ def _decoded(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarra
     return ops.convert_to_numpy(box_ops.decode(deltas, reference, layer.std_dev))
 
 
+def _clipped(layer: keras.layers.Layer, boxes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Boxes [n, 4] cut off at `bounds` [4], by the convention of the layer, in the usual corners."""
+    if layer.inclusive:
+        cut = box_ops.clip(box_ops.to_inclusive(boxes)[None], box_ops.to_inclusive(bounds)[None])
+        return ops.convert_to_numpy(box_ops.to_exclusive(cut))[0]
+    return ops.convert_to_numpy(box_ops.clip(boxes[None], bounds[None]))[0]
+
+
 def _targets(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return _decoded(layer, deltas, reference) * positive[..., None]
-
-
-def _clipped(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
-    return ops.convert_to_numpy(box_ops.clip(boxes[None], window[None]))[0]
 
 
 def _found(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, chosen: np.ndarray, chosen_scores: np.ndarray,

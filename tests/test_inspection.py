@@ -14,7 +14,8 @@ from tests.tiny import SIDE, TinyConfig, TinyDataset
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> MaskRCNN:
-    return MaskRCNN("training", TinyConfig(DETECTION_MIN_CONFIDENCE=0.2, RPN_NMS_THRESHOLD=0.3), tmp_path_factory.mktemp("logs"))
+    config = TinyConfig(DETECTION_MIN_CONFIDENCE=0.2, RPN_NMS_THRESHOLD=0.3)
+    return MaskRCNN("training", config, tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +48,14 @@ def test_rpn_predictions_are_of_all_anchors_in_order(model, image):
     np.testing.assert_allclose(rpn.refined, box_ops.decode(rpn.deltas, rpn.anchors, config.RPN_BBOX_STD_DEV))
 
 
-def check_proposal_steps(model: MaskRCNN, image: np.ndarray) -> inspection.ProposalSteps:
+def check_proposal_steps(model: MaskRCNN, image: np.ndarray, bounds=(0, 0, 48, 64)) -> inspection.ProposalSteps:
     steps = inspection.proposal_steps(model, image)
     assert steps.kept.sum() == len(steps.proposals) > 0
     # Both are best first, so the kept candidates are the proposals, row by row
     np.testing.assert_allclose(steps.clipped[steps.kept], steps.proposals, atol=1e-3)
     np.testing.assert_allclose(steps.scores[steps.kept], steps.proposal_scores, atol=1e-6)
     assert (np.diff(steps.scores) <= 0).all() and (np.diff(steps.proposal_scores) <= 1e-7).all()
-    inside = box_ops.clip(steps.refined[None], np.array([[0, 0, 48, 64]], np.float32))[0]
+    inside = box_ops.clip(steps.refined[None], np.array([bounds], np.float32))[0]
     np.testing.assert_allclose(steps.clipped, inside, atol=1.01 if model.config.BOXES_INCLUSIVE else 1e-4)
     return steps
 
@@ -76,6 +77,12 @@ def test_proposal_steps_over_all_levels_with_inclusive_corners(image, tmp_path):
     config = TinyConfig(RPN_PER_LEVEL=False, BOXES_INCLUSIVE=True, RPN_BBOX_STD_DEV=[0.1, 0.1, 0.2, 0.2])
     steps = check_proposal_steps(MaskRCNN("inference", config, tmp_path), image)
     assert len(steps.anchors) == 50  # of all levels together
+
+
+def test_proposals_may_reach_into_the_padding(image, tmp_path):
+    model = MaskRCNN("inference", TinyConfig(RPN_CLIP_TO_PHOTOGRAPH=False), tmp_path)
+    steps = check_proposal_steps(model, image, bounds=(0, 0, SIDE, SIDE))
+    assert steps.proposals[:, 2].max() > 48
 
 
 def test_detection_steps_end_with_the_detections(model, image):
