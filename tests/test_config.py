@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrcnn.config import COMPUTED, LOSS_NAMES, REMOVED, Config, setting_names
-from mrcnn.config_checks import COUNTS, SHARES
+from mrcnn.config_checks import COUNTS, COUNTS_OR_ZERO, SHARES
 
 
 def some_backbone(image):
@@ -103,6 +103,14 @@ def test_counts_are_whole_numbers_from_one(name, value):
         Config(**{name: value})
 
 
+@pytest.mark.parametrize("name", COUNTS_OR_ZERO)
+@pytest.mark.parametrize("value", [-1, 1.5, "2", None, True, False])
+def test_counts_that_may_be_zero(name, value):
+    assert [getattr(Config(**{name: good}), name) for good in (0, 1, 5)] == [0, 1, 5]
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be an integer of 0 or more, got {value!r}")):
+        Config(**{name: value})
+
+
 @pytest.mark.parametrize("name", SHARES)
 @pytest.mark.parametrize("value", [-0.1, 1.1, "half", None, float("nan")])
 def test_shares_lie_between_0_and_1(name, value):
@@ -140,6 +148,11 @@ def test_switches_are_true_or_false(name, value):
     ({"MINI_MASK_SHAPE": 56}, r"MINI_MASK_SHAPE must be \(height, width\), two integers of 1 or more, got 56"),
     ({"SCALE_JITTER": (2.0, 0.1)}, r"SCALE_JITTER must be None, or the smallest and the largest factor.* got \(2.0"),
     ({"LOSS_WEIGHTS": {"mask": 1}}, "LOSS_WEIGHTS must be a dict with keys .*mrcnn_mask_loss.* got {'mask': 1}"),
+    ({"IMAGE_RESIZER": "pil"}, r"IMAGE_RESIZER must be one of \('opencv', 'skimage'\), got 'pil'"),
+    ({"RPN_MIN_SIZE": -1}, "RPN_MIN_SIZE must be a number of 0 or more, got -1"),
+    ({"DETECTION_MIN_SIZE": None}, "DETECTION_MIN_SIZE must be a number of 0 or more, got None"),
+    ({"IMAGE_PAD_PIXEL": (0, 0)}, r"IMAGE_PAD_PIXEL must be None, or a number for each .* = 3 channels, got \(0, 0\)"),
+    ({"IMAGE_PAD_PIXEL": 0}, "IMAGE_PAD_PIXEL must be None, or a number for each .* got 0"),
     ({"SIZE_DIVISOR": 48}, "SIZE_DIVISOR must be a multiple of 32, the stride of C5, got 48"),
 ])
 def test_an_impossible_setting_names_itself_its_value_and_the_way_out(wrong, message):

@@ -224,3 +224,35 @@ def test_an_image_of_another_number_of_channels_names_the_setting():
         runner.detect([grey(64, 64)])
     (found,) = runner.detect([np.zeros((40, 64, 4), np.uint8)])
     assert found["masks"].shape == (40, 64, 0)
+
+
+def test_boxes_in_whole_pixels_by_their_last_ones():
+    """matterport's: corners name the last pixel. 32 x 64 at row 16 of a square of 64, and 16 x 32 scaled up to it."""
+    settings = {"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 64, "DETECTION_ROUND_BOXES": True}
+    model = Answering((16, 0, 48, 64), (20.4, 10.3, 40.6, 30.2))
+    (found,) = detector(model, **settings).detect([grey(32, 64)])
+    np.testing.assert_array_equal(found["rois"], [[0, 0, 32, 64], [4, 10, 25, 30]])
+    # (y - 16) * 15 / 31, rounded: 4.4 -> 2, 23.6 (last 39.6 - 16) -> 11, so 12 is the end; x * 31 / 63: 5, 14, so 15
+    (found,) = detector(model, **settings).detect([grey(16, 32)])
+    np.testing.assert_array_equal(found["rois"], [[0, 0, 16, 32], [2, 5, 12, 15]])
+    rows, columns = np.nonzero(found["masks"][..., 1])
+    assert rows.min() >= 2 and rows.max() < 12 and columns.min() >= 5 and columns.max() < 15
+    (found,) = detector(Answering(), **settings).detect([grey(16, 32)])
+    assert found["rois"].shape == (0, 4)
+
+
+def test_padding_and_resizer_are_those_of_the_settings():
+    image = np.random.default_rng(0).integers(0, 256, (32, 50, 3), dtype=np.uint8)
+    scaling, asked = PixelScaling((100.0,) * 3, (1.0,) * 3), {}
+    for name, settings in {"plain": {}, "padded": {"IMAGE_PAD_PIXEL": (0, 50, 200)},
+                           "skimage": {"IMAGE_RESIZER": "skimage"}}.items():
+        model = Answering()
+        detector(model, scaling, IMAGE_RESIZE_MODE="square", **settings).detect([image])
+        asked[name] = model.asked[0]["image"][0]
+        window = model.asked[0]["window"][0].astype(int)
+    assert window.tolist() == [11, 0, 52, 64]
+    np.testing.assert_array_equal(asked["plain"][0, 0], [0, 0, 0])
+    np.testing.assert_array_equal(asked["padded"][0, 0], [-100, -50, 100])
+    np.testing.assert_array_equal(asked["padded"][11:52], asked["plain"][11:52])
+    assert (asked["skimage"][20:40, 20:40] % 1 == 0).all() and (asked["plain"][20:40, 20:40] % 1 != 0).any()
+    assert np.abs(asked["skimage"] - asked["plain"])[20:40, 20:40].max() <= 1 + 1e-3

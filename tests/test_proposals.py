@@ -9,7 +9,7 @@ from keras import ops
 
 from mrcnn import boxes as box_ops
 from mrcnn.anchors import pyramid_anchors
-from mrcnn.proposals import Proposals
+from mrcnn.proposals import Proposals, WholeInput
 
 ORACLES = Path(__file__).resolve().parents[2] / "shared" / "oracles"
 SCALES, RATIOS, STRIDES = (32, 64, 128, 256, 512), (0.5, 1, 2), (4, 8, 16, 32, 64)
@@ -126,6 +126,27 @@ def test_unknown_sizes_give_the_result_of_known_ones():
     traced = tf.function(lambda *args: layer(*args), input_signature=signature)(logits, deltas, anchors, windows)
     for one, other in zip(traced, layer(logits, deltas, anchors, windows), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_whole_input_is_a_window_of_its_own_size():
+    layer = WholeInput()
+    windows = layer(np.zeros((2, 64, 96, 3), np.float32))
+    np.testing.assert_array_equal(windows, [[0, 0, 64, 96]] * 2)
+    assert windows.dtype == "float32"
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, layer(image))
+    np.testing.assert_array_equal(model.predict_on_batch(np.zeros((1, 32, 160, 3), np.float32)), [[0, 0, 32, 160]])
+    assert WholeInput(dtype="mixed_bfloat16")(np.zeros((1, 8, 8, 3))).dtype == "float32"
+
+
+def test_min_size_zero_keeps_boxes_without_area():
+    """matterport's: a box beside the window becomes empty on its edge and stays a proposal; it suppresses nothing."""
+    anchors = [[[0, 110, 10, 120], [0, 0, 10, 10], [20, 20, 20, 30]]]
+    rois, valid, scores = run([[3.0, 2.0, 1.0]], anchors, min_size=0)
+    np.testing.assert_array_equal(rois[valid], [[0, 100, 10, 100], [0, 0, 10, 10], [20, 20, 20, 30]])
+    assert list(scores[valid]) == [3, 2, 1]
+    rois, valid, _ = run([[3.0, 2.0, 1.0]], anchors)
+    np.testing.assert_array_equal(rois[valid], [[0, 0, 10, 10]])
 
 
 def test_logits_that_are_not_numbers_are_not_chosen():

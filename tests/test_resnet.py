@@ -113,6 +113,29 @@ def test_where_the_pool_looks(padding, last):
     np.testing.assert_array_equal(pool(rising)[0, 0, :, 0], last)
 
 
+def test_groups_see_their_own_channels_only():
+    """ResNeXt: 4 groups of 32 * 8 / 64 channels, doubled with each stage."""
+    model = resnet("resnet50", width=8, groups=4, group_width=32)
+    kernels = [tuple(model.get_layer(f"res{stage}a_branch2b").kernel.shape) for stage in (2, 3, 4, 5)]
+    assert kernels == [(3, 3, 4, 16), (3, 3, 8, 32), (3, 3, 16, 64), (3, 3, 32, 128)]
+    assert tuple(model.get_layer("res2a_branch2c").kernel.shape) == (1, 1, 16, 32), "the block's own width stays"
+    layer = model.get_layer("res2a_branch2b")
+    features = np.random.default_rng(0).normal(size=(1, 6, 6, 16)).astype("float32")
+    others = features.copy()
+    others[..., 4:] += 1
+    np.testing.assert_array_equal(layer(features)[..., :4], layer(others)[..., :4])
+    expected = keras.ops.conv(features[..., 4:8], layer.kernel[..., 4:8], padding="same")
+    np.testing.assert_allclose(layer(features)[..., 4:8], expected, atol=1e-5)
+
+
+def test_one_group_is_the_plain_network():
+    assert resnet("resnet50", width=8).count_params() == resnet("resnet50", width=8, groups=1, group_width=64
+                                                                ).count_params()
+    whole = resnet("resnet101", groups=32, group_width=8)  # X101-32x8d
+    assert tuple(whole.get_layer("res2a_branch2b").kernel.shape) == (3, 3, 8, 256)
+    assert tuple(whole.get_layer("res5c_branch2b").kernel.shape) == (3, 3, 64, 2048)
+
+
 def test_block_letters_go_on_after_z():
     assert [block_letters(i) for i in (0, 1, 25, 26, 35)] == ["a", "b", "z", "aa", "aj"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from mrcnn.presets import Detectron2, settings_of
 from mrcnn.resnet import BLOCKS, block_letters
 from mrcnn.weights import normalise
-from mrcnn.weights.source import Lazy, Source
+from mrcnn.weights.source import Lazy, Source, fcn_head
 from mrcnn.weights.torch_layers import StateDict
 
 TRUNK, RPN, ROI = "backbone.bottom_up.", "proposal_generator.rpn_head.", "roi_heads."
@@ -78,8 +78,18 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
         settings["RPN_CHANNELS"] = state.shape(f"{RPN}objectness_logits.weight")[1]
         parts.append("rpn")
     if f"{ROI}mask_head.predictor.weight" in state:
-        found |= _box_head(state, background_last=not caffe2) | _mask_head(state, background_missing=not caffe2)
-        settings["NUM_CLASSES"] = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
+        classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
+        each = classes if caffe2 else classes - 1
+        state.require_outputs(f"{ROI}box_predictor.bbox_pred", 4 * each, "box deltas of each class")
+        state.require_outputs(f"{ROI}mask_head.predictor", each, "a mask of each class")
+        names = "\n".join(state.tensors)
+        dense, masks = (len(set(re.findall(pattern, names))) for pattern in (
+            r"roi_heads\.box_head\.fc(\d+)\.", r"roi_heads\.mask_head\.mask_fcn(\d+)\."))
+        found |= _box_head(state, dense, background_last=not caffe2)
+        found |= _mask_head(state, masks, background_missing=not caffe2)
+        settings |= {"NUM_CLASSES": classes, "BOX_HEAD_FC_LAYERS": dense,
+                     "FPN_CLASSIF_FC_LAYERS_SIZE": state.shape(f"{ROI}box_head.fc1.weight")[0],
+                     "MASK_HEAD": fcn_head(state.shape(f"{ROI}mask_head.mask_fcn1.weight")[0], masks)}
         parts += ["box_head", "mask_head"]
     return Source("Detectron (Caffe2)" if caffe2 else "Detectron2", found, settings, [], tuple(parts))
 
@@ -162,10 +172,11 @@ def _rpn(state: StateDict) -> dict[str, Lazy]:
         "rpn/rpn_bbox_pred", f"{RPN}anchor_deltas", change=normalise.swap_axes_of_deltas)
 
 
-def _box_head(state: StateDict, background_last: bool) -> dict[str, Lazy]:
+def _box_head(state: StateDict, dense: int, background_last: bool) -> dict[str, Lazy]:
     inputs = state.shape(f"{ROI}box_head.fc1.weight")[1]
     found = state.dense("box_head/mrcnn_fc1", f"{ROI}box_head.fc1", features=(inputs // POOL**2, POOL, POOL))
-    found |= state.dense("box_head/mrcnn_fc2", f"{ROI}box_head.fc2")
+    for i in range(2, dense + 1):
+        found |= state.dense(f"box_head/mrcnn_fc{i}", f"{ROI}box_head.fc{i}")
     found |= state.dense("box_head/mrcnn_class_logits", f"{ROI}box_predictor.cls_score",
                          change=normalise.background_first if background_last else None)
 
@@ -176,9 +187,9 @@ def _box_head(state: StateDict, background_last: bool) -> dict[str, Lazy]:
     return found | state.dense("box_head/mrcnn_bbox_fc", f"{ROI}box_predictor.bbox_pred", change=deltas)
 
 
-def _mask_head(state: StateDict, background_missing: bool) -> dict[str, Lazy]:
+def _mask_head(state: StateDict, convolutions: int, background_missing: bool) -> dict[str, Lazy]:
     head, found = f"{ROI}mask_head.", {}
-    for i in (1, 2, 3, 4):
+    for i in range(1, convolutions + 1):
         name = f"{head}mask_fcn{i}"
         found |= state.convolution(f"mask_head/conv{i}", name, norm=_norm_of(state, name))
     found |= state.convolution("mask_head/deconv", f"{head}deconv")

@@ -39,8 +39,8 @@ def read_layers(path: str | os.PathLike) -> Layers:
 def _take(found: Layers, path: str, name: str, item: h5py.Dataset | h5py.Group) -> None:
     if not isinstance(item, h5py.Dataset) or item.ndim == 0 or "optimizer_weights" in name.split("/")[:1]:
         return
-    *groups, last = name.split("/")
-    weight, layer = re.sub(r"(_\d+)?:\d+$", "", last), groups[-1] if groups else ""
+    *groups, last = name.removeprefix("model_weights/").split("/")
+    weight, layer = re.sub(r"(_\d+)?:\d+$", "", last), _layer_of(groups)
     for ending, current in KERAS1.items():  # conv1/conv1_W
         if layer and weight == f"{layer}_{ending}":
             weight = current
@@ -50,6 +50,18 @@ def _take(found: Layers, path: str, name: str, item: h5py.Dataset | h5py.Group) 
     if known is not None and known.shape != item.shape:
         raise ValueError(f"{path} holds {layer}/{weight} twice, as {known.shape} and {item.shape}")
     found[layer][weight] = Lazy(item.shape, lambda: _read(path, name))
+
+
+def _layer_of(groups: list[str]) -> str:
+    """The layer that a weight's groups name: the last, without the count that Keras gives to the weights of a model
+    that was built when there was another (conv1/conv1_1, rpn_model/rpn_conv_shared_1)."""
+    if not groups:
+        return ""
+    last = groups[-1]
+    own = [group for group in groups if re.fullmatch(rf"{re.escape(group)}(_\d+)?", last)]
+    if own[0] == last and len(groups) > 1 and groups.count(last) == 1:
+        return re.sub(r"_\d+$", "", last)  # in the group of another model
+    return own[0]
 
 
 def _read(path: str, name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from mrcnn.presets import Matterport, settings_of
 from mrcnn.resnet import BLOCKS, block_letters
 from mrcnn.weights import normalise
 from mrcnn.weights.keras_h5 import Layers
-from mrcnn.weights.source import Lazy, Source
+from mrcnn.weights.source import Lazy, Source, fcn_head
 
 EPSILON = 1e-3  # Keras's own
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -45,8 +45,11 @@ def matterport_source(layers: Layers, path: str) -> Source:
     for i in (1, 2, 3, 4):
         found |= reader.folded(f"mask_head/conv{i}", f"mrcnn_mask_conv{i}", f"mrcnn_mask_bn{i}")
     found |= reader.plain("mask_head/deconv", "mrcnn_mask_deconv") | reader.plain("mask_head/masks", "mrcnn_mask")
+    width = reader.shape("conv1", "kernel")[3]
     settings = settings_of(Matterport) | {
-        "BACKBONE": backbone, "NUM_CLASSES": reader.shape("mrcnn_class_logits", "kernel")[1],
+        "BACKBONE": backbone, "BACKBONE_OPTIONS": {} if width == 64 else {"width": width},
+        "MASK_HEAD": fcn_head(reader.shape("mrcnn_mask_conv1", "kernel")[3], 4),
+        "NUM_CLASSES": reader.shape("mrcnn_class_logits", "kernel")[1],
         "IMAGE_CHANNEL_COUNT": reader.shape("conv1", "kernel")[2],
         "RPN_CHANNELS": reader.shape("rpn_conv_shared", "kernel")[3],
         "TOP_DOWN_PYRAMID_SIZE": reader.shape("fpn_p2", "kernel")[3],
@@ -95,7 +98,7 @@ class _Layers:
         return tuple(self.read(layer, weight) for weight in NORM)
 
     def bias(self, layer: str) -> np.ndarray | None:
-        return self.read(layer, "bias") if "bias" in self.layers[layer] else None
+        return self.read(layer, "bias") if "bias" in self.layers.get(layer, ()) else None
 
     def plain(self, key: str, layer: str, change: Callable | None = None) -> dict[str, Lazy]:
         """A layer's own kernel and bias. change: of their last axis."""

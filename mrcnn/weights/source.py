@@ -10,6 +10,15 @@ OWN = "this package"
 PARTS = ("trunk", "rpn", "box_head", "mask_head")
 
 
+def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
+    """MASK_HEAD of the mask heads of all programs whose weights are imported; its name alone where they are the usual.
+
+    filters: channels of each of the `convolutions` 3x3 convolutions.
+    """
+    usual = (filters, convolutions) == (256, 4)
+    return "fcn" if usual else {"name": "fcn", "filters": filters, "convolutions": convolutions}
+
+
 class Lazy:
     """A tensor that is read when it is wanted, so that a large file is never in memory twice.
 

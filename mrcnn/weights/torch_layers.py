@@ -43,6 +43,13 @@ class StateDict:
         tensor = self.tensors[name]
         return tensor.read() if isinstance(tensor, Lazy) else np.asarray(tensor)
 
+    def require_outputs(self, name: str, count: int, what: str) -> None:
+        """Raises ValueError where a layer has another number of outputs, as one for all classes together has."""
+        outputs = self.shape(f"{name}.weight")[0]
+        if outputs != count:
+            raise ValueError(f"{self.path}: {name} has {outputs} outputs, {what} would be {count}; heads that do not "
+                             "tell classes apart are not known here")
+
     def convolution(self, key: str, name: str, *, norm: str | None = None, change: Change | None = None
                     ) -> dict[str, Lazy]:
         """Kernel and, unless the layer has neither bias nor `norm`, bias; the norm is folded in.

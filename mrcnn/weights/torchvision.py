@@ -10,7 +10,7 @@ from typing import Any
 from mrcnn.presets import Torchvision, TorchvisionV2, settings_of
 from mrcnn.resnet import BLOCKS, block_letters
 from mrcnn.weights import normalise
-from mrcnn.weights.source import Lazy, Source
+from mrcnn.weights.source import Lazy, Source, fcn_head
 from mrcnn.weights.torch_layers import StateDict
 
 BODY, FPN, ROI = "backbone.body.", "backbone.fpn.", "roi_heads."
@@ -45,12 +45,21 @@ def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: flo
     v2 = "rpn.head.conv.1.0.weight" in state
     settings = settings_of(TorchvisionV2 if v2 else Torchvision) | _trunk_settings(state, blocks)
     if "rpn.head.cls_logits.weight" in state:
-        found |= _rpn(state)
-        settings["RPN_CHANNELS"] = state.shape("rpn.head.cls_logits.weight")[1]
+        convolutions = _rpn_convolutions(state)
+        found |= _rpn(state, convolutions)
+        settings |= {"RPN_CHANNELS": state.shape("rpn.head.cls_logits.weight")[1],
+                     "RPN_CONVOLUTIONS": len(convolutions)}
         parts.append("rpn")
     if f"{ROI}mask_predictor.mask_fcn_logits.weight" in state:
-        found |= _box_head(state) | _mask_head(state)
-        settings["NUM_CLASSES"] = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
+        box, dense = _box_layers(state)
+        masks = _mask_layers(state)
+        found |= _box_head(state, box, dense) | _mask_head(state, masks)
+        classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
+        state.require_outputs(f"{ROI}box_predictor.bbox_pred", 4 * classes, "box deltas of each class")
+        state.require_outputs(f"{ROI}mask_predictor.mask_fcn_logits", classes, "a mask of each class")
+        settings |= {"NUM_CLASSES": classes, "BOX_HEAD_CONVOLUTIONS": len(box), "BOX_HEAD_FC_LAYERS": len(dense),
+                     "FPN_CLASSIF_FC_LAYERS_SIZE": state.shape(f"{dense[0]}.weight")[0],
+                     "MASK_HEAD": fcn_head(state.shape(f"{masks[0]}.weight")[0], len(masks))}
         parts += ["box_head", "mask_head"]
     return Source("torchvision", found, settings, [], tuple(parts))
 
@@ -101,43 +110,60 @@ def _fpn(state: StateDict, kind: str, level: int) -> tuple[str, str | None]:
     name = f"{FPN}{kind}_blocks.{level - 2}"
     if f"{name}.weight" in state:
         return name, None
-    return f"{name}.0", f"{name}.1" if f"{name}.1.running_var" in state else None
+    return f"{name}.0", _norm(state, f"{name}.1")
 
 
-def _rpn(state: StateDict) -> dict[str, Lazy]:
-    names = ["rpn.head.conv"]
-    if "rpn.head.conv.weight" not in state:  # since torchvision 0.13
-        names = [f"rpn.head.conv.{i}.0" for i in range(_count(state, r"rpn\.head\.conv\.(\d+)\."))]
+def _rpn_convolutions(state: StateDict) -> list[str]:
+    """Names of the convolutions that logits and deltas share; one name before torchvision 0.13."""
+    if "rpn.head.conv.weight" in state:
+        return ["rpn.head.conv"]
+    return [f"rpn.head.conv.{i}.0" for i in range(_count(state, r"rpn\.head\.conv\.(\d+)\."))]
+
+
+def _rpn(state: StateDict, convolutions: list[str]) -> dict[str, Lazy]:
     found = {}
-    for i, name in enumerate(names, start=1):
+    for i, name in enumerate(convolutions, start=1):
         found |= state.convolution(f"rpn/rpn_conv_shared{i if i > 1 else ''}", name)
     return found | state.convolution("rpn/rpn_class_raw", "rpn.head.cls_logits") | state.convolution(
         "rpn/rpn_bbox_pred", "rpn.head.bbox_pred", change=normalise.swap_axes_of_deltas)
 
 
-def _box_head(state: StateDict) -> dict[str, Lazy]:
-    head, found = f"{ROI}box_head.", {}
-    dense = [f"{head}fc6", f"{head}fc7"]
-    if f"{head}fc6.weight" not in state:  # v2
-        for i in range(_count(state, r"roi_heads\.box_head\.(\d+)\.0\.")):
-            found |= state.convolution(f"box_head/mrcnn_conv{i + 1}", f"{head}{i}.0", norm=f"{head}{i}.1")
-        dense = [name.removesuffix(".weight") for name in state.tensors
-                 if re.fullmatch(r"roi_heads\.box_head\.\d+\.weight", name)]
-    inputs, pool = state.shape(f"{dense[0]}.weight")[1], 7
+def _box_layers(state: StateDict) -> tuple[list[str], list[str]]:
+    """Names of the convolutions and of the fully connected layers; v2 has no names but numbers."""
+    head = f"{ROI}box_head."
+    if f"{head}fc6.weight" in state:
+        return [], [f"{head}fc6", f"{head}fc7"]
+    convolutions = [f"{head}{i}" for i in range(_count(state, r"roi_heads\.box_head\.(\d+)\.0\."))]
+    dense = (re.fullmatch(r"(roi_heads\.box_head\.(\d+))\.weight", name) for name in state.tensors)
+    return convolutions, [match[1] for match in sorted(filter(None, dense), key=lambda match: int(match[2]))]
+
+
+def _box_head(state: StateDict, convolutions: list[str], dense: list[str]) -> dict[str, Lazy]:
+    found, pool = {}, 7
+    for i, name in enumerate(convolutions, start=1):
+        found |= state.convolution(f"box_head/mrcnn_conv{i}", f"{name}.0", norm=_norm(state, f"{name}.1"))
     for i, name in enumerate(dense, start=1):
-        features = (inputs // pool**2, pool, pool) if i == 1 else None
+        features = (state.shape(f"{name}.weight")[1] // pool**2, pool, pool) if i == 1 else None
         found |= state.dense(f"box_head/mrcnn_fc{i}", name, features=features)
     return found | state.dense("box_head/mrcnn_class_logits", f"{ROI}box_predictor.cls_score") | state.dense(
         "box_head/mrcnn_bbox_fc", f"{ROI}box_predictor.bbox_pred", change=normalise.swap_axes_of_deltas)
 
 
-def _mask_head(state: StateDict) -> dict[str, Lazy]:
-    head, found = f"{ROI}mask_head.", {}
-    for i in (1, 2, 3, 4):
-        plain = f"{head}mask_fcn{i}"
-        name, norm = (plain, None) if f"{plain}.weight" in state else (f"{head}{i - 1}.0", f"{head}{i - 1}.1")
-        norm = norm if norm and f"{norm}.running_var" in state else None
-        found |= state.convolution(f"mask_head/conv{i}", name, norm=norm)
-    predictor = f"{ROI}mask_predictor."
+def _mask_layers(state: StateDict) -> list[str]:
+    """Names of the 3x3 convolutions: v1's, and today's in both v1 and v2."""
+    head = f"{ROI}mask_head."
+    if f"{head}mask_fcn1.weight" in state:
+        return [f"{head}mask_fcn{i + 1}" for i in range(_count(state, r"roi_heads\.mask_head\.mask_fcn(\d+)\."))]
+    return [f"{head}{i}.0" for i in range(_count(state, r"roi_heads\.mask_head\.(\d+)\.0\."))]
+
+
+def _mask_head(state: StateDict, convolutions: list[str]) -> dict[str, Lazy]:
+    found, predictor = {}, f"{ROI}mask_predictor."
+    for i, name in enumerate(convolutions, start=1):
+        found |= state.convolution(f"mask_head/conv{i}", name, norm=_norm(state, f"{name.removesuffix('.0')}.1"))
     return found | state.convolution("mask_head/deconv", f"{predictor}conv5_mask") | state.convolution(
         "mask_head/masks", f"{predictor}mask_fcn_logits")
+
+
+def _norm(state: StateDict, name: str) -> str | None:
+    return name if f"{name}.running_var" in state else None

@@ -132,6 +132,40 @@ def test_fit_places_at_the_top_left_and_pads_with_zero_after_normalisation():
     assert not molded[40:].any() and not molded[:, 60:].any()
 
 
+def test_a_pad_pixel_is_normalised_as_the_photograph_is():
+    """matterport pads with black before the mean goes; values by hand, on all four sides and reversed for BGR."""
+    image, scaling = np.full([10, 30, 3], 100, np.uint8), PixelScaling((10.0, 20.0, 30.0), (2.0, 4.0, 5.0), True)
+    molded, window, _ = mold_for_network(image, mode="pad64", min_dim=None, max_dim=None, scaling=scaling,
+                                         pad_pixel=(0, 40, 255))
+    np.testing.assert_array_equal(window, [27, 17, 37, 47])
+    np.testing.assert_allclose(molded[30, 20], [14, 20, 45])
+    outside = np.ones([64, 64], bool)
+    outside[27:37, 17:47] = False
+    np.testing.assert_allclose(molded[outside], np.tile([45, 5, -5], (outside.sum(), 1)))
+    canvas = np.full([64, 64, 3], 7, np.float32)
+    again = mold_for_network(image, mode="pad64", min_dim=None, max_dim=None, scaling=scaling, pad_pixel=(0, 40, 255),
+                             canvas=canvas)[0]
+    assert again is canvas
+    np.testing.assert_array_equal(again, molded)
+    with pytest.raises(ValueError, match="does not fit an image of 3 channels"):
+        mold_for_network(image, mode="pad64", min_dim=None, max_dim=None, scaling=PLAIN, pad_pixel=(0, 40))
+
+
+def test_skimage_resizes_as_the_old_package(matterport):
+    """To the pixel, but for a few values that are whole but for rounding, and are cut to the one below or not."""
+    options = {"mode": "square", "min_dim": 256, "max_dim": 256, "scaling": PLAIN, "resizer": "skimage"}
+    molded, window, _ = mold_for_network(matterport["img_150x200"], **options)
+    apart = molded - matterport["resize_square_256"]
+    assert np.isin(apart, [0, 1]).all() and (apart != 0).mean() < 5e-4
+    np.testing.assert_array_equal(window, [32, 0, 224, 256])
+
+
+def test_skimage_leaves_a_photograph_of_the_right_size_alone():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    molded, _, _ = mold_for_network(image, mode="square", min_dim=64, max_dim=64, scaling=PLAIN, resizer="skimage")
+    np.testing.assert_array_equal(molded, image)
+
+
 def test_training_pads_to_one_square():
     for size in ((20, 30, 3), (30, 20, 3), (10, 90, 3)):
         molded, _, _ = mold_for_network(np.zeros(size, np.uint8), **FIT, scaling=PLAIN, pad_square=True)

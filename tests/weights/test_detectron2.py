@@ -1,0 +1,224 @@
+"""Detectron2's weights, under its own names, a trunk's alone and Caffe2's: small ones against its arithmetic, and the
+whole program's stored numbers."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+from mrcnn.weights.detectron2 import RESNEXT_STD, detectron2_source, is_detectron2
+from tests import parity
+from tests.parity import CLASSES, DETECTRON2, HIDDEN, PYRAMID, RATIOS, close, layer_shapes, relu, sigmoid
+
+RPN, ROI = "proposal_generator.rpn_head.", "roi_heads."
+CAFFE2_STAGES = {"2": "2_2", "3": "3_3", "4": "4_5", "5": "5_2"}  # Caffe2 names a level by the last block of ResNet-50
+
+
+def shapes(classes=CLASSES, **trunk):
+    """classes: with background, which has no boxes and no masks there."""
+    found = parity.trunk_shapes(DETECTRON2, **trunk)
+    for level, channels in zip((2, 3, 4, 5), (32, 64, 128, 256), strict=True):
+        found |= layer_shapes(f"backbone.fpn_lateral{level}", PYRAMID, channels, 1, 1)
+        found |= layer_shapes(f"backbone.fpn_output{level}", PYRAMID, PYRAMID, 3, 3)
+    found |= layer_shapes(f"{RPN}conv", PYRAMID, PYRAMID, 3, 3)
+    found |= layer_shapes(f"{RPN}objectness_logits", RATIOS, PYRAMID, 1, 1)
+    found |= layer_shapes(f"{RPN}anchor_deltas", 4 * RATIOS, PYRAMID, 1, 1)
+    found |= layer_shapes(f"{ROI}box_head.fc1", HIDDEN, PYRAMID * 49)
+    found |= layer_shapes(f"{ROI}box_head.fc2", HIDDEN, HIDDEN)
+    found |= layer_shapes(f"{ROI}box_predictor.cls_score", classes, HIDDEN)
+    found |= layer_shapes(f"{ROI}box_predictor.bbox_pred", 4 * (classes - 1), HIDDEN)
+    for i in (1, 2, 3, 4):
+        found |= layer_shapes(f"{ROI}mask_head.mask_fcn{i}", PYRAMID, PYRAMID, 3, 3)
+    found |= {f"{ROI}mask_head.deconv.weight": (PYRAMID, PYRAMID, 2, 2), f"{ROI}mask_head.deconv.bias": (PYRAMID,)}
+    return found | layer_shapes(f"{ROI}mask_head.predictor", classes - 1, PYRAMID, 1, 1)
+
+
+class Original(parity.Torch):
+    """Detectron2's Mask R-CNN without boxes."""
+
+    def features(self, image, **options):
+        levels = self.resnet(image, DETECTRON2, **options)
+        lateral, output = (lambda x, level, kind=kind: self.convolution(x, f"backbone.fpn_{kind}{level}")
+                           for kind in ("lateral", "output"))
+        return [*levels, *self.pyramid(levels, lateral, output)]
+
+    def rpn(self, x):
+        x = relu(self.convolution(x, f"{RPN}conv"))
+        moves = parity.deltas(self.convolution(x, f"{RPN}anchor_deltas"))
+        return self.convolution(x, f"{RPN}objectness_logits").reshape(1, -1), moves.reshape(1, -1, 4)
+
+    def box_head(self, x):
+        x = parity.flattened(x)
+        for name in ("fc1", "fc2"):
+            x = relu(self.dense(x, f"{ROI}box_head.{name}"))
+        return (self.dense(x, f"{ROI}box_predictor.cls_score"),
+                parity.deltas(self.dense(x, f"{ROI}box_predictor.bbox_pred")))
+
+    def masks(self, x):
+        for i in (1, 2, 3, 4):
+            x = relu(self.convolution(x, f"{ROI}mask_head.mask_fcn{i}"))
+        return sigmoid(self.convolution(relu(self.doubled(x, f"{ROI}mask_head.deconv")), f"{ROI}mask_head.predictor"))
+
+
+def test_every_part_computes_what_detectron2_computes():
+    state = parity.values_of(shapes())
+    original, source = Original(state), detectron2_source(state, "a.pkl")
+    assert is_detectron2(state) and source.parts == ("trunk", "rpn", "box_head", "mask_head")
+    model = parity.build(source)
+    image = parity.pixels()
+    for ours, theirs in zip(parity.features_of(model, image), original.features(image, stride_in_1x1=True),
+                            strict=True):
+        close(ours, theirs)
+    level = parity.pooled(8, count=1)
+    for ours, theirs in zip(model.network.rpn(level), original.rpn(level), strict=True):
+        close(ours, theirs)
+    features = parity.pooled(7)
+    (logits, deltas), (their_logits, their_deltas) = model.network.box_head(features), original.box_head(features)
+    close(logits[:, 1:], their_logits[:, :-1])  # background last there, first here
+    close(logits[:, 0], their_logits[:, -1])
+    close(deltas[:, 1:], their_deltas)
+    features = parity.pooled(14)
+    close(model.network.mask_head(features)[..., 1:], original.masks(features))
+
+
+def test_settings():
+    settings = detectron2_source(parity.values_of(shapes()), "a.pkl").settings
+    assert {name: settings[name] for name in (
+        "BACKBONE", "BACKBONE_OPTIONS", "BACKBONE_STRIDE_IN_1X1", "NUM_CLASSES", "CHANNEL_ORDER", "PIXEL_STD",
+        "ROI_SAMPLING_RATIO", "FPN_CLASSIF_FC_LAYERS_SIZE", "MASK_HEAD", "RPN_CHANNELS")} == {
+        "BACKBONE": "resnet50", "BACKBONE_OPTIONS": {"width": 8}, "BACKBONE_STRIDE_IN_1X1": True, "NUM_CLASSES": 5,
+        "CHANNEL_ORDER": "bgr", "PIXEL_STD": (1, 1, 1), "ROI_SAMPLING_RATIO": 0, "FPN_CLASSIF_FC_LAYERS_SIZE": 12,
+        "MASK_HEAD": {"name": "fcn", "filters": 16, "convolutions": 4}, "RPN_CHANNELS": 16}
+
+
+def test_resnext_has_groups_torchs_strides_and_its_own_pixels():
+    state = parity.values_of(shapes(groups=4, inner=16))
+    source = detectron2_source(state, "a.pkl")
+    assert source.settings["BACKBONE_OPTIONS"] == {"width": 8, "groups": 4, "group_width": 32}
+    assert source.settings["PIXEL_STD"] == RESNEXT_STD and not source.settings["BACKBONE_STRIDE_IN_1X1"]
+    image = parity.pixels()
+    ours = parity.features_of(parity.build(source), image)
+    for one, other in zip(ours, Original(state).features(image, groups=4), strict=True):
+        close(one, other)
+
+
+def caffe2(state):
+    """The same weights as Caffe2 keeps them: background first, with values for its boxes and masks that are not used,
+    norms without statistics, and momenta beside the weights."""
+    blobs = {}
+    for name, value in state.items():
+        name, value = caffe2_name(name), np.copy(value)
+        if "_bn_r" in name:
+            continue
+        if name.startswith("cls_score"):
+            value = np.roll(value, 1, axis=0)
+        if name.startswith(("bbox_pred", "mask_fcn_logits")):
+            value = np.concatenate([np.full_like(value[:4 if "bbox" in name else 1], 9), value])
+        blobs |= {name: value, f"{name}_momentum": np.full_like(value, 7)}
+    return blobs | {"lr": np.float32(0.1), "weight_order": np.zeros(3, np.float32)}
+
+
+def caffe2_name(name):
+    for pattern, own in (
+            (r"backbone\.bottom_up\.stem\.conv1\.norm", "res_conv1_bn"), (r"backbone\.bottom_up\.stem\.conv1", "conv1"),
+            (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut", r"res\1_\2_branch1"),
+            (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv1", r"res\1_\2_branch2a"),
+            (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2", r"res\1_\2_branch2b"),
+            (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv3", r"res\1_\2_branch2c"),
+            (r"backbone\.fpn_lateral5", "fpn_inner_res5_2_sum"),
+            (r"backbone\.fpn_lateral(\d)", lambda m: f"fpn_inner_res{CAFFE2_STAGES[m[1]]}_sum_lateral"),
+            (r"backbone\.fpn_output(\d)", lambda m: f"fpn_res{CAFFE2_STAGES[m[1]]}_sum"),
+            (r"proposal_generator\.rpn_head\.conv", "conv_rpn_fpn2"),
+            (r"proposal_generator\.rpn_head\.objectness_logits", "rpn_cls_logits_fpn2"),
+            (r"proposal_generator\.rpn_head\.anchor_deltas", "rpn_bbox_pred_fpn2"),
+            (r"roi_heads\.box_head\.fc1", "fc6"), (r"roi_heads\.box_head\.fc2", "fc7"),
+            (r"roi_heads\.box_predictor\.", ""), (r"roi_heads\.mask_head\.mask_fcn", "_[mask]_fcn"),
+            (r"roi_heads\.mask_head\.deconv", "conv5_mask"), (r"roi_heads\.mask_head\.predictor", "mask_fcn_logits"),
+            (r"\.norm", "_bn"), (r"_bn\.weight", "_bn_s"), (r"_bn\.bias", "_bn_b"), (r"_bn\.running_mean", "_bn_rm"),
+            (r"_bn\.running_var", "_bn_riv"), (r"\.weight$", "_w"), (r"\.bias$", "_b")):
+        name = re.sub(pattern, own, name)
+    return name
+
+
+def without_statistics(state):
+    """Norms that Caffe2 has folded into scale and shift; Detectron2 reads them with mean 0 and variance 1."""
+    return {name: np.zeros_like(value) if name.endswith("mean") else np.ones_like(value) if name.endswith("var")
+            else value for name, value in state.items()}
+
+
+def test_caffe2_names_are_the_same_weights():
+    state = without_statistics(parity.values_of(shapes()))
+    blobs = caffe2(state)
+    assert is_detectron2(blobs) and "fpn_inner_res4_5_sum_lateral_w" in blobs and "res2_0_branch2a_bn_s" in blobs
+    source, expected = detectron2_source(blobs, "a.pkl"), detectron2_source(state, "a.pkl")
+    assert source.program != expected.program and source.settings == expected.settings
+    assert source.parts == expected.parts and source.tensors.keys() == expected.tensors.keys()
+    for name, tensor in source.tensors.items():
+        ours, theirs = tensor.read(), expected.tensors[name].read()
+        if name.startswith(("box_head/mrcnn_bbox_fc", "mask_head/masks")):  # those of the background differ
+            skip = 4 if "bbox" in name else 1
+            ours, theirs = ours[..., skip:], theirs[..., skip:]
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+@pytest.mark.parametrize("names", ["bare", "caffe2"])
+def test_a_trunk_alone(names):
+    """As Detectron2's ImageNet files and MSRA's are."""
+    trunk = without_statistics(parity.values_of(parity.trunk_shapes(DETECTRON2)))
+    state = caffe2(trunk) if names == "caffe2" else {
+        name.removeprefix("backbone.bottom_up."): value for name, value in trunk.items()}
+    state |= {"fc1000.weight" if names == "bare" else "fc1000_w": np.zeros((10, 256), np.float32)}
+    assert is_detectron2(state)
+    source = detectron2_source(state, "R-50.pkl")
+    assert source.parts == ("backbone",) and "NUM_CLASSES" not in source.settings
+    assert {name.split("/")[0] for name in source.tensors} == {"trunk"}
+    expected = detectron2_source(trunk, "a.pkl")
+    for name, tensor in source.tensors.items():
+        np.testing.assert_array_equal(tensor.read(), expected.tensors[name].read(), err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["backbone.bottom_up.res4.3.conv2.weight", "backbone.fpn_output3.weight",
+                                  f"{RPN}anchor_deltas.weight", f"{ROI}mask_head.deconv.weight"])
+def test_a_missing_tensor_is_named(name):
+    state = parity.values_of(shapes())
+    del state[name]
+    with pytest.raises(ValueError, match=re.escape(f"a.pkl lacks the tensor '{name}'")):
+        detectron2_source(state, "a.pkl")
+
+
+def test_other_trunks_are_refused():
+    state = {name: value for name, value in parity.values_of(shapes()).items() if "res4.5" not in name}
+    with pytest.raises(ValueError, match=r"a.pkl has a trunk of \(3, 4, 5, 3\) blocks; the network's are"):
+        detectron2_source(state, "a.pkl")
+    assert not is_detectron2({"backbone.body.conv1.weight": 0})
+
+
+@pytest.mark.parametrize("layer, outputs", [("box_predictor.bbox_pred", 4), ("mask_head.predictor", 1)])
+def test_heads_that_do_not_tell_classes_apart_are_refused(layer, outputs):
+    state = parity.values_of(shapes())
+    for kind in ("weight", "bias"):
+        state[f"{ROI}{layer}.{kind}"] = state[f"{ROI}{layer}.{kind}"][:outputs]
+    with pytest.raises(ValueError, match=rf"a.pkl: roi_heads.{layer} has {outputs} outputs, .* would be (16|4)"):
+        detectron2_source(state, "a.pkl")
+
+
+def test_a_pickle_of_the_zoos_form(tmp_path):
+    """{"model": arrays, "__author__": ...} from disk to the network."""
+    from mrcnn.weights.recognise import read_source
+
+    state = parity.values_of(shapes())
+    path = tmp_path / "model_final.pkl"
+    path.write_bytes(pickle.dumps({"model": state, "__author__": "Detectron2 Model Zoo"}))
+    source = read_source(path)
+    assert source.program == "Detectron2"
+    np.testing.assert_array_equal(source.tensors["trunk/fpn_p3/kernel"].read(),
+                                  state["backbone.fpn_output3.weight"].transpose(2, 3, 1, 0))
+
+
+def test_detectron2_itself():
+    """Every stage of `mask_rcnn_R_50_FPN_3x` on an image that is not square."""
+    folder = parity.oracle_folder()
+    import parity_oracles
+
+    assert parity.failed(parity_oracles.detectron2(folder, ["b"])) == []
