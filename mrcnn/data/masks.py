@@ -98,13 +98,14 @@ def _window_sums(table: np.ndarray, windows: np.ndarray) -> np.ndarray:
         pixels = np.diff(table, axis=0)
         low, share = _split(starts, len(pixels) - 1)
         pixel = pixels.take(low, axis=0)
-        return pixel + (pixels.take(np.minimum(low + 1, len(pixels) - 1), axis=0) - pixel) * share
+        step = pixels.take(np.minimum(low + 1, len(pixels) - 1), axis=0) - pixel
+        return np.add(pixel, np.multiply(step, share, dtype=np.float32), dtype=np.float32)
     shared = np.abs(starts[1:] - ends[:-1]).max(initial=0) < 1e-6  # each begins where the one before ends
     borders = np.append(starts, ends[-1]) if shared else windows.T.ravel()
     low, share = _split(borders, len(table) - 2)
     whole = table.take(low, axis=0)
-    rest = (table.take(low + 1, axis=0) - whole) * share
-    return (np.diff(whole, axis=0) + np.diff(rest, axis=0))[::1 if shared else 2]
+    rest = np.multiply(table.take(low + 1, axis=0) - whole, share, dtype=np.float32)
+    return np.add(np.diff(whole, axis=0), np.diff(rest, axis=0), dtype=np.float32)[::1 if shared else 2]
 
 
 def _split(positions: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
