@@ -272,11 +272,84 @@ CLASS_SHAPED = ["box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc", "mask_h
 def test_another_number_of_classes_names_the_layers_and_changes_nothing(wider, stored):
     before = weights_of(wider)
     with pytest.raises(ValueError, match="another number of classes") as caught:
-        wider.load_weights(stored)
+        wider.load_weights(stored, strict=True)
     text = str(caught.value)
     assert "box_head/mrcnn_class_logits/kernel" in text and "(32, 5)" in text and "(32, 3)" in text
     assert f"exclude={sorted(CLASS_SHAPED)}" in text
     assert_same(before, weights_of(wider))
+
+
+def test_another_number_of_classes_loads_all_else_and_prints_a_table(wider, stored, untrained, capsys):
+    before = weights_of(wider)
+    report = wider.load_weights(stored)
+    printed = capsys.readouterr().out
+    assert str(report) in printed and "the file has 3 classes and the model 5" in printed
+    assert {tensor.name.rsplit("/", 1)[0] for tensor in report.skipped} == set(CLASS_SHAPED)
+    for name, value in weights_of(wider).items():
+        source = before if name.rsplit("/", 1)[0] in CLASS_SHAPED else weights_of(untrained)
+        np.testing.assert_array_equal(value, source[name], err_msg=name)
+    assert wider.class_names == [] and wider.epoch == 0
+
+
+def test_classes_of_the_same_name_are_kept(wider, stored, untrained, capsys):
+    names = ["BG", "star", "disc", "cross", "box"]
+    before = weights_of(wider)
+    report = wider.load_weights(stored, keep_classes=True, class_names=names)
+    assert "classes kept by name: disc, box; left as they are: star, cross" in capsys.readouterr().out
+    assert wider.class_names == names and len(report.loaded) == len(before)
+    logits, theirs = (weights_of(model)["box_head/mrcnn_class_logits/bias"] for model in (wider, untrained))
+    np.testing.assert_array_equal(logits[[0, 2, 4]], theirs[[0, 2, 1]])
+    np.testing.assert_array_equal(logits[[1, 3]], before["box_head/mrcnn_class_logits/bias"][[1, 3]])
+    with pytest.raises(ValueError, match="class_names has 4 names, background included, but NUM_CLASSES is 5"):
+        wider.load_weights(stored, class_names=names[:4])
+
+
+class Bound(TinyConfig):
+    """Conventions of another kind than the defaults, some of which the layers are built from."""
+
+    ROI_ALIGNED = False
+    RPN_CHANNELS = 12
+    RPN_CONVOLUTIONS = 2
+    MEAN_PIXEL = (100.0, 110.0, 120.0)
+    CHANNEL_ORDER = "bgr"
+    DETECTION_MIN_CONFIDENCE = 0.0
+
+
+def test_conventions_come_with_the_weights_and_are_printed(tmp_path, capsys):
+    """The user's own settings stay, and the configuration that was given too."""
+    saver = MaskRCNN("inference", Bound(SEED=3), tmp_path)
+    saver.save_weights(tmp_path / "bound.h5")
+    config = TinyConfig(RPN_ANCHOR_SCALES=(8, 16, 32, 48, 60), DETECTION_MIN_CONFIDENCE=0.0)
+    model = MaskRCNN("inference", config, tmp_path)
+    assert model.keras_model is model.inference_model
+    model.load_weights(tmp_path / "bound.h5")
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and "(weights of this package) sets " in line
+    for text in ("ROI_ALIGNED True -> False", "RPN_CHANNELS 16 -> 12", "CHANNEL_ORDER None -> 'bgr'",
+                 "MEAN_PIXEL None -> [100.0, 110.0, 120.0]", "RPN_CONVOLUTIONS 1 -> 2"):
+        assert text in line
+    assert "SCALES" not in line and "SEED" not in line
+    assert (config.ROI_ALIGNED, config.RPN_CHANNELS, config.MEAN_PIXEL) == (True, 16, None)
+    assert_same(weights_of(model), weights_of(saver))
+    model.config.RPN_ANCHOR_SCALES = saver.config.RPN_ANCHOR_SCALES
+    image = TinyDataset(1).load_image(0)
+    found = model.detect([image])[0]
+    for name, value in saver.detect([image])[0].items():
+        np.testing.assert_array_equal(found[name], value)
+    model.load_weights(tmp_path / "bound.h5")
+    assert not capsys.readouterr().out, "nothing differs any more"
+
+
+def test_weights_that_do_not_fit_bring_no_conventions(tmp_path):
+    MaskRCNN("inference", Bound(TOP_DOWN_PYRAMID_SIZE=8), tmp_path).save_weights(tmp_path / "bound.h5")
+    model = MaskRCNN("inference", TinyConfig(), tmp_path)
+    config, network, before = model.config, model.network, weights_of(model)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        model.load_weights(tmp_path / "bound.h5")
+    assert model.config is config and model.network is network
+    assert_same(before, weights_of(model))
+    model.load_weights(tmp_path / "bound.h5", exclude=["trunk/fpn_.*", "rpn", "box_head", "mask_head"])
+    assert model.config.RPN_CHANNELS == 16 and model.config.CHANNEL_ORDER == "bgr"
 
 
 @pytest.mark.parametrize("exclude", [
@@ -339,7 +412,7 @@ def test_a_missing_file_is_named(untrained):
 def test_imagenet_weights_need_a_backbone_that_has_them(untrained, tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(path)
-    with pytest.raises(ValueError, match="weights of a keras.applications model, but the backbone is none"):
+    with pytest.raises(ValueError, match="of no program whose .* another keras.applications model, set BACKBONE to"):
         untrained.load_weights(path)
     with pytest.raises(ValueError, match="no downloadable ImageNet weights for BACKBONE=<function tiny_backbone"):
         untrained.get_imagenet_weights()

@@ -12,6 +12,7 @@ import numpy as np
 from mrcnn.coco_classes import coco_names
 from mrcnn.weights.checkpoint import checkpoint_source, is_checkpoint
 from mrcnn.weights.detectron2 import detectron2_source, is_detectron2
+from mrcnn.weights.imagenet import is_keras_weights
 from mrcnn.weights.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
 from mrcnn.weights.matterport import is_matterport, matterport_source
 from mrcnn.weights.pickles import load_pickle
@@ -55,7 +56,8 @@ def _of_hdf5(path: str) -> Source:
         return _imported(matterport_source, layers, path)
     if is_keras_resnet(layers):
         return _imported(keras_resnet_source, layers, path)
-    raise _unknown(path, list(layers))
+    hint = " If it is of another keras.applications model, set BACKBONE to its name." if is_keras_weights(path) else ""
+    raise _unknown(path, list(layers), hint)
 
 
 def _of_torch(path: str, bn_epsilon: float | None) -> Source:
@@ -109,8 +111,8 @@ def _wrongly_shaped(path: str, error: Exception) -> ValueError:
                       f"{error}. Is it damaged, or of a changed model?")
 
 
-def _unknown(path: str, names: list) -> ValueError:
+def _unknown(path: str, names: list, hint: str = "") -> ValueError:
     shown = ", ".join(map(str, names[:5])) or "no tensors"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ValueError(f"{path} is of no program whose weights can be read here: it holds {shown}{more}. Known are "
-                      f"{KNOWN}.")
+                      f"{KNOWN}.{hint}")
