@@ -9,7 +9,8 @@ standard deviation of the tensor. "fed its RoIs": the other program's boxes thro
 Left over: detections (or proposals) without a partner of the same class. Weights are seeded, none is downloaded.
 
 With --torchvision-python torchvision's own models run live: other seeds, depths and sizes, photographs, and files that
-torch itself saved, in both of its formats. Nothing is written but --json.
+torch itself saved, in both of its formats. Nothing is written but --json. Run "loading" on a machine that does nothing
+else: it takes the time.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import common  # noqa: F401  makes the checkout importable
 from parity_rows import Row, table
+
+PARTS = ("torchvision", "detectron2", "matterport", "live", "loading")
 
 
 def main() -> int:
@@ -37,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     """Flags."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--oracles", type=Path, required=True, help="folder of the oracles, with seeded.py")
-    flags.add_argument("--only", nargs="+", choices=["torchvision", "detectron2", "matterport", "live"])
+    flags.add_argument("--only", nargs="+", choices=[*PARTS])
     flags.add_argument("--images", nargs="+", default=["a", "b"], choices=["a", "b"], help="of the oracles")
     flags.add_argument("--torchvision-python", help="a Python with torch and torchvision")
     flags.add_argument("--photographs", type=Path, help="a folder of .jpg files for torchvision")
@@ -50,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _rows(arguments: argparse.Namespace) -> list[Row]:
     import parity_live
+    import parity_loading
     import parity_oracles
 
     rows = []
@@ -61,6 +65,8 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
         rows += _told(parity_live.torchvision(
             arguments.torchvision_python, arguments.oracles, seeds=arguments.seeds, models=arguments.models,
             photographs=arguments.photographs, count=arguments.count))
+    if arguments.only is None or "loading" in arguments.only:
+        rows += _told(parity_loading.loading(arguments.oracles))
     return rows
 
 
