@@ -136,7 +136,9 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
     canvas = np.empty(size, np.float32) if canvas is None else canvas
     if canvas.shape != size or canvas.dtype != np.float32:
         raise ValueError(f"the canvas is {canvas.dtype} of shape {canvas.shape}; expected float32 of {size}")
-    border = 0 if pad_pixel is None else mold_image(np.reshape(pad_pixel, (1, 1, -1)), *scaling)[0, 0]
+    border = 0
+    if pad_pixel is not None:
+        border = mold_image(_per_channel("padding", pad_pixel, image.shape[2])[None, None], *scaling)[0, 0]
     inside = _fill_around(canvas, place, border)
     # Resized as floats, as the references do: uint8 would round the pixels once more. Both steps are linear, so the
     # smaller of the two images is the one that is normalised.
@@ -224,7 +226,7 @@ def _per_channel(name: str, value, channels: int) -> np.ndarray:
     array = np.asarray(value, np.float32)
     if array.ndim and array.shape != (channels,):
         raise ValueError(f"{name} {tuple(array.ravel().tolist())} does not fit an image of {channels} channels; "
-                         "set MEAN_PIXEL and PIXEL_STD to one value a channel")
+                         "set MEAN_PIXEL, PIXEL_STD and IMAGE_PAD_PIXEL to one value a channel")
     return np.broadcast_to(array, (channels,))
 
 
