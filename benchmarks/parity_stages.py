@@ -10,7 +10,6 @@ import numpy as np
 from parity_rows import Row, detection_rows, nhwc, relative, sampled, xyxy
 
 from mrcnn.config import Config
-from mrcnn.data.molding import mold_image
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.assign import assign
 from mrcnn.weights.source import Source
@@ -34,15 +33,17 @@ class Stages:
     Args:
         model: with its weights.
         image: a photograph, [H, W, 3] uint8.
-        resized: the same as another program resized and padded it, [h, w, 3] uint8; None: as this one does.
+        pixels: the same as another program resized, normalised and padded it, [h, w, 3]; None: as this one does.
     """
 
-    def __init__(self, model: MaskRCNN, image: np.ndarray, resized: np.ndarray | None = None) -> None:
+    def __init__(self, model: MaskRCNN, image: np.ndarray, pixels: np.ndarray | None = None) -> None:
         self.model, self.image = model, image
         self.network, self.layer = model.network, model.inference_model.get_layer
         self.molded = model.detector.mold(image)
-        if resized is not None:
-            self.molded = self.molded._replace(image=mold_image(resized, *model.scaling))
+        if pixels is not None:
+            if pixels.shape != self.molded.image.shape:
+                raise ValueError(f"the input is {pixels.shape} there and {self.molded.image.shape} here")
+            self.molded = self.molded._replace(image=pixels)
         trunk, taps = self.network.trunk, self.network.backbone.model.outputs
         values = keras.Model(trunk.inputs, [*taps, *trunk.outputs])([self.molded.image[None]])
         self.features = dict(zip(FEATURES, map(_numpy, values), strict=True))

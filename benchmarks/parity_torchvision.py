@@ -57,8 +57,13 @@ class Kept(dict):
     """Outputs of modules, by name."""
 
     def of(self, module: torch.nn.Module, name: str) -> None:
-        """Keeps what a module gives, a list where it is called for more than once."""
+        """Keeps what a module gives, a list as it may be called more than once."""
         module.register_forward_hook(lambda _, __, output: self.setdefault(name, []).append(output))
+
+
+def copied(result: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The first result of the heads, which torchvision changes in place when it scales boxes to the photograph."""
+    return {name: tensor.clone() for name, tensor in result[0].items()}
 
 
 def hooks(model: torch.nn.Module) -> Kept:
@@ -68,8 +73,9 @@ def hooks(model: torch.nn.Module) -> Kept:
             ("trunk", model.backbone), ("body", model.backbone.body), ("rpn_head", model.rpn.head),
             ("anchors", model.rpn.anchor_generator), ("rpn", model.rpn), ("box_pool", roi.box_roi_pool),
             ("box_head", roi.box_head), ("box", roi.box_predictor), ("mask_pool", roi.mask_roi_pool),
-            ("masks", roi.mask_predictor), ("roi_heads", roi)):
+            ("masks", roi.mask_predictor), ("transform", model.transform)):
         kept.of(module, name)
+    roi.register_forward_hook(lambda _, __, output: kept.setdefault("found", copied(output[0])))
     return kept
 
 
@@ -83,11 +89,13 @@ def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
     for level, logits, deltas in zip((2, 3, 4, 5, 6), *kept["rpn_head"][0], strict=True):
         arrays |= {f"rpn_objectness_P{level}": logits, f"rpn_deltas_P{level}": deltas}
     logits, deltas = kept["box"][0]
-    found = kept["roi_heads"][0][0][0]
-    arrays |= {"anchors": kept["anchors"][0][0], "proposals": kept["rpn"][0][0][0], "box_roi_pool": kept["box_pool"][0],
-               "box_head": kept["box_head"][0], "class_logits": logits, "box_regression": deltas,
-               "mask_roi_pool": kept["mask_pool"][0], "det_boxes": found["boxes"], "det_scores": found["scores"],
-               "det_labels": found["labels"], "out_boxes": out["boxes"], "out_masks": out["masks"][:, 0] > 0.5}
+    found = kept["found"]
+    arrays |= {
+        "pixels": kept["transform"][0][0].tensors[0], "anchors": kept["anchors"][0][0],
+        "proposals": kept["rpn"][0][0][0], "box_roi_pool": kept["box_pool"][0], "box_head": kept["box_head"][0],
+        "class_logits": logits, "box_regression": deltas, "mask_roi_pool": kept["mask_pool"][0],
+        "det_boxes": found["boxes"], "det_scores": found["scores"], "det_labels": found["labels"],
+        "out_boxes": out["boxes"], "out_masks": out["masks"][:, 0] > 0.5}
     masks = kept["masks"][0]
     arrays["masks"] = masks[torch.arange(len(masks)), found["labels"]].sigmoid()
     for module in model.modules():
