@@ -94,7 +94,7 @@ def detectron2_model(folder: Path, **settings: Any) -> MaskRCNN:
 
 
 def detectron2(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
-    """Every stage of `mask_rcnn_R_50_FPN_3x`, on photographs that Detectron2's own transform resized."""
+    """Every stage of `mask_rcnn_R_50_FPN_3x`, on photographs as its own transform resized them, then whole."""
     model = detectron2_model(folder)
     for name in images:
         source, arrays = f"Detectron2 {name}", load(folder / f"detectron2/d2_oracle_R_50_{name}.npz")
@@ -117,11 +117,10 @@ def detectron2(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
         yield from detection_rows(source, "detections", stages.detections(), {
             "boxes": xyxy(arrays["det_boxes_resized"]), "class_ids": classes, "scores": arrays["det_scores"],
             "masks": masks}, bars=DETECTIONS)
-        height, width = arrays["image_rgb"].shape[:2]
         yield from detection_rows(source, "from the photograph", _result(model.detect([arrays["image_rgb"]])[0]), {
             "boxes": xyxy(arrays["out_boxes"]), "class_ids": arrays["out_classes"] + 1, "scores": arrays["out_scores"],
             "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0)},
-            bars={}, reach=0.02 * max(height, width))
+            bars={**DETECTIONS, "pasted": None})
     yield round_trip_row("Detectron2", model, image)
 
 

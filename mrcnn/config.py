@@ -62,7 +62,7 @@ class Config:
     IMAGE_MAX_DIM = 1333  # pixels of the longest side
     IMAGE_MIN_SCALE = 0  # "square", "pad64" and "crop": scale up by at least this much
     IMAGE_ANTIALIAS = True  # shrink photographs as Detectron2 does; False: bilinear samples (torchvision, matterport)
-    IMAGE_RESIZER = "opencv"  # "skimage": slower, to the pixel as matterport resizes, which its numbers need
+    IMAGE_RESIZER = "opencv"  # "skimage", "pillow": slower, to the pixel as matterport and Detectron2 resize
     IMAGE_PAD_PIXEL = None  # RGB of the padding, such as (0, 0, 0) of matterport; None: zero after the normalisation
     SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
     IMAGE_CHANNEL_COUNT = 3

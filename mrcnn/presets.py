@@ -78,6 +78,7 @@ class Detectron2(Config):
     BACKBONE = "resnet50"
     BACKBONE_STRIDE_IN_1X1 = True
     NUM_CLASSES = 81
+    IMAGE_RESIZER = "pillow"
     MEAN_PIXEL = (123.675, 116.28, 103.53)
     PIXEL_STD = (1.0, 1.0, 1.0)
     CHANNEL_ORDER = "bgr"

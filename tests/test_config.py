@@ -148,7 +148,7 @@ def test_switches_are_true_or_false(name, value):
     ({"MINI_MASK_SHAPE": 56}, r"MINI_MASK_SHAPE must be \(height, width\), two integers of 1 or more, got 56"),
     ({"SCALE_JITTER": (2.0, 0.1)}, r"SCALE_JITTER must be None, or the smallest and the largest factor.* got \(2.0"),
     ({"LOSS_WEIGHTS": {"mask": 1}}, "LOSS_WEIGHTS must be a dict with keys .*mrcnn_mask_loss.* got {'mask': 1}"),
-    ({"IMAGE_RESIZER": "pil"}, r"IMAGE_RESIZER must be one of \('opencv', 'skimage'\), got 'pil'"),
+    ({"IMAGE_RESIZER": "pil"}, r"IMAGE_RESIZER must be one of \('opencv', 'skimage', 'pillow'\), got 'pil'"),
     ({"RPN_MIN_SIZE": -1}, "RPN_MIN_SIZE must be a number of 0 or more, got -1"),
     ({"DETECTION_MIN_SIZE": None}, "DETECTION_MIN_SIZE must be a number of 0 or more, got None"),
     ({"IMAGE_PAD_PIXEL": (0, 0)}, r"IMAGE_PAD_PIXEL must be None, or a number for each .* = 3 channels, got \(0, 0\)"),

@@ -36,13 +36,15 @@ class Placement(NamedTuple):
     canvas_width: int
 
 
-def fit_size(height: int, width: int, min_dim: float, max_dim: float) -> tuple[int, int]:
-    """The size whose shorter side is `min_dim`, unless the longer would exceed `max_dim`; rounded down.
+def fit_size(height: int, width: int, min_dim: float, max_dim: float, half_up: bool = False) -> tuple[int, int]:
+    """The size whose shorter side is `min_dim`, unless the longer would exceed `max_dim`.
 
-    The rounding, and so the scale of boxes, is that of torchvision's GeneralizedRCNNTransform.
+    Rounded down, as torchvision's GeneralizedRCNNTransform does, or to the nearest as Detectron2's ResizeShortestEdge:
+    the scale of boxes follows from it.
     """
     scale = base_scale(height, width, mode="fit", min_dim=min_dim, max_dim=max_dim)
-    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+    more = 0.5 if half_up else 0.0
+    return max(1, math.floor(height * scale + more)), max(1, math.floor(width * scale + more))
 
 
 def fit_image(image: np.ndarray, min_dim: float, max_dim: float) -> tuple[np.ndarray, tuple[float, float]]:
@@ -64,7 +66,7 @@ def canvas_side(max_dim: int, divisor: int) -> int:
 
 
 def plan(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
-         pad_square: bool = False, scale: float | None = None) -> Placement:
+         pad_square: bool = False, scale: float | None = None, half_up: bool = False) -> Placement:
     """Decides size and place of a photograph of (height, width).
 
     Args:
@@ -73,13 +75,14 @@ def plan(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None
         divisor: canvas sides are multiples of it.
         pad_square: a square canvas of fixed size for training: `max_dim` ("crop": `min_dim`), rounded up.
         scale: overrides the scale that the mode would choose; for parts of photographs (large-scale jitter).
+        half_up: see `fit_size`.
 
     Raises:
         ValueError: for an unknown mode, or an image larger than the canvas.
     """
     if mode not in RESIZE_MODES:
         raise ValueError(f"unknown IMAGE_RESIZE_MODE {mode!r}; expected one of {RESIZE_MODES}")
-    tall, wide = _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale)
+    tall, wide = _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale, half_up)
     if pad_square:
         side = canvas_side(min_dim if mode == "crop" else max_dim, divisor)
         canvas = side, side
@@ -101,9 +104,9 @@ def base_scale(height: int, width: int, *, mode: str, min_dim, max_dim, min_scal
     return 1.0 if mode == "none" else choose_scale(height, width, min_dim, max_dim, min_scale, mode)
 
 
-def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale) -> tuple[int, int]:
+def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale, half_up) -> tuple[int, int]:
     if scale is None and mode == "fit":
-        return fit_size(height, width, min_dim, max_dim)
+        return fit_size(height, width, min_dim, max_dim, half_up)
     if scale is None:
         scale = base_scale(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale)
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -119,7 +122,8 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
         image: [H, W, C] uint8.
         scaling: what the backbone expects.
         antialias: when shrinking, average the pixels that fall together rather than sample between the nearest two.
-        resizer: "opencv", or "skimage" as the old package has it: zeros beyond the border, values cut to whole ones.
+        resizer: "opencv"; "skimage" as the old package has it: zeros beyond the border, values cut to whole ones;
+            "pillow" as Detectron2 has it: antialiased, values and the size rounded to whole ones.
         pad_pixel: the padding's pixel, one value a channel, which is normalised too; None: padding is zero after the
             normalisation.
         canvas: float32, filled whatever it held, and returned: an image's place in a batch. None: a new one.
@@ -131,7 +135,7 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
     """
     height, width = image.shape[:2]
     place = plan(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale, divisor=divisor,
-                 pad_square=pad_square, scale=scale)
+                 pad_square=pad_square, scale=scale, half_up=resizer == "pillow")
     size = (place.canvas_height, place.canvas_width, image.shape[2])
     canvas = np.empty(size, np.float32) if canvas is None else canvas
     if canvas.shape != size or canvas.dtype != np.float32:
@@ -146,6 +150,8 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
         if (place.height, place.width) != (height, width):
             image = resize_exactly(image, (place.height, place.width)).astype(np.uint8)
         inside[...] = mold_image(image, *scaling)
+    elif resizer == "pillow":
+        inside[...] = mold_image(_resize_by_pillow(image, place.height, place.width), *scaling)
     elif place.height * place.width > height * width:
         _resize_into(inside, mold_image(image, *scaling), antialias)
     else:
@@ -196,6 +202,15 @@ def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False)
     groups = [image[:, :, i:i + 4] for i in range(0, image.shape[2], 4)]
     resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
+
+
+def _resize_by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    from PIL import Image
+
+    channels = [Image.fromarray(np.ascontiguousarray(image[:, :, i])) for i in range(image.shape[2])]
+    return np.stack([channel.resize((width, height), Image.Resampling.BILINEAR) for channel in channels], axis=-1)
 
 
 def _fill_around(canvas: np.ndarray, place: Placement, border: float | np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from mrcnn.data.molding import (
     plan,
     unmold_image,
 )
+from tests import oracles
 
 PLAIN = PixelScaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 FIT = {"mode": "fit", "min_dim": 40, "max_dim": 64}
@@ -158,6 +159,40 @@ def test_skimage_resizes_as_the_old_package(matterport):
     apart = molded - matterport["resize_square_256"]
     assert np.isin(apart, [0, 1]).all() and (apart != 0).mean() < 5e-4
     np.testing.assert_array_equal(window, [32, 0, 224, 256])
+
+
+@pytest.mark.parametrize("height, width, size", [
+    (480, 640, (800, 1067)), (427, 640, (800, 1199)), (500, 333, (1201, 800)), (1000, 400, (1333, 533)),
+    (640, 1100, (776, 1333))])
+def test_pillow_rounds_the_size_as_detectron2(height, width, size):
+    """Its ResizeShortestEdge at 800 / 1333, by hand."""
+    assert fit_size(height, width, 800, 1333, half_up=True) == size
+    image = np.zeros((height, width, 3), np.uint8)
+    _, window, scale = mold_for_network(image, mode="fit", min_dim=800, max_dim=1333, scaling=PLAIN, resizer="pillow")
+    assert tuple(window[2:]) == size and scale == (size[0] / height, size[1] / width)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_pillow_averages_as_wide_as_it_shrinks(channels):
+    """A triangle of 8 pixels to each side where 8 become one; whole values."""
+    image = np.zeros((16, 16, channels), np.uint8)
+    image[:, 8] = 240
+    molded, _, _ = mold_for_network(image, mode="fit", min_dim=2, max_dim=2, divisor=1,
+                                    scaling=PixelScaling((0.0,) * channels, (1.0,) * channels), resizer="pillow")
+    # Weights 1 - |d| / 8 of pixels d from the centre of a cell; beyond the border there is nothing to weigh
+    distance = np.abs(np.arange(16) + 0.5 - np.array([[4], [12]]))
+    weights = np.maximum(0, 1 - distance / 8)
+    expected = 240 * weights[:, 8] / weights.sum(axis=1)
+    np.testing.assert_allclose(molded[..., 0], np.tile(expected, (2, 1)), atol=0.51)
+    assert (molded % 1 == 0).all() and (molded == molded[..., :1]).all()
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_pillow_resizes_as_detectron2(name):
+    arrays = oracles.load(f"detectron2/d2_oracle_R_50_{name}.npz")
+    molded, _, _ = mold_for_network(arrays["image_rgb"], mode="fit", min_dim=320, max_dim=512,
+                                    scaling=PLAIN._replace(bgr=True), resizer="pillow")
+    np.testing.assert_array_equal(molded, arrays["resized_bgr"])
 
 
 def test_skimage_leaves_a_photograph_of_the_right_size_alone():
