@@ -64,7 +64,7 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
         ValueError: a trunk that this network has not, or a tensor that is not there.
     """
     caffe2 = "res2_0_branch2a_w" in tensors
-    state = StateDict(_renamed(tensors, caffe2), path)
+    state = StateDict(_renamed(tensors, caffe2, path), path)
     blocks = _blocks(state)
     found, parts = _trunk(state, blocks, EPSILON if bn_epsilon is None else bn_epsilon), ["backbone"]
     settings = settings_of(Detectron2) | _trunk_settings(state, blocks)
@@ -94,14 +94,20 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
     return Source("Detectron (Caffe2)" if caffe2 else "Detectron2", found, settings, [], tuple(parts))
 
 
-def _renamed(tensors: Mapping[str, Any], caffe2: bool) -> dict[str, Any]:
-    """The weights under Detectron2's names, a trunk's with its prefix; norms without statistics get neutral ones."""
+def _renamed(tensors: Mapping[str, Any], caffe2: bool, path: str) -> dict[str, Any]:
+    """The weights under Detectron2's names, a trunk's with its prefix.
+
+    Norms of a trunk from ImageNet may come without statistics, which are in scale and shift already: they get neutral
+    ones. Detectron2's own norms without them are of groups. Raises ValueError for those.
+    """
     if caffe2:
         named = {own: tensor for name, tensor in tensors.items() if (own := _of_caffe2(name))}
     else:
         named = {f"{TRUNK}{name}" if re.match(r"(stem|res\d)\.", name) else name: t for name, t in tensors.items()}
     for name in [name for name in named if name.endswith(".norm.weight")]:
         stem, shape = name.removesuffix("weight"), tuple(named[name].shape)
+        if name in tensors and f"{stem}running_var" not in tensors:
+            raise ValueError(f"{path}: {name} has no running_var beside it, as of GroupNorm, which the network has not")
         named.setdefault(f"{stem}running_mean", np.zeros(shape, np.float32))
         named.setdefault(f"{stem}running_var", np.ones(shape, np.float32))
     return named

@@ -187,6 +187,15 @@ def test_a_missing_tensor_is_named(name):
         detectron2_source(state, "a.pkl")
 
 
+@pytest.mark.parametrize("layer", ["backbone.bottom_up.res3.1.conv1", "backbone.fpn_lateral3"])
+def test_group_norm_is_not_taken_for_batch_norm(layer):
+    state = parity.values_of(shapes())
+    state = {name: value for name, value in state.items() if f"{layer}.norm.running" not in name}
+    state |= {f"{layer}.norm.{kind}": np.ones(PYRAMID, np.float32) for kind in ("weight", "bias")}
+    with pytest.raises(ValueError, match=f"a.pkl: {layer}.norm.weight has no running_var beside it, as of GroupNorm"):
+        detectron2_source(state, "a.pkl")
+
+
 def test_other_trunks_are_refused():
     state = {name: value for name, value in parity.values_of(shapes()).items() if "res4.5" not in name}
     with pytest.raises(ValueError, match=r"a.pkl has a trunk of \(3, 4, 5, 3\) blocks; the network's are"):
