@@ -3,12 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from mrcnn import run_folder
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
-from mrcnn.weights.checkpoint import read_metadata
+from mrcnn.weights.recognise import read_source
 from samples.settings import configure
 
 COCO_FILE = "mask_rcnn_coco.h5"
@@ -28,14 +28,16 @@ def load_weights(model: MaskRCNN, weights: str | Path, exclude: Sequence[str] = 
     """Loads what the flag names, and prints what was loaded.
 
     Args:
-        weights: a checkpoint, "last", "coco", "imagenet", a file of backbone weights, or "none".
-        exclude: layers of a checkpoint to leave as they are: names or regular expressions.
+        weights: any file that `MaskRCNN.load_weights` takes, "last", "coco", "imagenet", or "none".
+        exclude: layers to leave as they are: names or regular expressions.
 
-    Raises ValueError for a checkpoint that differs from the model anywhere but in the layers of `exclude`.
+    Raises ValueError for weights that do not fit; for a model in inference mode also where only the number of classes
+    differs or a part is missing, which training makes good.
     """
     if weights == "none":
         return
-    print(model.load_weights(path_of(weights, model), exclude=list(exclude) or None))
+    strict = model.mode == "inference"
+    print(model.load_weights(path_of(weights, model), exclude=list(exclude) or None, strict=strict))
 
 
 def path_of(weights: str | Path, model: MaskRCNN) -> Path:
@@ -47,30 +49,30 @@ def path_of(weights: str | Path, model: MaskRCNN) -> Path:
     return model.find_last() if weights == "last" else Path(weights)
 
 
-def find_last(logs: str | Path, name: str) -> Path:
-    """The newest checkpoint of the newest run of that name. Raises FileNotFoundError when there is none."""
-    # the search needs these two only; a whole network for it would cost seconds
-    return MaskRCNN.find_last(SimpleNamespace(config=SimpleNamespace(NAME=name), model_dir=Path(logs)))
-
-
 def settings_of(weights: str | Path, logs: str | Path, name: str) -> Path | None:
     """The config.json beside a checkpoint, or beside the newest one of the runs of that name; None without one."""
     if weights in ("none", "imagenet", "coco"):
         return None
-    path = find_last(logs, name) if weights == "last" else Path(weights)
+    path = run_folder.find_last(Path(logs), name) if weights == "last" else Path(weights)
     settings = path.with_name("config.json")
     return settings if settings.is_file() else None
 
 
 def stored_settings(weights: str | Path, logs: str | Path, name: str) -> dict[str, Any]:
-    """The settings of the run that weights come from: those beside them, else those inside; empty without either."""
+    """The settings that weights were made with: those beside them, else those that the file says or its program has.
+
+    Another program's score threshold is left out: AP wants the detections of low score, too. Empty for weights that
+    say nothing.
+    """
     beside = settings_of(weights, logs, name)
     if beside is not None:
         return Config.load(beside).to_dict()
     try:
-        return read_metadata(weights).get("config", {})
-    except (FileNotFoundError, ValueError):  # weights of another kind, or to be named when they are loaded
+        source = read_source(coco_weights() if weights == "coco" else weights)
+    except (FileNotFoundError, ValueError):  # no such file, or of a kind without settings; loading it says which
         return {}
+    return {name: value for name, value in source.settings.items()
+            if source.is_own or name != "DETECTION_MIN_CONFIDENCE"}
 
 
 def configure_as_trained(sample: type[Config], arguments: argparse.Namespace, weights: str | Path,

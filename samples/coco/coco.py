@@ -17,19 +17,21 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
 
+from mrcnn import run_folder  # noqa: E402
 from mrcnn.data.coco import CocoDataset  # noqa: E402
 from mrcnn.evaluation import Results  # noqa: E402
 from mrcnn.evaluation import evaluate as evaluate_dataset  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.validation import AveragePrecision  # noqa: E402
 from samples.coco import plan  # noqa: E402
+from samples.coco.classes import InNumbersOf, names_of  # noqa: E402
 from samples.coco.compare import compare_heads  # noqa: E402
 from samples.coco.detection import draw_detections, planned_drawings  # noqa: E402
 from samples.coco.download import download  # noqa: E402
 from samples.coco.flags import parse  # noqa: E402
-from samples.coco.layout import class_names_of, fingerprint, load_split, require  # noqa: E402
+from samples.coco.layout import fingerprint, load_split, require  # noqa: E402
 from samples.coco.recipes import CONFIGS, CocoConfig, planned, training_config  # noqa: E402
-from samples.weights import configure_as_trained, find_last, load_weights  # noqa: E402
+from samples.weights import configure_as_trained, load_weights  # noqa: E402
 
 
 def train(arguments: argparse.Namespace) -> MaskRCNN:
@@ -37,8 +39,8 @@ def train(arguments: argparse.Namespace) -> MaskRCNN:
     training, validation = load_data(arguments, validation=not arguments.no_validation)
     folder = resumed_folder(arguments)
     model = MaskRCNN("training", training_config(arguments, training.num_classes, folder), arguments.logs)
-    load_weights(model, arguments.model, arguments.exclude)
     run = planned(arguments, model, fingerprint(arguments.dataset, arguments.year, "train", training), folder)
+    load_weights(model, arguments.model, arguments.exclude)
     judge = None
     if validation is not None:
         judge = AveragePrecision(model, validation, arguments.every, metric=arguments.metric,
@@ -59,7 +61,7 @@ def load_data(arguments: argparse.Namespace, validation: bool = True) -> tuple[C
 def get(arguments: argparse.Namespace, splits: list[str]) -> None:
     """Makes sure that the files are there; fetches them with --download, says which are missing without."""
     if arguments.download:
-        download(arguments.dataset, arguments.year)
+        download(arguments.dataset, arguments.year, splits)
     require(arguments.dataset, arguments.year, splits)
 
 
@@ -67,7 +69,7 @@ def resumed_folder(arguments: argparse.Namespace) -> Path | None:
     """The folder of the run that goes on: the newest, or that of a checkpoint in --logs; None for a new run."""
     name = dict(arguments.set).get("NAME", CocoConfig.NAME)
     if arguments.model == "last":
-        return find_last(arguments.logs, name).parent
+        return run_folder.find_last(Path(arguments.logs), name).parent
     folder = Path(arguments.model).resolve().parent
     inside = folder.parent == Path(arguments.logs).resolve() and folder.name.startswith(name.lower())
     return folder if inside else None
@@ -76,9 +78,11 @@ def resumed_folder(arguments: argparse.Namespace) -> Path | None:
 def evaluate(arguments: argparse.Namespace) -> Results:
     """Prints COCO's tables, and writes the detections for COCO's server when asked for."""
     get(arguments, [arguments.split])
+    dataset = load_split(arguments.dataset, arguments.year, arguments.split, arguments.limit)
     model = trained_model(arguments)
-    dataset = load_split(arguments.dataset, arguments.year, arguments.split, arguments.limit,
-                         model.class_names[1:] or None)
+    names = names_of(model.class_names, model.config.NUM_CLASSES)
+    if names != dataset.class_names:
+        model = InNumbersOf(model, names, dataset.class_names)
     results = evaluate_dataset(model, dataset, boundary=arguments.boundary, results=arguments.results)
     print(results)
     return results
@@ -101,7 +105,7 @@ def detect(arguments: argparse.Namespace) -> list[Path]:
     """Draws what is found in photographs."""
     drawings = planned_drawings(arguments.image, arguments.output)
     model = trained_model(arguments)
-    names = model.class_names or class_names_of(model.config.NUM_CLASSES)
+    names = names_of(model.class_names, model.config.NUM_CLASSES)
     return draw_detections(model, names, drawings, arguments.min_score)
 
 

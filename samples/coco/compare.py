@@ -7,7 +7,6 @@ start and data; one in --logs that is finished is not repeated, one that was int
 
 import argparse
 import gc
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import keras
 
 import heads
+from mrcnn import run_folder
 from mrcnn.data.coco import CocoDataset
 from mrcnn.evaluation import evaluate
 from mrcnn.files import write_atomically
@@ -101,19 +101,19 @@ def trained(command: argparse.Namespace, training: CocoDataset, data: str) -> tu
     model = MaskRCNN("training", config, command.logs)
     exclude = [*command.exclude, "mask_head"]  # no head brings anything from the start
     run = planned(argparse.Namespace(**vars(command) | {"exclude": exclude}), model, data)
-    folder = plan.find(command.logs, run.key(config))
+    folder = plan.find(command.logs, run.key)
     if folder is None:
         load_weights(model, command.model, exclude)
     else:
         print(f"{folder} is such a training")
-        model.load_weights(plan.checkpoints(folder)[-1])
+        model.load_weights(run_folder.checkpoints(folder)[-1])
     plan.carry_out(model, run, training, verbose=command.verbose)
     return model, run
 
 
 def judged(model: MaskRCNN, run: plan.Run, validation: CocoDataset, data: str) -> dict[str, float]:
     """The APs and the milliseconds an image, from the file beside the weights where they were taken before."""
-    key = hashlib.sha256(json.dumps([run.key(model.config), model.config.to_dict(), data]).encode()).hexdigest()
+    key = [run.key, data]
     file = model.log_dir / "evaluation.json"
     stored = json.loads(file.read_text()) if file.is_file() else {}
     if stored.get("key") != key:

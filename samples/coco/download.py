@@ -10,6 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -19,13 +20,13 @@ CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 
 
-def download(dataset: str | Path, year: int) -> None:
-    """Fetches and unpacks what is not there yet of a year, with a progress bar.
+def download(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "val")) -> None:
+    """Fetches and unpacks what is not there yet of a year's splits, with a progress bar.
 
     Raises ConnectionError when the server cannot be reached or breaks off, naming the files to put where; call again
     to go on. Raises ValueError for an archive that is damaged or is not what it should be; it is removed.
     """
-    missing = [archive for archive in archives(dataset, year) if not archive.result.exists()]
+    missing = [archive for archive in archives(dataset, year, splits) if not archive.result.exists()]
     for archive in missing:
         package = Path(dataset) / Path(urlparse(archive.url).path).name
         try:
@@ -35,7 +36,7 @@ def download(dataset: str | Path, year: int) -> None:
                                                                      TimeoutError)):
                 raise  # the disk, not the network
             raise ConnectionError(f"{archive.url} could not be fetched ({error}). Call again to go on where it "
-                                  f"stopped.\n{how_to_get(dataset, year, [archive.result])}") from error
+                                  f"stopped.\n{how_to_get(dataset, year, splits, [archive.result])}") from error
         unpack(package, archive)
         package.unlink()
 

@@ -23,16 +23,6 @@ MINIVAL = {  # of 2014
     "valminusminival": "https://dl.dropboxusercontent.com/s/s3tw5zcg7395368/instances_valminusminival2014.json.zip?dl=0",
 }
 
-CLASS_NAMES = """
-person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
-parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
-handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
-surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
-mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
-teddy bear, hair drier, toothbrush
-""".replace("\n", " ").strip().split(", ")  # by their ids, which have gaps
-
 
 class MissingData(FileNotFoundError):
     """Files of COCO that are not where they should be; the message says which, and how to get them."""
@@ -66,11 +56,12 @@ def parts(dataset: str | Path, year: int, split: str) -> list[Part]:
             for name in names]
 
 
-def archives(dataset: str | Path, year: int) -> list[Archive]:
-    """What COCO's server has of a year."""
+def archives(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "val")) -> list[Archive]:
+    """What COCO's server has of a year's splits."""
     folder = Path(dataset)
     annotations = folder / "annotations"
-    found = [Archive(f"{SERVER}/zips/{name}{year}.zip", folder, folder / f"{name}{year}") for name in ("train", "val")]
+    names = [name for name in ("train", "val") if name in splits or (year == 2014 and name == "val")]
+    found = [Archive(f"{SERVER}/zips/{name}{year}.zip", folder, folder / f"{name}{year}") for name in names]
     found.append(Archive(f"{SERVER}/annotations/annotations_trainval{year}.zip", folder,
                          annotations / f"instances_val{year}.json"))
     if year == 2014:
@@ -84,17 +75,17 @@ def require(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "v
     wanted = [path for split in splits for part in parts(dataset, year, split) for path in part]
     missing = [path for path in dict.fromkeys(wanted) if not path.exists()]
     if missing:
-        raise MissingData(how_to_get(dataset, year, missing))
+        raise MissingData(how_to_get(dataset, year, splits, missing))
 
 
-def how_to_get(dataset: str | Path, year: int, missing: Sequence[Path]) -> str:
+def how_to_get(dataset: str | Path, year: int, splits: Sequence[str], missing: Sequence[Path]) -> str:
     """A message that says what is missing, and which files to put where."""
     folder = Path(dataset)
     state = "" if folder.is_dir() else " (there is no such folder)"
     lines = [f"{folder} is not a folder of COCO {year}{state}. Missing:", *(f"    {path}" for path in missing),
              f"Give --dataset the folder that holds annotations/ and val{year}/, and its --year; or --download; or "
              "fetch and unpack by hand:",
-             *(f"    {archive.url}  ->  {archive.result}" for archive in archives(folder, year))]
+             *(f"    {archive.url}  ->  {archive.result}" for archive in archives(folder, year, splits))]
     return "\n".join(lines)
 
 
@@ -138,10 +129,3 @@ def fingerprint(folder: str | Path, year: int, split: str, dataset: CocoDataset)
                                      for info in dataset.image_info]]
     digest.update(json.dumps(content).encode())
     return digest.hexdigest()
-
-
-def class_names_of(num_classes: int) -> list[str]:
-    """Names for weights that come without: COCO's where their number fits, else numbers."""
-    if num_classes == len(CLASS_NAMES) + 1:
-        return ["BG", *CLASS_NAMES]
-    return ["BG", *(f"class {i}" for i in range(1, num_classes))]

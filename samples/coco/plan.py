@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mrcnn import run_folder
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.files import write_atomically
@@ -44,25 +45,19 @@ class Run(NamedTuple):
     """What makes a training what it is.
 
     stages: what learns when. start: the weights at its beginning, "none" or a hash of their file, with what was left
-    out. data: fingerprint of the training images. preset: whose conventions.
+    out. data: fingerprint of the training images. preset: whose conventions. key: the same for trainings that learn
+    the same.
     """
 
     stages: list[Stage]
     start: str
     data: str
     preset: str
+    key: str
 
-    def key(self, config: Config) -> str:
-        """The same for trainings that learn the same."""
-        settings = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
-        if isinstance(config.MASK_HEAD, str):
-            settings["MASK_HEAD"] = {"name": config.MASK_HEAD}
-        text = json.dumps([settings, self.stages, self.start, self.data], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def save(self, folder: Path, config: Config) -> None:
+    def save(self, folder: Path) -> None:
         """Writes run.json into the folder of a run."""
-        write_atomically(folder / FILE, json.dumps({"key": self.key(config), **self._asdict()}, indent=2))
+        write_atomically(folder / FILE, json.dumps(self._asdict(), indent=2))
 
     @classmethod
     def load(cls, folder: Path) -> "Run | None":
@@ -70,14 +65,26 @@ class Run(NamedTuple):
         if not (folder / FILE).is_file():
             return None
         values = json.loads((folder / FILE).read_text())
-        return cls([Stage(*stage) for stage in values["stages"]],
-                   **{name: values[name] for name in ("start", "data", "preset")})
+        return cls(**values | {"stages": [Stage(*stage) for stage in values["stages"]]})
+
+
+def key(config: Config, stages: Sequence[Stage], start: str, data: str) -> str:
+    """`Run.key` of the settings that are asked for, before any that weights bring along."""
+    settings = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
+    if isinstance(config.MASK_HEAD, str):
+        settings["MASK_HEAD"] = {"name": config.MASK_HEAD}
+    return hashlib.sha256(json.dumps([settings, stages, start, data], sort_keys=True).encode()).hexdigest()
 
 
 def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
-    """`Run.start` of a file of weights, by its content; only a checkpoint has layers to leave out."""
+    """`Run.start` of a file of weights, by its content; only a checkpoint has layers to leave out.
+
+    Raises FileNotFoundError when there is no such file.
+    """
     if path is None:
         return "none"
+    if not path.is_file():
+        raise FileNotFoundError(f'no weights at {path}; --model is a file, "last", "coco", "imagenet" or "none".')
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return " ".join([digest, *(f"-{name}" for name in sorted(exclude) if not is_keras_weights(path))])
@@ -86,14 +93,9 @@ def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
 def find(logs: str | Path, key: str) -> Path | None:
     """The folder of the newest run in `logs` with this key that saved a checkpoint."""
     for file in sorted(Path(logs).glob(f"*/{FILE}"), reverse=True):
-        if json.loads(file.read_text())["key"] == key and checkpoints(file.parent):
+        if json.loads(file.read_text())["key"] == key and run_folder.checkpoints(file.parent):
             return file.parent
     return None
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(folder.glob("mask_rcnn_*_[0-9][0-9][0-9][0-9]*.h5"))
 
 
 def carry_out(model: MaskRCNN, run: Run, training: Dataset, validation: Dataset | None = None, *,
@@ -105,7 +107,7 @@ def carry_out(model: MaskRCNN, run: Run, training: Dataset, validation: Dataset 
         judge: takes the AP at the end of epochs, and may end the training.
         options: further ones of `MaskRCNN.train`.
     """
-    run.save(model.log_dir, model.config)
+    run.save(model.log_dir)
     for stage in run.stages:
         if judge is not None and judge.exhausted():
             print(f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations brought no better "

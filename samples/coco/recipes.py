@@ -67,7 +67,7 @@ def training_config(arguments: argparse.Namespace, num_classes: int | None = Non
 
 
 def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: Path | None = None) -> plan.Run:
-    """What is to be trained.
+    """What is to be trained; to be asked before the model loads weights, which may change its settings.
 
     Args:
         data: fingerprint of the training images.
@@ -82,5 +82,8 @@ def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: P
     else:  # a frozen stem and first stage are for weights that know something
         fresh = "all" if arguments.model == "none" else "3+"
         stages = plan.reference(epochs, arguments.layers or (old.stages[-1].layers if old else fresh), rate)
+    if old and stages == old.stages and model.config.to_dict() == Config.load(folder / "config.json").to_dict():
+        return old
     path = None if arguments.model == "none" else path_of(arguments.model, model)
-    return plan.Run(stages, old.start if old else plan.start_of(path, arguments.exclude), data, preset)
+    start = old.start if old else plan.start_of(path, arguments.exclude)
+    return plan.Run(stages, start, data, preset, plan.key(model.config, stages, start, data))

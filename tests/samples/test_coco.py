@@ -16,6 +16,7 @@ from mrcnn.data.coco import load_coco
 from mrcnn.evaluation import evaluate_results
 from mrcnn.model import MaskRCNN
 from samples.coco import coco, plan, recipes
+from samples.coco.classes import InNumbersOf, names_of
 from samples.coco.recipes import CocoConfig, MatterportCocoConfig
 from tests.samples.tiny_coco import write_coco
 from tests.tiny import TinyConfig
@@ -265,6 +266,8 @@ def test_a_missing_checkpoint_and_no_run_are_named(folder, tmp_path):
         coco.main(command("train", folder, tmp_path, model="last"))
     with pytest.raises(FileNotFoundError, match="no checkpoint file at .*gone.h5"):
         coco.main(command("evaluate", folder, tmp_path, model=tmp_path / "gone.h5"))
+    with pytest.raises(FileNotFoundError, match="no weights at .*gone.h5"):
+        coco.main(command("train", folder, tmp_path, model=tmp_path / "gone.h5"))
     assert not list(tmp_path.iterdir())
 
 
@@ -283,6 +286,27 @@ def test_a_wrong_command_line_says_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit):
         coco.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_names_for_weights_that_come_without():
+    assert names_of(["BG", "a"], 2) == ["BG", "a"]
+    assert names_of([], 81)[:2] == ["BG", "person"] and names_of([], 3) == ["BG", "class 1", "class 2"]
+
+
+def test_a_model_of_other_classes_is_judged_by_the_names_that_it_shares():
+    found = {"rois": np.arange(12).reshape(3, 4), "class_ids": np.array([1, 2, 3]), "scores": np.array([.9, .8, .7]),
+             "masks": np.arange(3)[None, None].repeat(2, 0) > 0}
+
+    class Model:
+        def detect(self, images):
+            return [found] * len(images)
+
+    model = InNumbersOf(Model(), ["BG", "cat", "dog", "car"], ["BG", "car", "bird", "cat"])
+    (mapped,) = model.detect(["image"])
+    assert list(mapped["class_ids"]) == [3, 1] and list(mapped["scores"]) == [0.9, 0.7]
+    assert mapped["rois"].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]] and mapped["masks"][0, 0].tolist() == [False, True]
+    with pytest.raises(ValueError, match="no class in common"):
+        InNumbersOf(Model(), ["BG", "cat"], ["BG", "dog"])
 
 
 def test_the_commands_of_the_readme_are_understood():

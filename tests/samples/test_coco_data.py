@@ -85,12 +85,6 @@ def test_the_fingerprint_is_of_the_content_not_of_the_place(folder, tmp_path):
     assert of(other) != first
 
 
-def test_names_for_weights_that_come_without():
-    assert layout.class_names_of(81)[:3] == ["BG", "person", "bicycle"]
-    assert layout.class_names_of(81)[-1] == "toothbrush" and len(layout.class_names_of(81)) == 81
-    assert layout.class_names_of(3) == ["BG", "class 1", "class 2"]
-
-
 # --download
 
 
@@ -166,6 +160,14 @@ def test_download_makes_a_folder_that_loads(offered, tmp_path):
     asked = len(offered.asked)
     download(target, 2017)
     assert len(offered.asked) == asked == 3, "what is there is not fetched again"
+
+
+def test_what_only_judges_fetches_no_training_images(offered, tmp_path):
+    download(tmp_path, 2017, ["val"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations", "val2017"]
+    require(tmp_path, 2017, ["val"])
+    with pytest.raises(MissingData, match="train2017.zip"):
+        require(tmp_path, 2017)
 
 
 def test_annotations_join_those_that_are_there(offered, tmp_path):

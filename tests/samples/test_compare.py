@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mrcnn import run_folder
 from mrcnn.model import MaskRCNN
 from samples.coco import coco, compare, costs, plan, recipes, report
 from tests.samples.tiny_coco import write_coco
@@ -105,7 +106,7 @@ def key(*flags, name="compare", data="data"):
     head = arguments.head[0] if name == "compare" else arguments.head
     arguments = argparse.Namespace(**vars(arguments) | {"head": head, "exclude": []})
     config = recipes.training_config(arguments, 3)
-    return recipes.planned(arguments, SimpleNamespace(config=config), data).key(config)
+    return recipes.planned(arguments, SimpleNamespace(config=config), data).key
 
 
 @pytest.mark.parametrize("flags", [["--seed", "1"], ["--set", "LEARNING_RATE=0.5"], ["--layers", "heads"],
@@ -141,7 +142,7 @@ def test_weights_are_known_by_their_content_and_what_is_left_out(tmp_path):
 def test_an_interrupted_run_goes_on(folder, tmp_path, calls):
     coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "3"))
     (run,) = tmp_path.glob("coco*")
-    (checkpoint,) = plan.checkpoints(run)
+    (checkpoint,) = run_folder.checkpoints(run)
     model = MaskRCNN("training", TinyCocoConfig(MASK_HEAD={"name": "fcn", "filters": 8, "convolutions": 1}), tmp_path)
     model.epoch = 2
     model.save_weights(run / "mask_rcnn_coco_0002.h5")

@@ -6,6 +6,8 @@ import keras
 import pytest
 
 from mrcnn.config import Config
+from mrcnn.weights.source import Source
+from samples import weights
 from samples.settings import add_settings, configure, mask_head
 from samples.weights import coco_weights, stored_settings
 
@@ -106,3 +108,17 @@ def test_settings_beside_weights_go_before_those_inside(tmp_path):
     Config(SEED=8).save(tmp_path / "config.json")
     assert stored_settings(path, tmp_path, "x")["SEED"] == 8
     assert stored_settings(tmp_path / "no" / "gone.h5", tmp_path, "x") == {} == stored_settings("none", tmp_path, "x")
+
+
+def test_another_program_s_weights_bring_its_settings_but_not_its_score_threshold(tmp_path, monkeypatch):
+    asked = []
+
+    def read_source(path):
+        asked.append(path)
+        return Source("another program", {}, {"SIZE_DIVISOR": 64, "DETECTION_MIN_CONFIDENCE": 0.7})
+
+    monkeypatch.setattr(weights, "read_source", read_source)
+    monkeypatch.setattr(weights, "coco_weights", lambda: tmp_path / "mask_rcnn_coco.h5")
+    assert stored_settings("coco", tmp_path, "x") == {"SIZE_DIVISOR": 64}
+    assert stored_settings(tmp_path / "theirs.pth", tmp_path, "x") == {"SIZE_DIVISOR": 64}
+    assert asked == [tmp_path / "mask_rcnn_coco.h5", tmp_path / "theirs.pth"]
