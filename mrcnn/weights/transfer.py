@@ -75,7 +75,7 @@ def _fit_channels(tensors: dict[str, Any], variables: Mapping[str, keras.Variabl
                   ) -> list[str]:
     """Replaces kernels that see the image, where only their input channels differ; says which."""
     notes = []
-    channels = _image_channels(tensors), _image_channels(variables)
+    channels = _image_channels(tensors, variables)
     for name, tensor in list(tensors.items()):
         if name in left or name not in variables or not name.startswith("trunk/") or channels[0] == channels[1]:
             continue
@@ -88,11 +88,13 @@ def _fit_channels(tensors: dict[str, Any], variables: Mapping[str, keras.Variabl
     return notes
 
 
-def _image_channels(tensors: Mapping[str, Any]) -> int | None:
-    """Input channels of the first kernel of a trunk."""
-    kernels = [tuple(tensor.shape) for name, tensor in tensors.items()
-               if name.startswith("trunk/") and name.endswith("/kernel") and len(tensor.shape) == 4]
-    return kernels[0][2] if kernels else None
+def _image_channels(tensors: Tensors, variables: Mapping[str, keras.Variable]) -> tuple[int, int]:
+    """Input channels of the first kernel of the trunk: of the file and of the model."""
+    for name, variable in variables.items():
+        if name.startswith("trunk/") and name.endswith("/kernel") and name in tensors:
+            ours, theirs = tuple(variable.shape), tuple(tensors[name].shape)
+            return (theirs[2], ours[2]) if len(ours) == len(theirs) == 4 else (0, 0)
+    return 0, 0
 
 
 def _inflated(tensor: Any, channels: int, reverse: bool) -> Callable[[], np.ndarray]:
