@@ -49,15 +49,14 @@ def bound_settings(source: Source, parts: Collection[str], channels: int, defaul
         return {}
     bound = {name: source.settings.get(name, defaults[name]) for part in parts for name in BOUND[part]}
     theirs = source.settings.get("IMAGE_CHANNEL_COUNT", defaults["IMAGE_CHANNEL_COUNT"])
-    backbone = source.settings.get("BACKBONE")
-    if theirs != channels and "MEAN_PIXEL" in bound and backbone is not None:
-        bound |= _for_channels(bound, backbone, theirs, channels)
+    if theirs != channels and "MEAN_PIXEL" in bound:
+        bound |= _for_channels(bound, source.settings.get("BACKBONE"), theirs, channels)
     return bound
 
 
-def _for_channels(bound: Mapping[str, Any], backbone: str, theirs: int, channels: int) -> dict[str, Any]:
+def _for_channels(bound: Mapping[str, Any], backbone: str | None, theirs: int, channels: int) -> dict[str, Any]:
     """The settings of pixels for more or fewer channels: further ones get the mean, fewer ones too."""
-    own = backbone_scaling(backbone, theirs) if _is_known(backbone) else None
+    own = backbone_scaling(backbone, theirs) if backbone is not None and _is_known(backbone) else None
     values = ({} if own is None else {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std}) | {
         name: bound[name] for name in PIXELS if bound.get(name) is not None}
     result = {}
