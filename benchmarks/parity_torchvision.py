@@ -75,7 +75,7 @@ def hooks(model: torch.nn.Module) -> Kept:
             ("box_head", roi.box_head), ("box", roi.box_predictor), ("mask_pool", roi.mask_roi_pool),
             ("masks", roi.mask_predictor), ("transform", model.transform)):
         kept.of(module, name)
-    roi.register_forward_hook(lambda _, __, output: kept.setdefault("found", copied(output[0])))
+    roi.register_forward_hook(lambda _, __, output: kept.update(found=copied(output[0])))  # what it returns counts
     return kept
 
 

@@ -98,6 +98,18 @@ def layers_of(parts):
             for part in parts for layer in part.layers if layer.weights}
 
 
+@pytest.fixture(scope="module")
+def made():
+    """Arrays of one original by layer and weight, not to be changed."""
+    return layers_of(original())
+
+
+@pytest.fixture
+def arrays(made):
+    """The same for a test to change."""
+    return {layer: dict(weights) for layer, weights in made.items()}
+
+
 def source_of(arrays, path="a.h5"):
     return matterport_source({layer: {name: Lazy(value.shape, lambda v=value: v) for name, value in weights.items()}
                               for layer, weights in arrays.items()}, path)
@@ -123,8 +135,8 @@ def test_every_part_computes_what_the_old_package_computes(classes):
     close(model.network.mask_head(features), mask_head(features))
 
 
-def test_settings():
-    source = source_of(layers_of(original()))
+def test_settings(arrays):
+    source = source_of(arrays)
     assert {name: source.settings[name] for name in (
         "BACKBONE", "BACKBONE_OPTIONS", "NUM_CLASSES", "RPN_CHANNELS", "TOP_DOWN_PYRAMID_SIZE", "MASK_HEAD",
         "FPN_CLASSIF_FC_LAYERS_SIZE", "IMAGE_CHANNEL_COUNT", "RPN_BBOX_STD_DEV")} == {
@@ -134,8 +146,7 @@ def test_settings():
 
 
 
-def test_resnet101_by_its_layers():
-    arrays = layers_of(original())
+def test_resnet101_by_its_layers(arrays):
     for i in range(6, 23):
         for kind in ("res", "bn"):
             for branch in ("2a", "2b", "2c"):
@@ -149,8 +160,7 @@ def test_resnet101_by_its_layers():
 @pytest.mark.parametrize("layer, weight", [("res3b_branch2b", "kernel"), ("bn3b_branch2b", "moving_mean"),
                                            ("fpn_p4", "bias"), ("rpn_class_raw", "kernel"),
                                            ("mrcnn_mask_deconv", "kernel"), ("mrcnn_class_conv1", "kernel")])
-def test_a_missing_weight_is_named(layer, weight):
-    arrays = layers_of(original())
+def test_a_missing_weight_is_named(arrays, layer, weight):
     del arrays[layer][weight]
     with pytest.raises(ValueError, match=re.escape(f"a.h5 lacks {layer}/{weight}")):
         source_of(arrays)
