@@ -15,6 +15,7 @@ NUMBERS = (("box_ap", "box AP", 3, 1), ("mask_ap", "mask AP", 3, 1), ("mask_ap50
            ("mask_ap75", "AP75", 3, 1), ("boundary_ap", "Boundary AP", 3, 1), ("parameters", "parameters", 0, 1),
            ("flops", "GFLOPs", 1, 1e9), ("ms_per_batch", "ms/RoI batch", 1, 1), ("ms_per_image", "ms/image", 0, 1))
 APS = NUMBERS[:5]
+LEAST_AP = 0.01  # that the plot's axes reach, so that differences of nothing do not look like some
 
 Row = dict[str, Any]  # "head" and "seeds", and for each number a list with a value a seed, or one value
 
@@ -75,8 +76,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     width = 0.8 / len(rows)
     for i, row in enumerate(rows):
         places = np.arange(len(APS)) + (i - (len(rows) - 1) / 2) * width
-        bars.bar(places, [mean(row[name]) for name, *_ in APS], width * 0.9, label=row["head"],
-                 yerr=[spread(row[name]) or 0 for name, *_ in APS], capsize=3)
+        errors = None if spread(row["mask_ap"]) is None else [spread(row[name]) for name, *_ in APS]
+        bars.bar(places, [mean(row[name]) for name, *_ in APS], width * 0.9, label=row["head"], yerr=errors, capsize=3)
         if "ms_per_batch" in row:
             costs.errorbar(mean(row["ms_per_batch"]), mean(row["mask_ap"]), yerr=spread(row["mask_ap"]), fmt="o",
                            capsize=3, label=row["head"])
@@ -85,9 +86,10 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     bars.legend(frameon=False)
     costs.set_xlabel("ms a RoI batch")
     costs.set_ylabel("mask AP")
+    costs.margins(0.15)
     costs.set_xlim(left=0)
     for axes in (bars, costs):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(axes.get_ylim()[1], LEAST_AP))
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_media(path) as temporary:
         figure.savefig(temporary, dpi=110)
