@@ -11,7 +11,7 @@ import numpy as np
 
 from mrcnn.data import problems
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, fill_box
+from mrcnn.data.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, fill_box, open_picture
 from mrcnn.data.problems import AnnotationError, Problems
 
 KEPT_BYTES = 256 * 2**20  # of filled masks, a bit a pixel of each box
@@ -46,7 +46,7 @@ class AnnotatedDataset(Dataset):
         # Filling outlines takes longer than decoding the photograph, so those of the last images are kept
         self._kept: OrderedDict[int, list[tuple]] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()
-        self._reported: set[int] = set()
+        self._reported: dict[int, Instance] = {}  # by their id(), which another may get once one is deleted
 
     def add_annotated(self, source: str, image_id: Any, path: str | os.PathLike, instances: Sequence[Instance], *,
                       height: int | None = None, width: int | None = None, record: str = "", **info: Any) -> bool:
@@ -79,6 +79,9 @@ class AnnotatedDataset(Dataset):
         """The instance without what encloses nothing; None when nothing is left."""
         outline, where = instance.outline, (self.file, instance.record, instance.field)
         if isinstance(outline, Polygons):
+            if not outline.parts:
+                self.problems.left_out(problems.EMPTY, *where, "it has no polygon")
+                return None
             parts = tuple(part for part in outline.parts if len(part) >= 3)
             if len(parts) < len(outline.parts):
                 points = [len(part) for part in outline.parts if len(part) < 3]
@@ -97,6 +100,13 @@ class AnnotatedDataset(Dataset):
             return None
         return instance._replace(outline=outline)
 
+    def prepare(self, class_map=None) -> None:
+        """As `Dataset.prepare`; may be called again after images were added or taken away."""
+        super().prepare(class_map)
+        with self._lock:  # an image may have another number now
+            self._kept.clear()
+            self._bytes = 0
+
     def finish(self) -> Self:
         """Prepares the dataset and warns, once, of what was left out."""
         self.prepare()
@@ -105,7 +115,11 @@ class AnnotatedDataset(Dataset):
 
     def load_image(self, image_id: int) -> np.ndarray:
         """The photograph, [H, W, 3] uint8 RGB. Raises AnnotationError when its size is not what the file states."""
-        info, image = self.image_info[image_id], super().load_image(image_id)
+        return self.of_stated_size(image_id, super().load_image(image_id))
+
+    def of_stated_size(self, image_id: int, image: np.ndarray) -> np.ndarray:
+        """The image [H, W, C]. Raises AnnotationError when its size is not what the file states."""
+        info = self.image_info[image_id]
         if image.shape[:2] != (info["height"], info["width"]):
             raise AnnotationError(
                 self.file, info["record"], "height/width",
@@ -160,19 +174,17 @@ class AnnotatedDataset(Dataset):
         """Counts an instance that turned out to have no pixels, once: who uses masks leaves those out."""
         with self._lock:
             if id(instance) not in self._reported:
-                self._reported.add(id(instance))
+                self._reported[id(instance)] = instance
                 self.problems.left_out(kind, self.file, instance.record, instance.field, message)
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) from an image's header; the orientation tag is ignored, as `read_image` does.
 
-    Raises ValueError when the file is no image.
+    Raises ValueError when the file is no image, or larger than Pillow takes.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.height, image.width
     except OSError as error:
         raise ValueError(f"{os.fspath(path)!r} is not an image: {error}") from error
@@ -192,6 +204,8 @@ def read_json(path: str | os.PathLike, what: str) -> Any:
     except UnicodeDecodeError as error:
         raise AnnotationError(path, f"byte {error.start}", "", f"it is not text in UTF-8; export {what} again"
                               ) from error
+    except (RecursionError, ValueError) as error:  # lists in lists without end, numbers of thousands of digits
+        raise AnnotationError(path, "", "", f"it cannot be read ({error}); export {what} again") from error
 
 
 def class_table(found: Iterable[str], class_names: Sequence[str] | None) -> list[str]:

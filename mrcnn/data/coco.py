@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data import problems, rle
-from mrcnn.data.annotated import AnnotatedDataset, Instance, read_json
-from mrcnn.data.outlines import Outline, Polygons, Runs
+from mrcnn.data.annotated import AnnotatedDataset, Instance, class_table, read_json
+from mrcnn.data.fields import FieldError, is_number, shown, size_of, text, whole
+from mrcnn.data.outlines import FAR, Bounds, Outline, Polygons, Runs
 from mrcnn.data.problems import AnnotationError
 
 KEYS = {"images": ("id", "file_name", "height", "width"), "categories": ("id", "name"),
         "annotations": ("id", "image_id", "category_id")}
+MOST_SIDE = 100_000  # pixels of an image
 
 
 class CocoDataset(AnnotatedDataset):
@@ -55,6 +57,7 @@ def load_coco(annotation_file: str | os.PathLike, image_dir: str | os.PathLike |
     Raises:
         FileNotFoundError: no such file.
         AnnotationError: naming file, record and field.
+        ValueError: class_names that repeat.
     """
     path = os.fspath(annotation_file)
     content = read_json(path, "COCO annotations")
@@ -73,35 +76,49 @@ def load_coco(annotation_file: str | os.PathLike, image_dir: str | os.PathLike |
 
 
 def _table(dataset: CocoDataset, content: Any, key: str) -> dict[int, dict]:
-    """The records of one list of the file by their ids, those without their keys left out."""
+    """The records of one list of the file by their ids, those that cannot be read left out."""
     records = content.get(key) if isinstance(content, dict) else None
     if not isinstance(records, list):
-        raise AnnotationError(dataset.file, "", key, f"expected a list of {key}, got {_shown(records)}; is it a file "
+        raise AnnotationError(dataset.file, "", key, f"expected a list of {key}, got {shown(records)}; is it a file "
                               "of COCO instances?")
     table: dict[int, dict] = {}
     for place, record in enumerate(records):
-        missing = [k for k in KEYS[key] if not isinstance(record, dict) or k not in record]
-        name = f"{key}[{place}]" + (f" (id {record['id']})" if isinstance(record, dict) and "id" in record else "")
-        if missing:
-            dataset.problems.broken(dataset.file, name, missing[0], "it is missing")
-        elif not isinstance(record["id"], int):
-            dataset.problems.broken(dataset.file, name, "id", f"expected a whole number, got {record['id']!r}")
-        elif record["id"] in table:
-            dataset.problems.broken(dataset.file, name, "id", "another record has the same id", problems.CLASH)
-        elif _sensible(dataset, key, name, record):
+        name = f"{key}[{place}]"
+        name += f" (id {shown(record['id'])})" if isinstance(record, dict) and "id" in record else ""
+        try:
+            _check(key, record)
+            _check_new(key, record, table)
+        except FieldError as error:
+            dataset.problems.broken(dataset.file, name, error.field, str(error), error.kind)
+        else:
             table[record["id"]] = record
     return table
 
 
-def _sensible(dataset: CocoDataset, key: str, name: str, record: dict) -> bool:
-    """Whether the fields of an image are of their types; broken otherwise. The other lists are checked where used."""
-    if key != "images":
-        return True
-    for field in ("height", "width"):
-        if not isinstance(record[field], int) or record[field] < 1:
-            dataset.problems.broken(dataset.file, name, field, f"expected pixels from 1 on, got {record[field]!r}")
-            return False
-    return True
+def _check(key: str, record: Any) -> None:
+    """Raises FieldError when a field of an image or a category is missing or not of its type.
+
+    Those of an annotation are looked at where they are used, as those of other classes need not be sound.
+    """
+    for field in KEYS[key]:
+        if not isinstance(record, dict) or field not in record:
+            raise FieldError(field, "it is missing")
+    whole(record, "id")
+    if key == "images":
+        for field in ("height", "width"):
+            whole(record, field, 1, MOST_SIDE, "pixels")
+        text(record, "file_name")
+    elif key == "categories":
+        text(record, "name")
+
+
+def _check_new(key: str, record: dict, table: dict[int, dict]) -> None:
+    """Raises FieldError for the id of another record, or the name of another category."""
+    if record["id"] in table:
+        raise FieldError("id", "another record has the same id", problems.CLASH)
+    if key == "categories" and any(other["name"] == record["name"] for other in table.values()):
+        raise FieldError("name", f"another category is called {shown(record['name'])}, too, and classes are told apart "
+                         "by their names; rename one, or give its annotations to the other", problems.CLASH)
 
 
 def _classes(dataset: CocoDataset, path: str, categories: dict[int, dict], class_names: Sequence[str] | None,
@@ -111,10 +128,11 @@ def _classes(dataset: CocoDataset, path: str, categories: dict[int, dict], class
         chosen = sorted(categories)
     else:
         by_name = {category["name"]: category_id for category_id, category in categories.items()}
-        unknown = [name for name in class_names if name not in by_name]
+        names = class_table((), class_names)
+        unknown = [name for name in names if name not in by_name]
         if unknown:
             raise AnnotationError(path, "", "categories", f"there are no classes {unknown}; it has {sorted(by_name)}")
-        chosen = [by_name[name] for name in class_names]
+        chosen = [by_name[name] for name in names]
     for category_id in chosen:  # not by add_class: many tools number their categories from 0, the network's classes not
         dataset.class_info.append({"source": source, "id": category_id, "name": categories[category_id]["name"]})
     return set(chosen)
@@ -124,11 +142,12 @@ def _by_image(dataset: CocoDataset, images: dict, categories: dict, annotations:
     """Annotations by the image that they belong to, in the order of the file."""
     by_image = defaultdict(list)
     for annotation in annotations.values():
-        for field, known in (("image_id", images), ("category_id", categories)):
-            if annotation[field] not in known:
-                dataset.problems.broken(dataset.file, f"annotation {annotation['id']}", field,
-                                        f"{annotation[field]!r} is not among the file's {len(known)}")
-                break
+        try:
+            for field, known in (("image_id", images), ("category_id", categories)):
+                if whole(annotation, field) not in known:
+                    raise FieldError(field, f"{shown(annotation[field])} is not among the file's {len(known)}")
+        except FieldError as error:
+            dataset.problems.broken(dataset.file, f"annotation {annotation['id']}", error.field, str(error))
         else:
             by_image[annotation["image_id"]].append(annotation)
     return by_image
@@ -156,46 +175,62 @@ def _stored(annotation: dict, instance: Instance) -> dict[str, Any]:
 def _instance(dataset: CocoDataset, annotation: dict, image: dict) -> Instance | None:
     """None when the annotation is broken and reading goes on."""
     record = f"annotation {annotation['id']}"
-    outline = _outline(annotation.get("segmentation"), image)
-    if isinstance(outline, str):
-        dataset.problems.broken(dataset.file, record, "segmentation", outline)
+    try:
+        outline = _outline(annotation.get("segmentation"), image)
+        box = _box(annotation, outline)
+        if "area" in annotation:
+            size_of(annotation, "area")
+        crowd = _crowd(annotation)
+    except FieldError as error:
+        dataset.problems.broken(dataset.file, record, error.field, str(error))
         return None
+    return Instance(annotation["category_id"], outline, crowd, box, record, "segmentation")
+
+
+def _box(annotation: dict, outline: Outline) -> Bounds:
+    """The box of an annotation, or where it has none that of its outline. Raises FieldError."""
     box = annotation.get("bbox")
     if box is None:
-        bounds = outline.bounds() if not isinstance(outline, Polygons) or outline.parts else (0.0,) * 4
-    elif _numbers(box) and len(box) == 4 and np.isfinite(box).all():
-        x, y, width, height = map(float, box)
-        bounds = y, x, y + height, x + width
-    else:
-        dataset.problems.broken(dataset.file, record, "bbox", f"expected [x, y, width, height], got {_shown(box)}")
-        return None
-    return Instance(annotation["category_id"], outline, bool(annotation.get("iscrowd")), bounds, record,
-                    "segmentation")
+        drawn = not isinstance(outline, Polygons) or any(len(part) for part in outline.parts)
+        return outline.bounds() if drawn else (0.0,) * 4  # what is not drawn is left out later
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise FieldError("bbox", f"expected [x, y, width, height], got {shown(box)}")
+    x, y, width, height = map(float, box)
+    if min(width, height) < 0 or max(map(abs, (x, y, width, height))) > FAR:
+        raise FieldError("bbox", "expected [x, y, width, height] in pixels, width and height from 0 on, got "
+                         f"{shown(box)}")
+    return y, x, y + height, x + width
 
 
-def _outline(segmentation: Any, image: dict) -> Outline | str:
-    """The outline, or what is wrong with it."""
+def _crowd(annotation: dict) -> bool:
+    crowd = annotation.get("iscrowd", 0)
+    if type(crowd) not in (int, bool) or crowd not in (0, 1):
+        raise FieldError("iscrowd", f"expected 0 or 1, got {shown(crowd)}")
+    return bool(crowd)
+
+
+def _outline(segmentation: Any, image: dict) -> Outline:
+    """The outline. Raises FieldError."""
     if isinstance(segmentation, dict):
-        if {"size", "counts"} - segmentation.keys():
-            return f"run lengths need size and counts, got the keys {sorted(segmentation)}"
-        if segmentation["size"] != [image["height"], image["width"]]:
-            return f"it is of size {segmentation['size']}, its image of {[image['height'], image['width']]}"
-        try:
-            rle.area(segmentation)
-        except ValueError as error:
-            return str(error)
-        return Runs(segmentation)
-    if not isinstance(segmentation, list) or not all(_numbers(part) for part in segmentation):
-        return f"expected lists of coordinates or run lengths, got {_shown(segmentation)}"
-    if any(len(part) % 2 for part in segmentation):
-        return f"a polygon has {next(len(p) for p in segmentation if len(p) % 2)} coordinates, not pairs of x and y"
+        return _runs(segmentation, image)
+    if not isinstance(segmentation, list) or not all(
+            isinstance(part, list) and all(map(is_number, part)) for part in segmentation):
+        raise FieldError("segmentation", f"expected lists of coordinates or run lengths, got {shown(segmentation)}")
+    odd = [len(part) for part in segmentation if len(part) % 2]
+    if odd:
+        raise FieldError("segmentation", f"a polygon has {odd[0]} coordinates, not pairs of x and y")
     return Polygons(tuple(np.array(part, np.float64).reshape(-1, 2) for part in segmentation))
 
 
-def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _runs(segmentation: dict, image: dict) -> Runs:
+    """The outline of run lengths. Raises FieldError."""
+    if {"size", "counts"} - segmentation.keys():
+        raise FieldError("segmentation", f"run lengths need size and counts, got the keys {sorted(segmentation)}")
+    size = [image["height"], image["width"]]
+    if segmentation["size"] != size:
+        raise FieldError("segmentation", f"it is of size {shown(segmentation['size'])}, its image of {size}")
+    try:
+        rle.area(segmentation)
+    except ValueError as error:
+        raise FieldError("segmentation", str(error)) from error
+    return Runs(segmentation)

@@ -66,7 +66,7 @@ class Dataset:
         del class_map
         self.num_classes = len(self.class_info)
         self.class_ids = np.arange(self.num_classes)
-        self.class_names = [",".join(str(info["name"]).split(",")[:1]) for info in self.class_info]
+        self.class_names = [str(info["name"]) for info in self.class_info]
         self.num_images = len(self.image_info)
         self._image_ids = np.arange(self.num_images)
         self.class_from_source_map = {f"{c['source']}.{c['id']}": i for i, c in enumerate(self.class_info)}

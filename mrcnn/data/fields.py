@@ -48,6 +48,23 @@ def size_of(record: dict, field: str) -> float:
     return value
 
 
+def whole(record: dict, field: str, least: int | None = None, most: int | None = None,
+          what: str = "a whole number") -> int:
+    """A field that is a whole number, from `least` to `most` where those are given; True and False are none."""
+    value = record[field]
+    if type(value) is not int or (least is not None and value < least) or (most is not None and value > most):
+        between = "" if least is None else f" from {least} on" if most is None else f" from {least} on, {most} at most"
+        raise FieldError(field, f"expected {what}{between}, got {shown(value)}")
+    return value
+
+
+def text(record: dict, field: str) -> str:
+    """A field that is a text of at least one character."""
+    if not isinstance(record[field], str) or not record[field]:
+        raise FieldError(field, f"expected a text, got {shown(record[field])}")
+    return record[field]
+
+
 def polygon(points: list, field: str) -> Polygons:
     """One polygon of [[x, y], ...]."""
     if not isinstance(points, list) or not all(

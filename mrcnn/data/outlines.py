@@ -6,6 +6,10 @@ own tools, so that one scene gives the same masks whichever tool wrote it down.
 
 import dataclasses
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -153,12 +157,26 @@ def fill_box(outline: Outline, height: int, width: int) -> tuple[np.ndarray, tup
     return mask[y1:y2, x1:x2], box
 
 
-def read_values(path: str) -> np.ndarray:
-    """The values [H, W] int32 of a mask picture; see `MaskFile`. Raises FileNotFoundError or ValueError naming it."""
+@contextmanager
+def open_picture(path: str | os.PathLike) -> Iterator[Any]:
+    """The picture, opened by Pillow; raises as that does, but ValueError naming the file for one that is too large.
+
+    Pillow refuses pictures of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, with an error that is no OSError.
+    """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
+            yield image
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{os.fspath(path)!r} is too large: {error}; cut it into tiles, or, if you trust the file, "
+                         "raise PIL.Image.MAX_IMAGE_PIXELS") from error
+
+
+def read_values(path: str) -> np.ndarray:
+    """The values [H, W] int32 of a mask picture; see `MaskFile`. Raises FileNotFoundError or ValueError naming it."""
+    try:
+        with open_picture(path) as image:
             if image.mode in ("P", "L", "I", "1") or image.mode.startswith("I;16"):
                 return np.asarray(image).astype(np.int32)
             if image.mode == "LA":

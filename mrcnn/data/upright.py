@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from mrcnn.data.annotated import AnnotatedDataset
-from mrcnn.data.problems import AnnotationError
+from mrcnn.data.outlines import open_picture
 
 TAG = 0x0112  # of Exif and TIFF; https://www.media.mit.edu/pia/Research/deepview/exif.html
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
@@ -22,14 +22,8 @@ class UprightDataset(AnnotatedDataset):
 
     def load_image(self, image_id: int) -> np.ndarray:
         """The photograph, upright, [H, W, 3] uint8 RGB. Raises AnnotationError when its size is not what is stated."""
-        info = self.image_info[image_id]
-        image = turned(self.read_stored(image_id), info.get("orientation", 1))
-        if image.shape[:2] != (info["height"], info["width"]):
-            raise AnnotationError(
-                self.file, info["record"], "height/width",
-                f"the annotations are of an image of {info['height']} x {info['width']}, but {info['path']!r} is "
-                f"{image.shape[0]} x {image.shape[1]} (height x width); annotate this file, or put back the other")
-        return image
+        image = turned(self.read_stored(image_id), self.image_info[image_id].get("orientation", 1))
+        return self.of_stated_size(image_id, image)
 
     def read_stored(self, image_id: int) -> np.ndarray:
         """The pixels as they are stored."""
@@ -47,12 +41,10 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
 def upright_size(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
     """(height, width) of a photograph upright, and its orientation, from its header.
 
-    Raises ValueError when the file is no image.
+    Raises ValueError when the file is no image, or larger than Pillow takes.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return header_of(image)
     except OSError as error:
         raise ValueError(f"{os.fspath(path)!r} is not an image: {error}") from error

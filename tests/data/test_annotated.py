@@ -71,6 +71,13 @@ def test_what_encloses_nothing_is_left_out_and_counted(photograph):
         dataset.finish()
 
 
+def test_an_instance_without_any_polygon_is_counted(photograph):
+    dataset = made(photograph, Instance(3, Polygons(()), record="region 0", field="points"))
+    assert not dataset.image_info[0]["instances"]
+    ((kind, record, field, treatment),) = [(p.kind, p.record, p.field, p.treatment) for p in dataset.problems]
+    assert (kind, record, field, treatment) == (problems.EMPTY, "region 0", "points", "left out")
+
+
 def test_a_mask_without_pixels_is_counted_once_however_often_it_is_asked_for(photograph):
     dataset = made(photograph, Instance(3, Rectangle(2, 4.6, 8, 5.4), record="region 0"),
                    Instance(7, Rectangle(2, 4, 8, 9)))
@@ -140,6 +147,18 @@ def test_kept_masks_are_bounded(photograph, monkeypatch):
     assert list(dataset._kept) == [5, 0] and dataset._bytes == 20 + 60 + 400
 
 
+def test_masks_kept_are_not_those_of_another_image_once_images_were_taken_away(photograph):
+    dataset = AnnotatedDataset("notes.json")
+    dataset.add_class("made", 1, "cat")
+    for wide in (3, 5):
+        dataset.add_annotated("made", wide, photograph, [Instance(1, Rectangle(0, 0, 20, wide))])
+    dataset.prepare()
+    assert [dataset.load_mask(i)[0].sum() for i in (0, 1)] == [60, 100]
+    dataset.image_info = dataset.image_info[1:]
+    dataset.prepare()
+    assert dataset._bytes == 0 and dataset.load_mask(0)[0].sum() == 100
+
+
 def test_threads_see_the_same_masks(photograph):
     dataset = made(photograph, *[Instance(3, Ellipse(10, 15, r, r)) for r in range(1, 9)])
     expected, found = made(photograph, *dataset.image_info[0]["instances"]).load_mask(0)[0], []
@@ -159,6 +178,14 @@ def test_the_size_in_an_images_header_ignores_its_orientation(tmp_path):
     assert image_size(tmp_path / "a.jpg") == (20, 30)
 
 
+def test_an_image_that_pillow_takes_for_a_bomb_is_named(photograph, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)  # it refuses twice as many, with an error that is no OSError
+    with pytest.raises(ValueError, match=r"a.png' is too large: .*600 pixels.*; cut it into tiles"):
+        image_size(photograph)
+    dataset = made(photograph, Instance(3, Rectangle(0, 0, 5, 5)), strict=False)
+    assert dataset.problems.counts() == {problems.UNREADABLE: 1}
+
+
 def test_json_files(tmp_path):
     path = tmp_path / "a.json"
     with pytest.raises(FileNotFoundError, match="no COCO annotations at .*a.json"):
@@ -169,6 +196,10 @@ def test_json_files(tmp_path):
     path.write_bytes(b'{"name": "\xff"}')
     with pytest.raises(AnnotationError, match="a.json, byte 10: it is not text in UTF-8"):
         read_json(path, "COCO annotations")
+    for written, message in (("[" * 100_000, "recursion"), ("[" + "1" * 5000 + "]", "4300 digits")):
+        path.write_text(written)
+        with pytest.raises(AnnotationError, match=f"a.json: it cannot be read .*{message}.* export COCO annotations"):
+            read_json(path, "COCO annotations")
     path.write_text('{"images": []}')
     assert read_json(path, "COCO annotations") == {"images": []}
 

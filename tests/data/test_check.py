@@ -1,11 +1,14 @@
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mrcnn.config import Config
 from mrcnn.data import check as command
@@ -13,6 +16,7 @@ from mrcnn.data import problems, report
 from mrcnn.data.check import check
 from tests.data import damaged
 from tests.data.damaged import DAMAGE, added, as_large_as, read, square, unlinked
+from tests.data.mask_writers import write_image, write_rows
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -105,6 +109,30 @@ def test_the_status_is_2_when_nothing_can_be_read(write, tmp_path, capsys):
         assert (status, out) == (2, "") and err.startswith(f"{given} could not be read: ") and message in err
     status, _, err = run(write(), "--option", "image_folder=b", capsys=capsys)
     assert status == 2 and "image_folder" in err and "image_dir" in err
+
+
+def test_a_picture_that_pillow_takes_for_a_bomb_is_reported(tmp_path, capsys, monkeypatch):
+    rows = [("ImageId", "EncodedPixels"), ("large", "1 2"), ("small", "1 2")]
+    write_rows(tmp_path / "a.csv", rows)
+    write_image(tmp_path / "large.png", 20, 30)
+    write_image(tmp_path / "small.png", 4, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
+    status, out, err = run(tmp_path / "a.csv", "--format", "rle_csv", capsys=capsys)
+    assert (status, err) == (1, "") and "large.png' is too large: " in out and problems.UNREADABLE in out
+
+
+def test_the_package_declares_what_its_data_modules_import():
+    """Whatever pip gives another name than Python stands in the table below."""
+    root = Path(__file__).resolve().parents[2]
+    trees = [ast.parse(path.read_text()) for path in (root / "mrcnn" / "data").glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    used = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    used |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    used = {name.split(".")[0] for name in used} - set(sys.stdlib_module_names) - {"mrcnn", "imgaug"}
+    named = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "yaml": "pyyaml"}
+    section = (root / "requirements.txt").read_text().split("# --- ")[1]
+    declared = {re.split("[<>=]", line)[0].lower() for line in section.splitlines()[1:]}
+    assert {"PIL", "scipy", "numpy"} <= used and {named.get(name, name) for name in used} <= declared
 
 
 def test_the_commands_options(write, tmp_path, capsys):

@@ -40,6 +40,14 @@ def test_maps_ids_between_source_and_dataset():
         dataset.get_source_class_id(3, "pets")
 
 
+def test_names_of_classes_are_kept_whole():
+    dataset = Dataset()
+    dataset.add_class("made", 1, "shirt, blouse")
+    dataset.add_class("made", 2, "shirt, polo")
+    dataset.prepare()
+    assert dataset.class_names == ["BG", "shirt, blouse", "shirt, polo"]
+
+
 def test_the_same_class_twice_is_one():
     dataset = two_sources()
     dataset.add_class("coco", 3, "car")

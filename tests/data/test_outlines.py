@@ -134,6 +134,14 @@ def test_mask_pictures_that_cannot_be_used(tmp_path):
         MaskFile(str(path)).fill(200, 300)
 
 
+def test_a_mask_picture_that_pillow_takes_for_a_bomb_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
+    with pytest.raises(ValueError, match="mask.png' is too large: .*600 pixels"):
+        MaskFile(str(path)).fill(20, 30)
+
+
 @pytest.mark.parametrize("outline", [
     Polygons((polygon((2.1, 3.7), (30.3, 5), (11.9, 14.5)), polygon((20, -4), (24.5, 8.1), (17.3, 25)))),
     Polygons((polygon((1.2, 1.2), (1.3, 1.2), (1.2, 1.3)),)),  # no pixel

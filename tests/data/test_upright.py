@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from mrcnn.data.annotated import Instance
 from mrcnn.data.images import read_image
-from mrcnn.data.upright import TAG, known_size, turned, upright_size
+from mrcnn.data.outlines import Rectangle
+from mrcnn.data.problems import AnnotationError
+from mrcnn.data.upright import TAG, UprightDataset, known_size, turned, upright_size
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 9, 3), np.uint8)
 
@@ -50,3 +53,28 @@ def test_files_that_are_no_images(tmp_path):
     assert known_size(path) == ((None, None), 1)
     with pytest.raises(ValueError, match="a.png' is not an image"):
         upright_size(path)
+
+
+def test_a_picture_that_pillow_takes_for_a_bomb_is_named(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", 6)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 22)
+    with pytest.raises(ValueError, match="a.png' is too large: .*45 pixels"):
+        upright_size(path)
+    assert known_size(path) == ((None, None), 1)
+
+
+def dataset_of(path, height, width):
+    dataset = UprightDataset("notes.json")
+    dataset.add_class("made", 1, "cat")
+    dataset.add_annotated("made", "a", path, [Instance(1, Rectangle(0, 0, 2, 2))], height=height, width=width,
+                          orientation=6)
+    dataset.prepare()
+    return dataset
+
+
+def test_a_dataset_turns_its_photographs_and_compares_their_sizes_then(tmp_path):
+    path = saved(tmp_path / "a.png", 6)
+    np.testing.assert_array_equal(dataset_of(path, 9, 5).load_image(0), np.rot90(PIXELS, -1))
+    with pytest.raises(AnnotationError, match="image 'a', field 'height/width': the annotations are of an image of 5 x "
+                                              "9, but .* is 9 x 5"):
+        dataset_of(path, 5, 9).load_image(0)
