@@ -62,6 +62,7 @@ def load_coco(annotation_file: str | os.PathLike, image_dir: str | os.PathLike |
     path = os.fspath(annotation_file)
     content = read_json(path, "COCO annotations")
     dataset = CocoDataset(path, strict)
+    _drop_unused_namesakes(dataset, content)
     images, categories, annotations = (_table(dataset, content, key) for key in KEYS)
     chosen = _classes(dataset, path, categories, class_names, source)
     by_image = _by_image(dataset, images, categories, annotations)
@@ -73,6 +74,26 @@ def load_coco(annotation_file: str | os.PathLike, image_dir: str | os.PathLike |
     if not dataset.image_info:
         dataset.problems.broken(path, "", "images", "it lists no image that can be read; check image_dir")
     return dataset.finish()
+
+
+def _drop_unused_namesakes(dataset: CocoDataset, content: Any) -> None:
+    """Takes out categories that no annotation uses where another has their name: some tools write one for the root of
+    their hierarchy, which is often called as the only class."""
+    lists = [content.get(key) if isinstance(content, dict) else None for key in ("categories", "annotations")]
+    if not all(isinstance(records, list) and all(isinstance(r, dict) for r in records) for records in lists):
+        return  # said where the lists are read
+    categories, annotations = lists
+    used = {repr(annotation.get("category_id")) for annotation in annotations}
+    names = [repr(category.get("name")) for category in categories]
+    unused = [i for i, category in enumerate(categories)
+              if names.count(names[i]) > 1 and repr(category.get("id")) not in used]
+    if len(unused) == len(categories):
+        return
+    for i in unused:
+        dataset.problems.noted(problems.CLASH, dataset.file, f"categories[{i}] (id {shown(categories[i].get('id'))})",
+                               "name", f"another category is called {names[i]}, and no annotation uses this one",
+                               "the other one is taken")
+    content["categories"] = [category for i, category in enumerate(categories) if i not in unused]
 
 
 def _table(dataset: CocoDataset, content: Any, key: str) -> dict[int, dict]:

@@ -231,6 +231,17 @@ def test_two_categories_of_one_name(write, class_names):
         *[(problems.BROKEN, f"annotation {number}", "category_id") for number in (2, 3, 5)]]
 
 
+def test_an_unused_category_of_the_same_name_is_passed_over(write):
+    def changed(made):
+        made["categories"].insert(0, {"id": 0, "name": "dog", "supercategory": "none"})
+
+    dataset = load_coco(write(changed))
+    assert dataset.class_names == ["BG", "car", "dog"] and dataset.get_source_class_id(2, "coco") == 18
+    assert dataset.load_mask(0)[1].tolist() == [2, 1, 1]
+    assert [(p.kind, p.record, p.treatment) for p in dataset.problems] == [
+        (problems.CLASH, "categories[0] (id 0)", "the other one is taken")]
+
+
 def test_class_names(write):
     path = write(lambda made: made["categories"][0].update(name="dog, hound"))
     names = load_coco(path).class_names
