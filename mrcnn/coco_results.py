@@ -5,7 +5,9 @@ Inside, `image_id` and `category_id` of an annotation are the dataset's own; in 
 
 import dataclasses
 import json
+import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -13,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from mrcnn.data import rle
+from mrcnn.data.fields import shown
 from mrcnn.files import atomic_path
 
 Annotation = dict[str, Any]
@@ -177,7 +180,7 @@ def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], datas
         ValueError: what is no list of results, or a record that does not belong to the dataset; it names the record.
     """
     name, content = _content(results)
-    images = _image_numbers(dataset)
+    images, classes = _image_numbers(dataset), _class_numbers(dataset)
     found = []
     boxed = None
     for i, record in enumerate(content):
@@ -185,35 +188,63 @@ def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], datas
         missing = [key for key in KEYS if not isinstance(record, Mapping) or key not in record]
         if missing:
             raise ValueError(f"{what}: field {missing[0]!r} is missing; results have {KEYS} and, if any, 'bbox'")
-        has_box = bool(record.get("bbox"))
+        has_box = _has_box(record)
         boxed = has_box if boxed is None else boxed
         if has_box != boxed:
             raise ValueError(f"{what}: field 'bbox': results before it have {'one' if boxed else 'none'}, it differs")
-        found.append(_read(record, dataset, images, what))
+        found.append(_read(record, dataset, images, classes, what))
     return found
 
 
-def _read(record: Mapping[str, Any], dataset: Any, images: dict[Any, int], what: str) -> Annotation:
+def _read(record: Mapping[str, Any], dataset: Any, images: dict[Any, int], classes: Mapping[str, dict[Any, int]],
+          what: str) -> Annotation:
     """A record with the dataset's ids, checked."""
-    if record["image_id"] not in images:
-        raise ValueError(f"{what}: field 'image_id': {record['image_id']!r} is not among the dataset's {len(images)}")
-    image_id = images[record["image_id"]]
+    image_id = _known(images, record["image_id"])
+    if image_id is None:
+        raise ValueError(f"{what}: field 'image_id': {shown(record['image_id'])} is not among the dataset's "
+                         f"{len(images)}")
     source = dataset.image_info[image_id]["source"]
-    category_id = dataset.class_from_source_map.get(f"{source}.{record['category_id']}")
+    category_id = _known(classes[source], record["category_id"])
     if category_id is None:
-        raise ValueError(f"{what}: field 'category_id': {record['category_id']!r} is no class of {source!r}")
+        raise ValueError(f"{what}: field 'category_id': {shown(record['category_id'])} is no class of {source!r}")
     try:
         runs = rle.compress(record["segmentation"])
     except ValueError as error:
         raise ValueError(f"{what}: field 'segmentation': {error}") from error
-    box = record.get("bbox") or _xywh(rle.box(runs))
-    area = {} if record.get("bbox") else {"area": float(rle.area(runs))}
-    score = record["score"]
-    numbers = all(isinstance(n, int | float) and np.isfinite(n) for n in [*box, score])
-    if not numbers or len(box) != 4 or min(box[2:]) < 0:
-        raise ValueError(f"{what}: fields 'bbox' and 'score' are {box} and {score!r}, expected finite numbers, the box "
-                         "as [x, y, width, height]")
+    box, area, score = record.get("bbox"), {}, record["score"]
+    if not _has_box(record):
+        box, area = _xywh(rle.box(runs)), {"area": float(rle.area(runs))}
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
+        raise ValueError(f"{what}: field 'bbox': expected [x, y, width, height], finite numbers, got {shown(box)}")
+    if not _is_number(score):
+        raise ValueError(f"{what}: field 'score': expected a finite number, got {shown(score)}")
     return _annotation(image_id, category_id, list(box), runs) | area | {"score": score}
+
+
+def _has_box(record: Mapping[str, Any]) -> bool:
+    """Whether a record has a box of its own; pycocotools takes an empty list as none."""
+    box = record.get("bbox")
+    return box is not None and not (isinstance(box, list | tuple) and not box)
+
+
+def _known(numbers: Mapping[Any, int], source_id: Any) -> int | None:
+    """The dataset's number of an id of the source; None for one that it does not have, or that can be none."""
+    if isinstance(source_id, bool | np.bool_):  # True would be 1
+        return None
+    try:
+        return numbers.get(source_id)
+    except TypeError:  # a list or a dict
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number that fits a float; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _content(results: Any) -> tuple[str, Sequence]:
@@ -241,6 +272,14 @@ def _image_numbers(dataset: Any) -> dict[Any, int]:
         raise ValueError(
             "images of the dataset share ids of their sources, so results cannot be told apart; evaluate each source"
         )
+    return numbers
+
+
+def _class_numbers(dataset: Any) -> Mapping[str, dict[Any, int]]:
+    """For each source, its category id to the dataset's."""
+    numbers: dict[str, dict[Any, int]] = defaultdict(dict)
+    for i, info in enumerate(dataset.class_info[1:], 1):
+        numbers[info["source"]][info["id"]] = i
     return numbers
 
 

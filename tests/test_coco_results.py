@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mrcnn.coco_results import detection_annotations, ground_truth_annotations, read_results, results_file
 from mrcnn.data import rle
@@ -314,15 +316,59 @@ def test_read_results():
         ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, "result 1: field 'segmentation': run lengths are a dict"),
         ({"segmentation": {"size": [3, 4], "counts": "434"}}, "result 1: field 'segmentation': .*cover 11 pixels"),
         ({"bbox": ...}, "result 1: field 'bbox': results before it have one"),
-        ({"bbox": [1, 2, 3]}, r"result 1: .* \[1, 2, 3\] and 0.5"),
-        ({"bbox": [1, 2, -3, 4]}, r"result 1: .* \[1, 2, -3, 4\]"),
-        ({"score": float("nan")}, "result 1: .* and nan"),
-        ({"score": "high"}, "result 1: .* and 'high'"),
+        ({"bbox": [1, 2, 3]}, r"result 1: field 'bbox': expected \[x, y, width, height\], .* got \[1, 2, 3\]"),
+        ({"bbox": [1, 2, -3, 4]}, r"result 1: field 'bbox': expected .* got \[1, 2, -3, 4\]"),
+        ({"bbox": 5}, "result 1: field 'bbox': expected .* got 5"),
+        ({"bbox": 0}, "result 1: field 'bbox': expected .* got 0"),
+        ({"bbox": "1234"}, "result 1: field 'bbox': expected .* got '1234'"),
+        ({"bbox": {"x": 1}}, "result 1: field 'bbox': expected .* got {'x': 1}"),
+        ({"bbox": np.ones(4)}, "result 1: field 'bbox': expected .* got array"),
+        ({"bbox": [1, 2, 3, True]}, r"result 1: field 'bbox': expected .* got \[1, 2, 3, True\]"),
+        ({"bbox": [1, 2, [3], 4]}, r"result 1: field 'bbox': expected .* got \[1, 2, \[3\], 4\]"),
+        ({"bbox": [1, 2, 3, 10**400]}, r"result 1: field 'bbox': expected .* got \[1, 2, 3, 1000"),
+        ({"bbox": None}, "result 1: field 'bbox': results before it have one"),
+        ({"score": float("nan")}, "result 1: field 'score': expected a finite number, got nan"),
+        ({"score": "high"}, "result 1: field 'score': expected a finite number, got 'high'"),
+        ({"score": 10**400}, "result 1: field 'score': expected a finite number, got 1000"),
+        ({"score": True}, "result 1: field 'score': expected a finite number, got True"),
+        ({"score": [0.5]}, r"result 1: field 'score': expected a finite number, got \[0.5\]"),
+        ({"score": None}, "result 1: field 'score': expected a finite number, got None"),
+        ({"image_id": [1]}, r"result 1: field 'image_id': \[1\] is not among the dataset's 2"),
+        ({"image_id": {}}, "result 1: field 'image_id': {} is not among"),
+        ({"image_id": None}, "result 1: field 'image_id': None is not among"),
+        ({"category_id": [1]}, r"result 1: field 'category_id': \[1\] is no class of 'own'"),
+        ({"category_id": True}, "result 1: field 'category_id': True is no class of 'own'"),
+        ({"category_id": "1"}, "result 1: field 'category_id': '1' is no class of 'own'"),
+        ({"segmentation": None}, "result 1: field 'segmentation': run lengths are a dict"),
+        ({"segmentation": {"size": 5, "counts": "1"}}, "result 1: field 'segmentation': run lengths need 'size'"),
+        ({"segmentation": {"size": [60, 90], "counts": 5}}, "result 1: field 'segmentation': run lengths need"),
+        ({"segmentation": {"size": [60, 90], "counts": [10**400]}}, "result 1: field 'segmentation': run 0 of the run"),
+        ({"segmentation": {"size": [10**400, 1], "counts": [1]}}, "result 1: field 'segmentation': "),
     ],
 )
 def test_broken_records(changes, message):
     with pytest.raises(ValueError, match=message):
         read_results([result(), result(**changes)], Own())
+
+
+def test_true_is_not_the_image_of_number_one():
+    dataset = Own()
+    dataset.image_info[0]["id"] = 1
+    with pytest.raises(ValueError, match="result 0: field 'image_id': True is not among the dataset's 2"):
+        read_results([result(image_id=True)], dataset)
+    (found,) = read_results([result(image_id=1.0, score=np.float32(0.5))], dataset)  # json knows one kind of number
+    assert (found["image_id"], found["score"]) == (0, 0.5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["image_id", "category_id", "segmentation", "score", "bbox"]), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["size", "counts"]), inner)))
+def test_any_value_is_read_or_named(field, value):
+    try:
+        read_results([result(**{field: value})], Own())
+    except ValueError as error:
+        assert f"the results, result 0: field {field!r}: " in str(error)
 
 
 def test_broken_files(tmp_path):
