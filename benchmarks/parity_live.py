@@ -59,8 +59,10 @@ def _one(python: str, oracles: Path, name: str, seed: int, images: Mapping[str, 
 
 
 def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Iterator[Row]:
-    """Stages on torchvision's own resized image; then all of it on the photograph. There the masks differ, which have no
-    bar: torchvision pastes them into boxes of whole pixels, and those of random weights are noise, finer than a pixel.
+    """Stages on torchvision's own resized image; then all of it on the photograph.
+
+    There the masks differ, which have no bar: torchvision pastes them into boxes of whole pixels, and those of random
+    weights are noise, finer than a pixel.
     """
     stages = Stages(model, image, arrays["pixels"].transpose(1, 2, 0))
     yield from feature_rows(source, stages, {name: nhwc(arrays[name]) for name in FEATURES}, whole=True)

@@ -69,7 +69,7 @@ def main() -> None:
     from mrcnn.presets import Detectron2, Matterport
 
     path = Path(sys.argv[1])
-    config = (Matterport(NAME="x", BACKBONE="resnet101", NUM_CLASSES=81) if path.suffix == ".h5"
+    config = (Matterport(NAME="x", BACKBONE="resnet101", NUM_CLASSES=5) if path.suffix == ".h5"
               else Detectron2(NAME="x", BACKBONE="resnet101"))
     model = MaskRCNN("inference", config)
     before, most, done = _resident(), [0], threading.Event()

@@ -11,6 +11,7 @@ Models: "v1" (what torchvision publishes: frozen BatchNorm of epsilon 0), "v1_bn
 
 import argparse
 import importlib.util
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +54,32 @@ def fill(model: torch.nn.Module, seeded, seed: int) -> None:
     model.load_state_dict(state)
 
 
+def calibrate(model: torch.nn.Module, image: np.ndarray) -> None:
+    """Scales the last layers, so that outputs spread as those of trained weights and no score is 1 to the last digit.
+
+    Equal scores are kept in any order, and a deep network of random weights makes many.
+    """
+    roi, wanted = model.roi_heads, {}
+    for module, spread in ((model.rpn.head.cls_logits, 1.5), (model.rpn.head.bbox_pred, 0.25),
+                           (roi.box_predictor.cls_score, 2.0), (roi.box_predictor.bbox_pred, 1.0),
+                           (roi.mask_predictor.mask_fcn_logits, 2.0)):
+        wanted[module] = spread
+    for first, last in ((0, 2), (2, 4), (4, 5)):  # what comes later depends on what is before
+        kept = Kept()
+        for module in list(wanted)[first:last]:
+            kept.of(module, module)
+        stages(model, image)  # which removes all hooks at its end
+        with torch.no_grad():
+            for module, outputs in kept.items():
+                scale = wanted[module] / torch.cat([output.flatten() for output in outputs]).std()
+                module.weight *= scale
+                module.bias *= scale
+
+
 class Kept(dict):
     """Outputs of modules, by name."""
 
-    def of(self, module: torch.nn.Module, name: str) -> None:
+    def of(self, module: torch.nn.Module, name: Hashable) -> None:
         """Keeps what a module gives, a list as it may be called more than once."""
         module.register_forward_hook(lambda _, __, output: self.setdefault(name, []).append(output))
 
@@ -117,6 +140,7 @@ def main() -> None:
     spec.loader.exec_module(seeded)
     model = build(arguments.model).eval()
     fill(model, seeded, arguments.seed)
+    calibrate(model, seeded.image(256, 320, arguments.seed))
     torch.save(model.state_dict(), arguments.out / "zip.pth")
     torch.save(model.state_dict(), arguments.out / "legacy.pth", _use_new_zipfile_serialization=False)
     with np.load(arguments.photographs) as photographs:
