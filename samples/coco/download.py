@@ -24,21 +24,33 @@ def download(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "
     """Fetches and unpacks what is not there yet of a year's splits, with a progress bar.
 
     Raises ConnectionError when the server cannot be reached or breaks off, naming the files to put where; call again
-    to go on. Raises ValueError for an archive that is damaged or is not what it should be; it is removed.
+    to go on. Raises ValueError for an archive that is damaged or is not what it should be; it is removed. For one that
+    the data are complete without, either is a printed note.
     """
-    missing = [archive for archive in archives(dataset, year, splits) if not archive.result.exists()]
-    for archive in missing:
-        package = Path(dataset) / Path(urlparse(archive.url).path).name
+    for archive in [archive for archive in archives(dataset, year, splits) if archive.missing()]:
         try:
-            fetch(archive.url, package)
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and not isinstance(error, (urllib.error.URLError, ConnectionError,
-                                                                     TimeoutError)):
-                raise  # the disk, not the network
-            raise ConnectionError(f"{archive.url} could not be fetched ({error}). Call again to go on where it "
-                                  f"stopped.\n{how_to_get(dataset, year, splits, [archive.result])}") from error
-        unpack(package, archive)
-        package.unlink()
+            get(archive, Path(dataset))
+        except (ConnectionError, ValueError) as error:
+            if archive.optional:
+                print(f"Note: {error}\nWithout {archive.results[0]} the splits are COCO's own train and val.")
+            elif isinstance(error, ConnectionError):
+                raise ConnectionError(f"{error} Call again to go on where it stopped.\n"
+                                      f"{how_to_get(dataset, year, splits, archive.missing())}") from error
+            else:
+                raise
+
+
+def get(archive: Archive, folder: Path) -> None:
+    """Fetches and unpacks one. Raises ConnectionError and ValueError as `download` does."""
+    package = folder / Path(urlparse(archive.url).path).name
+    try:
+        fetch(archive.url, package)
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and not isinstance(error, (urllib.error.URLError, ConnectionError, TimeoutError)):
+            raise  # the disk, not the network
+        raise ConnectionError(f"{archive.url} could not be fetched ({error}).") from error
+    unpack(package, archive)
+    package.unlink()
 
 
 def fetch(url: str, path: Path) -> None:
@@ -91,9 +103,10 @@ def unpack(package: Path, archive: Archive) -> None:
             raise ValueError(f"{package} is damaged ({error}) and was removed; call again.") from error
         for found in sorted(Path(folder).iterdir()):
             _move(found, archive.folder / found.name)
-    if not archive.result.exists():
+    if archive.missing():
         package.unlink()
-        raise ValueError(f"{archive.url} was unpacked into {archive.folder} but does not hold {archive.result.name}.")
+        raise ValueError(f"{archive.url} was unpacked into {archive.folder} but does not hold "
+                         f"{', '.join(path.name for path in archive.missing())}.")
 
 
 def _move(source: Path, target: Path) -> None:

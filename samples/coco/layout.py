@@ -7,6 +7,7 @@ For 2014 the old package's splits are taken where their two files are there: `va
 the training images, and `minival` (the other 5k) is what is judged.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -36,11 +37,17 @@ class Part(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """A zip file to fetch, the folder to unpack it into, and a path that is there once that is done."""
+    """A zip file to fetch, the folder to unpack it into, the paths that are there once that is done, and whether the
+    data are complete without it."""
 
     url: str
     folder: Path
-    result: Path
+    results: tuple[Path, ...]
+    optional: bool = False
+
+    def missing(self) -> list[Path]:
+        """The results that are not there."""
+        return [path for path in self.results if not path.exists()]
 
 
 def parts(dataset: str | Path, year: int, split: str) -> list[Part]:
@@ -61,12 +68,14 @@ def archives(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "
     folder = Path(dataset)
     annotations = folder / "annotations"
     names = [name for name in ("train", "val") if name in splits or (year == 2014 and name == "val")]
-    found = [Archive(f"{SERVER}/zips/{name}{year}.zip", folder, folder / f"{name}{year}") for name in names]
-    found.append(Archive(f"{SERVER}/annotations/annotations_trainval{year}.zip", folder,
-                         annotations / f"instances_val{year}.json"))
+    found = [Archive(f"{SERVER}/zips/{name}{year}.zip", folder, (folder / f"{name}{year}",)) for name in names]
+    minival = {url: annotations / f"instances_{name}2014.json" for name, url in MINIVAL.items()}
+    wanted = [part.annotations for split in splits for part in parts(folder, year, split)]
+    own = tuple(path for path in dict.fromkeys(wanted) if path not in minival.values())
+    if own:
+        found.append(Archive(f"{SERVER}/annotations/annotations_trainval{year}.zip", folder, own))
     if year == 2014:
-        found += [Archive(url, annotations, annotations / f"instances_{name}2014.json")
-                  for name, url in MINIVAL.items()]
+        found += [Archive(url, annotations, (path,), optional=True) for url, path in minival.items()]
     return found
 
 
@@ -85,7 +94,8 @@ def how_to_get(dataset: str | Path, year: int, splits: Sequence[str], missing: S
     lines = [f"{folder} is not a folder of COCO {year}{state}. Missing:", *(f"    {path}" for path in missing),
              f"Give --dataset the folder that holds annotations/ and val{year}/, and its --year; or --download; or "
              "fetch and unpack by hand:",
-             *(f"    {archive.url}  ->  {archive.result}" for archive in archives(folder, year, splits))]
+             *(f"    {archive.url}  ->  {', '.join(map(str, archive.results))}{' (optional)' * archive.optional}"
+               for archive in archives(folder, year, splits))]
     return "\n".join(lines)
 
 
@@ -109,14 +119,30 @@ def load_split(dataset: str | Path, year: int, split: str, limit: int | None = N
     require(dataset, year, [split])
     first, *others = [load_coco(part.annotations, part.images, class_names=class_names)
                       for part in parts(dataset, year, split)]
-    for other in others:
-        if [info["id"] for info in other.class_info] != [info["id"] for info in first.class_info]:
-            raise ValueError(f"{other.file} has other categories than {first.file}; they cannot be one split.")
-        first.image_info += other.image_info
+    if others:
+        _join(first, others)
     if others or limit is not None:
         first.image_info = sorted(first.image_info, key=lambda info: info["id"])[:limit]
         first.prepare()
     return first
+
+
+def _join(first: CocoDataset, others: Sequence[CocoDataset]) -> None:
+    """Adds the images and problems of other files; messages name the file as part of the record."""
+    for other in others:
+        if [info["id"] for info in other.class_info] != [info["id"] for info in first.class_info]:
+            raise ValueError(f"{other.file} has other categories than {first.file}; they cannot be one split.")
+        for problem in other.problems:
+            first.problems.noted(**dataclasses.asdict(problem))
+    for dataset in (first, *others):
+        name = os.path.basename(dataset.file)
+        for info in dataset.image_info:
+            info["record"] = f"{name}, {info['record']}"
+            info["instances"] = [instance._replace(record=f"{name}, {instance.record}")
+                                 for instance in info["instances"]]
+    for other in others:
+        first.image_info += other.image_info
+    first.file = os.path.dirname(first.file)
 
 
 def fingerprint(folder: str | Path, year: int, split: str, dataset: CocoDataset) -> str:

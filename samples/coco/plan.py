@@ -68,12 +68,22 @@ class Run(NamedTuple):
         return cls(**values | {"stages": [Stage(*stage) for stage in values["stages"]]})
 
 
-def key(config: Config, stages: Sequence[Stage], start: str, data: str) -> str:
-    """`Run.key` of the settings that are asked for, before any that weights bring along."""
-    settings = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
+def settings(config: Config) -> dict[str, Any]:
+    """The settings that decide what is learnt."""
+    values = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
     if isinstance(config.MASK_HEAD, str):
-        settings["MASK_HEAD"] = {"name": config.MASK_HEAD}
-    return hashlib.sha256(json.dumps([settings, stages, start, data], sort_keys=True).encode()).hexdigest()
+        values["MASK_HEAD"] = {"name": config.MASK_HEAD}
+    return values
+
+
+def key(config: Config, stages: Sequence[Stage], start: str, data: str, after: str | None = None) -> str:
+    """`Run.key` of the settings that are asked for, before any that weights bring along.
+
+    Args:
+        after: key of the training that came before in the same run, where that was another.
+    """
+    content = [settings(config), stages, start, data, *([] if after is None else [after])]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
@@ -106,8 +116,15 @@ def carry_out(model: MaskRCNN, run: Run, training: Dataset, validation: Dataset 
         validation: for the val_ losses.
         judge: takes the AP at the end of epochs, and may end the training.
         options: further ones of `MaskRCNN.train`.
+
+    Raises ValueError when the model is past the last epoch: a longer training is not the one that was asked for.
     """
-    run.save(model.log_dir)
+    last = run.stages[-1].until
+    if model.epoch > last:
+        raise ValueError(f"--epochs {last}: the run goes on from a checkpoint of epoch {model.epoch}, so ask for at "
+                         f"least {model.epoch}; for {last} in all, begin with a checkpoint of an earlier epoch.")
+    if model.epoch < last:  # a finished run stays what it is, whatever was asked for
+        run.save(model.log_dir)
     for stage in run.stages:
         if judge is not None and judge.exhausted():
             print(f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations brought no better "

@@ -49,17 +49,18 @@ def training_config(arguments: argparse.Namespace, num_classes: int | None = Non
 
     Args:
         num_classes: of the data, which decide where they are known, unless --set NUM_CLASSES does.
-        folder: of a run that is to go on: its settings. None: those of --preset.
+        folder: of a run that is to go on: its settings and preset. None: those of --preset.
 
-    The learning rate grows with --batch, as the reference recipe has it, unless it is given or --preset is matterport.
+    The learning rate grows with --batch, as the reference recipe has it, unless it is given or the preset matterport.
     """
-    sample, settings = CONFIGS[arguments.preset or "reference"], dict(arguments.set)
+    preset = _preset(arguments, plan.Run.load(folder) if folder else None)
+    sample, settings = CONFIGS[preset], dict(arguments.set)
     beside = folder / "config.json" if folder else None
     stored = Config.load(beside).to_dict() if beside and beside.is_file() else None
     config = configure(sample, arguments, stored)
     if num_classes is not None and "NUM_CLASSES" not in settings:
         config.NUM_CLASSES = num_classes
-    if arguments.preset != "matterport" and arguments.learning_rate is None and "LEARNING_RATE" not in settings:
+    if preset != "matterport" and arguments.learning_rate is None and "LEARNING_RATE" not in settings:
         before = configure(sample, argparse.Namespace(**vars(arguments) | {"batch": None}), stored)
         config.LEARNING_RATE *= config.BATCH_SIZE / before.BATCH_SIZE
     config.validate()
@@ -71,10 +72,11 @@ def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: P
 
     Args:
         data: fingerprint of the training images.
-        folder: of a run that is to go on as it was begun, unless flags say otherwise.
+        folder: of a run that is to go on as it was begun, unless flags say otherwise. Once they do, or the data differ,
+            its key is of no other training: what came before was learnt otherwise.
     """
     old = plan.Run.load(folder) if folder else None
-    preset = arguments.preset or (old.preset if old else "reference")
+    preset = _preset(arguments, old)
     epochs = arguments.epochs or (old.stages[-1].until if old else EPOCHS.get(preset, REFERENCE_EPOCHS))
     rate = model.config.LEARNING_RATE
     if preset == "matterport" and not arguments.layers:
@@ -82,8 +84,18 @@ def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: P
     else:  # a frozen stem and first stage are for weights that know something
         fresh = "all" if arguments.model == "none" else "3+"
         stages = plan.reference(epochs, arguments.layers or (old.stages[-1].layers if old else fresh), rate)
-    if old and stages == old.stages and model.config.to_dict() == Config.load(folder / "config.json").to_dict():
+    if old is None or arguments.exclude:  # what is left of a checkpoint begins anew
+        path = None if arguments.model == "none" else path_of(arguments.model, model)
+        start = plan.start_of(path, arguments.exclude)
+        return plan.Run(stages, start, data, preset, plan.key(model.config, stages, start, data))
+    if (stages, data) == (old.stages, old.data) and _same_settings(model.config, folder / "config.json"):
         return old
-    path = None if arguments.model == "none" else path_of(arguments.model, model)
-    start = old.start if old else plan.start_of(path, arguments.exclude)
-    return plan.Run(stages, start, data, preset, plan.key(model.config, stages, start, data))
+    return plan.Run(stages, old.start, data, preset, plan.key(model.config, stages, old.start, data, after=old.key))
+
+
+def _preset(arguments: argparse.Namespace, old: plan.Run | None) -> str:
+    return arguments.preset or (old.preset if old else "reference")
+
+
+def _same_settings(config: Config, file: Path) -> bool:
+    return file.is_file() and plan.settings(config) == plan.settings(Config.load(file))

@@ -208,6 +208,68 @@ def test_the_old_package_s_stages_under_its_preset_and_their_resumption(folder, 
     assert calls == [(4, 6, "4+", 0.004), (6, 8, "all", 0.0004)]
 
 
+def first_run(folder, logs, *flags):
+    """run.json of three epochs, with its model."""
+    model = coco.main(command("train", folder, logs, "--epochs", "3", "--no-validation", *flags))
+    return plan.Run.load(model.log_dir), model
+
+
+@pytest.mark.parametrize("flags", [["--train-limit", "1"], ["--learning-rate", "0.5"], ["--batch", "4"], []])
+def test_a_run_that_goes_on_otherwise_is_not_what_it_would_be_had_it_begun_so(folder, tmp_path, calls, flags):
+    """Neither the training that was begun, nor one of the new settings or data from the start."""
+    begun, _ = first_run(folder, tmp_path / "logs")
+    model = coco.main(command("train", folder, tmp_path / "logs", "--epochs", "6", "--no-validation", *flags,
+                              model="last"))
+    after = plan.Run.load(model.log_dir)
+    fresh = coco.main(command("train", folder, tmp_path / "fresh", "--epochs", "6", "--no-validation", *flags))
+    begun_so = plan.Run.load(fresh.log_dir)
+    assert (after.data, after.stages) == (begun_so.data, begun_so.stages), "it says what it learns now"
+    assert len({begun.key, after.key, begun_so.key}) == 3
+    for key in (begun.key, begun_so.key):
+        assert plan.find(tmp_path / "logs", key) is None
+    assert (after.data == begun.data) == ("--train-limit" not in flags)
+    again = coco.main(command("train", folder, tmp_path / "logs", "--no-validation", *flags, "--set",
+                              "LOADER_WORKERS=2", "--epochs", "6", model=model.log_dir / "mask_rcnn_coco_0006.h5"))
+    assert plan.Run.load(again.log_dir) == after
+
+
+def test_a_killed_run_that_goes_on_as_begun_keeps_its_key(folder, tmp_path, calls):
+    begun, model = first_run(folder, tmp_path)
+    model.checkpoint_path(3).unlink()
+    model.epoch = 2
+    model.save_weights(model.checkpoint_path(2))
+    resumed = coco.main(command("train", folder, tmp_path, "--no-validation", "--set", "KEEP_CHECKPOINTS=2",
+                                model="last"))
+    assert calls == [(0, 3, "all", 0.004), (2, 3, "all", 0.004)] and plan.Run.load(resumed.log_dir) == begun
+
+
+def test_fewer_epochs_than_a_run_has_are_refused_and_leave_it_as_it_is(folder, tmp_path, calls):
+    begun, model = first_run(folder, tmp_path)
+    with pytest.raises(ValueError, match="--epochs 2: the run goes on from a checkpoint of epoch 3, so ask for at lea"):
+        coco.main(command("train", folder, tmp_path, "--epochs", "2", "--no-validation", model="last"))
+    coco.main(command("train", folder, tmp_path, "--no-validation", "--learning-rate", "0.5", model="last"))
+    assert plan.Run.load(model.log_dir) == begun, "nothing was left to train"
+    assert list(tmp_path.iterdir()) == [model.log_dir]
+
+
+def test_what_is_left_of_a_checkpoint_begins_a_training_of_its_own(folder, tmp_path, calls):
+    begun, model = first_run(folder, tmp_path)
+    other = coco.main(command("train", folder, tmp_path, "--no-validation", "--exclude", "mrcnn_mask", model="last"))
+    run = plan.Run.load(other.log_dir)
+    assert other.log_dir != model.log_dir and calls[1] == (0, 3, "all", 0.004)
+    assert run.start == plan.start_of(model.checkpoint_path(3), ["mrcnn_mask"]) and run.key != begun.key
+
+
+def test_a_run_that_goes_on_scales_its_learning_rate_as_its_preset_does(folder, tmp_path, calls):
+    for preset, factor in (("matterport", 1), ("reference", 2)):
+        logs = tmp_path / preset
+        first_run(folder, logs, "--preset", preset, "--batch", "2", "--layers", "heads", "--learning-rate", "0.01")
+        del calls[:]
+        coco.main(command("train", folder, logs, "--no-validation", "--batch", "4", "--layers", "heads", "--epochs",
+                          "4", model="last"))
+        assert calls == [(3, 4, "heads", pytest.approx(0.01 * factor))], preset
+
+
 def test_a_run_that_stopped_early_stays_so(folder, tmp_path, calls, monkeypatch, capsys):
     monkeypatch.setattr(coco.AveragePrecision, "exhausted", lambda self: self.patience == 1)
     coco.main(command("train", folder, tmp_path, "--patience", "1", "--metric", "box AP"))

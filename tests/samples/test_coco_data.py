@@ -2,14 +2,19 @@
 
 import http.server
 import io
+import json
 import re
+import shutil
 import socket
 import threading
 import zipfile
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from mrcnn.data.problems import AnnotationError
 from samples.coco import download as downloading
 from samples.coco import layout
 from samples.coco.download import download, fetch
@@ -52,6 +57,29 @@ def test_splits_of_2014_are_the_old_package_s_where_its_files_are(tmp_path):
     assert training.load_image(0).shape == (64, 80, 3) and len(training.load_mask(3)[1]) == 2
     assert [path.name for part in parts(folder, 2014, "train") for path in part] == [
         "instances_train2014.json", "train2014", "instances_valminusminival2014.json", "val2014"]
+
+
+def test_two_joined_files_keep_their_problems_and_messages_name_them(tmp_path):
+    """An instance without a polygon in the first file, images of another size in both."""
+    folder = write_coco(tmp_path / "data", year=2014, train=1, val=1)
+    rng = np.random.default_rng(0)
+    write_split(folder, "minival2014", "val2014", [500], rng)
+    write_split(folder, "valminusminival2014", "val2014", [50, 51], rng)
+    for name, image in (("train2014", 100), ("valminusminival2014", 51)):
+        file = folder / "annotations" / f"instances_{name}.json"
+        content = json.loads(file.read_text())
+        content["annotations"][-1]["segmentation"] = []
+        file.write_text(json.dumps(content))
+        cv2.imwrite(str(next(folder.glob(f"*2014/{image:012d}.png"))), np.zeros((32, 80, 3), np.uint8))
+    with pytest.warns(UserWarning, match="1 x empty mask"):
+        dataset = load_split(folder, 2014, "train")
+    assert [(Path(problem.file).name, problem.record) for problem in dataset.problems] == [
+        ("instances_train2014.json", "annotation 201"), ("instances_valminusminival2014.json", "annotation 103")]
+    assert source_ids(dataset) == [50, 51, 100]
+    for index, text in ((2, "train2014.json, image 100"), (1, "valminusminival2014.json, image 51")):
+        text = f"{folder / 'annotations'}, instances_{text}, field 'height/width'"
+        with pytest.raises(AnnotationError, match=re.escape(text)):
+            dataset.load_image(index)
 
 
 @pytest.mark.parametrize("year, split, limit, message", [
@@ -178,6 +206,28 @@ def test_annotations_join_those_that_are_there(offered, tmp_path):
         "instances_train2017.json", "instances_val2017.json", "mine.json"]
 
 
+def test_annotations_of_one_split_alone_are_completed(offered, folder, tmp_path):
+    (tmp_path / "annotations").mkdir()
+    shutil.copy(folder / "annotations" / "instances_val2017.json", tmp_path / "annotations")
+    download(tmp_path, 2017)
+    require(tmp_path, 2017)
+    assert len(offered.asked) == 3
+
+
+def test_a_missing_minival_is_a_note_where_the_data_are_complete(server, tmp_path, monkeypatch, capsys):
+    """One link is dead, behind the other lies a page that is no archive."""
+    folder = write_coco(tmp_path / "data", year=2014)
+    server.files["/valminusminival.json.zip"] = b"<html>"
+    for name in layout.MINIVAL:
+        monkeypatch.setitem(layout.MINIVAL, name, f"{server.url}/{name}.json.zip?dl=0")
+    download(folder, 2014)
+    printed = capsys.readouterr().out
+    assert f"Note: {server.url}/minival.json.zip?dl=0 could not be fetched (HTTP Error 404" in printed
+    assert "valminusminival.json.zip is damaged" in printed and "COCO's own train and val" in printed
+    assert len(server.asked) == 2 and not list(folder.glob("*.zip*"))
+    assert source_ids(load_split(folder, 2014, "val")) == [500, 501]
+
+
 def test_minival_goes_into_the_folder_of_annotations(server, tmp_path, monkeypatch):
     folder = write_coco(tmp_path / "made", year=2014)
     server.files = {f"/zips/{name}2014.zip": zipped(folder, [f"{name}2014"]) for name in ("train", "val")}
@@ -219,8 +269,10 @@ def test_without_a_network_it_says_which_files_to_put_where(tmp_path, monkeypatc
         download(tmp_path / "coco", 2017)
     text = str(caught.value)
     assert f"{url}/zips/train2017.zip could not be fetched" in text
-    for name in ("train2017", "val2017", "annotations/instances_val2017.json"):
-        assert f"->  {tmp_path / 'coco' / name}" in text
+    annotations = tmp_path / "coco" / "annotations"
+    for names in (str(tmp_path / "coco" / "train2017"), str(tmp_path / "coco" / "val2017"),
+                  f"{annotations / 'instances_train2017.json'}, {annotations / 'instances_val2017.json'}"):
+        assert f"->  {names}\n" in text + "\n"
 
 
 def test_a_file_that_the_server_does_not_have_is_named(server, tmp_path):

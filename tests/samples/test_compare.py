@@ -152,6 +152,18 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, calls):
     assert list(tmp_path.glob("coco*")) == [run]
 
 
+def test_a_longer_run_is_not_taken_for_a_shorter_one_nor_one_of_other_data(folder, tmp_path, calls):
+    train = ["train", *command(folder, tmp_path, *HEADS[:2], "--no-validation", model="last")[1:]]
+    coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "6"))
+    with pytest.raises(ValueError, match="--epochs 3: the run goes on from a checkpoint of epoch 6"):
+        coco.main([*train, "--epochs", "3"])
+    coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "3"))
+    assert calls.trained == [("fcn", 0, 0)] * 2 and len(list(tmp_path.glob("coco*"))) == 2
+    coco.main([*train, "--epochs", "4", "--train-limit", "1"])
+    coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "4"))
+    assert calls.trained == [("fcn", 0, 0), ("fcn", 0, 0), ("fcn", 0, 3), ("fcn", 0, 0)]
+
+
 def test_a_run_killed_before_its_first_checkpoint_is_begun_anew(folder, tmp_path, calls):
     coco.main(command(folder, tmp_path, *HEADS[:2]))
     for path in tmp_path.glob("coco*/*.h5"):
