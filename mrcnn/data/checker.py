@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from mrcnn.data.statistics import Statistics
 TINY_SIDE = 32  # pixels
 USED = "used"
 INSTANCES = ("annotation", "region", "shape", "object", "line", "mask", "row", "instance", "value", "label")
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # names of files, which may hold commas
 
 
 class Drawn(NamedTuple):
@@ -99,7 +101,8 @@ class Checker:
                            "nothing to learn it from")
 
     def _note(self, kind: str, record: str, field: str, message: str, treatment: str) -> None:
-        self._found.append(Problem(kind, self.file, record, field, message, treatment))
+        lost = {"images": 0, "instances": 1} if treatment == LEFT_OUT else {}  # of images, the reader leaves out
+        self._found.append(Problem(kind, self.file, record, field, message, treatment, **lost))
 
     def _name(self, image_id: int) -> str:
         info = self.dataset.image_info[image_id]
@@ -267,10 +270,11 @@ def _lost(problem: Problem) -> dict[str, int]:
     """How many images, instances and other records of the file a problem leaves out."""
     if problem.treatment != LEFT_OUT:
         return {}
-    if getattr(problem, "instances", None) is not None:
-        return {"images": problem.images, "instances": problem.instances}
-    last = problem.record.rpartition(", ")[2]
-    return {"instances" if last.startswith(INSTANCES) else "images" if last.startswith("image") else "others": 1}
+    if problem.images is not None or problem.instances is not None:
+        lost = {"images": problem.images or 0, "instances": problem.instances or 0}
+        return lost if any(lost.values()) else {"others": 1}
+    words = re.split(r"s?\[| ", QUOTED.sub("''", problem.record).rpartition(", ")[2])  # "line 5", "annotations[4]"
+    return {"instances" if words[0] in INSTANCES else "images" if words[0] == "image" else "others": 1}
 
 
 def _with(record: str, path: Any) -> str:

@@ -44,20 +44,25 @@ def kinds_by_divisor(dataset: AnnotatedDataset, numbers: Numbers, divisor: int, 
         for stem, of_image in numbers.items()}
 
 
-def kinds_by_file(dataset: AnnotatedDataset, numbers: Numbers, path: str, shared: bool) -> Kinds:
+def kinds_by_file(dataset: AnnotatedDataset, numbers: Numbers, path: str, shared: bool,
+                  gone: Numbers | None = None) -> Kinds:
     """As a file states them.
 
     shared: the file may be about more images than these, whose entries are counted, but not broken.
+    gone: the numbers of images that were left out before; only what the file adds to them is counted here.
     """
+    gone = gone or {}
     stated = _read_csv(dataset, path) if path.lower().endswith(".csv") else _read_json(dataset, path)
     for stem, of_image in stated.items():
         where, text = (path, f"image {stem!r}", "image"), "there is no such image with a picture of its instances"
+        lost = {"images": int(stem not in gone), "instances": len(of_image.keys() - gone.get(stem, ()))}
         if stem not in numbers and shared:
-            dataset.problems.left_out(problems.MISSING, *where, text)
-        elif stem not in numbers:
-            dataset.problems.broken(*where, text, problems.MISSING)
+            dataset.problems.left_out(problems.MISSING, *where, text, **lost)
+        elif stem not in numbers and any(lost.values()):
+            dataset.problems.broken(*where, text, problems.MISSING, **lost)
         for number in sorted(of_image.keys() - numbers.get(stem, of_image)):
-            dataset.problems.left_out(problems.EMPTY, path, f"image {stem!r}", str(number), "no pixel has this number")
+            dataset.problems.left_out(problems.EMPTY, path, f"image {stem!r}", str(number), "no pixel has this number",
+                                      images=0, instances=1)
     kinds: Kinds = {stem: {} for stem in numbers}
     for stem, of_image in numbers.items():
         for number in of_image:
@@ -65,7 +70,7 @@ def kinds_by_file(dataset: AnnotatedDataset, numbers: Numbers, path: str, shared
                 kinds[stem][number] = Kind(stated[stem][number])
             else:
                 dataset.problems.broken(path, f"image {stem!r}", str(number), "pixels of the picture have this number, "
-                                        "but it has no class here")
+                                        "but it has no class here", images=0, instances=1)
     return kinds
 
 
@@ -77,7 +82,8 @@ def _read_json(dataset: AnnotatedDataset, path: str) -> dict[str, dict[int, str]
     stated: dict[str, dict[int, str]] = {}
     for name, of_image in content.items():
         if not isinstance(of_image, dict):
-            dataset.problems.broken(path, f"image {name!r}", "", f"expected {{number: class}}, got {of_image!r:.60}")
+            dataset.problems.broken(path, f"image {name!r}", "", f"expected {{number: class}}, got {of_image!r:.60}",
+                                    images=0, instances=0)
             continue
         stated.setdefault(_stem(name), {})
         for number, class_name in of_image.items():
@@ -94,17 +100,22 @@ def _read_csv(dataset: AnnotatedDataset, path: str) -> dict[str, dict[int, str]]
 
 
 def _state(dataset: AnnotatedDataset, stated: dict[str, dict[int, str]], path: str, record: str, row: tuple) -> None:
-    """Enters the class of a number of an image, once checked."""
+    """Enters the class of a number of an image, once checked.
+
+    A broken entry is no instance of its own: its pixels, if there are any, are counted as having no class.
+    """
     name, number, class_name = row
+    nothing = {"images": 0, "instances": 0}
     if not isinstance(class_name, str) or not class_name:
-        dataset.problems.broken(path, record, number, f"expected the name of a class, got {class_name!r:.60}")
+        dataset.problems.broken(path, record, number, f"expected the name of a class, got {class_name!r:.60}",
+                                **nothing)
     elif not number.strip().isdecimal():
-        dataset.problems.broken(path, record, number, "expected the number of an instance, from 1 on")
+        dataset.problems.broken(path, record, number, "expected the number of an instance, from 1 on", **nothing)
     else:
         known = stated.setdefault(_stem(name), {}).setdefault(int(number), class_name)
         if known != class_name:
             dataset.problems.broken(path, record, number, f"its class is {known!r} already, and {class_name!r} here",
-                                    problems.CLASH)
+                                    problems.CLASH, **nothing)
 
 
 def _stem(name: str) -> str:

@@ -10,7 +10,7 @@ from mrcnn.data.classes import Classes, Labels, numbered, only_name
 from mrcnn.data.folders import LOSSLESS, by_stem, header_size, listed, names_in, paired_folders, subset_folder
 from mrcnn.data.id_pictures import InstanceIdDataset, read_numbers, values_in
 from mrcnn.data.instance_classes import CLASS_FILES, Kind, kinds_by_divisor, kinds_by_file
-from mrcnn.data.outlines import MaskFile
+from mrcnn.data.outlines import MaskFile, read_values
 
 FOLDERS = ("masks", "instances", "labels")
 
@@ -61,12 +61,12 @@ def load_instance_ids(dataset_dir: str | os.PathLike, subset: str | None = None,
         raise ValueError("divisor and classes both give the class of an instance; give one of them")
     images, ids = _folders(dataset_dir, subset, folder)
     dataset = InstanceIdDataset(ids, strict)
-    pictures = _pictures(dataset, images, ids)
+    pictures, gone = _pictures(dataset, images, ids)
     numbers, only = {p.stem: p.numbers for p in pictures}, only_name(class_name, class_names)
     if divisor is not None:
         kinds = kinds_by_divisor(dataset, numbers, divisor, numbered(labels))
     elif path := _class_file(dataset_dir, images, classes):
-        kinds = kinds_by_file(dataset, numbers, path, shared=bool(subset))
+        kinds = kinds_by_file(dataset, numbers, path, bool(subset), gone)
     else:
         kinds = {stem: dict.fromkeys(of_image, Kind(only)) for stem, of_image in numbers.items()}
     found = {kind.class_name for of_image in kinds.values() for kind in of_image.values()}
@@ -97,20 +97,42 @@ def _folders(root: str | os.PathLike, subset: str | None, folder: str | None) ->
     return images, beside[0]
 
 
-def _pictures(dataset: InstanceIdDataset, images: str, ids: str) -> list[Picture]:
-    """Images with their pictures; what stands alone is broken."""
+def _pictures(dataset: InstanceIdDataset, images: str, ids: str) -> tuple[list[Picture], dict[str, list[int]]]:
+    """Images with their pictures, and the numbers, by stem, of those left out; what stands alone is broken."""
+    gone = {}
     photographs, maps = by_stem(dataset, images), by_stem(dataset, ids, LOSSLESS)
     for stem in sorted(photographs.keys() ^ maps.keys()):
         path, other = (maps[stem], images) if stem in maps else (photographs[stem], ids)
+        gone[stem] = _readable_numbers(maps[stem]) if stem in maps else []
         dataset.problems.broken(os.path.dirname(path), os.path.basename(path), "name", "there is no picture of this "
-                                f"name in {other!r}", problems.MISSING)
+                                f"name in {other!r}", problems.MISSING, images=1, instances=len(gone[stem]))
     found = []
     for stem in sorted(photographs.keys() & maps.keys()):
         size = header_size(photographs[stem])
-        values = read_numbers(dataset, maps[stem], f"image {stem!r}", photographs[stem], size)
-        if values is not None:
-            found.append(Picture(stem, photographs[stem], maps[stem], size, values_in(values)))
-    return found
+        values = read_numbers(dataset, maps[stem], f"image {stem!r}", photographs[stem], None)
+        numbers = [] if values is None else values_in(values)
+        if values is None:
+            gone[stem] = numbers
+        elif size is not None and values.shape != size:
+            gone[stem] = numbers
+            _other_size(dataset, maps[stem], f"image {stem!r}", values.shape, photographs[stem], size, len(numbers))
+        else:
+            found.append(Picture(stem, photographs[stem], maps[stem], size, numbers))
+    return found, gone
+
+
+def _readable_numbers(path: str) -> list[int]:
+    """The numbers in a picture; none in one that cannot be read."""
+    try:
+        return values_in(read_values(path))
+    except (ValueError, OSError):
+        return []
+
+
+def _other_size(dataset: InstanceIdDataset, path: str, record: str, found: tuple[int, ...], image: str,
+                size: tuple[int, int], instances: int) -> None:
+    dataset.problems.broken(path, record, "height/width", f"it is {found[0]} x {found[1]}, its image {image!r} "
+                            f"{size[0]} x {size[1]} (height x width)", problems.SIZE, images=1, instances=instances)
 
 
 def _class_file(root: str | os.PathLike, images: str, classes: str | os.PathLike | None) -> str | None:

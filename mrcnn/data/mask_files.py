@@ -49,7 +49,8 @@ def load_mask_files(dataset_dir: str | os.PathLike, subset: str | None = None, *
 
     An image without instances has an empty folder of masks. The second layout may also have the subset innermost:
     images/`subset`/<name>.jpg. Headers are read here, so that a mask of another size shows before training; pixels
-    when they are asked for.
+    when they are asked for. Files beside the folders <id>/ that are no pictures, such as notes and tables, are passed
+    over; pictures there are left out and stand in `problems`, since nothing says what is in them.
 
     Args:
         dataset_dir, subset: the folder `dataset_dir/subset`.
@@ -92,17 +93,29 @@ def _one_folder_each(dataset: AnnotatedDataset, root: str) -> list[Entry]:
                                 f"masks/<name>/; it holds {names_in(root)}; is a subset to be named?")
     entries = []
     for folder in listed(root):
+        if not folder.is_dir():
+            _beside_folders(dataset, root, folder.name)
+            continue
         pictures = [e for e in listed(os.path.join(folder.path, "images")) if e.name.lower().endswith(PICTURES)]
-        masks = os.path.join(folder.path, "masks")
+        place = os.path.join(folder.path, "masks")
+        masks = _masks(dataset, place)
         if len(pictures) != 1:
             dataset.problems.broken(root, folder.name, "images", f"expected one image in {folder.name}/images, got "
-                                    f"{len(pictures)}", problems.BROKEN if pictures else problems.MISSING)
-        elif not os.path.isdir(masks):
-            dataset.problems.broken(root, folder.name, "masks", f"there is no folder {masks!r}; an image without "
-                                    "instances has an empty one")
+                                    f"{len(pictures)}", problems.BROKEN if pictures else problems.MISSING,
+                                    images=max(len(pictures), 1), instances=len(masks))
+        elif not os.path.isdir(place):
+            dataset.problems.broken(root, folder.name, "masks", f"there is no folder {place!r}; an image without "
+                                    "instances has an empty one", images=1, instances=0)
         else:
-            entries.append(Entry(folder.name, pictures[0].path, _masks(dataset, masks)))
+            entries.append(Entry(folder.name, pictures[0].path, masks))
     return entries
+
+
+def _beside_folders(dataset: AnnotatedDataset, root: str, name: str) -> None:
+    """A file beside the folders of images: passed over, or left out where it is a picture."""
+    if name.lower().endswith(PICTURES + LOSSLESS):
+        dataset.problems.left_out(problems.BROKEN, root, name, "name", "a picture beside the folders, without masks; "
+                                  "expected <id>/images/<one image> and <id>/masks/", images=1, instances=0)
 
 
 def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
@@ -111,10 +124,10 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
     for entry in listed(folder):
         if not entry.is_dir():
             dataset.problems.broken(folder, entry.name, "name", f"expected a folder an image, {folder}/<name>/, with "
-                                    "its masks in it")
+                                    "its masks in it", images=0, instances=_could_be_mask(entry.name))
         elif entry.name not in pictures:
             dataset.problems.broken(folder, entry.name, "name", f"there is no image of this name in {images!r}",
-                                    problems.MISSING)
+                                    problems.MISSING, images=1, instances=len(_masks(dataset, entry.path)))
     entries = []
     for stem, path in pictures.items():
         masks = os.path.join(folder, stem)
@@ -122,7 +135,7 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
             entries.append(Entry(stem, path, _masks(dataset, masks)))
         else:
             dataset.problems.broken(images, os.path.basename(path), "masks", f"there is no folder {masks!r}; an image "
-                                    "without instances has an empty one")
+                                    "without instances has an empty one", images=1, instances=0)
     return entries
 
 
@@ -137,8 +150,13 @@ def _masks(dataset: AnnotatedDataset, folder: str) -> list[Mask]:
             masks.append(Mask(entry.path, class_name))
         else:
             dataset.problems.broken(folder, entry.name, "name", "expected a mask, a picture that keeps its values: "
-                                    f"{', '.join(LOSSLESS)}")
+                                    f"{', '.join(LOSSLESS)}", images=0, instances=_could_be_mask(entry.name))
     return masks
+
+
+def _could_be_mask(name: str) -> int:
+    """1 for a picture, which was meant as a mask, 0 for another file."""
+    return int(name.lower().endswith(PICTURES + LOSSLESS))
 
 
 def _add(dataset: AnnotatedDataset, source: str, entry: Entry, classes: Classes, default: str) -> None:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from mrcnn.data import problems, rle
 from mrcnn.data.annotated import AnnotatedDataset, Instance, class_table, read_json
 from mrcnn.data.classes import Labels, numbered, only_name
+from mrcnn.data.fields import shown
 from mrcnn.data.folders import PICTURES, header_size, listed
-from mrcnn.data.outlines import Runs
+from mrcnn.data.outlines import Rectangle, Runs
 from mrcnn.data.problems import AnnotationError
 from mrcnn.data.tables import read_header, read_rows
 
@@ -20,11 +21,14 @@ OF_LABELS = "_labels"  # stage1_train_labels.csv is of stage1_train/
 
 
 class Row(NamedTuple):
-    """A mask, once its row is checked. size: (height, width) that its runs are of."""
+    """A mask, once its row is checked. size: (height, width) that its runs are of.
+
+    runs, size: None where only the image, which cannot be read, could say the size.
+    """
 
     record: str
-    runs: dict[str, Any]
-    size: tuple[int, int]
+    runs: dict[str, Any] | None
+    size: tuple[int, int] | None
     class_id: int
     attributes: tuple[int, ...]
 
@@ -61,7 +65,9 @@ def load_rle_csv(csv_file: str | os.PathLike, image_dir: str | os.PathLike | Non
 
     EncodedPixels is "start length start length ...", counted from 1 down the columns. A row in which it and ClassId are
     empty says that the image has no instances. ClassId may hold attributes after the class, "14_23_45" (iMaterialist
-    2019); these, or AttributesIds ("23,45", 2020), stand in `image_info[i]["attributes"]`, a tuple an instance.
+    2019); these, or AttributesIds ("23,45", 2020), stand in `image_info[i]["attributes"]`, a tuple an instance. With
+    strict=False a row that is broken, or of another size than its image, is left out alone; an image of whose size no
+    row is goes as a whole.
 
     Args:
         csv_file: the file.
@@ -116,20 +122,19 @@ def _collect(dataset: AnnotatedDataset, images: Images, by_image: dict[str, list
              row: Mapping[str, str]) -> None:
     """Enters a row under its image. What is broken is left out."""
     image_id, where = row[IMAGE].strip(), (dataset.file, record)
+    masked = bool(row[PIXELS].strip() or row.get(CLASS, "").strip())  # else it is an image without instances
+    of_image = by_image.setdefault(image_id, []) if image_id else []
     wrong = _wrong(row)
     if wrong is not None:
-        dataset.problems.broken(*where, *wrong)
+        dataset.problems.broken(*where, *wrong, images=0, instances=int(masked))
         return
-    of_image = by_image.setdefault(image_id, [])
-    if not row[PIXELS].strip() and not row.get(CLASS, "").strip():
-        return  # an image without instances
+    if not masked:
+        return
     size = (int(row[HEIGHT]), int(row[WIDTH])) if HEIGHT in row and WIDTH in row else images.size(image_id)
-    if size is None:
-        return  # the image is missing or no image: reported when it is added
     class_id, *attributes = row.get(CLASS, str(ONLY)).split("_")
     attributes = row[ATTRIBUTES].split(",") if row.get(ATTRIBUTES) else attributes
     try:
-        runs = rle.pairs_to_rle(row[PIXELS], *size)
+        runs = None if size is None else rle.pairs_to_rle(row[PIXELS], *size)
     except ValueError as error:
         dataset.problems.broken(*where, PIXELS, str(error))
     else:
@@ -158,17 +163,27 @@ def _names(path: str, labels: Labels | str | os.PathLike | None) -> dict[int, st
     beside = os.path.join(os.path.dirname(path), LABELS)
     if labels is None and not os.path.isfile(beside):
         return {}
-    labels = beside if labels is None else os.fspath(labels)
+    return read_labels(beside if labels is None else labels)
+
+
+def read_labels(path: str | os.PathLike) -> dict[int, str]:
+    """Names by ClassId, from a label_descriptions.json.
+
+    Raises:
+        FileNotFoundError: no such file.
+        AnnotationError: naming file, record and field: no list of id, a whole number, and name, or one id with two.
+    """
+    labels = os.fspath(path)
     content = read_json(labels, "names of classes")
     categories = content.get("categories") if isinstance(content, dict) else None
     if not isinstance(categories, list):
-        raise AnnotationError(labels, "", "categories", f"expected a list of id and name, got {categories!r:.60}")
+        raise AnnotationError(labels, "", "categories", f"expected a list of id and name, got {shown(categories)}")
     names: dict[int, str] = {}
     for place, category in enumerate(categories):
         for field, kind in (("id", int), ("name", str)):
-            if not isinstance(category, dict) or not isinstance(category.get(field), kind):
+            if not isinstance(category, dict) or type(category.get(field)) is not kind:  # True would be an int
                 raise AnnotationError(labels, f"categories[{place}]", field, f"expected id, a whole number, and name, "
-                                      f"got {category!r:.60}")
+                                      f"got {shown(category)}")
         if names.setdefault(category["id"], category["name"]) != category["name"]:
             raise AnnotationError(labels, f"categories[{place}]", "id", f"{category['id']} is the id of "
                                   f"{names[category['id']]!r}, too")
@@ -192,16 +207,17 @@ def _add(dataset: AnnotatedDataset, source: str, image_id: str, rows: list[Row],
          chosen: Sequence[str], images: Images) -> None:
     """Adds an image with the masks of its rows."""
     path, size = images.path(image_id), images.size(image_id)
-    for row in rows:
-        if size is not None and row.size != size:
-            dataset.problems.broken(dataset.file, row.record, f"{HEIGHT}/{WIDTH}", f"it says {row.size[0]} x "
-                                    f"{row.size[1]}, the image {path!r} is {size[0]} x {size[1]} (height x width)",
-                                    problems.SIZE)
-            return
+    fitting = [row for row in rows if size is None or row.size == size]
+    if rows and not fitting:  # they are of another file
+        _other_size(dataset, rows[0], path, size, images=1, instances=len(rows))
+        return
     instances, attributes = [], {row.record: row.attributes for row in rows}
     for row in rows:
-        if names[row.class_id] in chosen:
-            instances.append(Instance(row.class_id, Runs(row.runs), record=row.record, field=PIXELS))
+        if size is not None and row.size != size:
+            _other_size(dataset, row, path, size, images=0, instances=1)
+        elif names[row.class_id] in chosen:
+            outline = Rectangle(0, 0, 0, 0) if row.runs is None else Runs(row.runs)  # which no one will see
+            instances.append(Instance(row.class_id, outline, record=row.record, field=PIXELS))
         else:
             dataset.problems.broken(dataset.file, row.record, CLASS, f"{row.class_id} is {names[row.class_id]!r}, not "
                                     f"among {list(chosen)}; add it to class_names, or correct it")
@@ -209,6 +225,13 @@ def _add(dataset: AnnotatedDataset, source: str, image_id: str, rows: list[Row],
     if dataset.add_annotated(source, image_id, path, instances, height=height, width=width):
         info = dataset.image_info[-1]
         info["attributes"] = [attributes[instance.record] for instance in info["instances"]]
+
+
+def _other_size(dataset: AnnotatedDataset, row: Row, path: str, size: tuple[int, int], **lost: int) -> None:
+    many = f"; so are all {lost['instances']} rows of the image" if lost["instances"] > 1 else ""
+    text = (f"it says {row.size[0]} x {row.size[1]}, the image {path!r} is {size[0]} x {size[1]} (height x width)"
+            f"{many}")
+    dataset.problems.broken(dataset.file, row.record, f"{HEIGHT}/{WIDTH}", text, problems.SIZE, **lost)
 
 
 def _whole(text: Any) -> bool:

@@ -124,7 +124,7 @@ def _check_labels(dataset: YoloDataset, images: list[Labelled], places: list[str
         for path in _texts(labels_in(folder)):
             if path not in known:
                 dataset.problems.broken(path, "image", "name", f"there is no image of this name in {folder!r}",
-                                        problems.MISSING)
+                                        problems.MISSING, images=1, instances=_count_lines(path))
 
 
 def _texts(folder: str) -> Iterator[str]:
@@ -136,10 +136,17 @@ def _texts(folder: str) -> Iterator[str]:
             yield entry.path
 
 
+def _count_lines(path: str) -> int:
+    """How many instances a text of labels holds, readable or not."""
+    with open(path, "rb") as file:
+        return sum(bool(line.strip()) for line in file.read().splitlines())
+
+
 def _add(dataset: YoloDataset, source: str, image: Labelled, names: dict[int, str], classes: Classes) -> None:
     """Adds an image."""
     size, orientation = known_size(image.path)
-    instances = [] if size[0] is None else _instances(dataset, image, size, names, classes)
+    # The lines of an image that cannot be read are judged, too, so that it is known what goes with it
+    instances = _instances(dataset, image, (1, 1) if size[0] is None else size, names, classes)
     if orientation != 1:
         dataset.problems.noted(TAGGED, dataset.file, f"image {image.path!r}", "", f"it has the orientation tag "
                                f"{orientation}", "turned upright, as YOLO's training reads it")
@@ -156,7 +163,8 @@ def _instances(dataset: YoloDataset, image: Labelled, size: tuple[int, int], nam
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as error:
-        dataset.problems.broken(image.labels, f"image {image.path!r}", "labels", f"it is not a text in UTF-8: {error}")
+        dataset.problems.broken(image.labels, f"image {image.path!r}", "labels", f"it is not a text in UTF-8: {error}",
+                                images=0, instances=_count_lines(image.labels))
         return []
     instances = []
     for place, line in enumerate(lines, 1):

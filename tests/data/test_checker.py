@@ -256,6 +256,129 @@ def csv(folder):
     return 2, 2
 
 
+def csv_of_images(folder):
+    """Images that go with all their rows, and one row that goes alone; see `GONE`."""
+    for name in ("a", "b", "c", "d"):
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / f"{name}.png")
+    (folder / "d.png").write_bytes(b"no picture")
+    rows = ["a.png,1 9,60,80,0", "a.png,1 9,80,60,0", "a.png,61 9,60,80,1",  # one row of another size
+            "b.png,1 9,80,60,0", "b.png,1 9,80,60,0", "b.png,1 9,80,61,0",  # all rows
+            "c.png,1 9,x,80,0", "c.png,,x,80,", "d.png,1 9,60,80,0", "e.png,1 9,60,80,0", "e.png,1 9,60,80,0"]
+    (folder / "train.csv").write_text("\n".join(["ImageId,EncodedPixels,Height,Width,ClassId", *rows]) + "\n")
+    return (2, 2), (3, 8, 1)  # used: a with two rows, c without
+
+
+def csv_without_sizes(folder):
+    """An image that is missing with its two rows, one that is none with one."""
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    rows = ["a.png,1 9", "gone.png,1 9", "gone.png,10 9", "b.png,1 9"]
+    (folder / "train.csv").write_text("\n".join(["ImageId,EncodedPixels", *rows]) + "\n")
+    return (1, 1), (2, 3, 0)
+
+
+def yolo(folder):
+    """Labels of three, two and one line, whose images are unreadable, no picture, and sound; one text is none."""
+    lines = ["0 0.1 0.1 0.5 0.1 0.5 0.5", "0 0.1 0.5 0.5 0.6 0.5 0.9", "0 0.6 0.1 0.9 0.1 0.9 0.5"]
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for name, count in (("a", 1), ("b", 3), ("c", 2), ("d", 2)):
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "images" / f"{name}.png")
+        (folder / "labels" / f"{name}.txt").write_text("\n".join(lines[:count]) + "\n")
+    (folder / "images" / "b.png").write_bytes(b"no picture")
+    (folder / "images" / "c.png").unlink()
+    (folder / "labels" / "d.txt").write_bytes(b"0 \xff\n\n0 \xff\n")
+    (folder / "data.yaml").write_text("names: [cat]\n")
+    return (2, 1), (2, 7, 0)  # d is used as an image without instances
+
+
+def ids(folder):
+    """Pictures of two numbers each: sound, of another size, without an image, of an image that is none; e has none."""
+    values = np.zeros((60, 80), np.uint8)
+    values[:9, :9], values[20:29, :9] = 1, 2
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for name in ("a", "b", "c", "d", "e"):
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "images" / f"{name}.png")
+        Image.fromarray(values[:40] if name == "b" else values).save(folder / "masks" / f"{name}.png")
+    (folder / "images" / "c.png").unlink()
+    (folder / "images" / "d.png").write_bytes(b"no picture")
+    (folder / "masks" / "e.png").unlink()
+    both = {"1": "cat", "2": "cat"}
+    classes = {"a": {"1": "cat", "2": 7, "9": "cat"}, "b": both, "c": both | {"3": "cat"}, "d": both, "e": both,
+               "f": both, "g": []}
+    (folder / "classes.json").write_text(json.dumps(classes))
+    # left out: of a 2 and 9; b, c with 3, d, e, f with two numbers each. others: 7 is no name, [] no numbers
+    return (1, 1), (5, 2 + 2 + 3 + 2 + 2 + 2, 2)
+
+
+def mask_folders(folder):
+    """Five images: sound, without a picture, with two, without masks, unreadable; and files that are no folders."""
+    for image, pictures, count in (("a", "1", 2), ("b", "", 2), ("c", "12", 1), ("label d", "1", None), ("e", "1", 3)):
+        (folder / image / "images").mkdir(parents=True)
+        for name in pictures:
+            Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / image / "images" / f"{name}.png")
+        if count is not None:
+            (folder / image / "masks").mkdir()
+        for number in range(count or 0):
+            Image.fromarray(np.full((60, 80), 255, np.uint8)).save(folder / image / "masks" / f"x, {number}.png")
+    (folder / "e" / "images" / "1.png").write_bytes(b"no picture")
+    (folder / "a" / "masks" / "line 1.txt").write_text("notes")
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(folder / "a" / "masks" / "2.jpg")
+    Image.fromarray(np.zeros((9, 80), np.uint8)).save(folder / "a" / "masks" / "x, 3.png")
+    (folder / "README.txt").write_text("notes")
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "f.png")
+    # b, c (two pictures), label d, e and f; of a the jpeg and the mask of another size; one text is no record of these
+    return (1, 2), (6, 2 + 1 + 0 + 3 + 2, 1)
+
+
+def mask_folders_beside(folder):
+    """Images without a folder of masks, and folders and a file without an image."""
+    for name in ("a", "b"):
+        (folder / "images").mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "images" / f"{name}.png")
+    for name in ("a", "mask c"):
+        (folder / "masks" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(np.full((60, 80), 255, np.uint8)).save(folder / "masks" / name / f"{number}.png")
+    Image.fromarray(np.full((60, 80), 255, np.uint8)).save(folder / "masks" / "flat.jpg")
+    (folder / "masks" / "instance.txt").write_text("notes")
+    return (1, 2), (2, 3, 1)
+
+
+@pytest.mark.parametrize("make", [csv_of_images, csv_without_sizes, yolo, ids, mask_folders, mask_folders_beside])
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_what_goes_with_an_image_is_counted(tmp_path, make):
+    used, lost = make(tmp_path)
+    found = check(load_dataset(tmp_path, strict=False))
+    assert found.records["used"] == dict(zip(("images", "instances", "others"), (*used, 0), strict=True))
+    assert found.records[LEFT_OUT] == dict(zip(("images", "instances", "others"), lost, strict=True)), found.findings
+    assert found.records[RAISES] == {"images": 0, "instances": 0, "others": 0}
+
+
+def test_a_number_in_classes_json_without_pixels_does_not_lose_the_image(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.ones((60, 80), np.uint8)).save(tmp_path / name / "a.png")
+    (tmp_path / "classes.json").write_text(json.dumps({"a": {"1": "cat", "5": "cat"}}))
+    with pytest.warns(UserWarning, match="left out 1 x empty mask"):
+        found = check(load_dataset(tmp_path))
+    assert found.records["used"] == {"images": 1, "instances": 1, "others": 0}
+    assert found.records[LEFT_OUT] == {"images": 0, "instances": 1, "others": 0}
+
+
+@pytest.mark.parametrize("record, what", [
+    ("line 5", "instances"), ("labels/a, b.txt, line 5", "instances"), ("annotations[3]", "instances"),
+    ("mask 'a, b.png'", "instances"), ("'image.png', region 2", "instances"), ("shape 1 and shape 3", "instances"),
+    ("image 'a, line 3'", "images"), ("images[3]", "images"), ("image", "images"), ("categories[2]", "others"),
+    ("image.png", "others"), ("label.txt", "others"), ("lines", "others"), ("", "others")])
+def test_what_a_record_is_by_its_name(record, what):
+    dataset = AnnotatedDataset("notes", strict=False)
+    dataset.prepare()
+    dataset.problems.broken("notes", record, "field", "it is broken")
+    assert check(dataset).records[LEFT_OUT] == {"images": 0, "instances": 0, "others": 0} | {what: 1}
+
+
 def masks(folder):
     """Four masks: two are sound, one is empty, one of another size."""
     for name in ("images", "masks"):

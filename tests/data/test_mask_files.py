@@ -149,6 +149,24 @@ def test_folders_without_the_layout(tmp_path):
         load_mask_files(tmp_path)
 
 
+def test_files_beside_the_folders(tmp_path):
+    """Notes and tables are passed over in silence; a picture is left out, and that is said."""
+    write_mask_files(tmp_path, two_images())
+    for name in ("README.txt", "labels.csv", "0 LICENSE", "a.json"):
+        (tmp_path / name).write_text("notes")
+    dataset = load_mask_files(tmp_path)
+    assert_same(dataset, two_images())
+    assert not len(dataset.problems)
+    write_image(tmp_path / "stray.JPG", 20, 30)
+    with pytest.warns(UserWarning, match="left out 1 x broken record; the first: .*stray.JPG, field 'name': a picture "
+                                         "beside the folders, without masks; expected <id>/images/"):
+        dataset = load_mask_files(tmp_path)
+    assert_same(dataset, two_images())
+    (tmp_path / "other").mkdir()
+    with pytest.raises(AnnotationError, match="other, field 'images': expected one image in other/images, got 0"):
+        load_mask_files(tmp_path)
+
+
 def test_files_of_file_managers_are_passed_over(tmp_path):
     write_mask_files(tmp_path, two_images(), classes=False)
     for name in (".DS_Store", "Thumbs.db", "a/masks/.DS_Store", "a/masks/Thumbs.db", "a/images/._a.png"):

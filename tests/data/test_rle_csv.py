@@ -96,6 +96,9 @@ def test_attributes_after_the_class(tmp_path):
 @pytest.mark.parametrize(("content", "message"), [
     ({}, "label_descriptions.json, field 'categories': expected a list of id and name, got None"),
     ({"categories": [{"id": "0", "name": "x"}]}, r"categories\[0\], field 'id': expected id, a whole number"),
+    ({"categories": [{"id": True, "name": "x"}]}, r"label_descriptions.json, categories\[0\], field 'id': expected id, "
+     r"a whole number, and name, got {'id': True"),
+    ({"categories": [{"id": 0.0, "name": "x"}]}, r"categories\[0\], field 'id': expected id, a whole number"),
     ({"categories": [{"id": 0}]}, r"categories\[0\], field 'name': expected id"),
     ({"categories": [*LABELS["categories"], {"id": 2, "name": "hat"}]}, r"categories\[3\], field 'id': 2 is the id of"
      " 'shoe', too"),
@@ -147,6 +150,28 @@ def test_broken_rows(tmp_path, row, field, message):
     with pytest.warns(UserWarning, match="left out 1 x"):
         dataset = load_rle_csv(path, strict=False)
     assert len(dataset.problems) == 1 and dataset.load_mask(0)[0].sum() == 2
+
+
+def test_rows_of_another_size_go_alone_or_with_their_image(tmp_path):
+    rows = [("a", "1 2", 3, 4, 0), ("a", "4 2", 4, 3, 1), ("b", "1 2", 3, 4, 0), ("b", "1 2", 3, 3, 0)]
+    path = write(tmp_path / "a.csv", [OF_2020, *((*row, "7") for row in rows)])
+    with pytest.raises(AnnotationError, match="line 2, field 'Height/Width': it says 3 x 4, the image .*a.jpg' is 4 x"):
+        load_rle_csv(path)
+    with pytest.warns(UserWarning, match="left out 2 x wrong image size"):
+        dataset = load_rle_csv(path, strict=False)
+    assert [(p.record, p.images, p.instances) for p in dataset.problems] == [("line 2", 0, 1), ("line 4", 1, 2)]
+    assert "so are all 2 rows of the image" in list(dataset.problems)[1].message
+    assert [info["id"] for info in dataset.image_info] == ["a"] and dataset.image_info[0]["attributes"] == [(7,)]
+    assert dataset.load_mask(0)[1].tolist() == [2]
+
+
+def test_a_missing_image_goes_with_its_rows(tmp_path):
+    path = write(tmp_path / "a.csv", [BOWL, ("gone", "1 2"), ("gone", "5 1"), ("a", "1 2")])
+    with pytest.raises(AnnotationError, match="image 'gone': there is no image file"):
+        load_rle_csv(path)
+    with pytest.warns(UserWarning, match="left out 1 x missing image file"):
+        dataset = load_rle_csv(path, strict=False)
+    assert [(p.images, p.instances) for p in dataset.problems] == [(1, 2)]
 
 
 def test_broken_attributes(tmp_path):

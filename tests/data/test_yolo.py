@@ -260,6 +260,21 @@ def test_a_broken_file_is_named_or_counted(tmp_path, change):
     assert dataset.problems.counts() == {kind: 1} and 1 <= len(dataset.image_info) <= 2
 
 
+def test_what_goes_with_a_file_is_counted(tmp_path):
+    write(tmp_path, {"a": SQUARE, "b": f"{SQUARE}\n\n{CORNER}\n{SQUARE} 0.5\n"})
+    damaged(tmp_path)
+    orphan(tmp_path)
+    with pytest.warns(UserWarning, match="left out"):
+        dataset = load_yolo(tmp_path, strict=False)
+    assert [(p.kind, p.images, p.instances) for p in dataset.problems] == [
+        (problems.MISSING, 1, 1), (problems.BROKEN, None, None), (problems.UNREADABLE, 1, 2)]
+    no_text(tmp_path)
+    with pytest.warns(UserWarning, match="left out"):
+        dataset = load_yolo(tmp_path, strict=False)
+    assert [(p.kind, p.images, p.instances) for p in dataset.problems] == [
+        (problems.MISSING, 1, 1), (problems.BROKEN, 0, 1), (problems.UNREADABLE, 1, 0)]
+
+
 def test_no_images(tmp_path):
     write(tmp_path)
     for name in ("a", "b"):
