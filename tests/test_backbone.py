@@ -174,5 +174,5 @@ def test_errors_name_what_was_given(backbone, error, message):
 
 
 def test_a_resnet_has_one_option():
-    with pytest.raises(ValueError, match=r"resnet50 takes \['width'\], received \['alpha'\]"):
+    with pytest.raises(ValueError, match=r"resnet50 takes \['width', 'groups', 'group_width'\], received \['alpha'\]"):
         build_backbone("resnet50", options={"alpha": 0.75})
