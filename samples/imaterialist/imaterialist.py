@@ -22,11 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
 
 from mrcnn.config import Config  # noqa: E402
-from mrcnn.data.annotated import read_json  # noqa: E402
 from mrcnn.data.dataset import Dataset  # noqa: E402
 from mrcnn.data.folders import PICTURES, subset_folder  # noqa: E402
-from mrcnn.data.problems import AnnotationError  # noqa: E402
-from mrcnn.data.rle_csv import LABELS, load_rle_csv  # noqa: E402
+from mrcnn.data.rle_csv import LABELS, load_rle_csv, read_labels  # noqa: E402
 from samples import competition  # noqa: E402
 from samples.balloon.balloon import draw_overlays  # noqa: E402
 from samples.submission import encoded_pixels, separated, write_submission  # noqa: E402
@@ -113,17 +111,14 @@ def submission_rows(source_ids: Sequence[int], image_id: str, found: dict[str, n
 def class_ids(folder: str | Path, class_names: Sequence[str]) -> list[int]:
     """The ClassId of each class of a model, without the background.
 
-    Without label_descriptions.json classes are named by their ids. Raises ValueError for a class that is not there.
+    Without label_descriptions.json classes are named by their ids. Raises ValueError for a class that is not there,
+    AnnotationError for a file of names that is broken.
     """
     labels = Path(folder) / LABELS
     if not class_names:
         raise ValueError("the weights do not say which classes they know; submit needs a checkpoint of `train`")
     if labels.is_file():
-        content = read_json(labels, "names of classes")
-        try:
-            ids = {category["name"]: int(category["id"]) for category in content["categories"]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise AnnotationError(str(labels), "", "categories", "expected a list of id and name") from error
+        ids = {name: class_id for class_id, name in read_labels(labels).items()}
     else:
         ids = {name: int(name) for name in class_names if name.isdecimal()}
     unknown = [name for name in class_names[1:] if name not in ids]

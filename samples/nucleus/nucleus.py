@@ -6,7 +6,7 @@
 
 DIR holds a folder a part, such as train/ and val/, with <id>/images/<id>.png and <id>/masks/*.png for each image. The
 competition's own data has no val/: there `--subset stage1_train --validation 0.1` holds a tenth of the images out.
-README.md beside this file has the commands and the results that they gave.
+README.md beside this file has the commands and the numbers of a short trial.
 """
 
 import argparse

@@ -17,7 +17,7 @@ TINY = {"BACKBONE_OPTIONS": {"alpha": 0.25}, "IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM
         "RPN_ANCHOR_SCALES": (8, 16, 32, 48, 64), "TRAIN_ROIS_PER_IMAGE": 16, "POST_NMS_ROIS_TRAINING": 32,
         "POST_NMS_ROIS_INFERENCE": 16, "DETECTION_MAX_INSTANCES": 16, "DETECTION_MIN_CONFIDENCE": 0.0,
         "LOADER_WORKERS": 1, "WARMUP_STEPS": 0, "SEED": 3}
-NAMES = ["shirt", "shoe", "hat"]  # ids 0, 1, 2, as the competition counts
+NAMES = ["shirt, blouse", "shoe", "hat"]  # ids 0, 1, 2, as the competition counts; and its first name, commas and all
 HEIGHT, WIDTH = 64, 48
 PARTS = ("train", "val")
 
@@ -80,7 +80,15 @@ def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
                        "--pictures", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "AP50" in printed and "2 images, 4 instances" in printed and "hat" in printed
+    assert "shirt, blouse" in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+
+
+def test_names_with_commas_come_back_whole_from_the_checkpoint(trained, folder):
+    arguments = imaterialist.parse(["submit", "--dataset", str(folder), "--weights", "last", "--logs", str(trained)])
+    config = imaterialist.competition.configuration(imaterialist.FashionConfig, arguments)
+    names = imaterialist.competition.build(config, arguments).class_names
+    assert names == ["BG", *NAMES] and imaterialist.class_ids(folder, names) == [0, 1, 2]
 
 
 def test_submit_writes_what_detect_finds(trained, folder, tmp_path):
@@ -113,12 +121,13 @@ def test_an_image_without_masks_is_not_missing():
 
 def test_class_ids_are_the_competition_s(folder, tmp_path):
     assert imaterialist.class_ids(folder, ["BG", *NAMES]) == [0, 1, 2]
-    assert imaterialist.class_ids(folder, ["BG", "hat", "shirt"]) == [2, 0]
+    assert imaterialist.class_ids(folder, ["BG", "hat", "shirt, blouse"]) == [2, 0]
     assert imaterialist.class_ids(tmp_path, ["BG", "4", "17"]) == [4, 17]  # classes without names
 
 
 @pytest.mark.parametrize("names, message", [
-    (["BG", "shirt", "scarf"], r"knows classes \['scarf'\], which .*label_descriptions.json does not; give --dataset"),
+    (["BG", "shirt, blouse", "scarf"], r"knows classes \['scarf'\], which .*label_descriptions.json does not; give"),
+    (["BG", "shirt"], r"knows classes \['shirt'\], which .*label_descriptions.json does not"),
     ([], "submit needs a checkpoint of `train`"),
 ])
 def test_classes_of_other_data_are_an_error(names, message, folder):
@@ -126,10 +135,18 @@ def test_classes_of_other_data_are_an_error(names, message, folder):
         imaterialist.class_ids(folder, names)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"categories": [{"name": "hat"}]}', '{"categories": 3}', "[]"])
-def test_a_broken_file_of_names_is_named(content, tmp_path):
+@pytest.mark.parametrize("content, message", [
+    ("{}", "field 'categories': expected a list of id and"),
+    ('{"categories": 3}', "field 'categories': expected a list of id and name, got 3"),
+    ("[]", "field 'categories': expected a list of id and"),
+    ('{"categories": [{"name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number, and name"),
+    ('{"categories": [{"id": true, "name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number"),
+    ('{"categories": [{"id": "3", "name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number"),
+    ('{"categories": [{"id": 3, "name": ["hat"]}]}', r"categories\[0\], field 'name': expected id, a whole number"),
+])
+def test_a_broken_file_of_names_is_named(content, message, tmp_path):
     (tmp_path / "label_descriptions.json").write_text(content)
-    with pytest.raises(AnnotationError, match="label_descriptions.json, field 'categories': expected a list of id and"):
+    with pytest.raises(AnnotationError, match=f"label_descriptions.json, {message}"):
         imaterialist.class_ids(tmp_path, ["BG", "hat"])
 
 

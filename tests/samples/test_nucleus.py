@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shlex
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -139,6 +141,17 @@ def test_a_part_that_is_not_there_names_those_that_are(folder, trained):
         nucleus.main(["submit", "--dataset", str(folder), "--weights", "none", "--logs", str(trained)])
     with pytest.raises(FileNotFoundError, match="stage1_train"):
         nucleus.load_nuclei(folder, "stage1_train")
+
+
+def test_readme_has_the_trial_that_the_sample_speaks_of_and_its_commands_are_accepted():
+    readme = (Path(nucleus.__file__).parent / "README.md").read_text(encoding="utf-8")
+    assert "numbers of a short trial" in nucleus.__doc__ and "## A short trial" in readme
+    commands = [shlex.split(line)[2:] for line in readme.splitlines() if line.startswith("python samples/nucleus/")]
+    trial = [nucleus.parse(command) for command in commands if "--precision" in command]
+    assert len(commands) == 5 and [arguments.epochs for arguments in trial] == [2]
+    assert nucleus.competition.configuration(nucleus.NucleusConfig, trial[0]).WARMUP_STEPS == 30
+    for command in commands:
+        assert nucleus.parse(command).command == command[0]
 
 
 @pytest.mark.parametrize("names, message", [((), r"id.images holds \[\]"), (("1.png", "2.png"), "'1.png', '2.png'")])
