@@ -69,8 +69,10 @@ def test_it_runs(name, tmp_path):
     cells = code_cells(executed)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert len(pictures(executed)) >= 2
-    assert "warning" not in "".join(output.text for output in outputs(executed)
-                                    if output.output_type == "stream" and output.name == "stderr").lower()
+    said = "".join(output.text for output in outputs(executed)
+                   if output.output_type == "stream" and output.name == "stderr").splitlines()
+    # So few steps as here end within the warm-up, of which a training rightly warns
+    assert not [line for line in said if "warning" in line.lower() and "the warm-up of WARMUP_STEPS" not in line]
 
 
 @pytest.mark.parametrize("name", NAMES)
