@@ -9,6 +9,7 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,11 +21,34 @@ class ForbiddenPickle(ValueError):
     """A pickle that asks for more than arrays and plain containers."""
 
 
-class RestrictedUnpickler(pickle.Unpickler):
+class _Rest:
+    """The rest of a file. A pickle that announces more than that is refused before memory is taken for it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        start = file.tell()
+        self._file, self._left = file, file.seek(0, os.SEEK_END) - start
+        file.seek(start)
+
+    def read(self, count: int) -> bytes:
+        if count > self._left:
+            raise ValueError(f"{count} bytes are announced where {self._left} are left")
+        self._left -= count
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        self._left -= len(line)
+        return line
+
+
+class RestrictedUnpickler(pickle._Unpickler):
     """Unpickler that knows only the names in `known`: (module, name) -> what stands for it.
 
+    It is the one in Python: the one in C keeps what LONG_BINPUT numbers in an array as long as the number says, and a
+    pickle of nine bytes takes 34 GB. A file of weights has some ten thousand instructions; little time goes there.
+
     Args:
-        file: opened in binary.
+        file: opened in binary, and seekable; it is read up to the end of the pickle and no further.
         path: for messages.
         known: what may be named.
         persistent: builds what a persistent id stands for; without it such ids are refused.
@@ -32,7 +56,8 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def __init__(self, file: BinaryIO, path: str | os.PathLike, known: Mapping[tuple[str, str], Any],
                  persistent: Callable[[Any], Any] | None = None) -> None:
-        super().__init__(file, fix_imports=False, encoding="latin1")  # Python 2 wrote the bytes of arrays as text
+        # latin1: Python 2 wrote the bytes of arrays as text
+        super().__init__(_Rest(file), fix_imports=False, encoding="latin1")
         self._path, self._known, self._persistent = os.fspath(path), known, persistent
 
     def find_class(self, module: str, name: str) -> Any:
@@ -49,6 +74,12 @@ class RestrictedUnpickler(pickle.Unpickler):
         if self._persistent is None:
             raise ForbiddenPickle(f"{self._path} refers to the object {pid!r} outside the pickle, which is not read")
         return self._persistent(pid)
+
+    def _load_bytearray8(self) -> None:
+        """As bytes; pickle's own takes the memory before it reads."""
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
+    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _load_bytearray8}
 
 
 class _Call:
@@ -129,6 +160,18 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
     return _Array()
 
 
+def _from_buffer(data: bytes, kind: _Type, shape: tuple, order: str, axes: tuple | None = None) -> _Array:
+    """An array of protocol 5. order "K": `shape` is that of the data, whose axes are turned to `axes` then."""
+    if not isinstance(data, bytes) or not isinstance(kind, _Type):
+        raise ValueError("an array does not consist of bytes")
+    values, result = np.frombuffer(data, kind.dtype()), _Array()
+    if order == "K" and axes is not None:
+        result.array = values.reshape(shape).transpose(axes)
+    else:
+        result.array = values.reshape(shape, order=order)
+    return result
+
+
 def _scalar(kind: _Type, data: bytes | str) -> Any:
     data = data.encode("latin1") if isinstance(data, str) else data
     return np.frombuffer(data, kind.dtype(), count=1)[0]
@@ -164,12 +207,18 @@ def _finished(value: Any, done: dict[int, Any]) -> Any:
     return result
 
 
+def _counter(counts: Mapping = MappingProxyType({})) -> dict:
+    """A Counter, such as the milestones of torch's MultiStepLR, as a plain dict."""
+    return dict(counts)
+
+
 def _no_bytes() -> bytes:
     return b""  # how the older protocols write it
 
 
-PLAIN = {("collections", "OrderedDict"): OrderedDict, ("_codecs", "encode"): _encode,
-         ("__builtin__", "bytes"): _no_bytes}
+PLAIN = {("collections", "OrderedDict"): OrderedDict, ("collections", "Counter"): _counter,
+         ("_codecs", "encode"): _encode, ("__builtin__", "bytes"): _no_bytes}
 NUMPY = PLAIN | {("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): _Type} | {
-    (f"numpy.{core}.multiarray", name): function
-    for core in ("core", "_core") for name, function in (("_reconstruct", _reconstruct), ("scalar", _scalar))}
+    (f"numpy.{core}.{module}", name): function for core in ("core", "_core") for module, name, function in (
+        ("multiarray", "_reconstruct", _reconstruct), ("multiarray", "scalar", _scalar),
+        ("numeric", "_frombuffer", _from_buffer))}

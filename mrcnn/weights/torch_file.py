@@ -4,8 +4,10 @@ Sources: torch/serialization.py and torch/_utils.py of torch 2.13 for the layout
 is read piece by piece.
 """
 
+import io
 import math
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -33,8 +35,7 @@ class _Storage(NamedTuple):
 def is_torch_file(path: str | os.PathLike) -> bool:
     """Whether a file has the form of torch.save, of either age."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
+        return any(name.endswith("/data.pkl") for name in _zip_entries(os.fspath(path)))
     with open(path, "rb") as file:
         # the first pickle of the older format is one number: protocol 2, LONG1 of ten bytes
         return file.read(14)[2:] == b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
@@ -53,31 +54,48 @@ def load_torch(path: str | os.PathLike) -> Any:
 
 
 def _load_zip(path: str) -> Any:
+    entries = _zip_entries(path)
+    pickles = [name for name in entries if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError(f"{path} is a zip without the data.pkl of torch.save; it holds {list(entries)[:3]}")
+    _require_stored(path, entries)
+    folder = pickles[0].removesuffix("data.pkl")
+    order = entries.get(f"{folder}byteorder")
+    if order and (order.file_size > len("little") or _zip_entry(path, order) != b"little"):
+        raise ValueError(f"{path} was written on a big-endian machine; save it again on another")
+
+    def storage(pid: Any) -> _Storage:
+        _, kind, key, _, count = pid
+        name = f"{folder}data/{key}"
+        if name not in entries:
+            raise ValueError(f"there are no data {name!r}")
+        return _Storage(kind, _checked(kind, count, entries[name].file_size), lambda: _zip_entry(path, entries[name]))
+
+    file = io.BytesIO(_zip_entry(path, entries[pickles[0]]))
+    return read_pickle(_unpickler(file, path, storage), path)
+
+
+def _zip_entries(path: str) -> dict[str, zipfile.ZipInfo]:
+    """The directory of a zip. Raises ValueError for one that is damaged, or of a newer form."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            pickles = [name for name in entries if name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise ValueError(f"{path} is a zip without the data.pkl of torch.save; it holds {list(entries)[:3]}")
-            folder = pickles[0].removesuffix("data.pkl")
-            order = entries.get(f"{folder}byteorder")
-            if order and archive.read(order) != b"little":
-                raise ValueError(f"{path} was written on a big-endian machine; save it again on another")
-
-            def storage(pid: Any) -> _Storage:
-                _, kind, key, _, count = pid
-                name = f"{folder}data/{key}"
-                if name not in entries:
-                    raise ValueError(f"there are no data {name!r}")
-                entry = entries[name]
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError(f"the data {name!r} are compressed, which torch.save never does")
-                return _Storage(kind, _checked(kind, count, entry.file_size), lambda: _zip_entry(path, entry))
-
-            with archive.open(pickles[0]) as file:
-                return read_pickle(_unpickler(file, path, storage), path)
-    except zipfile.BadZipFile as error:
+            return {entry.filename: entry for entry in archive.infolist()}
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, OverflowError, struct.error) as error:
         raise ValueError(f"{path} is truncated or damaged: {error}; fetch it again") from error
+
+
+def _require_stored(path: str, entries: dict[str, zipfile.ZipInfo]) -> None:
+    """Raises ValueError unless every entry lies in the file as it is, so that none takes more memory than the file."""
+    size = os.path.getsize(path)
+    for name, entry in entries.items():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{path}: the data {name!r} are compressed, which torch.save never does")
+        if entry.flag_bits & 1:
+            raise ValueError(f"{path}: the data {name!r} are encrypted, which torch.save never does")
+        if (entry.compress_size != entry.file_size or entry.header_offset < 0
+                or entry.header_offset + entry.file_size > size):
+            raise ValueError(f"{path} is truncated or damaged: it has {size} bytes, {name!r} would have "
+                             f"{entry.file_size} (stored: {entry.compress_size}) from {entry.header_offset} on")
 
 
 def _zip_entry(path: str, entry: zipfile.ZipInfo) -> bytes:
@@ -112,7 +130,7 @@ def _load_legacy(path: str) -> Any:
             raise ValueError(f"{path} is not a file of torch.save")
         size = os.path.getsize(path)
         for key in keys:
-            kind, count = wanted.get(key, ("", -1))
+            kind, count = wanted.get(key, ("", -1)) if isinstance(key, str) else ("", -1)
             start, length = file.tell() + 8, count * _itemsize(kind) if count >= 0 else -1
             if int.from_bytes(file.read(8), "little") != count or length < 0 or start + length > size:
                 raise ValueError(f"{path} is truncated or damaged in the storage {key!r}; fetch it again")

@@ -3,6 +3,7 @@
 torchvision and Detectron2 differ in their names; what a layer's arrays become is here, once.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,6 +66,10 @@ class StateDict:
     def dense(self, key: str, name: str, *, features: tuple[int, int, int] | None = None, change: Change | None = None
               ) -> dict[str, Lazy]:
         """Kernel and bias. features: (channels, h, w) of what is flattened before the layer."""
+        shape = self.shape(f"{name}.weight")
+        if features is not None and len(shape) == 2 and shape[1] != math.prod(features):
+            raise ValueError(f"{self.path}: {name}.weight has shape {shape}; features of (channels, y, x) {features} "
+                             f"would be {math.prod(features)} inputs")
         return self._layer(key, name, lambda weight: normalise.torch_dense(weight, features), 2, None, change)
 
     def batch_norm(self, key: str, name: str, epsilon: float) -> dict[str, Lazy]:
@@ -86,8 +91,9 @@ class StateDict:
         shape = self.shape(f"{name}.weight")
         if len(shape) != rank:
             raise ValueError(f"{self.path}: {name}.weight has shape {shape}; {rank} axes were expected")
-        # The shapes in this layout, without reading: of arrays that take no memory
-        kernel_shape = change(layout(np.broadcast_to(np.float32(0), shape))).shape
+        if 0 in shape:  # of numbers that are not there, any shape can be announced
+            raise ValueError(f"{self.path}: {name}.weight has shape {shape}, no numbers at all")
+        kernel_shape = _changed((*shape[2:], *shape[1::-1]), change)
         has_bias = f"{name}.bias" in self.tensors
 
         def folded() -> tuple[np.ndarray, np.ndarray | None]:
@@ -98,6 +104,10 @@ class StateDict:
         tensors = {f"{key}/kernel": Lazy(kernel_shape, lambda: change(folded()[0]))}
         if has_bias or norm:
             length = self.shape(f"{norm}.bias" if norm else f"{name}.bias")[0]
-            bias_shape = change(np.broadcast_to(np.float32(0), (length,))).shape
-            tensors[f"{key}/bias"] = Lazy(bias_shape, lambda: change(folded()[1]))
+            tensors[f"{key}/bias"] = Lazy(_changed((length,), change), lambda: change(folded()[1]))
         return tensors
+
+
+def _changed(shape: tuple[int, ...], change: Change) -> tuple[int, ...]:
+    """A shape after `change`, which is of the last axis alone: one row of it tells, and takes no more than a bias."""
+    return *shape[:-1], change(np.zeros(shape[-1], np.float32)).shape[-1]

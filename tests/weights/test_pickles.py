@@ -3,13 +3,15 @@ import os
 import pickle
 import pickletools
 import struct
-from collections import OrderedDict
+import tracemalloc
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrcnn.weights import pickles
 from mrcnn.weights.pickles import ForbiddenPickle, load_pickle
 
 
@@ -23,10 +25,11 @@ def write(tmp_path):
     return _write
 
 
-@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("protocol", range(6))
 def test_arrays_and_plain_containers_come_back(write, protocol):
     content = {"model": OrderedDict(a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.arange(4, dtype=">i8"),
-                                    c=np.asfortranarray(np.arange(6.0).reshape(2, 3)), e=np.zeros((0, 3), np.float16)),
+                                    c=np.asfortranarray(np.arange(6.0).reshape(2, 3)), e=np.zeros((0, 3), np.float16),
+                                    k=np.arange(24.0).reshape(2, 3, 4).transpose(1, 2, 0)),
                "__author__": "somebody", "list": [1, 2.5, None, True, "x", b"y", (3, np.float32(2.5))]}
     read = load_pickle(write(pickle.dumps(content, protocol=protocol)))
     assert list(read) == list(content) and type(read["model"]) is OrderedDict
@@ -74,13 +77,54 @@ def test_whatever_else_is_asked_for_is_refused_by_name_and_has_not_run(
 
 def test_what_is_named_cannot_be_changed(write):
     """BUILD sets attributes of whatever lies on the stack, such as the functions of the table."""
-    attack = (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n"
-              b"N}X\x08\x00\x00\x00__code__K\x01s\x86b0N.")
-    with pytest.raises(ValueError, match="truncated or damaged"):
+    before = pickles._encode.__defaults__
+    attack = b"\x80\x02c_codecs\nencode\nN}X\x0c\x00\x00\x00__defaults__X\x05\x00\x00\x00utf-8\x85s\x86b0N."
+    with pytest.raises(ValueError, match="truncated or damaged: '_Call' object has no attribute '__defaults__'"):
         load_pickle(write(attack))
-    attack = attack.replace(b"numpy.core.multiarray\n_reconstruct", b"numpy\ndtype").replace(b"__code__", b"xxxdtype")
-    with pytest.raises(ValueError, match="truncated or damaged"):
-        load_pickle(write(attack))
+    assert pickles._encode.__defaults__ == before == ("latin1",)
+
+
+def test_numbers_in_a_pickle_take_no_memory(write):
+    """LONG_BINPUT numbers what it keeps; a list as long as the number would take 2 GB here."""
+    tracemalloc.start()
+    try:
+        assert load_pickle(write(b"\x80\x02Nr" + struct.pack("<I", 2**28) + b".")) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("opcode, form", [
+    (pickle.BINBYTES, "<I"), (pickle.BINBYTES8, "<Q"), (pickle.BINUNICODE, "<I"), (pickle.BINUNICODE8, "<Q"),
+    (pickle.BYTEARRAY8, "<Q"), (pickle.FRAME, "<Q"), (pickle.LONG4, "<i"), (pickle.BINSTRING, "<i")])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_announced_data_that_are_not_there_take_no_memory(write, opcode, form, in_memory):
+    count = 2**30 if form != "<Q" else 2**34
+    path = write(b"\x80\x05" + opcode + struct.pack(form, count) + b"abc.")
+    tracemalloc.start()
+    try:
+        with (io.BytesIO(path.read_bytes()) if in_memory else open(path, "rb")) as file, \
+                pytest.raises(ValueError, match=f"damaged: {count} bytes are announced where 4 are left"):
+            pickles.read_pickle(pickles.RestrictedUnpickler(file, path, pickles.NUMPY), path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_one_after_the_other_in_one_file(write, protocol):
+    path = write(b"".join(pickle.dumps([i, "x" * 100_000], protocol) for i in range(3)) + b"rest")
+    with open(path, "rb") as file:
+        for i in range(3):
+            unpickler = pickles.RestrictedUnpickler(file, path, pickles.NUMPY)
+            assert pickles.read_pickle(unpickler, path) == [i, "x" * 100_000]
+        assert file.read() == b"rest"
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_counter_is_a_plain_dict(write, protocol):
+    read = load_pickle(write(pickle.dumps({"milestones": Counter([3, 5, 5])}, protocol)))
+    assert read == {"milestones": {3: 1, 5: 2}} and type(read["milestones"]) is dict
 
 
 def test_objects_outside_the_pickle_are_refused(write):

@@ -1,7 +1,9 @@
 import io
 import pickle
+import struct
+import tracemalloc
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -115,6 +117,58 @@ def test_compressed_or_big_endian_files_are_refused(tmp_path):
     path.write_bytes(changed.getvalue())
     with pytest.raises(ValueError, match="written on a big-endian machine"):
         load_torch(path)
+
+
+def test_a_small_file_that_announces_much_takes_no_memory(tmp_path):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02N" + b"0N" * 2**23 + b".")
+    assert path.stat().st_size < 2**16
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"a.pth: the data 'a/data.pkl' are compressed"):
+            load_torch(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("place, form, value, message", [
+    (8, "<H", 1, "the data 'archive/data.pkl' are encrypted"),
+    (24, "<I", 4 * 10**8, "it has .* bytes, 'archive/data.pkl' would have 400000000"),
+    (6, "<H", 99, "truncated or damaged: zip file version 9.9"),
+    (42, "<I", 10**9, "from 1000000000 on")])
+def test_a_directory_that_is_made_up(tmp_path, place, form, value, message):
+    """place: in the directory's entry of data.pkl, the first."""
+    path = tmp_path / "a.pth"
+    save_zip(path, {"a": np.zeros(10, np.float32)})
+    data = bytearray(path.read_bytes())
+    struct.pack_into(form, data, data.index(b"PK\x01\x02") + place, value)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"a.pth.*{message}"):
+        load_torch(path)
+
+
+def test_a_byte_order_as_long_as_a_file(tmp_path):
+    path = tmp_path / "a.pth"
+    save_zip(path, {"a": np.zeros(10, np.float32)})
+    changed = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, bytes(2**22) if name.endswith("byteorder") else old.read(name))
+    path.write_bytes(changed.getvalue())
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="written on a big-endian machine"):
+            load_torch(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_milestones_of_a_scheduler(save):
+    assert load_torch(save({"scheduler": {"milestones": Counter([3, 5, 5])}}))["scheduler"] == {
+        "milestones": {3: 1, 5: 2}}
 
 
 def test_a_storage_of_the_zip_is_missing(tmp_path):

@@ -1,5 +1,7 @@
 """Layers of a state dict: which tensors they become, and what a file that lacks something is told."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,29 @@ def test_changes_reach_kernel_bias_and_announced_shapes():
     assert layer["x/kernel"].shape == (8, 7) and layer["x/bias"].shape == (7,)
     assert layer["x/bias"].read()[0] == 0 and not layer["x/kernel"].read()[:, 0].any()
     np.testing.assert_array_equal(layer["x/kernel"].read()[:, 1:], random(6, 8).T)
+
+
+def test_shapes_are_told_without_memory():
+    def unread():
+        raise AssertionError("read")
+
+    big = {"big.weight": Lazy((1024, 512, 32, 32), unread), "wide.weight": Lazy((1024, 2**18), unread)}
+    tracemalloc.start()
+    try:
+        kernel = state(**big).convolution("x", "big", change=lambda values: values[..., ::2])["x/kernel"]
+        dense = state(**big).dense("x", "wide", features=(2**16, 2, 2))["x/kernel"]
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert kernel.shape == (32, 32, 512, 512) and dense.shape == (2**18, 1024)
+
+
+def test_layers_without_numbers_or_with_other_features():
+    with pytest.raises(ValueError, match=r"a.pth: huge.weight has shape \(1000000000000, 0\), no numbers at all"):
+        state(**{"huge.weight": Lazy((10**12, 0), lambda: None)}).dense("x", "huge")
+    with pytest.raises(ValueError, match=r"a.pth: fc.weight has shape \(6, 8\); features of \(channels, y, x\) "
+                                         r"\(2, 2, 1\) would be 4 inputs"):
+        state().dense("x", "fc", features=(2, 2, 1))
 
 
 def test_features_of_a_dense_layer_are_turned():
