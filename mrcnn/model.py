@@ -1,6 +1,5 @@
 """MaskRCNN: the object that users hold, with the old package's names."""
 
-import copy
 import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from mrcnn import run_folder
-from mrcnn.backbone import backbone_scaling
+from mrcnn.backbone import backbone_scaling, build_backbone
 from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
 from mrcnn.config import Config, setting_names
 from mrcnn.data import molding
@@ -230,8 +229,8 @@ class MaskRCNN:
         base = config() if isinstance(config, type) else config
         settings = conventions.pretrained_settings(source, path, base, DEFAULTS, overrides)
         model = cls(mode, (Config if base is None else type(base))(**settings), model_dir)
-        model._load(Path(path), source, model.config, exclude=exclude, keep_classes=keep_classes,
-                    class_names=class_names)
+        model._load(Path(path), source, model.config, exclude=transfer.our_names(exclude, model.network.layers()),
+                    keep_classes=keep_classes, class_names=class_names)
         return model
 
     def load_weights(self, filepath: str | Path, by_name: bool = False, exclude: Sequence[str] | str | None = None,
@@ -239,8 +238,8 @@ class MaskRCNN:
                      class_names: Sequence[str] | None = None, bn_epsilon: float | None = None) -> LoadReport:
         """Loads weights of this package, of matterport, torchvision, Detectron2, or of ImageNet into the backbone.
 
-        What the file is, is told by its content. The settings that its weights are bound to (strides, pixels, anchors,
-        RoIAlign ...) are taken over and printed; `self.config` is another object than was given then.
+        The content tells what the file is. Settings that its weights are bound to (strides, pixels, anchors ...) are
+        taken over and printed; `self.config` is another object than was given then.
 
         Args:
             filepath: a file of `save_weights`; "last" for `find_last`; matterport's `mask_rcnn_*.h5`; torchvision's or
@@ -259,49 +258,50 @@ class MaskRCNN:
 
         Raises ValueError when layers are missing or differ and are not excluded, the backbone is another, or the file
         is damaged or of no known program; the model is unchanged then. A whole checkpoint from the folder of a run of
-        this NAME is resumed: its epoch and optimizer are taken up, and its folder too if it is the newest there. Every
-        other file begins a run of its own.
+        this NAME is resumed, with its epoch and optimizer, and its folder too if it is the newest there. Every other
+        file begins a run of its own.
         """
         path = self.find_last() if str(filepath) == "last" else Path(filepath)
         if self.network.backbone.source is not None and imagenet.is_keras_weights(path):
-            self.epoch, self._log_dir, self._resume_from = 0, None, None
-            return imagenet.load(path, self.network.backbone)
+            return self._load_application(path)
         source = read_source(path, bn_epsilon)
-        parts = transfer.loaded_parts(source, self._existing(exclude))
-        changed = conventions.changes(self.config, conventions.bound_settings(
-            source, parts, self.config.IMAGE_CHANNEL_COUNT, DEFAULTS))
-        config, text = self.config, conventions.as_line(self.config, changed)
-        if changed:
-            config = copy.copy(config)  # the one that was given may be another model's too
-            for name, value in changed.items():
-                setattr(config, name, value)
-            config.validate()
+        exclude = transfer.our_names(exclude, self.network.layers())
+        config, text = conventions.adopted(self.config, source, transfer.loaded_parts(source, exclude), DEFAULTS)
         report = self._load(path, source, config, by_name=by_name, exclude=exclude, keep_classes=keep_classes,
                             strict=strict, class_names=class_names)
-        if changed:
+        if text:
             print(f"{path} (weights of {source.program}) sets {text}")
         return report
 
-    def _load(self, path: Path, source: Source, config: Config, *, exclude: Sequence[str] | str | None,
-              class_names: Sequence[str] | None, by_name: bool = False, **options: Any) -> LoadReport:
+    def _load_application(self, path: Path) -> LoadReport:
+        """Loads ImageNet weights into a backbone that is a model of keras.applications."""
+        report = imagenet.load(path, self.network.backbone, partial(
+            build_backbone, self.config.BACKBONE, options=self.config.BACKBONE_OPTIONS))
+        if report.notes:
+            print(f"{path}: {report}")
+        self.epoch, self._log_dir, self._resume_from = 0, None, None
+        return report
+
+    def _load(self, path: Path, source: Source, config: Config, *, exclude: Sequence[str] | None,
+              keep_classes: bool | Sequence[str], class_names: Sequence[str] | None, by_name: bool = False,
+              strict: bool = False) -> LoadReport:
         """Loads a source into a network of `config`, and makes both this object's once that has succeeded."""
-        names, exclude = list(class_names or ()), self._existing(exclude)
+        names = list(class_names or (keep_classes and self.class_names) or ())
         if names and len(names) != config.NUM_CLASSES:
-            raise ValueError(f"class_names has {len(names)} names, background included, but NUM_CLASSES is "
-                             f"{config.NUM_CLASSES}.")
-        if "trunk" in (part.replace("backbone", "trunk") for part in transfer.loaded_parts(source, exclude)):
+            raise ValueError(f"class_names has {len(names)} names with background; NUM_CLASSES: {config.NUM_CLASSES}.")
+        if {"trunk", "backbone"} & set(transfer.loaded_parts(source, exclude)):
             conventions.check_backbone(source, path, config.BACKBONE, config.BACKBONE_OPTIONS)
         network = self.network
         if any(getattr(config, name) != getattr(self.config, name) for name in conventions.STRUCTURAL):
             network = build_network(config)
             transfer.carry_over(self.network.layers(), network.layers())
         report = transfer.load_source(
-            path, network.layers(), source, exclude=exclude, by_name=by_name, class_names=names or self.class_names,
-            reverse_channels=_scaling(config, network.backbone.scaling).bgr, **options)
+            path, network.layers(), source, exclude=exclude, by_name=by_name, strict=strict, keep_classes=keep_classes,
+            class_names=names, reverse_channels=_scaling(config, network.backbone.scaling).bgr)
         if config is not self.config:
             self.config, self.network = config, network
-            for graph in ("training_model", "inference_model", "detector"):
-                self.__dict__.pop(graph, None)
+            for built in ("training_model", "inference_model", "detector"):
+                self.__dict__.pop(built, None)
         if report.notes or (by_name and report.skipped + report.missing + report.unexpected):
             print(f"{path} (weights of {source.program}): {report}")
         self._take_up(path, source, report, names)
@@ -312,7 +312,8 @@ class MaskRCNN:
         logits = any(tensor.name.startswith("box_head/mrcnn_class_logits/") for tensor in report.loaded)
         if logits and not names and len(source.class_names) == self.config.NUM_CLASSES:
             names = source.class_names
-        self.class_names = names or self.class_names
+        if names or (logits and source.is_own):
+            self.class_names = names
         self.epoch, self._log_dir, self._resume_from = 0, None, None
         whole = source.is_own and not (report.skipped or report.missing or report.notes)
         same_name = str(source.settings.get("NAME")).lower() == str(self.config.NAME).lower()
@@ -321,16 +322,8 @@ class MaskRCNN:
             if [path.name] == [newest.name for newest in run_folder.checkpoints(path.parent)[-1:]]:
                 self._log_dir = path.parent
 
-    def _existing(self, exclude: Sequence[str] | str | None) -> list[str] | None:
-        """The old package's layer names, turned into ours."""
-        if exclude is None:
-            return None
-        names = [exclude] if isinstance(exclude, str) else list(exclude)
-        last = [key for key in self.network.layers() if key.startswith("mask_head/")][-1]
-        return [last if name == "mrcnn_mask" else name for name in names if name != "mrcnn_bbox"]
-
     def get_imagenet_weights(self) -> Path:
-        """Path of the backbone's ImageNet weights, downloaded by keras.applications when they are not here yet."""
+        """Path of the backbone's ImageNet weights, downloaded as keras.applications does when they are not here yet."""
         return imagenet.download(self.config.BACKBONE, self.config.BACKBONE_OPTIONS)
 
 

@@ -291,16 +291,19 @@ def test_another_number_of_classes_loads_all_else_and_prints_a_table(wider, stor
     assert wider.class_names == [] and wider.epoch == 0
 
 
-def test_classes_of_the_same_name_are_kept(wider, stored, untrained, capsys):
+@pytest.mark.parametrize("known", [False, True])
+def test_classes_of_the_same_name_are_kept(wider, stored, untrained, capsys, known):
+    """Whether the model knows the names already or is told them."""
     names = ["BG", "star", "disc", "cross", "box"]
     before = weights_of(wider)
-    report = wider.load_weights(stored, keep_classes=True, class_names=names)
+    wider.class_names = names if known else []
+    report = wider.load_weights(stored, keep_classes=True, class_names=None if known else names)
     assert "classes kept by name: disc, box; left as they are: star, cross" in capsys.readouterr().out
     assert wider.class_names == names and len(report.loaded) == len(before)
     logits, theirs = (weights_of(model)["box_head/mrcnn_class_logits/bias"] for model in (wider, untrained))
     np.testing.assert_array_equal(logits[[0, 2, 4]], theirs[[0, 2, 1]])
     np.testing.assert_array_equal(logits[[1, 3]], before["box_head/mrcnn_class_logits/bias"][[1, 3]])
-    with pytest.raises(ValueError, match="class_names has 4 names, background included, but NUM_CLASSES is 5"):
+    with pytest.raises(ValueError, match="class_names has 4 names with background; NUM_CLASSES: 5"):
         wider.load_weights(stored, class_names=names[:4])
 
 

@@ -4,6 +4,7 @@ A configuration says what to build and what for (backbone, classes, heads, sizes
 scaled, where the strides lie, how anchors and RoIs are cut is not free once weights are loaded: they learnt it.
 """
 
+import copy
 import os
 import warnings
 from collections.abc import Collection, Mapping
@@ -88,9 +89,22 @@ def _plain(value: Any) -> Any:
     return np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
-def as_line(config: Any, changed: Mapping[str, Any]) -> str:
-    """The changes in one line: NAME old -> new."""
-    return ", ".join(f"{name} {getattr(config, name)!r} -> {value!r}" for name, value in changed.items())
+def adopted(config: Any, source: Source, parts: Collection[str], defaults: Mapping[str, Any]) -> tuple[Any, str]:
+    """A configuration with the settings that the weights of some parts need, and in words what that changed.
+
+    The same object and no words where nothing differs; else a copy, since what was given may be another model's too.
+
+    Raises ValueError for settings that contradict each other.
+    """
+    changed = changes(config, bound_settings(source, parts, config.IMAGE_CHANNEL_COUNT, defaults))
+    if not changed:
+        return config, ""
+    text = ", ".join(f"{name} {getattr(config, name)!r} -> {value!r}" for name, value in changed.items())
+    config = copy.copy(config)
+    for name, value in changed.items():
+        setattr(config, name, value)
+    config.validate()
+    return config, text
 
 
 def check_backbone(source: Source, path: str | os.PathLike, backbone: Any, options: Mapping[str, Any]) -> None:

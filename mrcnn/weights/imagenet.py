@@ -10,11 +10,13 @@ from typing import Any
 
 import h5py
 import keras
+import numpy as np
 
 from mrcnn.applications import find_application
 from mrcnn.backbone import Backbone
 from mrcnn.resnet import BLOCKS
 from mrcnn.weights.report import LoadReport, Tensor
+from mrcnn.weights.transfer import inflate
 
 
 def is_keras_weights(path: str | Path) -> bool:
@@ -31,14 +33,20 @@ def is_keras_weights(path: str | Path) -> bool:
     return found and not any(name.startswith("mrcnn_") for name in names)
 
 
-def load(path: str | Path, backbone: Backbone) -> LoadReport:
+def load(path: str | Path, backbone: Backbone, build_rgb: Callable[[], Backbone] | None = None) -> LoadReport:
     """Loads a file of `keras.applications` weights (`include_top=False`) into a backbone, all of it or nothing.
+
+    Args:
+        build_rgb: the same backbone for images of three channels, which ImageNet weights are for. With it, the first
+            kernel of a backbone for another number of channels is inflated; see `mrcnn.weights.transfer.inflate`.
 
     Raises ValueError when the backbone is no keras.applications model or the file is of another architecture.
     """
     if backbone.source is None:
         raise ValueError(f"{path} holds weights of a keras.applications model, but the backbone is none. "
                          'Set Config.BACKBONE to its name, for example "mobilenet".')
+    if build_rgb is not None and backbone.source.input_shape[-1] != 3:
+        return _load_inflated(path, backbone, build_rgb())
     before = backbone.source.get_weights()
     try:
         backbone.source.load_weights(path)
@@ -47,8 +55,29 @@ def load(path: str | Path, backbone: Backbone) -> LoadReport:
         raise ValueError(f"{path} does not fit the backbone {backbone.source.name!r} (are BACKBONE and "
                          f"BACKBONE_OPTIONS those of the file?{_about_channels(backbone)}); the model is unchanged. "
                          f"Keras says: {error}") from error
-    loaded = [Tensor(w.path, tuple(w.shape), tuple(w.shape)) for w in backbone.source.weights]
-    return LoadReport(loaded, [], [], [])
+    return LoadReport(_tensors(backbone), [], [], [])
+
+
+def _tensors(backbone: Backbone) -> list[Tensor]:
+    return [Tensor(w.path, tuple(w.shape), tuple(w.shape)) for w in backbone.source.weights]
+
+
+def _load_inflated(path: str | Path, backbone: Backbone, rgb: Backbone) -> LoadReport:
+    """Loads a file into a backbone for RGB, and from there into one for other channels."""
+    load(path, rgb)
+    values, notes = [], []
+    for ours, theirs in zip(backbone.source.weights, rgb.source.weights, strict=True):
+        value, channels = np.asarray(theirs), backbone.source.input_shape[-1]
+        if tuple(ours.shape) != value.shape:
+            if value.ndim != 4 or tuple(ours.shape) != (*value.shape[:2], channels, value.shape[3]):
+                raise ValueError(f"{path}: {ours.path} has shape {value.shape} for RGB and {tuple(ours.shape)} for "
+                                 f"{channels} channels, which only a kernel can be changed to; the model is unchanged")
+            step = -1 if backbone.scaling.bgr else 1
+            value = inflate(value[:, :, ::step], channels)[:, :, ::step]
+            notes.append(f"{ours.path}: from 3 to {channels} input channels")
+        values.append(value)
+    backbone.source.set_weights(values)
+    return LoadReport(_tensors(backbone), [], [], [], tuple(notes))
 
 
 def _about_channels(backbone: Backbone) -> str:

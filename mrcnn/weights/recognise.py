@@ -43,7 +43,7 @@ def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Sou
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint file at {path}" + (" (it is a folder)" if os.path.isdir(path) else ""))
     source = _of_hdf5(path) if h5py.is_hdf5(path) else _of_torch(path, bn_epsilon)
-    if source.class_names:
+    if source.class_names or source.is_own:
         return source
     return dataclasses.replace(source, class_names=coco_names(source.settings.get("NUM_CLASSES", 0)))
 

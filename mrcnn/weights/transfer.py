@@ -1,5 +1,6 @@
 """Weights for a model of other classes or other input channels than those of the file."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,9 @@ def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Excl
         skip = by_class
         notes.append(f"the file has {counts[1]} classes and the model {counts[0]}: the layers of their shape are left "
                      "as they are (keep_classes=True would keep the classes of the same name)")
+    elif by_class and class_names and source.class_names and _keys(class_names) != _keys(source.class_names):
+        notes.append("the classes of the file are named otherwise than the model's, and taken in their order "
+                     "(keep_classes=True would take those of the same name)")
     absent = set() if strict else {name for name in variables if not _covered(name, source.parts)} - left
     if absent:
         notes.append(f"the file is of {_words(source.parts)} alone; all else is left as it is")
@@ -167,6 +171,10 @@ def _key(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").split())
 
 
+def _keys(names: Sequence[str]) -> list[str]:
+    return [_key(name) for name in names[1:]]
+
+
 def _merged(tensor: Any, variable: keras.Variable, counts: tuple[int, int], pairs: Sequence[tuple[int, int]]
             ) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
@@ -191,6 +199,15 @@ def carry_over(old: Layers, new: Layers) -> None:
     for name, variable in named_weights(new).items():
         if name in ours and tuple(ours[name].shape) == tuple(variable.shape):
             variable.assign(ours[name])
+
+
+def our_names(exclude: Exclude, layers: Layers) -> list[str | re.Pattern] | None:
+    """The old package's names of layers to exclude, turned into ours: "mrcnn_mask" is the last of the mask head."""
+    if exclude is None:
+        return None
+    names = [exclude] if isinstance(exclude, str | re.Pattern) else list(exclude)
+    last = [key for key in layers if key.startswith("mask_head/")][-1]
+    return [last if name == "mrcnn_mask" else name for name in names if name != "mrcnn_bbox"]
 
 
 def loaded_parts(source: Source, exclude: Exclude) -> list[str]:

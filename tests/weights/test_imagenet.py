@@ -54,6 +54,19 @@ def test_another_number_of_channels_is_named(file):
     assert "IMAGE_CHANNEL_COUNT" not in str(raised.value)
 
 
+def test_other_channels_inflate_the_first_kernel_where_the_backbone_for_rgb_is_at_hand(original, file):
+    backbone = build_backbone("mobilenet", options=OPTIONS, channels=4)
+    report = imagenet.load(file, backbone, lambda: build_backbone("mobilenet", options=OPTIONS))
+    (note,) = report.notes
+    assert "from 3 to 4 input channels" in note and len(report.loaded) == len(original.weights)
+    first, *rest = backbone.source.get_weights()
+    kernel, *theirs = original.get_weights()
+    np.testing.assert_allclose(first[:, :, :3], kernel * 0.75, rtol=1e-6)
+    np.testing.assert_allclose(first[:, :, 3], kernel.mean(2) * 0.75, rtol=1e-6)
+    for mine, other in zip(rest, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
 @pytest.mark.parametrize("names, of_keras", [
     ([b"input_image", b"res2a_branch2a", b"mrcnn_mask_conv1"], False),
     (["input_image", "mrcnn_bbox_fc"], False),

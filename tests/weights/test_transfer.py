@@ -111,6 +111,15 @@ def test_classes_are_kept_by_name_where_their_number_is_the_same_too():
             np.testing.assert_array_equal(value, rows(theirs, COCO.index(name) if here else 0, 4)[weight])
 
 
+def test_other_names_of_as_many_classes_are_said():
+    theirs, ours = network(4, seed=1), network(4, seed=2)
+    report = load_source("a.h5", ours, source_of(theirs, names=COCO), class_names=["BG", "dog", "cat", "person"])
+    assert report.notes == ("the classes of the file are named otherwise than the model's, and taken in their order "
+                            "(keep_classes=True would take those of the same name)",)
+    np.testing.assert_array_equal(values(ours)["mask_head/masks/bias"], values(theirs)["mask_head/masks/bias"])
+    assert not load_source("a.h5", ours, source_of(theirs, names=COCO), class_names=["none", *COCO[1:]]).notes
+
+
 def test_keeping_classes_needs_names_on_both_sides():
     ours, source = network(5), source_of(network(4))
     with pytest.raises(ValueError, match=r"keep_classes: a.h5 has 4 classes and 0 names of them.*keep_classes=\[...\]"):
