@@ -47,7 +47,7 @@ class Config:
 
     # Backbone
     # "resnet50", "resnet101", "resnet152", any keras.applications name, or a callable. ImageNet weights can be fetched
-    # for those of keras.applications, such as "resnet50v2"; the first three start from a checkpoint or from nothing.
+    # for all but the last, the first three's into the matching depth alone.
     BACKBONE = "resnet101"
     BACKBONE_OPTIONS = {}  # handed to the backbone: {"alpha": 0.75} for a narrow mobilenet
     BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as caffe's weights want

@@ -37,7 +37,9 @@ def load_weights(model: MaskRCNN, weights: str | Path, exclude: Sequence[str] = 
     if weights == "none":
         return
     strict = model.mode == "inference"
-    print(model.load_weights(path_of(weights, model), exclude=list(exclude) or None, strict=strict))
+    report = model.load_weights(path_of(weights, model), exclude=list(exclude) or None, strict=strict)
+    if not report.notes:  # else it has been printed
+        print(report)
 
 
 def path_of(weights: str | Path, model: MaskRCNN) -> Path:
