@@ -25,7 +25,7 @@ TINY = {
     "inspect_model": {"STEPS": 2, "IMAGE": 1},
     "compare_heads": {"STEPS": 2, "TEST_IMAGES": 4, "SEEDS": (0,), "HEADS": {
         "fcn": {"name": "fcn", "filters": 8, "convolutions": 1}, "unet": {"name": "unet", "filters": 8}}},
-    "write_a_head": {"STEPS": 2, "TEST_IMAGES": 4, "FILTERS": 8},
+    "write_a_head": {"STEPS": 2, "TEST_IMAGES": 4, "FILTERS": 8, "RIVALS": ()},
     "make_config": {"BACKBONES": {"mobilenet, narrow": {"alpha": 0.25}}, "IMAGE_SIZES": (512,)},
 }
 
