@@ -143,7 +143,7 @@ def test_another_object_with_the_weights_finds_the_same(run, found):
 
 # Resuming
 
-TOLERANCE = 1e-6  # threads add up sums in any order: two equal runs differ by some 3e-8
+TOLERANCE = 1e-5  # threads add up sums in any order: two equal runs were seen to differ by 3.2e-6
 
 
 class Settings(TinyConfig):
