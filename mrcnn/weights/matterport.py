@@ -12,7 +12,7 @@ from mrcnn.presets import Matterport, settings_of
 from mrcnn.resnet import BLOCKS, block_letters
 from mrcnn.weights import normalise
 from mrcnn.weights.keras_h5 import Layers
-from mrcnn.weights.source import Lazy, Source, fcn_head
+from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
 
 EPSILON = 1e-3  # Keras's own
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -54,7 +54,8 @@ def matterport_source(layers: Layers, path: str) -> Source:
         "RPN_CHANNELS": reader.shape("rpn_conv_shared", "kernel")[3],
         "TOP_DOWN_PYRAMID_SIZE": reader.shape("fpn_p2", "kernel")[3],
         "FPN_CLASSIF_FC_LAYERS_SIZE": reader.shape("mrcnn_class_conv2", "kernel")[3]}
-    return Source("matterport's Mask_RCNN", found, settings)
+    tensors = {f"{name}/{weight}": tensor for name, weights in layers.items() for weight, tensor in weights.items()}
+    return Source("matterport's Mask_RCNN", found, settings, unused=left_over(tensors, reader.used))
 
 
 def resnet_name(layers: Layers, path: str) -> str:
@@ -81,8 +82,10 @@ class _Layers:
 
     def __init__(self, layers: Layers, path: str) -> None:
         self.layers, self.path = layers, path
+        self.used: set[str] = set()  # "layer/weight" of those that tensors were made of
 
     def lazy(self, layer: str, weight: str) -> Lazy:
+        self.used.add(f"{layer}/{weight}")
         try:
             return self.layers[layer][weight]
         except KeyError:
@@ -93,6 +96,10 @@ class _Layers:
 
     def read(self, layer: str, weight: str) -> np.ndarray:
         return self.lazy(layer, weight).read().astype(np.float32, copy=False)
+
+    def use(self, *layers: str) -> None:
+        """Marks weights as used that will only be looked up when they are read."""
+        self.used |= {f"{layer}/{weight}" for layer in layers for weight in ("bias", *NORM)}
 
     def norm(self, layer: str) -> normalise.Norm:
         return tuple(self.read(layer, weight) for weight in NORM)
@@ -115,6 +122,7 @@ class _Layers:
         """Kernel and bias of a layer with the norm after it."""
         layout = layout or (lambda kernel: kernel)
         shape = self.shape(layer, "kernel")
+        self.use(layer, norm)
 
         def both() -> tuple[np.ndarray, np.ndarray]:
             return normalise.fold(self.read(layer, "kernel"), self.norm(norm), EPSILON, self.bias(layer))
@@ -139,6 +147,7 @@ class _Layers:
         def part(i: int) -> Callable[[], np.ndarray]:
             return lambda: normalise.batch_norm(self.norm(norm), epsilon, self.bias(convolution))[i]
 
+        self.use(convolution, norm)
         kernel = Lazy(self.shape(convolution, "kernel"), lambda: self.read(convolution, "kernel"))
         weights = {f"trunk/{norm}/{weight}": Lazy(self.shape(norm, weight), part(i)) for i, weight in enumerate(NORM)}
         return {f"trunk/{convolution}/kernel": kernel} | weights

@@ -45,7 +45,18 @@ def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Sou
     source = _of_hdf5(path) if h5py.is_hdf5(path) else _of_torch(path, bn_epsilon)
     if source.class_names or source.is_own:
         return source
-    return dataclasses.replace(source, class_names=coco_names(source.settings.get("NUM_CLASSES", 0)))
+    return _named(source)
+
+
+def _named(source: Source) -> Source:
+    """With COCO's names where the number of classes is COCO's, and a note that nothing else speaks for them."""
+    count = source.settings.get("NUM_CLASSES", 0)
+    names = coco_names(count)
+    if not names:
+        return source
+    note = (f"the file has {count} classes and no names of them, which are taken to be COCO's for their number; pass "
+            "class_names=[...] if they are others")
+    return dataclasses.replace(source, class_names=names, notes=(*source.notes, note))
 
 
 def _of_hdf5(path: str) -> Source:

@@ -1,13 +1,22 @@
 """Source: weights of any program, brought into this network's names, layouts and conventions."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from mrcnn.weights.report import LoadReport, Shape, Tensor
+
 OWN = "this package"
 PARTS = ("trunk", "rpn", "box_head", "mask_head")
+# What files hold beside the weights of a network: counts and momenta of a training, anchors and pixels, which are
+# settings here, and the ImageNet classifier behind a trunk.
+BESIDE = re.compile(
+    r"(.*\.)?num_batches_tracked|.*(_momentum|\.momentum_buffer|\.exp_avg(_sq)?)|lr|weight_order"
+    r"|(.*[./_])?anchors([./].*)?|(.*\.)?pixel_(mean|std)"
+    r"|(__preserve__/|stem\.|backbone\.(body|bottom_up)\.(stem\.)?)?(fc|fc1000|linear|pred)[._](weight|bias|w|b)")
 
 
 def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
@@ -17,6 +26,12 @@ def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
     """
     usual = (filters, convolutions) == (256, 4)
     return "fcn" if usual else {"name": "fcn", "filters": filters, "convolutions": convolutions}
+
+
+def left_over(tensors: Mapping[str, Any], used: Collection[str]) -> dict[str, Shape]:
+    """Name and shape of the tensors of a file that no layer here was made of, and that are weights of a network."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()
+            if name not in used and not BESIDE.fullmatch(name)}
 
 
 class Lazy:
@@ -44,7 +59,8 @@ class Source:
 
     program: where the weights come from, for messages. tensors: "part/layer/weight" -> array or `Lazy`, as in
     `Network.layers()`. settings: every setting of `Config` that they need. class_names: background first; empty where
-    the file does not say. parts: which parts of the network the file can fill.
+    the file does not say. parts: which parts of the network the file can fill. unused: shapes of the weights that no
+    layer of this network is like, by their names in the file; see `left_over`. notes: what was assumed, in words.
     """
 
     program: str
@@ -52,8 +68,17 @@ class Source:
     settings: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     parts: tuple[str, ...] = PARTS
+    unused: Mapping[str, Shape] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def is_own(self) -> bool:
         """Whether it is a checkpoint of this package."""
         return self.program == OWN
+
+    def completed(self, report: LoadReport) -> LoadReport:
+        """The report on `tensors` with the file's unused ones among the unexpected, and with the notes."""
+        unused = [Tensor(name, None, shape) for name, shape in self.unused.items()]
+        count = f"{len(unused)} tensors of the file are" if len(unused) > 1 else "1 tensor of the file is"
+        notes = (f"{count} of no layer of this network",) if unused else ()
+        return report._replace(unexpected=report.unexpected + unused, notes=(*report.notes, *self.notes, *notes))

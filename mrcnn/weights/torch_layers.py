@@ -4,6 +4,7 @@ torchvision and Detectron2 differ in their names; what a layer's arrays become i
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,12 @@ from mrcnn.weights.source import Lazy
 Tensors = Mapping[str, Any]  # arrays or `Lazy`, by their names in the file
 Change = Callable[[np.ndarray], np.ndarray]  # of the last axis, the outputs
 NORM = ("weight", "bias", "running_mean", "running_var")
+WAY_OUT = "which the network has not; take weights of a model with BatchNorm, frozen or not"
+
+
+def without_statistics(path: str, name: str) -> ValueError:
+    """What to raise for a norm that is not of batches: `name` without ".weight"."""
+    return ValueError(f"{path}: {name}.weight has no running_var beside it, as of GroupNorm, {WAY_OUT}")
 
 
 class StateDict:
@@ -24,10 +31,14 @@ class StateDict:
         tensors: by name.
         path: for messages.
         norm_epsilon: of the BatchNorm that is folded into the layer before it.
+
+    Attributes:
+        used: names that layers were made of.
     """
 
     def __init__(self, tensors: Tensors, path: str, norm_epsilon: float = 1e-5) -> None:
         self.tensors, self.path, self.norm_epsilon = tensors, path, norm_epsilon
+        self.used: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -43,6 +54,18 @@ class StateDict:
         self.shape(name)
         tensor = self.tensors[name]
         return tensor.read() if isinstance(tensor, Lazy) else np.asarray(tensor)
+
+    def count(self, pattern: str) -> int:
+        """How many values the first group of a regular expression has in the names that begin with it."""
+        return len({match[1] for name in self.tensors if (match := re.match(pattern, name))})
+
+    def norm_of(self, name: str) -> str | None:
+        """A norm's name, to be folded in, or None where there is none. Raises ValueError for one of groups."""
+        if f"{name}.weight" not in self.tensors:
+            return None
+        if f"{name}.running_var" not in self.tensors:
+            raise without_statistics(self.path, name)
+        return name
 
     def require_outputs(self, name: str, count: int, what: str) -> None:
         """Raises ValueError where a layer has another number of outputs, as one for all classes together has."""
@@ -75,6 +98,7 @@ class StateDict:
     def batch_norm(self, key: str, name: str, epsilon: float) -> dict[str, Lazy]:
         """The four weights of a norm that stays."""
         shape = self.shape(f"{name}.weight")
+        self.used |= {f"{name}.{part}" for part in NORM}
 
         def part(i: int) -> Callable[[], np.ndarray]:
             return lambda: normalise.batch_norm(self._norm(name), epsilon)[i]
@@ -93,6 +117,7 @@ class StateDict:
             raise ValueError(f"{self.path}: {name}.weight has shape {shape}; {rank} axes were expected")
         if 0 in shape:  # of numbers that are not there, any shape can be announced
             raise ValueError(f"{self.path}: {name}.weight has shape {shape}, no numbers at all")
+        self.used |= {f"{name}.weight", f"{name}.bias"} | {f"{norm}.{part}" for part in NORM if norm}
         kernel_shape = _changed((*shape[2:], *shape[1::-1]), change)
         has_bias = f"{name}.bias" in self.tensors
 

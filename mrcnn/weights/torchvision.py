@@ -1,4 +1,4 @@
-"""Weights of torchvision's Mask R-CNN, v1 and v2, and of the trunk of its keypoint model.
+"""Weights of torchvision's Mask R-CNN, v1 and v2; of its Faster R-CNN and keypoint model, all but their own heads.
 
 Names and conventions of torchvision 0.28: models/detection/{mask_rcnn,faster_rcnn,rpn,backbone_utils}.py.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from mrcnn.presets import Torchvision, TorchvisionV2, settings_of
 from mrcnn.resnet import BLOCKS, block_letters
 from mrcnn.weights import normalise
-from mrcnn.weights.source import Lazy, Source, fcn_head
+from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
 from mrcnn.weights.torch_layers import StateDict
 
 BODY, FPN, ROI = "backbone.body.", "backbone.fpn.", "roi_heads."
@@ -42,35 +42,22 @@ def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: flo
     published = blocks == BLOCKS["resnet50"] and not learns
     epsilon = (PUBLISHED_EPSILON if published else EPSILON) if bn_epsilon is None else bn_epsilon
     found, parts = _trunk(state, blocks, epsilon), ["trunk"]
-    v2 = "rpn.head.conv.1.0.weight" in state
-    settings = settings_of(TorchvisionV2 if v2 else Torchvision) | _trunk_settings(state, blocks)
-    if "rpn.head.cls_logits.weight" in state:
-        convolutions = _rpn_convolutions(state)
-        found |= _rpn(state, convolutions)
-        settings |= {"RPN_CHANNELS": state.shape("rpn.head.cls_logits.weight")[1],
-                     "RPN_CONVOLUTIONS": len(convolutions)}
-        parts.append("rpn")
-    if f"{ROI}mask_predictor.mask_fcn_logits.weight" in state:
-        box, dense = _box_layers(state)
-        masks = _mask_layers(state)
-        found |= _box_head(state, box, dense) | _mask_head(state, masks)
-        classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
-        state.require_outputs(f"{ROI}box_predictor.bbox_pred", 4 * classes, "box deltas of each class")
-        state.require_outputs(f"{ROI}mask_predictor.mask_fcn_logits", classes, "a mask of each class")
-        settings |= {"NUM_CLASSES": classes, "BOX_HEAD_CONVOLUTIONS": len(box), "BOX_HEAD_FC_LAYERS": len(dense),
-                     "FPN_CLASSIF_FC_LAYERS_SIZE": state.shape(f"{dense[0]}.weight")[0],
-                     "MASK_HEAD": fcn_head(state.shape(f"{masks[0]}.weight")[0], len(masks))}
-        parts += ["box_head", "mask_head"]
-    return Source("torchvision", found, settings, [], tuple(parts))
-
-
-def _count(state: StateDict, pattern: str) -> int:
-    return len({match[1] for name in state.tensors if (match := re.match(pattern, name))})
+    settings = settings_of(TorchvisionV2 if "rpn.head.conv.1.0.weight" in state else Torchvision)
+    del settings["NUM_CLASSES"]  # the preset's, not the file's
+    settings |= _trunk_settings(state, blocks)
+    for part, sign, importer in (("rpn", "rpn.head.cls_logits", _rpn),
+                                 ("box_head", f"{ROI}box_predictor.cls_score", _box_head),
+                                 ("mask_head", f"{ROI}mask_predictor.mask_fcn_logits", _mask_head)):
+        if f"{sign}.weight" in state:
+            layers, needed = importer(state)
+            found, settings = found | layers, settings | needed
+            parts.append(part)
+    return Source("torchvision", found, settings, [], tuple(parts), unused=left_over(tensors, state.used))
 
 
 def _blocks(state: StateDict) -> tuple[int, ...]:
     """Blocks of each stage of a trunk of bottlenecks. Raises ValueError for another trunk."""
-    blocks = tuple(_count(state, rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
+    blocks = tuple(state.count(rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
     bottlenecks = f"{BODY}layer1.0.conv3.weight" in state
     if blocks not in BLOCKS.values() or not bottlenecks:
         raise ValueError(f"{state.path} has a trunk of {blocks} {'bottlenecks' if bottlenecks else 'basic blocks'}; "
@@ -110,60 +97,65 @@ def _fpn(state: StateDict, kind: str, level: int) -> tuple[str, str | None]:
     name = f"{FPN}{kind}_blocks.{level - 2}"
     if f"{name}.weight" in state:
         return name, None
-    return f"{name}.0", _norm(state, f"{name}.1")
+    return f"{name}.0", state.norm_of(f"{name}.1")
 
 
 def _rpn_convolutions(state: StateDict) -> list[str]:
     """Names of the convolutions that logits and deltas share; one name before torchvision 0.13."""
     if "rpn.head.conv.weight" in state:
         return ["rpn.head.conv"]
-    return [f"rpn.head.conv.{i}.0" for i in range(_count(state, r"rpn\.head\.conv\.(\d+)\."))]
+    return [f"rpn.head.conv.{i}.0" for i in range(state.count(r"rpn\.head\.conv\.(\d+)\."))]
 
 
-def _rpn(state: StateDict, convolutions: list[str]) -> dict[str, Lazy]:
-    found = {}
+def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
+    convolutions, found = _rpn_convolutions(state), {}
     for i, name in enumerate(convolutions, start=1):
         found |= state.convolution(f"rpn/rpn_conv_shared{i if i > 1 else ''}", name)
-    return found | state.convolution("rpn/rpn_class_raw", "rpn.head.cls_logits") | state.convolution(
-        "rpn/rpn_bbox_pred", "rpn.head.bbox_pred", change=normalise.swap_axes_of_deltas)
+    found |= state.convolution("rpn/rpn_class_raw", "rpn.head.cls_logits")
+    found |= state.convolution("rpn/rpn_bbox_pred", "rpn.head.bbox_pred", change=normalise.swap_axes_of_deltas)
+    return found, {"RPN_CHANNELS": state.shape("rpn.head.cls_logits.weight")[1], "RPN_CONVOLUTIONS": len(convolutions)}
 
 
 def _box_layers(state: StateDict) -> tuple[list[str], list[str]]:
     """Names of the convolutions and of the fully connected layers; v2 has no names but numbers."""
     head = f"{ROI}box_head."
-    if f"{head}fc6.weight" in state:
+    found = (re.fullmatch(r"(roi_heads\.box_head\.(\d+))\.weight", name) for name in state.tensors)
+    dense = [match[1] for match in sorted(filter(None, found), key=lambda match: int(match[2]))]
+    if not dense:
         return [], [f"{head}fc6", f"{head}fc7"]
-    convolutions = [f"{head}{i}" for i in range(_count(state, r"roi_heads\.box_head\.(\d+)\.0\."))]
-    dense = (re.fullmatch(r"(roi_heads\.box_head\.(\d+))\.weight", name) for name in state.tensors)
-    return convolutions, [match[1] for match in sorted(filter(None, dense), key=lambda match: int(match[2]))]
+    return [f"{head}{i}" for i in range(state.count(r"roi_heads\.box_head\.(\d+)\.0\."))], dense
 
 
-def _box_head(state: StateDict, convolutions: list[str], dense: list[str]) -> dict[str, Lazy]:
-    found, pool = {}, 7
+def _box_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
+    (convolutions, dense), found, pool = _box_layers(state), {}, 7
+    classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
+    state.require_outputs(f"{ROI}box_predictor.bbox_pred", 4 * classes, "box deltas of each class")
     for i, name in enumerate(convolutions, start=1):
-        found |= state.convolution(f"box_head/mrcnn_conv{i}", f"{name}.0", norm=_norm(state, f"{name}.1"))
+        found |= state.convolution(f"box_head/mrcnn_conv{i}", f"{name}.0", norm=state.norm_of(f"{name}.1"))
     for i, name in enumerate(dense, start=1):
         features = (state.shape(f"{name}.weight")[1] // pool**2, pool, pool) if i == 1 else None
         found |= state.dense(f"box_head/mrcnn_fc{i}", name, features=features)
-    return found | state.dense("box_head/mrcnn_class_logits", f"{ROI}box_predictor.cls_score") | state.dense(
-        "box_head/mrcnn_bbox_fc", f"{ROI}box_predictor.bbox_pred", change=normalise.swap_axes_of_deltas)
+    found |= state.dense("box_head/mrcnn_class_logits", f"{ROI}box_predictor.cls_score")
+    found |= state.dense("box_head/mrcnn_bbox_fc", f"{ROI}box_predictor.bbox_pred",
+                         change=normalise.swap_axes_of_deltas)
+    return found, {"NUM_CLASSES": classes, "BOX_HEAD_CONVOLUTIONS": len(convolutions), "BOX_HEAD_FC_LAYERS": len(dense),
+                   "FPN_CLASSIF_FC_LAYERS_SIZE": state.shape(f"{dense[0]}.weight")[0]}
 
 
 def _mask_layers(state: StateDict) -> list[str]:
     """Names of the 3x3 convolutions: v1's, and today's in both v1 and v2."""
     head = f"{ROI}mask_head."
     if f"{head}mask_fcn1.weight" in state:
-        return [f"{head}mask_fcn{i + 1}" for i in range(_count(state, r"roi_heads\.mask_head\.mask_fcn(\d+)\."))]
-    return [f"{head}{i}.0" for i in range(_count(state, r"roi_heads\.mask_head\.(\d+)\.0\."))]
+        return [f"{head}mask_fcn{i + 1}" for i in range(state.count(r"roi_heads\.mask_head\.mask_fcn(\d+)\."))]
+    return [f"{head}{i}.0" for i in range(state.count(r"roi_heads\.mask_head\.(\d+)\.0\."))]
 
 
-def _mask_head(state: StateDict, convolutions: list[str]) -> dict[str, Lazy]:
-    found, predictor = {}, f"{ROI}mask_predictor."
+def _mask_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
+    convolutions, found, predictor = _mask_layers(state), {}, f"{ROI}mask_predictor."
+    classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
+    state.require_outputs(f"{predictor}mask_fcn_logits", classes, "a mask of each class")
     for i, name in enumerate(convolutions, start=1):
-        found |= state.convolution(f"mask_head/conv{i}", name, norm=_norm(state, f"{name.removesuffix('.0')}.1"))
-    return found | state.convolution("mask_head/deconv", f"{predictor}conv5_mask") | state.convolution(
-        "mask_head/masks", f"{predictor}mask_fcn_logits")
-
-
-def _norm(state: StateDict, name: str) -> str | None:
-    return name if f"{name}.running_var" in state else None
+        found |= state.convolution(f"mask_head/conv{i}", name, norm=state.norm_of(f"{name.removesuffix('.0')}.1"))
+    found |= state.convolution("mask_head/deconv", f"{predictor}conv5_mask")
+    found |= state.convolution("mask_head/masks", f"{predictor}mask_fcn_logits")
+    return found, {"MASK_HEAD": fcn_head(state.shape(f"{convolutions[0]}.weight")[0], len(convolutions))}

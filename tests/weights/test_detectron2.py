@@ -9,23 +9,28 @@ import pytest
 
 from mrcnn.weights.detectron2 import RESNEXT_STD, detectron2_source, is_detectron2
 from tests import parity
-from tests.parity import CLASSES, DETECTRON2, HIDDEN, PYRAMID, RATIOS, close, layer_shapes, relu, sigmoid
+from tests.parity import CLASSES, DETECTRON2, HIDDEN, PYRAMID, RATIOS, close, layer_shapes, norm_shapes, relu, sigmoid
 
 RPN, ROI = "proposal_generator.rpn_head.", "roi_heads."
 CAFFE2_STAGES = {"2": "2_2", "3": "3_3", "4": "4_5", "5": "5_2"}  # Caffe2 names a level by the last block of ResNet-50
 
 
-def shapes(classes=CLASSES, **trunk):
-    """classes: with background, which has no boxes and no masks there."""
+def shapes(classes=CLASSES, deep=None, **trunk):
+    """classes: with background, which has no boxes and no masks there. deep: a box head of four convolutions and one
+    fully connected layer and an RPN of two convolutions, "plain" or with "norm"."""
     found = parity.trunk_shapes(DETECTRON2, **trunk)
     for level, channels in zip((2, 3, 4, 5), (32, 64, 128, 256), strict=True):
         found |= layer_shapes(f"backbone.fpn_lateral{level}", PYRAMID, channels, 1, 1)
         found |= layer_shapes(f"backbone.fpn_output{level}", PYRAMID, PYRAMID, 3, 3)
-    found |= layer_shapes(f"{RPN}conv", PYRAMID, PYRAMID, 3, 3)
+    for name in ("conv.conv0", "conv.conv1") if deep else ("conv",):
+        found |= layer_shapes(f"{RPN}{name}", PYRAMID, PYRAMID, 3, 3)
     found |= layer_shapes(f"{RPN}objectness_logits", RATIOS, PYRAMID, 1, 1)
     found |= layer_shapes(f"{RPN}anchor_deltas", 4 * RATIOS, PYRAMID, 1, 1)
     found |= layer_shapes(f"{ROI}box_head.fc1", HIDDEN, PYRAMID * 49)
-    found |= layer_shapes(f"{ROI}box_head.fc2", HIDDEN, HIDDEN)
+    for name in (f"{ROI}box_head.conv{i}" for i in (1, 2, 3, 4) if deep):
+        found |= (layer_shapes(name, PYRAMID, PYRAMID, 3, 3) if deep == "plain" else
+                  {f"{name}.weight": (PYRAMID, PYRAMID, 3, 3)} | norm_shapes(f"{name}.norm", PYRAMID, tracked=True))
+    found |= {} if deep else layer_shapes(f"{ROI}box_head.fc2", HIDDEN, HIDDEN)
     found |= layer_shapes(f"{ROI}box_predictor.cls_score", classes, HIDDEN)
     found |= layer_shapes(f"{ROI}box_predictor.bbox_pred", 4 * (classes - 1), HIDDEN)
     for i in (1, 2, 3, 4):
@@ -44,14 +49,21 @@ class Original(parity.Torch):
         return [*levels, *self.pyramid(levels, lateral, output)]
 
     def rpn(self, x):
-        x = relu(self.convolution(x, f"{RPN}conv"))
+        for name in ("conv", "conv.conv0", "conv.conv1"):
+            if f"{RPN}{name}.weight" in self.state:
+                x = relu(self.convolution(x, f"{RPN}{name}"))
         moves = parity.deltas(self.convolution(x, f"{RPN}anchor_deltas"))
         return self.convolution(x, f"{RPN}objectness_logits").reshape(1, -1), moves.reshape(1, -1, 4)
 
     def box_head(self, x):
+        for name in (f"{ROI}box_head.conv{i}" for i in (1, 2, 3, 4)):
+            if f"{name}.weight" in self.state:
+                x = self.convolution(x, name)
+                x = relu(self.norm(x, f"{name}.norm") if f"{name}.norm.weight" in self.state else x)
         x = parity.flattened(x)
-        for name in ("fc1", "fc2"):
-            x = relu(self.dense(x, f"{ROI}box_head.{name}"))
+        for name in (f"{ROI}box_head.fc{i}" for i in (1, 2)):
+            if f"{name}.weight" in self.state:
+                x = relu(self.dense(x, name))
         return (self.dense(x, f"{ROI}box_predictor.cls_score"),
                 parity.deltas(self.dense(x, f"{ROI}box_predictor.bbox_pred")))
 
@@ -61,10 +73,13 @@ class Original(parity.Torch):
         return sigmoid(self.convolution(relu(self.doubled(x, f"{ROI}mask_head.deconv")), f"{ROI}mask_head.predictor"))
 
 
-def test_every_part_computes_what_detectron2_computes():
-    state = parity.values_of(shapes())
+@pytest.mark.parametrize("deep", [None, "plain", "norm"])
+def test_every_part_computes_what_detectron2_computes(deep):
+    state = parity.values_of(shapes(deep=deep))
     original, source = Original(state), detectron2_source(state, "a.pkl")
-    assert is_detectron2(state) and source.parts == ("trunk", "rpn", "box_head", "mask_head")
+    assert is_detectron2(state) and source.parts == ("trunk", "rpn", "box_head", "mask_head") and not source.unused
+    assert [source.settings[name] for name in ("BOX_HEAD_CONVOLUTIONS", "BOX_HEAD_FC_LAYERS", "RPN_CONVOLUTIONS")] == (
+        [4, 1, 2] if deep else [0, 2, 1])
     model = parity.build(source)
     image = parity.pixels()
     for ours, theirs in zip(parity.features_of(model, image), original.features(image, stride_in_1x1=True),
@@ -162,22 +177,6 @@ def test_caffe2_names_are_the_same_weights():
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
 
 
-@pytest.mark.parametrize("names", ["bare", "caffe2"])
-def test_a_trunk_alone(names):
-    """As Detectron2's ImageNet files and MSRA's are."""
-    trunk = without_statistics(parity.values_of(parity.trunk_shapes(DETECTRON2)))
-    state = caffe2(trunk) if names == "caffe2" else {
-        name.removeprefix("backbone.bottom_up."): value for name, value in trunk.items()}
-    state |= {"fc1000.weight" if names == "bare" else "fc1000_w": np.zeros((10, 256), np.float32)}
-    assert is_detectron2(state)
-    source = detectron2_source(state, "R-50.pkl")
-    assert source.parts == ("backbone",) and "NUM_CLASSES" not in source.settings
-    assert {name.split("/")[0] for name in source.tensors} == {"trunk"}
-    expected = detectron2_source(trunk, "a.pkl")
-    for name, tensor in source.tensors.items():
-        np.testing.assert_array_equal(tensor.read(), expected.tensors[name].read(), err_msg=name)
-
-
 @pytest.mark.parametrize("name", ["backbone.bottom_up.res4.3.conv2.weight", "backbone.fpn_output3.weight",
                                   f"{RPN}anchor_deltas.weight", f"{ROI}mask_head.deconv.weight"])
 def test_a_missing_tensor_is_named(name):
@@ -187,13 +186,48 @@ def test_a_missing_tensor_is_named(name):
         detectron2_source(state, "a.pkl")
 
 
-@pytest.mark.parametrize("layer", ["backbone.bottom_up.res3.1.conv1", "backbone.fpn_lateral3"])
+@pytest.mark.parametrize("layer", ["backbone.bottom_up.res3.1.conv1", "backbone.fpn_lateral3", f"{ROI}box_head.conv2",
+                                   f"{ROI}mask_head.mask_fcn1"])
 def test_group_norm_is_not_taken_for_batch_norm(layer):
-    state = parity.values_of(shapes())
+    state = parity.values_of(shapes(deep="norm"))
     state = {name: value for name, value in state.items() if f"{layer}.norm.running" not in name}
     state |= {f"{layer}.norm.{kind}": np.ones(PYRAMID, np.float32) for kind in ("weight", "bias")}
-    with pytest.raises(ValueError, match=f"a.pkl: {layer}.norm.weight has no running_var beside it, as of GroupNorm"):
+    with pytest.raises(ValueError, match=f"a.pkl: {layer}.norm.weight has no running_var beside it, as of GroupNorm, "
+                                         "which the network has not; take weights of a model with BatchNorm"):
         detectron2_source(state, "a.pkl")
+
+
+def test_what_no_layer_was_made_of_is_listed_by_its_own_name():
+    more = {f"{ROI}keypoint_head.conv_fcn1.weight": (16, 16, 3, 3), "sem_seg_head.predictor.weight": (5, 16, 1, 1),
+            "backbone.top_block.p6.bias": (16,), "roi_heads.box_predictor.iou.bias": (7,)}
+    beside = {"pixel_mean": (3, 1, 1), "pixel_std": (3, 1, 1), "anchor_generator.cell_anchors.0": (3, 4),
+              "proposal_generator.anchor_generator.cell_anchors.1": (3, 4)}
+    state = parity.values_of(shapes() | more | beside)
+    assert dict(detectron2_source(state, "a.pkl").unused) == more
+    blobs = caffe2(parity.values_of(shapes())) | {name: np.ones(2, np.float32) for name in (
+        "kps_score_w", "kps_score_w_momentum", "conv_fcn1_b", "__preserve__/fc1000_w", "res2_0_branch2a_v", "pred_b")}
+    assert dict(detectron2_source(blobs, "a.pkl").unused) == {
+        name: (2,) for name in ("kps_score_w", "conv_fcn1_b", "res2_0_branch2a_v")}
+
+
+@pytest.mark.parametrize("names", ["own", "caffe2"])
+def test_a_faster_rcnn_gives_its_box_head_too(names):
+    state = {name: value for name, value in parity.values_of(shapes()).items() if "mask" not in name}
+    source = detectron2_source(caffe2(state) if names == "caffe2" else state, "a.pkl")
+    assert source.parts == ("trunk", "rpn", "box_head") and not source.unused
+    assert {name.split("/")[0] for name in source.tensors} == set(source.parts)
+    assert source.settings["NUM_CLASSES"] == CLASSES and "MASK_HEAD" not in source.settings
+
+
+def test_four_convolutions_of_caffe2():
+    state = without_statistics(parity.values_of(shapes(deep="plain")))
+    state = {name.replace("conv.conv0", "conv"): value for name, value in state.items() if "conv.conv1" not in name}
+    blobs = {re.sub(r"roi_heads\.box_head\.conv", "head_conv", name): value for name, value in caffe2(state).items()}
+    source, expected = detectron2_source(blobs, "a.pkl"), detectron2_source(state, "a.pkl")
+    assert "head_conv3_w" in blobs and source.settings == expected.settings and not source.unused
+    for i in (1, 2, 3, 4):
+        name = f"box_head/mrcnn_conv{i}/kernel"
+        np.testing.assert_array_equal(source.tensors[name].read(), expected.tensors[name].read())
 
 
 def test_other_trunks_are_refused():

@@ -166,6 +166,12 @@ def test_a_missing_weight_is_named(arrays, layer, weight):
         source_of(arrays)
 
 
+def test_layers_that_the_old_package_has_not_are_listed(arrays):
+    assert not source_of(arrays).unused
+    arrays |= {"my_attention": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}, "anchors": {"kernel": np.ones((5, 4))}}
+    assert dict(source_of(arrays).unused) == {"my_attention/kernel": (3, 2), "my_attention/bias": (2,)}
+
+
 def test_what_is_matterports():
     assert is_matterport({"res2a_branch2a": {}, "mrcnn_mask": {}})
     assert not is_matterport({"res2a_branch2a": {}, "fc1000": {}}) and not is_matterport({"mrcnn_mask": {}})

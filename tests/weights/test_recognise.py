@@ -92,10 +92,14 @@ def test_coco_s_names_where_the_number_of_classes_says_so(tmp_path):
     for classes, third, last in ((81, "car", "toothbrush"), (91, "car", "toothbrush"), (80, None, None)):
         matterport_writer.save(tmp_path / "a.h5", matterport_writer.values_of(matterport_writer.shapes(
             classes=classes)))
-        names = read_source(tmp_path / "a.h5").class_names
-        assert len(names) == (classes if third else 0)
+        source = read_source(tmp_path / "a.h5")
+        names = source.class_names
+        assert len(names) == (classes if third else 0) == len(source.notes) * classes
         if third:
             assert (names[0], names[3], names[-1]) == ("BG", third, last)
+            assert source.notes[0] == (
+                f"the file has {classes} classes and no names of them, which are taken to be COCO's for their number; "
+                "pass class_names=[...] if they are others")
 
 
 def test_coco_s_names_and_ids():

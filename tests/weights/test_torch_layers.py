@@ -102,3 +102,26 @@ def test_the_number_of_outputs_is_checked():
     state().require_outputs("fc", 6, "nothing")
     with pytest.raises(ValueError, match="a.pth: fc has 6 outputs, a mask of each class would be 5; heads that do not"):
         state().require_outputs("fc", 5, "a mask of each class")
+
+
+def test_what_layers_were_made_of_is_kept():
+    found = state(**{"alien.weight": random(2)})
+    assert found.used == set()
+    found.convolution("x", "conv", norm="norm")
+    found.dense("x", "fc")
+    assert found.used & set(found.tensors) == set(found.tensors) - {"alien.weight", "plain.weight"}
+    assert state().used == set()
+    other = state()
+    other.batch_norm("x", "norm", 1e-5)
+    assert other.used == {f"norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var")}
+
+
+def test_numbers_in_names_are_counted():
+    found = state(**{"head.0.weight": 0, "head.0.bias": 0, "head.12.weight": 0, "other.head.3.weight": 0})
+    assert found.count(r"head\.(\d+)\.") == 2 and found.count(r"tail\.(\d+)\.") == 0
+
+
+def test_a_norm_is_there_or_not_or_of_groups():
+    assert state().norm_of("norm") == "norm" and state().norm_of("other") is None
+    with pytest.raises(ValueError, match="a.pth: conv.weight has no running_var beside it, as of GroupNorm"):
+        state().norm_of("conv")

@@ -154,16 +154,46 @@ def test_the_published_epsilon_is_that_of_resnet50_alone():
     np.testing.assert_allclose(source.tensors["trunk/bn_conv1/moving_variance"].read(), 1e-4, rtol=1e-5)
 
 
-def test_a_model_of_boxes_or_keypoints_gives_its_trunk_and_rpn():
+def test_a_model_of_boxes_gives_all_that_it_has():
     state = {name: value for name, value in parity.values_of(shapes()).items() if "mask" not in name}
     source = torchvision_source(state, "a.pth")
-    assert source.parts == ("trunk", "rpn")
-    assert {name.split("/")[0] for name in source.tensors} == {"trunk", "rpn"}
+    assert source.parts == ("trunk", "rpn", "box_head") and not source.unused
+    assert {name.split("/")[0] for name in source.tensors} == set(source.parts)
+    assert source.settings["NUM_CLASSES"] == CLASSES and "MASK_HEAD" not in source.settings
+
+
+def test_a_model_of_keypoints_names_what_is_left():
+    head = {f"{ROI}keypoint_head.0.weight": (16, 16, 3, 3), f"{ROI}keypoint_predictor.kps_score_lowres.bias": (17,)}
+    state = {name: value for name, value in parity.values_of(shapes(classes=2) | head).items() if "mask" not in name}
+    source = torchvision_source(state, "a.pth")
+    assert source.parts == ("trunk", "rpn", "box_head") and dict(source.unused) == head
+    assert source.settings["NUM_CLASSES"] == 2
+
+
+def test_a_trunk_with_its_pyramid_says_nothing_of_classes():
+    state = {name: value for name, value in parity.values_of(shapes()).items() if name.startswith("backbone")}
+    source = torchvision_source(state, "a.pth")
+    assert source.parts == ("trunk",) and "NUM_CLASSES" not in source.settings
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_every_weight_of_the_whole_model_is_used(version):
+    state = parity.values_of(shapes(version, tracked=True))
+    assert any(name.endswith("num_batches_tracked") for name in state)
+    assert not torchvision_source(state, "a.pth").unused
+
+
+@pytest.mark.parametrize("norm", ["backbone.fpn.inner_blocks.1.1", f"{ROI}box_head.2.1", f"{ROI}mask_head.3.1"])
+def test_group_norm_is_not_left_out(norm):
+    state = {name: value for name, value in parity.values_of(shapes("v2")).items()
+             if not name.startswith(f"{norm}.running")}
+    with pytest.raises(ValueError, match=f"a.pth: {norm}.weight has no running_var beside it, as of GroupNorm"):
+        torchvision_source(state, "a.pth")
 
 
 @pytest.mark.parametrize("name", ["backbone.body.layer3.5.bn2.running_mean", "backbone.fpn.layer_blocks.2.0.weight",
-                                  "rpn.head.bbox_pred.weight", f"{ROI}box_head.fc7.weight",
-                                  f"{ROI}mask_predictor.conv5_mask.weight"])
+                                  "rpn.head.bbox_pred.weight", f"{ROI}box_head.fc6.weight",
+                                  f"{ROI}box_head.fc7.weight", f"{ROI}mask_predictor.conv5_mask.weight"])
 def test_a_missing_tensor_is_named(name):
     state = parity.values_of(shapes())
     del state[name]
