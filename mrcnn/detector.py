@@ -1,10 +1,9 @@
 """Photographs in, detections out: molding, the inference graph, and the way back to the photographs' own pixels."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from mrcnn.config import Config
@@ -28,13 +27,13 @@ class Detector:
     """Runs an inference graph over any number of photographs of any sizes.
 
     Args:
-        model: `mrcnn.graph.inference_graph`'s model.
+        call: (image, window) -> outputs, what `mrcnn.compiled.compiled` makes of `mrcnn.graph.inference_graph`'s model.
         config: its settings.
         scaling: the pixels that the backbone expects.
     """
 
-    def __init__(self, model: keras.Model, config: Config, scaling: PixelScaling) -> None:
-        self.model, self.config, self.scaling = model, config, scaling
+    def __init__(self, call: Callable[[Any, Any], Mapping[str, Any]], config: Config, scaling: PixelScaling) -> None:
+        self.call, self.config, self.scaling = call, config, scaling
 
     def detect(self, images: Sequence[Any], verbose: int = 0) -> list[dict[str, np.ndarray]]:
         """See `MaskRCNN.detect`."""
@@ -86,7 +85,7 @@ class Detector:
     def run(self, images: np.ndarray, windows: np.ndarray) -> list[dict[str, np.ndarray]]:
         """Detections in network pixels, one dict an image: boxes [n, 4], class_ids, scores [n], masks [n, size, size]
         probabilities, counts [4]."""
-        raw = {k: np.asarray(v) for k, v in self.model.predict_on_batch({"image": images, "window": windows}).items()}
+        raw = {name: np.asarray(value) for name, value in self.call(images, windows).items()}
         valid, masks = raw["valid"], raw["masks"]
         if len(masks) == valid.size and not valid.all():  # static shapes: a row for every slot, real or not
             masks = masks[valid.reshape(-1)]

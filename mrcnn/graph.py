@@ -16,8 +16,10 @@ import heads
 from mrcnn.anchors import Anchors
 from mrcnn.backbone import Backbone, build_backbone
 from mrcnn.box_head import build_box_head
+from mrcnn.class_channel import class_masks
 from mrcnn.config import Config
 from mrcnn.detections import Detections
+from mrcnn.folding import fold
 from mrcnn.fpn import feature_pyramid
 from mrcnn.padding import KeepValid
 from mrcnn.proposals import Proposals, WholeInput
@@ -107,9 +109,9 @@ def _image_inputs(config: Config) -> dict[str, Any]:
             "window": keras.Input((4,), name="window")}
 
 
-def _pyramid(network: Network, config: Config, image: Any) -> tuple[list, list, list, list]:
+def _pyramid(network: Network, config: Config, image: Any, *, training: bool) -> tuple[list, list, list, list]:
     """Levels P2..P6 with, for each, the RPN's logits and deltas and the anchors."""
-    levels = network.trunk(image)
+    levels = fold(network.trunk, training=training)(image)
     logits, deltas = zip(*(network.rpn(level) for level in levels), strict=True)
     anchors = Anchors(
         scales=config.RPN_ANCHOR_SCALES, ratios=config.RPN_ANCHOR_RATIOS, strides=config.BACKBONE_STRIDES,
@@ -147,12 +149,6 @@ def _box_branch(network: Network, config: Config, levels: list, rois: Any) -> tu
             ops.reshape(deltas, (-1, count, config.NUM_CLASSES, 4)))
 
 
-def _masks_of_class(masks: Any, class_ids: Any, num_classes: int) -> Any:
-    """[rois, size, size] of each RoI's own class, from [rois, size, size, classes]."""
-    one_hot = ops.one_hot(class_ids, num_classes, dtype="float32")
-    return ops.sum(masks * one_hot[:, None, None, :], axis=-1)
-
-
 def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and outputs of one training step; the losses are functions of the outputs alone.
 
@@ -171,7 +167,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         "seed": keras.Input((), dtype="int32", name="seed"),
     }
     gt_boxes, gt_class_ids, seed = inputs["gt_boxes"], inputs["gt_class_ids"], inputs["seed"]
-    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"])
+    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=True)
 
     # RPN: the anchors that teach it, gathered from all levels.
     indices, rpn_labels, rpn_target = AnchorTargets(
@@ -203,7 +199,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         positive, [rois[:, :most], class_ids[:, :most], instance[:, :most]])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], rois, image_index)
     outputs |= {
-        "masks": _masks_of_class(network.mask_head(features), class_ids, config.NUM_CLASSES),
+        "masks": class_masks(fold(network.mask_head, training=True), config.NUM_CLASSES)(features, class_ids),
         "mask_target": MaskTargets(mask_size=network.mask_size, name="mask_targets")(
             rois, image_index, instance, gt_boxes, inputs["gt_masks"]),
         "mask_weight": weight, "image_id": inputs["image_id"]}
@@ -219,7 +215,7 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
     counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, what NMS left, detections.
     """
     inputs = _image_inputs(config)
-    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"])
+    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False)
     rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, _bounds(config, inputs))
     class_logits, box_deltas = _box_branch(network, config, levels, rois)
     boxes, class_ids, scores, valid, counts = Detections(
@@ -230,7 +226,7 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
             rois, valid, class_logits, box_deltas, inputs["window"])
     (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], kept, image_index)
-    masks = _masks_of_class(network.mask_head(features), kept_ids, config.NUM_CLASSES)
+    masks = class_masks(fold(network.mask_head, training=False), config.NUM_CLASSES)(features, kept_ids)
     outputs = {"boxes": boxes, "class_ids": class_ids, "scores": scores, "valid": valid, "masks": masks,
                "counts": counts}
     return keras.Model(inputs, outputs, name="mask_rcnn")

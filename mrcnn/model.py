@@ -12,6 +12,7 @@ import numpy as np
 from mrcnn import run_folder
 from mrcnn.backbone import backbone_scaling, build_backbone
 from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
+from mrcnn.compiled import compiled
 from mrcnn.config import Config, setting_names
 from mrcnn.data import molding
 from mrcnn.data.dataset import Dataset
@@ -73,7 +74,7 @@ class MaskRCNN:
     @cached_property
     def detector(self) -> Detector:
         """Photographs in, detections out."""
-        return Detector(self.inference_model, self.config, self.scaling)
+        return Detector(compiled(self.inference_model), self.config, self.scaling)
 
     @property
     def scaling(self) -> PixelScaling:

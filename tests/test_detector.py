@@ -23,9 +23,9 @@ class Answering:
     def __init__(self, *boxes, masks=None, static=False):
         self.boxes, self.masks, self.static, self.asked = np.array(boxes, np.float32).reshape(-1, 4), masks, static, []
 
-    def predict_on_batch(self, inputs):
-        self.asked.append(inputs)
-        batch, count = len(inputs["image"]), len(self.boxes)
+    def __call__(self, image, window):
+        self.asked.append({"image": image, "window": window})
+        batch, count = len(image), len(self.boxes)
         valid = np.tile(np.arange(SLOTS) < count, (batch, 1))
         padded = np.zeros((batch, SLOTS, 4), np.float32)
         padded[:, :count] = self.boxes

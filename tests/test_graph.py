@@ -8,7 +8,7 @@ from mrcnn.anchors import pyramid_anchors
 from mrcnn.boxes import decode
 from mrcnn.data.loader import Loader
 from mrcnn.data.molding import PixelScaling
-from mrcnn.graph import _masks_of_class, build_network, inference_graph, precision, training_graph
+from mrcnn.graph import build_network, inference_graph, precision, training_graph
 from tests.tiny import SIDE, TinyConfig, TinyDataset
 
 SCALING = PixelScaling((127.5,) * 3, (127.5,) * 3)
@@ -116,12 +116,6 @@ def test_precision_ends_with_the_block_even_if_it_fails():
     assert keras.config.dtype_policy().name == before
     with precision("float32"):
         assert keras.config.dtype_policy().name == "float32"
-
-
-def test_masks_of_each_roi_s_own_class():
-    masks = np.arange(2 * 2 * 2 * 3, dtype=np.float32).reshape(2, 2, 2, 3)
-    chosen = np.asarray(_masks_of_class(masks, np.array([2, 0]), 3))
-    np.testing.assert_array_equal(chosen, np.stack([masks[0, ..., 2], masks[1, ..., 0]]))
 
 
 # Training

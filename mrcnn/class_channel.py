@@ -1,0 +1,68 @@
+"""Masks of each RoI's own class: one channel of a head's last convolution is computed, not that of every class."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any], Any]:
+    """The function (features [R, h, w, C], class_ids [R]) -> masks [R, m, m] float32 of each RoI's own class.
+
+    A head that ends in a 1x1 convolution with a sigmoid, as nearly every one does, is run up to it and shares its
+    weights; any other is run whole and its channel picked.
+    """
+    last, index, _ = mask_head.output._keras_history
+    if _is_pointwise(last):
+        x = last._inbound_nodes[index].input_tensors[0]
+        before, channel = keras.Model(mask_head.input, x, name=mask_head.name), ClassChannel(last, name="masks")
+        return lambda features, class_ids: channel(before(features), class_ids)
+    pick = PickClass(num_classes, name="masks")
+    return lambda features, class_ids: pick(mask_head(features), class_ids)
+
+
+def _is_pointwise(layer: Any) -> bool:
+    return (type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.strides == (1, 1)
+            and layer.groups == 1 and layer.data_format == "channels_last"
+            and layer.activation is keras.activations.sigmoid)
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class ClassChannel(keras.layers.Layer):
+    """One output channel of a 1x1 convolution with a sigmoid, another for each RoI. Has that convolution's weights.
+
+    call: (x [R, m, m, C], class_ids [R] int) -> [R, m, m] float32 probabilities. The product is of `x`'s own type, its
+    sums, bias and sigmoid float32.
+    """
+
+    def __init__(self, convolution: keras.layers.Conv2D, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)  # x stays bfloat16, where it is, and the weights float32
+        self.convolution = convolution
+
+    def call(self, x: Any, class_ids: Any) -> Any:
+        height, width, channels = x.shape[1:]
+        # A product with zeros and ones, and not rows taken by index: the gradient of that is sparse
+        own = ops.one_hot(class_ids, self.convolution.filters, dtype="float32")
+        kernel = ops.matmul(own, ops.transpose(ops.reshape(self.convolution.kernel, (channels, -1))))
+        logits = ops.matmul(ops.reshape(x, (-1, height * width, channels)), ops.cast(kernel, x.dtype)[:, :, None])
+        logits = ops.cast(ops.reshape(logits, (-1, height, width)), "float32")
+        if self.convolution.bias is not None:
+            logits = logits + ops.matmul(own, self.convolution.bias[:, None])[:, :, None]
+        return ops.sigmoid(logits)
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class PickClass(keras.layers.Layer):
+    """call: (masks [R, m, m, classes], class_ids [R] int) -> [R, m, m] float32, each of its own class."""
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.num_classes = num_classes
+
+    def call(self, masks: Any, class_ids: Any) -> Any:
+        own = ops.one_hot(class_ids, self.num_classes, dtype="float32")
+        return ops.sum(masks * own[:, None, None, :], axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_classes": self.num_classes}

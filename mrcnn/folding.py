@@ -1,0 +1,135 @@
+"""The same functions in fewer and faster operations: BatchNorm in its convolution, transposed convolutions as 1x1 ones.
+
+Keras computes BatchNorm as plain arithmetic, two passes over a feature map each way; in bfloat16 they take as long as
+the convolutions. With fixed statistics it is linear, and so is the convolution: one kernel and one bias do for both.
+
+Bias and ReLU of a transposed convolution are passes of their own as well. Where its stride is its kernel's size, each
+output has one input: a 1x1 convolution whose channels are then laid out as pixels, and which TensorFlow fuses.
+"""
+
+from collections import Counter
+from typing import Any
+
+import keras
+from keras import ops
+
+from mrcnn.batch_norm import FrozenBatchNormalization
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class FoldedConvolution(keras.layers.Layer):
+    """A convolution and the BatchNorm after it as one convolution, with the weights of both layers.
+
+    The kernel is scaled at each call and in float32, so that what trains, loads or is set in either layer counts at
+    once, and gradients reach the convolution's own kernel.
+
+    Args:
+        convolution: `Conv2D` or `DepthwiseConv2D` without activation, channels last; built.
+        norm: `BatchNormalization` over its channels; built. Its moving statistics are used, in training too.
+
+    call: [B, H, W, c] -> [B, H', W', filters] in the convolution's compute dtype.
+    """
+
+    def __init__(self, convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization, **kwargs: Any) -> None:
+        # Automatic casting would round kernel and statistics to bfloat16 before they are multiplied.
+        super().__init__(autocast=False, **kwargs)
+        self.convolution, self.norm = convolution, norm
+
+    def call(self, inputs: Any) -> Any:
+        convolution, dtype = self.convolution, self.convolution.compute_dtype
+        kernel, bias = self._kernel_and_bias()
+        depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+        outputs = (ops.depthwise_conv if depthwise else ops.conv)(
+            ops.cast(inputs, dtype), ops.cast(kernel, dtype), strides=convolution.strides,
+            padding="same" if convolution.kernel_size == (1, 1) else convolution.padding,
+            dilation_rate=convolution.dilation_rate, data_format="channels_last")
+        # Keras makes the one operation of this form that TensorFlow fuses with the convolution
+        return ops.add(outputs, ops.reshape(ops.cast(bias, dtype), (1, 1, 1, -1)))
+
+    def _kernel_and_bias(self) -> tuple[Any, Any]:
+        """The convolution's kernel times the norm's scale, and what the two add; float32."""
+        norm, kernel = self.norm, ops.convert_to_tensor(self.convolution.kernel)
+        scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
+        if norm.scale:
+            scale = scale * norm.gamma
+        shift = -norm.moving_mean if self.convolution.bias is None else self.convolution.bias - norm.moving_mean
+        bias = shift * scale + norm.beta if norm.center else shift * scale
+        # A depthwise kernel [h, w, channels, multiplier] has its outputs in the order of its last two axes
+        return kernel * ops.reshape(scale, kernel.shape[2:] if isinstance(
+            self.convolution, keras.layers.DepthwiseConv2D) else (-1,)), bias
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class TransposeAsPointwise(keras.layers.Layer):
+    """A `Conv2DTranspose` whose stride is its kernel's size, as a 1x1 convolution; with the weights of that layer.
+
+    call: [B, H, W, c] -> [B, s * H, s * W, filters] in the layer's compute dtype.
+    """
+
+    def __init__(self, transpose: keras.layers.Conv2DTranspose, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.transpose = transpose
+
+    def call(self, inputs: Any) -> Any:
+        layer, dtype = self.transpose, self.transpose.compute_dtype
+        rows, columns, filters, channels = layer.kernel.shape
+        kernel = ops.transpose(ops.reshape(ops.cast(layer.kernel, dtype), (-1, channels)))
+        outputs = ops.conv(ops.cast(inputs, dtype), kernel[None, None], padding="same", data_format="channels_last")
+        if layer.bias is not None:
+            bias = ops.tile(ops.cast(layer.bias, dtype), (rows * columns,))
+            outputs = ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
+        outputs = layer.activation(outputs)
+        _, height, width = ops.shape(outputs)[:3]
+        outputs = ops.reshape(outputs, (-1, height, width, rows, columns, filters))
+        return ops.reshape(ops.transpose(outputs, (0, 1, 3, 2, 4, 5)), (-1, height * rows, width * columns, filters))
+
+
+def fold(model: keras.Model, *, training: bool) -> keras.Model:
+    """The same function with the same weights in operations that cost less.
+
+    Args:
+        model: a functional model, possibly with models inside, which stay as they are.
+        training: fold only what a training step may not change: frozen BatchNorm. Otherwise all of it, and the result
+            is for inference.
+
+    Returns:
+        A model that shares every layer with `model`: each BatchNorm that alone follows a convolution folded into it,
+        each transposed convolution without overlap as a 1x1 convolution.
+    """
+    pairs = _pairs(model, FrozenBatchNormalization if training else keras.layers.BatchNormalization)
+    new = {before: FoldedConvolution(before, norm, name=f"{before.name}_folded") for norm, before in pairs.items()}
+    new |= {layer: TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
+            for layer in model.layers if _is_without_overlap(layer)}
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if layer in pairs else layer(*args, **kwargs)
+
+    return keras.models.clone_model(model, clone_function=lambda layer: new.get(layer, layer), call_function=call)
+
+
+def _pairs(model: keras.Model, kind: type) -> dict[keras.layers.Layer, keras.layers.Layer]:
+    """The BatchNorm layers that can be folded, each with its convolution."""
+    # The model's own nodes: its layers may stand in other models too
+    nodes = [node for same_depth in model._nodes_by_depth.values() for node in same_depth]
+    calls = Counter(node.operation for node in nodes)
+    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    uses.update(id(tensor) for tensor in model.outputs)
+    found = {}
+    for node in nodes:
+        norm = node.operation
+        if isinstance(norm, kind) and norm.axis in (-1, 3) and calls[norm] == 1:
+            before = node.input_tensors[0]._keras_history.operation
+            if _is_plain(before) and calls[before] == 1 and uses[id(node.input_tensors[0])] == 1:
+                found[norm] = before
+    return found
+
+
+def _is_plain(layer: keras.layers.Layer) -> bool:
+    return (type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D) and layer.data_format == "channels_last"
+            and layer.activation is keras.activations.linear)
+
+
+def _is_without_overlap(layer: keras.layers.Layer) -> bool:
+    return (type(layer) is keras.layers.Conv2DTranspose and layer.kernel_size == layer.strides
+            and layer.activation in (keras.activations.linear, keras.activations.relu)
+            and layer.output_padding is None and layer.data_format == "channels_last")

@@ -1,0 +1,162 @@
+"""The same functions in fewer operations, with the same weights."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from mrcnn.batch_norm import freeze_batch_norm
+from mrcnn.folding import FoldedConvolution, TransposeAsPointwise, fold
+from mrcnn.resnet import resnet
+
+RNG = np.random.default_rng(0)
+
+
+def randomised(model):
+    """The model with other numbers in every weight: new layers hold ones and zeros, which hide much."""
+    for layer in model._flatten_layers(include_self=False):
+        if not isinstance(layer, keras.Model) and layer.weights:
+            layer.set_weights([RNG.uniform(0.5, 1.5, w.shape) * RNG.choice([-1, 1], w.shape) if "kernel" in w.path
+                               else RNG.uniform(0.5, 1.5, w.shape) for w in layer.weights])
+    return model
+
+
+def model_of(*chain, side=8, channels=3):
+    image = x = keras.Input((side, side, channels))
+    for layer in chain:
+        x = layer(x)
+    return randomised(keras.Model(image, x))
+
+
+def pixels(side=8, channels=3):
+    return RNG.normal(size=(2, side, side, channels)).astype(np.float32)
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def test_values_by_hand():
+    """A kernel of 3, variance 4, mean 1, gamma 6, beta 5: 3 x - 1 is scaled by 6 / 2 and moved by 5: 9 x + 2."""
+    model = model_of(layers.Conv2D(1, 1, use_bias=False), layers.BatchNormalization(epsilon=0), channels=1)
+    model.layers[1].set_weights([np.full((1, 1, 1, 1), 3.0)])
+    model.layers[2].set_weights([np.array([v], np.float32) for v in (6, 5, 1, 4)])
+    folded = fold(model, training=False)
+    assert kinds(folded) == ["InputLayer", "FoldedConvolution"]
+    np.testing.assert_allclose(folded(np.full((1, 8, 8, 1), 2.0)), np.full((1, 8, 8, 1), 20.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("convolution", [
+    {"kernel_size": 3, "padding": "same"}, {"kernel_size": 3, "strides": 2}, {"kernel_size": 1, "strides": 2},
+    {"kernel_size": 1, "use_bias": False}, {"kernel_size": 3, "dilation_rate": 2}, {"kernel_size": 3, "groups": 2}])
+@pytest.mark.parametrize("norm", [{}, {"scale": False}, {"center": False}])
+def test_equal_to_the_two_layers(convolution, norm):
+    model = model_of(layers.Conv2D(4, **convolution), layers.BatchNormalization(**norm), channels=4, side=9)
+    image = pixels(9, 4)
+    folded = fold(model, training=False)
+    assert "FoldedConvolution" in kinds(folded)
+    np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_depthwise_with_two_outputs_a_channel():
+    model = model_of(layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False), layers.BatchNormalization())
+    image = pixels()
+    folded = fold(model, training=False)
+    assert "FoldedConvolution" in kinds(folded)
+    np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_a_resnet():
+    model = randomised(resnet("resnet50", width=4))
+    for layer in model.layers:  # so that 50 layers neither vanish nor explode
+        if isinstance(layer, layers.BatchNormalization):
+            layer.moving_variance.assign(RNG.uniform(20, 40, layer.moving_variance.shape))
+    folded = fold(model, training=False)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
+    image = pixels(64)
+    for found, expected in zip(folded(image), model(image), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.std(expected))
+
+
+def test_what_is_not_a_plain_pair_stays():
+    relu = model_of(layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization())
+    assert "BatchNormalization" in kinds(fold(relu, training=False))
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3)(image)
+    twice = keras.Model(image, layers.Add()([x, layers.BatchNormalization()(x)]))
+    assert "BatchNormalization" in kinds(fold(twice, training=False)), "the convolution's own output is needed too"
+    given_out = keras.Model(image, [x, layers.BatchNormalization()(x)])
+    assert "BatchNormalization" in kinds(fold(given_out, training=False))
+    shared = layers.Conv2D(3, 3, padding="same")
+    again = keras.Model(image, layers.BatchNormalization()(shared(shared(image))))
+    assert "BatchNormalization" in kinds(fold(again, training=False)), "a layer called twice"
+
+
+def test_in_training_only_frozen_norms_are_folded():
+    model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization())
+    assert "BatchNormalization" in kinds(fold(model, training=True))
+    freeze_batch_norm(model)
+    assert "FoldedConvolution" in kinds(fold(model, training=True))
+    assert "FoldedConvolution" in kinds(fold(model, training=False)), "a model may be folded again"
+
+
+def test_weights_are_shared_and_read_at_each_call():
+    model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization())
+    folded = fold(model, training=False)
+    assert {id(w) for w in folded.weights} == {id(w) for w in model.weights}
+    randomised(model)
+    image = pixels()
+    np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_reach_the_convolution_and_not_the_frozen_norm():
+    import tensorflow as tf
+
+    model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization())
+    freeze_batch_norm(model)
+    folded = fold(model, training=True)
+    assert len(folded.trainable_weights) == 2
+    image = pixels()
+    gradients = []
+    for either in (model, folded):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(either(image, training=True)))
+        gradients.append(tape.gradient(loss, [w.value for w in model.trainable_weights]))
+    for found, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_products_are_rounded_once_under_bfloat16():
+    """257 and 1 / 257: rounded to bfloat16 before they are multiplied, they make 0.996."""
+    convolution = layers.Conv2D(1, 1, use_bias=False, dtype="mixed_bfloat16")
+    model = model_of(convolution, layers.BatchNormalization(epsilon=0, dtype="mixed_bfloat16"), channels=1)
+    model.layers[1].set_weights([np.full((1, 1, 1, 1), 257.0)])
+    model.layers[2].set_weights([np.array([v], np.float32) for v in (1 / 257, 0, 0, 1)])
+    found = fold(model, training=False)(np.ones((1, 8, 8, 1), np.float32))
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    np.testing.assert_array_equal(np.asarray(found, np.float32), np.ones((1, 8, 8, 1)))
+
+
+@pytest.mark.parametrize(("size", "options"), [(2, {"activation": "relu"}), (2, {"use_bias": False}), (3, {})])
+def test_transposed_convolutions_without_overlap(size, options):
+    transpose = layers.Conv2DTranspose(5, size, strides=size, **options)
+    model = model_of(transpose)
+    folded = fold(model, training=True)
+    assert kinds(folded) == ["InputLayer", "TransposeAsPointwise"]
+    image = pixels()
+    assert folded.output_shape == model.output_shape == (None, 8 * size, 8 * size, 5)
+    np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-5)
+
+
+def test_other_transposed_convolutions_stay():
+    overlapping = layers.Conv2DTranspose(5, 3, strides=2)
+    softmax = layers.Conv2DTranspose(5, 2, strides=2, activation="softmax")  # over channels, which are not yet pixels
+    for layer in (overlapping, softmax):
+        assert "Conv2DTranspose" in kinds(fold(model_of(layer), training=False))
+
+
+def test_both_are_described_by_their_layers():
+    model = model_of(layers.Conv2D(4, 3, name="res2a"), layers.BatchNormalization(), layers.Conv2DTranspose(
+        5, 2, strides=2, name="deconv"))
+    found = {type(layer): layer.name for layer in fold(model, training=False).layers}
+    assert found[FoldedConvolution] == "res2a_folded" and found[TransposeAsPointwise] == "deconv_pointwise"
