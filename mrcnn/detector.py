@@ -8,9 +8,11 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.images import read_image
-from mrcnn.data.masks import paste_masks
+from mrcnn.data.masks import mask_parts, paste_masks
 from mrcnn.data.molding import PixelScaling, mold_for_network
+from mrcnn.data.rle import encode_parts
 
+MASK_FORMS = ("full", "rle", "crop", "none")
 COUNT_NAMES = ("proposals", "scores over the minimum", "left by NMS", "detections")
 
 
@@ -35,8 +37,10 @@ class Detector:
     def __init__(self, call: Callable[[Any, Any], Mapping[str, Any]], config: Config, scaling: PixelScaling) -> None:
         self.call, self.config, self.scaling = call, config, scaling
 
-    def detect(self, images: Sequence[Any], verbose: int = 0) -> list[dict[str, np.ndarray]]:
+    def detect(self, images: Sequence[Any], verbose: int = 0, masks: str = "full") -> list[dict[str, Any]]:
         """See `MaskRCNN.detect`."""
+        if masks not in MASK_FORMS:
+            raise ValueError(f"masks is one of {MASK_FORMS}, got {masks!r}")
         images = list(images)
         # All are read before the first detection, so that a bad one costs no time; the pixels of files are not kept
         shapes = [self._read(i, images).shape for i in range(len(images))]
@@ -45,7 +49,7 @@ class Detector:
             molded = [self.mold(self._read(i, images)) for i in batch]
             raw = self.run(np.stack([m.image for m in molded]), np.stack([m.window for m in molded]))
             for row, i in enumerate(batch):
-                results[i] = self.unmold(raw[row], molded[row])
+                results[i] = self.unmold(raw[row], molded[row], masks)
                 if verbose:
                     print(_account(i, molded[row], raw[row]["counts"]))
         return results
@@ -95,13 +99,27 @@ class Detector:
              "scores": raw["scores"][i][valid[i]], "masks": masks[end - valid[i].sum():end], "counts": raw["counts"][i]}
             for i, end in enumerate(ends)]
 
-    def unmold(self, raw: dict[str, np.ndarray], molded: Molded) -> dict[str, np.ndarray]:
+    def unmold(self, raw: dict[str, np.ndarray], molded: Molded, masks: str = "full") -> dict[str, Any]:
         """Boxes and masks in the photograph's own pixels."""
         height, width = molded.size
         place = _rounded_boxes if self.config.DETECTION_ROUND_BOXES else _boxes
         boxes = np.clip(place(raw["boxes"], molded), 0, np.array([height, width] * 2)).astype(np.float32)
         return {"rois": boxes, "class_ids": raw["class_ids"], "scores": raw["scores"].astype(np.float32),
-                "masks": paste_masks(raw["masks"], boxes, height, width)}
+                **_masks(masks, raw["masks"], boxes, height, width)}
+
+
+def _masks(form: str, probs: np.ndarray, boxes: np.ndarray, height: int, width: int) -> dict[str, Any]:
+    """What `MaskRCNN.detect` gives of masks in each of `MASK_FORMS`."""
+    if form == "full":
+        return {"masks": paste_masks(probs, boxes, height, width)}
+    parts = mask_parts(probs, boxes, height, width)
+    if form == "rle":
+        return {"masks": encode_parts(parts, height, width)}
+    if form == "none":
+        return {}
+    parts = list(parts)
+    origins = np.array([(top, left) for _, top, left in parts], np.int32).reshape(-1, 2)
+    return {"masks": [part for part, _, _ in parts], "mask_origins": origins}
 
 
 def _boxes(boxes: np.ndarray, molded: Molded) -> np.ndarray:

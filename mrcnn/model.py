@@ -83,22 +83,26 @@ class MaskRCNN:
 
     # Detection
 
-    def detect(self, images: Sequence[Any], verbose: int = 0) -> list[dict[str, np.ndarray]]:
+    def detect(self, images: Sequence[Any], verbose: int = 0, masks: str = "full") -> list[dict[str, Any]]:
         """Finds the objects of any number of photographs of any sizes.
 
         Args:
             images: paths or arrays: grey, RGB or RGBA, uint8 or float.
             verbose: 1 prints for each image how many candidates fell at each step.
+            masks: "full": every mask as large as its photograph; "rle": a list of N run lengths as COCO has them
+                ({"size": [H, W], "counts": str}, see `mrcnn.data.rle`); "crop": a list of N parts [h, w] bool, with
+                their top left pixels in `mask_origins` [N, (y, x)] int32; "none". The last three hold no mask at full
+                size.
 
         Returns:
             A dict an image: rois [N, (y1, x1, y2, x2)] float32 in the photograph's own pixels, class_ids [N] int32,
-            scores [N] float32 in falling order, masks [H, W, N] bool.
+            scores [N] float32 in falling order, masks: [H, W, N] bool for "full".
 
         Raises ValueError, TypeError or OSError for a bad image, naming its place in the list.
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
-        return self.detector.detect(list(images), verbose)
+        return self.detector.detect(list(images), verbose, masks)
 
     # Training
 

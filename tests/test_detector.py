@@ -8,6 +8,7 @@ import pytest
 
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import PixelScaling
+from mrcnn.data.rle import encode_all
 from mrcnn.detector import Detector
 from tests.tiny import TinyConfig
 
@@ -256,3 +257,26 @@ def test_padding_and_resizer_are_those_of_the_settings():
     np.testing.assert_array_equal(asked["padded"][11:52], asked["plain"][11:52])
     assert (asked["skimage"][20:40, 20:40] % 1 == 0).all() and (asked["plain"][20:40, 20:40] % 1 != 0).any()
     assert np.abs(asked["skimage"] - asked["plain"])[20:40, 20:40].max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("boxes", [((2, 8, 10, 40), (1.3, 2.7, 15.1, 63.9), (4, 4, 4, 9)), ()])
+def test_masks_in_every_form_are_the_same(boxes):
+    masks = np.random.default_rng(0).random((1, len(boxes), 4, 4))
+    runner = detector(Answering(*boxes, masks=masks))
+    image = grey(32, 128)
+    full, runs, crops, none = (runner.detect([image], masks=form)[0] for form in ("full", "rle", "crop", "none"))
+    assert full["masks"].shape == (32, 128, len(boxes)) and full["masks"].any() == bool(boxes)
+    assert runs["masks"] == encode_all(full["masks"])
+    assert len(crops["masks"]) == len(boxes) and crops["mask_origins"].shape == (len(boxes), 2)
+    for i, (part, (top, left)) in enumerate(zip(crops["masks"], crops["mask_origins"], strict=True)):
+        pasted = np.zeros((32, 128), bool)
+        pasted[top:top + part.shape[0], left:left + part.shape[1]] = part
+        np.testing.assert_array_equal(pasted, full["masks"][..., i])
+    assert "masks" not in none
+    for other in (runs, crops, none):
+        np.testing.assert_array_equal(other["rois"], full["rois"])
+
+
+def test_an_unknown_form_of_masks_names_those_there_are():
+    with pytest.raises(ValueError, match=r"masks is one of \('full', 'rle', 'crop', 'none'\), got 'polygons'"):
+        detector(Answering()).detect([grey(32, 64)], masks="polygons")

@@ -4,9 +4,12 @@ Pixel x covers [x, x + 1) and a box covers [x1, x2), so the mask of a box starts
 """
 
 import math
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
+
+STRIP = 1 << 16  # pixels
 
 
 def extract_bboxes(mask: np.ndarray) -> np.ndarray:
@@ -117,6 +120,21 @@ def _split(positions: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
 def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
     """Masks of boxes, pasted into the photograph at sub-pixel precision.
 
+    Args and errors: see `mask_parts`.
+
+    Returns:
+        [height, width, N] bool, one mask after the other in memory; empty for boxes without area.
+    """
+    pasted = np.zeros([len(probs), height, width], bool)
+    for mask, (part, top, left) in zip(pasted, mask_parts(probs, boxes, height, width, threshold), strict=True):
+        mask[top:top + part.shape[0], left:left + part.shape[1]] = part
+    return np.moveaxis(pasted, 0, 2)
+
+
+def mask_parts(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5
+               ) -> Iterator[tuple[np.ndarray, int, int]]:
+    """The part of the photograph that each mask reaches, at sub-pixel precision; outside of it the mask is empty.
+
     The centre x + 0.5 of a pixel lies at (x + 0.5 - x1) / (x2 - x1) * m - 0.5 among the centres of the m mask pixels;
     values are interpolated bilinearly there and are zero outside (as Detectron2's `paste_masks_in_image`).
 
@@ -126,26 +144,42 @@ def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, t
         height, width: of the photograph.
         threshold: a pixel belongs to the mask from this probability on.
 
-    Returns:
-        [height, width, N] bool, one mask after the other in memory; empty for boxes without area.
+    Yields:
+        (part [h, w] bool, top, left) for each mask; a part of 0 x 0 for boxes without area.
+
+    Raises:
+        ValueError: for other shapes.
     """
     probs, boxes = np.asarray(probs, np.float32), np.asarray(boxes, np.float64)
     if probs.ndim != 3 or boxes.shape != (len(probs), 4):
         raise ValueError(f"expected masks [N, m, m] and boxes [N, 4], got {probs.shape} and {boxes.shape}")
-    pasted = np.zeros([len(probs), height, width], bool)
-    for mask, prob, (y1, x1, y2, x2) in zip(pasted, probs, boxes, strict=True):
-        if not (y2 > y1 and x2 > x1):
-            continue
-        top, rows, fraction_y = _taps(y1, y2, prob.shape[0], height)
-        left, columns, fraction_x = _taps(x1, x2, prob.shape[1], width)
-        prob = np.pad(prob, 1)
-        # Columns first, on the few rows of the mask; whole rows are then quick to gather. No matrix product: the
-        # threads of BLAS stall one another on products this small when the cores are busy.
-        wide = prob[:, columns] * (1 - fraction_x) + prob[:, columns + 1] * fraction_x
-        steps = np.diff(wide, axis=0)
-        values = wide[rows] + steps[rows] * fraction_y[:, None]
-        mask[top:top + len(rows), left:left + len(columns)] = values >= threshold
-    return np.moveaxis(pasted, 0, 2)
+    return (_mask_part(prob, box, height, width, threshold) for prob, box in zip(probs, boxes.tolist(), strict=True))
+
+
+def _mask_part(prob: np.ndarray, box: list[float], height: int, width: int, threshold: float
+               ) -> tuple[np.ndarray, int, int]:
+    y1, x1, y2, x2 = box
+    if not (y2 > y1 and x2 > x1):
+        return np.zeros((0, 0), bool), 0, 0
+    top, rows, fraction_y = _taps(y1, y2, prob.shape[0], height)
+    left, columns, fraction_x = _taps(x1, x2, prob.shape[1], width)
+    prob = np.pad(prob, 1)
+    # Columns first, on the few rows of the mask; whole rows are then quick to gather. No matrix product: the threads of
+    # BLAS stall one another on products this small when the cores are busy.
+    wide = prob[:, columns] * (1 - fraction_x) + prob[:, columns + 1] * fraction_x
+    steps = np.diff(wide, axis=0)
+    part = np.empty((len(rows), len(columns)), bool)
+    # A strip at a time, in memory that stays in the cache: three times as fast as whole masks of a large photograph
+    strip = max(1, STRIP // max(1, len(columns)))
+    values, steeper = np.empty((2, min(strip, len(rows)), len(columns)), np.float32)
+    for start in range(0, len(rows), strip):
+        taken, count = slice(start, start + strip), len(rows[start:start + strip])
+        np.take(wide, rows[taken], axis=0, out=values[:count], mode="clip")  # "clip" writes without a buffer
+        np.take(steps, rows[taken], axis=0, out=steeper[:count], mode="clip")
+        steeper[:count] *= fraction_y[taken, None]
+        values[:count] += steeper[:count]
+        np.greater_equal(values[:count], threshold, out=part[taken])
+    return part, top, left
 
 
 def _taps(start: float, end: float, count: int, size: int) -> tuple[int, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ whose `encode` these are equal character by character). Unlike there, broken run
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -40,10 +40,8 @@ def encode_all(masks: np.ndarray) -> list[Rle]:
     if masks.ndim != 3:
         raise ValueError(f"expected masks [H, W, N], got shape {masks.shape}; encode takes one mask [H, W]")
     height, width, _ = masks.shape
-    counts = [
-        _part_counts(masks[y1:y2, x1:x2, i], y1, x1, height, width) for i, (y1, x1, y2, x2) in enumerate(_boxes(masks))
-    ]
-    return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
+    boxes = enumerate(_boxes(masks))
+    return encode_parts(((masks[y1:y2, x1:x2, i], y1, x1) for i, (y1, x1, y2, x2) in boxes), height, width)
 
 
 def decode(rle: Mapping[str, Any]) -> np.ndarray:
@@ -74,11 +72,22 @@ def decode_box(rle: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int, int,
 
 def encode_box(part: np.ndarray, top: int, left: int, height: int, width: int) -> Rle:
     """Run lengths of a mask of height x width that holds `part` [h, w] at (top, left) and nothing else."""
-    h, w = part.shape
-    if not (0 <= top <= top + h <= height and 0 <= left <= left + w <= width):
-        raise ValueError(f"a part of {h} x {w} at {(top, left)} leaves the mask of {height} x {width}")
-    counts = _part_counts(np.asarray(part), top, left, height, width)
-    return {"size": [int(height), int(width)], "counts": _texts([counts])[0]}
+    return encode_parts([(part, top, left)], height, width)[0]
+
+
+def encode_parts(parts: Iterable[tuple[np.ndarray, int, int]], height: int, width: int) -> list[Rle]:
+    """Run lengths of masks of height x width, of each the part [h, w] that is not empty, and where: (part, top, left).
+
+    Raises:
+        ValueError: a part that leaves its mask.
+    """
+    counts = []
+    for part, top, left in parts:
+        h, w = np.shape(part)
+        if not (0 <= top <= top + h <= height and 0 <= left <= left + w <= width):
+            raise ValueError(f"a part of {h} x {w} at {(top, left)} leaves the mask of {height} x {width}")
+        counts.append(_part_counts(np.asarray(part), top, left, height, width))
+    return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
 
 
 def compress(rle: Mapping[str, Any]) -> Rle:

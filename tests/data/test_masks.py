@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrcnn.data import masks
 from mrcnn.data.masks import crop_masks, expand_mask, extract_bboxes, minimize_mask, paste_masks, unmold_mask
 
 
@@ -192,3 +193,16 @@ def test_cropped_masks_paste_back(seed):
     box = np.array([[y1 - 0.0, x1, y1 + height, x1 + width]])
     crop = crop_masks(mask, box, (28, 28)) / 255
     np.testing.assert_array_equal(paste_masks(crop, box, 64, 64), mask)
+
+
+def test_a_mask_larger_than_a_strip_is_the_same_as_its_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    probs, boxes = rng.random((3, 7, 7)), np.array([[-5.3, 2.1, 60.2, 49.9], [10, 10, 12.5, 48], [3, 3, 3, 9]])
+    at_once = masks.paste_masks(probs, boxes, 64, 50)
+    monkeypatch.setattr(masks, "STRIP", 200)  # four rows of the first, five of the second
+    np.testing.assert_array_equal(masks.paste_masks(probs, boxes, 64, 50), at_once)
+    monkeypatch.setattr(masks, "STRIP", 1)
+    np.testing.assert_array_equal(masks.paste_masks(probs, boxes, 64, 50), at_once)
+    parts = list(masks.mask_parts(probs, boxes, 64, 50))
+    assert [part.shape for part, _, _ in parts][2] == (0, 0)
+    assert parts[0][1:] == (0, 0) and parts[0][0].shape[1] == 50, "it reaches half a mask pixel beyond its box"

@@ -189,5 +189,14 @@ def test_wrong_shapes():
         rle.encode(np.zeros((3, 4, 1)))
     with pytest.raises(ValueError, match=r"part of 3 x 4 at \(1, 0\) leaves the mask of 3 x 4"):
         rle.encode_box(np.zeros((3, 4)), 1, 0, 3, 4)
+
+
+def test_parts_of_several_masks_at_once():
+    parts = [(np.ones((2, 3), bool), 1, 4), (np.zeros((0, 0), bool), 0, 0), (np.eye(2, dtype=bool), 3, 0)]
+    wholes = np.zeros((5, 7, 3), bool)
+    for i, (part, top, left) in enumerate(parts):
+        wholes[top:top + part.shape[0], left:left + part.shape[1], i] = part
+    assert rle.encode_parts(parts, 5, 7) == rle.encode_all(wholes)
+    assert rle.encode_parts([], 5, 7) == []
     with pytest.raises(ValueError, match=r"masks \[H, W, N\], got shape \(3, 4\)"):
         rle.encode_all(np.zeros((3, 4)))
