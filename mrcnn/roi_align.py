@@ -9,8 +9,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from mrcnn import roi_gather, roi_samples
+
 LEVEL_ROUNDINGS = ("floor", "round")
 GEOMETRIES = ("aligned", "crop")
+METHODS = ("crop_and_resize", "multiply", "gather")
 TOGETHER = 128  # boxes whose samples are in memory at once, where their number depends on the box
 MOST_SAMPLES = 1 << 12  # a bin and axis
 
@@ -45,16 +48,22 @@ def roi_align(
         [M, pool_size, pool_size, C] float32.
 
     Raises:
-        NotImplementedError: on a backend without a body in this file.
+        NotImplementedError: for `sampling_ratio` 0 on another backend than TensorFlow.
     """
-    start, side = _start_and_side(boxes, spatial_scale, aligned)
-    size = ops.stack(_size(feature_map))
+    if keras.backend.backend() != "tensorflow":
+        _require_fixed_samples(sampling_ratio)
+        image_index = ops.cast(image_index, "int32")
+        return roi_gather.gather([feature_map], ops.cast(boxes, "float32"), image_index, ops.zeros_like(image_index),
+                                 strides=(1.0 / spatial_scale,), pool_size=pool_size, sampling_ratio=sampling_ratio,
+                                 aligned=aligned)
+    start, side = roi_samples.start_and_side(boxes, spatial_scale, aligned)
+    size = ops.stack(roi_samples.size(feature_map))
     # crop_and_resize gives zero beyond the outermost cells; with the border it gives the edge there. One cell would do,
     # the second lets _zero_outside decide about samples at exactly -1, whatever rounding crop_and_resize adds.
     bordered = _pad_edge(ops.cast(feature_map, "float32"), 2)
 
     def pool(start: Any, side: Any, image_index: Any, ratios: Sequence[Any]) -> Any:
-        y, x = (_sample_positions(start[:, i], side[:, i], pool_size, ratio) for i, ratio in enumerate(ratios))
+        y, x = (roi_samples.positions(start[:, i], side[:, i], pool_size, ratio) for i, ratio in enumerate(ratios))
         corners = ops.stack([y[:, 0], x[:, 0], y[:, -1], x[:, -1]], axis=-1) + 2.0
         corners = corners / (ops.concatenate([size, size]) + 3.0)
         samples = _crop(bordered, corners, image_index, [pool_size * ratio for ratio in ratios])
@@ -80,6 +89,13 @@ class RoIAlign(keras.layers.Layer):
         geometry: "aligned" is RoIAlign. "crop" is matterport's layer: one sample a bin, on a grid from corner to corner
             of the box whose last pixel is y2 - 1, zero outside; `sampling_ratio` and `aligned` then have no meaning.
             Its level comes from the same corners.
+        method: how it is computed; results are equal to rounding. On TensorFlow:
+            "crop_and_resize" (None): one `tf.image.crop_and_resize` a level. The only one for `sampling_ratio` 0.
+            "multiply": one product of a sparse matrix with the cells of all levels, see `mrcnn.roi_gather`. On a CPU
+            faster, in training several times.
+            "gather": one loop that XLA makes for each size of cells and RoIs, which are padded to few sizes. The
+            fastest on a CPU, but a size not seen before is compiled first, which takes about a second.
+            On other backends "gather" is the only one.
 
     Call arguments:
         features: list of [B, H_l, W_l, C], finest first.
@@ -92,6 +108,7 @@ class RoIAlign(keras.layers.Layer):
 
     Raises:
         ValueError: on an unknown setting, or where the numbers of feature maps and strides differ.
+        NotImplementedError: for what the backend has no body for: another method, or `sampling_ratio` 0.
     """
 
     def __init__(
@@ -105,20 +122,24 @@ class RoIAlign(keras.layers.Layer):
         canonical_size: float = 224,
         canonical_level: int = 4,
         geometry: str = "aligned",
+        method: str | None = None,
         **kwargs: Any,
     ) -> None:
         # Automatic casting would round the boxes to bfloat16 under mixed precision.
         super().__init__(autocast=False, **kwargs)
-        self.supports_jit = keras.backend.backend() != "tensorflow"  # CropAndResize has no XLA kernel
         if level_rounding not in LEVEL_ROUNDINGS:
             raise ValueError(f"level_rounding is {level_rounding!r}; use one of {LEVEL_ROUNDINGS}")
         if geometry not in GEOMETRIES:
             raise ValueError(f"geometry is {geometry!r}; use one of {GEOMETRIES}")
+        self.method = _checked_method(method, 1 if geometry == "crop" else sampling_ratio)
+        # CropAndResize and sparse products have no XLA kernel
+        self.supports_jit = keras.backend.backend() != "tensorflow"
         if pool_size < 1 or sampling_ratio < 0:
             raise ValueError(f"pool_size {pool_size} must be 1 or more and sampling_ratio {sampling_ratio} 0 or more")
         self.pool_size, self.sampling_ratio, self.aligned = int(pool_size), int(sampling_ratio), bool(aligned)
         self.strides, self.level_rounding, self.geometry = tuple(strides), level_rounding, geometry
         self.canonical_size, self.canonical_level = float(canonical_size), int(canonical_level)
+        self._compiled: Any = None
 
     def call(self, features: list[Any], boxes: Any, image_index: Any = None) -> Any:
         if len(features) != len(self.strides):
@@ -127,13 +148,28 @@ class RoIAlign(keras.layers.Layer):
         if image_index is None:
             boxes, image_index = _fold_images(boxes)
         levels = self._levels(boxes, features[0])
-        pooled = _by_level(self._pool, features, levels, boxes, ops.cast(image_index, "int32"))
+        image_index = ops.cast(image_index, "int32")
+        if self.method == "crop_and_resize":
+            pooled = _by_level(self._pool, features, levels, boxes, image_index)
+        else:
+            pooled = self._pool_at_once(features, boxes, image_index, levels)
         return ops.cast(pooled, self.compute_dtype)
+
+    def _pool_at_once(self, features: list[Any], boxes: Any, image_index: Any, levels: Any) -> Any:
+        options = {"strides": self.strides, "pool_size": self.pool_size, "sampling_ratio": self.sampling_ratio,
+                   "aligned": self.aligned, "geometry": self.geometry}
+        if self.method == "multiply":
+            return roi_gather.multiply(features, boxes, image_index, levels, **options)
+        if keras.backend.backend() != "tensorflow":
+            return roi_gather.gather(features, boxes, image_index, levels, **options)
+        if self._compiled is None:
+            self._compiled = roi_gather.compiled_gather(**options)
+        return self._compiled(features, boxes, image_index, levels)
 
     def _pool(self, level: int, feature_map: Any, boxes: Any, image_index: Any) -> Any:
         if self.geometry == "crop":
-            height, width = _size(feature_map)
-            corners = _corner_fractions(boxes, height * self.strides[level], width * self.strides[level])
+            height, width = roi_samples.size(feature_map)
+            corners = roi_samples.corner_fractions(boxes, height * self.strides[level], width * self.strides[level])
             return _crop(ops.cast(feature_map, "float32"), corners, image_index, [self.pool_size] * 2)
         return roi_align(
             feature_map,
@@ -148,8 +184,8 @@ class RoIAlign(keras.layers.Layer):
     def _levels(self, boxes: Any, finest: Any) -> Any:
         """Index into the features for each of `boxes` [M, 4] -> [M] int32."""
         if self.geometry == "crop":
-            height, width = (side * self.strides[0] for side in _size(finest))
-            boxes = _corner_fractions(boxes, height, width) * ops.stack([height, width] * 2)
+            height, width = (side * self.strides[0] for side in roi_samples.size(finest))
+            boxes = roi_samples.corner_fractions(boxes, height, width) * ops.stack([height, width] * 2)
         sides = ops.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
         size = ops.sqrt(sides[:, 0] * sides[:, 1]) / self.canonical_size
         level = self.canonical_level + ops.log(ops.maximum(size, 1e-9)) / math.log(2.0)
@@ -169,6 +205,7 @@ class RoIAlign(keras.layers.Layer):
             "canonical_size": self.canonical_size,
             "canonical_level": self.canonical_level,
             "geometry": self.geometry,
+            "method": self.method,
         }
 
 
@@ -179,39 +216,6 @@ def _fold_images(boxes: Any) -> tuple[Any, Any]:
     batch, count = ops.shape(boxes)[:2]
     image_index = ops.repeat(ops.arange(batch, dtype="int32"), count)
     return ops.reshape(boxes, (-1, 4)), image_index
-
-
-def _size(feature_map: Any) -> tuple[Any, Any]:
-    """Height and width of [B, H, W, C] as float32 scalars, known or not."""
-    height, width = ops.shape(feature_map)[1:3]
-    return ops.cast(height, "float32"), ops.cast(width, "float32")
-
-
-def _start_and_side(boxes: Any, spatial_scale: float, aligned: bool) -> tuple[Any, Any]:
-    """Top left corners and sides of boxes [M, 4] in cells of the map, [M, (y, x)] each.
-
-    The operations stand in the order of torchvision's kernel, so that a sample on the last position that counts
-    (-1 or the map's size) is rounded to the same side.
-    """
-    boxes = ops.stop_gradient(ops.cast(boxes, "float32")) * spatial_scale
-    if aligned:
-        boxes = boxes - 0.5
-    start, end = boxes[:, :2], boxes[:, 2:]
-    return start, end - start if aligned else ops.maximum(end - start, 1.0)
-
-
-def _sample_positions(start: Any, side: Any, pool_size: int, ratio: Any) -> Any:
-    """Where boxes are sampled on one axis, [M, pool_size * ratio]; evenly spaced, as bins touch."""
-    points = ops.arange(pool_size * ratio, dtype="int32")
-    bins, offsets, ratio = (ops.cast(values, "float32") for values in (points // ratio, points % ratio, ratio))
-    start, side = start[:, None], side[:, None] / pool_size
-    return start + bins * side + (offsets + 0.5) * side / ratio
-
-
-def _corner_fractions(boxes: Any, height: Any, width: Any) -> Any:
-    """matterport's normalised corners: 0 is the first pixel of the image and 1 the last."""
-    last = ops.stack([height - 1.0, width - 1.0] * 2)
-    return (boxes - ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])) / last
 
 
 def _pad_edge(feature_map: Any, border: int) -> Any:
@@ -242,17 +246,32 @@ def _mean_of_bins(samples: Any, pool_size: int, ratios: Sequence[Any]) -> Any:
     return ops.mean(ops.reshape(samples, shape), axis=(2, 4))
 
 
-def _require_tensorflow(name: str) -> None:
-    if keras.backend.backend() != "tensorflow":
+def _checked_method(method: str | None, sampling_ratio: int) -> str:
+    """The method that is meant; raises where the backend or the number of samples does not allow it."""
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method is {method!r}; use one of {METHODS}")
+    if keras.backend.backend() == "tensorflow":
+        if sampling_ratio == 0 and method not in (None, "crop_and_resize"):
+            raise ValueError(f"method {method!r} takes the same number of samples for every box; use "
+                             "'crop_and_resize' for sampling_ratio 0")
+        return method or "crop_and_resize"
+    if method not in (None, "gather"):
+        raise NotImplementedError(f"RoIAlign's method {method!r} has no body for the Keras backend "
+                                  f"{keras.backend.backend()!r}; use 'gather', or set KERAS_BACKEND to tensorflow")
+    _require_fixed_samples(sampling_ratio)
+    return "gather"
+
+
+def _require_fixed_samples(sampling_ratio: int) -> None:
+    if sampling_ratio == 0:
         raise NotImplementedError(
-            f"{name} has no body for the Keras backend {keras.backend.backend()!r}; "
-            "add one to mrcnn/roi_align.py or set KERAS_BACKEND to tensorflow"
-        )
+            "RoIAlign with sampling_ratio 0, as many samples as a box has cells, needs shapes that follow the data, "
+            f"which the Keras backend {keras.backend.backend()!r} has not. Set ROI_SAMPLING_RATIO to 2, whose results "
+            "are close, or KERAS_BACKEND to tensorflow.")
 
 
 def _crop(feature_map: Any, corners: Any, image_index: Any, points: Sequence[Any]) -> Any:
     """Bilinear samples on a grid from corner to corner -> [M, *points, C]; 0 is the first cell, 1 the last."""
-    _require_tensorflow("roi_align")
     import tensorflow as tf
 
     return tf.image.crop_and_resize(feature_map, corners, tf.cast(image_index, tf.int32), points)
@@ -263,7 +282,6 @@ def _by_sample_count(pool: Any, start: Any, side: Any, image_index: Any, pool_si
 
     At most `TOGETHER` of them at once: there can be many samples a bin. Results in the order of the boxes.
     """
-    _require_tensorflow("roi_align")
     import tensorflow as tf
 
     image_index = tf.cast(image_index, tf.int32)
@@ -293,7 +311,6 @@ def _by_sample_count(pool: Any, start: Any, side: Any, image_index: Any, pool_si
 
 def _by_level(pool: Any, features: list[Any], levels: Any, boxes: Any, image_index: Any) -> Any:
     """Applies `pool(level, feature_map, boxes, image_index)` to the boxes of each level, results in order of boxes."""
-    _require_tensorflow("RoIAlign")
     import tensorflow as tf
 
     positions, pooled = [], []

@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from mrcnn import boxes as box_ops
-from mrcnn.roi_align import RoIAlign, roi_align
+from mrcnn.roi_align import METHODS, RoIAlign, roi_align
 
 MATTERPORT = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "matterport" / "utils.npz"
 
@@ -194,21 +194,63 @@ def test_level_of_empty_boxes_and_other_canonical_size():
     np.testing.assert_array_equal(found[:, 0, 0, 0], [2, 2, 2, 3, 4])
 
 
-@pytest.mark.parametrize("pool_size, ratio, aligned", [(7, 2, True), (7, 2, False), (3, 1, True), (7, 0, True)])
-def test_layer_pools_each_roi_from_its_level_in_order(pool_size, ratio, aligned):
-    rng = np.random.default_rng(2)
-    features, boxes = pyramid(rng), random_boxes(rng, 24, 256, 256)
+def scene_of_levels(rng, count=24):
+    """A pyramid whose maps are not square, boxes of every level, over borders and beyond, and their images."""
+    features = [rng.normal(size=(2, -(-256 // s), -(-200 // s), 3)).astype(np.float32) for s in (4, 8, 16, 32)]
+    boxes = random_boxes(rng, count, 256, 200)
     boxes[::6] = [square(side, 0) for side in (20, 130, 230, 500)]
-    image_index = rng.integers(0, 2, 24).astype(np.int32)
-    found = ops.convert_to_numpy(RoIAlign(pool_size, ratio, aligned)(features, boxes, image_index))
-    size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-    levels = np.clip(np.floor(4 + np.log2(size / 224)), 2, 5).astype(int)
+    boxes[1:4] = [[0, 0, 0, 0], [300, 300, 320, 310], [50, 50, 40, 40]]
+    return features, boxes, rng.integers(0, 2, count).astype(np.int32)
+
+
+BY_LEVEL = [(7, 2, True, method) for method in METHODS] + [(7, 2, False, method) for method in METHODS] + [
+    (3, 1, True, "crop_and_resize"), (3, 1, True, "multiply"), (2, 3, True, "multiply"), (7, 0, True, None)]
+
+
+@pytest.mark.parametrize("pool_size, ratio, aligned, method", BY_LEVEL)
+def test_layer_pools_each_roi_from_its_level_in_order(pool_size, ratio, aligned, method):
+    features, boxes, image_index = scene_of_levels(np.random.default_rng(2))
+    layer = RoIAlign(pool_size, ratio, aligned, method=method)
+    found = ops.convert_to_numpy(layer(features, boxes, image_index))
+    size = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9), axis=1))
+    levels = np.clip(np.floor(4 + np.log2(size / 224) + 1e-6), 2, 5).astype(int)
     assert set(levels) == {2, 3, 4, 5}
     for m, level in enumerate(levels):
         expected, _ = reference(
             features[level - 2], boxes[m : m + 1], image_index[m : m + 1], 0.5**level, pool_size, ratio, aligned
         )
         np.testing.assert_allclose(found[m], expected[0], atol=2e-4)
+
+
+@pytest.mark.parametrize("geometry", ["aligned", "crop"])
+@pytest.mark.parametrize("method", ["multiply", "gather"])
+def test_methods_agree_and_so_do_their_gradients(method, geometry):
+    import tensorflow as tf
+
+    features, boxes, image_index = scene_of_levels(np.random.default_rng(8))
+    upstream = np.random.default_rng(9).normal(size=(len(boxes), 5, 5, 3)).astype(np.float32)
+    features = [tf.Variable(level) for level in features]
+
+    def run(method):
+        layer, watched = RoIAlign(5, geometry=geometry, method=method), tf.constant(boxes)
+
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                tape.watch(watched)
+                pooled = layer(features, watched, image_index)
+                total = tf.reduce_sum(pooled * upstream)
+            *gradients, by_boxes = tape.gradient(total, [*features, watched])
+            assert by_boxes is None
+            return pooled, gradients
+
+        return step()
+
+    pooled, gradients = run(method)
+    expected, expected_gradients = run("crop_and_resize")
+    np.testing.assert_allclose(pooled, expected, atol=2e-4)
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(tf.convert_to_tensor(gradient), tf.convert_to_tensor(wanted), atol=2e-4)
 
 
 def test_boxes_of_each_image_need_no_index():
@@ -222,10 +264,11 @@ def test_boxes_of_each_image_need_no_index():
         layer(features, boxes)
 
 
-@pytest.mark.parametrize("ratio", [0, 2])
-def test_no_boxes(ratio):
+@pytest.mark.parametrize("ratio, method", [(0, None), *((2, method) for method in METHODS)])
+def test_no_boxes(ratio, method):
     features = pyramid(np.random.default_rng(0))
-    assert RoIAlign(7, ratio)(features, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).shape == (0, 7, 7, 3)
+    layer = RoIAlign(7, ratio, method=method)
+    assert layer(features, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).shape == (0, 7, 7, 3)
     found = roi_align(features[0], np.zeros((0, 4)), np.zeros(0, int), spatial_scale=0.25, pool_size=7,
                       sampling_ratio=ratio)
     assert found.shape == (0, 7, 7, 3)
@@ -252,15 +295,18 @@ def test_gradient_reaches_the_level_used_and_no_other():
     np.testing.assert_allclose(gradients, [0, 0, 7 * 7 * 3, 0], atol=1e-3)
 
 
-def test_mixed_precision_keeps_positions_in_float32():
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_precision_keeps_positions_in_float32(method):
     rng = np.random.default_rng(4)
     features = [ops.cast(level, "bfloat16") for level in pyramid(rng)]
     # 201.3 is 201 in bfloat16: a difference of a cell's 14th, far more than bfloat16 features lose.
     boxes, image_index = np.array([[101.3, 55.4, 201.3, 120.7]], np.float32), np.array([1])
-    found = RoIAlign(7, dtype="mixed_bfloat16")(features, boxes, image_index)
+    found = RoIAlign(7, method=method, dtype="mixed_bfloat16")(features, boxes, image_index)
     assert found.dtype == "bfloat16"
-    expected = RoIAlign(7, dtype="float32")([ops.cast(level, "float32") for level in features], boxes, image_index)
-    np.testing.assert_array_equal(ops.cast(found, "float32"), ops.cast(ops.cast(expected, "bfloat16"), "float32"))
+    expected = RoIAlign(7, method=method, dtype="float32")(
+        [ops.cast(level, "float32") for level in features], boxes, image_index)
+    # One unit in the last place of bfloat16 where the sums, in float32 but of another order, lie at its middle
+    np.testing.assert_allclose(ops.cast(found, "float32"), ops.cast(expected, "float32"), rtol=2**-8, atol=1e-6)
 
 
 def test_boxes_of_whole_bins_get_no_sample_more_in_a_graph():
@@ -274,17 +320,19 @@ def test_boxes_of_whole_bins_get_no_sample_more_in_a_graph():
     np.testing.assert_allclose(in_graph(features, tf.constant(boxes), tf.constant(index)), expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("ratio", [0, 2])
-def test_in_a_graph_of_unknown_sizes(ratio):
+@pytest.mark.parametrize("ratio, method", [(0, None), *((2, method) for method in METHODS)])
+def test_in_a_graph_of_unknown_sizes(ratio, method):
     rng = np.random.default_rng(5)
     features, boxes = pyramid(rng), random_boxes(rng, 8, 256, 256).reshape(2, 4, 4)
     inputs = [keras.Input((None, None, 3)) for _ in features], keras.Input((4, 4))
-    layer = RoIAlign(7, ratio)
+    layer = RoIAlign(7, ratio, method=method)
     output = layer(*inputs)
     assert output.shape == (None, 7, 7, 3)
     assert output.dtype == "float32"
     model = keras.Model(inputs, output)
     np.testing.assert_allclose(model([features, boxes]), layer(features, boxes), atol=1e-6)
+    other = [level[:, :-1, :-2] for level in features]
+    np.testing.assert_allclose(model.predict_on_batch([other, boxes]), layer(other, boxes), atol=1e-4)
     np.testing.assert_allclose(model.predict_on_batch([features, boxes]), layer(features, boxes), atol=1e-4)
     folded = layer(inputs[0], keras.Input(batch_shape=(5, 4)), keras.Input(batch_shape=(5,), dtype="int32"))
     assert folded.shape == (5, 7, 7, 3)
@@ -293,7 +341,7 @@ def test_in_a_graph_of_unknown_sizes(ratio):
 def test_layer_returns_from_its_config_and_stays_out_of_xla():
     layer = RoIAlign(
         5, 3, False, strides=(8, 16), level_rounding="round", canonical_size=100, canonical_level=3, geometry="crop",
-        dtype="mixed_bfloat16",
+        method="multiply", dtype="mixed_bfloat16",
     )  # fmt: skip
     again = RoIAlign.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
@@ -306,6 +354,8 @@ def test_layer_returns_from_its_config_and_stays_out_of_xla():
     [
         ({"level_rounding": "ceil"}, r"level_rounding is 'ceil'; use one of \('floor', 'round'\)"),
         ({"geometry": "pool"}, r"geometry is 'pool'; use one of \('aligned', 'crop'\)"),
+        ({"method": "pool"}, r"method is 'pool'; use one of \('crop_and_resize', 'multiply', 'gather'\)"),
+        ({"method": "gather", "sampling_ratio": 0}, "'gather' takes the same number of samples.*'crop_and_resize'"),
         ({"sampling_ratio": -1}, "pool_size 7 must be 1 or more and sampling_ratio -1 0 or more"),
     ],
 )
@@ -321,16 +371,23 @@ def test_mismatched_levels_are_named():
 
 def test_other_backends_are_told_what_to_do(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
-    with pytest.raises(NotImplementedError, match="no body for the Keras backend 'numpy'.*KERAS_BACKEND"):
-        roi_align(np.zeros((1, 4, 4, 1)), np.zeros((1, 4)), [0], spatial_scale=1.0, pool_size=2)
+    with pytest.raises(NotImplementedError, match="'multiply' has no body for the Keras backend 'numpy'; use 'gather'"):
+        RoIAlign(7, method="multiply")
+    assert RoIAlign(7).method == "gather"
+    message = "sampling_ratio 0.*'numpy' has not. Set ROI_SAMPLING_RATIO to 2"
+    with pytest.raises(NotImplementedError, match=message):
+        RoIAlign(7, 0)
+    with pytest.raises(NotImplementedError, match=message):
+        roi_align(np.zeros((1, 4, 4, 1)), np.zeros((1, 4)), [0], spatial_scale=1.0, pool_size=2, sampling_ratio=0)
+    assert RoIAlign(7, 0, geometry="crop").method == "gather", "its samples are one a bin whatever the ratio"
 
 
-@pytest.mark.parametrize("pool_size", [7, 14])
-def test_as_matterport(pool_size):
+@pytest.mark.parametrize("pool_size, method", [(7, "crop_and_resize"), (14, "crop_and_resize"), (14, "multiply")])
+def test_as_matterport(pool_size, method):
     if not MATTERPORT.exists():
         pytest.skip(f"{MATTERPORT} is absent")
     file = np.load(MATTERPORT)
     features = [file[f"ra_P{level}"] for level in (2, 3, 4, 5)]
     boxes = box_ops.to_exclusive(file["ra_boxes"] * 255)  # normalised corners of a square of 256
-    found = RoIAlign(pool_size, level_rounding="round", geometry="crop")(features, boxes)
+    found = RoIAlign(pool_size, level_rounding="round", geometry="crop", method=method)(features, boxes)
     np.testing.assert_allclose(found, file[f"roi_align_{pool_size}"][0], atol=1e-5)

@@ -1,0 +1,55 @@
+"""Where RoIAlign looks: sample positions of boxes on a feature map, in cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+
+def size(feature_map: Any) -> tuple[Any, Any]:
+    """Height and width of [B, H, W, C] as float32 scalars, known or not."""
+    height, width = ops.shape(feature_map)[1:3]
+    return ops.cast(height, "float32"), ops.cast(width, "float32")
+
+
+def start_and_side(boxes: Any, spatial_scale: Any, aligned: bool) -> tuple[Any, Any]:
+    """Top left corners and sides of boxes [M, 4] in cells of the map, [M, (y, x)] each.
+
+    `spatial_scale` is a number, or [M, 1] where the boxes lie on maps of different strides. The operations stand in the
+    order of torchvision's kernel, so that a sample on the last position that counts (-1 or the map's size) is rounded
+    to the same side.
+    """
+    boxes = ops.stop_gradient(ops.cast(boxes, "float32")) * spatial_scale
+    if aligned:
+        boxes = boxes - 0.5
+    start, end = boxes[:, :2], boxes[:, 2:]
+    return start, end - start if aligned else ops.maximum(end - start, 1.0)
+
+
+def positions(start: Any, side: Any, pool_size: int, ratio: Any) -> Any:
+    """Where boxes are sampled on one axis, [M, pool_size * ratio]; evenly spaced, as bins touch."""
+    points = ops.arange(pool_size * ratio, dtype="int32")
+    bins, offsets, ratio = (ops.cast(values, "float32") for values in (points // ratio, points % ratio, ratio))
+    start, side = start[:, None], side[:, None] / pool_size
+    return start + bins * side + (offsets + 0.5) * side / ratio
+
+
+def corner_fractions(boxes: Any, height: Any, width: Any) -> Any:
+    """matterport's normalised corners of boxes [M, 4]: 0 is the first pixel of the image and 1 the last.
+
+    `height` and `width` in pixels: scalars, or [M].
+    """
+    last = ops.stack([height - 1.0, width - 1.0] * 2, axis=-1)
+    return (boxes - ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])) / last
+
+
+def corner_positions(low: Any, high: Any, cells: Any, pool_size: int) -> Any:
+    """Where `tf.image.crop_and_resize` samples on one axis, [M, pool_size]: from corner to corner.
+
+    low, high: [M] fractions of the way from the first cell to the last; cells: [M], their number.
+    """
+    if pool_size == 1:
+        return (0.5 * (low + high) * (cells - 1.0))[:, None]
+    step = (high - low) * (cells - 1.0) / (pool_size - 1)
+    return (low * (cells - 1.0))[:, None] + ops.arange(pool_size, dtype="float32") * step[:, None]
