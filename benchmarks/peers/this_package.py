@@ -1,0 +1,74 @@
+"""This package's side of `against_peers.py`: the checkout that the file lies in, by its public facade."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import worker
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path[1:1] = [str(Path(__file__).resolve().parents[n]) for n in (1, 2)]
+
+
+def load(case) -> str:
+    """Sets the threads; the version."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(case["threads"])
+    tf.config.threading.set_inter_op_parallelism_threads(case["threads"])
+    import keras
+
+    return f"tensorflow {tf.__version__}, keras {keras.__version__}"
+
+
+def build(case) -> worker.Job:
+    """The job of detection or training."""
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+
+    training = case["work"] == "train"
+    config = Config(
+        NAME="benchmark", BACKBONE=case["backbone"], NUM_CLASSES=case["classes"], PRECISION=case["precision"],
+        IMAGE_MIN_DIM=case["min_dim"], IMAGE_MAX_DIM=case["max_dim"], IMAGES_PER_GPU=case["batch"],
+        DETECTION_BATCH_SIZE=case["batch"], HORIZONTAL_FLIP=0.0)
+    model = MaskRCNN("training" if training else "inference", config)
+    return (train_job if training else detect_job)(model, case)
+
+
+def detect_job(model, case) -> worker.Job:
+    """From uint8 photographs to pasted masks."""
+    from inference import find_much
+
+    find_much(model.network)
+    images = worker.photographs(case)
+
+    def found(result):
+        return {"detections": [len(one["scores"]) for one in result], "pasted": True,
+                "masks": list(result[0]["masks"].shape)}
+
+    return worker.Job(lambda: model.detect(images), found)
+
+
+def train_job(model, case) -> worker.Job:
+    """One step on a batch that is ready."""
+    from mrcnn.data.dataset import Dataset
+    from mrcnn.data.loader import Loader
+    from mrcnn.training import compile_model, set_trainable
+
+    loader = Loader(worker.generated(Dataset, case), model.config, scaling=model.scaling, steps=1)
+    (batch,) = loader[0]
+    loader.close()
+    trained = model.keras_model
+    set_trainable(model.network, "all", train_bn=False)
+    compile_model(trained, model.config, learning_rate=1e-6, momentum=0.9, total_steps=1000)
+
+    def found(loss):
+        positive = trained(batch, training=False)["roi_class_ids"] > 0
+        return {"loss": float(np.ravel(loss)[0]), "positive_rois": int(positive.numpy().sum())}
+
+    return worker.Job(lambda: trained.train_on_batch(batch), found)
+
+
+if __name__ == "__main__":
+    worker.serve(load, build)

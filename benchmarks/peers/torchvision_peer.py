@@ -1,0 +1,97 @@
+"""torchvision's Mask R-CNN for `against_peers.py`; run by a Python that has torchvision, and not this project.
+
+Built as `maskrcnn_resnet50_fpn` builds it, for any depth, with frozen BatchNorm and random weights. bfloat16: the
+weights of detection are converted, what its operators need in float32 is left to autocast; training runs under
+autocast on float32 weights.
+"""
+
+import contextlib
+
+import torch
+import torchvision
+import worker
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+
+def load(case):
+    """Sets the threads; the version."""
+    torch.set_num_threads(case["threads"])
+    return f"torchvision {torchvision.__version__}, torch {torch.__version__}"
+
+
+def build(case):
+    """The job of detection or training."""
+    torch.manual_seed(0)
+    training = case["work"] == "train"
+    trunk = resnet_fpn_backbone(backbone_name=case["backbone"], weights=None, trainable_layers=5)
+    # Photographs for training have their size already: resizing is the loader's work
+    model = MaskRCNN(trunk, case["classes"], min_size=case["min_dim"], max_size=case["max_dim"],
+                     _skip_resize=training)
+    return (train_job if training else detect_job)(model, case)
+
+
+def autocast(case):
+    """The context of the precision."""
+    bfloat16 = case["precision"] == "bfloat16"
+    return torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+
+
+def find_much(model) -> None:
+    """Sets the last layers so that every RoI is a sure object of class 1 where its anchor was."""
+    predictor = model.roi_heads.box_predictor
+    for layer in (model.rpn.head.bbox_pred, predictor.bbox_pred, predictor.cls_score):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    predictor.cls_score.bias.data[1] = 10
+
+
+def detect_job(model, case) -> worker.Job:
+    """From uint8 photographs to pasted masks, as the model's own postprocessing leaves them."""
+    find_much(model)
+    model = model.eval().to(memory_format=torch.channels_last)
+    if case["precision"] == "bfloat16":
+        model = model.to(torch.bfloat16)
+    images = worker.photographs(case)
+
+    @torch.inference_mode()
+    def call():
+        with autocast(case):
+            found = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images])
+        return [{name: value.float().numpy() for name, value in one.items()} for one in found]
+
+    def found(result):
+        return {"detections": [len(one["scores"]) for one in result], "pasted": True,
+                "masks": list(result[0]["masks"].shape)}
+
+    return worker.Job(call, found, note="channels last")
+
+
+def train_job(model, case) -> worker.Job:
+    """One step on a batch that is ready."""
+    size = worker.resized(case)
+    images = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in worker.photographs(case, size)]
+    targets = [target(*worker.instances(case, size, seed)) for seed in range(len(images))]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-6, 0.9, weight_decay=1e-4)
+    positives = []
+    model.train().roi_heads.mask_head.register_forward_hook(lambda _, given, __: positives.append(len(given[0])))
+
+    def call():
+        with autocast(case):
+            loss = sum(model(images, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return worker.Job(call, lambda loss: {"loss": loss, "positive_rois": positives[-1]})
+
+
+def target(boxes, class_ids, masks) -> dict[str, torch.Tensor]:
+    """The instances of one photograph as torchvision takes them."""
+    return {"boxes": torch.from_numpy(boxes[:, [1, 0, 3, 2]]).float(), "labels": torch.from_numpy(class_ids).long(),
+            "masks": torch.from_numpy(masks)}
+
+
+if __name__ == "__main__":
+    worker.serve(load, build)
