@@ -1,9 +1,12 @@
 """Assigning tensors to layers: everything is compared and read before the first weight changes."""
 
 import difflib
+import math
 import os
 import re
+import sys
 import warnings
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +17,7 @@ from mrcnn.weights.report import LoadReport, Tensor, format_tensors
 
 Exclude = str | re.Pattern | Sequence[str | re.Pattern] | None
 PathLike = str | os.PathLike
+NUMBERS = "biuf"  # kinds of numpy's types
 
 
 def assign(
@@ -26,6 +30,7 @@ def assign(
     absent: Collection[str] = (),
     strict: bool = True,
     skip_mismatch: bool = False,
+    fresh: bool = False,
 ) -> LoadReport:
     """Give layers the tensors of a file.
 
@@ -39,10 +44,12 @@ def assign(
         absent: names of weights that the file is not expected to have; they are in no list of the report.
         strict: weights that only the model has, or only the file, are an error; otherwise they are reported.
         skip_mismatch: leave weights alone whose shapes differ; otherwise they are an error.
+        fresh: the layers are of a network that is thrown away when this raises, so that each tensor is assigned as soon
+            as it is read, and never all of them are in memory beside the network.
 
     Raises:
-        ValueError: the tensors are not those of the model, hold NaN or infinite values, or an expression is broken.
-            The model is unchanged then.
+        ValueError: the tensors are not those of the model, hold NaN, infinite values or no numbers, or an expression is
+            broken. The model is unchanged then, unless it is `fresh` and a tensor is damaged.
     """
     variables = named_weights(layers)
     wanted = {name: variable for name, variable in variables.items() if name not in absent or name in tensors}
@@ -50,14 +57,37 @@ def assign(
     if skip_mismatch:
         report, mismatched = report._replace(skipped=report.skipped + mismatched), []
     _raise_on_difference(path, report, mismatched, strict)
-    values = {tensor.name: _read(tensors[tensor.name]) for tensor in report.loaded}
-    damaged = [tensor for tensor in report.loaded if not is_finite(values[tensor.name])]
+    _fill(path, variables, tensors, report.loaded, fresh)
+    return report
+
+
+def _fill(path: PathLike, variables: Mapping[str, keras.Variable], tensors: Mapping[str, Any], loaded: list[Tensor],
+          fresh: bool) -> None:
+    """Reads and checks all, the largest first, while least else is in memory; assigns at the end, or at once."""
+    read: deque[tuple[keras.Variable, np.ndarray]] = deque()
+    damaged = []
+    for tensor in sorted(loaded, key=lambda tensor: -math.prod(tensor.model_shape)):
+        value = _read(tensors[tensor.name])
+        if value.dtype.kind not in NUMBERS:
+            raise ValueError(f"{path}: {tensor.name} holds {value.dtype}, which are no numbers; the file is damaged.")
+        if not is_finite(value):
+            damaged.append(tensor)
+        read.append((variables[tensor.name], value))
+        del value  # else it would stay while the next is read
+        if fresh:
+            _assign(read)
     if damaged:
         names = "\n".join(format_tensors(damaged, "NaN or infinite"))
         raise ValueError(f"{path} holds NaN or infinite weights; use an earlier checkpoint.\n{names}")
-    for name in list(values):
-        variables[name].assign(values.pop(name))  # popped, so that memory goes down as the model's goes up
-    return report
+    _assign(read)
+
+
+def _assign(read: deque[tuple[keras.Variable, np.ndarray]]) -> None:
+    """Assigns the values and lets go of them one by one, so that memory goes down as the model's goes up."""
+    while read:
+        variable, value = read.popleft()
+        value = keras.ops.convert_to_tensor(value, variable.dtype)  # here, so that the array is gone when it is copied
+        variable.assign(value)
 
 
 def _read(tensor: Any) -> np.ndarray:
@@ -132,9 +162,17 @@ def excluded(exclude: Exclude, names: Sequence[str], warn: bool = True) -> set[s
             known = sorted({part for key in layers.values() for part in _parts(key)})
             near = difflib.get_close_matches(pattern.pattern, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            warnings.warn(f"exclude: '{pattern.pattern}' matches no layer{hint}", stacklevel=3)
+            warnings.warn(f"exclude: '{pattern.pattern}' matches no layer{hint}", stacklevel=users_level())
         chosen |= hits
     return chosen
+
+
+def users_level() -> int:
+    """The `stacklevel` with which a warning of the caller points at the line that called into this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _compiled(expression: str | re.Pattern) -> re.Pattern:

@@ -12,7 +12,7 @@ two graphs sharing parts read the same file. Seed generators hold no knowledge a
 import io
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,25 @@ import keras
 import numpy as np
 
 from mrcnn.files import atomic_path
-from mrcnn.weights.assign import Exclude, PathLike, assign, is_finite, named_weights
+from mrcnn.weights.assign import Exclude, PathLike, assign, is_finite, named_weights, users_level
 from mrcnn.weights.report import LoadReport
 from mrcnn.weights.source import OWN, Lazy, Source
 
 FORMAT_VERSION = 1
+# What this package itself reads of the metadata: what it must be, and whether it is.
+FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "format_version": ("a whole number", lambda value: type(value) is int),
+    "epoch": ("a whole number", lambda value: type(value) is int),
+    "config": ("a dict of settings", lambda value: isinstance(value, dict)),
+    "class_names": ("a list of names", lambda value: isinstance(value, list) and all(
+        isinstance(name, str | int | float) for name in value)),
+}
+# Of the settings, those that are needed before `Config` checks them all.
+SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "BACKBONE": ("a name", lambda value: isinstance(value, str)),
+    "BACKBONE_OPTIONS": ("a dict of options", lambda value: isinstance(value, dict)),
+    "IMAGE_CHANNEL_COUNT": ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
+}
 
 
 def save_checkpoint(
@@ -72,7 +86,7 @@ def read_metadata(path: PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, not HDF5, or not a checkpoint of this package.
+        ValueError: the file is truncated, not HDF5, not a checkpoint of this package, or its metadata are damaged.
     """
     with _open(path) as file:
         return _metadata(path, file)
@@ -124,7 +138,7 @@ def checkpoint_source(path: PathLike) -> Source:
         metadata = _metadata(path, file)
         tensors = {name: Lazy(dataset.shape, partial(_read, path, f"weights/{name}"))
                    for name, dataset in _datasets(file, "weights").items()}
-    return Source(OWN, tensors, metadata.get("config") or {}, list(metadata.get("class_names") or []))
+    return Source(OWN, tensors, metadata.get("config", {}), metadata.get("class_names", []))
 
 
 def _read(path: PathLike, name: str) -> np.ndarray:
@@ -153,13 +167,16 @@ def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> boo
         stored = _datasets(file, "optimizer")
         if not stored:
             return False
-        shapes = [stored[key].shape for key in sorted(stored, key=int)]
+        if set(stored) != set(map(str, range(len(stored)))):
+            raise ValueError(f"{path} is damaged: its optimizer's variables are {sorted(stored)[:5]}, not 0, 1, 2 ...; "
+                             "use an earlier checkpoint.")
+        shapes = [stored[str(index)].shape for index in range(len(stored))]
         expected = [tuple(variable.shape) for variable in optimizer.variables]
         if shapes != expected:
             warnings.warn(
                 f"{path} holds the state of an optimizer over other variables ({len(shapes)} tensors, here "
                 f"{len(expected)}): training starts with a fresh optimizer.",
-                stacklevel=2,
+                stacklevel=users_level(),
             )
             return False
         values = [stored[str(index)][()] for index in range(len(expected))]
@@ -188,15 +205,34 @@ def _open(path: PathLike) -> Iterator[h5py.File]:
 
 def _metadata(path: PathLike, file: h5py.File) -> dict[str, Any]:
     text = file.attrs.get("metadata")
-    if not isinstance(text, str) or "weights" not in file:
+    if not isinstance(text, str) or not isinstance(file.get("weights"), h5py.Group):
         found = ", ".join(list(file)[:5]) or "nothing"
         raise ValueError(f"{path} is an HDF5 file but not a checkpoint of this package (it holds: {found}).")
-    metadata = json.loads(text)
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"is no json ({error}):", text) from error
+    _check(path, metadata)
     if metadata.get("format_version", 0) > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format {metadata['format_version']}, this version reads up to {FORMAT_VERSION}: upgrade it."
         )
     return metadata
+
+
+def _check(path: PathLike, metadata: Any) -> None:
+    if not isinstance(metadata, dict):
+        raise _damaged(path, "is no dict but", metadata)
+    for fields, within in ((FIELDS, metadata), (SETTINGS, metadata.get("config", {}))):
+        for name, (what, fits) in fields.items():
+            if name in within and not fits(within[name]):
+                raise _damaged(path, f"has {name!r}, which must be {what}, as", within[name])
+
+
+def _damaged(path: PathLike, what: str, found: Any) -> ValueError:
+    shown = repr(found)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
+    return ValueError(f"{path} is damaged: its metadata {what} {shown}; use an earlier checkpoint.")
 
 
 def _datasets(file: h5py.File, group: str) -> dict[str, h5py.Dataset]:

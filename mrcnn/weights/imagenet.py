@@ -4,7 +4,7 @@ Those of ResNet50, 101 and 152 for this package's own ResNets are read by `mrcnn
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from mrcnn.applications import find_application
 from mrcnn.backbone import Backbone
 from mrcnn.resnet import BLOCKS
+from mrcnn.weights.assign import Exclude, is_finite
 from mrcnn.weights.report import LoadReport, Tensor
 from mrcnn.weights.transfer import inflate
 
@@ -33,18 +34,23 @@ def is_keras_weights(path: str | Path) -> bool:
     return found and not any(name.startswith("mrcnn_") for name in names)
 
 
-def load(path: str | Path, backbone: Backbone, build_rgb: Callable[[], Backbone] | None = None) -> LoadReport:
+def load(path: str | Path, backbone: Backbone, build_rgb: Callable[[], Backbone] | None = None, *,
+         exclude: Exclude = None, keep_classes: bool | Sequence[str] = False, strict: bool = False) -> LoadReport:
     """Loads a file of `keras.applications` weights (`include_top=False`) into a backbone, all of it or nothing.
 
     Args:
         build_rgb: the same backbone for images of three channels, which ImageNet weights are for. With it, the first
             kernel of a backbone for another number of channels is inflated; see `mrcnn.weights.transfer.inflate`.
+        exclude, keep_classes, strict: as in `MaskRCNN.load_weights`; refused, for such a file has nothing to which they
+            could apply. `by_name`, with which scripts of the old package load ImageNet weights, may be given there.
 
-    Raises ValueError when the backbone is no keras.applications model or the file is of another architecture.
+    Raises ValueError when the backbone is no keras.applications model, the file is of another architecture or damaged,
+    or an argument is given that it cannot follow.
     """
     if backbone.source is None:
         raise ValueError(f"{path} holds weights of a keras.applications model, but the backbone is none. "
                          'Set Config.BACKBONE to its name, for example "mobilenet".')
+    _refuse(path, backbone, exclude=exclude, keep_classes=keep_classes, strict=strict)
     if build_rgb is not None and backbone.source.input_shape[-1] != 3:
         return _load_inflated(path, backbone, build_rgb())
     before = backbone.source.get_weights()
@@ -55,7 +61,22 @@ def load(path: str | Path, backbone: Backbone, build_rgb: Callable[[], Backbone]
         raise ValueError(f"{path} does not fit the backbone {backbone.source.name!r} (are BACKBONE and "
                          f"BACKBONE_OPTIONS those of the file?{_about_channels(backbone)}); the model is unchanged. "
                          f"Keras says: {error}") from error
+    damaged = [weight.path for weight in backbone.source.weights if not is_finite(np.asarray(weight))]
+    if damaged:
+        backbone.source.set_weights(before)
+        raise ValueError(f"{path} holds NaN or infinite weights in {', '.join(damaged[:5])}; the model is unchanged. "
+                         "Fetch it again")
     return LoadReport(_tensors(backbone), [], [], [])
+
+
+def _refuse(path: str | Path, backbone: Backbone, **arguments: Any) -> None:
+    reasons = {"exclude": "they are loaded whole, into the backbone alone, and every other layer stays as it is",
+               "keep_classes": "they know no classes, and the heads stay as they are",
+               "strict": "they are of the backbone alone, so that all else is missing from the file"}
+    for name, value in arguments.items():
+        if value:
+            raise ValueError(f"{name}={value!r} cannot be followed for {path}, weights of the keras.applications model "
+                             f"{backbone.source.name!r}: {reasons[name]}. Leave {name} out; nothing was loaded.")
 
 
 def _tensors(backbone: Backbone) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import defaultdict
+from functools import partial
 
 import h5py
 import numpy as np
@@ -49,7 +50,7 @@ def _take(found: Layers, path: str, name: str, item: h5py.Dataset | h5py.Group) 
     known = found[layer].get(weight)
     if known is not None and known.shape != item.shape:
         raise ValueError(f"{path} holds {layer}/{weight} twice, as {known.shape} and {item.shape}")
-    found[layer][weight] = Lazy(item.shape, lambda: _read(path, name))
+    found[layer][weight] = Lazy(item.shape, partial(read_dataset, path, name))
 
 
 def _layer_of(groups: list[str]) -> str:
@@ -64,7 +65,8 @@ def _layer_of(groups: list[str]) -> str:
     return own[0]
 
 
-def _read(path: str, name: str) -> np.ndarray:
+def read_dataset(path: str, name: str) -> np.ndarray:
+    """One dataset of an HDF5 file. Raises ValueError naming both when it cannot be read."""
     try:
         with h5py.File(path, "r") as file:
             return file[name][()]

@@ -8,12 +8,12 @@ with another epsilon, keras_applications/resnet50.py of 1.0.2).
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import h5py
-import numpy as np
 
 from mrcnn.resnet import BLOCKS, block_letters
-from mrcnn.weights.keras_h5 import WEIGHTS, Layers, read_layers
+from mrcnn.weights.keras_h5 import WEIGHTS, Layers, read_dataset, read_layers
 from mrcnn.weights.matterport import resnet_name, resnet_trunk
 from mrcnn.weights.source import Lazy, Source
 
@@ -51,18 +51,8 @@ def _weights(path: str, group: h5py.Group) -> dict[str, Lazy]:
     """The numbered weights of a layer in Keras 3's layout: a norm has four, all else a kernel and perhaps a bias."""
     arrays = [group[name] for name in sorted(group, key=lambda name: (len(name), name))]
     names = WEIGHTS[2:] if len(arrays) == 4 else WEIGHTS[:2]
-    return {name: Lazy(array.shape, _reader(path, array.name)) for name, array in zip(names, arrays, strict=False)}
-
-
-def _reader(path: str, name: str):
-    def read() -> np.ndarray:
-        try:
-            with h5py.File(path, "r") as file:
-                return file[name][()]
-        except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(f"{path} is truncated or damaged in {name!r}: {error}; fetch it again") from error
-
-    return read
+    return {name: Lazy(array.shape, partial(read_dataset, path, array.name))
+            for name, array in zip(names, arrays, strict=False)}
 
 
 def _by_position(layers: Layers) -> Layers:

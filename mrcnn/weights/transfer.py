@@ -19,7 +19,7 @@ CLASS_LAYERS = ("box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc")
 
 def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Exclude = None, by_name: bool = False,
                 strict: bool = False, keep_classes: bool | Sequence[str] = False,
-                class_names: Sequence[str] = (), reverse_channels: bool = False) -> LoadReport:
+                class_names: Sequence[str] = (), reverse_channels: bool = False, fresh: bool = False) -> LoadReport:
     """Gives a network's layers what a file holds, all of it or nothing.
 
     Args:
@@ -32,12 +32,14 @@ def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Excl
             names of the file's classes, background first, where the file does not say them.
         class_names: of the model, background first.
         reverse_channels: the trunk takes the image's channels in reverse order (CHANNEL_ORDER = "bgr").
+        fresh: the network is thrown away when this raises, and need not be as it was; saves the memory of the file.
 
     Returns:
         What became of each tensor of the parts that the file can fill; `notes` says in words what was changed.
 
     Raises:
-        ValueError: the file is damaged, does not fit, or there are no names to keep classes by. Nothing has changed.
+        ValueError: the file is damaged, does not fit, or there are no names to keep classes by. Nothing has changed,
+            unless the network is `fresh`.
     """
     variables = named_weights(layers)
     tensors, notes = dict(source.tensors), []
@@ -46,7 +48,9 @@ def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Excl
     counts = _class_counts(variables, tensors)
     by_class = [] if counts is None else [name for name in _by_class(variables, tensors, counts) if name not in left]
     skip: list[str] = []
-    if keep_classes and by_class:
+    if keep_classes and not by_class:
+        notes.append("keep_classes has nothing to do: the file has no layers of classes, or they are excluded")
+    elif keep_classes:
         names = source.class_names if keep_classes is True else list(keep_classes)
         notes.append(_keep_classes(path, tensors, variables, by_class, counts, names, list(class_names)))
     elif counts and counts[0] != counts[1] and by_class and not strict:
@@ -59,8 +63,8 @@ def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Excl
     absent = set() if strict else {name for name in variables if not _covered(name, source.parts)} - left
     if absent:
         notes.append(f"the file is of {_words(source.parts)} alone; all else is left as it is")
-    report = assign(path, layers, tensors, exclude=exclude, leave=skip, strict=not by_name, skip_mismatch=by_name,
-                    absent=absent)
+    report = assign(path, layers, tensors, leave=left | set(skip), strict=not by_name, skip_mismatch=by_name,
+                    absent=absent, fresh=fresh)
     return report._replace(notes=tuple(notes))
 
 
@@ -161,14 +165,14 @@ def _keep_classes(path: PathLike, tensors: dict[str, Any], variables: Mapping[st
     pairs = [(0, 0)] + [(places[_key(name)], i) for i, name in enumerate(ours) if i and places.get(_key(name), 0)]
     for name in by_class:
         tensors[name] = Lazy(tuple(variables[name].shape), _merged(tensors[name], variables[name], counts, pairs))
-    kept = [ours[i] for _, i in pairs[1:]]
-    new = [name for name in ours[1:] if name not in kept]
+    kept = [str(ours[i]) for _, i in pairs[1:]]
+    new = [str(name) for name in ours[1:] if str(name) not in kept]
     return (f"classes kept by name: {', '.join(kept) or 'none'}; "
             f"left as they are: {', '.join(new) or 'none'}")
 
 
-def _key(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").split())
+def _key(name: Any) -> str:
+    return " ".join(str(name).casefold().replace("_", " ").split())
 
 
 def _keys(names: Sequence[str]) -> list[str]:

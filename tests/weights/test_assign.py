@@ -72,3 +72,65 @@ def test_which_layers_an_expression_means():
     with pytest.warns(UserWarning, match="exclude: 'tow' matches no layer; did you mean 'two'"):
         assert excluded("tow", names) == set()
     assert excluded("tow", names, warn=False) == set()
+
+
+@pytest.mark.parametrize("value", [np.array(["a", "b", "c"]), np.array([b"a"] * 3), np.zeros(3, complex),
+                                   np.zeros(3, [("x", "f4")])])
+def test_what_holds_no_numbers_is_named_and_nothing_has_changed(value):
+    found = layers()
+    with pytest.raises(ValueError, match="a.h5: b/two/bias holds .*, which are no numbers; the file is damaged"):
+        assign("a.h5", found, tensors(**{"b/two/bias": Lazy((3,), lambda: value)}))
+    assert not any(are_ones(found))
+
+
+def test_whole_numbers_and_other_floats_are_numbers():
+    found = layers()
+    assign("a.h5", found, tensors(**{"b/two/bias": np.ones(3, np.int64), "a/one/bias": np.ones(2, np.float64),
+                                     "b/two/kernel": np.ones((4, 3), np.float16)}))
+    assert all(are_ones(found))
+
+
+# The order of reading and assigning
+
+def watched(found):
+    """Tensors that note, when each is read, its name and which weights are ones by then."""
+    reads = []
+
+    def lazy(name, tensor):
+        def read():
+            reads.append((name, are_ones(found)))
+            return tensor.read()
+
+        return Lazy(tensor.shape, read)
+
+    return reads, {name: lazy(name, tensor) for name, tensor in tensors().items()}
+
+
+def test_all_are_read_before_the_first_is_assigned_the_largest_first():
+    found = layers()
+    reads, given = watched(found)
+    assign("a.h5", found, given)
+    assert reads == [(name, [False] * 4) for name in ("b/two/kernel", "a/one/kernel", "b/two/bias", "a/one/bias")]
+    assert all(are_ones(found))
+
+
+def test_a_fresh_network_gets_each_as_soon_as_it_is_read():
+    found = layers()
+    reads, given = watched(found)
+    report = assign("a.h5", found, given, fresh=True)
+    # of a/one/kernel, a/one/bias, b/two/kernel, b/two/bias
+    assert reads == [("b/two/kernel", [False, False, False, False]), ("a/one/kernel", [False, False, True, False]),
+                     ("b/two/bias", [True, False, True, False]), ("a/one/bias", [True, False, True, True])]
+    assert all(are_ones(found)) and [tensor.name for tensor in report.loaded] == list(tensors())
+
+
+def test_a_fresh_network_is_given_no_damaged_file_without_a_word():
+    broken = {name: Lazy((n,), lambda n=n: np.full(n, np.nan)) for name, n in (("a/one/bias", 2), ("b/two/bias", 3))}
+    with pytest.raises(ValueError, match="holds NaN or infinite weights(.|\n)*b/two/bias(.|\n)*a/one/bias"):
+        assign("a.h5", layers(), tensors(**broken), fresh=True)
+
+
+def test_a_warning_points_at_the_line_that_called():
+    with pytest.warns(UserWarning, match="exclude: 'tow' matches no layer") as caught:
+        assign("a.h5", layers(), tensors(), exclude="tow")
+    assert [warning.filename for warning in caught if warning.category is UserWarning] == [__file__]

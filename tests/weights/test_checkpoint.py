@@ -1,5 +1,6 @@
 """The checkpoint file: what goes in comes out; what is wrong is named and changes nothing."""
 
+import json
 import re
 import resource
 
@@ -8,7 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.weights.checkpoint import load_checkpoint, load_optimizer, read_metadata, save_checkpoint
+from mrcnn.weights.checkpoint import (
+    checkpoint_source,
+    load_checkpoint,
+    load_optimizer,
+    read_metadata,
+    save_checkpoint,
+)
+from mrcnn.weights.recognise import read_source
 
 
 def network(classes: int = 3, seed: int = 0) -> tuple[keras.Model, dict]:
@@ -135,6 +143,52 @@ def test_a_broken_expression_is_named(saved):
     with pytest.raises(ValueError, match=r"exclude: 'mrcnn_\(' is no regular expression \(.*unterminated"):
         load_checkpoint(path, layers, exclude=["head", "mrcnn_("])
     assert_same(values(model), before)
+
+
+SETTINGS = {"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {}, "IMAGE_CHANNEL_COUNT": 3}
+
+
+@pytest.mark.parametrize("metadata, found", [
+    ("{'epoch': 3}", r"is no json \(.*\): \"{'epoch': 3}\""),
+    ('{"epoch": 3', r"is no json \(.*\): '{\"epoch\": 3'"),
+    ("", r"is no json \(.*\): ''"),
+    ("[" * 100_000, r"is no json \(.*\): '\[{99}\.\.\."),
+    ([1, 2], r"is no dict but \[1, 2\]"), (None, "is no dict but None"), ("3", "is no dict but 3"),
+    ({"config": ["NAME"]}, r"has 'config', which must be a dict of settings, as \['NAME'\]"),
+    ({"config": None}, "has 'config', which must be a dict of settings, as None"),
+    ({"class_names": "cat"}, "has 'class_names', which must be a list of names, as 'cat'"),
+    ({"class_names": [["cat"]]}, r"has 'class_names', which must be a list of names, as \[\['cat'\]\]"),
+    ({"epoch": "3"}, "has 'epoch', which must be a whole number, as '3'"),
+    ({"epoch": True}, "has 'epoch', which must be a whole number, as True"),
+    ({"format_version": "1"}, "has 'format_version', which must be a whole number, as '1'"),
+    ({"config": SETTINGS | {"BACKBONE": 5}}, "has 'BACKBONE', which must be a name, as 5"),
+    ({"config": SETTINGS | {"BACKBONE_OPTIONS": [1]}}, r"has 'BACKBONE_OPTIONS', which must be a dict of .*, as \[1\]"),
+    ({"config": SETTINGS | {"IMAGE_CHANNEL_COUNT": 0}}, "has 'IMAGE_CHANNEL_COUNT', which must be .* from 1 on, as 0"),
+])
+def test_damaged_metadata(saved, metadata, found):
+    path = saved[0]
+    model, layers = network(seed=1)
+    before = values(model)
+    with h5py.File(path, "r+") as file:
+        file.attrs["metadata"] = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    for reader in (lambda path: load_checkpoint(path, layers), read_metadata, checkpoint_source, read_source):
+        with pytest.raises(ValueError, match=f"a.h5 is damaged: its metadata {found}.*use an earlier checkpoint"):
+            reader(path)
+    assert_same(values(model), before)
+
+
+def test_weights_that_are_no_group(saved):
+    with h5py.File(saved[0], "r+") as file:
+        del file["weights"]
+        file["weights"] = np.zeros(3)
+    with pytest.raises(ValueError, match="a.h5 is an HDF5 file but not a checkpoint of this package .it holds: weigh"):
+        read_metadata(saved[0])
+
+
+def test_names_of_classes_may_be_numbers(saved):
+    path, _, layers = saved
+    save_checkpoint(path, layers, {"class_names": ["BG", 1, 2], "config": SETTINGS})
+    assert checkpoint_source(path).class_names == ["BG", 1, 2]
 
 
 def test_other_architecture(saved):
@@ -326,9 +380,20 @@ def test_optimizer_over_other_variables(tmp_path):
     save_checkpoint(tmp_path / "a.h5", layers, {}, model.optimizer)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     optimizer.build(layers["head/logits"].trainable_variables)
-    with pytest.warns(UserWarning, match="other variables .8 tensors, here 4"):
+    with pytest.warns(UserWarning, match="other variables .8 tensors, here 4") as caught:
         assert load_optimizer(tmp_path / "a.h5", optimizer) is False
+    assert [warning.filename for warning in caught if warning.category is UserWarning] == [__file__]
     assert int(optimizer.iterations) == 0
+
+
+def test_variables_of_the_optimizer_that_are_missing(tmp_path):
+    model, layers = trained()
+    save_checkpoint(tmp_path / "a.h5", layers, {}, model.optimizer)
+    for change in (lambda group: group.move("2", "two"), lambda group: group.pop("1")):
+        with h5py.File(tmp_path / "a.h5", "r+") as file:
+            change(file["optimizer"])
+        with pytest.raises(ValueError, match="a.h5 is damaged: its optimizer's variables are .*, not 0, 1, 2"):
+            load_optimizer(tmp_path / "a.h5", model.optimizer)
 
 
 def test_nan_in_the_optimizer(tmp_path):

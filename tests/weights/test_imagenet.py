@@ -67,6 +67,35 @@ def test_other_channels_inflate_the_first_kernel_where_the_backbone_for_rgb_is_a
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("arguments, message", [
+    ({"exclude": ["conv1"]}, r"exclude=\['conv1'\] cannot be followed for .*narrow.weights.h5.*loaded whole.*Leave ex"),
+    ({"keep_classes": True}, "keep_classes=True cannot be followed.*'mobilenet.*know no classes.*Leave keep_cla"),
+    ({"strict": True}, "strict=True cannot be followed.*of the backbone alone.*Leave strict out; nothing was loaded"),
+])
+def test_what_cannot_be_followed_is_refused(file, arguments, message):
+    backbone = build_backbone("mobilenet", options=OPTIONS)
+    before = backbone.source.get_weights()
+    with pytest.raises(ValueError, match=message):
+        imagenet.load(file, backbone, **arguments)
+    for now, then in zip(backbone.source.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert imagenet.load(file, backbone, exclude=[], keep_classes=False, strict=False).loaded
+
+
+def test_nan_changes_nothing(original, tmp_path):
+    path, backbone = tmp_path / "nan.weights.h5", build_backbone("mobilenet", options=OPTIONS)
+    before, values = backbone.source.get_weights(), original.get_weights()
+    try:
+        original.set_weights([values[0] * np.nan, *values[1:]])
+        original.save_weights(path)
+    finally:
+        original.set_weights(values)
+    with pytest.raises(ValueError, match="nan.weights.h5 holds NaN or infinite weights in conv1/kernel; the model is"):
+        imagenet.load(path, backbone)
+    for now, then in zip(backbone.source.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 @pytest.mark.parametrize("names, of_keras", [
     ([b"input_image", b"res2a_branch2a", b"mrcnn_mask_conv1"], False),
     (["input_image", "mrcnn_bbox_fc"], False),

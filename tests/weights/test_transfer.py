@@ -71,6 +71,13 @@ def test_excluded_layers_are_no_reason_for_a_word():
     assert {tensor.name for tensor in report.skipped} == CLASS_SHAPED and not report.notes
 
 
+def test_an_exclude_that_matches_nothing_is_said_once_and_at_the_line_that_called():
+    with pytest.warns(UserWarning, match="exclude: 'mask_haed' matches no layer; did you mean 'mask_head'") as caught:
+        report = load_source("a.h5", network(), source_of(network()), exclude=["rpn", "mask_haed"])
+    assert [warning.filename for warning in caught if warning.category is UserWarning] == [__file__]
+    assert {tensor.name.split("/")[0] for tensor in report.skipped} == {"rpn"}
+
+
 def test_a_layer_that_differs_otherwise_is_no_matter_of_classes():
     theirs = network(4)
     theirs["mask_head/conv1"] = keras.layers.Conv2D(8, 3)
@@ -139,6 +146,21 @@ def test_the_background_is_kept_and_never_taken_for_a_class():
     for index, expected in ((0, rows(theirs, 0, 2)), (1, rows(before, 1, 3)), (2, rows(before, 2, 3))):
         for weight, value in rows(ours, index, 3).items():
             np.testing.assert_array_equal(value, expected[weight])
+
+
+def test_names_that_are_no_texts_are_compared_as_such():
+    theirs, ours = network(3, seed=1), network(3, seed=2)
+    report = load_source("a.h5", ours, source_of(theirs, names=["BG", 7, 8]), keep_classes=True,
+                         class_names=["BG", "8", 9])
+    assert report.notes == ("classes kept by name: 8; left as they are: 9",)
+
+
+@pytest.mark.parametrize("parts, exclude", [(("trunk",), None), (PARTS, ["box_head", "mask_head"])])
+def test_classes_that_are_not_there_to_be_kept(parts, exclude):
+    report = load_source("a.h5", network(5), source_of(network(4), parts, names=COCO), keep_classes=True,
+                         class_names=PETS, exclude=exclude)
+    assert report.notes[0] == ("keep_classes has nothing to do: the file has no layers of classes, or they are "
+                               "excluded")
 
 
 # Another number of input channels
@@ -229,6 +251,16 @@ def test_nan_changes_nothing():
         load_source("a.h5", ours, source_of(theirs, names=COCO), keep_classes=True, class_names=PETS)
     for name, value in values(ours).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_fresh_network_gets_the_same():
+    theirs, ours, fresh = network(4, channels=3, seed=1), network(5, channels=4), network(5, channels=4)
+    source = source_of(theirs, names=COCO)
+    reports = [load_source("a.h5", layers, source, keep_classes=True, class_names=PETS, fresh=layers is fresh)
+               for layers in (ours, fresh)]
+    assert reports[0] == reports[1]
+    for name, value in values(fresh).items():
+        np.testing.assert_array_equal(value, values(ours)[name], err_msg=name)
 
 
 def test_what_two_networks_have_alike_is_carried_over():
