@@ -23,7 +23,7 @@ from mrcnn.folding import fold
 from mrcnn.fpn import feature_pyramid
 from mrcnn.padding import KeepValid
 from mrcnn.proposals import Proposals, WholeInput
-from mrcnn.roi_align import RoIAlign
+from mrcnn.roi_align import RoIAlign, fastest_method
 from mrcnn.rpn import build_rpn
 from mrcnn.targets import AnchorTargets, MaskTargets, RoITargets
 
@@ -137,7 +137,8 @@ def _bounds(config: Config, inputs: dict[str, Any]) -> Any:
 def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
     return RoIAlign(
         pool_size, config.ROI_SAMPLING_RATIO, config.ROI_ALIGNED, strides=tuple(config.BACKBONE_STRIDES[:4]),
-        level_rounding=config.ROI_LEVEL_ROUNDING, geometry=config.ROI_GEOMETRY, name=name)
+        level_rounding=config.ROI_LEVEL_ROUNDING, geometry=config.ROI_GEOMETRY,
+        method=fastest_method(config.ROI_SAMPLING_RATIO), name=name)
 
 
 def _box_branch(network: Network, config: Config, levels: list, rois: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from mrcnn import boxes as box_ops
-from mrcnn.roi_align import METHODS, RoIAlign, roi_align
+from mrcnn.roi_align import METHODS, RoIAlign, fastest_method, roi_align
 
 MATTERPORT = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "matterport" / "utils.npz"
 
@@ -391,3 +391,12 @@ def test_as_matterport(pool_size, method):
     boxes = box_ops.to_exclusive(file["ra_boxes"] * 255)  # normalised corners of a square of 256
     found = RoIAlign(pool_size, level_rounding="round", geometry="crop", method=method)(features, boxes)
     np.testing.assert_allclose(found, file[f"roi_align_{pool_size}"][0], atol=1e-5)
+
+
+def test_the_method_of_this_machine(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    assert fastest_method(2) == "multiply" and fastest_method(0) is None
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    assert fastest_method(2) is None
