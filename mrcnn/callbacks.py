@@ -22,6 +22,8 @@ class SaveCheckpoint(keras.callbacks.Callback):
         written: those that a resumed run has written before, oldest first.
     """
 
+    every_worker = True  # `save` says which worker writes
+
     def __init__(self, save: Callable[[int], Path], keep: int | None = None, written: Sequence[Path] = ()) -> None:
         super().__init__()
         self.save, self.keep, self.written = save, keep, list(written)
@@ -68,6 +70,8 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
         describe: text for an image id of the training set.
         describe_validation: the same for the validation set.
     """
+
+    every_worker = True  # all see the same loss
 
     def __init__(self, describe: Callable[[int], str], describe_validation: Callable[[int], str] | None = None) -> None:
         super().__init__()

@@ -39,8 +39,11 @@ class Config:
     PRECISION = "float32"  # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32
 
     # Batch
-    GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU; one device takes the whole batch
+    GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU; one device takes all, unless DISTRIBUTION is set
     IMAGES_PER_GPU = 2
+    # Training on GPU_COUNT devices, IMAGES_PER_GPU images each, with the losses of one device: "mirrored": of this
+    # machine; "multi_worker": of all processes in TF_CONFIG, which run the same program. Detection takes one device.
+    DISTRIBUTION = None
     STEPS_PER_EPOCH = 1000  # None: once through the training set
     VALIDATION_STEPS = 50  # batches of the validation set a val_ loss is taken over; None: all of it
     LOADER_WORKERS = 2  # threads that load images; the batches are the same for any number

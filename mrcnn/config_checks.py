@@ -26,7 +26,7 @@ CHOICES = {
     "ROI_GEOMETRY": ("aligned", "crop"), "ROI_LEVEL_ROUNDING": ("floor", "round"),
     "RPN_ANCHOR_RATIO_MEANING": ("height/width", "width/height"),
     "CHANNEL_ORDER": (None, "rgb", "bgr"), "BACKBONE_STEM_PADDING": ("torch", "same"),
-    "IMAGE_RESIZER": ("opencv", "skimage", "pillow"),
+    "IMAGE_RESIZER": ("opencv", "skimage", "pillow"), "DISTRIBUTION": (None, "mirrored", "multi_worker"),
 }
 
 

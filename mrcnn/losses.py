@@ -1,11 +1,14 @@
 """The five losses: targets and predictions in, one float32 number out. No model, no metrics, no state.
 
-Every average divides by at least one, so an image without objects gives 0, never 0/0.
+Every average divides by at least one, so an image without objects gives 0, never 0/0. Where several replicas share a
+batch, it divides by the count of all of them: the replicas' losses add up to the batch's.
 """
 
 from typing import Any
 
 from keras import ops
+
+from mrcnn.replicas import total
 
 
 def smooth_l1(target: Any, predicted: Any, beta: float) -> Any:
@@ -53,10 +56,8 @@ def box_loss(positive: Any, sampled: Any, target: Any, predicted: Any, *, beta: 
     weight = ops.cast(positive, "float32")
     # where, not a product: predictions on padding may be anything, and 0 * inf is NaN
     loss = ops.where(ops.expand_dims(positive, -1), smooth_l1(target, predicted, beta), 0.0)
-    total = ops.sum(loss)
-    if average == "sampled":
-        return total / ops.maximum(ops.sum(ops.cast(sampled, "float32")), 1.0)
-    return total / ops.maximum(4.0 * ops.sum(weight), 1.0)
+    count = ops.sum(ops.cast(sampled, "float32")) if average == "sampled" else 4.0 * ops.sum(weight)
+    return ops.sum(loss) / ops.maximum(total(count), 1.0)
 
 
 def mrcnn_class_loss(class_ids: Any, logits: Any, sampled: Any, active_classes: Any) -> Any:
@@ -91,4 +92,4 @@ def mrcnn_mask_loss(target: Any, probability: Any, weight: Any) -> Any:
 
 
 def _mean(values: Any, weight: Any) -> Any:
-    return ops.sum(ops.where(weight > 0, values * weight, 0.0)) / ops.maximum(ops.sum(weight), 1.0)
+    return ops.sum(ops.where(weight > 0, values * weight, 0.0)) / ops.maximum(total(ops.sum(weight)), 1.0)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import run_folder
+from mrcnn import distribution, run_folder
 from mrcnn.backbone import backbone_scaling, build_backbone
 from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
 from mrcnn.compiled import compiled
@@ -49,7 +49,10 @@ class MaskRCNN:
         if mode not in ("training", "inference"):
             raise ValueError(f'mode must be "training" or "inference", got {mode!r}.')
         self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
-        self.network = build_network(config)
+        kind = config.DISTRIBUTION if mode == "training" else None
+        self.distribution = distribution.start(kind, config.GPU_COUNT)
+        with self.distribution.scope():
+            self.network = build_network(config)
         self.epoch, self.class_names = 0, []
         self._log_dir: Path | None = None
         self._resume_from: Path | None = None
@@ -59,7 +62,8 @@ class MaskRCNN:
     @cached_property
     def training_model(self) -> TrainingModel:
         """The model that `fit` trains."""
-        return TrainingModel(self.network, self.config)
+        with self.distribution.scope():
+            return TrainingModel(self.network, self.config)
 
     @cached_property
     def inference_model(self) -> keras.Model:
@@ -130,10 +134,13 @@ class MaskRCNN:
         finite; what was saved before stays.
         """
         config = self.config
+        if config.DISTRIBUTION and self.mode != "training":
+            raise ValueError(f'DISTRIBUTION = {config.DISTRIBUTION!r} needs MaskRCNN("training", ...).')
         if self.epoch >= epochs:
             print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Ask for more epochs.")
             return keras.callbacks.History()
-        loaders = {"scaling": self.scaling, "seed": config.SEED}
+        workers = self.distribution
+        loaders = {"scaling": self.scaling, "seed": config.SEED, "share": (workers.worker, workers.workers)}
         train = Loader(train_dataset, config, steps=config.STEPS_PER_EPOCH, augmentation=augmentation,
                        no_augmentation_sources=no_augmentation_sources or (), start_epoch=self.epoch, **loaders)
         validation = None if val_dataset is None else Loader(
@@ -141,27 +148,39 @@ class MaskRCNN:
         self.class_names = list(train_dataset.class_names)
         set_trainable(self.network, layers, train_bn=config.TRAIN_BN)
         rate = config.LEARNING_RATE if learning_rate is None else learning_rate
-        compile_model(
-            self.training_model, config, momentum=config.LEARNING_MOMENTUM, learning_rate=rate,
-            total_steps=epochs * len(train), first_step=self.epoch * len(train))
+        with workers.scope():
+            compile_model(
+                self.training_model, config, momentum=config.LEARNING_MOMENTUM, learning_rate=rate,
+                total_steps=epochs * len(train), first_step=self.epoch * len(train))
+        self._meet(train)
         if self._resume_from is not None:
             load_optimizer(self._resume_from, self.training_model.optimizer)
             self.training_model.optimizer.iterations.assign(self.epoch * len(train))
             self._resume_from = None
-        print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, learning rate {rate} "
-              f"({config.LR_SCHEDULE}, {config.WARMUP_STEPS} steps of warm-up), logs in {self.log_dir}")
+        if workers.is_chief:
+            print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, learning rate {rate} "
+                  f"({config.LR_SCHEDULE}, {config.WARMUP_STEPS} steps of warm-up), logs in {self.log_dir}")
         if config.WARMUP_STEPS >= epochs * len(train):
             warnings.warn(f"the warm-up of WARMUP_STEPS = {config.WARMUP_STEPS} is not over after the "
                           f"{epochs * len(train)} steps of this training, so that its learning rate stays low; set it "
                           "lower", stacklevel=2)
         callbacks = self._callbacks(train, validation, custom_callbacks or ())
-        return self._fit(train, validation, epochs=epochs, verbose=verbose, callbacks=callbacks)
+        return self._fit(train, validation, epochs=epochs, verbose=verbose if workers.is_chief else 0,
+                         callbacks=workers.callbacks(callbacks))
+
+    def _meet(self, train: Loader) -> None:
+        """The workers of a training make sure that they hold the same, and write into the chief's folder."""
+        facts = {**self.config.to_dict(), "epoch": self.epoch, "images": len(train.dataset.image_ids),
+                 "class_names": self.class_names}
+        if self.distribution.workers > 1:
+            name = self.log_dir.name if self.distribution.is_chief else ""
+            self._log_dir = self.model_dir / self.distribution.meet(facts, self.network.layers(), name)
 
     def _fit(self, train: Loader, validation: Loader | None, **options: Any) -> keras.callbacks.History:
         try:
-            # the loader shuffles, by its seed
-            return self.training_model.fit(train, validation_data=validation, initial_epoch=self.epoch, shuffle=False,
-                                           **options)
+            data = self.distribution.data(train, validation, options["epochs"])
+            with self.distribution.watched():  # the loader shuffles, by its seed
+                return self.training_model.fit(**data, initial_epoch=self.epoch, shuffle=False, **options)
         except Exception as error:
             failure = train.failure or (validation and validation.failure)
             if failure is None:
@@ -173,10 +192,12 @@ class MaskRCNN:
 
     def _callbacks(self, train: Loader, validation: Loader | None, custom: Sequence[keras.callbacks.Callback]
                    ) -> list[keras.callbacks.Callback]:
-        self.config.save(self.log_dir / "config.json")
+        chief = self.distribution.is_chief
+        if chief:
+            self.config.save(self.log_dir / "config.json")
         return [
             StopAtNonFiniteLoss(partial(describe, train.dataset), validation and partial(describe, validation.dataset)),
-            SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS, written=[
+            SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS if chief else None, written=[
                 path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()]),
             *custom,
             EpochLog(self.log_dir / "log.csv", self.epoch),
@@ -186,7 +207,8 @@ class MaskRCNN:
     def _save_epoch(self, epoch: int) -> Path:
         self.epoch = epoch
         path = self.checkpoint_path(epoch)
-        self.save_weights(path, optimizer=self.training_model.optimizer)
+        if self.distribution.is_chief:
+            self.save_weights(path, optimizer=self.training_model.optimizer)
         self._resume_from = path  # so that another call of train goes on with this momentum
         return path
 
@@ -298,7 +320,8 @@ class MaskRCNN:
             conventions.check_backbone(source, path, config.BACKBONE, config.BACKBONE_OPTIONS)
         network = self.network
         if any(getattr(config, name) != getattr(self.config, name) for name in conventions.STRUCTURAL):
-            network = build_network(config)
+            with self.distribution.scope():
+                network = build_network(config)
             transfer.carry_over(self.network.layers(), network.layers())
         report = transfer.load_source(
             path, network.layers(), source, exclude=exclude, by_name=by_name, strict=strict, keep_classes=keep_classes,

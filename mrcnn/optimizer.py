@@ -1,10 +1,13 @@
 """SGD whose weight decay is L2 on the gradient, and the learning-rate schedules of detection training."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+from mrcnn.replicas import total
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -14,11 +17,21 @@ class SGD(keras.optimizers.SGD):
     Keras's own `weight_decay` is decoupled from the momentum, which makes it 1 / (1 - momentum) times weaker than
     what the published recipes mean by 1e-4 (torch.optim.SGD). It is added after the global clipping, as there.
     Normalisation's gamma and beta are left alone.
+
+    Where several replicas share a batch, their gradients are added up before the clipping, whose norm is then that of
+    the batch's gradient; Keras clips each replica's.
     """
 
     def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.9, l2: float = 0.0, **kwargs: Any) -> None:
         super().__init__(learning_rate, momentum, **kwargs)
         self.l2 = l2
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        return super()._clip_gradients(total([ops.convert_to_tensor(gradient) for gradient in grads]))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
+        """Keras's addition over the replicas, already done."""
+        return list(grads_and_vars)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         if self.l2 and decays(variable):
@@ -34,7 +47,9 @@ class SGD(keras.optimizers.SGD):
 def decays(variable: Any) -> bool:
     """Whether weight decay pulls at this weight: kernels and biases, not gamma and beta."""
     # TensorFlow hands over its own variable, called "layer/gamma:0"; other backends Keras's, called "gamma".
-    return getattr(variable, "name", "").split("/")[-1].split(":")[0] not in ("gamma", "beta")
+    # On replicas beside the first the name ends in "/replica_1:0".
+    name = re.sub(r"(/replica_\d+)?(:\d+)?$", "", getattr(variable, "name", ""))
+    return name.split("/")[-1] not in ("gamma", "beta")
 
 
 @keras.saving.register_keras_serializable("mrcnn")

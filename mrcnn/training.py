@@ -10,12 +10,13 @@ from mrcnn import losses
 from mrcnn.config import LOSS_NAMES, Config
 from mrcnn.graph import Network, training_graph
 from mrcnn.optimizer import SGD, Schedule
+from mrcnn.replicas import ReplicatedModel, whole_batch
 
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"  # as in the old package
 PRESETS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}  # the first stage of the backbone that learns
 
 
-class TrainingModel(keras.Model):
+class TrainingModel(ReplicatedModel):
     """Functional model on a batch of the loader; everything but the sum of the losses is Keras's own `fit`.
 
     `loss_weights`: factor of each of `LOSS_NAMES`. `image_ids` holds the batch of the last loss that was not finite.
@@ -24,6 +25,7 @@ class TrainingModel(keras.Model):
     def __init__(self, network: Network, config: Config) -> None:
         inputs, outputs = training_graph(network, config)
         super().__init__(inputs=inputs, outputs=outputs, name="mask_rcnn_training")
+        self.synchronise_batch_norm()
         self.loss_weights = dict(config.LOSS_WEIGHTS)
         self.rpn_options = {"beta": config.RPN_BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
         self.box_options = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
@@ -32,7 +34,7 @@ class TrainingModel(keras.Model):
                                          initializer="zeros", name="image_ids")
 
     def losses_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The five losses by name, unweighted, of the training graph's outputs."""
+        """The five losses by name, unweighted, of the training graph's outputs; a replica's share of them."""
         return {
             "rpn_class_loss": losses.rpn_class_loss(outputs["rpn_labels"], outputs["rpn_logits"]),
             "rpn_bbox_loss": losses.rpn_bbox_loss(
@@ -49,11 +51,12 @@ class TrainingModel(keras.Model):
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
                      training: bool = True) -> Any:
         values = self.losses_of(y_pred)
+        share = sum(self.loss_weights[name] * values[name] for name in LOSS_NAMES)
+        loss, total, values, image_ids = whole_batch(share, values, y_pred["image_id"])
         for mean, name in zip(self.loss_means, LOSS_NAMES, strict=True):
             mean.update_state(values[name])
-        total = sum(self.loss_weights[name] * values[name] for name in LOSS_NAMES)
-        self.image_ids.assign(ops.where(ops.isfinite(total), self.image_ids, y_pred["image_id"]))
-        return total
+        self.image_ids.assign(ops.where(ops.isfinite(total), ops.convert_to_tensor(self.image_ids), image_ids))
+        return loss
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

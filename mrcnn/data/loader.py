@@ -3,6 +3,7 @@
 import math
 import threading
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 
 import keras
@@ -42,7 +43,8 @@ class Loader(keras.utils.PyDataset):
     """
 
     def __init__(self, dataset, config, *, scaling: PixelScaling, steps: int | None = None, training: bool = True,
-                 augmentation=None, no_augmentation_sources=(), seed: int = 0, start_epoch: int = 0):
+                 augmentation=None, no_augmentation_sources=(), seed: int = 0, start_epoch: int = 0,
+                 share: tuple[int, int] = (0, 1)):
         """
         Args:
             dataset: a prepared Dataset.
@@ -52,6 +54,8 @@ class Loader(keras.utils.PyDataset):
             augmentation: an imgaug augmenter for training images.
             no_augmentation_sources: names of sources whose images are never augmented.
             start_epoch: the first epoch, counted from 0, when a training is resumed.
+            share: (k, n): of each batch only the k-th of n equal parts is loaded, as each of n processes does that
+                train together.
 
         Raises:
             ValueError: for a dataset that is empty, not prepared, or does not fit NUM_CLASSES.
@@ -61,7 +65,7 @@ class Loader(keras.utils.PyDataset):
         self.dataset, self.config, self.scaling = dataset, config, scaling
         self.training, self.augmentation, self.seed = training, augmentation, seed
         self.no_augmentation_sources = frozenset(no_augmentation_sources or ())
-        self.batch_size = config.BATCH_SIZE
+        self.batch_size, self.share = config.BATCH_SIZE, share
         self.steps = math.ceil(len(dataset.image_ids) / self.batch_size) if steps is None else steps
         if self.steps < 1:
             raise ValueError(f"steps is {steps}; an epoch has at least one batch")
@@ -92,6 +96,13 @@ class Loader(keras.utils.PyDataset):
         following = range(index + 1, min(index + 1 + self._ahead, self.steps)) if self._within_epoch else ()
         return (self._prefetch.get((epoch, index), [(epoch, i) for i in following]),)
 
+    def batches(self, epochs: int) -> Iterator[dict[str, np.ndarray]]:
+        """The inputs of every batch from here to the end of epoch `epochs`, for what does not take a PyDataset."""
+        order = range(self.epoch * self.steps, epochs * self.steps)
+        for i, number in enumerate(order):
+            following = order[i + 1:i + 1 + self._ahead]
+            yield self._prefetch.get(divmod(number, self.steps), [divmod(later, self.steps) for later in following])
+
     def close(self) -> None:
         """Ends the threads and drops the batches made ahead; every batch asked for after it raises RuntimeError."""
         self._prefetch.close()
@@ -107,9 +118,9 @@ class Loader(keras.utils.PyDataset):
 
     def load_batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         """The inputs of batch `index` of `epoch`: a pure function of (seed, epoch, index)."""
-        first = ((epoch if self.training else 0) * self.steps + index) * self.batch_size
+        config, count = self.config, self.batch_size // self.share[1]
+        first = ((epoch if self.training else 0) * self.steps + index) * self.batch_size + self.share[0] * count
         # What is large is written into its place in the batch, never copied there
-        config, count = self.config, self.batch_size
         large = {
             "image": np.empty([count, self._side(), self._side(), config.IMAGE_CHANNEL_COUNT], np.float32),
             "gt_masks": np.zeros([count, config.MAX_GT_INSTANCES, *config.MINI_MASK_SHAPE], np.uint8)}

@@ -1,0 +1,100 @@
+"""Inside a step that several replicas take together, each with its part of one batch and a copy of all weights.
+
+Every loss is a sum over boxes or masks, divided by their count. The counts are added up over the replicas (`total`), so
+that the replicas' losses add up to the loss of the whole batch, and their gradients to its gradient. Outside of such a
+step, and on backends that compute on the whole batch by themselves, every function here gives what it was given.
+
+Source: https://www.tensorflow.org/tutorials/distribute/custom_training, "Define the loss function".
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def _context() -> Any:
+    """TensorFlow's replica context, in a step of several replicas only."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def total(value: Any) -> Any:
+    """The sum over all replicas, of a tensor or of each of a list."""
+    context = _context()
+    return value if context is None else context.all_reduce("SUM", value)
+
+
+def whole_batch(loss: Any, parts: dict[str, Any], image_ids: Any) -> tuple[Any, dict[str, Any], Any, Any]:
+    """What the whole batch has, from what this replica's part of it has.
+
+    Args:
+        loss: scalar, this replica's share: the shares' sum is the batch's loss.
+        parts: scalars by name, shares as well.
+        image_ids: [images of this replica] int32; exact up to 2**24.
+
+    Returns:
+        `loss` with this replica's gradient, and of such a value that Keras shows the batch's loss; the batch's loss;
+        its parts; its image_ids [images of the batch].
+    """
+    context = _context()
+    if context is None:
+        return loss, loss, parts, image_ids
+    replicas, count = context.num_replicas_in_sync, 1 + len(parts)
+    place = ops.one_hot(context.replica_id_in_sync_group, replicas, dtype="float32")
+    placed_ids = ops.reshape(place[:, None] * ops.cast(image_ids, "float32"), (-1,))
+    # One exchange for all of it: loss, parts, ids of the first replica, ids of the second, ...
+    values = ops.concatenate([ops.stack([loss, *parts.values()]), placed_ids])
+    values = context.all_reduce("SUM", ops.stop_gradient(values))
+    shown = loss + ops.stop_gradient(values[0] / replicas - loss)  # Keras shows a replica's loss times their number
+    parts = {name: values[i] for i, name in enumerate(parts, 1)}
+    return shown, values[0], parts, ops.cast(values[count:], "int32")
+
+
+class ReplicatedModel(keras.Model):
+    """A built model. Made in the scope of a `tf.distribute` strategy, its `fit` runs on all replicas of it.
+
+    Keras 3's own functions of a step take the mean of the replicas' logs, and fail on a MultiWorkerMirroredStrategy
+    (tensorflow#72388). Here the logs are made the same on all replicas inside the step.
+    """
+
+    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing is left to build. Keras's own takes a batch for it and averages the replicas' images, which fails."""
+
+    def make_train_function(self, force: bool = False) -> Any:
+        return self._make("train_function", self.train_step, super().make_train_function, force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        return self._make("test_function", self.test_step, super().make_test_function, force)
+
+    def _make(self, name: str, step: Callable, make: Callable, force: bool) -> Any:
+        strategy = getattr(self, "_distribute_strategy", None)
+        if strategy is None:
+            return make(force)
+        if getattr(self, name) is None or force:
+            setattr(self, name, _on_replicas(strategy, step))
+        return getattr(self, name)
+
+    def synchronise_batch_norm(self) -> None:
+        """Makes BatchNorm that learns take its statistics over all replicas."""
+        if getattr(self, "_distribute_strategy", None) is not None:
+            for layer in self._flatten_layers():
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True
+
+
+def _on_replicas(strategy: Any, step: Callable) -> Callable:
+    """The function of an iterator that takes a step and returns the first replica's logs."""
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def run(iterator: Any) -> dict[str, Any]:
+        logs = strategy.run(step, args=(iterator.get_next(),))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+
+    return run
