@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.declared import Declared, spec
+
 RATIO_MEANINGS = ("height/width", "width/height")
 
 
@@ -75,7 +77,7 @@ def pyramid_anchors(
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class Anchors(keras.layers.Layer):
+class Anchors(Declared):
     """Anchors of each level, from the sizes of its feature maps. No weights.
 
     Sizes known when the graph is traced give constants; others are computed at run time, with equal results.
@@ -128,6 +130,12 @@ class Anchors(keras.layers.Layer):
             steps = [tuple(self.strides[0] * whole // cells for whole, cells in zip(sizes[0], size, strict=True))
                      for size in sizes]
         return [self._level(*level) for level in zip(range(len(features)), features, steps, strict=True)]
+
+    def declared_outputs(self, features: list[Any]) -> list[Any]:
+        known = [None not in feature.shape[1:3] for feature in features]
+        if all(known):
+            return [spec(*anchors.shape) for anchors in self.call(features)]
+        return [spec(None, 4) for _ in features]
 
     def _level(self, level: int, feature: Any, step: tuple[Any, Any]) -> Any:
         height, width = feature.shape[1], feature.shape[2]

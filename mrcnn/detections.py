@@ -9,11 +9,12 @@ import keras
 from keras import ops
 
 from mrcnn import boxes as box_ops
+from mrcnn.declared import Declared, spec
 from mrcnn.nms import LOWEST, nms_per_group
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class Detections(keras.layers.Layer):
+class Detections(Declared):
     """Labelled boxes from class logits and box deltas (torchvision and Detectron2). No weights, no gradient.
 
     Every class over `min_confidence` of every RoI is a candidate: decoded with that class's deltas, clipped to the
@@ -93,6 +94,13 @@ class Detections(keras.layers.Layer):
         class_ids = ops.where(valid, groups[:, kept] + 1, 0)
         counts = ops.stack([_count(rois_valid), _count(confident), _count(survived), _count(valid)], axis=-1)
         return ops.stop_gradient(boxes), class_ids, ops.stop_gradient(scores), valid, counts
+
+    def declared_outputs(
+        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any
+    ) -> tuple[Any, Any, Any, Any, Any]:
+        rows = (rois.shape[0], self.max_instances)
+        return (spec(*rows, 4), spec(*rows, dtype="int32"), spec(*rows), spec(*rows, dtype="bool"),
+                spec(rois.shape[0], 4, dtype="int32"))
 
     def _confident(self, class_logits: Any, rois_valid: Any) -> tuple[Any, Any]:
         """Which (RoI, class) pairs are candidates, and the probabilities; [B, N, num_classes - 1], no background."""

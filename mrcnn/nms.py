@@ -89,4 +89,47 @@ def _ranks(scores: Any) -> tuple[Any, Any]:
     return falling, tf.reshape(ranks, [batch, count])
 
 
-_BODIES = {"tensorflow": _tensorflow}
+def _static(
+    boxes: Any, scores: Any, max_per_group: int, max_total: int, iou_threshold: float
+) -> tuple[Any, Any, Any, Any]:
+    """With shapes that do not depend on the data, in keras.ops, for XLA.
+
+    A box stays where no better box that stays overlaps it too much. From all boxes on, that is applied until nothing
+    changes: each round settles at least the best box that was not settled, so the result is the greedy one; but one
+    round settles all whose rivals are settled, and a handful of rounds does for a thousand boxes.
+    """
+    batch, groups, count = scores.shape
+    boxes = ops.broadcast_to(boxes, (batch, groups, count, 4))
+    falling, order = ops.top_k(scores, count)
+    sorted_boxes = ops.take_along_axis(boxes, order[..., None], axis=2)
+    candidates = falling > LOWEST
+    better = ops.arange(count)[:, None] < ops.arange(count)[None, :]
+    rivals = ops.logical_and(box_ops.iou(sorted_boxes, sorted_boxes) > iou_threshold, better)
+
+    def survivors(kept: Any) -> Any:
+        beaten = ops.any(ops.logical_and(kept[..., None], rivals), axis=-2)
+        return ops.logical_and(candidates, ops.logical_not(beaten))
+
+    _, kept = ops.while_loop(
+        lambda before, kept: ops.any(before != kept), lambda _, kept: (kept, survivors(kept)),
+        (ops.zeros_like(candidates), candidates))
+    kept = ops.logical_and(kept, ops.cumsum(ops.cast(kept, "int32"), axis=-1) <= max_per_group)
+    # Back to the places before sorting: of equal scores of different groups the first stands first
+    kept = ops.take_along_axis(kept, ops.argsort(order, axis=-1), axis=2)
+    return _best_of_all(boxes, ops.where(kept, scores, LOWEST), max_total)
+
+
+def _best_of_all(boxes: Any, scores: Any, max_total: int) -> tuple[Any, Any, Any, Any]:
+    """The results of `nms_per_group` from boxes [B, N, K, 4] and scores [B, N, K], those not kept at `LOWEST`."""
+    batch, groups, count = scores.shape
+    flat = ops.reshape(scores, (batch, groups * count))
+    best, place = ops.top_k(flat, min(max_total, groups * count))
+    valid = best > LOWEST
+    rows = ops.take_along_axis(ops.reshape(boxes, (batch, groups * count, 4)), place[..., None], axis=1)
+    results = (ops.where(valid[..., None], rows, 0.0), ops.where(valid, best, 0.0),
+               ops.where(valid, ops.cast(place // count, "int32"), 0), valid)
+    missing = max_total - best.shape[1]
+    return tuple(ops.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * (len(array.shape) - 2)) for array in results)
+
+
+_BODIES = {"tensorflow": _tensorflow, "jax": _static}

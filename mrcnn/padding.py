@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from mrcnn.declared import Declared, spec
+
 
 def trim(valid: Any, *arrays: Any) -> tuple[Any, ...]:
     """Drops the trailing columns that no image of the batch uses; at least one stays.
@@ -27,7 +29,7 @@ def trim(valid: Any, *arrays: Any) -> tuple[Any, ...]:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class KeepValid(keras.layers.Layer):
+class KeepValid(Declared):
     """Folds the batch axis into the rows and keeps the valid ones.
 
     call: (valid [batch, rows] bool, arrays: list of [batch, rows, ...]) ->
@@ -54,3 +56,8 @@ class KeepValid(keras.layers.Layer):
         keep = ops.maximum(weight, first * (1.0 - ops.max(weight)))
         rows = ops.where(keep > 0)[0]
         return [ops.take(a, rows, axis=0) for a in folded], ops.take(image_index, rows), ops.take(weight, rows)
+
+    def declared_outputs(self, valid: Any, arrays: list[Any]) -> tuple[list[Any], Any, Any]:
+        rows = None if None in valid.shape[:2] else valid.shape[0] * valid.shape[1]
+        kept = [spec(rows, *array.shape[2:], dtype=array.dtype) for array in arrays]
+        return kept, spec(rows, dtype="int32"), spec(rows)

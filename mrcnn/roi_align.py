@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from mrcnn import roi_gather, roi_samples
+from mrcnn.declared import Declared, spec
 
 LEVEL_ROUNDINGS = ("floor", "round")
 GEOMETRIES = ("aligned", "crop")
@@ -76,7 +77,7 @@ def roi_align(
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class RoIAlign(keras.layers.Layer):
+class RoIAlign(Declared):
     """`roi_align` on the pyramid level that suits each RoI's size (FPN, Eqn. 1). No weights.
 
     Args:
@@ -154,6 +155,11 @@ class RoIAlign(keras.layers.Layer):
         else:
             pooled = self._pool_at_once(features, boxes, image_index, levels)
         return ops.cast(pooled, self.compute_dtype)
+
+    def declared_outputs(self, features: list[Any], boxes: Any, image_index: Any = None) -> Any:
+        *counts, _ = boxes.shape
+        count = None if None in counts else math.prod(counts)
+        return spec(count, self.pool_size, self.pool_size, features[0].shape[-1], dtype=self.compute_dtype)
 
     def _pool_at_once(self, features: list[Any], boxes: Any, image_index: Any, levels: Any) -> Any:
         options = {"strides": self.strides, "pool_size": self.pool_size, "sampling_ratio": self.sampling_ratio,

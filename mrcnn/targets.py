@@ -10,12 +10,13 @@ import keras
 from keras import ops
 
 from mrcnn import boxes, padding, roi_align, sampling
+from mrcnn.declared import Declared, spec
 
 CROWD_OVERLAP = 0.001  # IoU with a crowd from which a box is no negative (matterport)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class AnchorTargets(keras.layers.Layer):
+class AnchorTargets(Declared):
     """Samples the anchors that the RPN learns from (Ren et al. 2015, section 3.1.2).
 
     An anchor is positive when its IoU with an object reaches `positive_overlap`, or when no anchor overlaps some
@@ -56,6 +57,10 @@ class AnchorTargets(keras.layers.Layer):
                 "positive_overlap": self.positive_overlap, "negative_overlap": self.negative_overlap,
                 "std_dev": self.std_dev}
 
+    def declared_outputs(self, anchors: Any, gt_boxes: Any, *_: Any) -> tuple[Any, Any, Any]:
+        rows = (gt_boxes.shape[0], self.count)
+        return spec(*rows, dtype="int32"), spec(*rows, dtype="int32"), spec(*rows, 4)
+
 
 def _centred_in(windows: Any, anchors: Any) -> Any:
     """[batch, anchors] bool: whether the centre of an anchor lies in each image's window."""
@@ -95,7 +100,7 @@ def _touches_crowd(overlaps: Any, gt_class_ids: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class RoITargets(keras.layers.Layer):
+class RoITargets(Declared):
     """Samples the RoIs that the heads learn from (He et al. 2017, section 3.1; Model Garden's roi_sampler).
 
     call: (rois [batch, rois, (y1, x1, y2, x2)] zero-padded, valid [batch, rois] bool,
@@ -138,13 +143,18 @@ class RoITargets(keras.layers.Layer):
                 "positive_overlap": self.positive_overlap, "add_ground_truth": self.add_ground_truth,
                 "std_dev": self.std_dev}
 
+    def declared_outputs(self, rois: Any, *_: Any) -> tuple[Any, ...]:
+        rows = (rois.shape[0], self.count)
+        return (spec(*rows, 4), spec(*rows, dtype="int32"), spec(*rows, 4), spec(*rows, dtype="bool"),
+                spec(*rows, dtype="int32"))
+
 
 def _rows(array: Any, indices: Any) -> Any:
     return ops.take_along_axis(array, ops.expand_dims(indices, -1), axis=1)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class MaskTargets(keras.layers.Layer):
+class MaskTargets(Declared):
     """Ground-truth masks as the positive RoIs see them.
 
     call: (rois [kept, (y1, x1, y2, x2)], image_index [kept], instance [kept],
@@ -173,3 +183,6 @@ class MaskTargets(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mask_size": self.mask_size}
+
+    def declared_outputs(self, rois: Any, *_: Any) -> Any:
+        return spec(rois.shape[0], self.mask_size, self.mask_size)
