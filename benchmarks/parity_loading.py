@@ -1,7 +1,11 @@
-"""Time and memory of loading a ResNet-101 of matterport's (h5) and of Detectron2's (pickle), each in a process of its
-own.
+"""Time and memory of loading a ResNet-101 of matterport's (h5) and of Detectron2's (pickle), each in each way in a
+process of its own.
 
-    python benchmarks/parity_loading.py FILE    one json line: seconds, bytes of memory above what stood before
+    python benchmarks/parity_loading.py FILE WAY    one json line: seconds, of CPU, bytes above what stood before
+
+The ways: "stands", load_weights into a model whose settings are the file's; "second", load_weights into a model of the
+plain Config, for which a second network is built that gets the first one's weights and then the file's; "pretrained",
+MaskRCNN.from_pretrained, with the model itself in the memory that is counted.
 """
 
 import json
@@ -14,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import common  # noqa: F401  makes the checkout importable
 import h5py
@@ -21,6 +26,10 @@ import numpy as np
 from parity_rows import Row
 
 SECONDS, TIMES_THE_FILE = 10, 3
+WAYS = {  # what is timed; what the memory holds beside the loading, if anything
+    "stands": ("load_weights into a model that stands", ""),
+    "second": ("load_weights into a plain Config's model", "second network and "),
+    "pretrained": ("from_pretrained", "model and ")}
 
 
 def loading(oracles: Path) -> Iterator[Row]:
@@ -28,13 +37,20 @@ def loading(oracles: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for name, write in (("matterport R101, h5", _matterport), ("Detectron2 R101, pkl", _detectron2)):
             path = write(oracles, Path(folder))
-            answer = subprocess.run([sys.executable, __file__, str(path)], check=True, capture_output=True, text=True)
-            figures, size = json.loads(answer.stdout.splitlines()[-1]), path.stat().st_size
-            yield Row(name, "load_weights into a model that stands, seconds", SECONDS, figures["seconds"],
-                      f"({size / 1e6:.0f} MB)")
-            yield Row(name, "its peak memory above that model, by the file's size", TIMES_THE_FILE,
-                      figures["bytes"] / size)
+            for way, (what, beside) in WAYS.items():
+                figures, size = _measured(path, way), path.stat().st_size
+                yield Row(name, f"{what}, seconds", SECONDS, figures["seconds"],
+                          f"({size / 1e6:.0f} MB; {figures['cpu']:.1f} s of CPU)")
+                yield Row(name, f"{what}, peak memory of {beside}loading, by the file's size", TIMES_THE_FILE,
+                          figures["bytes"] / size)
             path.unlink()
+
+
+def _measured(path: Path, way: str) -> dict[str, float]:
+    answer = subprocess.run([sys.executable, __file__, str(path), way], capture_output=True, text=True)
+    if answer.returncode:
+        raise RuntimeError(f"loading {path.name} ({way}) failed: {answer.stderr[-2000:]}")
+    return json.loads(answer.stdout.splitlines()[-1])
 
 
 def _random(shape: list[int], rng: np.random.Generator) -> np.ndarray:
@@ -64,14 +80,12 @@ def _resident() -> int:
 
 
 def main() -> None:
-    """Loads sys.argv[1]; asks for the resident memory all the while."""
+    """Loads sys.argv[1] in the way of sys.argv[2]; asks for the resident memory all the while."""
     from mrcnn.model import MaskRCNN
-    from mrcnn.presets import Detectron2, Matterport
 
-    path = Path(sys.argv[1])
-    config = (Matterport(NAME="x", BACKBONE="resnet101", NUM_CLASSES=5) if path.suffix == ".h5"
-              else Detectron2(NAME="x", BACKBONE="resnet101"))
-    model = MaskRCNN("inference", config)
+    path, way = Path(sys.argv[1]), sys.argv[2]
+    model = None if way == "pretrained" else MaskRCNN("inference", _config(path, way))
+    network = model and model.network
     before, most, done = _resident(), [0], threading.Event()
 
     def watch() -> None:
@@ -80,14 +94,24 @@ def main() -> None:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    began = time.perf_counter()
-    report = model.load_weights(path)
-    seconds = time.perf_counter() - began
+    began, cpu = time.perf_counter(), time.process_time()
+    report = model.load_weights(path) if model else MaskRCNN.from_pretrained(path)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     done.set()
     thread.join()
-    if report.missing or report.unexpected or report.skipped:
+    if model and (report.missing or report.unexpected or report.skipped):
         raise SystemExit(f"{path}: {report}")
-    print(json.dumps({"seconds": seconds, "bytes": most[0] - before}))
+    if model and (model.network is network) != (way == "stands"):
+        raise SystemExit(f"{path}, {way}: {'no' if way == 'second' else 'a'} second network was built")
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "bytes": most[0] - before}))
+
+
+def _config(path: Path, way: str) -> Any:
+    from mrcnn.config import Config
+    from mrcnn.presets import Detectron2, Matterport
+
+    preset, classes = (Matterport, 5) if path.suffix == ".h5" else (Detectron2, 81)
+    return (preset if way == "stands" else Config)(NAME="x", BACKBONE="resnet101", NUM_CLASSES=classes)
 
 
 if __name__ == "__main__":

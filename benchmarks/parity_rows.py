@@ -32,7 +32,7 @@ def table(rows: Sequence[Row]) -> str:
         verdict = "" if row.bar is None else "pass" if row.passed else "FAIL"
         bar = "" if row.bar is None else f"{row.bar:g}"
         note = f" {row.note}" if row.note else ""
-        lines.append(f"| {row.source} | {row.stage} | {bar} | {row.figure:.2g}{note} | {verdict} |")
+        lines.append(f"| {row.source} | {row.stage} | {bar} | {row.figure:.3g}{note} | {verdict} |")
     return "\n".join(lines)
 
 
