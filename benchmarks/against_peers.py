@@ -18,7 +18,8 @@ own); model_garden_batched (the same with NMS by TensorFlow's operator); matterp
 The table: seconds are the median of the rounds, with the least and the most. "ours / it": this package's time in parts
 of the row's, median of the ratios within a round, which a drifting machine spoils least. "of its first": seconds an
 image in parts of those of the program's first row. Memory is the largest resident, and how much of it came after the
-import of the framework. CPU seconds count all threads; far more wall than CPU time a core means a busy machine.
+import of the framework. CPU seconds count all threads, also those that wait, which torch's do busily. Far more wall
+than CPU time a core means a busy machine; then "by CPU", the ratio of CPU seconds, says a little more.
 """
 
 import argparse
@@ -46,8 +47,8 @@ def main() -> None:
         rows = measure(programs, arguments.rounds, arguments.pause)
     print(turns.table(rows))
     print()
-    for said in dict.fromkeys(", ".join(filter(None, (r["program"], r["version"], r["note"]))) for r in rows):
-        print(said)
+    for said in dict.fromkeys((r["program"].split(",")[0], r["version"], r["note"]) for r in rows):
+        print(*filter(None, said), sep=", ")
     print("\nThis package takes", *turns.fastest(rows), sep="\n")
     if arguments.json:
         what = {"arguments": vars(arguments) | {"environments": None, "json": None, "peer_python": None}, "rows": rows}

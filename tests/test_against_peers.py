@@ -82,7 +82,7 @@ def test_ratios_are_medians_within_a_round():
     # The machine slows down in the last rounds: medians 4 and 6 would give 0.67, every round gives 0.5
     row, other = rows_of({a: said(1), b: said(2)}, {a: said(4), b: said(8)}, {a: said(3), b: said(6)})
     assert (row["seconds"], other["seconds"], other["cpu_s"]) == (3, 6, 12)
-    assert row["ours_ratio"] is None and other["ours_ratio"] == 0.5
+    assert row["ours_ratio"] is None and other["ours_ratio"] == other["cpu_ratio"] == 0.5
     assert row["first_ratio"] is None and other["first_ratio"] is None
 
 
@@ -106,14 +106,15 @@ def test_work_apart_is_a_row_with_its_time_added():
                    found={"garden": {"pasted": False, "detections": [100]}})
     assert [row["program"] for row in rows] == [OURS, "garden", "garden, and paste"]
     assert [row["ours_ratio"] for row in rows] == [None, 0.75, 0.5]
+    assert [row["cpu_ratio"] for row in rows] == [None, 0.75, None]  # that of pasting is not known
     assert [row["found"]["pasted"] for row in rows] == [True, False, True]
 
 
 def test_fastest_of_all_and_of_those_that_paste():
     quick, slow, ours = case("quick"), case("slow"), case()
     rows = rows_of({ours: said(2), quick: said(4), slow: said(8)}, found={"quick": {"pasted": False}})
-    assert turns.fastest(rows) == ["float32, batch 1, 64x64: 0.50 of the fastest peer's time (quick); "
-                                   "0.25 of the fastest that pastes masks's time (slow)"]
+    assert turns.fastest(rows) == ["float32, batch 1, 64x64: 0.50 of the time of the fastest peer, quick; "
+                                   "0.25 of the time of the fastest that pastes masks, slow"]
     assert turns.fastest(rows_of({ours: said(2)})) == []
 
 
@@ -122,8 +123,8 @@ def test_the_table_has_a_line_a_row_with_the_least_and_the_most():
     lines = turns.table(rows_of({a: said(1), b: said(2)}, {a: said(1), b: said(4)}, {a: said(1), b: said(3)},
                                 found={"a": {"pasted": True, "detections": [7]}})).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
-    assert lines[3] == ("| a | float32 | 1 | 64x64 | 3.00 (2.00-4.00) | 6.00 | 3.00 | 0.33 |  | 100 | 40 | 3.0 | 4.0 | "
-                        "detections [7] |")
+    assert lines[3] == ("| a | float32 | 1 | 64x64 | 3.00 (2.00-4.00) | 6.00 | 3.00 | 0.33 | 0.33 |  | "
+                        "100 | 40 | 3.0 | 4.0 | detections [7] |")
 
 
 # The flags

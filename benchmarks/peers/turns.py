@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 OURS = "this package"
 COLUMNS = ("program", "precision", "batch", "photograph", "seconds", "CPU seconds", "an image", "ours / it",
-           "of its first", "peak MB", "above import", "build s", "first call s", "found")
+           "by CPU", "of its first", "peak MB", "above import", "build s", "first call s", "found")
 
 
 class Case(NamedTuple):
@@ -58,8 +58,8 @@ def summary(started: dict[Case, dict], measured: Sequence[dict[Case, dict]], fou
         found: what its last call gave.
 
     Returns dicts by the names of the table's columns, in lower case, with "rounds" (seconds of each) and "pasted".
-    `ours_ratio`: this package's seconds in parts of the row's. `first_ratio`: seconds an image in parts of those of the
-    program's first case; None where it has but one.
+    `ours_ratio`, `cpu_ratio`: this package's seconds, wall and CPU, in parts of the row's. `first_ratio`: seconds an
+    image in parts of those of the program's first case; None where it has but one.
     """
     rows = []
     for case in started:
@@ -73,7 +73,9 @@ def summary(started: dict[Case, dict], measured: Sequence[dict[Case, dict]], fou
 def _row(case: Case, started: dict[Case, dict], measured: Sequence[dict[Case, dict]], found: dict, times: list[float],
          more: str) -> dict[str, Any]:
     ours, first = Case(OURS, *case.setting), next(c for c in started if c.program == case.program)
-    ratio = [r[ours]["seconds"] / t for r, t in zip(measured, times, strict=True)] if ours in started else None
+    beside = case != ours and ours in started
+    ratio = [r[ours]["seconds"] / t for r, t in zip(measured, times, strict=True)] if beside else None
+    cpu_ratio = [r[ours]["cpu_s"] / r[case]["cpu_s"] for r in measured] if beside and not more else None
     of_first = [t / case.batch / (r[first]["seconds"] / first.batch) for r, t in zip(measured, times, strict=True)]
     begun = started[case]
     peak = max(r[case]["peak_mb"] for r in measured)
@@ -82,7 +84,7 @@ def _row(case: Case, started: dict[Case, dict], measured: Sequence[dict[Case, di
         "photograph": case.photograph, "seconds": statistics.median(times), "rounds": times,
         "cpu_s": statistics.median(r[case]["cpu_s"] for r in measured),
         "seconds_an_image": statistics.median(times) / case.batch,
-        "ours_ratio": None if ratio is None or case == ours else statistics.median(ratio),
+        "ours_ratio": ratio and statistics.median(ratio), "cpu_ratio": cpu_ratio and statistics.median(cpu_ratio),
         "first_ratio": None if case == first else statistics.median(of_first),
         "peak_mb": peak, "above_import_mb": peak - begun["imported_mb"], "build_s": begun["build_s"],
         "first_s": begun["first_s"], "found": found, "version": begun["version"], "note": begun["note"]}
@@ -96,9 +98,11 @@ def fastest(rows: Sequence[dict[str, Any]]) -> list[str]:
         peers = [r for r in rows if r["ours_ratio"] is not None
                  and (r["precision"], r["batch"], r["photograph"]) == setting]
         pasting = [r for r in peers if r["found"].get("pasted")]
-        named = [("fastest peer", peers)] + ([("fastest that pastes masks", pasting)] if pasting else [])
-        told = [f"{best['ours_ratio']:.2f} of the {name}'s time ({best['program']})"
-                for name, some in named if some for best in [max(some, key=lambda row: row["ours_ratio"])]]
+        told = []
+        for some, name in ((peers, "the fastest peer"), (pasting, "the fastest that pastes masks")):
+            if some:
+                best = max(some, key=lambda row: row["ours_ratio"])
+                told.append(f"{best['ours_ratio']:.2f} of the time of {name}, {best['program']}")
         if told:
             lines.append(f"{setting[0]}, batch {setting[1]}, {setting[2]}: {'; '.join(told)}")
     return lines
@@ -113,7 +117,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     spread = f"{row['seconds']:.2f} ({min(row['rounds']):.2f}-{max(row['rounds']):.2f})"
     found = ", ".join(f"{name} {value}" for name, value in row["found"].items() if name != "pasted")
-    ratios = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("ours_ratio", "first_ratio")]
+    ratios = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("ours_ratio", "cpu_ratio", "first_ratio")]
     return [row["program"], row["precision"], str(row["batch"]), row["photograph"], spread, f"{row['cpu_s']:.2f}",
             f"{row['seconds_an_image']:.2f}", *ratios, f"{row['peak_mb']:.0f}", f"{row['above_import_mb']:.0f}",
             f"{row['build_s']:.1f}", f"{row['first_s']:.1f}", found]
