@@ -90,8 +90,11 @@ def _check_complete(path: str, data: bytes) -> None:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data)) as image:  # what OpenCV is about to decode, not what is at `path` by now
             image.load()
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path!r} does not end as it should, and is too large to see whether it is whole: {error}; "
+                         "save it anew, or, if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS") from error
     except (OSError, SyntaxError, ValueError) as error:
         message = f"{path!r} is truncated or damaged ({len(data)} bytes: {error}); fetch or copy it again"
         raise ValueError(message) from error

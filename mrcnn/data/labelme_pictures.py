@@ -47,6 +47,9 @@ def opened(text: Any):
         return Image.open(io.BytesIO(decoded(text, "imageData")))
     except OSError as error:
         raise FieldError("imageData", f"it is not a picture: {error}", problems.UNREADABLE) from error
+    except Image.DecompressionBombError as error:  # no OSError; `outlines.open_picture` is for files
+        raise FieldError("imageData", f"it is too large: {error}; cut it into tiles, or, if you trust the file, raise "
+                         "PIL.Image.MAX_IMAGE_PIXELS", problems.UNREADABLE) from error
 
 
 def _picture(file: str, content: dict) -> Picture:

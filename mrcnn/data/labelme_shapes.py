@@ -92,4 +92,7 @@ def _picture(text: Any) -> np.ndarray:
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise FieldError("mask", f"it is not a picture, or cut off: {error}") from error
+    except Image.DecompressionBombError as error:  # none of these; `outlines.open_picture` is for files
+        raise FieldError("mask", f"it is too large: {error}; draw it on a smaller image, or, if you trust the file, "
+                         "raise PIL.Image.MAX_IMAGE_PIXELS") from error
     return values != 0 if values.ndim == 2 else values[..., :3].any(axis=-1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mrcnn.data.id_pictures import ranked
+from mrcnn.data.outlines import open_picture
 from mrcnn.data.problems import AnnotationError
 
 # In the order of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/segexamples/index.html: the numbers 1 to 20
@@ -54,15 +55,19 @@ class ClassCodes:
 
 
 class Header:
-    """Whether the values of a picture are numbers, and the colours of its palette, if it has one."""
+    """Whether the values of a picture are numbers, and the colours of its palette, if it has one.
+
+    Raises ValueError naming the file when it is no picture, or larger than Pillow takes.
+    """
 
     def __init__(self, path: str) -> None:
-        from PIL import Image
-
-        with Image.open(path) as image:
-            self.numbers = image.mode not in ("RGB", "RGBA")
-            self._void = image.mode in ("P", "L")  # with 16 bits, 255 is a number as any other
-            palette = image.getpalette() if image.mode == "P" else None
+        try:
+            with open_picture(path) as image:
+                mode, palette = image.mode, image.getpalette() if image.mode == "P" else None
+        except OSError as error:
+            raise ValueError(f"{path!r} is not a picture, or damaged: {error}; write it again as png") from error
+        self.numbers = mode not in ("RGB", "RGBA")
+        self._void = mode in ("P", "L")  # with 16 bits, 255 is a number as any other
         self.palette = palette and {i: tuple(palette[3 * i:3 * i + 3]) for i in range(len(palette) // 3)}
 
     def number(self, value: int) -> int:

@@ -155,3 +155,14 @@ def test_accepts_bytes_after_the_end_of_a_jpeg(tmp_path):
     Image.fromarray(PHOTO).save(path)
     path.write_bytes(path.read_bytes() + b"appended by a camera")
     assert read_image(path).shape == PHOTO.shape
+
+
+def test_a_picture_too_large_to_be_checked_is_named(tmp_path, monkeypatch):
+    """Pillow, which is asked only where the end is not as it should be, refuses with an error that is no OSError."""
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(PHOTO).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", PHOTO[..., 0].size // 2 - 1)
+    assert read_image(path).shape == PHOTO.shape
+    path.write_bytes(path.read_bytes() + b"appended by a camera")
+    with pytest.raises(ValueError, match=r"photo.jpg' does not end as it should, .*600 pixels.*; save it anew"):
+        read_image(path)

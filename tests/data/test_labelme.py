@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn.data import problems
+from mrcnn.data.fields import FieldError
 from mrcnn.data.labelme import load_labelme
+from mrcnn.data.labelme_shapes import outline_of
 from mrcnn.data.outlines import Ellipse, Polygons
 from mrcnn.data.problems import AnnotationError
 from mrcnn.data.upright import TAGGED
@@ -255,6 +257,26 @@ def test_a_broken_file_is_named_or_counted(tmp_path, name):
         dataset = load_labelme(tmp_path, strict=False)
     assert [info["id"] for info in dataset.image_info] == ["a"]
     assert dataset.problems.counts() == {kind: 1}
+
+
+def test_pictures_inside_that_are_too_large_are_named(tmp_path, monkeypatch):
+    """Pillow refuses them with an error that is no OSError."""
+    mask = shape([[1, 2], [3, 3]], "mask", mask=text_of(np.ones([2, 3], np.uint8) * 255))
+    embedded = content(shape(), imagePath="gone.png", imageData=text_of(pixels()))
+    write(tmp_path, embedded, image=None)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
+    with pytest.raises(AnnotationError, match="field 'imageData': it is too large: .*600 pixels.*; cut it into tiles"):
+        load_labelme(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    dataset = load_labelme(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
+    with pytest.raises(AnnotationError, match="a.json, image 'a', field 'imageData': .*too large"):
+        dataset.load_image(0)
+    assert outline_of(mask, 20, 30)[0].fill(20, 30).sum() == 6
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    with pytest.raises(FieldError, match="it is too large: .*6 pixels.*; draw it on a smaller image") as raised:
+        outline_of(mask, 20, 30)
+    assert raised.value.field == "mask"
 
 
 def test_pictures_without_annotations_are_counted(tmp_path):

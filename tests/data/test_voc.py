@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mrcnn.data import problems
 from mrcnn.data.problems import AnnotationError
 from mrcnn.data.voc import TWO_CLASSES, UNLIKE, load_voc, voc_root
-from mrcnn.data.voc_classes import NUMBER_OF, VOC_CLASSES, VOID_COLOUR, colour_of, most_of, read_labelmap
+from mrcnn.data.voc_classes import NUMBER_OF, VOC_CLASSES, VOID_COLOUR, Header, colour_of, most_of, read_labelmap
 from tests.data.mask_writers import (
     PALETTE,
     assert_same,
@@ -208,6 +209,18 @@ def test_broken(tmp_path, break_it, message, kind, images):
         dataset = load_voc(tmp_path, strict=False)
     assert kind in dataset.problems.counts()
     assert [info["id"] for info in dataset.image_info] == list(images)
+
+
+def test_the_header_of_what_is_no_picture(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_text("no picture")
+    with pytest.raises(ValueError, match="a.png' is not a picture, or damaged: cannot identify"):
+        Header(str(path))
+    write_png(path, np.zeros([3, 5], np.uint8))
+    assert Header(str(path)).numbers
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+    with pytest.raises(ValueError, match="a.png' is too large: .*15 pixels.*; cut it into tiles"):
+        Header(str(path))
 
 
 def test_folders_without_the_layout(tmp_path):
