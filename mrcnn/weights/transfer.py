@@ -65,7 +65,7 @@ def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Excl
         notes.append(f"the file is of {_words(source.parts)} alone; all else is left as it is")
     report = assign(path, layers, tensors, leave=left | set(skip), strict=not by_name, skip_mismatch=by_name,
                     absent=absent, fresh=fresh)
-    return report._replace(notes=tuple(notes))
+    return source.completed(report._replace(notes=tuple(notes)))
 
 
 def _words(parts: Sequence[str]) -> str:
