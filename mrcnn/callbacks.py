@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,55 @@ class EpochLog(keras.callbacks.Callback):
         write_atomically(self.path, text.getvalue())
 
 
+class TensorBoardEvents(keras.callbacks.Callback):
+    """The scalars that `keras.callbacks.TensorBoard` writes an epoch, under its names, without TensorFlow.
+
+    For other backends: TensorFlow takes seconds to import and would claim memory of the GPU beside them.
+
+    Args:
+        folder: gets train/ and validation/ with a file of events each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self._files = Path(folder), {}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = {**(logs or {}), "learning_rate": float(self.model.optimizer.learning_rate)}
+        of_validation = {name[4:]: value for name, value in logs.items() if name.startswith("val_")}
+        self._write("train", epoch, {name: value for name, value in logs.items() if not name.startswith("val_")})
+        self._write("validation", epoch, of_validation)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+
+    def _write(self, name: str, epoch: int, values: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        if not values:
+            return
+        if name not in self._files:
+            path = self.folder / name / f"events.out.tfevents.{time.time_ns()}.v2"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[name] = RecordWriter(path.open("wb"))
+            self._files[name].write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        summary = Summary(value=[
+            Summary.Value(tag=f"epoch_{key}", simple_value=float(value)) for key, value in values.items()])
+        self._files[name].write(Event(wall_time=time.time(), step=epoch, summary=summary).SerializeToString())
+        self._files[name].flush()
+
+
+def tensorboard(folder: Path) -> keras.callbacks.Callback:
+    """What writes `folder` for TensorBoard, on this backend."""
+    if keras.backend.backend() == "tensorflow":
+        return keras.callbacks.TensorBoard(folder, write_graph=False)
+    return TensorBoardEvents(folder)
+
+
 class StopAtNonFiniteLoss(keras.callbacks.Callback):
     """Ends training with FloatingPointError at the first loss that is NaN or infinite, naming the batch's images.
 
@@ -86,7 +136,9 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
     def _check(self, logs: dict[str, Any], where: str, describe: Callable[[int], str]) -> None:
         if all(math.isfinite(value) for value in logs.values()):
             return
-        images = ", ".join(describe(int(i)) for i in np.unique(np.array(self.model.image_ids)))
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()  # variables are not written after each step there
+        images = ", ".join(describe(int(i)) for i in np.unique(keras.ops.convert_to_numpy(self.model.image_ids)))
         values = ", ".join(f"{name} {float(value):.3g}" for name, value in logs.items())
         raise FloatingPointError(
             f"The loss is not finite at {where} ({values}), in a batch of: {images}. Look at "

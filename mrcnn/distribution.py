@@ -107,6 +107,11 @@ class Workers(Replicas):
     """Replicas in several processes, each of which runs the same program."""
 
     @contextmanager
+    def scope(self) -> Iterator[None]:
+        with self.watched(), self.strategy.scope():  # the workers tell each other the initial weights
+            yield
+
+    @contextmanager
     def watched(self) -> Iterator[None]:
         import tensorflow as tf
 

@@ -10,17 +10,17 @@ import keras
 import numpy as np
 
 from mrcnn import distribution, run_folder
-from mrcnn.backbone import backbone_scaling, build_backbone
+from mrcnn.backbone import build_backbone
 from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
 from mrcnn.compiled import compiled
 from mrcnn.config import Config, setting_names
-from mrcnn.data import molding
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_image_meta
 from mrcnn.data.loader import Loader, describe
 from mrcnn.data.molding import PixelScaling
 from mrcnn.detector import Detector
 from mrcnn.graph import build_network, inference_graph
+from mrcnn.pixels import mold_image, scaling_of
 from mrcnn.training import TrainingModel, compile_model, set_trainable
 from mrcnn.weights import conventions, imagenet, transfer
 from mrcnn.weights.checkpoint import LoadReport, load_optimizer, read_metadata, save_checkpoint
@@ -49,8 +49,7 @@ class MaskRCNN:
         if mode not in ("training", "inference"):
             raise ValueError(f'mode must be "training" or "inference", got {mode!r}.')
         self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
-        kind = config.DISTRIBUTION if mode == "training" else None
-        self.distribution = distribution.start(kind, config.GPU_COUNT)
+        self.distribution = distribution.start(config.DISTRIBUTION if mode == "training" else None, config.GPU_COUNT)
         with self.distribution.scope():
             self.network = build_network(config)
         self.epoch, self.class_names = 0, []
@@ -83,7 +82,7 @@ class MaskRCNN:
     @property
     def scaling(self) -> PixelScaling:
         """The pixels that the trunk expects: the backbone's, where the settings do not say otherwise."""
-        return _scaling(self.config, self.network.backbone.scaling)
+        return scaling_of(self.config, self.network.backbone.scaling)
 
     # Detection
 
@@ -183,7 +182,7 @@ class MaskRCNN:
                 return self.training_model.fit(**data, initial_epoch=self.epoch, shuffle=False, **options)
         except Exception as error:
             failure = train.failure or (validation and validation.failure)
-            if failure is None:
+            if failure in (None, error):
                 raise
             raise failure from error  # what the loader raised, not TensorFlow's wrapping of it
         finally:
@@ -257,7 +256,7 @@ class MaskRCNN:
         settings = conventions.pretrained_settings(source, path, base, DEFAULTS, overrides)
         model = cls(mode, (Config if base is None else type(base))(**settings), model_dir)
         model._load(Path(path), source, model.config, exclude=transfer.our_names(exclude, model.network.layers()),
-                    keep_classes=keep_classes, class_names=class_names)
+                    keep_classes=keep_classes, class_names=class_names, fresh=True)
         return model
 
     def load_weights(self, filepath: str | Path, by_name: bool = False, exclude: Sequence[str] | str | None = None,
@@ -266,7 +265,9 @@ class MaskRCNN:
         """Loads weights of this package, of matterport, torchvision, Detectron2, or of ImageNet into the backbone.
 
         The content tells what the file is. Settings that its weights are bound to (strides, pixels, anchors ...) are
-        taken over and printed; `self.config` is another object than was given then.
+        taken over and printed; `self.config` is another object than was given then. All others stay as they are, also
+        where the original program has them otherwise (RPN_PER_LEVEL, DETECTION_NMS_THRESHOLD, IMAGE_RESIZE_MODE ...):
+        only `from_pretrained` gives that program's numbers.
 
         Args:
             filepath: a file of `save_weights`; "last" for `find_last`; matterport's `mask_rcnn_*.h5`; torchvision's or
@@ -283,14 +284,14 @@ class MaskRCNN:
         Returns:
             What was loaded, skipped and missing; `print` shows a table.
 
-        Raises ValueError when layers are missing or differ and are not excluded, the backbone is another, or the file
-        is damaged or of no known program; the model is unchanged then. A whole checkpoint from the folder of a run of
-        this NAME is resumed, with its epoch and optimizer, and its folder too if it is the newest there. Every other
-        file begins a run of its own.
+        Raises ValueError when layers are missing or differ and are not excluded, the backbone is another, the file is
+        damaged or of no known program, or an argument cannot be followed (weights of a keras.applications backbone are
+        loaded whole); the model is unchanged then. A whole checkpoint from the folder of a run of this NAME is resumed,
+        with its epoch and optimizer, and its folder if it is the newest there. Other files begin a run of their own.
         """
         path = self.find_last() if str(filepath) == "last" else Path(filepath)
         if self.network.backbone.source is not None and imagenet.is_keras_weights(path):
-            return self._load_application(path)
+            return self._load_application(path, exclude=exclude, keep_classes=keep_classes, strict=strict)
         source = read_source(path, bn_epsilon)
         exclude = transfer.our_names(exclude, self.network.layers())
         config, text = conventions.adopted(self.config, source, transfer.loaded_parts(source, exclude), DEFAULTS)
@@ -300,10 +301,10 @@ class MaskRCNN:
             print(f"{path} (weights of {source.program}) sets {text}")
         return report
 
-    def _load_application(self, path: Path) -> LoadReport:
+    def _load_application(self, path: Path, **arguments: Any) -> LoadReport:
         """Loads ImageNet weights into a backbone that is a model of keras.applications."""
         report = imagenet.load(path, self.network.backbone, partial(
-            build_backbone, self.config.BACKBONE, options=self.config.BACKBONE_OPTIONS))
+            build_backbone, self.config.BACKBONE, options=self.config.BACKBONE_OPTIONS), **arguments)
         if report.notes:
             print(f"{path}: {report}")
         self.epoch, self._log_dir, self._resume_from = 0, None, None
@@ -311,7 +312,7 @@ class MaskRCNN:
 
     def _load(self, path: Path, source: Source, config: Config, *, exclude: Sequence[str] | None,
               keep_classes: bool | Sequence[str], class_names: Sequence[str] | None, by_name: bool = False,
-              strict: bool = False) -> LoadReport:
+              strict: bool = False, fresh: bool = False) -> LoadReport:
         """Loads a source into a network of `config`, and makes both this object's once that has succeeded."""
         names = list(class_names or (keep_classes and self.class_names) or ())
         if names and len(names) != config.NUM_CLASSES:
@@ -325,7 +326,8 @@ class MaskRCNN:
             transfer.carry_over(self.network.layers(), network.layers())
         report = transfer.load_source(
             path, network.layers(), source, exclude=exclude, by_name=by_name, strict=strict, keep_classes=keep_classes,
-            class_names=names, reverse_channels=_scaling(config, network.backbone.scaling).bgr)
+            class_names=names, reverse_channels=scaling_of(config, network.backbone.scaling).bgr,
+            fresh=fresh or network is not self.network)
         if config is not self.config:
             self.config, self.network = config, network
             for built in ("training_model", "inference_model", "detector"):
@@ -353,20 +355,3 @@ class MaskRCNN:
     def get_imagenet_weights(self) -> Path:
         """Path of the backbone's ImageNet weights, downloaded as keras.applications does when they are not here yet."""
         return imagenet.download(self.config.BACKBONE, self.config.BACKBONE_OPTIONS)
-
-
-def mold_image(image: np.ndarray, config: Config) -> np.ndarray:
-    """The pixels [H, W, C] of an image as the trunk expects them, float32 and of the same size, as in the old package.
-
-    `detect` needs no such thing; `MaskRCNN.detector.mold` resizes and pads as well.
-    """
-    own = backbone_scaling(config.BACKBONE, config.IMAGE_CHANNEL_COUNT)
-    return molding.mold_image(np.asarray(image), *_scaling(config, own))
-
-
-def _scaling(config: Config, own: PixelScaling) -> PixelScaling:
-    return PixelScaling(
-        tuple(own.mean if config.MEAN_PIXEL is None else config.MEAN_PIXEL),
-        tuple(own.std if config.PIXEL_STD is None else config.PIXEL_STD),
-        own.bgr if config.CHANNEL_ORDER is None else config.CHANNEL_ORDER == "bgr")
-

@@ -1,0 +1,99 @@
+"""A program that trains the tiny network, as the processes of a test of data parallelism run it; it prints json lines.
+
+python -m tests.distributed MODEL_DIR KIND [KIND ...]: trains in turn on two virtual devices ("mirrored"), as one of two
+processes ("multi_worker"), or on one device ("one").
+"""
+
+import argparse
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mrcnn.model import MaskRCNN
+from mrcnn.replicas import whole_batch
+from tests.tiny import TinyConfig, TinyDataset
+
+SETTINGS = {"GPU_COUNT": 2, "STEPS_PER_EPOCH": 3, "GRADIENT_CLIP_NORM": 1.0, "WEIGHT_DECAY": 0.01, "TRAIN_BN": True,
+            "MASK_HEAD": {"name": "fcn", "filters": 16, "convolutions": 1, "normalization": "batch"}}
+
+
+class Report(keras.callbacks.Callback):
+    """Prints the losses of every step; ends the process as an accident would after the step `die_at`."""
+
+    every_worker = True
+
+    def __init__(self, kind: str, die_at: int | None) -> None:
+        super().__init__()
+        self.kind, self.die_at = kind, die_at
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = int(self.model.optimizer.iterations.numpy())
+        say(self.kind, step=step, losses=numbers(logs))
+        if step == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_epoch_end(self, epoch, logs=None):
+        say(self.kind, epoch=epoch, losses=numbers(logs))
+
+
+def numbers(logs) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items()}
+
+
+def say(kind: str, **what) -> None:
+    print(json.dumps({"kind": kind, **what}), flush=True)
+
+
+def train(kind: str, model_dir: str, *, die_at: int | None, epochs: int, resume: bool) -> MaskRCNN:
+    """Trains to `epochs`, of which only the first begins from nothing."""
+    config = TinyConfig(DISTRIBUTION=None if kind == "one" else kind, **SETTINGS)
+    model = MaskRCNN("training", config, f"{model_dir}/{kind}")
+    if resume:
+        model.load_weights("last")
+    model.train(TinyDataset(9), None if resume else TinyDataset(3, seed=5), epochs=epochs,
+                custom_callbacks=[Report(kind, die_at)], verbose=0)
+    return model
+
+
+def look_at_replicas(model: MaskRCNN) -> None:
+    """Whether both hold the same weights; what a loss that is infinite on one of them is for the whole batch."""
+    variables = [variable.value for variable in model.training_model.variables if "metric" not in variable.path]
+    mirrored = [variable.values for variable in variables if hasattr(variable, "values")]
+    same = all(np.array_equal(*(copy.numpy() for copy in copies)) for copies in mirrored)
+    strategy = model.distribution.strategy
+
+    def step():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        loss = tf.constant([2.0, np.inf])[number]
+        ids = tf.constant([[7, 8], [9, 2**24]])[number]
+        return whole_batch(loss, {"part": tf.constant([0.5, 0.25])[number]}, ids)
+
+    _, loss, parts, ids = tf.nest.map_structure(
+        lambda value: strategy.experimental_local_results(value)[1], strategy.run(tf.function(step)))
+    say("replicas", mirrored=len(mirrored), same=same, loss=float(loss), part=float(parts["part"]),
+        ids=ids.numpy().tolist())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model_dir")
+    parser.add_argument("kinds", nargs="+")
+    parser.add_argument("--die-at", type=int)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--resume", action="store_true")
+    arguments = vars(parser.parse_args())
+    if "mirrored" in arguments["kinds"]:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+    for kind in arguments.pop("kinds"):
+        model = train(kind, **arguments)
+        if kind == "mirrored":
+            look_at_replicas(model)
+
+
+if __name__ == "__main__":
+    main()
