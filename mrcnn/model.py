@@ -1,6 +1,5 @@
 """MaskRCNN: the object that users hold, with the old package's names."""
 
-import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,14 +20,13 @@ from mrcnn.data.molding import PixelScaling
 from mrcnn.detector import Detector
 from mrcnn.graph import build_network, inference_graph
 from mrcnn.pixels import mold_image, scaling_of
-from mrcnn.training import TrainingModel, compile_model, set_trainable
+from mrcnn.training import TrainingModel, compile_model, set_trainable, warn_of_long_warm_up
 from mrcnn.weights import conventions, imagenet, transfer
 from mrcnn.weights.checkpoint import LoadReport, load_optimizer, read_metadata, save_checkpoint
 from mrcnn.weights.recognise import read_source
 from mrcnn.weights.source import Source
 
-# What scripts and notebooks of the old package reach through this module.
-__all__ = ["MaskRCNN", "compose_image_meta", "load_image_gt", "log", "mold_image", "parse_image_meta"]
+__all__ = ["MaskRCNN", "compose_image_meta", "load_image_gt", "log", "mold_image", "parse_image_meta"]  # as the old one
 
 DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
@@ -92,14 +90,12 @@ class MaskRCNN:
         Args:
             images: paths or arrays: grey, RGB or RGBA, uint8 or float.
             verbose: 1 prints for each image how many candidates fell at each step.
-            masks: "full": every mask as large as its photograph; "rle": a list of N run lengths as COCO has them
-                ({"size": [H, W], "counts": str}, see `mrcnn.data.rle`); "crop": a list of N parts [h, w] bool, with
-                their top left pixels in `mask_origins` [N, (y, x)] int32; "none". The last three hold no mask at full
-                size.
+            masks: "full": [H, W, N] bool; "rle": a list of N run lengths as COCO's, see `mrcnn.data.rle`; "crop": a list
+                of N parts [h, w] bool, with their top left pixels in `mask_origins` [N, (y, x)] int32; "none".
 
         Returns:
             A dict an image: rois [N, (y1, x1, y2, x2)] float32 in the photograph's own pixels, class_ids [N] int32,
-            scores [N] float32 in falling order, masks: [H, W, N] bool for "full".
+            scores [N] float32 in falling order, and masks.
 
         Raises ValueError, TypeError or OSError for a bad image, naming its place in the list.
         """
@@ -119,13 +115,13 @@ class MaskRCNN:
         Args:
             train_dataset, val_dataset: prepared datasets; without the second no val_ losses are taken.
             learning_rate: None for the configuration's.
-            epochs: number of the last epoch, counted from the first of this run, as in the old package: training to
-                10 and then to 20 makes 20. The learning-rate schedule spans them all; for training in stages with
-                rates of one's own, as old scripts do, set LR_SCHEDULE = "constant".
+            epochs: number of the last epoch, counted from the first of this run: training to 10 and then to 20 makes 20.
+                The learning-rate schedule spans them all; for stages with rates of one's own, as in old scripts, set
+                LR_SCHEDULE = "constant".
             layers: what learns: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
             augmentation: an imgaug augmenter for the training images, beside the configuration's own.
             custom_callbacks: further Keras callbacks. At the end of an epoch they come after its checkpoint and before
-                log.csv and TensorBoard, which show what they add to the logs.
+                log.csv and TensorBoard, which show what they add.
             no_augmentation_sources: sources of the dataset whose images stay as they are.
             verbose: as in `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
 
@@ -159,10 +155,7 @@ class MaskRCNN:
         if workers.is_chief:
             print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, learning rate {rate} "
                   f"({config.LR_SCHEDULE}, {config.WARMUP_STEPS} steps of warm-up), logs in {self.log_dir}")
-        if config.WARMUP_STEPS >= epochs * len(train):
-            warnings.warn(f"the warm-up of WARMUP_STEPS = {config.WARMUP_STEPS} is not over after the "
-                          f"{epochs * len(train)} steps of this training, so that its learning rate stays low; set it "
-                          "lower", stacklevel=2)
+        warn_of_long_warm_up(config.WARMUP_STEPS, epochs * len(train))
         callbacks = self._callbacks(train, validation, custom_callbacks or ())
         return self._fit(train, validation, epochs=epochs, verbose=verbose if workers.is_chief else 0,
                          callbacks=workers.callbacks(callbacks))
@@ -270,8 +263,8 @@ class MaskRCNN:
         only `from_pretrained` gives that program's numbers.
 
         Args:
-            filepath: a file of `save_weights`; "last" for `find_last`; matterport's `mask_rcnn_*.h5`; torchvision's or
-                Detectron2's `.pth` or `.pkl`; an ImageNet trunk of Detectron2 or keras.applications.
+            filepath: a file of `save_weights`; "last" for `find_last`; matterport's h5; torchvision's or Detectron2's
+                `.pth` or `.pkl`; an ImageNet trunk of Detectron2 or keras.applications.
             by_name: skip layers whose shapes differ and layers that only one side has, and print which.
             exclude: layers to leave as they are: names or regular expressions. The old package's names of the
                 class-shaped layers work: "mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask".

@@ -1,6 +1,7 @@
 """The Keras model that `fit` trains: the training graph, with the five losses summed in `compute_loss`."""
 
 import re
+import warnings
 from typing import Any
 
 import keras
@@ -73,6 +74,13 @@ def compile_model(model: TrainingModel, config: Config, *, learning_rate: float,
     optimizer.build(model.trainable_variables)
     optimizer.iterations.assign(first_step)
     model.compile(optimizer=optimizer)
+
+
+def warn_of_long_warm_up(warm_up: int, steps: int) -> None:
+    """Warns, at the line that called `train`, where a training of so many steps ends within its warm-up."""
+    if warm_up >= steps:
+        warnings.warn(f"the warm-up of WARMUP_STEPS = {warm_up} is not over after the {steps} steps of this training, "
+                      "so that its learning rate stays low; set it lower", stacklevel=3)
 
 
 def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]:
