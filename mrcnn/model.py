@@ -90,8 +90,8 @@ class MaskRCNN:
         Args:
             images: paths or arrays: grey, RGB or RGBA, uint8 or float.
             verbose: 1 prints for each image how many candidates fell at each step.
-            masks: "full": [H, W, N] bool; "rle": a list of N run lengths as COCO's, see `mrcnn.data.rle`; "crop": a list
-                of N parts [h, w] bool, with their top left pixels in `mask_origins` [N, (y, x)] int32; "none".
+            masks: "full": [H, W, N] bool; "rle": a list of N run lengths as COCO's, see `mrcnn.data.rle`; "crop": a
+                list of N parts [h, w] bool, with their top left pixels in `mask_origins` [N, (y, x)] int32; "none".
 
         Returns:
             A dict an image: rois [N, (y1, x1, y2, x2)] float32 in the photograph's own pixels, class_ids [N] int32,
@@ -115,7 +115,7 @@ class MaskRCNN:
         Args:
             train_dataset, val_dataset: prepared datasets; without the second no val_ losses are taken.
             learning_rate: None for the configuration's.
-            epochs: number of the last epoch, counted from the first of this run: training to 10 and then to 20 makes 20.
+            epochs: number of the last epoch, counted from the first of this run: training to 10, then to 20, makes 20.
                 The learning-rate schedule spans them all; for stages with rates of one's own, as in old scripts, set
                 LR_SCHEDULE = "constant".
             layers: what learns: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.

@@ -60,7 +60,7 @@ def test_edges(path):
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_config_is_read_at_the_door_only(path):
     """Below assembly, layers and functions take explicit arguments."""
-    readers = {"mrcnn.presets", "mrcnn.graph", "mrcnn.training", "mrcnn.model", "mrcnn.detector"}
+    readers = {"mrcnn.presets", "mrcnn.graph", "mrcnn.training", "mrcnn.model", "mrcnn.detector", "mrcnn.pixels"}
     # An importer says which preset its weights need.
     readers |= {f"mrcnn.weights.{program}" for program in ("matterport", "torchvision", "detectron2", "imagenet")}
     name = module_name(path)
