@@ -67,7 +67,7 @@ class EpochLog(keras.callbacks.Callback):
 class TensorBoardEvents(keras.callbacks.Callback):
     """The scalars that `keras.callbacks.TensorBoard` writes an epoch, under its names, without TensorFlow.
 
-    For other backends: TensorFlow takes seconds to import and would claim memory of the GPU beside them.
+    For other backends: TensorFlow would claim memory of the GPU beside them.
 
     Args:
         folder: gets train/ and validation/ with a file of events each.

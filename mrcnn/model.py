@@ -10,7 +10,7 @@ import numpy as np
 
 from mrcnn import distribution, run_folder
 from mrcnn.backbone import build_backbone
-from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
+from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
 from mrcnn.compiled import compiled
 from mrcnn.config import Config, setting_names
 from mrcnn.data.dataset import Dataset
@@ -193,7 +193,7 @@ class MaskRCNN:
                 path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()]),
             *custom,
             EpochLog(self.log_dir / "log.csv", self.epoch),
-            keras.callbacks.TensorBoard(self.log_dir, write_graph=False),
+            tensorboard(self.log_dir),
         ]
 
     def _save_epoch(self, epoch: int) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from mrcnn import roi_samples
@@ -118,7 +119,8 @@ def gather(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any, *
     Returns:
         [M, pool_size, pool_size, C] float32.
     """
-    return _weighted_sum(table(features), taps(sizes(features), boxes, image_index, levels, **options))
+    cells, found = table(features), taps(sizes(features), boxes, image_index, levels, **options)
+    return (_jax if keras.backend.backend() == "jax" else _weighted_sum)(cells, found)
 
 
 def _weighted_sum(cells: Any, taps: Taps) -> Any:
@@ -130,6 +132,25 @@ def _weighted_sum(cells: Any, taps: Taps) -> Any:
             cell = ops.take(cells, rows[:, :, None, i] + columns[:, None, :, j], axis=0)
             total = total + weight * ops.cast(cell, "float32")
     return total
+
+
+def _jax(cells: Any, taps: Taps) -> Any:
+    """`_weighted_sum` with a gradient that is added up in one table, tap by tap; JAX's own makes a table for each."""
+    import jax
+
+    def scattered(upstream: Any) -> tuple[Any]:
+        many = taps.rows.shape[-1]
+
+        def add(tap: Any, total: Any) -> Any:
+            rows, row_weights = (array[:, :, None, tap // many] for array in taps[:2])
+            columns, column_weights = (array[:, None, :, tap % many] for array in taps[2:])
+            part = (row_weights * column_weights)[..., None] * upstream
+            return total.at[rows + columns].add(part, mode="promise_in_bounds")
+
+        total = jax.lax.fori_loop(0, many * many, add, jax.numpy.zeros(cells.shape, "float32"))
+        return (total.astype(cells.dtype),)
+
+    return jax.custom_gradient(lambda cells: (_weighted_sum(cells, taps), scattered))(cells)
 
 
 def multiply(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any, **options: Any) -> Any:

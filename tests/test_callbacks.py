@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss
+from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss, TensorBoardEvents, tensorboard
 
 
 class Saver:
@@ -122,3 +122,37 @@ def test_a_new_run_replaces_what_lies_there(tmp_path):
     (tmp_path / "log.csv").write_text("epoch,loss\n0,3.0\n")
     EpochLog(tmp_path / "log.csv").on_epoch_end(0, {"loss": 1.0})
     assert lines(tmp_path / "log.csv") == ["epoch,loss", "0,1.0"]
+
+
+def scalars(folder):
+    """Tag and (step, value)s of a folder of events, as TensorBoard reads them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    found = {tag: [(e.step, round(e.value, 6)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    for tag in events.Tags()["tensors"]:  # as TensorFlow writes scalars
+        from tensorboard.util.tensor_util import make_ndarray
+
+        found[tag] = [(e.step, round(float(make_ndarray(e.tensor_proto)), 6)) for e in events.Tensors(tag)]
+    return found
+
+
+def train_with(callback):
+    """Two epochs of a model of one weight, the losses 0.25 and 0.0625 of a validation set that is the training set."""
+    import keras
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model.compile(keras.optimizers.SGD(0.25), "mse")
+    one = np.ones((1, 1), np.float32)
+    model.fit(one, 0.5 * one, epochs=2, validation_data=(one, 0.5 * one), callbacks=[callback], verbose=0)
+
+
+def test_tensorboard_reads_the_events_of_every_backend(tmp_path):
+    train_with(TensorBoardEvents(tmp_path / "own"))
+    train_with(tensorboard(tmp_path / "backend"))
+    own = {part: scalars(tmp_path / "own" / part) for part in ("train", "validation")}
+    assert own["train"] == {"epoch_loss": [(0, 0.25), (1, 0.0625)], "epoch_learning_rate": [(0, 0.25), (1, 0.25)]}
+    assert own["validation"] == {"epoch_loss": [(0, 0.0625), (1, 0.015625)]}
+    for part, found in own.items():
+        theirs = scalars(tmp_path / "backend" / part)
+        assert found == {tag: theirs[tag] for tag in found}

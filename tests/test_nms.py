@@ -6,7 +6,15 @@ import pytest
 from keras import ops
 
 from mrcnn import boxes as box_ops
+from mrcnn import nms
 from mrcnn.nms import LOWEST, nms_per_group
+
+
+@pytest.fixture(autouse=True, params=["the backend's", "of static shapes"])
+def body(request, monkeypatch):
+    """Every test runs the body of other backends too."""
+    if request.param == "of static shapes":
+        monkeypatch.setitem(nms._BODIES, keras.backend.backend(), nms._static)
 
 
 def greedy(boxes, scores, iou_threshold):
@@ -132,3 +140,13 @@ def test_other_backends_are_told_what_to_do(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
     with pytest.raises(NotImplementedError, match="no body for the Keras backend 'numpy'.*KERAS_BACKEND.*tensorflow"):
         run([[[[0, 0, 1, 1]]]], [[[1]]])
+
+
+def test_bodies_agree_where_boxes_crowd():
+    rng = np.random.default_rng(5)
+    centre, side = rng.uniform(0, 100, (1, 4, 300, 2)), rng.uniform(20, 60, (1, 4, 300, 2))
+    boxes = np.concatenate([centre - side / 2, centre + side / 2], axis=-1).astype(np.float32)
+    scores = np.round(rng.normal(size=(1, 4, 300)), 1).astype(np.float32)  # many of them equal
+    for found, expected in zip(nms._static(boxes, scores, 60, 100, 0.5), nms._tensorflow(boxes, scores, 60, 100, 0.5),
+                               strict=True):
+        np.testing.assert_array_equal(found, expected)
