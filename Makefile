@@ -24,6 +24,10 @@ test: venv
 	@$(VENV)/bin/ruff check .
 	@echo "== tests: pytest, two processes"
 	@$(VENV)/bin/python -m pytest -n 2
+	@if $(VENV)/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('jax') is None)"; then \
+		echo "== tests of the JAX backend: pytest"; \
+		KERAS_BACKEND=jax $(VENV)/bin/python -m pytest tests/test_on_jax.py; \
+	else echo "== jax is not installed in $(VENV), so the tests of the JAX backend are left out"; fi
 
 venv: $(READY)
 

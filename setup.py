@@ -31,6 +31,8 @@ setup(
         # imaug brings opencv-python along, whose cv2 needs libGL and replaces the headless one. On a machine without
         # libGL: pip install --no-deps imaug, and the imgaug section of requirements.txt.
         "imgaug": ["imaug>=0.4.3,<0.5"],
+        # KERAS_BACKEND=jax; for an NVIDIA GPU: pip install "jax[cuda12]"
+        "jax": requirements("jax"),
         "test": requirements("tests"),
     },
 )

@@ -1,0 +1,165 @@
+"""The same network on Keras's JAX backend: KERAS_BACKEND=jax pytest tests/test_on_jax.py, as `make test` does."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from mrcnn.model import MaskRCNN
+from mrcnn.nms import nms_per_group
+from mrcnn.padding import KeepValid
+from mrcnn.roi_align import RoIAlign, roi_align
+from mrcnn.targets import MaskTargets
+from tests import backends
+from tests.test_nms import greedy, random_boxes
+from tests.test_roi_align import reference, scene_of_levels
+from tests.tiny import TinyConfig, TinyDataset
+
+TENSORFLOW_CAME_ALONG = "tensorflow" in sys.modules
+
+if keras.backend.backend() != "jax":
+    pytest.skip("these need KERAS_BACKEND=jax, and jax: `make test` runs them so", allow_module_level=True)
+
+import jax  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tensorflow_run(tmp_path_factory):
+    """A folder with what TensorFlow's network gave, and a function that waits for it."""
+    folder = tmp_path_factory.mktemp("tensorflow")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.backends", str(folder)], cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    yield folder, process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def results(tensorflow_run):
+    folder, process = tensorflow_run
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return folder, dict(np.load(folder / "results.npz"))
+
+
+def model_in(folder):
+    return MaskRCNN("training", TinyConfig(**backends.SETTINGS), folder)
+
+
+def test_nothing_imports_tensorflow(tensorflow_run):
+    assert not TENSORFLOW_CAME_ALONG
+
+
+@pytest.mark.parametrize("aligned, geometry", [(True, "aligned"), (False, "aligned"), (True, "crop")])
+def test_roi_align_and_its_gradient_equal_the_definition(tensorflow_run, aligned, geometry):
+    features, boxes, image_index = scene_of_levels(np.random.default_rng(2), count=12)
+    layer = RoIAlign(5, 2, aligned, geometry=geometry)
+    assert layer.method == "gather"
+    upstream = np.random.default_rng(3).normal(size=(12, 5, 5, 3)).astype(np.float32)
+    pool = jax.jit(jax.value_and_grad(
+        lambda features: (ops.sum((pooled := layer(features, boxes, image_index)) * upstream), pooled), has_aux=True))
+    (_, found), gradients = pool(features)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    if geometry == "crop":
+        return  # the cells are those of the other geometry's, their positions tested with TensorFlow
+    size = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9), axis=1))
+    levels = np.clip(np.floor(4 + np.log2(size / 224) + 1e-6), 2, 5).astype(int)
+    expected = [np.zeros(level.shape) for level in features]
+    for m, level in enumerate(levels):
+        value, gradient = reference(features[level - 2], boxes[m:m + 1], image_index[m:m + 1], 0.5**level, 5, 2,
+                                    aligned, upstream[m:m + 1])
+        np.testing.assert_allclose(found[m], value[0], atol=2e-4)
+        expected[level - 2] += gradient
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, wanted, atol=2e-4)
+
+
+def test_what_has_no_static_shapes_says_so():
+    for make in (lambda: RoIAlign(7, 0), lambda: RoIAlign(7, method="multiply"),
+                 lambda: roi_align(np.zeros((1, 4, 4, 1)), np.zeros((1, 4)), [0], spatial_scale=1.0, pool_size=2,
+                                   sampling_ratio=0)):
+        with pytest.raises(NotImplementedError, match="Keras backend 'jax'.*KERAS_BACKEND to tensorflow"):
+            make()
+
+
+def test_nms_equals_a_greedy_loop():
+    rng = np.random.default_rng(3)
+    boxes, scores = random_boxes(rng, 2, 3, 60), rng.normal(size=(2, 3, 60)).astype(np.float32)
+    found = jax.jit(lambda *given: nms_per_group(*given, max_per_group=10, max_total=40, iou_threshold=0.3))(
+        boxes, scores)
+    for image in range(2):
+        rows = [(scores[image, group, i], group, boxes[image, group, i]) for group in range(3)
+                for i in greedy(boxes[image, group], scores[image, group], 0.3)[:10]]
+        rows = sorted(rows, key=lambda row: -row[0])
+        np.testing.assert_array_equal(found[3][image], np.arange(40) < len(rows))
+        np.testing.assert_array_equal(found[0][image, :len(rows)], [row[2] for row in rows])
+        np.testing.assert_array_equal(found[1][image, :len(rows)], [row[0] for row in rows])
+        np.testing.assert_array_equal(found[2][image, :len(rows)], [row[1] for row in rows])
+
+
+def test_every_row_is_kept_and_weighed():
+    valid = np.array([[True, False, True], [False, False, False]])
+    (kept,), image_index, weight = KeepValid()(valid, [np.arange(6, dtype=np.int32).reshape(2, 3)])
+    np.testing.assert_array_equal(kept, np.arange(6))
+    np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(weight, [1, 0, 1, 0, 0, 0])
+
+
+def test_mask_targets_by_hand():
+    masks = np.zeros((1, 2, 4, 4), np.uint8)
+    masks[0, 1, :, :2] = 255  # the left half of the second object
+    boxes = np.array([[[0, 0, 8, 8], [8, 8, 24, 24]]], np.float32)
+    found = jax.jit(MaskTargets(mask_size=4))(boxes[0, 1:], np.array([0]), np.array([1]), boxes, masks)
+    np.testing.assert_array_equal(found, [[[1, 1, 0, 0]] * 4])
+
+
+def test_detections_are_those_of_tensorflow(results, tmp_path):
+    folder, expected = results
+    model = model_in(tmp_path)
+    model.load_weights(folder / "weights.h5")
+    found = backends.detections(model)
+    assert len(found["scores_0"]) == 10
+    for name, value in found.items():
+        np.testing.assert_allclose(np.asarray(value, float), np.asarray(expected[name], float), atol=1e-3,
+                                   err_msg=name)
+
+
+def test_training_is_that_of_tensorflow(results, tmp_path):
+    folder, expected = results
+    model = model_in(tmp_path)
+    model.load_weights(folder / "weights.h5")
+    steps, validation = backends.losses(model, 2, TinyDataset(2, seed=1))
+    np.testing.assert_allclose(steps, expected["steps"], rtol=2e-3, atol=1e-4)
+    for name, values in validation.items():
+        np.testing.assert_allclose(values, expected[name], rtol=2e-3, atol=1e-4, err_msg=name)
+    assert steps[0, 0] > 1.05 * steps[-2, 0], "the loss of the first steps of each epoch falls"
+
+    assert any((model.log_dir / "validation").glob("*tfevents*"))
+    again = model_in(tmp_path)
+    again.load_weights("last")
+    assert again.epoch == 2
+    for name, layer in model.network.layers().items():
+        for weight, loaded in zip(layer.weights, again.network.layers()[name].weights, strict=True):
+            np.testing.assert_array_equal(ops.convert_to_numpy(weight), ops.convert_to_numpy(loaded), err_msg=name)
+
+
+def test_a_training_of_tensorflow_goes_on_here(results, tmp_path):
+    folder, expected = results
+    (run,) = (folder / "logs").iterdir()
+    shutil.copytree(run, tmp_path / run.name)
+    model = model_in(tmp_path)
+    model.find_last().unlink()  # of its third epoch
+    model.load_weights("last")
+    steps, _ = backends.losses(model, 3)
+    np.testing.assert_allclose(steps, expected["more"], rtol=5e-3, atol=1e-4)
+
+    # A loss that is not finite stops it and names the images of the step, which are still in JAX's own state
+    model.network.box_head.get_layer("mrcnn_class_logits").bias.assign([np.nan] * 3)
+    with pytest.raises(FloatingPointError, match=r"at step 1 of the epoch.*batch of: image \d .*tiny/\d.png"):
+        backends.losses(model, 4)
