@@ -1,14 +1,16 @@
 """Data parallelism by one setting, `Config.DISTRIBUTION`: several devices, or several machines, train on one batch.
 
 Every replica (a device with a copy of all weights) takes IMAGES_PER_GPU images of a batch of GPU_COUNT times as many.
-The losses are those of one device that takes the whole batch, to rounding: see `mrcnn.replicas`.
+The losses are those of one device that takes the whole batch, to rounding. On TensorFlow `tf.distribute` does it, with
+the counts and gradients of the whole batch (`mrcnn.replicas`); on JAX `keras.distribution`, where a step is one program
+over the whole batch, divided among the devices by XLA.
 """
 
 import json
-import re
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +19,6 @@ import numpy as np
 
 from mrcnn.rendezvous import read_cluster, wait_for_all
 
-KINDS = ("mirrored", "multi_worker")
 START_TIMEOUT = 600  # seconds that workers wait for each other at the start
 TEXT_BYTES = 2**16  # the most that the chief tells the others at once
 
@@ -41,11 +42,10 @@ class Distribution:
         return self.worker == 0
 
     def scope(self) -> AbstractContextManager:
-        """Network, training model and optimizer must be made inside it."""
-        return nullcontext()
+        """Network, training model and optimizer must be made inside it, and `fit` run.
 
-    def watched(self) -> AbstractContextManager:
-        """Raises WorkerLost where TensorFlow, inside it, ends with another worker."""
+        Raises WorkerLost where something inside it ends with another worker.
+        """
         return nullcontext()
 
     def data(self, train: Any, validation: Any, epochs: int) -> dict[str, Any]:
@@ -64,81 +64,24 @@ class Distribution:
         return callbacks
 
 
-class Replicas(Distribution):
-    """Replicas of a `tf.distribute` strategy, in this process alone."""
+class Together(Distribution):
+    """One of several processes that train together, each of which runs the same program."""
 
-    def __init__(self, strategy: Any, worker: int = 0, workers: int = 1) -> None:
-        super().__init__(worker, workers, strategy.num_replicas_in_sync)
-        self.strategy = strategy
-
-    def scope(self) -> AbstractContextManager:
-        return self.strategy.scope()
-
-    def data(self, train: Any, validation: Any, epochs: int) -> dict[str, Any]:
-        arguments = {"x": self._dataset(train, epochs), "steps_per_epoch": len(train)}
-        if validation is not None:
-            arguments |= {"validation_data": self._dataset(validation, validation.epoch + 1),
-                          "validation_steps": len(validation)}
-        return arguments
-
-    def _dataset(self, loader: Any, epochs: int) -> Any:
-        """This worker's share of the loader's batches, a part for each of its replicas in turn."""
-        import tensorflow as tf
-
-        first = loader[0][0]
-        rows = len(first["image"]) * self.workers // self.replicas
-        signature = {name: tf.TensorSpec((rows, *value.shape[1:]), value.dtype) for name, value in first.items()}
-
-        def parts() -> Iterator[tuple[dict[str, np.ndarray]]]:
-            batch = first
-            for batch in loader.batches(epochs):
-                yield from _split(batch, rows)
-            while True:  # without an end, workers need not ask each other before each step whether there is one
-                yield from _split(batch, rows)
-
-        def dataset(_: Any) -> Any:
-            endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-            return tf.data.Dataset.from_generator(parts, output_signature=(signature,)).apply(endless)
-
-        return self.strategy.distribute_datasets_from_function(dataset)
-
-
-class Workers(Replicas):
-    """Replicas in several processes, each of which runs the same program."""
-
-    @contextmanager
-    def scope(self) -> Iterator[None]:
-        with self.watched(), self.strategy.scope():  # the workers tell each other the initial weights
-            yield
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        import tensorflow as tf
-
-        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
-                tf.errors.DeadlineExceededError)
-        try:
-            yield
-        except tf.errors.OpError as error:
-            if not isinstance(error, gone) and "ollective" not in str(error):
-                raise
-            why = re.split(r"aborted by: ", str(error))[-1].split("The error could be")[0]
-            raise WorkerLost(
-                f"worker {self.worker} of {self.workers} cannot go on without another ({' '.join(why.split())[:400]}). "
-                'Start all workers again; with load_weights("last") before train they go on from the newest '
-                "checkpoint.") from error
+    @abstractmethod
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum over the workers, all of which call it, of whole numbers from 0 to 255, as uint8."""
 
     def meet(self, facts: dict[str, Any], layers: Mapping[str, keras.layers.Layer], text: str) -> str:
         mine = json.loads(json.dumps({**facts, "checksum of the weights": _checksum(layers)}))
-        told = json.loads(self._from_chief(json.dumps([mine, text])))
-        other = [f"{name} is {mine.get(name)!r} here and {told[0].get(name)!r} there"
-                 for name in sorted({*mine, *told[0]}) if mine.get(name) != told[0].get(name)]
-        differ = self._sum(np.eye(self.workers)[self.worker] * bool(other))
+        theirs, text = json.loads(self._from_chief(json.dumps([mine, text])))
+        other = [f"{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"
+                 for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+        differ = self.total(np.arange(self.workers) == (self.worker if other else -1))
         if differ.any():
             raise ValueError(f"workers {np.flatnonzero(differ).tolist()} do not hold what worker 0 holds: every worker "
                              "runs the same program, on the same data, from the same file of weights. Worker "
                              f"{self.worker}: {'; '.join(other) or 'nothing differs'}.")
-        return told[1]
+        return text
 
     def callbacks(self, callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
         mine = [c for c in callbacks if self.is_chief or getattr(c, "every_worker", False)]
@@ -146,26 +89,19 @@ class Workers(Replicas):
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on one of the workers, all of which call it."""
-        return bool(self._sum(np.array([flag]))[0])
+        return bool(self.total(np.array([flag]))[0])
+
+    def lost(self, why: str) -> WorkerLost:
+        """The error of a worker that has lost another."""
+        return WorkerLost(
+            f"worker {self.worker} of {self.workers} cannot go on without another ({' '.join(why.split())[:400]}). "
+            'Start all workers again; with load_weights("last") before train they go on from the newest checkpoint.')
 
     def _from_chief(self, text: str) -> str:
         data = text.encode() if self.is_chief else b""
         if len(data) > TEXT_BYTES:
             raise ValueError(f"{len(data)} bytes are too many to tell the other workers: {text[:200]!r} ...")
-        return self._sum(np.frombuffer(data.ljust(TEXT_BYTES, b"\0"), np.uint8)).tobytes().rstrip(b"\0").decode()
-
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        """The sum over the workers of small whole numbers, as uint8."""
-        import tensorflow as tf
-
-        def one() -> Any:
-            context = tf.distribute.get_replica_context()
-            speaks = tf.equal(context.replica_id_in_sync_group % (self.replicas // self.workers), 0)
-            return context.all_reduce("SUM", tf.where(speaks, tf.constant(values, tf.float32), 0.0))
-
-        with self.watched():
-            result = tf.function(lambda: self.strategy.run(one))()
-            return self.strategy.experimental_local_results(result)[0].numpy().astype(np.uint8)
+        return self.total(np.frombuffer(data.ljust(TEXT_BYTES, b"\0"), np.uint8)).tobytes().rstrip(b"\0").decode()
 
 
 class StopTogether(keras.callbacks.Callback):
@@ -173,7 +109,7 @@ class StopTogether(keras.callbacks.Callback):
 
     every_worker = True
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Together) -> None:
         super().__init__()
         self.workers, self.asked = workers, False
 
@@ -193,50 +129,38 @@ def _checksum(layers: Mapping[str, keras.layers.Layer]) -> int:
     return checksum
 
 
-def _split(batch: dict[str, np.ndarray], rows: int) -> Iterator[tuple[dict[str, np.ndarray]]]:
-    for start in range(0, len(batch["image"]), rows):
-        yield ({name: value[start:start + rows] for name, value in batch.items()},)
-
-
 @lru_cache
 def start(kind: str | None, replicas: int) -> Distribution:
     """The distribution of a DISTRIBUTION and GPU_COUNT, the same object for the same two in one process.
 
     Raises ValueError when there are other than `replicas` devices to be had, TimeoutError when a worker is missing,
-    RuntimeError when TensorFlow has begun to work before the workers met.
+    RuntimeError when the backend has begun to work before the workers met, NotImplementedError on other backends.
     """
     if kind is None:
         return Distribution()
-    if keras.backend.backend() != "tensorflow":
-        raise NotImplementedError(f"DISTRIBUTION = {kind!r} runs on the TensorFlow backend; this is "
-                                  f"{keras.backend.backend()}. Set it to None.")
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from mrcnn import distribution_tensorflow as engine
+    elif backend == "jax":
+        from mrcnn import distribution_jax as engine
+    else:
+        raise NotImplementedError(f"DISTRIBUTION = {kind!r} runs on TensorFlow and JAX; the backend is {backend}.")
     if replicas < 2:
         raise ValueError(f"GPU_COUNT = {replicas} with DISTRIBUTION = {kind!r}: set it to the number of devices of "
                          "all workers, or DISTRIBUTION to None.")
-    return _start_workers(replicas) if kind == "multi_worker" else _start_mirrored(replicas)
-
-
-def _start_mirrored(replicas: int) -> Replicas:
-    import tensorflow as tf
-
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) < replicas:
-        raise ValueError(f"GPU_COUNT = {replicas}, and TensorFlow sees {len(devices)}: "
-                         f"{', '.join(device.name for device in devices)}. Lower it.")
-    return Replicas(tf.distribute.MirroredStrategy([device.name for device in devices[:replicas]]))
-
-
-def _start_workers(replicas: int) -> Workers:
-    import tensorflow as tf
-
-    addresses, index = read_cluster()
-    wait_for_all(addresses, index, START_TIMEOUT)
+    if kind == "mirrored":
+        devices = engine.local_devices()
+        if len(devices) < replicas:
+            raise ValueError(f"GPU_COUNT = {replicas}, and {backend} sees {len(devices)}: {', '.join(devices)}.")
+        return engine.mirrored(devices[:replicas])
+    addresses, place = read_cluster()
+    wait_for_all(addresses, place, START_TIMEOUT)
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        workers = engine.workers(addresses, place)
     except RuntimeError as error:
-        raise RuntimeError('with DISTRIBUTION = "multi_worker", make MaskRCNN before anything else in the program runs '
-                           f"on TensorFlow: {error}") from error
-    if strategy.num_replicas_in_sync != replicas:
-        raise ValueError(f"GPU_COUNT = {replicas}, but the {len(addresses)} workers have "
-                         f"{strategy.num_replicas_in_sync} devices. Set it to that.")
-    return Workers(strategy, index, len(addresses))
+        raise RuntimeError('with DISTRIBUTION = "multi_worker", make MaskRCNN before anything else in the program uses '
+                           f"{backend}: {error}") from error
+    if workers.replicas != replicas:
+        raise ValueError(f"GPU_COUNT = {replicas}, but the {len(addresses)} workers have {workers.replicas} devices. "
+                         "Set it to that.")
+    return workers

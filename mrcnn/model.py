@@ -171,7 +171,7 @@ class MaskRCNN:
     def _fit(self, train: Loader, validation: Loader | None, **options: Any) -> keras.callbacks.History:
         try:
             data = self.distribution.data(train, validation, options["epochs"])
-            with self.distribution.watched():  # the loader shuffles, by its seed
+            with self.distribution.scope():  # the loader shuffles, by its seed
                 return self.training_model.fit(**data, initial_epoch=self.epoch, shuffle=False, **options)
         except Exception as error:
             failure = train.failure or (validation and validation.failure)

@@ -1,7 +1,7 @@
 """A program that trains the tiny network, as the processes of a test of data parallelism run it; it prints json lines.
 
 python -m tests.distributed MODEL_DIR KIND [KIND ...]: trains in turn on two virtual devices ("mirrored"), as one of two
-processes ("multi_worker"), or on one device ("one").
+processes ("multi_worker"), or on one device ("one"). On JAX the devices are those of XLA_FLAGS.
 """
 
 import argparse
@@ -11,10 +11,8 @@ import signal
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mrcnn.model import MaskRCNN
-from mrcnn.replicas import whole_batch
 from tests.tiny import TinyConfig, TinyDataset
 
 SETTINGS = {"GPU_COUNT": 2, "STEPS_PER_EPOCH": 3, "GRADIENT_CLIP_NORM": 1.0, "WEIGHT_DECAY": 0.01, "TRAIN_BN": True,
@@ -28,10 +26,13 @@ class Report(keras.callbacks.Callback):
 
     def __init__(self, kind: str, die_at: int | None) -> None:
         super().__init__()
-        self.kind, self.die_at = kind, die_at
+        self.kind, self.die_at, self.epoch = kind, die_at, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        step = int(self.model.optimizer.iterations.numpy())
+        step = self.epoch * SETTINGS["STEPS_PER_EPOCH"] + batch + 1
         say(self.kind, step=step, losses=numbers(logs))
         if step == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -48,19 +49,24 @@ def say(kind: str, **what) -> None:
     print(json.dumps({"kind": kind, **what}), flush=True)
 
 
-def train(kind: str, model_dir: str, *, die_at: int | None, epochs: int, resume: bool) -> MaskRCNN:
+def train(kind: str, model_dir: str, *, die_at: int | None, epochs: int, resume: bool,
+          no_validation: bool) -> MaskRCNN:
     """Trains to `epochs`, of which only the first begins from nothing."""
     config = TinyConfig(DISTRIBUTION=None if kind == "one" else kind, **SETTINGS)
     model = MaskRCNN("training", config, f"{model_dir}/{kind}")
     if resume:
         model.load_weights("last")
-    model.train(TinyDataset(9), None if resume else TinyDataset(3, seed=5), epochs=epochs,
+    model.train(TinyDataset(9), None if no_validation else TinyDataset(3, seed=5), epochs=epochs,
                 custom_callbacks=[Report(kind, die_at)], verbose=0)
     return model
 
 
 def look_at_replicas(model: MaskRCNN) -> None:
     """Whether both hold the same weights; what a loss that is infinite on one of them is for the whole batch."""
+    import tensorflow as tf
+
+    from mrcnn.replicas import whole_batch
+
     variables = [variable.value for variable in model.training_model.variables if "metric" not in variable.path]
     mirrored = [variable.values for variable in variables if hasattr(variable, "values")]
     same = all(np.array_equal(*(copy.numpy() for copy in copies)) for copies in mirrored)
@@ -85,13 +91,17 @@ def main() -> None:
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--no-validation", action="store_true")
     arguments = vars(parser.parse_args())
-    if "mirrored" in arguments["kinds"]:
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    if "mirrored" in arguments["kinds"] and on_tensorflow:
+        import tensorflow as tf
+
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
     for kind in arguments.pop("kinds"):
         model = train(kind, **arguments)
-        if kind == "mirrored":
+        if kind == "mirrored" and on_tensorflow:
             look_at_replicas(model)
 
 
