@@ -38,7 +38,8 @@ class KeepValid(Declared):
         image_index: [kept] int32, the image of each row.
         weight: [kept] float32, 1 for a valid row and 0 for one that had to be kept.
 
-    On a backend with static shapes every row is kept, and `weight` tells them apart.
+    On a backend with static shapes every row is kept, and `weight` tells them apart. A row that is not valid then holds
+    a copy of a valid one, of each as often as of any other (give or take one): BatchNorm in a head sees no padding.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -51,7 +52,8 @@ class KeepValid(Declared):
         folded = [ops.reshape(array, (-1, *array.shape[2:])) for array in arrays]
         image_index = ops.reshape(image_index, (-1,))
         if keras.backend.backend() != "tensorflow":
-            return folded, image_index, weight
+            rows = _filled(weight)
+            return [ops.take(a, rows, axis=0) for a in folded], ops.take(image_index, rows), weight
         first = ops.cast(ops.cumsum(ops.ones_like(weight)) == 1.0, "float32")
         keep = ops.maximum(weight, first * (1.0 - ops.max(weight)))
         rows = ops.where(keep > 0)[0]
@@ -61,3 +63,14 @@ class KeepValid(Declared):
         rows = None if None in valid.shape[:2] else valid.shape[0] * valid.shape[1]
         kept = [spec(rows, *array.shape[2:], dtype=array.dtype) for array in arrays]
         return kept, spec(rows, dtype="int32"), spec(rows)
+
+
+def _filled(weight: Any) -> Any:
+    """[rows] int32: for every row with weight itself, for the others one with weight, in turn; itself if none has."""
+    count = ops.cast(ops.sum(weight), "int32")
+    place = ops.arange(weight.shape[0], dtype="int32")
+    with_weight = ops.argsort(1.0 - weight)  # those rows first
+    # The free rows are numbered, so that their copies are of different rows
+    free = ops.cast(ops.cumsum(1.0 - weight), "int32") - 1
+    copy = ops.take(ops.cast(with_weight, "int32"), free % ops.maximum(count, 1))
+    return ops.where(ops.logical_or(weight > 0, count == 0), place, copy)

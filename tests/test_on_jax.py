@@ -103,12 +103,20 @@ def test_nms_equals_a_greedy_loop():
         np.testing.assert_array_equal(found[2][image, :len(rows)], [row[1] for row in rows])
 
 
-def test_every_row_is_kept_and_weighed():
-    valid = np.array([[True, False, True], [False, False, False]])
-    (kept,), image_index, weight = KeepValid()(valid, [np.arange(6, dtype=np.int32).reshape(2, 3)])
-    np.testing.assert_array_equal(kept, np.arange(6))
-    np.testing.assert_array_equal(image_index, [0, 0, 0, 1, 1, 1])
-    np.testing.assert_array_equal(weight, [1, 0, 1, 0, 0, 0])
+def test_every_row_is_kept_and_the_free_ones_hold_copies():
+    valid = np.array([[True, False, True, False], [False, False, True, False]])
+    (kept,), image_index, weight = KeepValid()(valid, [np.arange(8, dtype=np.int32).reshape(2, 4)])
+    np.testing.assert_array_equal(kept, [0, 0, 2, 2, 6, 0, 6, 2])
+    np.testing.assert_array_equal(image_index, [0, 0, 0, 0, 1, 0, 1, 0])
+    np.testing.assert_array_equal(weight, [1, 0, 1, 0, 0, 0, 1, 0])
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_all_rows_or_none(value):
+    (kept,), image_index, weight = KeepValid()(np.full((2, 2), value), [np.arange(4).reshape(2, 2)])
+    np.testing.assert_array_equal(kept, np.arange(4))
+    np.testing.assert_array_equal(image_index, [0, 0, 1, 1])
+    np.testing.assert_array_equal(weight, [value] * 4)
 
 
 def test_mask_targets_by_hand():
