@@ -271,7 +271,7 @@ def _checked_method(method: str | None, sampling_ratio: int) -> str:
 def fastest_method(sampling_ratio: int) -> str | None:
     """The `method` of `RoIAlign` for this machine: on a CPU the sparse product, on others the backend's default.
 
-    The product was timed on CPUs alone. "gather" takes 15 to 50 ms less for 1000 RoIs, but 200 MB more, and a second for
+    The product was timed on CPUs alone. "gather" takes 15 to 50 ms less for 1000 RoIs, but 200 MB more and a second for
     each new size.
     """
     if keras.backend.backend() != "tensorflow" or sampling_ratio == 0:
