@@ -81,7 +81,11 @@ class ReplicatedModel(keras.Model):
         return getattr(self, name)
 
     def synchronise_batch_norm(self) -> None:
-        """Makes BatchNorm that learns take its statistics over all replicas."""
+        """Makes BatchNorm that learns take its statistics over all replicas.
+
+        Those of a mask head count a row of padding for each replica whose images have no positive RoI (images without
+        objects only); on one device that is so for a whole batch without any.
+        """
         if getattr(self, "_distribute_strategy", None) is not None:
             for layer in self._flatten_layers():
                 if isinstance(layer, keras.layers.BatchNormalization):
