@@ -73,7 +73,8 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     flags.add_argument("--threads", type=int, default=2, help="and cores, of every program")
     flags.add_argument("--pause", type=float, default=0.5, help="seconds between calls, for idle threads to sleep")
     flags.add_argument("--peers", type=lambda text: [n for n in text.split(",") if n],
-                       default=["torchvision", "model_garden"], help=f"of {', '.join(PEERS)}, with commas")
+                       default=["torchvision", "model_garden", "model_garden_batched"],
+                       help=f"of {', '.join(PEERS)}, with commas")
     flags.add_argument("--environments", type=Path, default=DEFAULT, help="folder of the peers' environments")
     flags.add_argument("--peer-python", type=name_and_path, action="append", default=[], metavar="NAME=PATH",
                        help="a Python that has the peer, instead of one of --environments")

@@ -2,14 +2,14 @@
 
     python benchmarks/stages.py --backbone resnet101 --size 1024 --precision float32
 
-The graph is timed up to the end of each stage, all of them in turn, and a stage takes what it adds. Operations and
+The graph is timed up to the end of each stage, all of them in turn, and a stage takes what it adds; the least of all
+rounds counts, so that a stage may come out a little short, or negative, where another was disturbed. Operations and
 bytes are those of convolutions and matrix products: their inputs, kernels and outputs, each once. The floor of a stage
 is its operations at the machine's best, measured in the same run: a 3x3 convolution of 256 channels on 256 x 256 cells,
 and, for the box head, the product of 1000 x 12544 and 12544 x 1024. Weights as in `inference.py`. Prints a table.
 """
 
 import math
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,9 @@ def main() -> None:
     pixels, windows = (np.stack([getattr(m, name) for m in molded]) for name in ("image", "window"))
     calls = {name: (lambda call=call: call(pixels, windows)) for name, call in prefixes(model).items()}
     calls["whole"] = lambda: model.detect(images)
+    raw = model.detector.run(pixels, windows)
     calls["mold"] = lambda: [model.detector.mold(image) for image in images]
+    calls["pasting"] = lambda: [model.detector.unmold(r, m) for r, m in zip(raw, molded, strict=True)]
     calls |= {f"best {kind}": call for kind, call in ceilings(arguments.precision).items()}
     seconds = in_turn(calls, arguments.runs)
     best = {"convolution": 2 * 256 * 256 * 9 * 256 * 256 / seconds.pop("best convolution"),
@@ -46,6 +48,7 @@ def main() -> None:
           ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n")
     print("| stage | ms | GFLOP | MB | floor, ms |\n|---|---|---|---|---|")
     work = operations(model, arguments)
+    del seconds["whole"]
     for name, took in stages(seconds).items():
         flop, moved = work.get(name, (0, 0))
         floor = 1000 * flop / best["product" if name == "box head" else "convolution"]
@@ -54,12 +57,12 @@ def main() -> None:
 
 
 def stages(until: dict[str, float]) -> dict[str, float]:
-    """Seconds that each stage takes, from those until its end; what is left of the whole call is pasting."""
+    """Seconds that each stage takes, from those until its end in the graph; molding and pasting stand beside it."""
     until = dict(until)
-    mold, whole, found, before = until.pop("mold"), until.pop("whole"), {}, 0.0
+    mold, pasting, found, before = until.pop("mold"), until.pop("pasting"), {}, 0.0
     for name, seconds in until.items():
         found[name], before = seconds - before, seconds
-    return {"mold": mold, **found, "pasting": whole - mold - before}
+    return {"mold": mold, **found, "pasting": pasting}
 
 
 def prefixes(model: Any) -> dict[str, Callable]:
@@ -100,14 +103,14 @@ def ceilings(precision: str) -> dict[str, Callable]:
 
 
 def in_turn(calls: dict[str, Callable], runs: int) -> dict[str, float]:
-    """Median seconds of each call, all in turn, after two that are not counted."""
+    """Least seconds of each call, all in turn, after two that are not counted: what others do only adds to them."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs + 2):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
             taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds[2:]) for name, seconds in taken.items()}
+    return {name: min(seconds[2:]) for name, seconds in taken.items()}
 
 
 def operations(model: Any, arguments: Any) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mrcnn.coco_checks import check_class_ids, check_masks, check_numbers
 from mrcnn.data import rle
 from mrcnn.data.fields import shown
 from mrcnn.files import atomic_path
@@ -70,7 +71,7 @@ def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[
         return annotations
     masks, class_ids = dataset.load_mask(image_id)
     masks, class_ids = np.asarray(masks), np.asarray(class_ids)
-    _check(masks, class_ids, image_shape, dataset.num_classes, f"the ground truth of image {image_id}")
+    check_masks(masks, class_ids, image_shape, dataset.num_classes, f"the ground truth of image {image_id}")
     load_boxes = getattr(dataset, "load_boxes", None)
     boxes = load_boxes(image_id) if load_boxes is not None else None
     if boxes is not None and np.shape(boxes) != (len(class_ids), 4):
@@ -92,19 +93,19 @@ def detection_annotations(
 ) -> list[Annotation]:
     """The COCO annotations, with scores, of what `detect` found in one image of a dataset; nothing is rounded.
 
-    Detections of classes that the image's source does not annotate are left out.
+    `masks` are [H, W, N] or, as of `detect(..., masks="rle")`, a list of run lengths. Detections of classes that the
+    image's source does not annotate are left out.
     """
-    masks, class_ids = np.asarray(detection["masks"]), np.asarray(detection["class_ids"])
-    what = f"the detections in image {image_id}"
-    _check(masks, class_ids, image_shape, dataset.num_classes, what)
+    class_ids, what = np.asarray(detection["class_ids"]), f"the detections in image {image_id}"
+    encoded = _runs(detection["masks"], class_ids, image_shape, dataset.num_classes, what)
     boxes = np.asarray(detection["rois"], np.float64).reshape(-1, 4)
     scores = np.asarray(detection["scores"], np.float64).reshape(-1)
-    _check_numbers(boxes, scores, len(class_ids), what)
+    check_numbers(boxes, scores, len(class_ids), what)
     known = set(map(int, dataset.source_class_ids[dataset.image_info[image_id]["source"]]))
     return [
         _annotation(image_id, class_id, _xywh(box), runs) | {"score": score}
         for runs, class_id, box, score in zip(
-            _encoded(masks), class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True
+            encoded, class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True
         )
         if class_id in known
     ]
@@ -283,35 +284,6 @@ def _class_numbers(dataset: Any) -> Mapping[str, dict[Any, int]]:
     return numbers
 
 
-def _check(masks: np.ndarray, class_ids: np.ndarray, image_shape: Sequence[int], num_classes: int, what: str) -> None:
-    if not len(class_ids) and not masks.size:  # without instances any empty array will do
-        return
-    expected = (*image_shape, len(class_ids))
-    if masks.shape != expected:
-        raise ValueError(
-            f"{what}: masks have shape {masks.shape}, the image and its {len(class_ids)} class ids ask for {expected}"
-        )
-    wrong = [int(i) for i in class_ids if not 0 < abs(i) < num_classes]
-    if wrong:
-        raise ValueError(
-            f"{what}: class ids {wrong[:5]} are not among the dataset's 1 to {num_classes - 1}; "
-            "model and dataset must have the same classes in the same order"
-        )
-
-
-def _check_numbers(boxes: np.ndarray, scores: np.ndarray, count: int, what: str) -> None:
-    if (len(boxes), len(scores)) != (count, count):
-        raise ValueError(f"{what}: {count} class ids, {len(boxes)} rois and {len(scores)} scores; one each is needed")
-    ordered = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
-    wrong = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & ordered))
-    if len(wrong):
-        i = wrong[0]
-        raise ValueError(
-            f"{what}: detection {i} has the box {boxes[i].tolist()} and the score {scores[i]}; expected finite "
-            "numbers, the box as (y1, x1, y2, x2) with y1 <= y2 and x1 <= x2"
-        )
-
-
 def _check_annotations(
     annotations: Iterable[Annotation], dataset: Any, image_id: int, image_shape: Sequence[int]
 ) -> None:
@@ -322,6 +294,19 @@ def _check_annotations(
                 f"the ground truth of image {image_id}: an annotation has size {size} and class id {class_id}, the "
                 f"image {list(image_shape)} and the dataset the class ids 1 to {dataset.num_classes - 1}"
             )
+
+
+def _runs(masks: Any, class_ids: np.ndarray, image_shape: Sequence[int], num_classes: int, what: str) -> list[rle.Rle]:
+    """The run lengths of masks [H, W, N], or the list of run lengths that `masks` is already; checked."""
+    if not isinstance(masks, list):
+        masks = np.asarray(masks)
+        check_masks(masks, class_ids, image_shape, num_classes, what)
+        return _encoded(masks)
+    if [tuple(runs["size"]) for runs in masks] != [tuple(image_shape)] * len(class_ids):
+        raise ValueError(f"{what}: {len(masks)} run lengths of sizes {sorted({tuple(runs['size']) for runs in masks})} "
+                         f"for {len(class_ids)} class ids and an image of {tuple(image_shape)}")
+    check_class_ids(class_ids, num_classes, what)
+    return masks
 
 
 def _encoded(masks: np.ndarray) -> list[rle.Rle]:

@@ -315,4 +315,5 @@ def test_a_program_that_fails_ends_the_run(tmp_path):
 def test_parse_gives_a_namespace_of_defaults():
     arguments = against_peers.parse([])
     assert isinstance(arguments, argparse.Namespace)
-    assert arguments.peers == ["torchvision", "model_garden"] and arguments.environments == environments.DEFAULT
+    assert arguments.peers == ["torchvision", "model_garden", "model_garden_batched"]
+    assert arguments.environments == environments.DEFAULT

@@ -418,3 +418,29 @@ def test_annotations_that_do_not_fit():
 def test_no_file_is_asked_for():
     with results_file(None, Own()) as write:
         assert write([result()]) is None
+
+
+def test_detections_may_come_as_run_lengths(generated):
+    """A model whose `detect` takes `masks` is asked for run lengths, and gives the same numbers."""
+    _, dataset = generated
+
+    class Running(Detector):
+        def detect(self, images, verbose=0, masks="full"):
+            assert masks == "rle"
+            (found,) = super().detect(images)
+            return [found | {"masks": rle.encode_all(found["masks"])}]
+
+    whole, runs = (evaluate(kind(dataset, noisy), dataset, progress=False) for kind in (Detector, Running))
+    assert runs.box == whole.box and runs.mask == whole.mask
+
+
+def test_run_lengths_of_another_size_are_named(generated):
+    _, dataset = generated
+
+    class Other(Detector):
+        def detect(self, images, verbose=0, masks="full"):
+            (found,) = super().detect(images)
+            return [found | {"masks": rle.encode_all(found["masks"][:-1])}]
+
+    with pytest.raises(ValueError, match=r"run lengths of sizes .* class ids and an image of"):
+        evaluate(Other(dataset, perfect), dataset, progress=False)

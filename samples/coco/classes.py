@@ -32,12 +32,12 @@ class InNumbersOf:
         ids = {name: i for i, name in enumerate(wanted)}
         self.model, self.table = model, np.array([ids[name] if name in common else 0 for name in own], np.int32)
 
-    def detect(self, images: Sequence[Any]) -> list[dict[str, np.ndarray]]:
-        """As `MaskRCNN.detect`."""
-        return [self._renumbered(found) for found in self.model.detect(images)]
+    def detect(self, images: Sequence[Any], masks: str = "full") -> list[dict[str, Any]]:
+        """As `MaskRCNN.detect`, with masks "full" or "rle"."""
+        return [self._renumbered(found) for found in self.model.detect(images, masks=masks)]
 
-    def _renumbered(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        class_ids = self.table[found["class_ids"]]
+    def _renumbered(self, found: dict[str, Any]) -> dict[str, Any]:
+        class_ids, masks = self.table[found["class_ids"]], found["masks"]
         kept = class_ids > 0
         return {"rois": found["rois"][kept], "class_ids": class_ids[kept], "scores": found["scores"][kept],
-                "masks": found["masks"][..., kept]}
+                "masks": [masks[i] for i in np.flatnonzero(kept)] if isinstance(masks, list) else masks[..., kept]}

@@ -360,7 +360,7 @@ def test_a_model_of_other_classes_is_judged_by_the_names_that_it_shares():
              "masks": np.arange(3)[None, None].repeat(2, 0) > 0}
 
     class Model:
-        def detect(self, images):
+        def detect(self, images, masks):
             return [found] * len(images)
 
     model = InNumbersOf(Model(), ["BG", "cat", "dog", "car"], ["BG", "car", "bird", "cat"])
