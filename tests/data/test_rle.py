@@ -189,6 +189,8 @@ def test_wrong_shapes():
         rle.encode(np.zeros((3, 4, 1)))
     with pytest.raises(ValueError, match=r"part of 3 x 4 at \(1, 0\) leaves the mask of 3 x 4"):
         rle.encode_box(np.zeros((3, 4)), 1, 0, 3, 4)
+    with pytest.raises(ValueError, match=r"masks \[H, W, N\], got shape \(3, 4\)"):
+        rle.encode_all(np.zeros((3, 4)))
 
 
 def test_parts_of_several_masks_at_once():
@@ -198,5 +200,3 @@ def test_parts_of_several_masks_at_once():
         wholes[top:top + part.shape[0], left:left + part.shape[1], i] = part
     assert rle.encode_parts(parts, 5, 7) == rle.encode_all(wholes)
     assert rle.encode_parts([], 5, 7) == []
-    with pytest.raises(ValueError, match=r"masks \[H, W, N\], got shape \(3, 4\)"):
-        rle.encode_all(np.zeros((3, 4)))
