@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from mrcnn.folding import build_unbuilt, deserialized, functional, serialized
+
 
 def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any], Any]:
     """The function (features [R, h, w, C], class_ids [R]) -> masks [R, m, m] float32 of each RoI's own class.
@@ -13,10 +15,12 @@ def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any]
     A head that ends in a 1x1 convolution with a sigmoid, as nearly every one does, is run up to it and shares its
     weights; any other is run whole and its channel picked.
     """
+    mask_head = functional(mask_head)
     last, index, _ = mask_head.output._keras_history
     if _is_pointwise(last):
         x = last._inbound_nodes[index].input_tensors[0]
-        before, channel = keras.Model(mask_head.input, x, name=mask_head.name), ClassChannel(last, name="masks")
+        before = keras.Model(mask_head.input, x, name=f"{mask_head.name}_features")
+        channel = ClassChannel(last, name="masks")
         return lambda features, class_ids: channel(before(features), class_ids)
     pick = PickClass(num_classes, name="masks")
     return lambda features, class_ids: pick(mask_head(features), class_ids)
@@ -39,6 +43,16 @@ class ClassChannel(keras.layers.Layer):
     def __init__(self, convolution: keras.layers.Conv2D, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)  # x stays bfloat16, where it is, and the weights float32
         self.convolution = convolution
+
+    def build(self, x_shape: Any, class_ids_shape: Any = None) -> None:
+        build_unbuilt(self.convolution, x_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **serialized(convolution=self.convolution)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ClassChannel":
+        return cls(**deserialized(config, "convolution"))
 
     def call(self, x: Any, class_ids: Any) -> Any:
         height, width, channels = x.shape[1:]

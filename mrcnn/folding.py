@@ -16,6 +16,28 @@ from keras import ops
 from mrcnn.batch_norm import FrozenBatchNormalization
 
 
+def build_unbuilt(layer: keras.layers.Layer, shape: Any) -> None:
+    """Gives a layer inside another its weights, if it has none yet: it comes from a file."""
+    if not layer.built:
+        layer.build(shape)
+
+
+def serialized(**inner: keras.layers.Layer) -> dict[str, Any]:
+    """A config's entries for the layers that a layer is made from."""
+    return {name: keras.saving.serialize_keras_object(layer) for name, layer in inner.items()}
+
+
+def deserialized(config: dict[str, Any], *names: str) -> dict[str, Any]:
+    """`config` with the entries of `serialized` as layers again; they are new ones, without weights."""
+    return {**config, **{name: keras.saving.deserialize_keras_object(config[name]) for name in names}}
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """The model itself, or the layers of a `keras.Sequential` as a functional one."""
+    return (keras.Model(model.inputs[0], model.outputs[0], name=model.name) if isinstance(model, keras.Sequential)
+            else model)
+
+
 @keras.saving.register_keras_serializable("mrcnn")
 class FoldedConvolution(keras.layers.Layer):
     """A convolution and the BatchNorm after it as one convolution, with the weights of both layers.
@@ -34,6 +56,17 @@ class FoldedConvolution(keras.layers.Layer):
         # Automatic casting would round kernel and statistics to bfloat16 before they are multiplied.
         super().__init__(autocast=False, **kwargs)
         self.convolution, self.norm = convolution, norm
+
+    def build(self, input_shape: Any) -> None:
+        build_unbuilt(self.convolution, input_shape)
+        build_unbuilt(self.norm, self.convolution.compute_output_shape(input_shape))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **serialized(convolution=self.convolution, norm=self.norm)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FoldedConvolution":
+        return cls(**deserialized(config, "convolution", "norm"))
 
     def call(self, inputs: Any) -> Any:
         convolution, dtype = self.convolution, self.convolution.compute_dtype
@@ -70,6 +103,16 @@ class TransposeAsPointwise(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.transpose = transpose
 
+    def build(self, input_shape: Any) -> None:
+        build_unbuilt(self.transpose, input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **serialized(transpose=self.transpose)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TransposeAsPointwise":
+        return cls(**deserialized(config, "transpose"))
+
     def call(self, inputs: Any) -> Any:
         layer, dtype = self.transpose, self.transpose.compute_dtype
         rows, columns, filters, channels = layer.kernel.shape
@@ -88,7 +131,7 @@ def fold(model: keras.Model, *, training: bool) -> keras.Model:
     """The same function with the same weights in operations that cost less.
 
     Args:
-        model: a functional model, possibly with models inside, which stay as they are.
+        model: a functional or sequential model, possibly with models inside, which stay as they are.
         training: fold only what a training step may not change: frozen BatchNorm. Otherwise all of it, and the result
             is for inference.
 
@@ -96,7 +139,9 @@ def fold(model: keras.Model, *, training: bool) -> keras.Model:
         A model that shares every layer with `model`: each BatchNorm that alone follows a convolution folded into it,
         each transposed convolution without overlap as a 1x1 convolution.
     """
-    pairs = _pairs(model, FrozenBatchNormalization if training else keras.layers.BatchNormalization)
+    model = functional(model)
+    kinds = (FrozenBatchNormalization,) if training else (FrozenBatchNormalization, keras.layers.BatchNormalization)
+    pairs = _pairs(model, kinds)
     new = {before: FoldedConvolution(before, norm, name=f"{before.name}_folded") for norm, before in pairs.items()}
     new |= {layer: TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
             for layer in model.layers if _is_without_overlap(layer)}
@@ -107,8 +152,8 @@ def fold(model: keras.Model, *, training: bool) -> keras.Model:
     return keras.models.clone_model(model, clone_function=lambda layer: new.get(layer, layer), call_function=call)
 
 
-def _pairs(model: keras.Model, kind: type) -> dict[keras.layers.Layer, keras.layers.Layer]:
-    """The BatchNorm layers that can be folded, each with its convolution."""
+def _pairs(model: keras.Model, kinds: tuple[type, ...]) -> dict[keras.layers.Layer, keras.layers.Layer]:
+    """The BatchNorm layers of exactly these kinds that can be folded, each with its convolution."""
     # The model's own nodes: its layers may stand in other models too
     nodes = [node for same_depth in model._nodes_by_depth.values() for node in same_depth]
     calls = Counter(node.operation for node in nodes)
@@ -117,7 +162,7 @@ def _pairs(model: keras.Model, kind: type) -> dict[keras.layers.Layer, keras.lay
     found = {}
     for node in nodes:
         norm = node.operation
-        if isinstance(norm, kind) and norm.axis in (-1, 3) and calls[norm] == 1:
+        if type(norm) in kinds and norm.axis in (-1, 3) and calls[norm] == 1:
             before = node.input_tensors[0]._keras_history.operation
             if _is_plain(before) and calls[before] == 1 and uses[id(node.input_tensors[0])] == 1:
                 found[norm] = before

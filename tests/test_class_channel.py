@@ -7,6 +7,7 @@ from keras import layers
 
 import heads
 from mrcnn.class_channel import class_masks
+from mrcnn.folding import fold
 
 RNG = np.random.default_rng(0)
 
@@ -30,9 +31,29 @@ def test_no_channel_but_one_is_computed():
     inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
     model = keras.Model([inputs, ids], class_masks(head, 7)(inputs, ids))
     called = [node.operation for nodes in model._nodes_by_depth.values() for node in nodes]
-    inner = next(layer for layer in model.layers if layer.name == "mask_head")
+    inner = next(layer for layer in model.layers if layer.name == "mask_head_features")
     assert head.get_layer("masks") not in [*called, *inner.layers]
     assert {id(w) for w in model.weights} == {id(w) for w in head.weights}, "it has the weights of the head"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_sequential_head(training):
+    head = keras.Sequential([
+        keras.Input((8, 8, 16)), layers.Conv2D(8, 3, padding="same"), layers.BatchNormalization(),
+        layers.Conv2DTranspose(8, 2, strides=2, activation="relu"), layers.Conv2D(7, 1, activation="sigmoid")])
+    x, class_ids = features(), np.array([3, 0, 6, 3, 1])
+    expected = np.asarray(head(x))[np.arange(5), :, :, class_ids]
+    for either in (head, fold(head, training=training)):
+        np.testing.assert_allclose(class_masks(either, 7)(x, class_ids), expected, atol=1e-5)
+
+
+def test_saved_and_loaded(tmp_path):
+    head = heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7)
+    inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
+    model = keras.Model([inputs, ids], class_masks(head, 7)(inputs, ids))
+    model.save(tmp_path / "masks.keras")
+    given = features(), np.array([3, 0, 6, 3, 1])
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "masks.keras")(given), model(given))
 
 
 @pytest.mark.parametrize("last", [

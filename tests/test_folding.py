@@ -7,6 +7,7 @@ from keras import layers
 
 from mrcnn.batch_norm import freeze_batch_norm
 from mrcnn.folding import FoldedConvolution, TransposeAsPointwise, fold
+from mrcnn.graph import precision
 from mrcnn.resnet import resnet
 
 RNG = np.random.default_rng(0)
@@ -92,6 +93,40 @@ def test_what_is_not_a_plain_pair_stays():
     assert "BatchNormalization" in kinds(fold(again, training=False)), "a layer called twice"
 
 
+class OwnNorm(layers.BatchNormalization):
+    """Twice what the usual one gives."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+def test_norms_of_a_user_stay():
+    model = model_of(layers.Conv2D(4, 3), OwnNorm())
+    assert "OwnNorm" in kinds(fold(model, training=False))
+
+
+def test_a_sequential_model():
+    model = randomised(keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()],
+                                        name="chain"))
+    folded = fold(model, training=False)
+    assert kinds(folded) == ["InputLayer", "FoldedConvolution"] and folded.name == "chain"
+    image = pixels()
+    np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_saved_and_cloned(tmp_path):
+    model = fold(model_of(layers.Conv2D(4, 3), layers.BatchNormalization(),
+                          layers.Conv2DTranspose(3, 2, strides=2, activation="relu")), training=False)
+    model.save(tmp_path / "folded.keras")
+    loaded, clone = keras.models.load_model(tmp_path / "folded.keras"), keras.models.clone_model(model)
+    image = pixels()
+    clone.set_weights(model.get_weights())
+    for other in (loaded, clone):
+        assert kinds(other) == ["InputLayer", "FoldedConvolution", "TransposeAsPointwise"]
+        assert not {id(w) for w in other.weights} & {id(w) for w in model.weights}
+        np.testing.assert_array_equal(other(image), model(image))
+
+
 def test_in_training_only_frozen_norms_are_folded():
     model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization())
     assert "BatchNormalization" in kinds(fold(model, training=True))
@@ -128,11 +163,11 @@ def test_gradients_reach_the_convolution_and_not_the_frozen_norm():
 
 def test_products_are_rounded_once_under_bfloat16():
     """257 and 1 / 257: rounded to bfloat16 before they are multiplied, they make 0.996."""
-    convolution = layers.Conv2D(1, 1, use_bias=False, dtype="mixed_bfloat16")
-    model = model_of(convolution, layers.BatchNormalization(epsilon=0, dtype="mixed_bfloat16"), channels=1)
-    model.layers[1].set_weights([np.full((1, 1, 1, 1), 257.0)])
-    model.layers[2].set_weights([np.array([v], np.float32) for v in (1 / 257, 0, 0, 1)])
-    found = fold(model, training=False)(np.ones((1, 8, 8, 1), np.float32))
+    with precision("bfloat16"):  # of the new layers too
+        model = model_of(layers.Conv2D(1, 1, use_bias=False), layers.BatchNormalization(epsilon=0), channels=1)
+        model.layers[1].set_weights([np.full((1, 1, 1, 1), 257.0)])
+        model.layers[2].set_weights([np.array([v], np.float32) for v in (1 / 257, 0, 0, 1)])
+        found = fold(model, training=False)(np.ones((1, 8, 8, 1), np.float32))
     assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
     np.testing.assert_array_equal(np.asarray(found, np.float32), np.ones((1, 8, 8, 1)))
 
