@@ -96,7 +96,7 @@ def _bilinear(position: Any, cells: Any, margin: float, ratio: int, pool_size: i
     inside = ops.logical_and(position >= -margin, position <= last + margin)
     position = ops.clip(position, 0.0, last)
     low = ops.floor(position)
-    part = position - low
+    part = ops.where(inside, position - low, 0.0)  # a weight of NaN times nothing would be NaN
     counted = ops.cast(inside, "float32") / ratio
     weight = ops.stack([(1.0 - part) * counted, part * counted], axis=-1)
     index = ops.cast(ops.stack([low, low + 1.0], axis=-1), "int32")
@@ -162,12 +162,14 @@ def multiply(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any,
     import tensorflow as tf
 
     cells = table(features)
-    matrix = _matrix(taps(sizes(features), boxes, image_index, levels, **options), tf.shape(cells)[0])
+    found = taps(sizes(features), boxes, image_index, levels, **options)
 
     @tf.custom_gradient
     def product(cells: Any) -> tuple[Any, Any]:
-        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(cells, tf.float32))
-        return pooled, lambda upstream: _spread(matrix, upstream, cells.dtype)
+        count = tf.shape(cells)[0]
+        pooled = tf.raw_ops.SparseMatrixMatMul(a=_matrix(found, count), b=tf.cast(cells, tf.float32))
+        # Another matrix for the gradient: a SavedModel holds gradients, which cannot capture a variant
+        return pooled, lambda upstream: _spread(_matrix(found, count), upstream, cells.dtype)
 
     return _as_bins(product(cells), boxes, options["pool_size"])
 
@@ -228,7 +230,11 @@ def _as_bins(pooled: Any, boxes: Any, pool_size: int) -> Any:
 
 
 def _matrix(taps: Taps, cells: Any) -> Any:
-    """[M * pool_size * pool_size, cells] sparse float32, its entries in the order of the bins."""
+    """[M * pool_size * pool_size, cells] sparse float32, its entries in the order of the bins.
+
+    The entries of one bin come unsorted, and a cell more than once where samples share it. The conversion asks for the
+    rows alone to be in order, and products add up what is repeated.
+    """
     import tensorflow as tf
 
     rows, row_weights, columns, column_weights = taps

@@ -1,5 +1,6 @@
 """One compiled function for photographs of every size."""
 
+import keras
 import numpy as np
 
 from mrcnn.model import MaskRCNN
@@ -25,6 +26,23 @@ def test_results_do_not_depend_on_the_sizes_seen_before():
     again = run(model.detector.call, 1, 64, 64)
     for name, value in first.items():
         np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+def test_exported_and_saved_models_give_the_same(tmp_path):
+    import tensorflow as tf
+
+    model = MaskRCNN("inference", TinyConfig(DETECTION_MIN_CONFIDENCE=0.0)).inference_model
+    model.export(tmp_path / "exported", verbose=False)
+    model.save(tmp_path / "saved.keras")
+    image = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    given = {"image": image, "window": np.float32([[0, 0, 64, 64]])}
+    expected = model(given)
+    assert np.asarray(expected["valid"]).any()
+    exported = tf.saved_model.load(tmp_path / "exported")
+    served = exported.serve({name: tf.constant(value) for name, value in given.items()})
+    for found in (served, keras.models.load_model(tmp_path / "saved.keras")(given)):
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
 def test_weights_that_change_count_at_once():

@@ -64,6 +64,26 @@ def test_no_box_leads_outside_the_table(box):
         assert (rows.max() + columns.max()) < 160 + 40
 
 
+def test_a_sample_of_nan_weighs_nothing():
+    _, row_weights, _, column_weights = taps_of([np.nan, 8, np.nan, 16], image=0, level=0)
+    np.testing.assert_array_equal(row_weights, [[[0, 0]]])
+    assert column_weights.any()
+
+
+def test_entries_of_the_sparse_matrix_may_repeat_and_be_unsorted():
+    """One bin of the cells 3, 2, 3 and 2, with weights 0.2, 0.3, 0.2 and 0.3."""
+    taps = roi_gather.Taps(*(ops.convert_to_tensor(part) for part in (
+        np.array([[[3, 3]]], np.int32), np.array([[[0.5, 0.5]]], np.float32),
+        np.array([[[0, -1]]], np.int32), np.array([[[0.4, 0.6]]], np.float32))))
+    import tensorflow as tf
+
+    matrix = roi_gather._matrix(taps, 5)
+    cells = tf.reshape(tf.range(5.0) * 10, (5, 1))
+    np.testing.assert_allclose(tf.raw_ops.SparseMatrixMatMul(a=matrix, b=cells), [[0.4 * 30 + 0.6 * 20]], rtol=1e-6)
+    spread = roi_gather._spread(matrix, tf.constant([[1.0]]), tf.float32)
+    np.testing.assert_allclose(spread, [[0], [0], [0.6], [0.4], [0]], rtol=1e-6)
+
+
 def test_outside_by_more_than_a_cell_weighs_nothing():
     _, row_weights, _, column_weights = taps_of([-80, 8, -70, 16], image=0, level=0)
     assert not row_weights.any()
