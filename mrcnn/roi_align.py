@@ -105,7 +105,8 @@ class RoIAlign(Declared):
             M is B * N.
 
     Returns:
-        [M, pool_size, pool_size, C] in the compute dtype, in the order of `boxes`. Samples are taken in float32.
+        [M, pool_size, pool_size, C] in the compute dtype, in the order of `boxes`. Samples are taken in float32. A box
+        that is not finite gets zeros.
 
     Raises:
         ValueError: on an unknown setting, or where the numbers of feature maps and strides differ.
@@ -146,6 +147,8 @@ class RoIAlign(Declared):
         if len(features) != len(self.strides):
             raise ValueError(f"{len(features)} feature maps for {len(self.strides)} strides {self.strides}: one each")
         boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+        # Every method reads zeros so far outside; a box of NaN would end in an error from within
+        boxes = ops.where(ops.all(ops.isfinite(boxes), axis=-1, keepdims=True), boxes, -1e6)
         if image_index is None:
             boxes, image_index = _fold_images(boxes)
         levels = self._levels(boxes, features[0])
@@ -198,7 +201,9 @@ class RoIAlign(Declared):
         # The small addend keeps a box of exactly canonical size, its logarithm a hair below the integer, on its level.
         level = ops.floor(level + 1e-6) if self.level_rounding == "floor" else ops.round(level)
         first = round(math.log2(self.strides[0]))
-        return ops.cast(ops.clip(level - first, 0, len(self.strides) - 1), "int32")
+        last = len(self.strides) - 1
+        # Again in integers: sides that overflow make a NaN
+        return ops.clip(ops.cast(ops.clip(level - first, 0, last), "int32"), 0, last)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -274,6 +274,15 @@ def test_no_boxes(ratio, method):
     assert found.shape == (0, 7, 7, 3)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("geometry", ["aligned", "crop"])
+def test_a_box_of_nan_is_zeros(method, geometry):
+    boxes = np.array([[np.nan] * 4, [8, 8, 40, 40], [np.nan, 8, np.nan, 40]], np.float32)
+    pooled = np.asarray(RoIAlign(2, method=method, geometry=geometry)(constant_pyramid(), boxes, np.zeros(3, np.int32)))
+    np.testing.assert_array_equal(pooled[::2], np.zeros_like(pooled[::2]))
+    assert (pooled[1] == 2).all(), "a box of 32 pixels lies on the finest map"
+
+
 def test_samples_by_size_of_the_box():
     """A slope of 1 a cell: 3 cells are one bin, sampled at 1/6, 3/6, 5/6 of it; more boxes than go together."""
     slope = np.tile(np.arange(64, dtype=np.float32)[None, :, None, None], (1, 1, 64, 1))
