@@ -4,10 +4,13 @@ import keras
 import numpy as np
 import pytest
 
+from mrcnn import graph
 from mrcnn.anchors import pyramid_anchors
 from mrcnn.boxes import decode
+from mrcnn.class_channel import PickClass
 from mrcnn.data.loader import Loader
 from mrcnn.data.molding import PixelScaling
+from mrcnn.folding import FoldedConvolution
 from mrcnn.graph import build_network, inference_graph, precision, training_graph
 from tests.tiny import SIDE, TinyConfig, TinyDataset
 
@@ -244,6 +247,28 @@ def test_detections_are_padded_sorted_and_inside_their_window(graphs, photograph
         assert found["boxes"][image].min() >= 0 and found["boxes"][image].max() <= side
     assert found["masks"].shape == (20, 16, 16)
     assert 0 <= found["masks"].min() and found["masks"].max() <= 1
+
+
+@pytest.mark.parametrize("options", [
+    {"TRAIN_BN": False}, {"TRAIN_BN": True, "MASK_HEAD": {"name": "unet", "filters": 16}}])
+def test_detections_are_those_of_the_parts_as_they_are(options, photographs, monkeypatch):
+    """The graph with folded parts and one mask channel, beside one of the network's own layers."""
+    graphs = Graphs(TinyConfig(DETECTION_MIN_CONFIDENCE=0.0, **options))
+    rng = np.random.default_rng(0)
+    for layer in graphs.network.trunk.layers:  # fresh statistics of 0 and 1 would hide what folding does
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.7, 1.3, w.shape) for w in layer.weights])
+    found = graphs.detect(*photographs)
+    monkeypatch.setattr(graph, "fold", lambda model, training: model)
+    monkeypatch.setattr(graph, "class_masks", lambda head, classes: lambda features, class_ids: PickClass(classes)(
+        head(features), class_ids))
+    plain = inference_graph(graphs.network, graphs.config)
+    assert not any(isinstance(layer, FoldedConvolution) for layer in plain._flatten_layers())
+    assert any(isinstance(layer, FoldedConvolution) for layer in graphs.inference._flatten_layers())
+    images, windows = photographs
+    assert found["valid"].any()
+    for name, value in plain({"image": images, "window": windows}).items():
+        np.testing.assert_allclose(found[name], value, atol=1e-3, err_msg=name)
 
 
 def test_nothing_found_still_gives_a_row_of_masks(graphs, photographs):
