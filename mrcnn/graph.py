@@ -138,7 +138,7 @@ def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
     return RoIAlign(
         pool_size, config.ROI_SAMPLING_RATIO, config.ROI_ALIGNED, strides=tuple(config.BACKBONE_STRIDES[:4]),
         level_rounding=config.ROI_LEVEL_ROUNDING, geometry=config.ROI_GEOMETRY,
-        method=fastest_method(config.ROI_SAMPLING_RATIO), name=name)
+        method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY), name=name)
 
 
 def _box_branch(network: Network, config: Config, levels: list, rois: Any) -> tuple[Any, Any]:

@@ -406,6 +406,6 @@ def test_the_method_of_this_machine(monkeypatch):
     import tensorflow as tf
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    assert fastest_method(2) == "multiply" and fastest_method(0) is None
+    assert fastest_method(2) == "multiply" and fastest_method(0) is None and fastest_method(2, "crop") is None
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
     assert fastest_method(2) is None
