@@ -23,7 +23,7 @@ test: venv
 	@echo "== style: ruff check"
 	@$(VENV)/bin/ruff check .
 	@echo "== tests: pytest, two processes"
-	@$(VENV)/bin/python -m pytest -n 2
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 	@if $(VENV)/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('jax') is None)"; then \
 		echo "== tests of the JAX backend: pytest"; \
 		KERAS_BACKEND=jax $(VENV)/bin/python -m pytest tests/test_on_jax.py; \

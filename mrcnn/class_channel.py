@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.folding import build_unbuilt, deserialized, functional, serialized
+from mrcnn.folding import functional
+from mrcnn.sharing import Sharing, build_unbuilt
 
 
 def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any], Any]:
@@ -33,26 +34,17 @@ def _is_pointwise(layer: Any) -> bool:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class ClassChannel(keras.layers.Layer):
+class ClassChannel(Sharing):
     """One output channel of a 1x1 convolution with a sigmoid, another for each RoI. Has that convolution's weights.
 
     call: (x [R, m, m, C], class_ids [R] int) -> [R, m, m] float32 probabilities. The product is of `x`'s own type, its
     sums, bias and sigmoid float32.
     """
 
-    def __init__(self, convolution: keras.layers.Conv2D, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)  # x stays bfloat16, where it is, and the weights float32
-        self.convolution = convolution
+    shared = ("convolution",)
 
     def build(self, x_shape: Any, class_ids_shape: Any = None) -> None:
         build_unbuilt(self.convolution, x_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **serialized(convolution=self.convolution)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "ClassChannel":
-        return cls(**deserialized(config, "convolution"))
 
     def call(self, x: Any, class_ids: Any) -> Any:
         height, width, channels = x.shape[1:]

@@ -14,22 +14,8 @@ import keras
 from keras import ops
 
 from mrcnn.batch_norm import FrozenBatchNormalization
-
-
-def build_unbuilt(layer: keras.layers.Layer, shape: Any) -> None:
-    """Gives a layer inside another its weights, if it has none yet: it comes from a file."""
-    if not layer.built:
-        layer.build(shape)
-
-
-def serialized(**inner: keras.layers.Layer) -> dict[str, Any]:
-    """A config's entries for the layers that a layer is made from."""
-    return {name: keras.saving.serialize_keras_object(layer) for name, layer in inner.items()}
-
-
-def deserialized(config: dict[str, Any], *names: str) -> dict[str, Any]:
-    """`config` with the entries of `serialized` as layers again; they are new ones, without weights."""
-    return {**config, **{name: keras.saving.deserialize_keras_object(config[name]) for name in names}}
+from mrcnn.halves import HalvedConvolution, gains_by_halves, in_halves
+from mrcnn.sharing import Sharing, build_unbuilt
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -39,7 +25,7 @@ def functional(model: keras.Model) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class FoldedConvolution(keras.layers.Layer):
+class FoldedConvolution(Sharing):
     """A convolution and the BatchNorm after it as one convolution, with the weights of both layers.
 
     The kernel is scaled at each call and in float32, so that what trains, loads or is set in either layer counts at
@@ -52,32 +38,28 @@ class FoldedConvolution(keras.layers.Layer):
     call: [B, H, W, c] -> [B, H', W', filters] in the convolution's compute dtype.
     """
 
-    def __init__(self, convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization, **kwargs: Any) -> None:
-        # Automatic casting would round kernel and statistics to bfloat16 before they are multiplied.
-        super().__init__(autocast=False, **kwargs)
-        self.convolution, self.norm = convolution, norm
+    shared = ("convolution", "norm")
 
     def build(self, input_shape: Any) -> None:
         build_unbuilt(self.convolution, input_shape)
         build_unbuilt(self.norm, self.convolution.compute_output_shape(input_shape))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **serialized(convolution=self.convolution, norm=self.norm)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "FoldedConvolution":
-        return cls(**deserialized(config, "convolution", "norm"))
-
     def call(self, inputs: Any) -> Any:
-        convolution, dtype = self.convolution, self.convolution.compute_dtype
-        kernel, bias = self._kernel_and_bias()
-        depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
-        outputs = (ops.depthwise_conv if depthwise else ops.conv)(
-            ops.cast(inputs, dtype), ops.cast(kernel, dtype), strides=convolution.strides,
+        kernel, bias = (ops.cast(values, self.convolution.compute_dtype) for values in self._kernel_and_bias())
+
+        def convolve(x: Any) -> Any:
+            return self._convolve(ops.cast(x, kernel.dtype), kernel, bias)
+
+        return in_halves(convolve, inputs) if gains_by_halves(self.convolution) else convolve(inputs)
+
+    def _convolve(self, x: Any, kernel: Any, bias: Any) -> Any:
+        convolution = self.convolution
+        outputs = (ops.depthwise_conv if self._is_depthwise() else ops.conv)(
+            x, kernel, strides=convolution.strides,
             padding="same" if convolution.kernel_size == (1, 1) else convolution.padding,
             dilation_rate=convolution.dilation_rate, data_format="channels_last")
         # Keras makes the one operation of this form that TensorFlow fuses with the convolution
-        return ops.add(outputs, ops.reshape(ops.cast(bias, dtype), (1, 1, 1, -1)))
+        return ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
 
     def _kernel_and_bias(self) -> tuple[Any, Any]:
         """The convolution's kernel times the norm's scale, and what the two add; float32."""
@@ -88,30 +70,23 @@ class FoldedConvolution(keras.layers.Layer):
         shift = -norm.moving_mean if self.convolution.bias is None else self.convolution.bias - norm.moving_mean
         bias = shift * scale + norm.beta if norm.center else shift * scale
         # A depthwise kernel [h, w, channels, multiplier] has its outputs in the order of its last two axes
-        return kernel * ops.reshape(scale, kernel.shape[2:] if isinstance(
-            self.convolution, keras.layers.DepthwiseConv2D) else (-1,)), bias
+        return kernel * (ops.reshape(scale, kernel.shape[2:]) if self._is_depthwise() else scale), bias
+
+    def _is_depthwise(self) -> bool:
+        return isinstance(self.convolution, keras.layers.DepthwiseConv2D)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class TransposeAsPointwise(keras.layers.Layer):
+class TransposeAsPointwise(Sharing):
     """A `Conv2DTranspose` whose stride is its kernel's size, as a 1x1 convolution; with the weights of that layer.
 
     call: [B, H, W, c] -> [B, s * H, s * W, filters] in the layer's compute dtype.
     """
 
-    def __init__(self, transpose: keras.layers.Conv2DTranspose, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
-        self.transpose = transpose
+    shared = ("transpose",)
 
     def build(self, input_shape: Any) -> None:
         build_unbuilt(self.transpose, input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **serialized(transpose=self.transpose)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "TransposeAsPointwise":
-        return cls(**deserialized(config, "transpose"))
 
     def call(self, inputs: Any) -> Any:
         layer, dtype = self.transpose, self.transpose.compute_dtype
@@ -145,6 +120,8 @@ def fold(model: keras.Model, *, training: bool) -> keras.Model:
     new = {before: FoldedConvolution(before, norm, name=f"{before.name}_folded") for norm, before in pairs.items()}
     new |= {layer: TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
             for layer in model.layers if _is_without_overlap(layer)}
+    new |= {layer: HalvedConvolution(layer, name=f"{layer.name}_halved")
+            for layer in model.layers if layer not in new and gains_by_halves(layer)}
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer in pairs else layer(*args, **kwargs)

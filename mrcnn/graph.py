@@ -112,7 +112,8 @@ def _image_inputs(config: Config) -> dict[str, Any]:
 def _pyramid(network: Network, config: Config, image: Any, *, training: bool) -> tuple[list, list, list, list]:
     """Levels P2..P6 with, for each, the RPN's logits and deltas and the anchors."""
     levels = fold(network.trunk, training=training)(image)
-    logits, deltas = zip(*(network.rpn(level) for level in levels), strict=True)
+    rpn = fold(network.rpn, training=training)
+    logits, deltas = zip(*(rpn(level) for level in levels), strict=True)
     anchors = Anchors(
         scales=config.RPN_ANCHOR_SCALES, ratios=config.RPN_ANCHOR_RATIOS, strides=config.BACKBONE_STRIDES,
         anchor_stride=config.RPN_ANCHOR_STRIDE, rounded=config.RPN_ANCHOR_ROUNDED,

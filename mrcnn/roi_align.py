@@ -94,8 +94,7 @@ class RoIAlign(Declared):
             "crop_and_resize" (None): one `tf.image.crop_and_resize` a level. The only one for `sampling_ratio` 0.
             "multiply": one product of a sparse matrix with the cells of all levels, see `mrcnn.roi_gather`. On a CPU
             faster, in training several times.
-            "gather": one loop that XLA makes for each size of cells and RoIs, which are padded to few sizes. The
-            fastest on a CPU, but a size not seen before is compiled first, which takes about a second.
+            "gather": plain operations, for graphs that XLA compiles into one loop; without XLA slow and large.
             On other backends "gather" is the only one.
 
     Call arguments:
@@ -134,14 +133,12 @@ class RoIAlign(Declared):
         if geometry not in GEOMETRIES:
             raise ValueError(f"geometry is {geometry!r}; use one of {GEOMETRIES}")
         self.method = _checked_method(method, 1 if geometry == "crop" else sampling_ratio)
-        # CropAndResize and sparse products have no XLA kernel
-        self.supports_jit = keras.backend.backend() != "tensorflow"
+        self.supports_jit = self.method == "gather"  # CropAndResize and sparse products have no XLA kernel
         if pool_size < 1 or sampling_ratio < 0:
             raise ValueError(f"pool_size {pool_size} must be 1 or more and sampling_ratio {sampling_ratio} 0 or more")
         self.pool_size, self.sampling_ratio, self.aligned = int(pool_size), int(sampling_ratio), bool(aligned)
         self.strides, self.level_rounding, self.geometry = tuple(strides), level_rounding, geometry
         self.canonical_size, self.canonical_level = float(canonical_size), int(canonical_level)
-        self._compiled: Any = None
 
     def call(self, features: list[Any], boxes: Any, image_index: Any = None) -> Any:
         if len(features) != len(self.strides):
@@ -167,13 +164,8 @@ class RoIAlign(Declared):
     def _pool_at_once(self, features: list[Any], boxes: Any, image_index: Any, levels: Any) -> Any:
         options = {"strides": self.strides, "pool_size": self.pool_size, "sampling_ratio": self.sampling_ratio,
                    "aligned": self.aligned, "geometry": self.geometry}
-        if self.method == "multiply":
-            return roi_gather.multiply(features, boxes, image_index, levels, **options)
-        if keras.backend.backend() != "tensorflow":
-            return roi_gather.gather(features, boxes, image_index, levels, **options)
-        if self._compiled is None:
-            self._compiled = roi_gather.compiled_gather(**options)
-        return self._compiled(features, boxes, image_index, levels)
+        pool = roi_gather.multiply if self.method == "multiply" else roi_gather.gather
+        return pool(features, boxes, image_index, levels, **options)
 
     def _pool(self, level: int, feature_map: Any, boxes: Any, image_index: Any) -> Any:
         if self.geometry == "crop":
@@ -276,8 +268,7 @@ def _checked_method(method: str | None, sampling_ratio: int) -> str:
 def fastest_method(sampling_ratio: int, geometry: str = "aligned") -> str | None:
     """The `method` of `RoIAlign` for this machine: on a CPU the sparse product, on others the backend's default.
 
-    The product was timed on CPUs alone. "gather" takes 15 to 50 ms less for 1000 RoIs, but 200 MB more and a second for
-    each new size.
+    The product was timed on CPUs alone.
     """
     # matterport's samples lie on the last cell of a map, and a rounding beyond it makes them zero: its own kernel then
     if keras.backend.backend() != "tensorflow" or sampling_ratio == 0 or geometry == "crop":

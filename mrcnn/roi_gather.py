@@ -2,13 +2,13 @@
 
 The levels are laid end to end as one table [cells, C]. A bin takes `sampling_ratio ** 2` bilinear samples of four cells
 each, and as bins lie on a grid, their rows and columns can be found apart: `taps`. What remains is a product of a
-sparse matrix [bins, cells] with the table. `gather` does it in keras.ops, for XLA, and `compiled_gather` is the same
-on TensorFlow; `multiply` is TensorFlow's own product.
+sparse matrix [bins, cells] with the table. `gather` does it in keras.ops, for XLA; `multiply` is TensorFlow's own
+product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -172,54 +172,6 @@ def multiply(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any,
         return pooled, lambda upstream: _spread(_matrix(found, count), upstream, cells.dtype)
 
     return _as_bins(product(cells), boxes, options["pool_size"])
-
-
-def compiled_gather(**options: Any) -> Callable[..., Any]:
-    """`gather` with these options as a function of TensorFlow's that XLA compiles, once for each size.
-
-    So that sizes are few, cells and boxes are padded to the next of `bucket`; it works in graphs that know no size.
-    The gradient is that of `multiply`.
-    """
-    import tensorflow as tf
-
-    @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
-    def compiled(cells: Any, *given: Any) -> Any:
-        return _weighted_sum(cells, taps(*given, **options))
-
-    def call(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any) -> Any:
-        of, count = sizes(features), tf.shape(boxes)[0]
-
-        @tf.custom_gradient
-        def pool(cells: Any) -> tuple[Any, Any]:
-            def gradient(upstream: Any) -> Any:
-                matrix = _matrix(taps(of, boxes, image_index, levels, **options), tf.shape(cells)[0])
-                return _spread(matrix, upstream, cells.dtype)
-
-            padded = [_padded(array, bucket(count, 2)) for array in (boxes, image_index, levels)]
-            pooled = compiled(cells, of, *padded)
-            return pooled[:count], gradient  # TensorFlow shares the memory of leading rows
-
-        total = tf.reduce_sum(tf.reduce_prod(of, axis=1))
-        none = tf.zeros([1, bucket(total, 8) - total, 1, features[0].shape[-1]], features[0].dtype)
-        return _as_bins(pool(table([*features, none])), boxes, options["pool_size"])
-
-    return call
-
-
-def bucket(count: Any, per_doubling: int) -> Any:
-    """The next size that is made: 8, 16, 32, 64 ... and `per_doubling - 1` (a power of two, 8 at most) between each."""
-    import tensorflow as tf
-
-    count = tf.maximum(tf.cast(count, tf.int32), 8)
-    doublings = tf.reduce_sum(tf.cast(count >= tf.constant([2**power for power in range(1, 31)]), tf.int32))
-    step = tf.bitwise.left_shift(1, doublings) // per_doubling
-    return (count + step - 1) // step * step
-
-
-def _padded(array: Any, rows: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.pad(array, [[0, rows - tf.shape(array)[0]], *[[0, 0]] * (len(array.shape) - 1)])
 
 
 def _as_bins(pooled: Any, boxes: Any, pool_size: int) -> Any:

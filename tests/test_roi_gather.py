@@ -88,28 +88,3 @@ def test_outside_by_more_than_a_cell_weighs_nothing():
     _, row_weights, _, column_weights = taps_of([-80, 8, -70, 16], image=0, level=0)
     assert not row_weights.any()
     assert column_weights.any()
-
-
-@pytest.mark.parametrize("count, per_doubling, size", [
-    (0, 8, 8), (8, 8, 8), (9, 8, 9), (16, 8, 16), (17, 8, 18), (87040, 8, 90112), (90112, 8, 90112), (8, 2, 8),
-    (9, 2, 12), (12, 2, 12), (13, 2, 16), (100, 2, 128), (1000, 2, 1024), (2**30, 2, 2**30)])
-def test_bucket(count, per_doubling, size):
-    assert int(roi_gather.bucket(count, per_doubling)) == size
-
-
-def test_buckets_are_few():
-    assert len({int(roi_gather.bucket(count, 2)) for count in range(129)}) == 9
-
-
-def test_sizes_of_one_bucket_are_compiled_once(monkeypatch):
-    traced, weighted_sum = [], roi_gather._weighted_sum
-    monkeypatch.setattr(roi_gather, "_weighted_sum", lambda *given: traced.append(given) or weighted_sum(*given))
-    pool = roi_gather.compiled_gather(strides=(4,), pool_size=2)
-    rng = np.random.default_rng(0)
-    for side, count in ((60, 17), (59, 20), (58, 23)):
-        features = [ops.convert_to_tensor(rng.normal(size=(1, side, 64, 2)), "float32")]
-        boxes = ops.convert_to_tensor(rng.uniform(0, 200, (count, 4)), "float32")
-        index = ops.zeros((count,), "int32")
-        expected = roi_gather.multiply(features, boxes, index, index, strides=(4,), pool_size=2)
-        np.testing.assert_allclose(pool(features, boxes, index, index), expected, atol=1e-4)
-    assert len(traced) == 1

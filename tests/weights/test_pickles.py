@@ -186,6 +186,22 @@ def test_a_changed_byte_never_does_anything_but_raise_value_error_or_change_valu
     path = tmp_path_factory.mktemp("changed") / "a.pkl"
     path.write_bytes(WHOLE[:place] + bytes([byte]) + WHOLE[place + 1:])
     try:
-        load_pickle(path)
+        read = load_pickle(path)
     except ValueError:
-        pass
+        return
+    assert kinds(read) <= PLAIN
+
+
+PLAIN = {dict, OrderedDict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, complex, bool, type(None)}
+PLAIN |= {np.ndarray, np.float32}
+
+
+def kinds(value) -> set[type]:
+    """The types of a value and of all that it holds."""
+    inside = [*value, *value.values()] if isinstance(value, dict) else value
+    parts = inside if isinstance(value, dict | list | tuple | set | frozenset) else ()
+    return {type(value)}.union(*(kinds(part) for part in parts))
+
+
+def test_kinds_sees_what_is_inside():
+    assert kinds({"a": [(1, {2.0: Evil})]}) == {dict, str, list, tuple, int, float, type}
