@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from mrcnn.batch_norm import FrozenBatchNormalization
-from mrcnn.halves import HalvedConvolution, gains_by_halves, in_halves
+from mrcnn.halves import HalvedConvolution, convolve_in_halves, gains_by_halves
 from mrcnn.sharing import Sharing, build_unbuilt
 
 
@@ -45,17 +45,13 @@ class FoldedConvolution(Sharing):
         build_unbuilt(self.norm, self.convolution.compute_output_shape(input_shape))
 
     def call(self, inputs: Any) -> Any:
-        kernel, bias = (ops.cast(values, self.convolution.compute_dtype) for values in self._kernel_and_bias())
-
-        def convolve(x: Any) -> Any:
-            return self._convolve(ops.cast(x, kernel.dtype), kernel, bias)
-
-        return in_halves(convolve, inputs) if gains_by_halves(self.convolution) else convolve(inputs)
-
-    def _convolve(self, x: Any, kernel: Any, bias: Any) -> Any:
-        convolution = self.convolution
+        convolution, dtype = self.convolution, self.convolution.compute_dtype
+        inputs = ops.cast(inputs, dtype)
+        kernel, bias = (ops.cast(values, dtype) for values in self._kernel_and_bias())
+        if gains_by_halves(convolution):
+            return convolve_in_halves(inputs, kernel, bias)
         outputs = (ops.depthwise_conv if self._is_depthwise() else ops.conv)(
-            x, kernel, strides=convolution.strides,
+            inputs, kernel, strides=convolution.strides,
             padding="same" if convolution.kernel_size == (1, 1) else convolution.padding,
             dilation_rate=convolution.dilation_rate, data_format="channels_last")
         # Keras makes the one operation of this form that TensorFlow fuses with the convolution
@@ -80,7 +76,7 @@ class FoldedConvolution(Sharing):
 class TransposeAsPointwise(Sharing):
     """A `Conv2DTranspose` whose stride is its kernel's size, as a 1x1 convolution; with the weights of that layer.
 
-    call: [B, H, W, c] -> [B, s * H, s * W, filters] in the layer's compute dtype.
+    call: [B, H, W, c] -> [B, H, W, s * s * filters] in the layer's compute dtype; `SpreadPixels` comes after it.
     """
 
     shared = ("transpose",)
@@ -90,16 +86,36 @@ class TransposeAsPointwise(Sharing):
 
     def call(self, inputs: Any) -> Any:
         layer, dtype = self.transpose, self.transpose.compute_dtype
-        rows, columns, filters, channels = layer.kernel.shape
+        rows, columns, _, channels = layer.kernel.shape
         kernel = ops.transpose(ops.reshape(ops.cast(layer.kernel, dtype), (-1, channels)))
         outputs = ops.conv(ops.cast(inputs, dtype), kernel[None, None], padding="same", data_format="channels_last")
         if layer.bias is not None:
             bias = ops.tile(ops.cast(layer.bias, dtype), (rows * columns,))
             outputs = ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
-        outputs = layer.activation(outputs)
-        _, height, width = ops.shape(outputs)[:3]
-        outputs = ops.reshape(outputs, (-1, height, width, rows, columns, filters))
-        return ops.reshape(ops.transpose(outputs, (0, 1, 3, 2, 4, 5)), (-1, height * rows, width * columns, filters))
+        return layer.activation(outputs)
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class SpreadPixels(keras.layers.Layer):
+    """call: [B, H, W, rows * columns * c] -> [B, rows * H, columns * W, c]: channels laid out as pixels."""
+
+    def __init__(self, rows: int, columns: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rows, self.columns = rows, columns
+
+    def call(self, inputs: Any) -> Any:
+        return spread(inputs, self.rows, self.columns)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rows": self.rows, "columns": self.columns}
+
+
+def spread(inputs: Any, rows: int, columns: int) -> Any:
+    """What `SpreadPixels` does."""
+    _, height, width = ops.shape(inputs)[:3]
+    channels = inputs.shape[-1] // (rows * columns)
+    outputs = ops.transpose(ops.reshape(inputs, (-1, height, width, rows, columns, channels)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(outputs, (-1, height * rows, width * columns, channels))
 
 
 def fold(model: keras.Model, *, training: bool) -> keras.Model:
@@ -124,6 +140,8 @@ def fold(model: keras.Model, *, training: bool) -> keras.Model:
             for layer in model.layers if layer not in new and gains_by_halves(layer)}
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, TransposeAsPointwise):
+            return SpreadPixels(*layer.transpose.strides, name=f"{layer.name}_pixels")(layer(*args, **kwargs))
         return args[0] if layer in pairs else layer(*args, **kwargs)
 
     return keras.models.clone_model(model, clone_function=lambda layer: new.get(layer, layer), call_function=call)

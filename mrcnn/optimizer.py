@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -34,14 +35,41 @@ class SGD(keras.optimizers.SGD):
         return list(grads_and_vars)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if hasattr(gradient, "indices"):  # TensorFlow's IndexedSlices
+            gradient = ops.convert_to_tensor(gradient)
+        gradient = ops.cast(gradient, variable.dtype)
+        in_place = keras.backend.backend() == "tensorflow" and self.momentum != 0
         if self.l2 and decays(variable):
-            if hasattr(gradient, "indices"):  # TensorFlow's IndexedSlices
-                gradient = ops.convert_to_tensor(gradient)
-            gradient = gradient + ops.cast(self.l2, gradient.dtype) * ops.cast(variable, gradient.dtype)
-        super().update_step(gradient, variable, learning_rate)
+            with _once_there(gradient) if in_place else nullcontext():
+                gradient = gradient + ops.cast(self.l2, gradient.dtype) * variable
+        if in_place:
+            velocity = self.momentums[self._get_variable_index(variable)].value
+            _apply_momentum(variable, velocity, gradient, learning_rate, self.momentum, self.nesterov)
+        else:
+            super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l2": self.l2}
+
+
+def _once_there(gradient: Any) -> Any:
+    """A scope of TensorFlow's whose operations wait for the gradient.
+
+    What needs only weights would be computed at the start of a step, for all of them, and kept to its end.
+    """
+    import tensorflow as tf
+
+    return tf.control_dependencies([gradient])
+
+
+def _apply_momentum(variable: Any, velocity: Any, gradient: Any, learning_rate: Any, momentum: float,
+                    nesterov: bool) -> None:
+    """Keras's update of SGD as one operation of TensorFlow's, without copies of weight and velocity."""
+    import tensorflow as tf
+
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        var=variable.handle, accum=velocity.handle, lr=tf.cast(learning_rate, variable.dtype), grad=gradient,
+        momentum=tf.cast(momentum, variable.dtype), use_nesterov=nesterov)
 
 
 def decays(variable: Any) -> bool:

@@ -7,7 +7,7 @@ from keras import layers
 
 import heads
 from mrcnn.class_channel import class_masks
-from mrcnn.folding import fold
+from mrcnn.folding import SpreadPixels, fold
 
 RNG = np.random.default_rng(0)
 
@@ -34,6 +34,19 @@ def test_no_channel_but_one_is_computed():
     inner = next(layer for layer in model.layers if layer.name == "mask_head_features")
     assert head.get_layer("masks") not in [*called, *inner.layers]
     assert {id(w) for w in model.weights} == {id(w) for w in head.weights}, "it has the weights of the head"
+
+
+def test_a_folded_head_s_channels_are_not_laid_out_as_pixels():
+    """One channel is; its values are the head's."""
+    head = heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7)
+    inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
+    model = keras.Model([inputs, ids], class_masks(fold(head, training=False), 7)(inputs, ids))
+    assert not [layer for layer in model._flatten_layers() if isinstance(layer, SpreadPixels)]
+    x, class_ids = features(), np.array([3, 0, 6, 3, 1])
+    np.testing.assert_allclose(model([x, class_ids]), np.asarray(head(x))[np.arange(5), :, :, class_ids], atol=1e-6)
+    again = keras.models.clone_model(model)
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again([x, class_ids]), model([x, class_ids]))
 
 
 @pytest.mark.parametrize("training", [True, False])

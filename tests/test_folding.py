@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from mrcnn.batch_norm import freeze_batch_norm
-from mrcnn.folding import FoldedConvolution, TransposeAsPointwise, fold
+from mrcnn.folding import FoldedConvolution, SpreadPixels, TransposeAsPointwise, fold
 from mrcnn.graph import precision
 from mrcnn.resnet import resnet
 
@@ -122,7 +122,7 @@ def test_saved_and_cloned(tmp_path):
     image = pixels()
     clone.set_weights(model.get_weights())
     for other in (loaded, clone):
-        assert kinds(other) == ["InputLayer", "FoldedConvolution", "TransposeAsPointwise"]
+        assert kinds(other) == ["InputLayer", "FoldedConvolution", "TransposeAsPointwise", "SpreadPixels"]
         assert not {id(w) for w in other.weights} & {id(w) for w in model.weights}
         np.testing.assert_array_equal(other(image), model(image))
 
@@ -177,10 +177,18 @@ def test_transposed_convolutions_without_overlap(size, options):
     transpose = layers.Conv2DTranspose(5, size, strides=size, **options)
     model = model_of(transpose)
     folded = fold(model, training=True)
-    assert kinds(folded) == ["InputLayer", "TransposeAsPointwise"]
+    assert kinds(folded) == ["InputLayer", "TransposeAsPointwise", "SpreadPixels"]
     image = pixels()
     assert folded.output_shape == model.output_shape == (None, 8 * size, 8 * size, 5)
     np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_as_pixels_by_hand():
+    """One cell of 2 x 3 pixels of one channel, and two cells side by side of 1 x 2 pixels of two channels."""
+    np.testing.assert_array_equal(SpreadPixels(2, 3)(np.arange(6.0).reshape(1, 1, 1, 6)),
+                                  [[[[0], [1], [2]], [[3], [4], [5]]]])
+    np.testing.assert_array_equal(SpreadPixels(1, 2)(np.arange(8.0).reshape(1, 1, 2, 4)),
+                                  [[[[0, 1], [2, 3], [4, 5], [6, 7]]]])
 
 
 def test_other_transposed_convolutions_stay():

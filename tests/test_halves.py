@@ -48,9 +48,10 @@ def test_equal_to_the_convolution_at_once_for_every_size(batch, height):
     np.testing.assert_array_equal(found == 0, expected == 0)
 
 
-@pytest.mark.parametrize("batch, height", [(1, 6), (1, 7), (2, 6)])
-def test_gradients_are_those_of_the_convolution(batch, height):
-    layer = convolution(4, 3, activation="relu")
+@pytest.mark.parametrize("batch, height, options", [
+    (1, 6, {"activation": "relu"}), (1, 7, {}), (2, 6, {"activation": "relu"}), (1, 6, {"use_bias": False})])
+def test_gradients_are_those_of_the_convolution(batch, height, options):
+    layer = convolution(4, 3, **options)
     x, upstream = (tf.constant(RNG.normal(size=(batch, height, 5, c)), tf.float32) for c in (3, 4))
 
     @tf.function
@@ -71,7 +72,7 @@ def test_which_convolutions_gain(monkeypatch):
     with precision("bfloat16"):
         assert not gains_by_halves(convolution()), "measured: nothing to gain"
     for options in ({"channels": 128}, {"filters": 128}, {"strides": 2}, {"kernel_size": 1}, {"padding": "valid"},
-                    {"dilation_rate": 2}, {"groups": 2}):
+                    {"dilation_rate": 2}, {"groups": 2}, {"activation": "softmax"}):
         assert not gains_by_halves(convolution(**options)), options
     depthwise = layers.DepthwiseConv2D(3, padding="same")
     depthwise.build((None, None, None, 256))
@@ -85,7 +86,7 @@ def test_which_convolutions_gain(monkeypatch):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_folded_model_computes_them_in_halves(training, monkeypatch):
-    from mrcnn import folding, halves
+    from mrcnn import halves
     from mrcnn.batch_norm import freeze_batch_norm
 
     x = image = keras.Input((None, None, 256))
@@ -97,8 +98,7 @@ def test_a_folded_model_computes_them_in_halves(training, monkeypatch):
     folded = fold(model, training=training)
     assert [type(layer) for layer in folded.layers[1:3]] == [HalvedConvolution, FoldedConvolution]
     x, halved = RNG.normal(size=(1, 4, 3, 256)).astype(np.float32), []
-    for module in (folding, halves):
-        monkeypatch.setattr(module, "in_halves", lambda convolve, x: halved.append(1) or in_halves(convolve, x))
+    monkeypatch.setattr(halves, "in_halves", lambda convolve, x: halved.append(1) or in_halves(convolve, x))
     np.testing.assert_allclose(folded(x), model(x), rtol=1e-4, atol=1e-5)
     assert len(halved) == 2
     assert {id(weight) for weight in folded.weights} == {id(weight) for weight in model.weights}
