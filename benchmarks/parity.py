@@ -6,7 +6,9 @@
 
 Each row is a stage of a source, with the bar it must keep. Features, logits and deltas: the largest difference, by the
 standard deviation of the tensor. "fed its RoIs": the other program's boxes through RoIAlign on the pyramid of this one.
-Left over: detections (or proposals) without a partner of the same class. Weights are seeded, none is downloaded.
+Left over: detections (or proposals) without a partner of the same class. "decided by rounding": those that are not
+counted there, as both programs' lists are right but for a decision with the boundary between the programs' own numbers,
+which the row gives; see parity_rounding.py. Weights are seeded, none is downloaded.
 
 With --torchvision-python torchvision's own models run live: other seeds, depths and sizes, photographs, and files that
 torch itself saved, in both of its formats. Nothing is written but --json. Run "loading" on a machine that does nothing

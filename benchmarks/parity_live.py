@@ -2,12 +2,13 @@
 
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from parity_oracles import SMALL, load, seeded
-from parity_rows import Row, detection_rows, nhwc, relative, xyxy
+from parity_rounding import SCORES, Candidates, Rules, Verdict
+from parity_rows import Row, detection_rows, match, nhwc, relative, xyxy
 from parity_stages import (
     CLOSE,
     DETECTIONS,
@@ -22,10 +23,12 @@ from parity_stages import (
 )
 
 from mrcnn.data.images import read_image
+from mrcnn.data.masks import paste_masks
 from mrcnn.model import MaskRCNN
 
 PROGRAM = Path(__file__).with_name("parity_torchvision.py")
 MODELS = ("v1", "v1_bn", "v2", "resnet101")
+PASTED = 1e-3  # of the pixels, those whose probability is the threshold but for rounding
 SIZES = ((240, 330), (410, 300))  # of generated images
 
 
@@ -62,7 +65,7 @@ def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str
     """Stages on torchvision's own resized image; then all of it on the photograph.
 
     There the masks differ, which have no bar: torchvision pastes them into boxes of whole pixels, and those of random
-    weights are noise, finer than a pixel.
+    weights are noise, finer than a pixel. What has one is torchvision's masks, pasted as this package does it.
     """
     stages = Stages(model, image, arrays["pixels"].transpose(1, 2, 0))
     yield from feature_rows(source, stages, {name: nhwc(arrays[name]) for name in FEATURES}, whole=True)
@@ -81,11 +84,38 @@ def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str
         "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x), "mask_rois": xyxy(arrays["det_boxes"]),
         "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x), "mask_classes": arrays["det_labels"],
         "masks": arrays["masks"]})
+    yield from _detections(source, stages, model.detect([image])[0], arrays)
+
+
+def _detections(source: str, stages: Stages, whole: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+                ) -> Iterator[Row]:
+    """Detections of the network's input, then `whole`, those of the photograph."""
     found = {"class_ids": arrays["det_labels"], "scores": arrays["det_scores"]}
-    yield from detection_rows(source, "detections", stages.detections(),
-                              {**found, "boxes": xyxy(arrays["det_boxes"]), "masks": arrays["masks"]}, bars=DETECTIONS)
-    whole = model.detect([image])[0]
-    yield from detection_rows(
-        source, "in the photograph", {"boxes": whole["rois"], **whole, "pasted": whole.pop("masks")},
-        {**found, "boxes": xyxy(arrays["out_boxes"]), "pasted": arrays["out_masks"].transpose(1, 2, 0)},
-        bars=DETECTIONS)
+    theirs = {**found, "boxes": xyxy(arrays["det_boxes"])}
+    judged, ours, molded = _judge(stages, arrays, theirs), stages.detections(), stages.molded
+    yield from detection_rows(source, "detections", ours, {**theirs, "masks": arrays["masks"]}, bars=DETECTIONS,
+                              verdict=lambda: judged(ours))
+    ours = {"boxes": whole["rois"], "class_ids": whole["class_ids"], "scores": whole["scores"],
+            "pasted": whole["masks"]}
+    back = {**ours, "boxes": ours["boxes"] * np.tile(molded.scale, 2) + np.tile(molded.window[:2], 2)}
+    theirs = {**found, "boxes": xyxy(arrays["out_boxes"]), "pasted": arrays["out_masks"].transpose(1, 2, 0)}
+    yield from detection_rows(source, "in the photograph", ours, theirs, bars=DETECTIONS, verdict=lambda: judged(back))
+    alike = paste_masks(arrays["masks"], theirs["boxes"], *molded.size)
+    pairs = np.array(match(ours, theirs, 1.0), int).reshape(-1, 2)
+    apart = (ours["pasted"][..., pairs[:, 0]] != alike[..., pairs[:, 1]]).sum() / max(alike.sum(), 1)
+    yield Row(source, "in the photograph: torchvision's masks pasted as here, pixels apart", PASTED, float(apart),
+              f"of {alike.sum()}")
+
+
+def _judge(stages: Stages, arrays: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+           ) -> Callable[[Mapping[str, np.ndarray]], Verdict]:
+    """Of detections of this program in pixels of the network; the candidates are looked up when it is asked."""
+    layer = stages.layer("detections")
+
+    def judged(ours: Mapping[str, np.ndarray]) -> Verdict:
+        candidates = {"boxes": xyxy(arrays["candidate_boxes"]), "class_ids": arrays["candidate_labels"],
+                      "scores": arrays["candidate_scores"]}
+        rules = Rules(layer.min_confidence, layer.nms_threshold, layer.max_instances)
+        return Candidates(stages.candidates(SCORES), candidates, rules=rules).judged(ours, theirs)
+
+    return judged

@@ -1,6 +1,6 @@
 """Rows of the table of parity, and the comparisons behind their figures. numpy only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,9 +64,10 @@ def match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], r
     if "scores" in expected:  # boxes that coincide are told apart by their scores
         cost = cost + 100 * np.abs(found["scores"][:, None] - expected["scores"][None])
     pairs, ours, theirs = [], set(), set()
-    for flat in np.argsort(cost, axis=None):
-        i, j = divmod(int(flat), cost.shape[1])
-        if allowed[i, j] and i not in ours and j not in theirs:
+    flat = np.flatnonzero(allowed)
+    for place in flat[np.argsort(cost.ravel()[flat], kind="stable")]:
+        i, j = divmod(int(place), cost.shape[1])
+        if i not in ours and j not in theirs:
             pairs.append((i, j))
             ours.add(i)
             theirs.add(j)
@@ -74,7 +75,8 @@ def match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], r
 
 
 def detection_rows(source: str, stage: str, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], *,
-                   bars: Mapping[str, float | None], reach: float = 1.0) -> list[Row]:
+                   bars: Mapping[str, float | None], reach: float = 1.0, verdict: Callable[[], Any] | None = None
+                   ) -> list[Row]:
     """Detections or proposals against each other.
 
     Args:
@@ -82,12 +84,12 @@ def detection_rows(source: str, stage: str, found: Mapping[str, np.ndarray], exp
             or "pasted" (whole masks [H, W, n] bool).
         bars: for "unmatched", "boxes" (pixels), "scores", "masks" (probability), "pasted" (1 - IoU).
         reach: see `match`.
+        verdict: asked where some are left over, see `parity_rounding.Verdict`.
     """
     pairs = match(found, expected, reach)
     ours, theirs = [i for i, _ in pairs], [j for _, j in pairs]
     count, other = len(found["boxes"]), len(expected["boxes"])
-    rows = [Row(source, f"{stage}: left over", bars.get("unmatched"), max(count, other) - len(pairs),
-                f"({len(pairs)} pairs of {count} and {other})")]
+    rows = _left_over(source, stage, bars.get("unmatched"), (len(pairs), count, other), verdict)
     if not pairs:
         return rows
     for name, unit in (("boxes", "px"), ("scores", ""), ("masks", "")):
@@ -101,6 +103,26 @@ def detection_rows(source: str, stage: str, found: Mapping[str, np.ndarray], exp
         rows.append(Row(source, f"{stage}: whole masks, 1 - IoU", bars.get("pasted"), max(apart),
                         f"(median {np.median(apart):.1g})"))
     return rows
+
+
+def _left_over(source: str, stage: str, bar: float | None, counts: tuple[int, int, int],
+               verdict: Callable[[], Any] | None) -> list[Row]:
+    """The row of those without a partner; where rounding is to blame, a second one that says so.
+
+    Args:
+        counts: pairs, found, expected.
+        verdict: see `detection_rows`.
+    """
+    note = "({} pairs of {} and {})".format(*counts)
+    alone = max(counts[1:]) - counts[0]
+    if not alone or verdict is None:
+        return [Row(source, f"{stage}: left over", bar, alone, note)]
+    judged = verdict()
+    if not judged.excused:
+        return [Row(source, f"{stage}: left over", bar, alone, f"{note}: {'; '.join(judged.faults[:3])}")]
+    margins = "; ".join(map(str, judged.decisions))
+    return [Row(source, f"{stage}: left over", bar, 0, f"{note[:-1]}, {alone} by rounding)"),
+            Row(source, f"{stage}: decided by rounding", None, alone, f"({margins})")]
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from parity_rows import Row, detection_rows, nhwc, relative, sampled, xyxy
 
+from mrcnn import boxes as box_ops
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.assign import assign
@@ -80,6 +81,18 @@ class Stages:
     def masks(self, features: np.ndarray) -> np.ndarray:
         """Probabilities [N, size, size, classes]."""
         return _numpy(self.network.mask_head(features))
+
+    def candidates(self, below: float = 0.0) -> dict[str, np.ndarray]:
+        """What NMS makes detections of: boxes [n, 4] in network pixels, class_ids, scores [n]; with those of `below`
+        less than the least score."""
+        rois, layer, window = self.proposals(), self.layer("detections"), np.asarray(self.molded.window)[None]
+        values = self.box_head(self.pooled("box", rois))
+        boxes = _numpy(box_ops.clip(box_ops.decode(values["box_deltas"], rois[:, None], layer.std_dev)[None], window))
+        scores = _numpy(keras.ops.softmax(values["logits"], axis=-1))
+        sides = (boxes[0, ..., 2:] - boxes[0, ..., :2]).min(axis=-1)
+        row, class_ids = np.nonzero((scores > layer.min_confidence - below) & (sides >= layer.min_size))
+        row, class_ids = row[class_ids > 0], class_ids[class_ids > 0]
+        return {"boxes": boxes[0, row, class_ids], "class_ids": class_ids, "scores": scores[row, class_ids]}
 
     def detections(self) -> dict[str, np.ndarray]:
         """In network pixels: boxes, class_ids, scores, masks [n, size, size]."""

@@ -13,12 +13,15 @@ import argparse
 import importlib.util
 from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torchvision.models import detection
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import boxes as box_ops
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 SIZES = {"min_size": 320, "max_size": 512, "rpn_pre_nms_top_n_test": 500, "rpn_post_nms_top_n_test": 200}
@@ -102,10 +105,21 @@ def hooks(model: torch.nn.Module) -> Kept:
     return kept
 
 
+class Suppression:
+    """torchvision's NMS per class, which keeps what it was last called with: the candidates of detections."""
+
+    def __init__(self) -> None:
+        self.body, self.last = box_ops.batched_nms, ()
+
+    def __call__(self, *arguments: Any) -> torch.Tensor:
+        self.last = arguments
+        return self.body(*arguments)
+
+
 def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
     """Of one photograph, under the names of the stored oracles, whole."""
-    kept = hooks(model)
-    with torch.no_grad():
+    kept, nms = hooks(model), Suppression()
+    with torch.no_grad(), mock.patch.object(box_ops, "batched_nms", nms):
         out = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
     arrays = {f"C{level}": tensor for level, tensor in zip((2, 3, 4, 5), kept["body"][0].values(), strict=True)}
     arrays |= {f"P{level}": tensor for level, tensor in zip((2, 3, 4, 5, 6), kept["trunk"][0].values(), strict=True)}
@@ -116,7 +130,8 @@ def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
     arrays |= {
         "pixels": kept["transform"][0][0].tensors[0], "anchors": kept["anchors"][0][0],
         "proposals": kept["rpn"][0][0][0], "box_roi_pool": kept["box_pool"][0], "box_head": kept["box_head"][0],
-        "class_logits": logits, "box_regression": deltas, "mask_roi_pool": kept["mask_pool"][0],
+        "class_logits": logits, "box_regression": deltas, "candidate_boxes": nms.last[0],
+        "candidate_scores": nms.last[1], "candidate_labels": nms.last[2], "mask_roi_pool": kept["mask_pool"][0],
         "det_boxes": found["boxes"], "det_scores": found["scores"], "det_labels": found["labels"],
         "out_boxes": out["boxes"], "out_masks": out["masks"][:, 0] > 0.5}
     masks = kept["masks"][0]
