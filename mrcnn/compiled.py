@@ -1,9 +1,16 @@
 """The inference graph as one compiled function, of the backend's own kind."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
+
+from mrcnn.bounded import bounded
+
+UNIT = 64  # pixels; sides of buckets are multiples of it
+PER_DOUBLING = 4  # sizes of buckets between a side and its double
 
 
 def compiled(model: keras.Model) -> Callable[[Any, Any], Mapping[str, Any]]:
@@ -11,10 +18,10 @@ def compiled(model: keras.Model) -> Callable[[Any, Any], Mapping[str, Any]]:
 
     On TensorFlow it is traced once, for photographs of every size and number: a size that is new costs nothing, and
     results do not depend on which came before. It reads the weights at each call, so training and loading need no
-    other. On other backends Keras compiles it for each shape.
+    other. On other backends it is a `PerBucket`, compiled once for each of a few sizes.
     """
     if keras.backend.backend() != "tensorflow":
-        return lambda image, window: model.predict_on_batch({"image": image, "window": window})
+        return PerBucket(model)
     import tensorflow as tf
 
     signature = [tf.TensorSpec(model.input[name].shape, tf.float32) for name in ("image", "window")]
@@ -24,3 +31,72 @@ def compiled(model: keras.Model) -> Callable[[Any, Any], Mapping[str, Any]]:
         return model({"image": image, "window": window}, training=False)
 
     return call
+
+
+class PerBucket:
+    """The function of `compiled` where Keras compiles for each shape: on canvases of few sizes, for few numbers.
+
+    The canvas is the next `bucket` of the photographs', with zeros below and right of them. The results are, to
+    rounding, those of the photographs' own canvas; where `mrcnn.bounded.bounded` cannot have it so, every size is
+    compiled. Photographs that fill up a batch are dropped from the results.
+
+    Args:
+        model: of `mrcnn.graph.inference_graph`.
+        short, long: see `bucket`.
+        batch: most photographs that come together; None: any number.
+    """
+
+    def __init__(self, model: keras.Model, short: int | None = None, long: int | None = None,
+                 batch: int | None = None) -> None:
+        self.model, self.short, self.long, self.batch = model, short, long, batch
+        self.bounded = bounded(model)
+
+    def within(self, short: int | None, long: int | None, batch: int | None) -> "PerBucket":
+        """The same with other limits."""
+        limited = copy.copy(self)
+        limited.short, limited.long, limited.batch = short, long, batch
+        return limited
+
+    def __call__(self, image: Any, window: Any) -> dict[str, Any]:
+        image, window = np.asarray(image, np.float32), np.asarray(window, np.float32)
+        count, height, width, channels = image.shape
+        canvas = bucket(height, width, self.short, self.long) if self.bounded else (height, width)
+        number = bucket_count(count, self.batch)
+        if (number, *canvas) != (count, height, width):
+            larger = np.zeros((number, *canvas, channels), np.float32)
+            larger[:count, :height, :width] = image
+            image, window = larger, np.concatenate([window, np.zeros((number - count, 4), np.float32)])
+        inputs = {"image": image, "window": window}
+        if self.bounded:
+            inputs["size"] = np.tile(np.int32([height, width]), (number, 1))
+        outputs = (self.bounded or self.model).predict_on_batch(inputs)
+        return {name: value[:count * (len(value) // number)] for name, value in outputs.items()}
+
+
+def bucket(height: int, width: int, short: int | None = None, long: int | None = None) -> tuple[int, int]:
+    """The canvas (height, width) for one of (height, width), in pixels: each side the next of 64, 128, 192, ...
+
+    Up to 256 pixels all multiples of 64, from there 4 sizes a doubling: 320, 384, 448, 512, 640, 768, 896, 1024, 1280.
+
+    Args:
+        height, width: multiples of 32.
+        short, long: the longest that the shorter and the longer side of any canvas can be, where that is known: a
+            bucket larger than it ends there.
+    """
+    sides = [_next_side(side) for side in (height, width)]
+    for axis, limit in zip(np.argsort([height, width], kind="stable"), (short, long), strict=True):
+        if limit is not None and limit >= (height, width)[axis]:
+            sides[axis] = min(sides[axis], limit)
+    return tuple(sides)
+
+
+def bucket_count(count: int, most: int | None = None) -> int:
+    """How many photographs are computed for `count`: the next power of two, or `most` where that is less."""
+    power = 1 << (count - 1).bit_length()
+    return power if most is None or most < count else min(power, most)
+
+
+def _next_side(side: int) -> int:
+    below = 1 << ((side - 1).bit_length() - 1)  # the power of two under it
+    step = max(UNIT, below // PER_DOUBLING)
+    return -(-side // step) * step

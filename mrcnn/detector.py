@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrcnn.compiled import PerBucket
 from mrcnn.config import Config
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import mask_parts, paste_masks
-from mrcnn.data.molding import PixelScaling, mold_for_network
+from mrcnn.data.molding import PixelScaling, canvas_side, mold_for_network
 from mrcnn.data.rle import encode_parts
 
 MASK_FORMS = ("full", "rle", "crop", "none")
@@ -35,6 +36,8 @@ class Detector:
     """
 
     def __init__(self, call: Callable[[Any, Any], Mapping[str, Any]], config: Config, scaling: PixelScaling) -> None:
+        if isinstance(call, PerBucket):
+            call = call.within(*canvas_limits(config), config.DETECTION_BATCH_SIZE)
         self.call, self.config, self.scaling = call, config, scaling
 
     def detect(self, images: Sequence[Any], verbose: int = 0, masks: str = "full") -> list[dict[str, Any]]:
@@ -79,9 +82,8 @@ class Detector:
         config = self.config
         crops = config.IMAGE_RESIZE_MODE == "crop"  # a way of training: detection sees the whole photograph
         mode = "square" if crops else config.IMAGE_RESIZE_MODE
-        max_dim = config.IMAGE_MIN_DIM if crops and not config.IMAGE_MAX_DIM else config.IMAGE_MAX_DIM
         molded, window, scale = mold_for_network(
-            image, mode=mode, min_dim=config.IMAGE_MIN_DIM, max_dim=max_dim,
+            image, mode=mode, min_dim=config.IMAGE_MIN_DIM, max_dim=_max_dim(config),
             min_scale=config.IMAGE_MIN_SCALE, divisor=config.SIZE_DIVISOR, scaling=self.scaling,
             antialias=config.IMAGE_ANTIALIAS, resizer=config.IMAGE_RESIZER, pad_pixel=config.IMAGE_PAD_PIXEL)
         return Molded(molded, window, scale, image.shape[:2])
@@ -106,6 +108,20 @@ class Detector:
         boxes = np.clip(place(raw["boxes"], molded), 0, np.array([height, width] * 2)).astype(np.float32)
         return {"rois": boxes, "class_ids": raw["class_ids"], "scores": raw["scores"].astype(np.float32),
                 **_masks(masks, raw["masks"], boxes, height, width)}
+
+
+def canvas_limits(config: Config) -> tuple[int | None, int | None]:
+    """The longest that the shorter and the longer side of a molded photograph can be, in pixels; None: no limit."""
+    mode = config.IMAGE_RESIZE_MODE
+    if mode in ("none", "pad64"):
+        return None, None
+    long = canvas_side(_max_dim(config), config.SIZE_DIVISOR)
+    return (canvas_side(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR) if mode == "fit" else long), long
+
+
+def _max_dim(config: Config) -> int | None:
+    crops = config.IMAGE_RESIZE_MODE == "crop"
+    return config.IMAGE_MIN_DIM if crops and not config.IMAGE_MAX_DIM else config.IMAGE_MAX_DIM
 
 
 def _masks(form: str, probs: np.ndarray, boxes: np.ndarray, height: int, width: int) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 import keras
 import numpy as np
+import pytest
 
+from mrcnn.bounded import bounded
+from mrcnn.compiled import bucket, bucket_count
 from mrcnn.model import MaskRCNN
-from tests.tiny import TinyConfig
+from tests.tiny import TinyConfig, tiny_backbone
 
 
 def run(call, batch, height, width):
@@ -52,3 +55,51 @@ def test_weights_that_change_count_at_once():
     head.bias.assign([0, 9, 0])
     after = run(model.detector.call, 1, 64, 64)["scores"]
     assert after.max() > 0.9 > before.max()
+
+
+@pytest.mark.parametrize("size, canvas", [
+    ((32, 64), (64, 64)), ((96, 160), (128, 192)), ((256, 288), (256, 320)), ((512, 544), (512, 640)),
+    ((800, 1088), (896, 1280)), ((1024, 1056), (1024, 1280)), ((2080, 2048), (2560, 2048)),
+])
+def test_buckets_by_hand(size, canvas):
+    assert bucket(*size) == canvas
+    assert bucket(*size[::-1]) == canvas[::-1]
+
+
+@pytest.mark.parametrize("size, canvas", [
+    ((800, 1088), (800, 1280)), ((1088, 800), (1280, 800)), ((800, 1344), (800, 1344)), ((672, 1344), (768, 1344)),
+    ((800, 800), (800, 896)), ((832, 1376), (896, 1536)),  # the last is over both limits, which then cannot be true
+])
+def test_buckets_end_where_canvases_do(size, canvas):
+    assert bucket(*size, short=800, long=1344) == canvas
+
+
+def test_buckets_are_few_and_hold_every_size():
+    sides = range(32, 2049, 32)
+    buckets = {side: bucket(side, side)[0] for side in sides}
+    assert all(side <= buckets[side] <= max(64, 1.25 * side + 32) and buckets[side] % 64 == 0 for side in sides)
+    assert sorted(set(buckets.values())) == [64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536,
+                                             1792, 2048]
+    fit = {(800, long) for long in range(800, 1345, 32)} | {(short, 1344) for short in range(32, 801, 32)}
+    assert len(fit) == 42 and len({bucket(*size, short=800, long=1344) for size in fit}) == 14
+
+
+def test_batches_are_of_few_numbers():
+    assert [bucket_count(count) for count in range(1, 10)] == [1, 2, 4, 4, 8, 8, 8, 8, 16]
+    assert [bucket_count(count, 6) for count in range(1, 7)] == [1, 2, 4, 4, 6, 6]
+    assert bucket_count(5, 3) == 8
+
+
+def averaging_backbone(image):
+    """Cells that depend on the whole image, as those of squeeze-and-excitation do."""
+    *taps, last = tiny_backbone(image)
+    mean = keras.layers.GlobalAveragePooling2D(keepdims=True)(last)
+    return [*taps, keras.layers.Multiply()([last, mean])]
+
+
+@pytest.mark.parametrize("settings", [
+    {"RPN_ANCHOR_STRIDE": 2}, {"RPN_ANCHOR_STEP_FROM_SIZE": True}, {"ROI_ALIGNED": False}, {"ROI_GEOMETRY": "crop"},
+    {"BACKBONE": averaging_backbone},
+], ids=lambda settings: next(iter(settings)))
+def test_what_depends_on_the_canvas_is_not_put_on_a_larger_one(settings):
+    assert bounded(MaskRCNN("inference", TinyConfig(**settings)).inference_model) is None

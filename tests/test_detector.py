@@ -9,7 +9,7 @@ import pytest
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import PixelScaling
 from mrcnn.data.rle import encode_all
-from mrcnn.detector import Detector
+from mrcnn.detector import Detector, canvas_limits
 from tests.tiny import TinyConfig
 
 SLOTS = 5
@@ -280,3 +280,18 @@ def test_masks_in_every_form_are_the_same(boxes):
 def test_an_unknown_form_of_masks_names_those_there_are():
     with pytest.raises(ValueError, match=r"masks is one of \('full', 'rle', 'crop', 'none'\), got 'polygons'"):
         detector(Answering()).detect([grey(32, 64)], masks="polygons")
+
+
+@pytest.mark.parametrize("settings, limits", [
+    ({"IMAGE_RESIZE_MODE": "fit", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333}, (800, 1344)),
+    ({"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 960}, (960, 960)),
+    ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 512, "IMAGE_MAX_DIM": None}, (512, 512)),
+    ({"IMAGE_RESIZE_MODE": "none"}, (None, None)), ({"IMAGE_RESIZE_MODE": "pad64"}, (None, None)),
+])
+def test_limits_are_those_of_molded_photographs(settings, limits):
+    runner = detector(Answering(), **settings)
+    assert canvas_limits(runner.config) == limits
+    if None not in limits:
+        for size in ((300, 300), (200, 3000), (2000, 1000)):
+            sides = sorted(runner.mold(grey(*size)).image.shape[:2])
+            assert sides[0] <= limits[0] and sides[1] <= limits[1]

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from keras import ops
 
+from mrcnn.compiled import PerBucket
 from mrcnn.model import MaskRCNN
 from mrcnn.nms import nms_per_group
 from mrcnn.padding import KeepValid
+from mrcnn.proposals import Proposals
 from mrcnn.roi_align import RoIAlign, roi_align
 from mrcnn.targets import MaskTargets
 from tests import backends
@@ -155,6 +157,94 @@ def test_training_is_that_of_tensorflow(results, tmp_path):
     for name, layer in model.network.layers().items():
         for weight, loaded in zip(layer.weights, again.network.layers()[name].weights, strict=True):
             np.testing.assert_array_equal(ops.convert_to_numpy(weight), ops.convert_to_numpy(loaded), err_msg=name)
+
+
+def uneven(settings):
+    """A network of whose padding something comes: its biases and moving statistics are not zero and one."""
+    model = MaskRCNN("inference", TinyConfig(
+        IMAGE_RESIZE_MODE="none", DETECTION_MIN_CONFIDENCE=0.0, DETECTION_MAX_INSTANCES=20, **settings))
+    rng = np.random.default_rng(0)
+    for layer in model.network.layers().values():
+        for weight in layer.weights:
+            if weight.path.endswith(("bias", "beta", "moving_mean")):
+                weight.assign(weight + rng.normal(0, 0.3, weight.shape))
+            elif weight.path.endswith(("gamma", "moving_variance")):
+                weight.assign(weight * rng.uniform(0.7, 1.4, weight.shape))
+    return model
+
+
+def padding_backbone(image):
+    """Every kind of layer that looks beyond the edges of its map, or beside: in ResNets and in others."""
+    x = keras.layers.ZeroPadding2D(3)(image)
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 7, strides=2, use_bias=False)(x))
+    taps = [keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)]  # of negative numbers too
+    for _ in range(3):
+        x = keras.layers.DepthwiseConv2D(3, strides=2, padding="same")(taps[-1])
+        x = keras.layers.BatchNormalization()(keras.layers.Conv2D(16, 1, use_bias=False)(x))
+        coarser = keras.layers.UpSampling2D(2)(keras.layers.AveragePooling2D(2)(x)) if len(taps) < 3 else x
+        taps.append(keras.layers.Add()([x, keras.layers.Conv2D(16, 3, padding="same", activation="relu")(coarser)]))
+    return taps
+
+
+def plainly(model, molded, canvas):
+    """What the graph as it is gives for a photograph on a canvas, zeros below and right of it."""
+    larger = np.zeros((1, *canvas, 3), np.float32)
+    larger[0, :molded.image.shape[0], :molded.image.shape[1]] = molded.image
+    raw = model.inference_model.predict_on_batch({"image": larger, "window": molded.window[None]})
+    valid = raw["valid"][0]
+    return {"masks": raw["masks"][valid], **{name: raw[name][0][valid] for name in ("boxes", "class_ids", "scores")}}
+
+
+@pytest.mark.parametrize("settings, sizes", [
+    ({}, ((90, 150), (128, 192), (120, 160), (96, 190))),
+    ({"BACKBONE": padding_backbone, "RPN_CLIP_TO_PHOTOGRAPH": False, "RPN_CONVOLUTIONS": 2}, ((70, 150),)),
+], ids=["tiny", "every layer"])
+def test_sizes_of_one_bucket_are_compiled_once_and_give_the_same_as_without(settings, sizes, monkeypatch):
+    traces, call = [], Proposals.call
+    monkeypatch.setattr(Proposals, "call", lambda self, *args: traces.append(self) or call(self, *args))
+    model = uneven(settings)
+    photographs = [TinyDataset(1, sizes=(size,), seed=i).load_image(0) for i, size in enumerate(sizes)]
+    found = model.detect([*photographs, *photographs], masks="none")
+    molded = [model.detector.mold(photograph) for photograph in photographs]
+    assert len({m.image.shape for m in molded}) == len(sizes)
+    assert len(traces) == 1, "the canvas of all is 128 x 192"
+    for m, through_detect in zip(molded[:2], found, strict=False):
+        expected = plainly(model, m, m.image.shape[:2])
+        assert len(expected["scores"]) >= 10
+        np.testing.assert_allclose(through_detect["rois"], model.detector.unmold(expected, m, "none")["rois"],
+                                   atol=1e-3)
+        (raw,) = model.detector.run(m.image[None], m.window[None])
+        for name, atol in (("boxes", 1e-3), ("class_ids", 0), ("scores", 1e-5), ("masks", 1e-4)):
+            np.testing.assert_allclose(raw[name], expected[name], atol=atol, err_msg=name)
+    if len(molded) > 1:  # zeros alone would not do: what the network makes of them reaches the photograph
+        naive = plainly(model, molded[0], (128, 192))
+        assert not np.allclose(naive["scores"], found[0]["scores"], atol=1e-3)
+
+
+def test_photographs_that_fill_a_batch_up_are_dropped(monkeypatch):
+    model, asked = uneven({}), []
+
+    def predict(inputs):
+        asked.append({name: value.shape for name, value in inputs.items()})
+        number = len(inputs["image"])
+        return {"boxes": np.repeat(np.arange(number), 20).reshape(number, 20), "masks": np.arange(20 * number)}
+
+    call = PerBucket(model.inference_model).within(None, None, 3)
+    monkeypatch.setattr(call.bounded, "predict_on_batch", predict)
+    outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
+    assert asked[-1]["image"] == (3, 128, 64, 3), "never more than the settings have together"
+    call = call.within(None, None, None)
+    outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
+    assert asked[-1] == {"image": (4, 128, 64, 3), "window": (4, 4), "size": (4, 2)}
+    assert outputs["boxes"].shape == (3, 20) and outputs["masks"].tolist() == list(range(60))
+
+
+def test_where_the_canvas_counts_each_size_has_its_own():
+    model = uneven({"RPN_ANCHOR_STEP_FROM_SIZE": True})
+    call = model.detector.call
+    assert call.bounded is None
+    call.model.predict_on_batch = lambda inputs: {"shape": np.array([inputs["image"].shape])}
+    assert call(np.ones((1, 96, 160, 3)), np.zeros((1, 4)))["shape"].tolist() == [[1, 96, 160, 3]]
 
 
 def test_a_training_of_tensorflow_goes_on_here(results, tmp_path):
