@@ -40,11 +40,11 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "DETECTION_BATCH_SIZE": arguments.batch}
 
 
-def photographs(count: int, size: int) -> list[np.ndarray]:
-    """Noise over waves: pixels whose values do not matter, since speed does not depend on them."""
-    rng = np.random.default_rng(0)
-    waves = 127 + 80 * np.sin(np.arange(size)[:, None, None] / 17 + np.arange(size)[None, :, None] / 23)
-    return [np.clip(waves + rng.normal(0, 30, (size, size, 3)), 0, 255).astype(np.uint8) for _ in range(count)]
+def photographs(count: int, height: int, width: int | None = None) -> list[np.ndarray]:
+    """Noise over waves: their values do not matter, as speed does not depend on them; without a width square."""
+    rng, width = np.random.default_rng(0), width or height
+    waves = 127 + 80 * np.sin(np.arange(height)[:, None, None] / 17 + np.arange(width)[None, :, None] / 23)
+    return [np.clip(waves + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8) for _ in range(count)]
 
 
 def median_ms(call: Callable[[], Any], runs: int) -> float:

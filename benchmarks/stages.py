@@ -1,12 +1,13 @@
 """Where the time of `detect` goes: operations, bytes, what this machine could do, and what each stage takes.
 
     python benchmarks/stages.py --backbone resnet101 --size 1024 --precision float32
+    python benchmarks/stages.py --size 1024 --photograph 3000 4000
 
 The graph is timed up to the end of each stage, all of them in turn, and a stage takes what it adds; the least of all
 rounds counts, so that a stage may come out a little short, or negative, where another was disturbed. Operations and
 bytes are those of convolutions and matrix products: their inputs, kernels and outputs, each once. The floor of a stage
-is its operations at the machine's best, measured in the same run: a 3x3 convolution of 256 channels on 256 x 256 cells,
-and, for the box head, the product of 1000 x 12544 and 12544 x 1024. Weights as in `inference.py`. Prints a table.
+is its operations at the machine's best, measured in the same run: a 3x3 convolution of 256 channels on 2 x 128 x 256
+cells, and, for the box head, the product of 1000 x 12544 and 12544 x 1024. Weights as in `inference.py`.
 """
 
 import math
@@ -21,17 +22,20 @@ from inference import find_much
 # Outputs of the inference graph's layers at which a stage ends, in order
 ENDS = {"proposals": "proposals", "RoIAlign, boxes": "roi_align_box", "box head": "box_head",
         "detections": "detections", "RoIAlign, masks": "roi_align_mask"}
+AROUND = ("mold", "proposals", "detections", "pasting")
 
 
 def main() -> None:
     """Builds, times, prints."""
-    arguments = parser(__doc__).parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--photograph", type=int, nargs=2, metavar=("H", "W"), help="its own pixels; default: --size")
+    arguments = flags.parse_args()
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
 
     model = MaskRCNN("inference", Config(**settings(arguments)))
     find_much(model.network)
-    images = photographs(arguments.batch, arguments.size)
+    images = photographs(arguments.batch, *(arguments.photograph or (arguments.size,)))
     molded = [model.detector.mold(image) for image in images]
     pixels, windows = (np.stack([getattr(m, name) for m in molded]) for name in ("image", "window"))
     calls = {name: (lambda call=call: call(pixels, windows)) for name, call in prefixes(model).items()}
@@ -43,17 +47,19 @@ def main() -> None:
     seconds = in_turn(calls, arguments.runs)
     best = {"convolution": 2 * 256 * 256 * 9 * 256 * 256 / seconds.pop("best convolution"),
             "product": 2 * 1000 * 12544 * 1024 / seconds.pop("best product")}
-    print(f"{arguments.backbone}, {arguments.size} x {arguments.size}, batch {arguments.batch}, {arguments.precision}: "
-          f"{1000 * seconds['whole']:.0f} ms. Best of this machine: " +
+    whole, height, width = seconds.pop("whole"), *pixels.shape[1:3]
+    print(f"{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
+          f"{arguments.batch}, {arguments.precision}: {1000 * whole:.0f} ms. Best of this machine: " +
           ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n")
     print("| stage | ms | GFLOP | MB | floor, ms |\n|---|---|---|---|---|")
-    work = operations(model, arguments)
-    del seconds["whole"]
-    for name, took in stages(seconds).items():
+    work, took_all = operations(model, arguments, pixels.shape), stages(seconds)
+    for name, took in took_all.items():
         flop, moved = work.get(name, (0, 0))
         floor = 1000 * flop / best["product" if name == "box head" else "convolution"]
         print(f"| {name} | {1000 * took:.0f} | " + (f"{flop / 1e9:.1f} | {moved / 1e6:.0f} | {floor:.0f} |" if flop
                                                      else "| | |"))
+    around = sum(took_all[name] for name in AROUND)
+    print(f"\nAround the network ({', '.join(AROUND)}): {1000 * around:.0f} ms, {100 * around / whole:.1f}% of all.")
 
 
 def stages(until: dict[str, float]) -> dict[str, float]:
@@ -78,10 +84,11 @@ def prefixes(model: Any) -> dict[str, Callable]:
         signature = [tf.TensorSpec(graph.input[name].shape) for name in ("image", "window")]
         return tf.function(call, input_signature=signature, autograph=False)
 
-    backbone, trunk = (fold(part, training=False) for part in (network.backbone.model, network.trunk))
+    backbone, trunk, rpn = (fold(part, training=False)
+                            for part in (network.backbone.model, network.trunk, network.rpn))
     found = {"backbone": traced(lambda image, window: backbone(image)[-1]),
              "pyramid": traced(lambda image, window: trunk(image)),
-             "RPN": traced(lambda image, window: [network.rpn(level) for level in trunk(image)])}
+             "RPN": traced(lambda image, window: [rpn(level) for level in trunk(image)])}
     # What the box head gives is not to be had by its name, as it is a model
     boxes = graph.get_layer("detections")._inbound_nodes[0].input_tensors
     ends = {name: boxes if layer == "box_head" else graph.get_layer(layer).output for name, layer in ENDS.items()}
@@ -97,7 +104,7 @@ def ceilings(precision: str) -> dict[str, Callable]:
 
     dtype = tf.dtypes.as_dtype(precision)
     cells, kernel, rows, weights = (tf.cast(tf.random.normal(shape), dtype) for shape in (
-        (1, 256, 256, 256), (3, 3, 256, 256), (1000, 12544), (12544, 1024)))
+        (2, 128, 256, 256), (3, 3, 256, 256), (1000, 12544), (12544, 1024)))
     return {"convolution": tf.function(lambda: tf.nn.conv2d(cells, kernel, 1, "SAME")),
             "product": tf.function(lambda: tf.matmul(rows, weights))}
 
@@ -113,14 +120,13 @@ def in_turn(calls: dict[str, Callable], runs: int) -> dict[str, float]:
     return {name: min(seconds[2:]) for name, seconds in taken.items()}
 
 
-def operations(model: Any, arguments: Any) -> dict[str, tuple[int, int]]:
-    """(operations, bytes) of the stages that convolve or multiply."""
-    network, size = model.network, arguments.size
-    width = 2 if arguments.precision == "bfloat16" else 4
-    image = (arguments.batch, size, size, 3)
+def operations(model: Any, arguments: Any, image: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    """(operations, bytes) of the stages that convolve or multiply, for molded images of this shape."""
+    network, sides, width = model.network, image[1:3], 2 if arguments.precision == "bfloat16" else 4
     config, channels = model.config, model.config.TOP_DOWN_PYRAMID_SIZE
     whole, backbone = counted(network.trunk, image, width), counted(network.backbone.model, image, width)
-    levels = [(arguments.batch, math.ceil(size / s), math.ceil(size / s), channels) for s in (4, 8, 16, 32, 64)]
+    levels = [(arguments.batch, *(math.ceil(side / stride) for side in sides), channels)
+              for stride in (4, 8, 16, 32, 64)]
     rpn = [counted(network.rpn, level, width) for level in levels]
     rois = (arguments.batch * config.POST_NMS_ROIS_INFERENCE, config.POOL_SIZE, config.POOL_SIZE, channels)
     found = (arguments.batch * config.DETECTION_MAX_INSTANCES, config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, channels)
