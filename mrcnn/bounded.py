@@ -100,7 +100,8 @@ def bounded(model: keras.Model) -> keras.Model | None:
 
     Returns None for a model of which that cannot be said: one with layers in its trunk that are not known to look at
     neighbours or not (averages over the image, attention, a user's own); with anchors that skip cells or whose distance
-    follows from the input's size (torchvision's); with RoIAlign that is not aligned or matterport's.
+    follows from the input's size (torchvision's); with RoIAlign that is not aligned (torchvision's) or matterport's,
+    whose canvases are of one size anyway.
     """
     if _obstacle(model):
         return None

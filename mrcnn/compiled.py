@@ -1,6 +1,6 @@
 """The inference graph as one compiled function, of the backend's own kind."""
 
-import copy
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,18 +44,17 @@ class PerBucket:
         model: of `mrcnn.graph.inference_graph`.
         short, long: see `bucket`.
         batch: most photographs that come together; None: any number.
+        one_size: all canvases are the same as it is, so that there is nothing to do for others.
     """
 
     def __init__(self, model: keras.Model, short: int | None = None, long: int | None = None,
-                 batch: int | None = None) -> None:
-        self.model, self.short, self.long, self.batch = model, short, long, batch
-        self.bounded = bounded(model)
+                 batch: int | None = None, one_size: bool = False) -> None:
+        self.model, self.short, self.long, self.batch, self.one_size = model, short, long, batch, one_size
 
-    def within(self, short: int | None, long: int | None, batch: int | None) -> "PerBucket":
-        """The same with other limits."""
-        limited = copy.copy(self)
-        limited.short, limited.long, limited.batch = short, long, batch
-        return limited
+    @functools.cached_property
+    def bounded(self) -> keras.Model | None:
+        """The graph for larger canvases; None where there is none, or no need."""
+        return None if self.one_size else bounded(self.model)
 
     def __call__(self, image: Any, window: Any) -> dict[str, Any]:
         image, window = np.asarray(image, np.float32), np.asarray(window, np.float32)

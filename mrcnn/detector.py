@@ -37,7 +37,8 @@ class Detector:
 
     def __init__(self, call: Callable[[Any, Any], Mapping[str, Any]], config: Config, scaling: PixelScaling) -> None:
         if isinstance(call, PerBucket):
-            call = call.within(*canvas_limits(config), config.DETECTION_BATCH_SIZE)
+            one_size = config.IMAGE_RESIZE_MODE in ("square", "crop")
+            call = PerBucket(call.model, *canvas_limits(config), config.DETECTION_BATCH_SIZE, one_size)
         self.call, self.config, self.scaling = call, config, scaling
 
     def detect(self, images: Sequence[Any], verbose: int = 0, masks: str = "full") -> list[dict[str, Any]]:

@@ -229,18 +229,19 @@ def test_photographs_that_fill_a_batch_up_are_dropped(monkeypatch):
         number = len(inputs["image"])
         return {"boxes": np.repeat(np.arange(number), 20).reshape(number, 20), "masks": np.arange(20 * number)}
 
-    call = PerBucket(model.inference_model).within(None, None, 3)
+    call = PerBucket(model.inference_model, batch=3)
     monkeypatch.setattr(call.bounded, "predict_on_batch", predict)
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1]["image"] == (3, 128, 64, 3), "never more than the settings have together"
-    call = call.within(None, None, None)
+    call.batch = None
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1] == {"image": (4, 128, 64, 3), "window": (4, 4), "size": (4, 2)}
     assert outputs["boxes"].shape == (3, 20) and outputs["masks"].tolist() == list(range(60))
 
 
-def test_where_the_canvas_counts_each_size_has_its_own():
-    model = uneven({"RPN_ANCHOR_STEP_FROM_SIZE": True})
+@pytest.mark.parametrize("settings", [{"RPN_ANCHOR_STEP_FROM_SIZE": True}, {"IMAGE_RESIZE_MODE": "square"}])
+def test_where_the_canvas_counts_or_is_always_the_same_it_stays(settings):
+    model = MaskRCNN("inference", TinyConfig(**settings))
     call = model.detector.call
     assert call.bounded is None
     call.model.predict_on_batch = lambda inputs: {"shape": np.array([inputs["image"].shape])}
