@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from parity_rows import match
 
-BOXES, SCORES = 1e-3, 1e-5  # the most that candidates of two programs may lie apart: ten times what rounding did
+BOXES, SCORES = 1e-3, 1e-5  # pixels and score by which the candidates may differ; those that do by more excuse nothing
 OFFSET_LIMIT = 1000  # candidates: torchvision's `batched_nms` moves boxes apart up to here (on a CPU)
 
 
