@@ -87,6 +87,10 @@ def build_network(config: Config) -> Network:
     keras.utils.set_random_seed(config.SEED)
     channels = config.TOP_DOWN_PYRAMID_SIZE
     with precision(config.PRECISION):
+        # First, as drawing its largest kernel takes several times its memory for a moment
+        box_head = build_box_head(
+            config.POOL_SIZE, channels, config.FPN_CLASSIF_FC_LAYERS_SIZE, config.NUM_CLASSES,
+            convolutions=config.BOX_HEAD_CONVOLUTIONS, fc_layers=config.BOX_HEAD_FC_LAYERS)
         backbone = build_backbone(
             config.BACKBONE, channels=config.IMAGE_CHANNEL_COUNT, train_bn=config.TRAIN_BN,
             options=config.BACKBONE_OPTIONS, stride_in_1x1=config.BACKBONE_STRIDE_IN_1X1,
@@ -96,9 +100,7 @@ def build_network(config: Config) -> Network:
             trunk=keras.Model(backbone.model.inputs[0], levels, name="trunk"),
             rpn=build_rpn(channels, config.RPN_CHANNELS, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE,
                           config.RPN_CONVOLUTIONS),
-            box_head=build_box_head(config.POOL_SIZE, channels, config.FPN_CLASSIF_FC_LAYERS_SIZE,
-                                    config.NUM_CLASSES, convolutions=config.BOX_HEAD_CONVOLUTIONS,
-                                    fc_layers=config.BOX_HEAD_FC_LAYERS),
+            box_head=box_head,
             mask_head=heads.build(config.MASK_HEAD, (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, channels),
                                   config.NUM_CLASSES),
             backbone=backbone)
