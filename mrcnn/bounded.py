@@ -13,6 +13,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn.anchors import Anchors
+from mrcnn.batch_norm import FrozenBatchNormalization
 from mrcnn.declared import Declared, spec
 from mrcnn.folding import FoldedConvolution
 from mrcnn.nms import LOWEST
@@ -20,8 +21,12 @@ from mrcnn.proposals import WholeInput
 from mrcnn.roi_align import RoIAlign
 from mrcnn.strides import feature_maps
 
-CELL_BY_CELL = (layers.ReLU, layers.LeakyReLU, layers.Activation, layers.Add, layers.Multiply, layers.Concatenate,
-                layers.Dropout, layers.Rescaling)
+DIVISOR = 32  # of the sides of all canvases
+# Layers whose cells follow from those of their map that are near, with the settings that `_is_known` asks for.
+KNOWN = (layers.InputLayer, layers.Conv2D, layers.DepthwiseConv2D, layers.ZeroPadding2D, layers.MaxPooling2D,
+         layers.AveragePooling2D, layers.UpSampling2D, layers.BatchNormalization, FrozenBatchNormalization, layers.ReLU,
+         layers.LeakyReLU, layers.Activation, layers.Add, layers.Multiply, layers.Concatenate, layers.Dropout,
+         layers.Rescaling)
 
 
 class Sized(Declared):
@@ -98,12 +103,9 @@ def bounded(model: keras.Model) -> keras.Model | None:
     left, the same for the whole batch. Sides of canvas and size are multiples of 32. The outputs are, to rounding, the
     model's own for image[:, :height, :width].
 
-    Returns None for a model of which that cannot be said: one with layers in its trunk that are not known to look at
-    neighbours or not (averages over the image, attention, a user's own); with anchors that skip cells or whose distance
-    follows from the input's size (torchvision's); with RoIAlign that is not aligned (torchvision's) or matterport's,
-    whose canvases are of one size anyway.
+    Returns None for a model of which that cannot be said: one to which there is an `obstacle`.
     """
-    if _obstacle(model):
+    if obstacle(model):
         return None
     size = keras.Input((2,), dtype="int32", name="size")
     levels: dict[int, tuple[int, int]] = {}  # id of a level's tensor -> its stride and excess
@@ -133,22 +135,41 @@ def bounded(model: keras.Model) -> keras.Model | None:
     return keras.Model({**model.input, "size": size}, _run(model, model.inputs, call), name=f"{model.name}_bounded")
 
 
-def _obstacle(model: keras.Model) -> str | None:
-    """Why there is no `bounded` of a model; None if there is."""
+def obstacle(model: keras.Model) -> str | None:
+    """What in a model follows from its canvas, so that there is no `bounded` of it; None if nothing does.
+
+    Anchors that skip cells or whose distance follows from the input's size (torchvision's); RoIAlign that is not
+    aligned (torchvision's) or matterport's, whose canvases are of one size anyway; in the trunk, layers and activations
+    that are not known to look at near cells alone (averages over the image, attention, a user's own), and maps whose
+    size is no whole part of every canvas's.
+    """
     for node in _nodes(model):
         layer = node.operation
         if isinstance(layer, Anchors) and (layer.anchor_stride != 1 or layer.step_from_size):
-            return "the distance between anchors"
+            return "the distance between its anchors"
         if isinstance(layer, RoIAlign) and (layer.geometry != "aligned" or not layer.aligned):
-            return "RoIAlign at the edges"
-        if _is_part(layer, "trunk"):
-            for inner in _nodes(layer):
-                if not _is_known(inner.operation):
-                    return f"layer {inner.operation.name!r} of the trunk"
+            return "its RoIAlign at the edges"
+        if _is_part(layer, "trunk") and (found := _obstacle_inside(layer)):
+            return found
     return None
 
 
-def _maps(model: keras.Model) -> dict[int, tuple[int, int]]:
+def _obstacle_inside(trunk: keras.Model) -> str | None:
+    """`obstacle` of the trunk, whose outputs may be P6, which is rounded up."""
+    for node in _nodes(trunk):
+        if not _is_known(node.operation):
+            return f"layer {node.operation.name!r} of its trunk, which is not known to look at near cells alone"
+    maps, outputs = _maps(trunk), {id(tensor) for tensor in trunk.outputs}
+    for node in _nodes(trunk):
+        for tensor in map(id, node.outputs):
+            stride, _ = maps[tensor]
+            if stride is None or (DIVISOR % stride and tensor not in outputs):
+                return (f"layer {node.operation.name!r} of its trunk, whose map has "
+                        + (f"the stride {stride}, which does not divide {DIVISOR}" if stride else "no stride"))
+    return None
+
+
+def _maps(model: keras.Model) -> dict[int, tuple[int | None, int]]:
     """Stride and excess of the tensors of a model by their ids, see `mrcnn.strides.FeatureMap`."""
     return {id(m.tensor): (m.stride, m.excess) for m in feature_maps(model)}
 
@@ -182,16 +203,24 @@ def _padding_value(layer: Any) -> float | None:
 def _is_known(layer: Any) -> bool:
     """Whether a layer's cells depend on the cells of its map near them alone, and `_padding_value` is right of it."""
     layer = _convolution(layer)
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
+    if isinstance(layer, layers.AveragePooling2D) and layer.padding == "same":  # it counts the cells that there are
         return False
-    if isinstance(layer, layers.UpSampling2D):
-        return layer.interpolation == "nearest"
-    if isinstance(layer, layers.AveragePooling2D):
-        return layer.padding == "valid"  # the other kind counts the cells that there are
-    if isinstance(layer, (layers.BatchNormalization, layers.Concatenate)):
-        return layer.axis in (-1, 3)
-    return type(layer) in (layers.InputLayer, layers.Conv2D, layers.DepthwiseConv2D, layers.ZeroPadding2D,
-                           layers.MaxPooling2D, *CELL_BY_CELL)
+    activation = getattr(layer, "activation", keras.activations.linear)
+    return (type(layer) in KNOWN and _is_square(layer)
+            and getattr(layer, "data_format", "channels_last") == "channels_last"
+            and getattr(layer, "axis", -1) in (-1, 3) and getattr(layer, "interpolation", "nearest") == "nearest"
+            # Keras's own look at one cell: softmax and its like are over channels, unless a user's function calls them
+            and any(activation is known for known in vars(keras.activations).values()))
+
+
+def _is_square(layer: Any) -> bool:
+    """Whether a layer makes as many rows as columns of a square map, as `mrcnn.strides` takes it."""
+    if isinstance(layer, layers.ZeroPadding2D):
+        return sum(layer.padding[0]) == sum(layer.padding[1])
+    names = ("strides", "size")
+    if getattr(layer, "padding", "same") != "same":
+        names += ("kernel_size", "pool_size", "dilation_rate")
+    return all(len(set(getattr(layer, name, (1, 1)))) == 1 for name in names)
 
 
 def _convolution(layer: Any) -> Any:

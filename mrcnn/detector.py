@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrcnn.compiled import PerBucket
+from mrcnn.compiled import Canvases
 from mrcnn.config import Config
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import mask_parts, paste_masks
@@ -36,9 +36,6 @@ class Detector:
     """
 
     def __init__(self, call: Callable[[Any, Any], Mapping[str, Any]], config: Config, scaling: PixelScaling) -> None:
-        if isinstance(call, PerBucket):
-            one_size = config.IMAGE_RESIZE_MODE in ("square", "crop")
-            call = PerBucket(call.model, *canvas_limits(config), config.DETECTION_BATCH_SIZE, one_size)
         self.call, self.config, self.scaling = call, config, scaling
 
     def detect(self, images: Sequence[Any], verbose: int = 0, masks: str = "full") -> list[dict[str, Any]]:
@@ -111,13 +108,15 @@ class Detector:
                 **_masks(masks, raw["masks"], boxes, height, width)}
 
 
-def canvas_limits(config: Config) -> tuple[int | None, int | None]:
-    """The longest that the shorter and the longer side of a molded photograph can be, in pixels; None: no limit."""
-    mode = config.IMAGE_RESIZE_MODE
+def canvas_limits(config: Config) -> Canvases:
+    """What the settings say of the canvases of molded photographs."""
+    mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
     if mode in ("none", "pad64"):
-        return None, None
+        return Canvases(batch=batch)
     long = canvas_side(_max_dim(config), config.SIZE_DIVISOR)
-    return (canvas_side(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR) if mode == "fit" else long), long
+    if mode == "fit":
+        return Canvases(canvas_side(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
+    return Canvases(long, long, batch, one_size=True)
 
 
 def _max_dim(config: Config) -> int | None:

@@ -17,7 +17,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_image_meta
 from mrcnn.data.loader import Loader, describe
 from mrcnn.data.molding import PixelScaling
-from mrcnn.detector import Detector
+from mrcnn.detector import Detector, canvas_limits
 from mrcnn.graph import build_network, inference_graph
 from mrcnn.pixels import mold_image, scaling_of
 from mrcnn.training import TrainingModel, compile_model, set_trainable, warn_of_long_warm_up
@@ -75,7 +75,7 @@ class MaskRCNN:
     @cached_property
     def detector(self) -> Detector:
         """Photographs in, detections out."""
-        return Detector(compiled(self.inference_model), self.config, self.scaling)
+        return Detector(compiled(self.inference_model, canvas_limits(self.config)), self.config, self.scaling)
 
     @property
     def scaling(self) -> PixelScaling:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mrcnn.compiled import Canvases
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import PixelScaling
 from mrcnn.data.rle import encode_all
@@ -283,15 +284,17 @@ def test_an_unknown_form_of_masks_names_those_there_are():
 
 
 @pytest.mark.parametrize("settings, limits", [
-    ({"IMAGE_RESIZE_MODE": "fit", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333}, (800, 1344)),
-    ({"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 960}, (960, 960)),
-    ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 512, "IMAGE_MAX_DIM": None}, (512, 512)),
-    ({"IMAGE_RESIZE_MODE": "none"}, (None, None)), ({"IMAGE_RESIZE_MODE": "pad64"}, (None, None)),
+    ({"IMAGE_RESIZE_MODE": "fit", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333}, Canvases(800, 1344, 1)),
+    ({"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 960}, Canvases(960, 960, 1, one_size=True)),
+    ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 512, "IMAGE_MAX_DIM": None}, Canvases(512, 512, 1, one_size=True)),
+    ({"IMAGE_RESIZE_MODE": "none"}, Canvases(batch=1)),
+    ({"IMAGE_RESIZE_MODE": "pad64", "DETECTION_BATCH_SIZE": 3}, Canvases(batch=3)),
 ])
 def test_limits_are_those_of_molded_photographs(settings, limits):
     runner = detector(Answering(), **settings)
     assert canvas_limits(runner.config) == limits
-    if None not in limits:
+    if limits.long is not None:
         for size in ((300, 300), (200, 3000), (2000, 1000)):
             sides = sorted(runner.mold(grey(*size)).image.shape[:2])
-            assert sides[0] <= limits[0] and sides[1] <= limits[1]
+            assert sides[0] <= limits.short and sides[1] <= limits.long
+            assert sides == [limits.short, limits.long] or not limits.one_size
