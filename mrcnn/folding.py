@@ -34,11 +34,20 @@ class FoldedConvolution(Sharing):
     Args:
         convolution: `Conv2D` or `DepthwiseConv2D` without activation, channels last; built.
         norm: `BatchNormalization` over its channels; built. Its moving statistics are used, in training too.
+        halves: whether it is computed in halves where that is faster, see `mrcnn.halves`.
 
     call: [B, H, W, c] -> [B, H', W', filters] in the convolution's compute dtype.
     """
 
     shared = ("convolution", "norm")
+
+    def __init__(self, convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization, halves: bool = True,
+                 **kwargs: Any) -> None:
+        super().__init__(convolution, norm, **kwargs)
+        self.halves = halves
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "halves": self.halves}
 
     def build(self, input_shape: Any) -> None:
         build_unbuilt(self.convolution, input_shape)
@@ -48,7 +57,7 @@ class FoldedConvolution(Sharing):
         convolution, dtype = self.convolution, self.convolution.compute_dtype
         inputs = ops.cast(inputs, dtype)
         kernel, bias = (ops.cast(values, dtype) for values in self._kernel_and_bias())
-        if gains_by_halves(convolution):
+        if self.halves and gains_by_halves(convolution):
             return convolve_in_halves(inputs, kernel, bias)
         outputs = (ops.depthwise_conv if self._is_depthwise() else ops.conv)(
             inputs, kernel, strides=convolution.strides,
@@ -100,7 +109,7 @@ class SpreadPixels(keras.layers.Layer):
     """call: [B, H, W, rows * columns * c] -> [B, rows * H, columns * W, c]: channels laid out as pixels."""
 
     def __init__(self, rows: int, columns: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.rows, self.columns = rows, columns
 
     def call(self, inputs: Any) -> Any:
@@ -118,13 +127,14 @@ def spread(inputs: Any, rows: int, columns: int) -> Any:
     return ops.reshape(outputs, (-1, height * rows, width * columns, channels))
 
 
-def fold(model: keras.Model, *, training: bool) -> keras.Model:
+def fold(model: keras.Model, *, training: bool, halves: bool = True) -> keras.Model:
     """The same function with the same weights in operations that cost less.
 
     Args:
         model: a functional or sequential model, possibly with models inside, which stay as they are.
         training: fold only what a training step may not change: frozen BatchNorm. Otherwise all of it, and the result
             is for inference.
+        halves: its inputs are photographs, of which there may be one at a time, and not RoIs: see `mrcnn.halves`.
 
     Returns:
         A model that shares every layer with `model`: each BatchNorm that alone follows a convolution folded into it,
@@ -133,15 +143,18 @@ def fold(model: keras.Model, *, training: bool) -> keras.Model:
     model = functional(model)
     kinds = (FrozenBatchNormalization,) if training else (FrozenBatchNormalization, keras.layers.BatchNormalization)
     pairs = _pairs(model, kinds)
-    new = {before: FoldedConvolution(before, norm, name=f"{before.name}_folded") for norm, before in pairs.items()}
+    new = {before: FoldedConvolution(before, norm, halves, name=f"{before.name}_folded")
+           for norm, before in pairs.items()}
     new |= {layer: TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
             for layer in model.layers if _is_without_overlap(layer)}
     new |= {layer: HalvedConvolution(layer, name=f"{layer.name}_halved")
-            for layer in model.layers if layer not in new and gains_by_halves(layer)}
+            for layer in model.layers if halves and layer not in new and gains_by_halves(layer)}
+    pixels = {layer: SpreadPixels(*layer.transpose.strides, name=f"{layer.name}_pixels")
+              for layer in new.values() if isinstance(layer, TransposeAsPointwise)}
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, TransposeAsPointwise):
-            return SpreadPixels(*layer.transpose.strides, name=f"{layer.name}_pixels")(layer(*args, **kwargs))
+        if layer in pixels:
+            return pixels[layer](layer(*args, **kwargs))
         return args[0] if layer in pairs else layer(*args, **kwargs)
 
     return keras.models.clone_model(model, clone_function=lambda layer: new.get(layer, layer), call_function=call)

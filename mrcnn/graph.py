@@ -202,8 +202,9 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     (rois, class_ids, instance), image_index, weight = KeepValid(name="positive_rois")(
         positive, [rois[:, :most], class_ids[:, :most], instance[:, :most]])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], rois, image_index)
+    mask_head = fold(network.mask_head, training=True, halves=False)
     outputs |= {
-        "masks": class_masks(fold(network.mask_head, training=True), config.NUM_CLASSES)(features, class_ids),
+        "masks": class_masks(mask_head, config.NUM_CLASSES)(features, class_ids),
         "mask_target": MaskTargets(mask_size=network.mask_size, name="mask_targets")(
             rois, image_index, instance, gt_boxes, inputs["gt_masks"]),
         "mask_weight": weight, "image_id": inputs["image_id"]}
@@ -230,7 +231,8 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
             rois, valid, class_logits, box_deltas, inputs["window"])
     (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], kept, image_index)
-    masks = class_masks(fold(network.mask_head, training=False), config.NUM_CLASSES)(features, kept_ids)
+    mask_head = fold(network.mask_head, training=False, halves=False)
+    masks = class_masks(mask_head, config.NUM_CLASSES)(features, kept_ids)
     outputs = {"boxes": boxes, "class_ids": class_ids, "scores": scores, "valid": valid, "masks": masks,
                "counts": counts}
     return keras.Model(inputs, outputs, name="mask_rcnn")

@@ -14,13 +14,14 @@ from keras import ops
 from mrcnn.sharing import Sharing, build_unbuilt
 
 FEWEST_CHANNELS = 256  # in and out; with 128 there is nothing to gain
+FEWEST_ROWS = 32  # with fewer the seam, four rows more, costs what the halves gain
 
 
 @keras.saving.register_keras_serializable("mrcnn")
 class HalvedConvolution(Sharing):
-    """A `Conv2D` that `gains_by_halves`, computed so; with the weights of that layer.
+    """A `Conv2D` that `gains_by_halves`, computed so; with the weights of that layer. Elsewhere it is that layer.
 
-    call: [B, H, W, c] -> [B, H, W, filters].
+    call: [B, H, W, c] -> [B, H, W, filters] in the layer's compute dtype.
     """
 
     shared = ("convolution",)
@@ -29,6 +30,9 @@ class HalvedConvolution(Sharing):
         build_unbuilt(self.convolution, input_shape)
 
     def call(self, inputs: Any) -> Any:
+        inputs = ops.cast(inputs, self.convolution.compute_dtype)
+        if not gains_by_halves(self.convolution):
+            return self.convolution(inputs)
         kernel, bias = self.convolution.kernel, self.convolution.bias
         return convolve_in_halves(inputs, kernel, ops.zeros(kernel.shape[-1:]) if bias is None else bias,
                                   relu=self.convolution.activation is keras.activations.relu)
@@ -66,7 +70,7 @@ def convolve_in_halves(inputs: Any, kernel: Any, bias: Any, *, relu: bool = Fals
 
 
 def in_halves(convolve: Callable[[Any], Any], inputs: Any) -> Any:
-    """`convolve(inputs)` of one photograph in halves; of several, or with an odd number of rows, at once.
+    """`convolve(inputs)` of one photograph in halves; of several, or with few or an odd number of rows, at once.
 
     Args:
         convolve: [b, h, W, c] -> [b, h, W, filters] for any b and h, a row of outputs from its row of inputs, the one
@@ -77,7 +81,8 @@ def in_halves(convolve: Callable[[Any], Any], inputs: Any) -> Any:
 
     batch, height, width = ops.shape(inputs)[:3]
     # A tensor, so that one graph serves all
-    seams = tf.cast(tf.logical_and(tf.equal(batch, 1), tf.logical_and(height % 2 == 0, height >= 4)), tf.int32)
+    halved = tf.logical_and(tf.equal(batch, 1), tf.logical_and(tf.equal(height % 2, 0), height >= FEWEST_ROWS))
+    seams = tf.cast(halved, tf.int32)
     half = height // (1 + seams)
     outputs = convolve(tf.reshape(inputs, [batch * (1 + seams), half, width, inputs.shape[-1]]))
     # Where there are no halves it is dropped only afterwards: oneDNN's convolution of nothing has a wrong shape
@@ -100,5 +105,6 @@ def gains_by_halves(convolution: keras.layers.Layer) -> bool:
             and convolution.strides == convolution.dilation_rate == (1, 1)
             and convolution.data_format == "channels_last" and convolution.compute_dtype == "float32"
             and convolution.activation in (keras.activations.linear, keras.activations.relu)
+            and convolution.activity_regularizer is None
             and min(convolution.kernel.shape[2:]) >= FEWEST_CHANNELS
             and not tf.config.list_physical_devices("GPU"))

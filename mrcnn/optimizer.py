@@ -35,8 +35,6 @@ class SGD(keras.optimizers.SGD):
         return list(grads_and_vars)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if hasattr(gradient, "indices"):  # TensorFlow's IndexedSlices
-            gradient = ops.convert_to_tensor(gradient)
         gradient = ops.cast(gradient, variable.dtype)
         in_place = keras.backend.backend() == "tensorflow" and self.momentum != 0
         if self.l2 and decays(variable):

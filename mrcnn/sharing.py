@@ -8,8 +8,9 @@ import keras
 class Sharing(keras.layers.Layer):
     """A layer made from others, whose weights it has; it is saved with them inside.
 
-    Inputs and weights come to `call` as they are, without Keras's cast to the compute dtype: float32 weights of a
-    bfloat16 layer would be rounded before anything is computed from them.
+    Inputs and weights come to `call` as they are, without Keras's casts: float32 weights of a bfloat16 layer would be
+    rounded before anything is computed from them. So its own policy is float32, whatever those of the layers are; with
+    another, Keras rounds weights where such a layer is called by itself, though `autocast` is off.
 
     Args:
         layers: one for each name in `shared`, under which they become attributes.
@@ -18,7 +19,7 @@ class Sharing(keras.layers.Layer):
     shared: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *layers: keras.layers.Layer, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(autocast=False, **{**kwargs, "dtype": "float32"})
         for name, layer in zip(self.shared, layers, strict=True):
             setattr(self, name, layer)
 

@@ -191,6 +191,20 @@ def test_channels_as_pixels_by_hand():
                                   [[[[0, 1], [2, 3], [4, 5], [6, 7]]]])
 
 
+def test_a_transposed_convolution_that_is_called_twice():
+    image, transpose = keras.Input((8, 8, 3)), layers.Conv2DTranspose(3, 2, strides=2)
+    model = randomised(keras.Model(image, transpose(transpose(image))))
+    image = pixels()
+    np.testing.assert_allclose(fold(model, training=False)(image), model(image), rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_of_bfloat16_stay_so():
+    with precision("bfloat16"):
+        model = model_of(layers.Conv2DTranspose(4, 2, strides=2), layers.Conv2D(2, 3))
+    folded = fold(model, training=False)
+    assert [layer.output.dtype for layer in folded.layers if isinstance(layer, SpreadPixels)] == ["bfloat16"]
+
+
 def test_other_transposed_convolutions_stay():
     overlapping = layers.Conv2DTranspose(5, 3, strides=2)
     softmax = layers.Conv2DTranspose(5, 2, strides=2, activation="softmax")  # over channels, which are not yet pixels

@@ -50,6 +50,43 @@ def test_any_three_steps_equal_torch_s(seed, momentum, l2, clip):
     np.testing.assert_allclose(weight, expected, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"global_clipnorm": 0.5}, {"use_ema": True},
+                                     {"gradient_accumulation_steps": 2}, {"dtype": "float64"}])
+@pytest.mark.parametrize("graph", [False, True])
+def test_without_l2_the_steps_are_keras_s(options, graph):
+    import tensorflow as tf
+
+    dtype, options = options.get("dtype", "float32"), {k: v for k, v in options.items() if k != "dtype"}
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(2, 3)), rng.normal(size=(4, 2, 3))
+    found = []
+    for kind in (SGD, keras.optimizers.SGD):
+        weight = keras.Variable(start, dtype=dtype, name="kernel")
+        optimizer = kind(0.1, 0.9, **options)
+        optimizer.build([weight])
+        step = tf.function(optimizer.apply) if graph else optimizer.apply
+        for gradient in gradients:
+            step([tf.constant(gradient, dtype)])
+        if options.get("use_ema"):
+            optimizer.finalize_variable_values([weight])
+        found.append([np.asarray(weight), *(np.asarray(v) for v in optimizer.variables)])
+    for new, old in zip(*found, strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-6, atol=1e-7)
+    assert not np.allclose(found[0][0], start, atol=0.1)
+
+
+def test_in_a_graph_the_decay_is_of_the_weight_before_the_step():
+    """As in the steps worked out by hand above."""
+    import tensorflow as tf
+
+    weight, optimizer = variable([1.0], "kernel"), SGD(0.1, 0.9, l2=0.2)
+    optimizer.build([weight])
+    step = tf.function(lambda gradient: optimizer.apply([gradient], [weight]))
+    for gradient, expected in ((0.5, 0.93), (0.0, 0.8484), (-1.0, 0.857992)):
+        step(tf.constant([gradient]))
+        assert float(np.asarray(weight)[0]) == pytest.approx(expected, rel=1e-6)
+
+
 def test_clipping_is_by_the_norm_of_all_gradients_together_and_before_the_decay():
     """Norm of (3) and (4) together is 5, clipped to 1: 0.6 and 0.8. Keras's `clipnorm` would make both 1."""
     first, second = variable([10.0], "kernel"), variable([10.0], "bias")
@@ -86,12 +123,13 @@ def test_what_decays(name, expected):
     assert decays(named) is expected
 
 
-def test_sparse_gradients_decay_too():
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sparse_gradients_decay_too(momentum):
     import tensorflow as tf
 
     weight = variable([[1.0], [1.0]], "kernel")
     gradient = tf.IndexedSlices(tf.constant([[1.0]]), tf.constant([1]), tf.constant([2, 1]))
-    SGD(0.1, 0.0, l2=0.5).apply([gradient], [weight])
+    SGD(0.1, momentum, l2=0.5).apply([gradient], [weight])
     np.testing.assert_allclose(weight, [[0.95], [0.85]], rtol=1e-6)
 
 

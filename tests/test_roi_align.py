@@ -347,6 +347,16 @@ def test_in_a_graph_of_unknown_sizes(ratio, method):
     assert folded.shape == (5, 7, 7, 3)
 
 
+def test_gather_is_compiled_by_xla():
+    import tensorflow as tf
+
+    features, boxes, image_index = scene_of_levels(np.random.default_rng(8))
+    layer = RoIAlign(5, method="gather")
+    assert layer.supports_jit
+    compiled = tf.function(layer, jit_compile=True)([tf.constant(level) for level in features], boxes, image_index)
+    np.testing.assert_allclose(compiled, layer(features, boxes, image_index), atol=1e-5)
+
+
 def test_layer_returns_from_its_config_and_stays_out_of_xla():
     layer = RoIAlign(
         5, 3, False, strides=(8, 16), level_rounding="round", canonical_size=100, canonical_level=3, geometry="crop",
