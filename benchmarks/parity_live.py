@@ -84,11 +84,11 @@ def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str
         "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x), "mask_rois": xyxy(arrays["det_boxes"]),
         "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x), "mask_classes": arrays["det_labels"],
         "masks": arrays["masks"]})
-    yield from _detections(source, stages, model.detect([image])[0], arrays)
+    yield from detections(source, stages, model.detect([image])[0], arrays)
 
 
-def _detections(source: str, stages: Stages, whole: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
-                ) -> Iterator[Row]:
+def detections(source: str, stages: Stages, whole: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+               ) -> Iterator[Row]:
     """Detections of the network's input, then `whole`, those of the photograph."""
     found = {"class_ids": arrays["det_labels"], "scores": arrays["det_scores"]}
     theirs = {**found, "boxes": xyxy(arrays["det_boxes"])}
@@ -100,11 +100,17 @@ def _detections(source: str, stages: Stages, whole: Mapping[str, np.ndarray], ar
     back = {**ours, "boxes": ours["boxes"] * np.tile(molded.scale, 2) + np.tile(molded.window[:2], 2)}
     theirs = {**found, "boxes": xyxy(arrays["out_boxes"]), "pasted": arrays["out_masks"].transpose(1, 2, 0)}
     yield from detection_rows(source, "in the photograph", ours, theirs, bars=DETECTIONS, verdict=lambda: judged(back))
-    alike = paste_masks(arrays["masks"], theirs["boxes"], *molded.size)
+    yield _pasted_row(source, ours, {**theirs, "pasted": paste_masks(arrays["masks"], theirs["boxes"], *molded.size)})
+
+
+def _pasted_row(source: str, ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> Row:
+    """Share of the pixels of theirs that differ in ours; all, where there is no pair though there are detections."""
     pairs = np.array(match(ours, theirs, 1.0), int).reshape(-1, 2)
-    apart = (ours["pasted"][..., pairs[:, 0]] != alike[..., pairs[:, 1]]).sum() / max(alike.sum(), 1)
-    yield Row(source, "in the photograph: torchvision's masks pasted as here, pixels apart", PASTED, float(apart),
-              f"of {alike.sum()}")
+    one, other = ours["pasted"][..., pairs[:, 0]], theirs["pasted"][..., pairs[:, 1]]
+    apart, count = (one != other).sum(), other.sum()
+    lost = not len(pairs) and (len(ours["boxes"]) or len(theirs["boxes"]))
+    return Row(source, "in the photograph: torchvision's masks pasted as here, pixels apart", PASTED,
+               1.0 if lost else float(apart / max(count, 1)), f"of {count}")
 
 
 def _judge(stages: Stages, arrays: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]

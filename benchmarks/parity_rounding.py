@@ -7,7 +7,7 @@ No program is asked how it decided. A list of detections is what NMS per class a
 and only where, none of it overlaps another of it, and each candidate that is left out overlaps a better one of it, or
 stands below its last. So both lists are held against the same candidates. A decision may go either way only where the
 boundary lies between the numbers that the two programs themselves compute for it, and these may be no further apart
-than float32 makes them.
+than float32 makes them. Such a decision excuses only detections whose candidate the other list lacks.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,9 @@ import numpy as np
 from parity_rows import match
 
 BOXES, SCORES = 1e-3, 1e-5  # pixels and score by which the candidates may differ; those that do by more excuse nothing
+# Score by which a detection may differ from its candidate: our detections come of a graph with folded norms, our
+# candidates of the layers themselves. A tenth of the bar of paired detections.
+LISTED = 1e-4
 OFFSET_LIMIT = 1000  # candidates: torchvision's `batched_nms` moves boxes apart up to here (on a CPU)
 
 
@@ -44,10 +47,17 @@ class Decision(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Decisions on the boundary that a list of detections rests on; what no rounding explains."""
+    """Of two lists of detections.
+
+    decisions: on the boundary, that the lists rest on.
+    faults: what no rounding explains.
+    alone: indices of detections, of ours and of theirs, whose candidates the other list lacks. These alone follow from
+        the decisions.
+    """
 
     decisions: list[Decision]
     faults: list[str]
+    alone: tuple[list[int], list[int]]
 
     @property
     def excused(self) -> bool:
@@ -99,7 +109,7 @@ class Candidates:
         apart = np.abs(ours["scores"][pairs[:, 0]] - theirs["scores"][pairs[:, 1]]).max(initial=0)
         texts = {f"{lost} candidates of theirs are none of ours": lost > 0,
                  f"{far} candidates of ours are none of theirs": far > 0,
-                 f"scores of candidates are {apart:.3g} apart": apart > SCORES}
+                 f"scores of candidates are {apart:.3g} apart": not apart <= SCORES}  # NaN never is
         return [text for text, wrong in texts.items() if wrong]
 
     def _numbers(self, boxes: np.ndarray, scores: np.ndarray) -> tuple[Numbers, Numbers]:
@@ -110,27 +120,43 @@ class Candidates:
         every = [np.where(same, overlaps(some), 0) for some in boxes] + [exact]
         score = (scores.astype(np.float64).mean(axis=0), scores.min(axis=0), scores.max(axis=0))
         ours = Numbers(*score, exact, np.min(every, axis=0), np.max(every, axis=0))
-        if not self.offsets or not same.size:
+        if not self.offsets or not len(self.own[1]["boxes"]):
             return ours, ours
-        offsets = self.class_ids.astype(np.float32) * (boxes[1].max() + np.float32(1))
+        largest = np.float32(self.own[1]["boxes"].max())  # without the candidates that only ours has
+        offsets = self.class_ids.astype(np.float32) * (largest + np.float32(1))
         moved = np.where(same, overlaps(boxes[1] + offsets[:, None]), 0)
         return ours, ours._replace(low=np.minimum(ours.low, moved), high=np.maximum(ours.high, moved))
 
     def judged(self, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> Verdict:
         """Of a list of detections of this program and one of the other, in pixels of the candidates."""
-        decisions, faults = [], list(self.faults)
+        decisions, faults, places = [], list(self.faults), []
         for side, (name, listed) in enumerate((("ours", found), ("theirs", expected))):
-            taken = [i for i, _ in match(self.own[side], listed, BOXES)]
-            chosen = np.isin(self.rows[side], taken)
-            if len(taken) < len(listed["boxes"]):
-                faults.append(f"{len(listed['boxes']) - len(taken)} detections of {name} are no candidates")
-            one = List(self.numbers[side], chosen, self.rules)
+            pairs = np.array(match(self.own[side], listed, BOXES), int).reshape(-1, 2)
+            faults += self._unlike(side, name, listed, pairs)
+            places.append(self._places(side, pairs))
+            one = Consistency(self.numbers[side], places[side] >= 0, self.rules)
             decisions += [decision._replace(what=f"{name}: {decision.what}") for decision in one.decisions]
             faults += [f"{name}: {fault}" for fault in one.faults]
-        return Verdict(decisions, faults)
+        ours, theirs = places
+        return Verdict(decisions, faults, (ours[(ours >= 0) & (theirs < 0)].tolist(),
+                                           theirs[(theirs >= 0) & (ours < 0)].tolist()))
+
+    def _unlike(self, side: int, name: str, listed: Mapping[str, np.ndarray], pairs: np.ndarray) -> list[str]:
+        """What detections have otherwise than their candidates; pairs: [n, (candidate of that side, detection)]."""
+        lost, own = len(listed["boxes"]) - len(pairs), self.own[side]
+        apart = np.abs(own["scores"][pairs[:, 0]] - listed["scores"][pairs[:, 1]]).max(initial=0)
+        texts = {f"{lost} detections of {name} are no candidates": lost > 0,
+                 f"scores of detections of {name} are {apart:.3g} from their candidates'": not apart <= LISTED}
+        return [text for text, wrong in texts.items() if wrong]
+
+    def _places(self, side: int, pairs: np.ndarray) -> np.ndarray:
+        """Of each of `rows`, its index in a list of detections; -1 where it is none. pairs: see `_unlike`."""
+        every = np.full(len(self.own[side]["scores"]) + 1, -1)  # the last is for rows that the side lacks, -1
+        every[pairs[:, 0]] = pairs[:, 1]
+        return every[self.rows[side]]
 
 
-class List:
+class Consistency:
     """Detections of one program against its candidates.
 
     Args:

@@ -84,14 +84,20 @@ def detection_rows(source: str, stage: str, found: Mapping[str, np.ndarray], exp
             or "pasted" (whole masks [H, W, n] bool).
         bars: for "unmatched", "boxes" (pixels), "scores", "masks" (probability), "pasted" (1 - IoU).
         reach: see `match`.
-        verdict: asked where some are left over, see `parity_rounding.Verdict`.
+        verdict: asked where some are left over, of both lists in this order; see `parity_rounding.Verdict`.
+
+    Returns:
+        The rows; where there is no pair, one that is not kept in place of the figures of pairs, unless both are empty.
     """
     pairs = match(found, expected, reach)
     ours, theirs = [i for i, _ in pairs], [j for _, j in pairs]
     count, other = len(found["boxes"]), len(expected["boxes"])
-    rows = _left_over(source, stage, bars.get("unmatched"), (len(pairs), count, other), verdict)
+    left = set(range(count)) - set(ours), set(range(other)) - set(theirs)
+    note = f"({len(pairs)} pairs of {count} and {other})"
+    rows = _left_over(source, stage, bars.get("unmatched"), note, left, verdict)
     if not pairs:
-        return rows
+        alone = max(count, other)
+        return [*rows, Row(source, f"{stage}: no pair to compare", 0, alone, "of these")] if alone else rows
     for name, unit in (("boxes", "px"), ("scores", ""), ("masks", "")):
         if name in expected and name in found:
             apart = np.abs(np.asarray(found[name])[ours].astype(float) - np.asarray(expected[name])[theirs])
@@ -105,24 +111,27 @@ def detection_rows(source: str, stage: str, found: Mapping[str, np.ndarray], exp
     return rows
 
 
-def _left_over(source: str, stage: str, bar: float | None, counts: tuple[int, int, int],
+def _left_over(source: str, stage: str, bar: float | None, note: str, left: tuple[set[int], set[int]],
                verdict: Callable[[], Any] | None) -> list[Row]:
-    """The row of those without a partner; where rounding is to blame, a second one that says so.
+    """The row of those without a partner; where rounding is to blame for some, a second one that says so.
 
     Args:
-        counts: pairs, found, expected.
+        note: how many there are.
+        left: indices of those, in found and in expected.
         verdict: see `detection_rows`.
     """
-    note = "({} pairs of {} and {})".format(*counts)
-    alone = max(counts[1:]) - counts[0]
+    alone = max(map(len, left))
     if not alone or verdict is None:
         return [Row(source, f"{stage}: left over", bar, alone, note)]
     judged = verdict()
     if not judged.excused:
         return [Row(source, f"{stage}: left over", bar, alone, f"{note}: {'; '.join(judged.faults[:3])}")]
-    margins = "; ".join(map(str, judged.decisions))
-    return [Row(source, f"{stage}: left over", bar, 0, f"{note[:-1]}, {alone} by rounding)"),
-            Row(source, f"{stage}: decided by rounding", None, alone, f"({margins})")]
+    # A decision explains the detections that one list alone has, not one that both have and that found no partner
+    rest = max(len(some - set(own)) for some, own in zip(left, judged.alone, strict=True))
+    margins, others = "; ".join(map(str, judged.decisions)), ": both lists have the candidates of the rest"
+    return [Row(source, f"{stage}: left over", bar, rest,
+                f"{note[:-1]}, {alone - rest} by rounding){others if rest else ''}"),
+            Row(source, f"{stage}: decided by rounding", None, alone - rest, f"({margins})")]
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

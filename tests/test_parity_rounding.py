@@ -1,14 +1,18 @@
 """Detections left over in the table of parity: those that rounding decided, and those that are wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from mrcnn.data.masks import paste_masks
 from mrcnn.weights.torchvision import torchvision_source
 from tests import parity
 from tests.weights import test_torchvision
 
-from parity_rounding import Candidates, Rules, overlaps  # noqa: E402  isort: skip  tests.parity makes it importable
-from parity_rows import detection_rows  # noqa: E402  isort: skip
+import parity_live  # noqa: E402  isort: skip  tests.parity makes it importable
+from parity_rounding import Candidates, Rules, overlaps  # noqa: E402  isort: skip
+from parity_rows import detection_rows, xyxy  # noqa: E402  isort: skip
 
 RULES = Rules(min_score=0.05, iou=0.5, limit=100)
 CORNER = (400, 420, 430, 440, 1, 0.9)  # the largest coordinate: boxes of class 80 lie at 80 * 441 = 35280
@@ -33,7 +37,8 @@ def upper(class_id=80, score=0.4):
 def judged(candidates, ours, theirs, others=None, **options):
     """others: the candidates of theirs, where they are not the same."""
     rules = options.pop("rules", RULES)
-    numbers = Candidates(listed(*candidates), listed(*(others or candidates)), rules=rules, **options)
+    others = candidates if others is None else others
+    numbers = Candidates(listed(*candidates), listed(*others), rules=rules, **options)
     return numbers.judged(listed(*ours), listed(*theirs))
 
 
@@ -46,7 +51,7 @@ def test_an_overlap_that_torchvision_rounds_under_the_threshold_is_excused():
     # 6.6663 + 35280 is 6.66796875 in float32, of steps of 1/256: (20 - 6.66796875) / (20 + 6.66796875) = 0.49992676
     every = [CORNER, upper(), lower(6.6663)]
     verdict = judged(every, every[:2], every)
-    assert verdict.excused and not verdict.faults
+    assert verdict.excused and not verdict.faults and verdict.alone == ([], [2])
     [decision] = verdict.decisions
     assert decision.what == "theirs: IoU" and decision.boundary == 0.5
     np.testing.assert_allclose([decision.exact, decision.low, decision.high],
@@ -58,7 +63,7 @@ def test_what_follows_from_that_decision_is_excused_with_it():
     # The box below is worse than the one that rounding decides about, and overlaps it alone
     every = [CORNER, upper(), lower(6.6663), lower(12, score=0.2)]
     verdict = judged(every, [CORNER, upper(), every[3]], every[:3])
-    assert verdict.excused and len(verdict.decisions) == 1
+    assert verdict.excused and len(verdict.decisions) == 1 and verdict.alone == ([2], [2])
     assert not judged(every, [CORNER, upper()], every[:3]).excused  # ours has no reason to leave the last one out
 
 
@@ -86,6 +91,16 @@ def test_more_than_a_thousand_candidates_are_not_moved_by_torchvision():
     every = [CORNER, upper(), lower(6.6663)]
     assert judged(every + far[:997], every[:2], every).excused
     assert not judged(every + far[:998], every[:2], every).excused
+
+
+def test_torchvision_moves_boxes_by_the_largest_coordinate_of_its_own_candidates():
+    # At 80 * 30001 float32 has steps of 1/4: 6.64 would become 6.75, an IoU of 0.495; at 80 * 441 it is one of 0.501
+    only_ours = (0, 0, 30000, 10, 1, 0.050003)
+    theirs = [CORNER, upper(), lower(6.64)]
+    verdict = judged([*theirs, only_ours], [*theirs[:2], only_ours], theirs, theirs)
+    [fault] = verdict.faults
+    assert not verdict.excused and fault.startswith("theirs: two detections overlap: IoU 0.5015")
+    assert judged([only_ours], [only_ours], [], []).faults == []  # torchvision moves nothing
 
 
 def test_a_rank_at_the_limit_is_excused_within_the_differences_of_the_scores_alone():
@@ -130,6 +145,8 @@ def test_what_is_no_candidate_is_not_excused_and_neither_are_other_candidates():
     others = [CORNER, upper(score=0.4001), lower(6.6663)]  # scores differ by more than rounding
     verdict = judged(every, every[:2], others, others)
     assert not verdict.excused and verdict.faults == ["scores of candidates are 0.0001 apart"]
+    others = [CORNER, upper(score=np.nan), lower(6.6663)]
+    assert "scores of candidates are nan apart" in judged(every, every[:2], others, others).faults
     others = [CORNER, upper(), lower(6.7)]  # boxes do
     assert "1 candidates of theirs are none of ours" in judged(every, every[:2], others, others).faults
     assert judged(every, every[:2], every, rules=RULES._replace(limit=2)).faults == ["theirs: more than 2 detections"]
@@ -138,8 +155,17 @@ def test_what_is_no_candidate_is_not_excused_and_neither_are_other_candidates():
 def test_lists_without_doubt_need_no_excuse_and_get_none():
     every = [CORNER, upper(), lower(1)]
     verdict = judged(every, every[:2], every[:2])
-    assert not verdict.excused and verdict == ([], [])
-    assert judged([], [], []) == ([], [])
+    assert not verdict.excused and verdict == ([], [], ([], []))
+    assert judged([], [], []) == ([], [], ([], []))
+
+
+@pytest.mark.parametrize("score, apart", [(0.9, "0.6"), (0.3002, "0.0002"), (np.nan, "nan")])
+def test_a_detection_has_the_score_of_its_candidate(score, apart):
+    every = [CORNER, upper(), lower(6.6663)]
+    assert judged(every, every[:2], [*every[:2], lower(6.6663, score=0.30005)]).excused
+    verdict = judged(every, every[:2], [*every[:2], lower(6.6663, score=score)])
+    assert not verdict.excused
+    assert verdict.faults == [f"scores of detections of theirs are {apart} from their candidates'"]
 
 
 def test_the_table_tells_what_rounding_decided_and_what_is_wrong():
@@ -160,6 +186,55 @@ def test_the_table_tells_what_rounding_decided_and_what_is_wrong():
     assert left.note == "(2 pairs of 2 and 3): 1 detections of theirs are no candidates"
     left, _ = detection_rows("a", "b", ours, theirs, bars={"unmatched": 0})[:2]
     assert not left.passed and left.figure == 1
+
+
+def test_one_decision_excuses_no_detection_that_both_lists_have():
+    every = [CORNER, upper(), lower(6.6663)]
+    verdict = judged(every, every[:2], every)
+    moved = listed(CORNER, (3, 0, 23, 10, 80, 0.4))  # as another step has placed `upper`
+    left, rounded, *_ = detection_rows("a", "b", moved, listed(*every), bars={"unmatched": 0}, verdict=lambda: verdict)
+    assert not left.passed and left.figure == 1
+    assert left.note == "(1 pairs of 2 and 3, 1 by rounding): both lists have the candidates of the rest"
+    assert rounded.stage == "b: decided by rounding" and rounded.figure == 1
+
+
+@pytest.mark.parametrize("ours, theirs, alone", [([], [CORNER], 1), ([CORNER, upper()], [lower(3)], 2)])
+def test_detections_without_any_pair_never_pass(ours, theirs, alone):
+    rows = detection_rows("a", "b", listed(*ours), listed(*theirs), bars={})  # nothing has a bar
+    assert [(row.stage, row.passed, row.figure) for row in rows] == [
+        ("b: left over", True, alone), ("b: no pair to compare", False, alone)]
+    [row] = detection_rows("a", "b", listed(), listed(), bars={"unmatched": 0})
+    assert row.passed and row.figure == 0
+
+
+def photograph(scale, window):
+    """Rows of what torchvision and this program have in a photograph of half the network's size; scale, window: as this
+    program has them."""
+    every, size = listed(CORNER, upper(), lower(6.6663)), (300, 300)
+    ours, masks = {name: values[:2] for name, values in every.items()}, np.ones((3, 28, 28), np.float32)
+    boxes = ((ours["boxes"] - np.tile(window, 2)) / scale).astype(np.float32)
+    stages = SimpleNamespace(
+        layer=lambda _: SimpleNamespace(min_confidence=0.05, nms_threshold=0.5, max_instances=100),
+        candidates=lambda below: every, detections=lambda: {**ours, "masks": masks[:2]},
+        molded=SimpleNamespace(scale=(scale, scale), window=np.array([*window, 600, 600]), size=size))
+    whole = {"rois": boxes, "class_ids": ours["class_ids"], "scores": ours["scores"],
+             "masks": paste_masks(masks[:2], boxes, *size)}
+    arrays = {"masks": masks, "out_boxes": xyxy(every["boxes"]) / 2,
+              "out_masks": paste_masks(masks, every["boxes"] / 2, *size).transpose(2, 0, 1)}
+    for kind in ("candidate", "det"):
+        arrays |= {f"{kind}_boxes": xyxy(every["boxes"]), f"{kind}_labels": every["class_ids"],
+                   f"{kind}_scores": every["scores"]}
+    return {row.stage: row for row in parity_live.detections("a", stages, whole, arrays)}
+
+
+def test_a_decision_in_the_network_excuses_no_wrong_way_back_to_the_photograph():
+    assert [row for row in photograph(2, (0, 0)).values() if not row.passed] == []
+    assert photograph(2, (0, 0))["in the photograph: decided by rounding"].figure == 1
+    for scale, window in ((4, (0, 0)), (2, (-8, -8))):  # boxes at half their place; 4 pixels off
+        rows = photograph(scale, window)
+        assert {stage: row.figure for stage, row in rows.items() if not row.passed} == {
+            "in the photograph: left over": 2, "in the photograph: no pair to compare": 3,
+            "in the photograph: torchvision's masks pasted as here, pixels apart": 1}
 
 
 def test_the_detections_of_a_model_are_what_its_candidates_make():
