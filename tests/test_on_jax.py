@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mrcnn.compiled import PerBucket
+from mrcnn.compiled import Canvases
 from mrcnn.model import MaskRCNN
 from mrcnn.nms import nms_per_group
 from mrcnn.padding import KeepValid
@@ -29,6 +29,8 @@ if keras.backend.backend() != "jax":
     pytest.skip("these need KERAS_BACKEND=jax, and jax: `make test` runs them so", allow_module_level=True)
 
 import jax  # noqa: E402
+
+jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer here than what is compiled
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_training_is_that_of_tensorflow(results, tmp_path):
     np.testing.assert_allclose(steps, expected["steps"], rtol=2e-3, atol=1e-4)
     for name, values in validation.items():
         np.testing.assert_allclose(values, expected[name], rtol=2e-3, atol=1e-4, err_msg=name)
-    assert steps[0, 0] > 1.05 * steps[-2, 0], "the loss of the first steps of each epoch falls"
+    assert steps[1, 0] > 1.02 * steps[-1, 0], "an epoch's mean loss falls, by ten times the tolerance above"
 
     assert any((model.log_dir / "validation").glob("*tfevents*"))
     again = model_in(tmp_path)
@@ -159,18 +161,29 @@ def test_training_is_that_of_tensorflow(results, tmp_path):
             np.testing.assert_array_equal(ops.convert_to_numpy(weight), ops.convert_to_numpy(loaded), err_msg=name)
 
 
-def uneven(settings):
+def uneven(**settings):
     """A network of whose padding something comes: its biases and moving statistics are not zero and one."""
     model = MaskRCNN("inference", TinyConfig(
         IMAGE_RESIZE_MODE="none", DETECTION_MIN_CONFIDENCE=0.0, DETECTION_MAX_INSTANCES=20, **settings))
     rng = np.random.default_rng(0)
     for layer in model.network.layers().values():
         for weight in layer.weights:
+            value = ops.convert_to_numpy(weight)  # what JAX computes is compiled for every shape
             if weight.path.endswith(("bias", "beta", "moving_mean")):
-                weight.assign(weight + rng.normal(0, 0.3, weight.shape))
+                weight.assign(value + rng.normal(0, 0.3, weight.shape))
             elif weight.path.endswith(("gamma", "moving_variance")):
-                weight.assign(weight * rng.uniform(0.7, 1.4, weight.shape))
+                weight.assign(value * rng.uniform(0.7, 1.4, weight.shape))
     return model
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return uneven()
+
+
+@pytest.fixture(scope="module")
+def every_layer():
+    return uneven(BACKBONE=padding_backbone, RPN_CLIP_TO_PHOTOGRAPH=False, RPN_CONVOLUTIONS=2)
 
 
 def padding_backbone(image):
@@ -195,20 +208,17 @@ def plainly(model, molded, canvas):
     return {"masks": raw["masks"][valid], **{name: raw[name][0][valid] for name in ("boxes", "class_ids", "scores")}}
 
 
-@pytest.mark.parametrize("settings, sizes", [
-    ({}, ((90, 150), (128, 192), (120, 160), (96, 190))),
-    ({"BACKBONE": padding_backbone, "RPN_CLIP_TO_PHOTOGRAPH": False, "RPN_CONVOLUTIONS": 2}, ((70, 150),)),
-], ids=["tiny", "every layer"])
-def test_sizes_of_one_bucket_are_compiled_once_and_give_the_same_as_without(settings, sizes, monkeypatch):
+@pytest.mark.parametrize("network, sizes", [("tiny", ((90, 150), (128, 192))), ("every_layer", ((70, 150),))])
+def test_sizes_of_one_bucket_are_compiled_once_and_give_the_same_as_without(network, sizes, monkeypatch, request):
     traces, call = [], Proposals.call
     monkeypatch.setattr(Proposals, "call", lambda self, *args: traces.append(self) or call(self, *args))
-    model = uneven(settings)
+    model = request.getfixturevalue(network)
     photographs = [TinyDataset(1, sizes=(size,), seed=i).load_image(0) for i, size in enumerate(sizes)]
     found = model.detect([*photographs, *photographs], masks="none")
     molded = [model.detector.mold(photograph) for photograph in photographs]
     assert len({m.image.shape for m in molded}) == len(sizes)
     assert len(traces) == 1, "the canvas of all is 128 x 192"
-    for m, through_detect in zip(molded[:2], found, strict=False):
+    for m, through_detect in zip(molded, found, strict=False):
         expected = plainly(model, m, m.image.shape[:2])
         assert len(expected["scores"]) >= 10
         np.testing.assert_allclose(through_detect["rois"], model.detector.unmold(expected, m, "none")["rois"],
@@ -221,31 +231,23 @@ def test_sizes_of_one_bucket_are_compiled_once_and_give_the_same_as_without(sett
         assert not np.allclose(naive["scores"], found[0]["scores"], atol=1e-3)
 
 
-def test_photographs_that_fill_a_batch_up_are_dropped(monkeypatch):
-    model, asked = uneven({}), []
+def test_photographs_that_fill_a_batch_up_are_dropped(tiny, monkeypatch):
+    call, asked = tiny.detector.call, []
+    assert call.canvases == Canvases(batch=1), "what the settings say"
 
     def predict(inputs):
         asked.append({name: value.shape for name, value in inputs.items()})
         number = len(inputs["image"])
         return {"boxes": np.repeat(np.arange(number), 20).reshape(number, 20), "masks": np.arange(20 * number)}
 
-    call = PerBucket(model.inference_model, batch=3)
-    monkeypatch.setattr(call.bounded, "predict_on_batch", predict)
+    monkeypatch.setattr(call.sized, "predict_on_batch", predict)
+    monkeypatch.setattr(call, "canvases", Canvases(batch=3))
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1]["image"] == (3, 128, 64, 3), "never more than the settings have together"
-    call.batch = None
+    monkeypatch.setattr(call, "canvases", Canvases())
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1] == {"image": (4, 128, 64, 3), "window": (4, 4), "size": (4, 2)}
     assert outputs["boxes"].shape == (3, 20) and outputs["masks"].tolist() == list(range(60))
-
-
-@pytest.mark.parametrize("settings", [{"RPN_ANCHOR_STEP_FROM_SIZE": True}, {"IMAGE_RESIZE_MODE": "square"}])
-def test_where_the_canvas_counts_or_is_always_the_same_it_stays(settings):
-    model = MaskRCNN("inference", TinyConfig(**settings))
-    call = model.detector.call
-    assert call.bounded is None
-    call.model.predict_on_batch = lambda inputs: {"shape": np.array([inputs["image"].shape])}
-    assert call(np.ones((1, 96, 160, 3)), np.zeros((1, 4)))["shape"].tolist() == [[1, 96, 160, 3]]
 
 
 def test_a_training_of_tensorflow_goes_on_here(results, tmp_path):
