@@ -6,7 +6,7 @@ photograph's own size never becomes a proposal or a feature of a RoI.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,7 +19,7 @@ from mrcnn.folding import FoldedConvolution
 from mrcnn.nms import LOWEST
 from mrcnn.proposals import WholeInput
 from mrcnn.roi_align import RoIAlign
-from mrcnn.strides import feature_maps
+from mrcnn.strides import feature_maps, nodes_of
 
 DIVISOR = 32  # of the sides of all canvases
 # Layers whose cells follow from those of their map that are near, with the settings that `_is_known` asks for.
@@ -143,7 +143,7 @@ def obstacle(model: keras.Model) -> str | None:
     that are not known to look at near cells alone (averages over the image, attention, a user's own), and maps whose
     size is no whole part of every canvas's.
     """
-    for node in _nodes(model):
+    for node in nodes_of(model):
         layer = node.operation
         if isinstance(layer, Anchors) and (layer.anchor_stride != 1 or layer.step_from_size):
             return "the distance between its anchors"
@@ -156,11 +156,11 @@ def obstacle(model: keras.Model) -> str | None:
 
 def _obstacle_inside(trunk: keras.Model) -> str | None:
     """`obstacle` of the trunk, whose outputs may be P6, which is rounded up."""
-    for node in _nodes(trunk):
+    for node in nodes_of(trunk):
         if not _is_known(node.operation):
             return f"layer {node.operation.name!r} of its trunk, which is not known to look at near cells alone"
     maps, outputs = _maps(trunk), {id(tensor) for tensor in trunk.outputs}
-    for node in _nodes(trunk):
+    for node in nodes_of(trunk):
         for tensor in map(id, node.outputs):
             stride, _ = maps[tensor]
             if stride is None or (DIVISOR % stride and tensor not in outputs):
@@ -231,15 +231,10 @@ def _is_part(layer: Any, name: str) -> bool:
     return isinstance(layer, keras.Model) and layer.name == name
 
 
-def _nodes(model: keras.Model) -> Iterator[Any]:
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        yield from model._nodes_by_depth[depth]
-
-
 def _run(model: keras.Model, inputs: list[Any], call: Callable[..., Any]) -> Any:
     """The outputs of a functional model, in their structure, with `call(node, ...)` in place of each layer's."""
     tensors = {id(there): here for there, here in zip(model.inputs, inputs, strict=True)}
-    for node in _nodes(model):
+    for node in nodes_of(model):
         if not node.is_input:
             args, kwargs = node.arguments.fill_in(tensors)
             outputs = keras.tree.flatten(call(node, *args, **kwargs))

@@ -16,6 +16,7 @@ from keras import ops
 from mrcnn.batch_norm import FrozenBatchNormalization
 from mrcnn.halves import HalvedConvolution, convolve_in_halves, gains_by_halves
 from mrcnn.sharing import Sharing, build_unbuilt
+from mrcnn.strides import nodes_of
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -162,13 +163,11 @@ def fold(model: keras.Model, *, training: bool, halves: bool = True) -> keras.Mo
 
 def _pairs(model: keras.Model, kinds: tuple[type, ...]) -> dict[keras.layers.Layer, keras.layers.Layer]:
     """The BatchNorm layers of exactly these kinds that can be folded, each with its convolution."""
-    # The model's own nodes: its layers may stand in other models too
-    nodes = [node for same_depth in model._nodes_by_depth.values() for node in same_depth]
-    calls = Counter(node.operation for node in nodes)
-    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    calls = Counter(node.operation for node in nodes_of(model))
+    uses = Counter(id(tensor) for node in nodes_of(model) for tensor in node.input_tensors)
     uses.update(id(tensor) for tensor in model.outputs)
     found = {}
-    for node in nodes:
+    for node in nodes_of(model):
         norm = node.operation
         if type(norm) in kinds and norm.axis in (-1, 3) and calls[norm] == 1:
             before = node.input_tensors[0]._keras_history.operation

@@ -22,20 +22,24 @@ class FeatureMap(NamedTuple):
     is_bottleneck: bool
 
 
+def nodes_of(model: keras.Model) -> list:
+    """The calls of layers that a functional model is made of, inputs first; the layers may stand in others too."""
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
 def feature_maps(model: keras.Model) -> list[FeatureMap]:
     """Every tensor that leads to the outputs of `model` (its input: images [B, H, W, C]), in the order of computation.
 
     Raises:
         ValueError: if the model does not hold together for some sizes of image.
     """
-    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
-    tensors = [(node, tensor) for node in nodes for tensor in node.outputs]
+    tensors = [(node, tensor) for node in nodes_of(model) for tensor in node.outputs]
     graph = keras.Function(model.inputs[0], [tensor for _, tensor in tensors])
     try:
         small, large = (graph.compute_output_spec(_probe(model, side)) for side in PROBES)
     except ValueError as error:
         raise ValueError(f"{model.name!r} does not take images of any size, as a backbone must: {error}") from error
-    bottlenecks = _bottlenecks(nodes)
+    bottlenecks = _bottlenecks(nodes_of(model))
     return [FeatureMap(tensor, node.operation, *_stride(a.shape, b.shape), id(tensor) in bottlenecks)
             for (node, tensor), a, b in zip(tensors, small, large, strict=True)]
 

@@ -150,7 +150,7 @@ def test_training_is_that_of_tensorflow(results, tmp_path):
     np.testing.assert_allclose(steps, expected["steps"], rtol=2e-3, atol=1e-4)
     for name, values in validation.items():
         np.testing.assert_allclose(values, expected[name], rtol=2e-3, atol=1e-4, err_msg=name)
-    assert steps[1, 0] > 1.02 * steps[-1, 0], "an epoch's mean loss falls, by ten times the tolerance above"
+    assert steps[0, 0] > 1.05 * steps[-2, 0], "the loss of the first steps of each epoch falls"
 
     assert any((model.log_dir / "validation").glob("*tfevents*"))
     again = model_in(tmp_path)

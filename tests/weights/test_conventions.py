@@ -80,7 +80,8 @@ def test_pixels_of_more_or_fewer_channels(channels, mean):
     ("resnet50", {}, "resnet50", {"width": 64}), ("resnet50", {"width": 8}, "ResNet50", {"groups": 1, "width": 8}),
     ("mobilenet", {"alpha": 0.5}, "MobileNet", {"alpha": 0.5}), ("resnet50v2", {}, "resnet50_v2", {})])
 def test_backbones_that_are_the_same(theirs, their_options, ours, options):
-    check_backbone(Source("x", {}, {"BACKBONE": theirs, "BACKBONE_OPTIONS": their_options}), "a.h5", ours, options)
+    source = Source("x", {}, {"BACKBONE": theirs, "BACKBONE_OPTIONS": their_options})
+    assert check_backbone(source, "a.h5", ours, options) is None, "it raises for others, as below"
 
 
 @pytest.mark.parametrize("ours, options, said", [
@@ -94,8 +95,8 @@ def test_backbones_that_are_not(ours, options, said):
 
 
 def test_a_function_is_told_by_its_layers_alone():
-    check_backbone(Source(OWN, {}, {"BACKBONE": "tiny"}), "a.h5", lambda image: image, {})
-    check_backbone(Source(OWN, {}), "a.h5", "resnet50", {})
+    assert check_backbone(Source(OWN, {}, {"BACKBONE": "tiny"}), "a.h5", lambda image: image, {}) is None
+    assert check_backbone(Source(OWN, {}), "a.h5", "resnet50", {}) is None
 
 
 # The settings of a model that is built for a file
