@@ -14,9 +14,10 @@ import keras
 from keras import ops
 
 from mrcnn.batch_norm import FrozenBatchNormalization
-from mrcnn.halves import HalvedConvolution, convolve_in_halves, gains_by_halves
+from mrcnn.convolution import Kind, convolve
 from mrcnn.sharing import Sharing, build_unbuilt
 from mrcnn.strides import nodes_of
+from mrcnn.winograd import gains_by_winograd
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -35,20 +36,11 @@ class FoldedConvolution(Sharing):
     Args:
         convolution: `Conv2D` or `DepthwiseConv2D` without activation, channels last; built.
         norm: `BatchNormalization` over its channels; built. Its moving statistics are used, in training too.
-        halves: whether it is computed in halves where that is faster, see `mrcnn.halves`.
 
     call: [B, H, W, c] -> [B, H', W', filters] in the convolution's compute dtype.
     """
 
     shared = ("convolution", "norm")
-
-    def __init__(self, convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization, halves: bool = True,
-                 **kwargs: Any) -> None:
-        super().__init__(convolution, norm, **kwargs)
-        self.halves = halves
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "halves": self.halves}
 
     def build(self, input_shape: Any) -> None:
         build_unbuilt(self.convolution, input_shape)
@@ -57,29 +49,58 @@ class FoldedConvolution(Sharing):
     def call(self, inputs: Any) -> Any:
         convolution, dtype = self.convolution, self.convolution.compute_dtype
         inputs = ops.cast(inputs, dtype)
-        kernel, bias = (ops.cast(values, dtype) for values in self._kernel_and_bias())
-        if self.halves and gains_by_halves(convolution):
-            return convolve_in_halves(inputs, kernel, bias)
+        padding = "same" if convolution.kernel_size == (1, 1) else convolution.padding
+        strides, dilations = convolution.strides, convolution.dilation_rate
+        scale, bias = self._scale_and_bias()
+        if keras.backend.backend() == "tensorflow" and not self._is_grouped():
+            return convolve(inputs, convolution.kernel, scale, bias, Kind(
+                tuple(convolution.kernel.shape), dtype, strides, padding.upper(), dilations,
+                winograd=gains_by_winograd(convolution)))
+        # A depthwise kernel [h, w, channels, multiplier] has its outputs in the order of its last two axes
+        by_output = ops.reshape(scale, convolution.kernel.shape[2:]) if self._is_depthwise() else scale
         outputs = (ops.depthwise_conv if self._is_depthwise() else ops.conv)(
-            inputs, kernel, strides=convolution.strides,
-            padding="same" if convolution.kernel_size == (1, 1) else convolution.padding,
-            dilation_rate=convolution.dilation_rate, data_format="channels_last")
-        # Keras makes the one operation of this form that TensorFlow fuses with the convolution
-        return ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
+            inputs, ops.cast(convolution.kernel * by_output, dtype), strides=strides, padding=padding,
+            dilation_rate=dilations, data_format="channels_last")
+        return ops.add(outputs, ops.reshape(ops.cast(bias, dtype), (1, 1, 1, -1)))
 
-    def _kernel_and_bias(self) -> tuple[Any, Any]:
-        """The convolution's kernel times the norm's scale, and what the two add; float32."""
-        norm, kernel = self.norm, ops.convert_to_tensor(self.convolution.kernel)
+    def _scale_and_bias(self) -> tuple[Any, Any]:
+        """What the norm multiplies the convolution's kernel with, and what the two add; float32."""
+        norm = self.norm
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
         if norm.scale:
             scale = scale * norm.gamma
         shift = -norm.moving_mean if self.convolution.bias is None else self.convolution.bias - norm.moving_mean
-        bias = shift * scale + norm.beta if norm.center else shift * scale
-        # A depthwise kernel [h, w, channels, multiplier] has its outputs in the order of its last two axes
-        return kernel * (ops.reshape(scale, kernel.shape[2:]) if self._is_depthwise() else scale), bias
+        return scale, shift * scale + norm.beta if norm.center else shift * scale
 
     def _is_depthwise(self) -> bool:
         return isinstance(self.convolution, keras.layers.DepthwiseConv2D)
+
+    def _is_grouped(self) -> bool:
+        return self._is_depthwise() or self.convolution.groups > 1
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class WinogradConvolution(Sharing):
+    """A `Conv2D` that `gains_by_winograd`, computed so; with the weights of that layer. Elsewhere it is that layer.
+
+    call: [B, H, W, c] -> [B, H, W, filters] in the layer's compute dtype.
+    """
+
+    shared = ("convolution",)
+
+    def build(self, input_shape: Any) -> None:
+        build_unbuilt(self.convolution, input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        layer = self.convolution
+        inputs = ops.cast(inputs, layer.compute_dtype)
+        if not gains_by_winograd(layer):
+            return layer(inputs)
+        filters = layer.kernel.shape[-1:]
+        bias = ops.zeros(filters) if layer.bias is None else layer.bias
+        return convolve(inputs, layer.kernel, ops.ones(filters), bias, Kind(
+            tuple(layer.kernel.shape), layer.compute_dtype, relu=layer.activation is keras.activations.relu,
+            winograd=True))
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -128,28 +149,27 @@ def spread(inputs: Any, rows: int, columns: int) -> Any:
     return ops.reshape(outputs, (-1, height * rows, width * columns, channels))
 
 
-def fold(model: keras.Model, *, training: bool, halves: bool = True) -> keras.Model:
+def fold(model: keras.Model, *, training: bool) -> keras.Model:
     """The same function with the same weights in operations that cost less.
 
     Args:
         model: a functional or sequential model, possibly with models inside, which stay as they are.
         training: fold only what a training step may not change: frozen BatchNorm. Otherwise all of it, and the result
             is for inference.
-        halves: its inputs are photographs, of which there may be one at a time, and not RoIs: see `mrcnn.halves`.
 
     Returns:
         A model that shares every layer with `model`: each BatchNorm that alone follows a convolution folded into it,
-        each transposed convolution without overlap as a 1x1 convolution.
+        each transposed convolution without overlap as a 1x1 convolution, and `mrcnn.winograd` where it gains.
     """
     model = functional(model)
     kinds = (FrozenBatchNormalization,) if training else (FrozenBatchNormalization, keras.layers.BatchNormalization)
     pairs = _pairs(model, kinds)
-    new = {before: FoldedConvolution(before, norm, halves, name=f"{before.name}_folded")
+    new = {before: FoldedConvolution(before, norm, name=f"{before.name}_folded")
            for norm, before in pairs.items()}
     new |= {layer: TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
             for layer in model.layers if _is_without_overlap(layer)}
-    new |= {layer: HalvedConvolution(layer, name=f"{layer.name}_halved")
-            for layer in model.layers if halves and layer not in new and gains_by_halves(layer)}
+    new |= {layer: WinogradConvolution(layer, name=f"{layer.name}_winograd")
+            for layer in model.layers if layer not in new and gains_by_winograd(layer)}
     pixels = {layer: SpreadPixels(*layer.transpose.strides, name=f"{layer.name}_pixels")
               for layer in new.values() if isinstance(layer, TransposeAsPointwise)}
 

@@ -144,11 +144,11 @@ def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
         method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY), name=name)
 
 
-def _box_branch(network: Network, config: Config, levels: list, rois: Any) -> tuple[Any, Any]:
+def _box_branch(network: Network, config: Config, levels: list, rois: Any, *, training: bool) -> tuple[Any, Any]:
     """Class logits [batch, rois, classes] and deltas [batch, rois, classes, 4] of rois [batch, rois, 4]."""
     count = rois.shape[1]
     features = _roi_align(config, config.POOL_SIZE, "roi_align_box")(levels[:4], rois)
-    logits, deltas = network.box_head(features)
+    logits, deltas = fold(network.box_head, training=training)(features)
     return (ops.reshape(logits, (-1, count, config.NUM_CLASSES)),
             ops.reshape(deltas, (-1, count, config.NUM_CLASSES, 4)))
 
@@ -190,7 +190,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         count=config.TRAIN_ROIS_PER_IMAGE, positive_ratio=config.ROI_POSITIVE_RATIO,
         positive_overlap=config.ROI_POSITIVE_OVERLAP, add_ground_truth=config.ROI_ADD_GROUND_TRUTH,
         std_dev=config.BBOX_STD_DEV, name="roi_targets")(rois, valid, gt_boxes, gt_class_ids, seed)
-    class_logits, box_deltas = _box_branch(network, config, levels, rois)
+    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=True)
     own = ops.one_hot(class_ids, config.NUM_CLASSES, dtype="float32")[..., None]
     outputs |= {
         "roi_class_ids": class_ids, "roi_sampled": sampled, "class_logits": class_logits, "roi_target": roi_target,
@@ -202,7 +202,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     (rois, class_ids, instance), image_index, weight = KeepValid(name="positive_rois")(
         positive, [rois[:, :most], class_ids[:, :most], instance[:, :most]])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], rois, image_index)
-    mask_head = fold(network.mask_head, training=True, halves=False)
+    mask_head = fold(network.mask_head, training=True)
     outputs |= {
         "masks": class_masks(mask_head, config.NUM_CLASSES)(features, class_ids),
         "mask_target": MaskTargets(mask_size=network.mask_size, name="mask_targets")(
@@ -222,7 +222,7 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
     inputs = _image_inputs(config)
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False)
     rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, _bounds(config, inputs))
-    class_logits, box_deltas = _box_branch(network, config, levels, rois)
+    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=False)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES, max_instances=config.DETECTION_MAX_INSTANCES,
         min_confidence=config.DETECTION_MIN_CONFIDENCE, nms_threshold=config.DETECTION_NMS_THRESHOLD,
@@ -231,7 +231,7 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
             rois, valid, class_logits, box_deltas, inputs["window"])
     (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], kept, image_index)
-    mask_head = fold(network.mask_head, training=False, halves=False)
+    mask_head = fold(network.mask_head, training=False)
     masks = class_masks(mask_head, config.NUM_CLASSES)(features, kept_ids)
     outputs = {"boxes": boxes, "class_ids": class_ids, "scores": scores, "valid": valid, "masks": masks,
                "counts": counts}

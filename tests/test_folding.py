@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 from keras import layers
 
+from mrcnn import winograd
 from mrcnn.batch_norm import freeze_batch_norm
-from mrcnn.folding import FoldedConvolution, SpreadPixels, TransposeAsPointwise, fold
+from mrcnn.convolution import convolve
+from mrcnn.folding import FoldedConvolution, SpreadPixels, TransposeAsPointwise, WinogradConvolution, fold
 from mrcnn.graph import precision
+from mrcnn.model import MaskRCNN
 from mrcnn.resnet import resnet
+from tests.tiny import TinyConfig, TinyDataset
 
 RNG = np.random.default_rng(0)
 
@@ -217,3 +221,82 @@ def test_both_are_described_by_their_layers():
         5, 2, strides=2, name="deconv"))
     found = {type(layer): layer.name for layer in fold(model, training=False).layers}
     assert found[FoldedConvolution] == "res2a_folded" and found[TransposeAsPointwise] == "deconv_pointwise"
+
+
+@pytest.fixture
+def few_channels(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "FEWEST_TILES", 4)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_convolutions_by_winograd(training, few_channels, monkeypatch):
+    model = model_of(layers.Conv2D(4, 3, padding="same", activation="relu"), layers.Conv2D(4, 3, padding="same"),
+                     layers.BatchNormalization(), layers.ReLU(), layers.Conv2D(2, 1))
+    freeze_batch_norm(model)
+    folded = fold(model, training=training)
+    assert [type(layer) for layer in folded.layers[1:3]] == [WinogradConvolution, FoldedConvolution]
+    assert {id(weight) for weight in folded.weights} == {id(weight) for weight in model.weights}
+    image, given = pixels(), []
+    monkeypatch.setattr("mrcnn.folding.convolve", lambda *args: given.append(args[-1].winograd) or convolve(*args))
+    np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
+    assert given == [True, True]
+
+
+@pytest.mark.parametrize("options", [{"activation": "relu"}, {"use_bias": False}])
+def test_a_convolution_by_winograd_alone(options, few_channels, monkeypatch):
+    model = model_of(layers.Conv2D(4, 3, padding="same", **options))
+    alone = fold(model, training=True).layers[1]
+    image = pixels()
+    np.testing.assert_allclose(alone(image), model(image), rtol=1e-4, atol=1e-5)
+    again = WinogradConvolution.from_config(alone.get_config())
+    again.build((None, None, None, 3))
+    again.set_weights(alone.get_weights())
+    np.testing.assert_array_equal(again(image), alone(image))
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 5)
+    np.testing.assert_array_equal(alone(image), model(image), "where nothing is gained it is the layer")
+
+
+def test_a_layer_of_float32_among_others_of_bfloat16(few_channels):
+    import tensorflow as tf
+
+    layer = model_of(layers.Conv2D(4, 3, padding="same")).layers[1]
+    image = tf.cast(pixels(), tf.bfloat16)
+    with precision("bfloat16"):
+        alone = WinogradConvolution(layer)
+    assert alone(image).dtype == tf.float32
+    np.testing.assert_allclose(alone(image), layer(image), rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_detects_and_learns_as_without(few_channels, monkeypatch, tmp_path):
+    """A whole one, exported and saved too: its inference, and one step of training on one photograph."""
+    import tensorflow as tf
+
+    config = TinyConfig(DETECTION_MIN_CONFIDENCE=0.0, IMAGES_PER_GPU=1)
+    given = {"image": pixels(64)[:1], "window": np.float32([[0, 0, 64, 64]])}
+    found = {}
+    for fewest in (10**9, 1):
+        monkeypatch.setattr(winograd, "FEWEST_CHANNELS", fewest)
+        model = MaskRCNN("training", config, model_dir=tmp_path)
+        inner = [layer for layer in model.inference_model._flatten_layers() if isinstance(layer, WinogradConvolution)]
+        assert bool(inner) == (fewest == 1)
+        outputs = [model.inference_model(given)]
+        if inner:
+            model.inference_model.export(tmp_path / "exported", verbose=False)
+            model.inference_model.save(tmp_path / "saved.keras")
+            served = tf.saved_model.load(tmp_path / "exported")
+            outputs += [served.serve({name: tf.constant(value) for name, value in given.items()}),
+                        keras.models.load_model(tmp_path / "saved.keras")(given)]
+        history = model.train(TinyDataset(1), None, learning_rate=0.1, verbose=0)
+        found[fewest] = outputs, history.history["loss"], model.network.trunk.get_weights()
+    (expected,), loss, weights = found[10**9]
+    assert np.asarray(expected["valid"]).any()
+    for outputs in found[1][0]:
+        for name, value in expected.items():
+            np.testing.assert_allclose(outputs[name], value, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(found[1][1], loss, rtol=1e-4)
+    for new, old in zip(found[1][2], weights, strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)

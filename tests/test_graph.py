@@ -259,7 +259,7 @@ def test_detections_are_those_of_the_parts_as_they_are(options, photographs, mon
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.7, 1.3, w.shape) for w in layer.weights])
     found = graphs.detect(*photographs)
-    monkeypatch.setattr(graph, "fold", lambda model, training, halves=True: model)
+    monkeypatch.setattr(graph, "fold", lambda model, training: model)
     monkeypatch.setattr(graph, "class_masks", lambda head, classes: lambda features, class_ids: PickClass(classes)(
         head(features), class_ids))
     plain = inference_graph(graphs.network, graphs.config)
