@@ -1,7 +1,7 @@
 """Where the time of `detect` goes: operations, bytes, what this machine could do, and what each stage takes.
 
     python benchmarks/stages.py --backbone resnet101 --size 1024 --precision float32
-    python benchmarks/stages.py --size 1024 --photograph 3000 4000
+    python benchmarks/stages.py --size 1024 --photograph 3000 4000 --masks rle
 
 The graph is timed up to the end of each stage, all of them in turn, and a stage takes what it adds; the least of all
 rounds counts, so that a stage may come out a little short, or negative, where another was disturbed. Operations and
@@ -29,6 +29,7 @@ def main() -> None:
     """Builds, times, prints."""
     flags = parser(__doc__)
     flags.add_argument("--photograph", type=int, nargs=2, metavar=("H", "W"), help="its own pixels; default: --size")
+    flags.add_argument("--masks", default="full", choices=["full", "rle", "crop", "none"], help="what `detect` gives")
     arguments = flags.parse_args()
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
@@ -39,18 +40,19 @@ def main() -> None:
     molded = [model.detector.mold(image) for image in images]
     pixels, windows = (np.stack([getattr(m, name) for m in molded]) for name in ("image", "window"))
     calls = {name: (lambda call=call: call(pixels, windows)) for name, call in prefixes(model).items()}
-    calls["whole"] = lambda: model.detect(images)
+    calls["whole"] = lambda: model.detect(images, masks=arguments.masks)
     raw = model.detector.run(pixels, windows)
     calls["mold"] = lambda: [model.detector.mold(image) for image in images]
-    calls["pasting"] = lambda: [model.detector.unmold(r, m) for r, m in zip(raw, molded, strict=True)]
+    calls["pasting"] = lambda: [model.detector.unmold(r, m, arguments.masks)
+                                for r, m in zip(raw, molded, strict=True)]
     calls |= {f"best {kind}": call for kind, call in ceilings(arguments.precision).items()}
     seconds = in_turn(calls, arguments.runs)
     best = {"convolution": 2 * 256 * 256 * 9 * 256 * 256 / seconds.pop("best convolution"),
             "product": 2 * 1000 * 12544 * 1024 / seconds.pop("best product")}
     whole, height, width = seconds.pop("whole"), *pixels.shape[1:3]
     print(f"{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
-          f"{arguments.batch}, {arguments.precision}: {1000 * whole:.0f} ms. Best of this machine: " +
-          ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n")
+          f"{arguments.batch}, {arguments.precision}, masks {arguments.masks!r}: {1000 * whole:.0f} ms. Best of this "
+          "machine: " + ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n")
     print("| stage | ms | GFLOP | MB | floor, ms |\n|---|---|---|---|---|")
     work, took_all = operations(model, arguments, pixels.shape), stages(seconds)
     for name, took in took_all.items():
