@@ -9,6 +9,8 @@ deviation, on 16 rows of up to 8 images. Inputs are those behind a ReLU.
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import common  # noqa: F401  (finds the package in a checkout)
 import numpy as np
@@ -18,7 +20,7 @@ from mrcnn.convolution import Kind, convolve
 
 SHAPES = {  # of a photograph of 1024x1024: images, rows and columns, channels in and out
     "C3": (1, 128, 128), "C4": (1, 64, 256), "C5": (1, 32, 512), "P2": (1, 256, 256), "P3": (1, 128, 256),
-    "P4": (1, 64, 256), "P5": (1, 32, 256), "P6": (1, 16, 256), "100 RoIs": (100, 14, 256),
+    "P4": (1, 64, 256), "P5": (1, 32, 256), "100 RoIs": (100, 14, 256),
     "1000 RoIs": (1000, 7, 256)}
 
 
@@ -42,15 +44,15 @@ def main() -> None:
               + " ".join(f"{value:.1e}" for value in errors))
 
 
-def function(kernel: np.ndarray, winograd: bool):
+def function(values: np.ndarray, winograd: bool) -> Callable[[Any], tf.Tensor]:
     """The convolution of [B, H, W, c] as it stands in a graph."""
-    filters = kernel.shape[-1]
-    kind = Kind(kernel.shape, tf.float32, winograd=winograd)
+    kernel, filters = tf.Variable(values), values.shape[-1]
+    kind = Kind(values.shape, tf.float32, winograd=winograd)
     return tf.function(lambda x: convolve(x, kernel, tf.ones(filters), tf.zeros(filters), kind), autograph=False,
                        input_signature=[tf.TensorSpec([None, None, None, kernel.shape[2]])])
 
 
-def in_turn(calls: list, x: tf.Tensor, runs: int) -> list[list[float]]:
+def in_turn(calls: list[Callable], x: tf.Tensor, runs: int) -> list[list[float]]:
     """Milliseconds of each call, round after round, after one that is not counted."""
     found = []
     for _ in range(runs + 1):
@@ -62,7 +64,7 @@ def in_turn(calls: list, x: tf.Tensor, runs: int) -> list[list[float]]:
     return found[1:]
 
 
-def error(call, x: np.ndarray, kernel: np.ndarray) -> float:
+def error(call: Callable, x: np.ndarray, kernel: np.ndarray) -> float:
     """Beside the same sums in float64."""
     padded = np.pad(np.float64(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
     exact = sum(padded[:, y:y + x.shape[1], z:z + x.shape[2]] @ np.float64(kernel[y, z])

@@ -34,27 +34,32 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, kind: Kind) -> Any
     Args:
         inputs: [B, H, W, c] of `kind.dtype`; B, H and W are 1 or more, as oneDNN's convolution of nothing has a wrong
             shape.
-        kernel: [h, w, c, filters] float32; scale, bias: [filters] float32.
+        kernel: [h, w, c, filters]; scale, bias: [filters]; their product is one of float32.
+
+    Returns:
+        [B, H', W', filters] of `kind.dtype`.
     """
     import tensorflow as tf
 
     @tf.custom_gradient
     def convolved(inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, Any]:
-        # Laid out where there is nothing else, as TensorFlow fuses the operations of a convolution only there
-        outputs = (_forward(kind) if kind.winograd else functools.partial(_direct, kind))(inputs, kernel, scale, bias)
+        # An eager tape would go on recording in the function. The other way is laid out where it is called, as
+        # TensorFlow fuses the operations of a convolution only there
+        outputs = (_forward(kind)(*map(tf.stop_gradient, (inputs, kernel, scale, bias))) if kind.winograd
+                   else _direct(kind, inputs, kernel, scale, bias))
 
         def gradient(upstream: Any) -> tuple[Any, Any, Any, Any]:
             if kind.relu:
                 upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
             by_inputs = _backward(kind)(upstream, kernel, scale, tf.shape(inputs))
             by_inputs.set_shape(inputs.shape)
-            by_scaled = tf.cast(_by_kernel(kind, inputs, upstream), kernel.dtype)
-            by_bias = tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=upstream), bias.dtype)
+            by_scaled = tf.cast(_by_kernel(kind, inputs, upstream), tf.float32)
+            by_bias = tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=upstream), tf.float32)
             return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
 
         return outputs, gradient
 
-    outputs = convolved(inputs, *map(tf.convert_to_tensor, (kernel, scale, bias)))
+    outputs = convolved(inputs, *(tf.cast(weights, tf.float32) for weights in (kernel, scale, bias)))
     if kind.winograd:  # a function in the graph does not say what sizes it keeps
         outputs.set_shape([*inputs.shape[:3], kind.kernel[-1]])
     return outputs

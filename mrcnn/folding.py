@@ -45,6 +45,11 @@ class FoldedConvolution(Sharing):
     def build(self, input_shape: Any) -> None:
         build_unbuilt(self.convolution, input_shape)
         build_unbuilt(self.norm, self.convolution.compute_output_shape(input_shape))
+        self.supports_jit = not gains_by_winograd(self.convolution)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """As the convolution's, without a graph: TensorFlow keeps one with a gradient of its own for good."""
+        return self.convolution.compute_output_spec(inputs)
 
     def call(self, inputs: Any) -> Any:
         convolution, dtype = self.convolution, self.convolution.compute_dtype
@@ -90,6 +95,11 @@ class WinogradConvolution(Sharing):
 
     def build(self, input_shape: Any) -> None:
         build_unbuilt(self.convolution, input_shape)
+        self.supports_jit = not gains_by_winograd(self.convolution)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """As `FoldedConvolution` has it."""
+        return self.convolution.compute_output_spec(inputs)
 
     def call(self, inputs: Any) -> Any:
         layer = self.convolution

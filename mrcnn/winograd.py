@@ -17,7 +17,7 @@ from numpy.polynomial import polynomial
 
 OUT, IN, KERNEL = 4, 6, 3  # sides of a tile's outputs, of its inputs and of the kernel
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
-TILES = 300  # at once: what they take stays in the cache of a core
+TILES = 300  # at once, or about: what they take stays in the cache of a core
 FEWEST_TILES = 32  # with fewer, transforming the kernel costs more than is gained
 FEWEST_CHANNELS = 256  # in and out; with 128 the transforms cost what the products gain
 
@@ -62,7 +62,7 @@ def gains_by_winograd(convolution: keras.layers.Layer) -> bool:
 
 
 def is_large(images: Any) -> Any:
-    """Whether [B, H, W, c] has tiles enough for `by_winograd` to gain, TensorFlow's scalar."""
+    """Whether [B, H, W, c] has tiles enough for `by_winograd` to gain, a scalar."""
     batch, height, width = ops.shape(images)[:3]
     return batch * _tiles(height) * _tiles(width) >= FEWEST_TILES
 
@@ -75,6 +75,9 @@ def by_winograd(images: Any, kernel: Any, bias: Any, *, relu: bool = False) -> A
     Args:
         images: [B, H, W, c] float32; B, H and W are 1 or more.
         kernel: [3, 3, c, filters]; bias: [filters].
+
+    Returns:
+        [B, H, W, filters].
     """
     import tensorflow as tf
 

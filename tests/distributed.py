@@ -77,12 +77,26 @@ def look_at_replicas(model: MaskRCNN) -> None:
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         loss = tf.constant([2.0, np.inf])[number]
         ids = tf.constant([[7, 8], [9, 2**24]])[number]
-        return whole_batch(loss, {"part": tf.constant([0.5, 0.25])[number]}, ids)
+        return *whole_batch(loss, {"part": tf.constant([0.5, 0.25])[number]}, ids), convolved(float(number))
 
-    _, loss, parts, ids = tf.nest.map_structure(
+    _, loss, parts, ids, sums = tf.nest.map_structure(
         lambda value: strategy.experimental_local_results(value)[1], strategy.run(tf.function(step)))
     say("replicas", mirrored=len(mirrored), same=same, loss=float(loss), part=float(parts["part"]),
-        ids=ids.numpy().tolist())
+        ids=ids.numpy().tolist(), sums=sums.numpy().tolist())
+
+
+def convolved(value):
+    """Sums of what Winograd's convolution of 28 x 28 cells of `value` gives, and of its gradient by the inputs."""
+    import tensorflow as tf
+
+    from mrcnn.convolution import Kind, convolve
+
+    inputs = tf.fill([1, 28, 28, 1], value)
+    kind = Kind((3, 3, 1, 1), tf.float32, winograd=True)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        total = tf.reduce_sum(convolve(inputs, tf.ones(kind.kernel), tf.ones(1), tf.zeros(1), kind))
+    return tf.stack([total, tf.reduce_sum(tape.gradient(total, inputs))])
 
 
 def main() -> None:

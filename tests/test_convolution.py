@@ -4,17 +4,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn import convolution
 from mrcnn.convolution import Kind, convolve
 
 RNG = np.random.default_rng(0)
 KINDS = {
     "pointwise": Kind((1, 1, 3, 4), "float32"),
+    "pointwise, strides": Kind((1, 1, 3, 4), "float32", strides=(2, 2)),
     "relu": Kind((3, 3, 3, 4), "float32", relu=True),
+    "same, strides": Kind((3, 3, 3, 4), "float32", strides=(2, 2)),
     "strides": Kind((3, 3, 3, 4), "float32", strides=(2, 2), padding="VALID"),
     "dilations": Kind((3, 3, 3, 4), "float32", dilations=(2, 2)),
     "winograd": Kind((3, 3, 3, 4), "float32", winograd=True),
     "winograd, relu": Kind((3, 3, 3, 4), "float32", relu=True, winograd=True),
 }
+
+
+def forget_traces():
+    convolution._forward.cache_clear()
+    convolution._backward.cache_clear()
 
 
 def normal(*shape):
@@ -35,8 +43,8 @@ def value_and_gradients(function, given, upstream, kind):
     return outputs, *tape.gradient(total, given)
 
 
-# 20 x 28 is 35 tiles, 9 x 10 too few for Winograd's
-@pytest.mark.parametrize("size", [(1, 20, 28), (2, 20, 28), (1, 9, 10)])
+# 21 x 26 is 42 tiles, 20 x 28 is 35, 9 x 10 too few for Winograd's
+@pytest.mark.parametrize("size", [(1, 21, 26), (2, 20, 28), (1, 9, 10)])
 @pytest.mark.parametrize("name", KINDS)
 def test_values_and_gradients(name, size):
     given = [normal(*size, 3), normal(*KINDS[name].kernel), normal(4), normal(4)]
@@ -81,3 +89,38 @@ def test_sizes_known_before_stay_known():
 
     assert trace(normal(2, 14, 14, 3)).shape == (2, 14, 14, 4)
     assert shapes == [[None, 14, 14, 4]]
+
+
+def test_large_images_go_by_winograd_both_ways_and_small_ones_do_not(monkeypatch):
+    def marked(images, kernel, bias, relu=False):
+        return tf.fill(tf.concat([tf.shape(images)[:3], bias.shape], 0), 7.0)
+
+    monkeypatch.setattr(convolution, "by_winograd", marked)
+    forget_traces()
+    try:
+        for size, by_winograd in (((1, 21, 26), True), ((1, 9, 10), False)):
+            given = [normal(*size, 3), normal(3, 3, 3, 4), normal(4), normal(4)]
+            outputs, by_inputs, *_ = value_and_gradients(convolve, given, normal(*size, 4), KINDS["winograd"])
+            assert [bool(np.all(found == 7.0)) for found in (outputs, by_inputs)] == [by_winograd] * 2
+    finally:
+        forget_traces()
+
+
+def test_an_eager_tape_sees_the_gradient_and_not_the_way_there():
+    kind = KINDS["winograd"]
+    given = [normal(1, 21, 26, 3), normal(*kind.kernel), normal(4), normal(4)]
+    found = []
+    for function in (convolve, plainly):
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            total = tf.reduce_sum(tf.square(function(*given, kind)))
+        found.append(tape.gradient(total, given))
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_weights_of_another_type_are_taken_and_given_back():
+    kind = Kind((1, 1, 3, 4), tf.bfloat16)
+    given = [tf.cast(values, tf.bfloat16) for values in (normal(1, 4, 4, 3), normal(1, 1, 3, 4), normal(4), normal(4))]
+    found = value_and_gradients(convolve, given, tf.ones((1, 4, 4, 4), tf.bfloat16), kind)
+    assert {values.dtype for values in found} == {tf.bfloat16}

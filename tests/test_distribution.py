@@ -53,6 +53,8 @@ def test_replicas_hold_the_same_weights_and_see_the_whole_batch(runs):
     found = json.loads(line)
     assert found["mirrored"] > 40 and found["same"]  # BatchNorm that learns among them
     assert found["loss"] == float("inf") and found["part"] == 0.75 and found["ids"] == [7, 8, 9, 2**24]
+    # Each of 28 x 28 cells of 1 goes into 9 sums, those at the four borders into 3 less, and into one more in a corner
+    np.testing.assert_allclose(found["sums"], [9 * 28**2 - 4 * 3 * 28 + 4] * 2, rtol=1e-5)
 
 
 def test_two_workers_have_the_losses_of_one(runs):
