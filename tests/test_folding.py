@@ -1,5 +1,7 @@
 """The same functions in fewer operations, with the same weights."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -222,6 +224,20 @@ def test_both_are_described_by_their_layers():
         5, 2, strides=2, name="deconv"))
     found = {type(layer): layer.name for layer in fold(model, training=False).layers}
     assert found[FoldedConvolution] == "res2a_folded" and found[TransposeAsPointwise] == "deconv_pointwise"
+
+
+def test_folding_keeps_no_graph_of_tensorflow():
+    """Each would keep the weights of a model that is gone."""
+    import tensorflow as tf
+
+    def graphs():
+        gc.collect()
+        return sum(isinstance(thing, tf.Graph) for thing in gc.get_objects())
+
+    model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Conv2D(4, 1), layers.BatchNormalization())
+    before = graphs()
+    assert "FoldedConvolution" in kinds(fold(model, training=False))
+    assert graphs() == before
 
 
 @pytest.fixture
