@@ -20,7 +20,7 @@ class ShapesConfig(TinyConfig):
     GPU_COUNT = 1
     IMAGES_PER_GPU = 4
     NUM_CLASSES = 1 + 3
-    STEPS_PER_EPOCH = 80
+    STEPS_PER_EPOCH = 120
     LEARNING_RATE = 0.02
 
 
