@@ -1,4 +1,4 @@
-"""What both benchmarks share: flags, generated photographs, peak memory, and the one json line."""
+"""What benchmarks share: flags, generated photographs, times, peak memory, and the one json line."""
 
 import argparse
 import json
@@ -56,6 +56,17 @@ def median_ms(call: Callable[[], Any], runs: int) -> float:
         call()
         seconds.append(time.perf_counter() - start)
     return round(1000 * statistics.median(seconds), 1)
+
+
+def in_turn(calls: dict[str, Callable], runs: int) -> dict[str, float]:
+    """Least seconds of each call, all in turn, after two that are not counted: what others do only adds to them."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(runs + 2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name].append(time.perf_counter() - start)
+    return {name: min(seconds[2:]) for name, seconds in taken.items()}
 
 
 def peak_memory_mb() -> int:

@@ -2,19 +2,18 @@
 
     chrt -r 5 python benchmarks/convolutions.py
 
-Medians of calls in turn, bias included; errors are root mean squares beside float64, in parts of the outputs' standard
-deviation, on 16 rows of up to 8 images. Inputs are those behind a ReLU.
+The least of calls in turn, bias included; errors are root mean squares beside float64, in parts of the outputs'
+standard deviation, on 16 rows of up to 8 images. Inputs are those behind a ReLU.
 """
 
 import argparse
-import statistics
-import time
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import common  # noqa: F401  (finds the package in a checkout)
 import numpy as np
 import tensorflow as tf
+from common import in_turn
 
 from mrcnn.convolution import Kind, convolve
 
@@ -36,10 +35,10 @@ def main() -> None:
     for name, (images, side, channels) in SHAPES.items():
         x = np.maximum(np.random.default_rng(0).normal(size=(images, side, side, channels)), 0).astype(np.float32)
         kernel = (np.random.default_rng(1).normal(size=(3, 3, channels, channels)) / channels**0.5).astype(np.float32)
-        calls = [function(kernel, winograd) for winograd in (False, True)]
-        direct, winograd = (statistics.median(ms) for ms in zip(*in_turn(calls, tf.constant(x), arguments.runs),
-                                                                strict=True))
-        errors = [error(call, x[:8, :16], kernel) for call in calls]
+        ways = {way: function(kernel, way == "winograd") for way in ("direct", "winograd")}
+        taken = in_turn({way: functools.partial(call, tf.constant(x)) for way, call in ways.items()}, arguments.runs)
+        direct, winograd = 1000 * taken["direct"], 1000 * taken["winograd"]
+        errors = [error(call, x[:8, :16], kernel) for call in ways.values()]
         print(f"{name:>10} {direct:12.1f} {winograd:12.1f} {winograd / direct:6.2f}   "
               + " ".join(f"{value:.1e}" for value in errors))
 
@@ -50,18 +49,6 @@ def function(values: np.ndarray, winograd: bool) -> Callable[[Any], tf.Tensor]:
     kind = Kind(values.shape, tf.float32, winograd=winograd)
     return tf.function(lambda x: convolve(x, kernel, tf.ones(filters), tf.zeros(filters), kind), autograph=False,
                        input_signature=[tf.TensorSpec([None, None, None, kernel.shape[2]])])
-
-
-def in_turn(calls: list[Callable], x: tf.Tensor, runs: int) -> list[list[float]]:
-    """Milliseconds of each call, round after round, after one that is not counted."""
-    found = []
-    for _ in range(runs + 1):
-        found.append([])
-        for call in calls:
-            start = time.perf_counter()
-            call(x)
-            found[-1].append(1000 * (time.perf_counter() - start))
-    return found[1:]
 
 
 def error(call: Callable, x: np.ndarray, kernel: np.ndarray) -> float:

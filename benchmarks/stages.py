@@ -4,10 +4,11 @@
     python benchmarks/stages.py --size 1024 --photograph 3000 4000 --masks rle
 
 The graph is timed up to the end of each stage, all of them in turn, and a stage takes what it adds; the least of all
-rounds counts, so that a stage may come out a little short, or negative, where another was disturbed. Operations and
-bytes are those of convolutions and matrix products: their inputs, kernels and outputs, each once. The floor of a stage
-is its operations at the machine's best, measured in the same run: a 3x3 convolution of 256 channels on 2 x 128 x 256
-cells, and, for the box head, the product of 1000 x 12544 and 12544 x 1024. Weights as in `inference.py`.
+rounds counts, so that a stage may come out a little short, or negative, where another was disturbed. Molding and
+pasting are timed inside the calls of `detect`: by themselves they find their memory made already, and are faster.
+Operations and bytes are those of convolutions and matrix products: their inputs, kernels and outputs, each once. The
+floor of a stage is its operations at the machine's best, measured in the same run: a 3x3 convolution of 256 channels on
+2 x 128 x 256 cells, and, for the box head, the product of 1000 x 12544 and 12544 x 1024. Weights as in `inference.py`.
 """
 
 import math
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import parser, photographs, settings
+from common import in_turn, parser, photographs, settings
 from inference import find_much
 
 # Outputs of the inference graph's layers at which a stage ends, in order
@@ -41,12 +42,11 @@ def main() -> None:
     pixels, windows = (np.stack([getattr(m, name) for m in molded]) for name in ("image", "window"))
     calls = {name: (lambda call=call: call(pixels, windows)) for name, call in prefixes(model).items()}
     calls["whole"] = lambda: model.detect(images, masks=arguments.masks)
-    raw = model.detector.run(pixels, windows)
-    calls["mold"] = lambda: [model.detector.mold(image) for image in images]
-    calls["pasting"] = lambda: [model.detector.unmold(r, m, arguments.masks)
-                                for r, m in zip(raw, molded, strict=True)]
+    beside = {"mold": recorded(model.detector, "mold"), "pasting": recorded(model.detector, "unmold")}
     calls |= {f"best {kind}": call for kind, call in ceilings(arguments.precision).items()}
     seconds = in_turn(calls, arguments.runs)
+    last = arguments.batch * arguments.runs  # photographs of the rounds that count
+    seconds |= {name: arguments.batch * min(taken[-last:]) for name, taken in beside.items()}
     best = {"convolution": 2 * 256 * 256 * 9 * 256 * 256 / seconds.pop("best convolution"),
             "product": 2 * 1000 * 12544 * 1024 / seconds.pop("best product")}
     whole, height, width = seconds.pop("whole"), *pixels.shape[1:3]
@@ -100,6 +100,20 @@ def prefixes(model: Any) -> dict[str, Callable]:
     return found | {"mask head": model.detector.call}
 
 
+def recorded(owner: Any, name: str) -> list[float]:
+    """Seconds of each call of a method of `owner`, from now on."""
+    method, taken = getattr(owner, name), []
+
+    def timed(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        found = method(*arguments)
+        taken.append(time.perf_counter() - start)
+        return found
+
+    setattr(owner, name, timed)
+    return taken
+
+
 def ceilings(precision: str) -> dict[str, Callable]:
     """What the machine does best: one convolution, one product."""
     import tensorflow as tf
@@ -109,17 +123,6 @@ def ceilings(precision: str) -> dict[str, Callable]:
         (2, 128, 256, 256), (3, 3, 256, 256), (1000, 12544), (12544, 1024)))
     return {"convolution": tf.function(lambda: tf.nn.conv2d(cells, kernel, 1, "SAME")),
             "product": tf.function(lambda: tf.matmul(rows, weights))}
-
-
-def in_turn(calls: dict[str, Callable], runs: int) -> dict[str, float]:
-    """Least seconds of each call, all in turn, after two that are not counted: what others do only adds to them."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(runs + 2):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - start)
-    return {name: min(seconds[2:]) for name, seconds in taken.items()}
 
 
 def operations(model: Any, arguments: Any, image: tuple[int, ...]) -> dict[str, tuple[int, int]]:

@@ -15,7 +15,7 @@ from keras import layers, ops
 from mrcnn.anchors import Anchors
 from mrcnn.batch_norm import FrozenBatchNormalization
 from mrcnn.declared import Declared, spec
-from mrcnn.folding import FoldedConvolution
+from mrcnn.folding import FoldedConvolution, WinogradConvolution
 from mrcnn.nms import LOWEST
 from mrcnn.proposals import WholeInput
 from mrcnn.roi_align import RoIAlign
@@ -224,7 +224,7 @@ def _is_square(layer: Any) -> bool:
 
 
 def _convolution(layer: Any) -> Any:
-    return layer.convolution if isinstance(layer, FoldedConvolution) else layer
+    return layer.convolution if isinstance(layer, FoldedConvolution | WinogradConvolution) else layer
 
 
 def _is_part(layer: Any, name: str) -> bool:

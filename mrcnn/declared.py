@@ -1,4 +1,4 @@
-"""Layers that say what they return, for backends that cannot find it out where sizes are unknown."""
+"""Layers that say what they return, so that no tracing need find it out."""
 
 from typing import Any
 
@@ -8,14 +8,12 @@ import keras
 class Declared(keras.layers.Layer):
     """A layer whose `declared_outputs` stand for its outputs in a graph of unknown sizes.
 
-    Keras finds the outputs of a layer by tracing its `call`. TensorFlow does so with unknown sizes; JAX with one
-    symbol for all of them, which neither sorting nor comparing of sizes can do. On JAX, what is declared is taken
-    instead, and `call` only ever sees known sizes.
+    Keras would find the outputs of a layer by tracing its `call`. On JAX it does so with one symbol for all unknown
+    sizes, which neither sorting nor comparing of sizes can do; so there `call` only ever sees known sizes. TensorFlow
+    keeps every graph that has a gradient of its own for good, and with it the weights of a model that is gone.
     """
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        if keras.backend.backend() == "tensorflow":
-            return super().compute_output_spec(*args, **kwargs)
         return self.declared_outputs(*args, **kwargs)
 
     def declared_outputs(self, *args: Any, **kwargs: Any) -> Any:

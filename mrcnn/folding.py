@@ -15,6 +15,7 @@ from keras import ops
 
 from mrcnn.batch_norm import FrozenBatchNormalization
 from mrcnn.convolution import Kind, convolve
+from mrcnn.declared import Declared
 from mrcnn.sharing import Sharing, build_unbuilt
 from mrcnn.strides import nodes_of
 from mrcnn.winograd import gains_by_winograd
@@ -26,8 +27,21 @@ def functional(model: keras.Model) -> keras.Model:
             else model)
 
 
+class _ByConvolve(Sharing, Declared):
+    """A layer that stands for a convolution, of the same outputs, by `mrcnn.convolution.convolve`."""
+
+    shared = ("convolution",)
+
+    def build(self, input_shape: Any) -> None:
+        build_unbuilt(self.convolution, input_shape)
+        self.supports_jit = not gains_by_winograd(self.convolution)
+
+    def declared_outputs(self, inputs: Any) -> Any:
+        return self.convolution.compute_output_spec(inputs)
+
+
 @keras.saving.register_keras_serializable("mrcnn")
-class FoldedConvolution(Sharing):
+class FoldedConvolution(_ByConvolve):
     """A convolution and the BatchNorm after it as one convolution, with the weights of both layers.
 
     The kernel is scaled at each call and in float32, so that what trains, loads or is set in either layer counts at
@@ -43,13 +57,8 @@ class FoldedConvolution(Sharing):
     shared = ("convolution", "norm")
 
     def build(self, input_shape: Any) -> None:
-        build_unbuilt(self.convolution, input_shape)
+        super().build(input_shape)
         build_unbuilt(self.norm, self.convolution.compute_output_shape(input_shape))
-        self.supports_jit = not gains_by_winograd(self.convolution)
-
-    def compute_output_spec(self, inputs: Any) -> Any:
-        """As the convolution's, without a graph: TensorFlow keeps one with a gradient of its own for good."""
-        return self.convolution.compute_output_spec(inputs)
 
     def call(self, inputs: Any) -> Any:
         convolution, dtype = self.convolution, self.convolution.compute_dtype
@@ -85,21 +94,11 @@ class FoldedConvolution(Sharing):
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class WinogradConvolution(Sharing):
+class WinogradConvolution(_ByConvolve):
     """A `Conv2D` that `gains_by_winograd`, computed so; with the weights of that layer. Elsewhere it is that layer.
 
     call: [B, H, W, c] -> [B, H, W, filters] in the layer's compute dtype.
     """
-
-    shared = ("convolution",)
-
-    def build(self, input_shape: Any) -> None:
-        build_unbuilt(self.convolution, input_shape)
-        self.supports_jit = not gains_by_winograd(self.convolution)
-
-    def compute_output_spec(self, inputs: Any) -> Any:
-        """As `FoldedConvolution` has it."""
-        return self.convolution.compute_output_spec(inputs)
 
     def call(self, inputs: Any) -> Any:
         layer = self.convolution

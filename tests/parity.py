@@ -211,7 +211,7 @@ def features_of(model, image):
         [image])]
 
 
-def close(found, expected, tolerance=2e-5):
+def assert_close(found, expected, tolerance=2e-5):
     """Equal but for rounding, by the standard deviation of what is expected."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape

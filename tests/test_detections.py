@@ -144,7 +144,7 @@ def test_layer_returns_from_its_config_and_stays_out_of_xla():
 @pytest.mark.parametrize("image", ["a", "b"])
 def test_as_torchvision(image):
     file = oracle(f"torchvision/tv_oracle_{image}_compact.npz")
-    _compare(file, file["class_logits"], _deltas(file), 1e-2, file["det_labels"])
+    _assert_same_detections(file, file["class_logits"], _deltas(file), 1e-2, file["det_labels"])
 
 
 @pytest.mark.parametrize("image", ["a", "b"])
@@ -152,14 +152,14 @@ def test_as_detectron2(image):
     file = oracle(f"detectron2/d2_oracle_R_50_{image}.npz")
     logits = np.concatenate([file["class_logits"][:, -1:], file["class_logits"][:, :-1]], axis=1)  # background last
     deltas = np.concatenate([np.zeros((len(logits), 1, 4), np.float32), _deltas(file)], axis=1)
-    _compare(file, logits, deltas, 0.0, file["det_classes"] + 1)
+    _assert_same_detections(file, logits, deltas, 0.0, file["det_classes"] + 1)
 
 
 def _deltas(file):
     return file["box_regression"].reshape(len(file["proposals"]), -1, 4)[..., [1, 0, 3, 2]]
 
 
-def _compare(file, logits, deltas, min_size, class_ids):
+def _assert_same_detections(file, logits, deltas, min_size, class_ids):
     rois = file["proposals"][:, [1, 0, 3, 2]]
     layer = Detections(num_classes=logits.shape[1], std_dev=STD_DEV, min_size=min_size)
     window = np.array([[0, 0, *file["image_size"]]], np.float32)

@@ -25,7 +25,7 @@ def write(tmp_path):
     return partial(damaged.write, tmp_path)
 
 
-def looked_at(path, kind, treatment, record, message, instances, **options):
+def assert_found(path, kind, treatment, record, message, instances, **options):
     """Checks the file, and that the one finding of this kind is as expected and nothing is lost from the count."""
     found = check(read(path), **options)
     (problem,) = (p for p in found.findings if p.kind == kind)
@@ -68,13 +68,13 @@ def test_a_sound_dataset(write):
 @pytest.mark.parametrize("name", DAMAGE)
 def test_each_damage_is_found_and_every_record_counted(write, name):
     change, *expected = DAMAGE[name]
-    looked_at(write(change), *expected)
+    assert_found(write(change), *expected)
 
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_damage_that_shows_in_pixels_only(write, name):
     change, *expected = PIXELS[name]
-    looked_at(write(change), *expected, images=True)
+    assert_found(write(change), *expected, images=True)
 
 
 def test_an_image_that_is_missing_when_the_file_is_read(write):

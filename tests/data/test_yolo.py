@@ -38,7 +38,7 @@ def area(top, left, bottom, right, height=20, width=40):
     return mask
 
 
-def check(dataset, names=("cat", "dog", "bird")):
+def assert_as_written(dataset, names=("cat", "dog", "bird")):
     """The dataset of `write`."""
     assert dataset.class_names == ["BG", *names] and not len(dataset.problems)
     assert [info["id"] for info in dataset.image_info] == ["a", "b"]
@@ -51,9 +51,9 @@ def check(dataset, names=("cat", "dog", "bird")):
 
 
 def test_images_and_labels(tmp_path):
-    check(load_yolo(write(tmp_path)))
-    check(load_yolo(tmp_path / "data.yaml"))
-    check(load_yolo(tmp_path, class_names=["bird", "dog", "cat"]), ("bird", "dog", "cat"))
+    assert_as_written(load_yolo(write(tmp_path)))
+    assert_as_written(load_yolo(tmp_path / "data.yaml"))
+    assert_as_written(load_yolo(tmp_path, class_names=["bird", "dog", "cat"]), ("bird", "dog", "cat"))
 
 
 @pytest.mark.parametrize("images, texts, subset", [
@@ -61,11 +61,11 @@ def test_images_and_labels(tmp_path):
     ("valid/images", "valid/labels", "val"), ("train", "train", "train"), ("images/x", "labels/x", "x")])
 def test_folders_of_subsets_by_their_names(tmp_path, images, texts, subset):
     write(tmp_path, images=images, texts=texts)
-    check(load_yolo(tmp_path, subset))
+    assert_as_written(load_yolo(tmp_path, subset))
     with pytest.raises(FileNotFoundError, match="no images of YOLO's layout and of the subset 'test' in .* holds data"):
         load_yolo(tmp_path, "test")
     if "/images" in images:
-        check(load_yolo(tmp_path / images.split("/")[0]))  # its names are in the yaml above
+        assert_as_written(load_yolo(tmp_path / images.split("/")[0]))  # its names are in the yaml above
     with pytest.raises(FileNotFoundError, match="no images of YOLO's layout in"):
         load_yolo(tmp_path)
 
@@ -79,9 +79,9 @@ def test_folders_of_subsets_by_their_names(tmp_path, images, texts, subset):
 def test_folders_by_the_yaml(tmp_path, keys, place):
     folder = tmp_path / "set"
     write(folder, yaml=f"{keys}\n{NAMES}", images=f"{place}/images", texts=f"{place}/labels")
-    check(load_yolo(folder, "train"))
+    assert_as_written(load_yolo(folder, "train"))
     if place == "photos":
-        check(load_yolo(folder / "data.yaml"))  # the only subset
+        assert_as_written(load_yolo(folder / "data.yaml"))  # the only subset
 
 
 def test_texts_that_list_images(tmp_path):
@@ -104,7 +104,7 @@ def test_a_yaml_with_several_folders_and_with_several_subsets(tmp_path):
     assert [info["id"] for info in load_yolo(tmp_path, "val").image_info] == [
         "one/images/a", "one/images/b", "two/images/a", "two/images/b"]
     (tmp_path / "data.yaml").write_text(f"train: one/images\nval: two/images\n{NAMES}")
-    check(load_yolo(tmp_path, "val"))
+    assert_as_written(load_yolo(tmp_path, "val"))
     with pytest.raises(ValueError, match="data.yaml' has the subsets train, val; name one, subset='train'"):
         load_yolo(tmp_path)
 
@@ -114,16 +114,16 @@ def test_names_in_a_text(tmp_path, place):
     write(tmp_path, yaml=None)
     with pytest.raises(FileNotFoundError, match="nothing in .* names the classes: no yaml with names, no classes.txt"):
         load_yolo(tmp_path)
-    check(load_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
+    assert_as_written(load_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
     (tmp_path / place).write_text("cat\ndog\n\nbird\n")
-    check(load_yolo(tmp_path))
+    assert_as_written(load_yolo(tmp_path))
 
 
 @pytest.mark.parametrize("yaml", [
     "names: {2: bird, 0: cat, 1: dog}\nnc: 3\n", "names:\n  0: cat\n  1: dog\n  2: 'bird'\n# end\n",
     "nc: 3\nnames: ['cat', \"dog\", bird]\n", "names:\n- cat\n- dog\n- bird\n"])
 def test_names_in_every_form(tmp_path, yaml):
-    check(load_yolo(write(tmp_path, yaml=yaml)))
+    assert_as_written(load_yolo(write(tmp_path, yaml=yaml)))
 
 
 def test_names_that_are_numbers_and_a_count_alone(tmp_path):
@@ -132,7 +132,7 @@ def test_names_that_are_numbers_and_a_count_alone(tmp_path):
     write(tmp_path, yaml="nc: 3\n")
     with pytest.raises(FileNotFoundError, match="names the classes"):
         load_yolo(tmp_path)
-    check(load_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
+    assert_as_written(load_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
 
 
 @pytest.mark.parametrize("yaml, message", [
@@ -157,7 +157,7 @@ def test_a_wrong_yaml(tmp_path, yaml, message):
 def test_a_yaml_of_something_else_and_several(tmp_path):
     write(tmp_path)
     (tmp_path / "hyper.yaml").write_text("lr0: 0.1\n")
-    check(load_yolo(tmp_path))
+    assert_as_written(load_yolo(tmp_path))
     with pytest.raises(AnnotationError, match="hyper.yaml, field 'names': expected a list of names"):
         load_yolo(tmp_path / "hyper.yaml")
     (tmp_path / "other.yml").write_text(NAMES)

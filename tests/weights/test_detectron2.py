@@ -9,7 +9,18 @@ import pytest
 
 from mrcnn.weights.detectron2 import RESNEXT_STD, detectron2_source, is_detectron2
 from tests import parity
-from tests.parity import CLASSES, DETECTRON2, HIDDEN, PYRAMID, RATIOS, close, layer_shapes, norm_shapes, relu, sigmoid
+from tests.parity import (
+    CLASSES,
+    DETECTRON2,
+    HIDDEN,
+    PYRAMID,
+    RATIOS,
+    assert_close,
+    layer_shapes,
+    norm_shapes,
+    relu,
+    sigmoid,
+)
 
 RPN, ROI = "proposal_generator.rpn_head.", "roi_heads."
 CAFFE2_STAGES = {"2": "2_2", "3": "3_3", "4": "4_5", "5": "5_2"}  # Caffe2 names a level by the last block of ResNet-50
@@ -84,17 +95,17 @@ def test_every_part_computes_what_detectron2_computes(deep):
     image = parity.pixels()
     for ours, theirs in zip(parity.features_of(model, image), original.features(image, stride_in_1x1=True),
                             strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
     level = parity.pooled(8, count=1)
     for ours, theirs in zip(model.network.rpn(level), original.rpn(level), strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
     features = parity.pooled(7)
     (logits, deltas), (their_logits, their_deltas) = model.network.box_head(features), original.box_head(features)
-    close(logits[:, 1:], their_logits[:, :-1])  # background last there, first here
-    close(logits[:, 0], their_logits[:, -1])
-    close(deltas[:, 1:], their_deltas)
+    assert_close(logits[:, 1:], their_logits[:, :-1])  # background last there, first here
+    assert_close(logits[:, 0], their_logits[:, -1])
+    assert_close(deltas[:, 1:], their_deltas)
     features = parity.pooled(14)
-    close(model.network.mask_head(features)[..., 1:], original.masks(features))
+    assert_close(model.network.mask_head(features)[..., 1:], original.masks(features))
 
 
 def test_settings():
@@ -115,7 +126,7 @@ def test_resnext_has_groups_torchs_strides_and_its_own_pixels():
     image = parity.pixels()
     ours = parity.features_of(parity.build(source), image)
     for one, other in zip(ours, Original(state).features(image, groups=4), strict=True):
-        close(one, other)
+        assert_close(one, other)
 
 
 def caffe2(state):

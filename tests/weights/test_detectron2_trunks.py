@@ -9,7 +9,7 @@ from mrcnn.weights.assign import assign
 from mrcnn.weights.conventions import BACKBONE
 from mrcnn.weights.detectron2 import detectron2_source, is_detectron2
 from tests import parity
-from tests.parity import DETECTRON2, close
+from tests.parity import DETECTRON2, assert_close
 from tests.weights.test_detectron2 import Original, caffe2, caffe2_name, without_statistics
 
 MSRA = {"BACKBONE_STRIDE_IN_1X1": True, "BACKBONE_STEM_PADDING": "torch", "MEAN_PIXEL": (123.675, 116.28, 103.53),
@@ -47,7 +47,7 @@ def test_a_trunk_alone_computes_what_torchvision_computes():
     assign("r50.pkl", {f"trunk/{layer.name}": layer for layer in backbone.model.layers}, source.tensors)
     image = parity.pixels()
     for ours, theirs in zip(backbone.model(image), Original(trunk).resnet(image, DETECTRON2), strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
 
 
 def test_a_trunk_in_caffe2s_names_is_never_torchvisions():

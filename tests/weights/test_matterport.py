@@ -11,7 +11,7 @@ from keras import layers
 from mrcnn.weights.matterport import is_matterport, matterport_source
 from mrcnn.weights.source import Lazy
 from tests import parity
-from tests.parity import CLASSES, HIDDEN, PYRAMID, RATIOS, WIDTH, close
+from tests.parity import CLASSES, HIDDEN, PYRAMID, RATIOS, WIDTH, assert_close
 
 
 def convolution(x, name, filters, size=1, **options):
@@ -123,16 +123,16 @@ def test_every_part_computes_what_the_old_package_computes(classes):
     trunk, rpn, box_head, mask_head = parts
     image = parity.pixels()
     for ours, theirs in zip(parity.features_of(model, image), trunk(image), strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
     level = parity.pooled(8, count=1)
     (logits, deltas), (probabilities, their_deltas) = model.network.rpn(level), rpn(level)
-    close(parity.sigmoid(np.asarray(logits)), probabilities[..., 1])
-    close(deltas, their_deltas)
+    assert_close(parity.sigmoid(np.asarray(logits)), probabilities[..., 1])
+    assert_close(deltas, their_deltas)
     features = parity.pooled(7)
     for ours, theirs in zip(model.network.box_head(features), box_head(features), strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
     features = parity.pooled(14)
-    close(model.network.mask_head(features), mask_head(features))
+    assert_close(model.network.mask_head(features), mask_head(features))
 
 
 def test_settings(arrays):

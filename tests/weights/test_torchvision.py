@@ -8,7 +8,18 @@ import pytest
 from mrcnn.weights.source import Lazy
 from mrcnn.weights.torchvision import is_torchvision, torchvision_source
 from tests import parity
-from tests.parity import CLASSES, HIDDEN, PYRAMID, RATIOS, TORCHVISION, close, layer_shapes, norm_shapes, relu, sigmoid
+from tests.parity import (
+    CLASSES,
+    HIDDEN,
+    PYRAMID,
+    RATIOS,
+    TORCHVISION,
+    assert_close,
+    layer_shapes,
+    norm_shapes,
+    relu,
+    sigmoid,
+)
 
 ROI = "roi_heads."
 
@@ -107,15 +118,15 @@ def test_every_part_computes_what_torchvision_computes(version, options, epsilon
     assert source.settings["NUM_CLASSES"] == CLASSES and source.parts == ("trunk", "rpn", "box_head", "mask_head")
     image = parity.pixels()
     for ours, theirs in zip(parity.features_of(model, image), original.features(image), strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
     level = parity.pooled(8, count=1)
     for ours, theirs in zip(model.network.rpn(level), original.rpn(level), strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
     features = parity.pooled(7)
     for ours, theirs in zip(model.network.box_head(features), original.box_head(features), strict=True):
-        close(ours, theirs)
+        assert_close(ours, theirs)
     features = parity.pooled(14)
-    close(model.network.mask_head(features), original.masks(features))
+    assert_close(model.network.mask_head(features), original.masks(features))
 
 
 def settings_of(state, **options):
