@@ -62,8 +62,13 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     flags.add_argument("--backbone", choices=["resnet50", "resnet101"], default="resnet101")
     flags.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
     flags.add_argument("--size", type=int, default=1024, help="longest side in the network, pixels")
-    flags.add_argument("--resize", type=int, nargs=2, metavar=("MIN", "MAX"),
-                       help="shortest and longest side, as 800 1333; default: --size for both")
+    flags.add_argument(
+        "--resize",
+        type=int,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="shortest and longest side, as 800 1333; default: --size for both",
+    )
     flags.add_argument("--height", type=int, nargs="+", help="of the photographs; default: --size")
     flags.add_argument("--width", type=int, nargs="+", help="one for each height")
     flags.add_argument("--batch", type=int, nargs="+", default=[1])
@@ -72,12 +77,21 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     flags.add_argument("--rounds", type=int, default=5, help="after one that is not counted")
     flags.add_argument("--threads", type=int, default=2, help="and cores, of every program")
     flags.add_argument("--pause", type=float, default=0.5, help="seconds between calls, for idle threads to sleep")
-    flags.add_argument("--peers", type=lambda text: [n for n in text.split(",") if n],
-                       default=["torchvision", "model_garden", "model_garden_batched"],
-                       help=f"of {', '.join(PEERS)}, with commas")
+    flags.add_argument(
+        "--peers",
+        type=lambda text: [n for n in text.split(",") if n],
+        default=["torchvision", "model_garden", "model_garden_batched"],
+        help=f"of {', '.join(PEERS)}, with commas",
+    )
     flags.add_argument("--environments", type=Path, default=DEFAULT, help="folder of the peers' environments")
-    flags.add_argument("--peer-python", type=name_and_path, action="append", default=[], metavar="NAME=PATH",
-                       help="a Python that has the peer, instead of one of --environments")
+    flags.add_argument(
+        "--peer-python",
+        type=name_and_path,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a Python that has the peer, instead of one of --environments",
+    )
     flags.add_argument("--json", type=Path, help="file for all figures")
     arguments = flags.parse_args(given)
     arguments.resize = arguments.resize or [arguments.size, arguments.size]
@@ -120,9 +134,18 @@ def planned(arguments: argparse.Namespace) -> list[Case]:
 def command(case: Case, arguments: argparse.Namespace, pythons: dict[str, str]) -> list[str]:
     """What runs the program of a case."""
     told: dict[str, Any] = {
-        "work": arguments.work, "backbone": arguments.backbone, "precision": case.precision, "height": case.height,
-        "width": case.width, "min_dim": arguments.resize[0], "max_dim": arguments.resize[1], "batch": case.batch,
-        "classes": arguments.classes, "threads": arguments.threads, "instances": arguments.instances}
+        "work": arguments.work,
+        "backbone": arguments.backbone,
+        "precision": case.precision,
+        "height": case.height,
+        "width": case.width,
+        "min_dim": arguments.resize[0],
+        "max_dim": arguments.resize[1],
+        "batch": case.batch,
+        "classes": arguments.classes,
+        "threads": arguments.threads,
+        "instances": arguments.instances,
+    }
     if case.program == OURS:
         return [sys.executable, str(HERE / "this_package.py"), json.dumps(told)]
     peer = PEERS[case.program]

@@ -34,10 +34,17 @@ def parser(description: str) -> argparse.ArgumentParser:
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The configuration's settings that the flags name."""
     return {
-        "NAME": "benchmark", "BACKBONE": arguments.backbone, "BACKBONE_OPTIONS": dict(arguments.backbone_option),
-        "MASK_HEAD": arguments.head, "NUM_CLASSES": arguments.classes, "PRECISION": arguments.precision,
-        "IMAGE_MIN_DIM": arguments.size, "IMAGE_MAX_DIM": arguments.size, "IMAGES_PER_GPU": arguments.batch,
-        "DETECTION_BATCH_SIZE": arguments.batch}
+        "NAME": "benchmark",
+        "BACKBONE": arguments.backbone,
+        "BACKBONE_OPTIONS": dict(arguments.backbone_option),
+        "MASK_HEAD": arguments.head,
+        "NUM_CLASSES": arguments.classes,
+        "PRECISION": arguments.precision,
+        "IMAGE_MIN_DIM": arguments.size,
+        "IMAGE_MAX_DIM": arguments.size,
+        "IMAGES_PER_GPU": arguments.batch,
+        "DETECTION_BATCH_SIZE": arguments.batch,
+    }
 
 
 def photographs(count: int, height: int, width: int | None = None) -> list[np.ndarray]:

@@ -15,12 +15,19 @@ import numpy as np
 import tensorflow as tf
 from common import in_turn
 
-from mrcnn.convolution import Kind, convolve
+from mrcnn.fusion.convolution import Kind, convolve
 
 SHAPES = {  # of a photograph of 1024x1024: images, rows and columns, channels in and out
-    "C3": (1, 128, 128), "C4": (1, 64, 256), "C5": (1, 32, 512), "P2": (1, 256, 256), "P3": (1, 128, 256),
-    "P4": (1, 64, 256), "P5": (1, 32, 256), "100 RoIs": (100, 14, 256),
-    "1000 RoIs": (1000, 7, 256)}
+    "C3": (1, 128, 128),
+    "C4": (1, 64, 256),
+    "C5": (1, 32, 512),
+    "P2": (1, 256, 256),
+    "P3": (1, 128, 256),
+    "P4": (1, 64, 256),
+    "P5": (1, 32, 256),
+    "100 RoIs": (100, 14, 256),
+    "1000 RoIs": (1000, 7, 256),
+}
 
 
 def main() -> None:
@@ -39,23 +46,29 @@ def main() -> None:
         taken = in_turn({way: functools.partial(call, tf.constant(x)) for way, call in ways.items()}, arguments.runs)
         direct, winograd = 1000 * taken["direct"], 1000 * taken["winograd"]
         errors = [error(call, x[:8, :16], kernel) for call in ways.values()]
-        print(f"{name:>10} {direct:12.1f} {winograd:12.1f} {winograd / direct:6.2f}   "
-              + " ".join(f"{value:.1e}" for value in errors))
+        print(
+            f"{name:>10} {direct:12.1f} {winograd:12.1f} {winograd / direct:6.2f}   "
+            + " ".join(f"{value:.1e}" for value in errors)
+        )
 
 
 def function(values: np.ndarray, winograd: bool) -> Callable[[Any], tf.Tensor]:
     """The convolution of [B, H, W, c] as it stands in a graph."""
     kernel, filters = tf.Variable(values), values.shape[-1]
     kind = Kind(values.shape, tf.float32, winograd=winograd)
-    return tf.function(lambda x: convolve(x, kernel, tf.ones(filters), tf.zeros(filters), kind), autograph=False,
-                       input_signature=[tf.TensorSpec([None, None, None, kernel.shape[2]])])
+    return tf.function(
+        lambda x: convolve(x, kernel, tf.ones(filters), tf.zeros(filters), kind),
+        autograph=False,
+        input_signature=[tf.TensorSpec([None, None, None, kernel.shape[2]])],
+    )
 
 
 def error(call: Callable, x: np.ndarray, kernel: np.ndarray) -> float:
     """Beside the same sums in float64."""
     padded = np.pad(np.float64(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    exact = sum(padded[:, y:y + x.shape[1], z:z + x.shape[2]] @ np.float64(kernel[y, z])
-                for y in range(3) for z in range(3))
+    exact = sum(
+        padded[:, y : y + x.shape[1], z : z + x.shape[2]] @ np.float64(kernel[y, z]) for y in range(3) for z in range(3)
+    )
     return float(np.sqrt(np.mean((call(x) - exact) ** 2)) / exact.std())
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     import numpy as np
 
     from mrcnn.config import Config
-    from mrcnn.folding import fold
+    from mrcnn.fusion.folding import fold
     from mrcnn.model import MaskRCNN
 
     start = time.perf_counter()
@@ -58,9 +58,16 @@ def main() -> None:
         "network": median_ms(lambda: detector.run(pixels, windows), arguments.runs),
         "unmold": median_ms(lambda: [detector.unmold(r, m) for r, m in zip(raw, molded, strict=True)], arguments.runs),
     }
-    report(arguments, median_ms=whole, stages_ms=stages, build_s=round(build, 2), first_detect_s=round(first, 2),
-           detections=[len(f["scores"]) for f in found], peak_memory_mb=memory,
-           peak_memory_above_tensorflow_mb=memory - after_import)
+    report(
+        arguments,
+        median_ms=whole,
+        stages_ms=stages,
+        build_s=round(build, 2),
+        first_detect_s=round(first, 2),
+        detections=[len(f["scores"]) for f in found],
+        peak_memory_mb=memory,
+        peak_memory_above_tensorflow_mb=memory - after_import,
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from passes import Program, flags, serve, timed
 
 DELIVERS = {
     "ours": "float32 [B, size, size, 3] padded; boxes; masks uint8 [B, 100, 112, 112], each inside its box",
-    "torchvision": "float32 [3, h, w] each, not padded; boxes; masks uint8 [N, h, w] each, the whole photograph"}
+    "torchvision": "float32 [3, h, w] each, not padded; boxes; masks uint8 [N, h, w] each, the whole photograph",
+}
 
 
 def main() -> None:
@@ -40,11 +41,25 @@ def main() -> None:
         annotations = Path(folder) / "annotations.json"
         split = arguments.dataset / "annotations" / f"instances_{arguments.split}.json"
         count = write_subset(split, annotations, arguments.photographs, arguments.batch)
-        what = {"annotations": str(annotations), "images": str(arguments.dataset / arguments.split),
-                "size": arguments.size, "batch": arguments.batch}
+        what = {
+            "annotations": str(annotations),
+            "images": str(arguments.dataset / arguments.split),
+            "size": arguments.size,
+            "batch": arguments.batch,
+        }
         results = {f"workers_{n}": compare(arguments, what, n) for n in arguments.workers}
-    print(json.dumps({"size": arguments.size, "batch": arguments.batch, "photographs": count,
-                      "rounds": arguments.rounds, **results, "delivers": DELIVERS}))
+    print(
+        json.dumps(
+            {
+                "size": arguments.size,
+                "batch": arguments.batch,
+                "photographs": count,
+                "rounds": arguments.rounds,
+                **results,
+                "delivers": DELIVERS,
+            }
+        )
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +81,7 @@ def write_subset(source: Path, target: Path, limit: int, batch: int) -> int:
     content = json.loads(source.read_text())
     learnable = {a["image_id"] for a in content["annotations"] if not a["iscrowd"]}
     images = [image for image in content["images"] if image["id"] in learnable]
-    images = images[:min(limit, len(images)) // batch * batch]
+    images = images[: min(limit, len(images)) // batch * batch]
     chosen = {image["id"] for image in images}
     annotations = [a for a in content["annotations"] if a["image_id"] in chosen]
     target.write_text(json.dumps({**content, "images": images, "annotations": annotations}))
@@ -86,19 +101,21 @@ def compare(arguments: argparse.Namespace, what: dict, workers: int) -> dict:
             return summary(take_turns(turns, arguments.rounds), workers)
         theirs = Path(__file__).with_name("torchvision_loader.py")
         with Program([arguments.torchvision_python, str(theirs), *told]) as torchvision:
-            turns |= {"torchvision": (torchvision, {"masks": True}),
-                      "torchvision_boxes_only": (torchvision, {"masks": False})}
+            turns |= {
+                "torchvision": (torchvision, {"masks": True}),
+                "torchvision_boxes_only": (torchvision, {"masks": False}),
+            }
             return summary(take_turns(turns, arguments.rounds), workers)
 
 
 def take_turns(turns: dict[str, tuple[Program, dict]], rounds: int) -> list[dict[str, dict]]:
     """The figures of each loader in each round, after one that is not counted."""
-    return [{name: program.ask(**request) for name, (program, request) in turns.items()}
-            for _ in range(rounds + 1)][1:]
+    return [{name: program.ask(**request) for name, (program, request) in turns.items()} for _ in range(rounds + 1)][1:]
 
 
 def summary(rounds: list[dict[str, dict]], workers: int) -> dict:
     """Medians over rounds."""
+
     def median(figure) -> float:
         return round(statistics.median(map(figure, rounds)), 2)
 
@@ -107,7 +124,8 @@ def summary(rounds: list[dict[str, dict]], workers: int) -> dict:
         found[name] = {
             "images_per_s_and_core": median(lambda r, n=name: r[n]["images"] / r[n]["wall_s"] / workers),
             "cpu_ms_per_image": median(lambda r, n=name: 1000 * r[n]["cpu_s"] / r[n]["images"]),
-            "images": last["images"]} | ({"version": last["version"]} if "version" in last else {})
+            "images": last["images"],
+        } | ({"version": last["version"]} if "version" in last else {})
     for other in ("torchvision", "torchvision_boxes_only"):
         if other in found:
             for name in ("first_pass", "later_passes"):
@@ -123,9 +141,9 @@ def serve_passes() -> None:
     import cv2
 
     from mrcnn.config import Config
-    from mrcnn.data.coco import load_coco
+    from mrcnn.data.formats.coco import load_coco
     from mrcnn.data.loader import Loader
-    from mrcnn.data.molding import PixelScaling
+    from mrcnn.network.pixels import PixelScaling
 
     cv2.setNumThreads(1)
     scaling = PixelScaling((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -138,9 +156,14 @@ def serve_passes() -> None:
                 loader.close()
             dataset = load_coco(arguments.annotations, arguments.images)
             config = Config(
-                NAME="benchmark", NUM_CLASSES=dataset.num_classes, IMAGE_MIN_DIM=arguments.size,
-                IMAGE_MAX_DIM=arguments.size, HORIZONTAL_FLIP=0.5, IMAGES_PER_GPU=arguments.batch,
-                LOADER_WORKERS=len(arguments.cores))
+                NAME="benchmark",
+                NUM_CLASSES=dataset.num_classes,
+                IMAGE_MIN_DIM=arguments.size,
+                IMAGE_MAX_DIM=arguments.size,
+                HORIZONTAL_FLIP=0.5,
+                IMAGES_PER_GPU=arguments.batch,
+                LOADER_WORKERS=len(arguments.cores),
+            )
             loader = Loader(dataset, config, scaling=scaling)
         loader.on_epoch_begin()
         figures = timed(lambda: (len(loader[i][0]["image"]) for i in range(len(loader))))

@@ -64,9 +64,16 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
             for check in checks:
                 rows += _told(check(arguments.oracles, arguments.images))
     if arguments.torchvision_python and (arguments.only is None or "live" in arguments.only):
-        rows += _told(parity_live.torchvision(
-            arguments.torchvision_python, arguments.oracles, seeds=arguments.seeds, models=arguments.models,
-            photographs=arguments.photographs, count=arguments.count))
+        rows += _told(
+            parity_live.torchvision(
+                arguments.torchvision_python,
+                arguments.oracles,
+                seeds=arguments.seeds,
+                models=arguments.models,
+                photographs=arguments.photographs,
+                count=arguments.count,
+            )
+        )
     if arguments.only is None or "loading" in arguments.only:
         rows += _told(parity_loading.loading(arguments.oracles))
     return rows

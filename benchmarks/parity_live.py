@@ -32,8 +32,15 @@ PASTED = 1e-3  # of the pixels, those whose probability is the threshold but for
 SIZES = ((240, 330), (410, 300))  # of generated images
 
 
-def torchvision(python: str, oracles: Path, *, seeds: Sequence[int], models: Sequence[str] | None = None,
-                photographs: Path | None = None, count: int = 2) -> Iterator[Row]:
+def torchvision(
+    python: str,
+    oracles: Path,
+    *,
+    seeds: Sequence[int],
+    models: Sequence[str] | None = None,
+    photographs: Path | None = None,
+    count: int = 2,
+) -> Iterator[Row]:
     """Every model with every seed, on generated images of other sizes and on the first photographs of a folder."""
     images = {f"{h}x{w}": seeded(oracles).image(h, w, 100 + h) for h, w in SIZES}
     for path in sorted(photographs.glob("*.jpg"))[:count] if photographs else ():
@@ -44,21 +51,40 @@ def torchvision(python: str, oracles: Path, *, seeds: Sequence[int], models: Seq
                 yield from _one(python, oracles, model, seed, images, Path(folder))
 
 
-def _one(python: str, oracles: Path, name: str, seed: int, images: Mapping[str, np.ndarray], folder: Path
-         ) -> Iterator[Row]:
+def _one(
+    python: str, oracles: Path, name: str, seed: int, images: Mapping[str, np.ndarray], folder: Path
+) -> Iterator[Row]:
     np.savez(folder / "images.npz", **images)
     (folder / "out").mkdir()
-    subprocess.run([python, str(PROGRAM), "--oracles", str(oracles), "--model", name, "--seed", str(seed),
-                    "--photographs", str(folder / "images.npz"), "--out", str(folder / "out")], check=True)
+    subprocess.run(
+        [
+            python,
+            str(PROGRAM),
+            "--oracles",
+            str(oracles),
+            "--model",
+            name,
+            "--seed",
+            str(seed),
+            "--photographs",
+            str(folder / "images.npz"),
+            "--out",
+            str(folder / "out"),
+        ],
+        check=True,
+    )
     model, legacy = (MaskRCNN.from_pretrained(folder / "out" / f"{kind}.pth", **SMALL) for kind in ("zip", "legacy"))
-    wrong = sum(not np.array_equal(one, other) for part, theirs in zip(
-        model.network.parts().values(), legacy.network.parts().values(), strict=True)
-        for one, other in zip(part.get_weights(), theirs.get_weights(), strict=True))
+    wrong = sum(
+        not np.array_equal(one, other)
+        for part, theirs in zip(model.network.parts().values(), legacy.network.parts().values(), strict=True)
+        for one, other in zip(part.get_weights(), theirs.get_weights(), strict=True)
+    )
     yield Row(f"torchvision {name}, seed {seed}", "weights that differ between torch's two formats", 0, wrong)
     del legacy
     for image in images:
-        yield from _stages(f"torchvision {name}, seed {seed}, {image}", model, images[image],
-                           load(folder / "out" / f"{image}.npz"))
+        yield from _stages(
+            f"torchvision {name}, seed {seed}, {image}", model, images[image], load(folder / "out" / f"{image}.npz")
+        )
 
 
 def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Iterator[Row]:
@@ -79,24 +105,39 @@ def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str
     yield Row(source, "box head box_deltas, fed its features", CLOSE, relative(heads["box_deltas"], deltas))
     masks = of_class(stages.masks(nhwc(arrays["mask_roi_pool"])), arrays["det_labels"])
     yield Row(source, "mask probabilities, fed its features", CLOSE, relative(masks, arrays["masks"]))
-    yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
-        "logits": arrays["class_logits"], "box_deltas": deltas,
-        "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x), "mask_rois": xyxy(arrays["det_boxes"]),
-        "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x), "mask_classes": arrays["det_labels"],
-        "masks": arrays["masks"]})
+    yield from head_rows(
+        source,
+        stages,
+        xyxy(arrays["proposals"]),
+        {
+            "logits": arrays["class_logits"],
+            "box_deltas": deltas,
+            "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x),
+            "mask_rois": xyxy(arrays["det_boxes"]),
+            "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x),
+            "mask_classes": arrays["det_labels"],
+            "masks": arrays["masks"],
+        },
+    )
     yield from detections(source, stages, model.detect([image])[0], arrays)
 
 
-def detections(source: str, stages: Stages, whole: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
-               ) -> Iterator[Row]:
+def detections(
+    source: str, stages: Stages, whole: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+) -> Iterator[Row]:
     """Detections of the network's input, then `whole`, those of the photograph."""
     found = {"class_ids": arrays["det_labels"], "scores": arrays["det_scores"]}
     theirs = {**found, "boxes": xyxy(arrays["det_boxes"])}
     judged, ours, molded = _judge(stages, arrays, theirs), stages.detections(), stages.molded
-    yield from detection_rows(source, "detections", ours, {**theirs, "masks": arrays["masks"]}, bars=DETECTIONS,
-                              verdict=lambda: judged(ours))
-    ours = {"boxes": whole["rois"], "class_ids": whole["class_ids"], "scores": whole["scores"],
-            "pasted": whole["masks"]}
+    yield from detection_rows(
+        source, "detections", ours, {**theirs, "masks": arrays["masks"]}, bars=DETECTIONS, verdict=lambda: judged(ours)
+    )
+    ours = {
+        "boxes": whole["rois"],
+        "class_ids": whole["class_ids"],
+        "scores": whole["scores"],
+        "pasted": whole["masks"],
+    }
     back = {**ours, "boxes": ours["boxes"] * np.tile(molded.scale, 2) + np.tile(molded.window[:2], 2)}
     theirs = {**found, "boxes": xyxy(arrays["out_boxes"]), "pasted": arrays["out_masks"].transpose(1, 2, 0)}
     yield from detection_rows(source, "in the photograph", ours, theirs, bars=DETECTIONS, verdict=lambda: judged(back))
@@ -109,18 +150,27 @@ def _pasted_row(source: str, ours: Mapping[str, np.ndarray], theirs: Mapping[str
     one, other = ours["pasted"][..., pairs[:, 0]], theirs["pasted"][..., pairs[:, 1]]
     apart, count = (one != other).sum(), other.sum()
     lost = not len(pairs) and (len(ours["boxes"]) or len(theirs["boxes"]))
-    return Row(source, "in the photograph: torchvision's masks pasted as here, pixels apart", PASTED,
-               1.0 if lost else float(apart / max(count, 1)), f"of {count}")
+    return Row(
+        source,
+        "in the photograph: torchvision's masks pasted as here, pixels apart",
+        PASTED,
+        1.0 if lost else float(apart / max(count, 1)),
+        f"of {count}",
+    )
 
 
-def _judge(stages: Stages, arrays: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
-           ) -> Callable[[Mapping[str, np.ndarray]], Verdict]:
+def _judge(
+    stages: Stages, arrays: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> Callable[[Mapping[str, np.ndarray]], Verdict]:
     """Of detections of this program in pixels of the network; the candidates are looked up when it is asked."""
     layer = stages.layer("detections")
 
     def judged(ours: Mapping[str, np.ndarray]) -> Verdict:
-        candidates = {"boxes": xyxy(arrays["candidate_boxes"]), "class_ids": arrays["candidate_labels"],
-                      "scores": arrays["candidate_scores"]}
+        candidates = {
+            "boxes": xyxy(arrays["candidate_boxes"]),
+            "class_ids": arrays["candidate_labels"],
+            "scores": arrays["candidate_scores"],
+        }
         rules = Rules(layer.min_confidence, layer.nms_threshold, layer.max_instances)
         return Candidates(stages.candidates(SCORES), candidates, rules=rules).judged(ours, theirs)
 

@@ -29,7 +29,8 @@ SECONDS, TIMES_THE_FILE = 10, 3
 WAYS = {  # what is timed; what the memory holds beside the loading, if anything
     "stands": ("load_weights into a model that stands", ""),
     "second": ("load_weights into a plain Config's model", "second network and "),
-    "pretrained": ("from_pretrained", "model and ")}
+    "pretrained": ("from_pretrained", "model and "),
+}
 
 
 def loading(oracles: Path) -> Iterator[Row]:
@@ -39,10 +40,19 @@ def loading(oracles: Path) -> Iterator[Row]:
             path = write(oracles, Path(folder))
             for way, (what, beside) in WAYS.items():
                 figures, size = _measured(path, way), path.stat().st_size
-                yield Row(name, f"{what}, seconds", SECONDS, figures["seconds"],
-                          f"({size / 1e6:.0f} MB; {figures['cpu']:.1f} s of CPU)")
-                yield Row(name, f"{what}, peak memory of {beside}loading, by the file's size", TIMES_THE_FILE,
-                          figures["bytes"] / size)
+                yield Row(
+                    name,
+                    f"{what}, seconds",
+                    SECONDS,
+                    figures["seconds"],
+                    f"({size / 1e6:.0f} MB; {figures['cpu']:.1f} s of CPU)",
+                )
+                yield Row(
+                    name,
+                    f"{what}, peak memory of {beside}loading, by the file's size",
+                    TIMES_THE_FILE,
+                    figures["bytes"] / size,
+                )
             path.unlink()
 
 
@@ -70,8 +80,9 @@ def _matterport(oracles: Path, folder: Path) -> Path:
 def _detectron2(oracles: Path, folder: Path) -> Path:
     shapes = json.loads((oracles / "detectron2/state_dict_shapes_R_101.json").read_text())
     rng = np.random.default_rng(0)
-    (folder / "a.pkl").write_bytes(pickle.dumps(
-        {"model": {name: _random(shape, rng) for name, shape in shapes.items()}, "__author__": "random"}))
+    (folder / "a.pkl").write_bytes(
+        pickle.dumps({"model": {name: _random(shape, rng) for name, shape in shapes.items()}, "__author__": "random"})
+    )
     return folder / "a.pkl"
 
 

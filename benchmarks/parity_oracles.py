@@ -25,10 +25,10 @@ from parity_stages import (
 
 from mrcnn.data.molding import mold_image
 from mrcnn.model import MaskRCNN
-from mrcnn.weights.detectron2 import detectron2_source
-from mrcnn.weights.matterport import matterport_source
+from mrcnn.weights.importers.detectron2 import detectron2_source
+from mrcnn.weights.importers.matterport import matterport_source
+from mrcnn.weights.importers.torchvision import torchvision_source
 from mrcnn.weights.source import Lazy
-from mrcnn.weights.torchvision import torchvision_source
 
 SMALL = {"IMAGE_MIN_DIM": 320, "IMAGE_MAX_DIM": 512, "PRE_NMS_LIMIT": 500, "POST_NMS_ROIS_INFERENCE": 200}
 IMAGES = ("a", "b")
@@ -51,8 +51,11 @@ def load(path: Path) -> dict[str, np.ndarray]:
 def state_dict(folder: Path, shapes: str, family: str) -> dict[str, np.ndarray]:
     """A seeded state dict, from the file of its shapes."""
     make = seeded(folder).torch_like
-    return {name: make(name, shape, family) for name, shape in json.loads((folder / shapes).read_text()).items()
-            if not name.endswith("num_batches_tracked")}
+    return {
+        name: make(name, shape, family)
+        for name, shape in json.loads((folder / shapes).read_text()).items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 def torchvision_model(folder: Path) -> MaskRCNN:
@@ -72,18 +75,41 @@ def torchvision(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
         yield Row(source, "anchors", 0, _worst(stages.anchors, _torchvision_anchors(arrays)), "px")
         yield from proposal_rows(source, stages, xyxy(arrays["proposals"]))
         count = len(arrays["class_logits"])
-        yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
-            "logits": arrays["class_logits"], "box_deltas": xyxy(arrays["box_regression"].reshape(count, -1, 4)),
-            "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x[::10, ..., ::8]),
-            "dense": arrays["box_head"], "step": 4, "mask_rois": xyxy(arrays["det_boxes_resized"]),
-            "mask_classes": arrays["det_labels"], "masks": sigmoid(arrays["mask_logits_of_label"]),
-            "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x[:4, ..., ::8])})
-        yield from detection_rows(source, "detections", stages.detections(), {
-            "boxes": xyxy(arrays["det_boxes_resized"]), "class_ids": arrays["det_labels"],
-            "scores": arrays["det_scores"], "masks": sigmoid(arrays["mask_logits_of_label"])}, bars=DETECTIONS)
-        yield from detection_rows(source, "in the photograph", _result(model.detect([image])[0]), {
-            "boxes": xyxy(arrays["out_boxes"]), "class_ids": arrays["out_labels"], "scores": arrays["out_scores"]},
-            bars=DETECTIONS)
+        yield from head_rows(
+            source,
+            stages,
+            xyxy(arrays["proposals"]),
+            {
+                "logits": arrays["class_logits"],
+                "box_deltas": xyxy(arrays["box_regression"].reshape(count, -1, 4)),
+                "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x[::10, ..., ::8]),
+                "dense": arrays["box_head"],
+                "step": 4,
+                "mask_rois": xyxy(arrays["det_boxes_resized"]),
+                "mask_classes": arrays["det_labels"],
+                "masks": sigmoid(arrays["mask_logits_of_label"]),
+                "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x[:4, ..., ::8]),
+            },
+        )
+        yield from detection_rows(
+            source,
+            "detections",
+            stages.detections(),
+            {
+                "boxes": xyxy(arrays["det_boxes_resized"]),
+                "class_ids": arrays["det_labels"],
+                "scores": arrays["det_scores"],
+                "masks": sigmoid(arrays["mask_logits_of_label"]),
+            },
+            bars=DETECTIONS,
+        )
+        yield from detection_rows(
+            source,
+            "in the photograph",
+            _result(model.detect([image])[0]),
+            {"boxes": xyxy(arrays["out_boxes"]), "class_ids": arrays["out_labels"], "scores": arrays["out_scores"]},
+            bars=DETECTIONS,
+        )
     yield round_trip_row("torchvision", model, image)
 
 
@@ -102,25 +128,53 @@ def detectron2(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
         stages = Stages(model, image)
         yield from feature_rows(source, stages, _channels_last(arrays))
         yield from rpn_rows(source, stages, *torch_rpn(arrays))
-        parts = [(level[:len(arrays[f"anchors_{n}"])], xyxy(arrays[f"anchors_{n}"]))
-                 for n, level in zip(LEVELS, stages.anchors, strict=True)]
+        parts = [
+            (level[: len(arrays[f"anchors_{n}"])], xyxy(arrays[f"anchors_{n}"]))
+            for n, level in zip(LEVELS, stages.anchors, strict=True)
+        ]
         yield Row(source, "anchors", 0, _worst(*zip(*parts, strict=True)), "px")
         yield from proposal_rows(source, stages, xyxy(arrays["proposals"]))
         masks, classes = arrays["det_masks28"][:, 0], arrays["det_classes"] + 1
-        yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
-            "logits": np.roll(arrays["class_logits"], 1, axis=1),
-            "box_deltas": xyxy(arrays["box_regression"].reshape(len(arrays["class_logits"]), -1, 4)),
-            "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x[::10, ..., ::8]),
-            "dense": arrays["box_head"], "step": 4, "mask_rois": xyxy(arrays["det_boxes_resized"]),
-            "mask_classes": classes, "masks": masks,
-            "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x[:4, ..., ::8])})
-        yield from detection_rows(source, "detections", stages.detections(), {
-            "boxes": xyxy(arrays["det_boxes_resized"]), "class_ids": classes, "scores": arrays["det_scores"],
-            "masks": masks}, bars=DETECTIONS)
-        yield from detection_rows(source, "from the photograph", _result(model.detect([arrays["image_rgb"]])[0]), {
-            "boxes": xyxy(arrays["out_boxes"]), "class_ids": arrays["out_classes"] + 1, "scores": arrays["out_scores"],
-            "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0)},
-            bars={**DETECTIONS, "pasted": None})
+        yield from head_rows(
+            source,
+            stages,
+            xyxy(arrays["proposals"]),
+            {
+                "logits": np.roll(arrays["class_logits"], 1, axis=1),
+                "box_deltas": xyxy(arrays["box_regression"].reshape(len(arrays["class_logits"]), -1, 4)),
+                "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x[::10, ..., ::8]),
+                "dense": arrays["box_head"],
+                "step": 4,
+                "mask_rois": xyxy(arrays["det_boxes_resized"]),
+                "mask_classes": classes,
+                "masks": masks,
+                "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x[:4, ..., ::8]),
+            },
+        )
+        yield from detection_rows(
+            source,
+            "detections",
+            stages.detections(),
+            {
+                "boxes": xyxy(arrays["det_boxes_resized"]),
+                "class_ids": classes,
+                "scores": arrays["det_scores"],
+                "masks": masks,
+            },
+            bars=DETECTIONS,
+        )
+        yield from detection_rows(
+            source,
+            "from the photograph",
+            _result(model.detect([arrays["image_rgb"]])[0]),
+            {
+                "boxes": xyxy(arrays["out_boxes"]),
+                "class_ids": arrays["out_classes"] + 1,
+                "scores": arrays["out_scores"],
+                "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0),
+            },
+            bars={**DETECTIONS, "pasted": None},
+        )
     yield round_trip_row("Detectron2", model, image)
 
 
@@ -131,24 +185,52 @@ def detectron2_fixed_sampling(folder: Path, images: Sequence[str] = IMAGES) -> I
         source, arrays = f"Detectron2 {name}, 2 x 2 samples", load(folder / f"detectron2/d2_oracle_R_50_{name}.npz")
         stages = Stages(model, np.ascontiguousarray(arrays["resized_bgr"][..., ::-1]))
         classes = arrays["det_classes"] + 1
-        yield from head_rows(source, stages, xyxy(arrays["proposals"]), {
-            "logits": np.roll(arrays["class_logits"], 1, axis=1),
-            "box_deltas": xyxy(arrays["box_regression"].reshape(len(arrays["class_logits"]), -1, 4)),
-            "mask_rois": xyxy(arrays["det_boxes_resized"]), "mask_classes": classes,
-            "masks": arrays["det_masks28"][:, 0]}, bar=None)
-        yield from detection_rows(source, "detections", stages.detections(), {
-            "boxes": xyxy(arrays["det_boxes_resized"]), "class_ids": classes, "scores": arrays["det_scores"],
-            "masks": arrays["det_masks28"][:, 0]}, bars={}, reach=8)
+        yield from head_rows(
+            source,
+            stages,
+            xyxy(arrays["proposals"]),
+            {
+                "logits": np.roll(arrays["class_logits"], 1, axis=1),
+                "box_deltas": xyxy(arrays["box_regression"].reshape(len(arrays["class_logits"]), -1, 4)),
+                "mask_rois": xyxy(arrays["det_boxes_resized"]),
+                "mask_classes": classes,
+                "masks": arrays["det_masks28"][:, 0],
+            },
+            bar=None,
+        )
+        yield from detection_rows(
+            source,
+            "detections",
+            stages.detections(),
+            {
+                "boxes": xyxy(arrays["det_boxes_resized"]),
+                "class_ids": classes,
+                "scores": arrays["det_scores"],
+                "masks": arrays["det_masks28"][:, 0],
+            },
+            bars={},
+            reach=8,
+        )
 
 
 def matterport_model(folder: Path) -> MaskRCNN:
     """The old package's ResNet-50 with the oracle's weights."""
     make, shapes = seeded(folder).matterport, json.loads((folder / "matterport/layers_r50.json").read_text())
-    layers = {layer: {weight: Lazy(tuple(shape), lambda a=(layer, weight, shape): make(*a))
-                      for weight, shape in weights.items()} for layer, weights in shapes.items()}
+    layers = {
+        layer: {
+            weight: Lazy(tuple(shape), lambda a=(layer, weight, shape): make(*a)) for weight, shape in weights.items()
+        }
+        for layer, weights in shapes.items()
+    }
     theirs = json.loads((folder / "matterport/config_r50.json").read_text())
-    same = ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "POST_NMS_ROIS_INFERENCE", "DETECTION_MAX_INSTANCES",
-            "DETECTION_MIN_CONFIDENCE", "RPN_ANCHOR_SCALES")
+    same = (
+        "IMAGE_MIN_DIM",
+        "IMAGE_MAX_DIM",
+        "POST_NMS_ROIS_INFERENCE",
+        "DETECTION_MAX_INSTANCES",
+        "DETECTION_MIN_CONFIDENCE",
+        "RPN_ANCHOR_SCALES",
+    )
     return build(matterport_source(layers, "seeded weights"), **{name: theirs[name] for name in same})
 
 
@@ -172,23 +254,38 @@ def matterport(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
         yield from proposal_rows(source, stages, rois)
         found = found[found[:, 4] > 0]
         expected = {
-            "logits": arrays["mrcnn_class_logits"][0], "box_deltas": arrays["mrcnn_bbox"][0],
-            "mask_rois": _pixels(found[:, :4]), "mask_classes": found[:, 4].astype(int),
-            "masks": of_class(arrays["mrcnn_mask"][0][:len(found)], found[:, 4].astype(int)),
+            "logits": arrays["mrcnn_class_logits"][0],
+            "box_deltas": arrays["mrcnn_bbox"][0],
+            "mask_rois": _pixels(found[:, :4]),
+            "mask_classes": found[:, 4].astype(int),
+            "masks": of_class(arrays["mrcnn_mask"][0][: len(found)], found[:, 4].astype(int)),
             "box_features": (arrays["roi_align_classifier"][0], lambda x: x[::10, ..., ::16]),
-            "mask_features": (arrays["roi_align_mask"][0], lambda x: x[:8, ..., ::16])}
+            "mask_features": (arrays["roi_align_mask"][0], lambda x: x[:8, ..., ::16]),
+        }
         if name == "a":
             expected |= {"dense": every["head_shared"][0], "step": 1}
         yield from head_rows(source, stages, rois, expected)
-        yield from detection_rows(source, "detections", _result(model.detect([image])[0]), {
-            "boxes": arrays["detect_rois"], "class_ids": arrays["detect_class_ids"], "scores": arrays["detect_scores"],
-            "pasted": _unpacked(arrays["detect_masks"], arrays["detect_masks_shape"])},
-            bars={"unmatched": 0, "boxes": 1.5, "scores": 5e-3, "pasted": 0.03}, reach=1.5)
+        yield from detection_rows(
+            source,
+            "detections",
+            _result(model.detect([image])[0]),
+            {
+                "boxes": arrays["detect_rois"],
+                "class_ids": arrays["detect_class_ids"],
+                "scores": arrays["detect_scores"],
+                "pasted": _unpacked(arrays["detect_masks"], arrays["detect_masks_shape"]),
+            },
+            bars={"unmatched": 0, "boxes": 1.5, "scores": 5e-3, "pasted": 0.03},
+            reach=1.5,
+        )
     yield round_trip_row("matterport", model, image)
 
 
-SOURCES = {"torchvision": (torchvision,), "detectron2": (detectron2, detectron2_fixed_sampling),
-           "matterport": (matterport,)}
+SOURCES = {
+    "torchvision": (torchvision,),
+    "detectron2": (detectron2, detectron2_fixed_sampling),
+    "matterport": (matterport,),
+}
 
 
 def _channels_last(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -196,8 +293,9 @@ def _channels_last(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    return max(float(np.abs(ours - np.asarray(theirs, np.float32)).max())
-               for ours, theirs in zip(found, expected, strict=True))
+    return max(
+        float(np.abs(ours - np.asarray(theirs, np.float32)).max()) for ours, theirs in zip(found, expected, strict=True)
+    )
 
 
 def _torchvision_anchors(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -217,9 +315,13 @@ def _pixels(boxes: np.ndarray, side: int = 256) -> np.ndarray:
 
 
 def _unpacked(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    return np.unpackbits(bits)[:np.prod(shape)].reshape(shape).astype(bool)
+    return np.unpackbits(bits)[: np.prod(shape)].reshape(shape).astype(bool)
 
 
 def _result(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {"boxes": found["rois"], "class_ids": found["class_ids"], "scores": found["scores"],
-            "pasted": found["masks"]}
+    return {
+        "boxes": found["rois"],
+        "class_ids": found["class_ids"],
+        "scores": found["scores"],
+        "pasted": found["masks"],
+    }

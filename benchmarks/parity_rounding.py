@@ -42,8 +42,10 @@ class Decision(NamedTuple):
 
     def __str__(self) -> str:
         margin = abs(self.exact - self.boundary)
-        return (f"{self.what} {self.exact:.9f}, {margin:.1e} from {self.boundary:g}; "
-                f"the programs have {self.low:.9f} to {self.high:.9f}")
+        return (
+            f"{self.what} {self.exact:.9f}, {margin:.1e} from {self.boundary:g}; "
+            f"the programs have {self.low:.9f} to {self.high:.9f}"
+        )
 
 
 class Verdict(NamedTuple):
@@ -87,8 +89,9 @@ class Candidates:
         offsets: theirs is torchvision, see OFFSET_LIMIT.
     """
 
-    def __init__(self, ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], *, rules: Rules,
-                 offsets: bool = True) -> None:
+    def __init__(
+        self, ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], *, rules: Rules, offsets: bool = True
+    ) -> None:
         self.own = ours, theirs
         self.rules = rules._replace(min_score=float(np.float32(rules.min_score)))  # as scores are compared with it
         self.offsets = offsets and len(theirs["scores"]) <= OFFSET_LIMIT
@@ -107,9 +110,11 @@ class Candidates:
         ours, theirs = self.own
         lost, far = len(theirs["scores"]) - len(pairs), (ours["scores"][alone] > self.rules.min_score + SCORES).sum()
         apart = np.abs(ours["scores"][pairs[:, 0]] - theirs["scores"][pairs[:, 1]]).max(initial=0)
-        texts = {f"{lost} candidates of theirs are none of ours": lost > 0,
-                 f"{far} candidates of ours are none of theirs": far > 0,
-                 f"scores of candidates are {apart:.3g} apart": not apart <= SCORES}  # NaN never is
+        texts = {
+            f"{lost} candidates of theirs are none of ours": lost > 0,
+            f"{far} candidates of ours are none of theirs": far > 0,
+            f"scores of candidates are {apart:.3g} apart": not apart <= SCORES,
+        }  # NaN never is
         return [text for text, wrong in texts.items() if wrong]
 
     def _numbers(self, boxes: np.ndarray, scores: np.ndarray) -> tuple[Numbers, Numbers]:
@@ -138,15 +143,18 @@ class Candidates:
             decisions += [decision._replace(what=f"{name}: {decision.what}") for decision in one.decisions]
             faults += [f"{name}: {fault}" for fault in one.faults]
         ours, theirs = places
-        return Verdict(decisions, faults, (ours[(ours >= 0) & (theirs < 0)].tolist(),
-                                           theirs[(theirs >= 0) & (ours < 0)].tolist()))
+        return Verdict(
+            decisions, faults, (ours[(ours >= 0) & (theirs < 0)].tolist(), theirs[(theirs >= 0) & (ours < 0)].tolist())
+        )
 
     def _unlike(self, side: int, name: str, listed: Mapping[str, np.ndarray], pairs: np.ndarray) -> list[str]:
         """What detections have otherwise than their candidates; pairs: [n, (candidate of that side, detection)]."""
         lost, own = len(listed["boxes"]) - len(pairs), self.own[side]
         apart = np.abs(own["scores"][pairs[:, 0]] - listed["scores"][pairs[:, 1]]).max(initial=0)
-        texts = {f"{lost} detections of {name} are no candidates": lost > 0,
-                 f"scores of detections of {name} are {apart:.3g} from their candidates'": not apart <= LISTED}
+        texts = {
+            f"{lost} detections of {name} are no candidates": lost > 0,
+            f"scores of detections of {name} are {apart:.3g} from their candidates'": not apart <= LISTED,
+        }
         return [text for text, wrong in texts.items() if wrong]
 
     def _places(self, side: int, pairs: np.ndarray) -> np.ndarray:

@@ -74,9 +74,16 @@ def match(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], r
     return pairs
 
 
-def detection_rows(source: str, stage: str, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], *,
-                   bars: Mapping[str, float | None], reach: float = 1.0, verdict: Callable[[], Any] | None = None
-                   ) -> list[Row]:
+def detection_rows(
+    source: str,
+    stage: str,
+    found: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    *,
+    bars: Mapping[str, float | None],
+    reach: float = 1.0,
+    verdict: Callable[[], Any] | None = None,
+) -> list[Row]:
     """Detections or proposals against each other.
 
     Args:
@@ -102,17 +109,37 @@ def detection_rows(source: str, stage: str, found: Mapping[str, np.ndarray], exp
         if name in expected and name in found:
             apart = np.abs(np.asarray(found[name])[ours].astype(float) - np.asarray(expected[name])[theirs])
             apart = apart.reshape(len(pairs), -1).max(axis=1)
-            rows.append(Row(source, f"{stage}: {'mask probabilities' if name == 'masks' else name}", bars.get(name),
-                            apart.max(), f"{unit} (median {np.median(apart):.1g})".strip()))
+            rows.append(
+                Row(
+                    source,
+                    f"{stage}: {'mask probabilities' if name == 'masks' else name}",
+                    bars.get(name),
+                    apart.max(),
+                    f"{unit} (median {np.median(apart):.1g})".strip(),
+                )
+            )
     if "pasted" in expected and "pasted" in found:
         apart = [1 - iou(found["pasted"][..., i], expected["pasted"][..., j]) for i, j in pairs]
-        rows.append(Row(source, f"{stage}: whole masks, 1 - IoU", bars.get("pasted"), max(apart),
-                        f"(median {np.median(apart):.1g})"))
+        rows.append(
+            Row(
+                source,
+                f"{stage}: whole masks, 1 - IoU",
+                bars.get("pasted"),
+                max(apart),
+                f"(median {np.median(apart):.1g})",
+            )
+        )
     return rows
 
 
-def _left_over(source: str, stage: str, bar: float | None, note: str, left: tuple[set[int], set[int]],
-               verdict: Callable[[], Any] | None) -> list[Row]:
+def _left_over(
+    source: str,
+    stage: str,
+    bar: float | None,
+    note: str,
+    left: tuple[set[int], set[int]],
+    verdict: Callable[[], Any] | None,
+) -> list[Row]:
     """The row of those without a partner; where rounding is to blame for some, a second one that says so.
 
     Args:
@@ -129,9 +156,16 @@ def _left_over(source: str, stage: str, bar: float | None, note: str, left: tupl
     # A decision explains the detections that one list alone has, not one that both have and that found no partner
     rest = max(len(some - set(own)) for some, own in zip(left, judged.alone, strict=True))
     margins, others = "; ".join(map(str, judged.decisions)), ": both lists have the candidates of the rest"
-    return [Row(source, f"{stage}: left over", bar, rest,
-                f"{note[:-1]}, {alone - rest} by rounding){others if rest else ''}"),
-            Row(source, f"{stage}: decided by rounding", None, alone - rest, f"({margins})")]
+    return [
+        Row(
+            source,
+            f"{stage}: left over",
+            bar,
+            rest,
+            f"{note[:-1]}, {alone - rest} by rounding){others if rest else ''}",
+        ),
+        Row(source, f"{stage}: decided by rounding", None, alone - rest, f"({margins})"),
+    ]
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

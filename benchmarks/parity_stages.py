@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from parity_rows import Row, detection_rows, nhwc, relative, sampled, xyxy
 
-from mrcnn import boxes as box_ops
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
+from mrcnn.ops import boxes as box_ops
 from mrcnn.weights.assign import assign
 from mrcnn.weights.source import Source
 
@@ -66,7 +66,7 @@ class Stages:
         return _numpy(self.layer(f"roi_align_{branch}")(self.levels[:4], np.asarray(rois, np.float32)[None]))
 
     def box_head(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """"dense" [N, F] before the last layers, "logits" [N, classes], "box_deltas" [N, classes, 4]."""
+        """ "dense" [N, F] before the last layers, "logits" [N, classes], "box_deltas" [N, classes, 4]."""
         head = self.network.box_head
         dense = head.get_layer("mrcnn_class_logits").input
         values = keras.Model(head.inputs, [dense, *head.outputs])([features])
@@ -74,8 +74,9 @@ class Stages:
 
     def last_layers(self, dense: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and deltas of what the layers before gave."""
-        logits, deltas = (_numpy(self.network.box_head.get_layer(name)(dense))
-                          for name in ("mrcnn_class_logits", "mrcnn_bbox_fc"))
+        logits, deltas = (
+            _numpy(self.network.box_head.get_layer(name)(dense)) for name in ("mrcnn_class_logits", "mrcnn_bbox_fc")
+        )
         return logits, deltas.reshape(len(dense), -1, 4)
 
     def masks(self, features: np.ndarray) -> np.ndarray:
@@ -103,8 +104,7 @@ def _numpy(tensor: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(tensor)
 
 
-def feature_rows(source: str, stages: Stages, expected: Mapping[str, np.ndarray], *, whole: bool = False
-                 ) -> list[Row]:
+def feature_rows(source: str, stages: Stages, expected: Mapping[str, np.ndarray], *, whole: bool = False) -> list[Row]:
     """C2..C5 and P2..P6; expected: [B, H, W, C] by name, sampled as the oracles keep them unless `whole`, with
     "<name>_moments" then."""
     rows = []
@@ -115,8 +115,14 @@ def feature_rows(source: str, stages: Stages, expected: Mapping[str, np.ndarray]
     return rows
 
 
-def head_rows(source: str, stages: Stages, rois: np.ndarray, expected: Mapping[str, np.ndarray], *,
-              bar: float | None = THROUGH_ROI_ALIGN) -> list[Row]:
+def head_rows(
+    source: str,
+    stages: Stages,
+    rois: np.ndarray,
+    expected: Mapping[str, np.ndarray],
+    *,
+    bar: float | None = THROUGH_ROI_ALIGN,
+) -> list[Row]:
     """The heads on the other program's RoIs, through RoIAlign on the pyramid of this.
 
     Args:
@@ -138,8 +144,14 @@ def head_rows(source: str, stages: Stages, rois: np.ndarray, expected: Mapping[s
         found = stages.last_layers(expected["dense"])
         for name, values in zip(("logits", "box_deltas"), found, strict=True):
             skip = values.shape[1] - expected[name].shape[1]
-            rows.append(Row(source, f"last layers of the box head, {name}", CLOSE,
-                            relative(values[:, skip:], expected[name][::every], expected[name].std())))
+            rows.append(
+                Row(
+                    source,
+                    f"last layers of the box head, {name}",
+                    CLOSE,
+                    relative(values[:, skip:], expected[name][::every], expected[name].std()),
+                )
+            )
     if "masks" in expected:
         features = stages.pooled("mask", expected["mask_rois"])
         if "mask_features" in expected:
@@ -178,8 +190,9 @@ def rpn_rows(source: str, stages: Stages, logits: list[np.ndarray], deltas: list
 
 def proposal_rows(source: str, stages: Stages, expected: np.ndarray) -> list[Row]:
     """Proposals as sets."""
-    return detection_rows(source, "proposals", {"boxes": stages.proposals()}, {"boxes": expected},
-                          bars={"unmatched": 0, "boxes": 0.05})
+    return detection_rows(
+        source, "proposals", {"boxes": stages.proposals()}, {"boxes": expected}, bars={"unmatched": 0, "boxes": 0.05}
+    )
 
 
 def round_trip_row(source: str, model: MaskRCNN, image: np.ndarray) -> Row:
@@ -196,5 +209,10 @@ def round_trip_row(source: str, model: MaskRCNN, image: np.ndarray) -> Row:
         other.load_weights(Path(folder) / "a.h5")
     ours, theirs = model.detect([image])[0], other.detect([image])[0]
     wrong = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
-    return Row(source, "import, save, load, detect: arrays that are not bit-equal", 0, len(wrong),
-               f"({len(ours['rois'])} detections)")
+    return Row(
+        source,
+        "import, save, load, detect: arrays that are not bit-equal",
+        0,
+        len(wrong),
+        f"({len(ours['rois'])} detections)",
+    )

@@ -31,8 +31,9 @@ CLASSES = {"v1": 91, "v1_bn": 91, "v2": 91, "resnet101": 8, "resnet152": 3}
 def build(name: str) -> torch.nn.Module:
     """A model without weights."""
     if name == "v2":
-        return detection.maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=CLASSES[name],
-                                                  **SIZES)
+        return detection.maskrcnn_resnet50_fpn_v2(
+            weights=None, weights_backbone=None, num_classes=CLASSES[name], **SIZES
+        )
     if name == "v1_bn":
         return detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES[name], **SIZES)
     depth = "resnet50" if name == "v1" else name
@@ -63,9 +64,13 @@ def calibrate(model: torch.nn.Module, image: np.ndarray) -> None:
     Equal scores are kept in any order, and a deep network of random weights makes many.
     """
     roi, wanted = model.roi_heads, {}
-    for module, spread in ((model.rpn.head.cls_logits, 1.5), (model.rpn.head.bbox_pred, 0.25),
-                           (roi.box_predictor.cls_score, 2.0), (roi.box_predictor.bbox_pred, 1.0),
-                           (roi.mask_predictor.mask_fcn_logits, 2.0)):
+    for module, spread in (
+        (model.rpn.head.cls_logits, 1.5),
+        (model.rpn.head.bbox_pred, 0.25),
+        (roi.box_predictor.cls_score, 2.0),
+        (roi.box_predictor.bbox_pred, 1.0),
+        (roi.mask_predictor.mask_fcn_logits, 2.0),
+    ):
         wanted[module] = spread
     for first, last in ((0, 2), (2, 4), (4, 5)):  # what comes later depends on what is before
         kept = Kept()
@@ -96,10 +101,18 @@ def hooks(model: torch.nn.Module) -> Kept:
     """Keeps every stage."""
     kept, roi = Kept(), model.roi_heads
     for name, module in (
-            ("trunk", model.backbone), ("body", model.backbone.body), ("rpn_head", model.rpn.head),
-            ("anchors", model.rpn.anchor_generator), ("rpn", model.rpn), ("box_pool", roi.box_roi_pool),
-            ("box_head", roi.box_head), ("box", roi.box_predictor), ("mask_pool", roi.mask_roi_pool),
-            ("masks", roi.mask_predictor), ("transform", model.transform)):
+        ("trunk", model.backbone),
+        ("body", model.backbone.body),
+        ("rpn_head", model.rpn.head),
+        ("anchors", model.rpn.anchor_generator),
+        ("rpn", model.rpn),
+        ("box_pool", roi.box_roi_pool),
+        ("box_head", roi.box_head),
+        ("box", roi.box_predictor),
+        ("mask_pool", roi.mask_roi_pool),
+        ("masks", roi.mask_predictor),
+        ("transform", model.transform),
+    ):
         kept.of(module, name)
     roi.register_forward_hook(lambda _, __, output: kept.update(found=copied(output[0])))  # what it returns counts
     return kept
@@ -128,12 +141,23 @@ def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
     logits, deltas = kept["box"][0]
     found = kept["found"]
     arrays |= {
-        "pixels": kept["transform"][0][0].tensors[0], "anchors": kept["anchors"][0][0],
-        "proposals": kept["rpn"][0][0][0], "box_roi_pool": kept["box_pool"][0], "box_head": kept["box_head"][0],
-        "class_logits": logits, "box_regression": deltas, "candidate_boxes": nms.last[0],
-        "candidate_scores": nms.last[1], "candidate_labels": nms.last[2], "mask_roi_pool": kept["mask_pool"][0],
-        "det_boxes": found["boxes"], "det_scores": found["scores"], "det_labels": found["labels"],
-        "out_boxes": out["boxes"], "out_masks": out["masks"][:, 0] > 0.5}
+        "pixels": kept["transform"][0][0].tensors[0],
+        "anchors": kept["anchors"][0][0],
+        "proposals": kept["rpn"][0][0][0],
+        "box_roi_pool": kept["box_pool"][0],
+        "box_head": kept["box_head"][0],
+        "class_logits": logits,
+        "box_regression": deltas,
+        "candidate_boxes": nms.last[0],
+        "candidate_scores": nms.last[1],
+        "candidate_labels": nms.last[2],
+        "mask_roi_pool": kept["mask_pool"][0],
+        "det_boxes": found["boxes"],
+        "det_scores": found["scores"],
+        "det_labels": found["labels"],
+        "out_boxes": out["boxes"],
+        "out_masks": out["masks"][:, 0] > 0.5,
+    }
     masks = kept["masks"][0]
     arrays["masks"] = masks[torch.arange(len(masks)), found["labels"]].sigmoid()
     for module in model.modules():

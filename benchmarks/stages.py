@@ -21,8 +21,13 @@ from common import in_turn, parser, photographs, settings
 from inference import find_much
 
 # Outputs of the inference graph's layers at which a stage ends, in order
-ENDS = {"proposals": "proposals", "RoIAlign, boxes": "roi_align_box", "box head": "box_head",
-        "detections": "detections", "RoIAlign, masks": "roi_align_mask"}
+ENDS = {
+    "proposals": "proposals",
+    "RoIAlign, boxes": "roi_align_box",
+    "box head": "box_head",
+    "detections": "detections",
+    "RoIAlign, masks": "roi_align_mask",
+}
 AROUND = ("mold", "proposals", "detections", "pasting")
 
 
@@ -47,19 +52,25 @@ def main() -> None:
     seconds = in_turn(calls, arguments.runs)
     last = arguments.batch * arguments.runs  # photographs of the rounds that count
     seconds |= {name: arguments.batch * min(taken[-last:]) for name, taken in beside.items()}
-    best = {"convolution": 2 * 256 * 256 * 9 * 256 * 256 / seconds.pop("best convolution"),
-            "product": 2 * 1000 * 12544 * 1024 / seconds.pop("best product")}
+    best = {
+        "convolution": 2 * 256 * 256 * 9 * 256 * 256 / seconds.pop("best convolution"),
+        "product": 2 * 1000 * 12544 * 1024 / seconds.pop("best product"),
+    }
     whole, height, width = seconds.pop("whole"), *pixels.shape[1:3]
-    print(f"{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
-          f"{arguments.batch}, {arguments.precision}, masks {arguments.masks!r}: {1000 * whole:.0f} ms. Best of this "
-          "machine: " + ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n")
+    print(
+        f"{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
+        f"{arguments.batch}, {arguments.precision}, masks {arguments.masks!r}: {1000 * whole:.0f} ms. Best of this "
+        "machine: " + ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n"
+    )
     print("| stage | ms | GFLOP | MB | floor, ms |\n|---|---|---|---|---|")
     work, took_all = operations(model, arguments, pixels.shape), stages(seconds)
     for name, took in took_all.items():
         flop, moved = work.get(name, (0, 0))
         floor = 1000 * flop / best["product" if name == "box head" else "convolution"]
-        print(f"| {name} | {1000 * took:.0f} | " + (f"{flop / 1e9:.1f} | {moved / 1e6:.0f} | {floor:.0f} |" if flop
-                                                     else "| | |"))
+        print(
+            f"| {name} | {1000 * took:.0f} | "
+            + (f"{flop / 1e9:.1f} | {moved / 1e6:.0f} | {floor:.0f} |" if flop else "| | |")
+        )
     around = sum(took_all[name] for name in AROUND)
     print(f"\nAround the network ({', '.join(AROUND)}): {1000 * around:.0f} ms, {100 * around / whole:.1f}% of all.")
 
@@ -78,7 +89,7 @@ def prefixes(model: Any) -> dict[str, Callable]:
     import keras
     import tensorflow as tf
 
-    from mrcnn.folding import fold
+    from mrcnn.fusion.folding import fold
 
     graph, network = model.inference_model, model.network
 
@@ -86,11 +97,12 @@ def prefixes(model: Any) -> dict[str, Callable]:
         signature = [tf.TensorSpec(graph.input[name].shape) for name in ("image", "window")]
         return tf.function(call, input_signature=signature, autograph=False)
 
-    backbone, trunk, rpn = (fold(part, training=False)
-                            for part in (network.backbone.model, network.trunk, network.rpn))
-    found = {"backbone": traced(lambda image, window: backbone(image)[-1]),
-             "pyramid": traced(lambda image, window: trunk(image)),
-             "RPN": traced(lambda image, window: [rpn(level) for level in trunk(image)])}
+    backbone, trunk, rpn = (fold(part, training=False) for part in (network.backbone.model, network.trunk, network.rpn))
+    found = {
+        "backbone": traced(lambda image, window: backbone(image)[-1]),
+        "pyramid": traced(lambda image, window: trunk(image)),
+        "RPN": traced(lambda image, window: [rpn(level) for level in trunk(image)]),
+    }
     # What the box head gives is not to be had by its name, as it is a model
     boxes = graph.get_layer("detections")._inbound_nodes[0].input_tensors
     ends = {name: boxes if layer == "box_head" else graph.get_layer(layer).output for name, layer in ENDS.items()}
@@ -119,10 +131,14 @@ def ceilings(precision: str) -> dict[str, Callable]:
     import tensorflow as tf
 
     dtype = tf.dtypes.as_dtype(precision)
-    cells, kernel, rows, weights = (tf.cast(tf.random.normal(shape), dtype) for shape in (
-        (2, 128, 256, 256), (3, 3, 256, 256), (1000, 12544), (12544, 1024)))
-    return {"convolution": tf.function(lambda: tf.nn.conv2d(cells, kernel, 1, "SAME")),
-            "product": tf.function(lambda: tf.matmul(rows, weights))}
+    cells, kernel, rows, weights = (
+        tf.cast(tf.random.normal(shape), dtype)
+        for shape in ((2, 128, 256, 256), (3, 3, 256, 256), (1000, 12544), (12544, 1024))
+    )
+    return {
+        "convolution": tf.function(lambda: tf.nn.conv2d(cells, kernel, 1, "SAME")),
+        "product": tf.function(lambda: tf.matmul(rows, weights)),
+    }
 
 
 def operations(model: Any, arguments: Any, image: tuple[int, ...]) -> dict[str, tuple[int, int]]:
@@ -130,14 +146,19 @@ def operations(model: Any, arguments: Any, image: tuple[int, ...]) -> dict[str, 
     network, sides, width = model.network, image[1:3], 2 if arguments.precision == "bfloat16" else 4
     config, channels = model.config, model.config.TOP_DOWN_PYRAMID_SIZE
     whole, backbone = counted(network.trunk, image, width), counted(network.backbone.model, image, width)
-    levels = [(arguments.batch, *(math.ceil(side / stride) for side in sides), channels)
-              for stride in (4, 8, 16, 32, 64)]
+    levels = [
+        (arguments.batch, *(math.ceil(side / stride) for side in sides), channels) for stride in (4, 8, 16, 32, 64)
+    ]
     rpn = [counted(network.rpn, level, width) for level in levels]
     rois = (arguments.batch * config.POST_NMS_ROIS_INFERENCE, config.POOL_SIZE, config.POOL_SIZE, channels)
     found = (arguments.batch * config.DETECTION_MAX_INSTANCES, config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, channels)
-    return {"backbone": backbone, "pyramid": tuple(a - b for a, b in zip(whole, backbone, strict=True)),
-            "RPN": tuple(map(sum, zip(*rpn, strict=True))), "box head": counted(network.box_head, rois, width),
-            "mask head": counted(network.mask_head, found, width)}
+    return {
+        "backbone": backbone,
+        "pyramid": tuple(a - b for a, b in zip(whole, backbone, strict=True)),
+        "RPN": tuple(map(sum, zip(*rpn, strict=True))),
+        "box head": counted(network.box_head, rois, width),
+        "mask head": counted(network.mask_head, found, width),
+    }
 
 
 def counted(part: Any, shape: tuple[int, ...], width: int) -> tuple[int, int]:

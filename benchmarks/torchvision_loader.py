@@ -16,20 +16,24 @@ from torchvision.transforms import v2
 
 def make_loader(arguments, masks: bool) -> DataLoader:
     """The loader; masks: whether instances come with theirs."""
-    transforms = v2.Compose([
-        v2.ToImage(),
-        v2.Resize(size=None, max_size=arguments.size),
-        v2.RandomHorizontalFlip(0.5),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-        v2.ClampBoundingBoxes(),
-        v2.SanitizeBoundingBoxes()])
+    transforms = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(size=None, max_size=arguments.size),
+            v2.RandomHorizontalFlip(0.5),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+            v2.ClampBoundingBoxes(),
+            v2.SanitizeBoundingBoxes(),
+        ]
+    )
     dataset = CocoDetection(arguments.images, arguments.annotations, transforms=transforms)
     keys = {"image_id", "boxes", "labels"} | ({"masks"} if masks else set())
     dataset = wrap_dataset_for_transforms_v2(dataset, target_keys=keys)
     workers = len(arguments.cores) if len(arguments.cores) > 1 else 0
-    return DataLoader(dataset, arguments.batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0,
-                      collate_fn=collate)
+    return DataLoader(
+        dataset, arguments.batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0, collate_fn=collate
+    )
 
 
 def collate(samples):

@@ -30,7 +30,7 @@ def main() -> None:
     from mrcnn.config import Config
     from mrcnn.data.loader import Loader
     from mrcnn.model import MaskRCNN
-    from mrcnn.training import compile_model, set_trainable
+    from mrcnn.training.model import compile_model, set_trainable
 
     dataset = data(arguments)
     config = Config(**settings(arguments), STEPS_PER_EPOCH=arguments.runs + 3, LOADER_WORKERS=arguments.workers)
@@ -43,16 +43,25 @@ def main() -> None:
     step = median_ms(lambda: trained.train_on_batch(batch), arguments.runs)
     memory = peak_memory_mb()
     forward = median_ms(lambda: trained.test_on_batch(batch), arguments.runs)
-    stages = {"forward": forward, "backward_and_update": round(step - forward, 1),
-              "loader": median_ms(lambda: loader.load_batch(0, 0), arguments.runs)}
-    report(arguments, median_ms=step, fit_ms=fit_ms(model, dataset), stages_ms=stages, peak_memory_mb=memory,
-           peak_memory_above_tensorflow_mb=memory - after_import)
+    stages = {
+        "forward": forward,
+        "backward_and_update": round(step - forward, 1),
+        "loader": median_ms(lambda: loader.load_batch(0, 0), arguments.runs),
+    }
+    report(
+        arguments,
+        median_ms=step,
+        fit_ms=fit_ms(model, dataset),
+        stages_ms=stages,
+        peak_memory_mb=memory,
+        peak_memory_above_tensorflow_mb=memory - after_import,
+    )
 
 
 def data(arguments: Any) -> Any:
     """The dataset of the flags."""
     if arguments.coco:
-        from mrcnn.data.coco import load_coco
+        from mrcnn.data.formats.coco import load_coco
 
         folder = Path(arguments.coco)
         return load_coco(folder / "annotations" / "instances_val2017.json", folder / "val2017")

@@ -11,8 +11,14 @@ NORMALIZATIONS = (None, "batch", "group")
 
 
 @register("fcn")
-def fcn(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 256, convolutions: int = 4,
-        normalization: str | None = None) -> keras.Model:
+def fcn(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    filters: int = 256,
+    convolutions: int = 4,
+    normalization: str | None = None,
+) -> keras.Model:
     """Four 3x3 convolutions, one transposed convolution that doubles the size, one 1x1 convolution, sigmoid.
 
     He et al. 2017, figure 4 (right) and section 3.1; its hidden layers are initialised as in Detectron2's head.
@@ -34,13 +40,15 @@ def fcn(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 2
         raise ValueError(f"normalization of the fcn head is one of {NORMALIZATIONS}, received {normalization!r}")
     features = x = keras.Input(input_shape, name="features")
     for i in range(1, convolutions + 1):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=normalization is None,
-                          kernel_initializer="he_normal", name=f"conv{i}")(x)
+        x = layers.Conv2D(
+            filters, 3, padding="same", use_bias=normalization is None, kernel_initializer="he_normal", name=f"conv{i}"
+        )(x)
         if normalization is not None:
             x = _normalization(normalization, filters, f"norm{i}")(x)
         x = layers.ReLU(name=f"relu{i}")(x)
-    x = layers.Conv2DTranspose(filters, 2, strides=2, activation="relu", kernel_initializer="he_normal",
-                               name="deconv")(x)
+    x = layers.Conv2DTranspose(filters, 2, strides=2, activation="relu", kernel_initializer="he_normal", name="deconv")(
+        x
+    )
     # float32 whatever the policy. Keras's own initial values: Detectron2's deviation of 0.001 costs a short training
     # its first epochs.
     masks = layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32", name="masks")(x)

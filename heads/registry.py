@@ -39,8 +39,8 @@ def register(name: str) -> Callable[[HeadFunction], HeadFunction]:
         known = _heads.get(name)
         if known is not None and _origin(known) != _origin(function):
             raise ValueError(
-                f"head {name!r} is already registered by {_origin(known)}; "
-                f"{_origin(function)} needs another name")
+                f"head {name!r} is already registered by {_origin(known)}; {_origin(function)} needs another name"
+            )
         _heads[name] = function
         return function
 
@@ -106,10 +106,12 @@ def _checked_sizes(input_shape, num_classes) -> tuple[tuple[int, int, int], int]
     if len(sizes) != 3 or not all(map(_is_count, sizes)):
         raise ValueError(
             f"input_shape of a mask head is (height, width, channels), three positive integers; "
-            f"received {input_shape!r}")
+            f"received {input_shape!r}"
+        )
     if not _is_count(num_classes):
         raise ValueError(
-            f"num_classes of a mask head is a positive integer, background included; received {num_classes!r}")
+            f"num_classes of a mask head is a positive integer, background included; received {num_classes!r}"
+        )
     return tuple(map(int, sizes)), int(num_classes)
 
 
@@ -134,21 +136,25 @@ def _check_contract(name: str, model, input_shape: tuple[int, int, int], num_cla
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"mask head {name!r} must have one input and one output, it has {len(model.inputs)} and "
-            f"{len(model.outputs)}")
+            f"{len(model.outputs)}"
+        )
     taken, given = tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
     if taken != (None, *input_shape):
         raise ValueError(
             f"mask head {name!r} must take (None, {', '.join(map(str, input_shape))}), its input is {taken}; "
-            f"begin it with keras.Input(input_shape)")
+            f"begin it with keras.Input(input_shape)"
+        )
     if len(given) != 4 or given[1] is None or given[1] != given[2]:
         raise ValueError(
-            f"mask head {name!r} must give square masks [R, m, m, num_classes] of a known size m, "
-            f"its output is {given}")
+            f"mask head {name!r} must give square masks [R, m, m, num_classes] of a known size m, its output is {given}"
+        )
     if given[3] != num_classes:
         raise ValueError(
-            f"mask head {name!r} must give one channel a class, {num_classes} in all, its output is {given}")
+            f"mask head {name!r} must give one channel a class, {num_classes} in all, its output is {given}"
+        )
     dtype = keras.backend.standardize_dtype(model.outputs[0].dtype)
     if dtype != "float32":
         raise ValueError(
             f"mask head {name!r} must give float32 probabilities, its output is {dtype}; "
-            f'give its last layer dtype="float32"')
+            f'give its last layer dtype="float32"'
+        )

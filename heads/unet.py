@@ -51,6 +51,7 @@ def unet(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 
 
 
 def _block(x, filters: int, name: str):
-    x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal",
-                      name=f"{name}_conv")(x)
+    x = layers.Conv2D(
+        filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
     return layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)

@@ -3,34 +3,79 @@
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-COUNTS = ("NUM_CLASSES", "IMAGES_PER_GPU", "GPU_COUNT", "LOADER_WORKERS", "IMAGE_CHANNEL_COUNT", "SIZE_DIVISOR",
-          "TOP_DOWN_PYRAMID_SIZE", "FPN_CLASSIF_FC_LAYERS_SIZE", "RPN_CHANNELS", "RPN_ANCHOR_STRIDE",
-          "RPN_TRAIN_ANCHORS_PER_IMAGE", "PRE_NMS_LIMIT_TRAINING", "PRE_NMS_LIMIT", "POST_NMS_ROIS_TRAINING",
-          "POST_NMS_ROIS_INFERENCE", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES", "POOL_SIZE", "MASK_POOL_SIZE",
-          "DETECTION_MAX_INSTANCES", "DETECTION_BATCH_SIZE", "RPN_CONVOLUTIONS",
-          "BOX_HEAD_FC_LAYERS")
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+COUNTS = (
+    "NUM_CLASSES",
+    "IMAGES_PER_GPU",
+    "GPU_COUNT",
+    "LOADER_WORKERS",
+    "IMAGE_CHANNEL_COUNT",
+    "SIZE_DIVISOR",
+    "TOP_DOWN_PYRAMID_SIZE",
+    "FPN_CLASSIF_FC_LAYERS_SIZE",
+    "RPN_CHANNELS",
+    "RPN_ANCHOR_STRIDE",
+    "RPN_TRAIN_ANCHORS_PER_IMAGE",
+    "PRE_NMS_LIMIT_TRAINING",
+    "PRE_NMS_LIMIT",
+    "POST_NMS_ROIS_TRAINING",
+    "POST_NMS_ROIS_INFERENCE",
+    "TRAIN_ROIS_PER_IMAGE",
+    "MAX_GT_INSTANCES",
+    "POOL_SIZE",
+    "MASK_POOL_SIZE",
+    "DETECTION_MAX_INSTANCES",
+    "DETECTION_BATCH_SIZE",
+    "RPN_CONVOLUTIONS",
+    "BOX_HEAD_FC_LAYERS",
+)
 COUNTS_OR_ZERO = ("ROI_SAMPLING_RATIO", "BOX_HEAD_CONVOLUTIONS")
 COUNTS_OR_NONE = ("STEPS_PER_EPOCH", "VALIDATION_STEPS", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "KEEP_CHECKPOINTS")
-SHARES = ("RPN_POSITIVE_RATIO", "RPN_POSITIVE_OVERLAP", "RPN_NEGATIVE_OVERLAP", "RPN_NMS_THRESHOLD",
-          "ROI_POSITIVE_RATIO", "ROI_POSITIVE_OVERLAP", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD",
-          "WARMUP_FACTOR", "HORIZONTAL_FLIP")
-NOT_NEGATIVE = ("LEARNING_RATE", "LEARNING_MOMENTUM", "WEIGHT_DECAY", "WARMUP_STEPS", "RPN_BBOX_LOSS_BETA",
-                "BBOX_LOSS_BETA", "IMAGE_MIN_SCALE", "RPN_MIN_SIZE", "DETECTION_MIN_SIZE")
+SHARES = (
+    "RPN_POSITIVE_RATIO",
+    "RPN_POSITIVE_OVERLAP",
+    "RPN_NEGATIVE_OVERLAP",
+    "RPN_NMS_THRESHOLD",
+    "ROI_POSITIVE_RATIO",
+    "ROI_POSITIVE_OVERLAP",
+    "DETECTION_MIN_CONFIDENCE",
+    "DETECTION_NMS_THRESHOLD",
+    "WARMUP_FACTOR",
+    "HORIZONTAL_FLIP",
+)
+NOT_NEGATIVE = (
+    "LEARNING_RATE",
+    "LEARNING_MOMENTUM",
+    "WEIGHT_DECAY",
+    "WARMUP_STEPS",
+    "RPN_BBOX_LOSS_BETA",
+    "BBOX_LOSS_BETA",
+    "IMAGE_MIN_SCALE",
+    "RPN_MIN_SIZE",
+    "DETECTION_MIN_SIZE",
+)
 CHOICES = {
-    "PRECISION": ("float32", "bfloat16"), "LR_SCHEDULE": ("step", "cosine", "constant"),
-    "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"), "BBOX_LOSS_AVERAGE": ("sampled", "positives"),
-    "ROI_GEOMETRY": ("aligned", "crop"), "ROI_LEVEL_ROUNDING": ("floor", "round"),
+    "PRECISION": ("float32", "bfloat16"),
+    "LR_SCHEDULE": ("step", "cosine", "constant"),
+    "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"),
+    "BBOX_LOSS_AVERAGE": ("sampled", "positives"),
+    "ROI_GEOMETRY": ("aligned", "crop"),
+    "ROI_LEVEL_ROUNDING": ("floor", "round"),
     "RPN_ANCHOR_RATIO_MEANING": ("height/width", "width/height"),
-    "CHANNEL_ORDER": (None, "rgb", "bgr"), "BACKBONE_STEM_PADDING": ("torch", "same"),
-    "IMAGE_RESIZER": ("opencv", "skimage", "pillow"), "DISTRIBUTION": (None, "mirrored", "multi_worker"),
+    "CHANNEL_ORDER": (None, "rgb", "bgr"),
+    "BACKBONE_STEM_PADDING": ("torch", "same"),
+    "IMAGE_RESIZER": ("opencv", "skimage", "pillow"),
+    "DISTRIBUTION": (None, "mirrored", "multi_worker"),
 }
 
 
-def _require(condition: bool, config: Any, name: str, wanted: str) -> None:
+def _require(condition: bool, config: "Config", name: str, wanted: str) -> None:
     if not condition:
         raise ValueError(f"{name} must be {wanted}, got {getattr(config, name)!r}.")
 
@@ -44,11 +89,15 @@ def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
 
 
 def _are_numbers(values: Any, count: int | None, low: float, high: float = math.inf) -> bool:
-    return (hasattr(values, "__len__") and not isinstance(values, (str, dict)) and count in (None, len(values))
-            and all(_is_number(value, low, high) for value in values))
+    return (
+        hasattr(values, "__len__")
+        and not isinstance(values, (str, dict))
+        and count in (None, len(values))
+        and all(_is_number(value, low, high) for value in values)
+    )
 
 
-def validate(config: Any, defaults: Mapping[str, Any], loss_names: Sequence[str]) -> None:
+def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence[str]) -> None:
     """Raises ValueError, naming the setting, its value and what it must be.
 
     Args:
@@ -75,56 +124,100 @@ def validate(config: Any, defaults: Mapping[str, Any], loss_names: Sequence[str]
     for name, allowed in CHOICES.items():
         _require(getattr(config, name) in allowed, config, name, f"one of {allowed}")
     clip = config.GRADIENT_CLIP_NORM
-    _require(clip is None or (_is_number(clip, 0) and clip > 0), config, "GRADIENT_CLIP_NORM",
-             "a number above 0, or None for no clipping")
-    _require(_are_numbers(config.LR_STEPS, None, 0, 1), config, "LR_STEPS",
-             "shares of the training between 0 and 1 (0.67: after two thirds of the steps)")
+    _require(
+        clip is None or (_is_number(clip, 0) and clip > 0),
+        config,
+        "GRADIENT_CLIP_NORM",
+        "a number above 0, or None for no clipping",
+    )
+    _require(
+        _are_numbers(config.LR_STEPS, None, 0, 1),
+        config,
+        "LR_STEPS",
+        "shares of the training between 0 and 1 (0.67: after two thirds of the steps)",
+    )
     weights = config.LOSS_WEIGHTS
     right = isinstance(weights, dict) and set(weights) == set(loss_names)
-    _require(right and all(_is_number(value, 0) for value in weights.values()), config, "LOSS_WEIGHTS",
-             f"a dict with keys {tuple(loss_names)} and numbers of 0 or more")
+    _require(
+        right and all(_is_number(value, 0) for value in weights.values()),
+        config,
+        "LOSS_WEIGHTS",
+        f"a dict with keys {tuple(loss_names)} and numbers of 0 or more",
+    )
     _require(isinstance(config.SEED, Integral) and 0 <= config.SEED < 2**31, config, "SEED", "an integer from 0 on")
     _require(isinstance(config.BACKBONE_OPTIONS, dict), config, "BACKBONE_OPTIONS", 'a dict such as {"alpha": 0.75}')
     _validate_shapes(config)
     _validate_together(config)
 
 
-def _validate_shapes(config: Any) -> None:
-    _require(_are_numbers(config.RPN_ANCHOR_SCALES, 5, 1e-6), config, "RPN_ANCHOR_SCALES",
-             "5 sizes, one for each of P2..P6")
-    _require(_are_numbers(config.RPN_ANCHOR_RATIOS, None, 1e-6) and len(config.RPN_ANCHOR_RATIOS) > 0, config,
-             "RPN_ANCHOR_RATIOS", "one or more positive numbers, height / width")
-    _require(list(config.BACKBONE_STRIDES) == [4, 8, 16, 32, 64], config, "BACKBONE_STRIDES",
-             "[4, 8, 16, 32, 64], which the architecture fixes")
+def _validate_shapes(config: "Config") -> None:
+    _require(
+        _are_numbers(config.RPN_ANCHOR_SCALES, 5, 1e-6), config, "RPN_ANCHOR_SCALES", "5 sizes, one for each of P2..P6"
+    )
+    _require(
+        _are_numbers(config.RPN_ANCHOR_RATIOS, None, 1e-6) and len(config.RPN_ANCHOR_RATIOS) > 0,
+        config,
+        "RPN_ANCHOR_RATIOS",
+        "one or more positive numbers, height / width",
+    )
+    _require(
+        list(config.BACKBONE_STRIDES) == [4, 8, 16, 32, 64],
+        config,
+        "BACKBONE_STRIDES",
+        "[4, 8, 16, 32, 64], which the architecture fixes",
+    )
     for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
         _require(_are_numbers(getattr(config, name), 4, 1e-6), config, name, "4 positive numbers")
     mini = config.MINI_MASK_SHAPE
-    _require(_are_numbers(mini, 2, 1) and all(map(_is_count, mini)), config, "MINI_MASK_SHAPE",
-             "(height, width), two integers of 1 or more")
+    _require(
+        _are_numbers(mini, 2, 1) and all(map(_is_count, mini)),
+        config,
+        "MINI_MASK_SHAPE",
+        "(height, width), two integers of 1 or more",
+    )
     jitter = config.SCALE_JITTER
-    _require(jitter is None or (_are_numbers(jitter, 2, 1e-6) and jitter[0] <= jitter[1]), config, "SCALE_JITTER",
-             "None, or the smallest and the largest factor, as (0.1, 2.0)")
+    _require(
+        jitter is None or (_are_numbers(jitter, 2, 1e-6) and jitter[0] <= jitter[1]),
+        config,
+        "SCALE_JITTER",
+        "None, or the smallest and the largest factor, as (0.1, 2.0)",
+    )
     for name in ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL"):
         value, low = getattr(config, name), 1e-6 if name == "PIXEL_STD" else -math.inf
-        _require(value is None or _are_numbers(value, config.IMAGE_CHANNEL_COUNT, low), config, name,
-                 f"None, or a number for each of the IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} channels")
+        _require(
+            value is None or _are_numbers(value, config.IMAGE_CHANNEL_COUNT, low),
+            config,
+            name,
+            f"None, or a number for each of the IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} channels",
+        )
 
 
-def _validate_together(config: Any) -> None:
+def _validate_together(config: "Config") -> None:
     """Settings that are possible alone and contradict each other."""
     _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
-    _require(config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP, config, "RPN_NEGATIVE_OVERLAP",
-             f"at most RPN_POSITIVE_OVERLAP ({config.RPN_POSITIVE_OVERLAP})")
+    _require(
+        config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP,
+        config,
+        "RPN_NEGATIVE_OVERLAP",
+        f"at most RPN_POSITIVE_OVERLAP ({config.RPN_POSITIVE_OVERLAP})",
+    )
     mode = config.IMAGE_RESIZE_MODE
     needed = {"fit": ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"), "square": ("IMAGE_MAX_DIM",), "crop": ("IMAGE_MIN_DIM",)}
     for name in needed.get(mode, ()):
         _require(bool(getattr(config, name)), config, name, f'a number when IMAGE_RESIZE_MODE is "{mode}"')
     if config.IMAGE_MAX_DIM and config.IMAGE_MIN_DIM and mode != "crop":
-        _require(config.IMAGE_MIN_DIM <= config.IMAGE_MAX_DIM, config, "IMAGE_MIN_DIM",
-                 f"at most IMAGE_MAX_DIM ({config.IMAGE_MAX_DIM})")
-    _require(not config.PHOTOMETRIC_DISTORTION or config.IMAGE_CHANNEL_COUNT == 3, config, "PHOTOMETRIC_DISTORTION",
-             f"False with IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT}: it knows RGB only")
+        _require(
+            config.IMAGE_MIN_DIM <= config.IMAGE_MAX_DIM,
+            config,
+            "IMAGE_MIN_DIM",
+            f"at most IMAGE_MAX_DIM ({config.IMAGE_MAX_DIM})",
+        )
+    _require(
+        not config.PHOTOMETRIC_DISTORTION or config.IMAGE_CHANNEL_COUNT == 3,
+        config,
+        "PHOTOMETRIC_DISTORTION",
+        f"False with IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT}: it knows RGB only",
+    )
     if mode in ("square", "crop"):
         name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
-        _require(getattr(config, name) % 32 == 0, config, name,
-                 f'a multiple of 32 when IMAGE_RESIZE_MODE is "{mode}"')
+        _require(getattr(config, name) % 32 == 0, config, name, f'a multiple of 32 when IMAGE_RESIZE_MODE is "{mode}"')

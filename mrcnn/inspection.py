@@ -15,10 +15,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn import boxes as box_ops
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import unmold_image
-from mrcnn.detector import Molded
+from mrcnn.inference.detector import Molded
+from mrcnn.ops import boxes as box_ops
 
 FIRST_LEVEL = 2  # P2 is the finest
 
@@ -141,8 +141,9 @@ def layer_values(graph: keras.Model, inputs: Mapping[str, Any], names: Sequence[
     return _run(graph, inputs, {name: _layer(graph, name).output for name in names})
 
 
-def activations(model: Any, image: Any, names: Sequence[str] = ("fpn_p2", "fpn_p3", "fpn_p4", "fpn_p5", "fpn_p6")
-                ) -> dict[str, np.ndarray]:
+def activations(
+    model: Any, image: Any, names: Sequence[str] = ("fpn_p2", "fpn_p3", "fpn_p4", "fpn_p5", "fpn_p6")
+) -> dict[str, np.ndarray]:
     """Feature maps of trunk layers for one photograph: name to [height, width, channels].
 
     The layers are those of `model.network.trunk`. Raises ValueError for an unknown name.
@@ -173,14 +174,16 @@ def proposal_steps(model: Any, image: Any) -> ProposalSteps:
     best = [np.argsort(-level, kind="stable")[: layer.pre_nms_limit] for level in logits]
     logits, deltas, anchors, levels = (
         np.concatenate([part[index] for part, index in zip(parts, best, strict=True)])
-        for parts in (logits, deltas, anchors, levels))
+        for parts in (logits, deltas, anchors, levels)
+    )
     order = np.argsort(-logits, kind="stable")
     logits, deltas, anchors, levels = (part[order] for part in (logits, deltas, anchors, levels))
     refined = _decoded(layer, deltas, anchors)
     clipped = _clipped(layer, refined, bounds)
     kept = _found(clipped, logits, np.zeros(len(logits)), rois[valid], roi_logits[valid], np.zeros(valid.sum()))
-    return ProposalSteps(anchors, refined, clipped, _sigmoid(logits), levels, kept, rois[valid],
-                         _sigmoid(roi_logits[valid]))
+    return ProposalSteps(
+        anchors, refined, clipped, _sigmoid(logits), levels, kept, rois[valid], _sigmoid(roi_logits[valid])
+    )
 
 
 def detection_steps(model: Any, image: Any) -> DetectionSteps:
@@ -211,8 +214,11 @@ def mask_predictions(model: Any, image: Any) -> MaskPredictions:
     values = layer_values(graph, _inputs(_mold(model, image)), names)
     boxes, class_ids, scores, valid, _ = (value[0] for value in values["detections"])
     features = values["roi_align_mask"][: valid.sum()]  # a photograph without detections has one row of padding
-    masks = ops.convert_to_numpy(model.network.mask_head(features, training=False)) if len(features) else np.zeros(
-        (0, *model.network.mask_head.output_shape[1:]), np.float32)
+    masks = (
+        ops.convert_to_numpy(model.network.mask_head(features, training=False))
+        if len(features)
+        else np.zeros((0, *model.network.mask_head.output_shape[1:]), np.float32)
+    )
     return MaskPredictions(boxes[valid], class_ids[valid], scores[valid], features, masks)
 
 
@@ -224,17 +230,36 @@ def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
     """
     graph = model.training_model
     anchor_layer, roi_layer = _layer(graph, "anchor_targets"), _layer(graph, "roi_targets")
-    values = _run(graph, batch, {
-        "anchors": anchor_layer.input[0], "anchor": anchor_layer.output, "roi": roi_layer.output,
-        "positive": _layer(graph, "positive_rois").output, "mask_targets": _layer(graph, "mask_targets").output,
-        "masks": graph.output["masks"]})
+    values = _run(
+        graph,
+        batch,
+        {
+            "anchors": anchor_layer.input[0],
+            "anchor": anchor_layer.output,
+            "roi": roi_layer.output,
+            "positive": _layer(graph, "positive_rois").output,
+            "mask_targets": _layer(graph, "mask_targets").output,
+            "masks": graph.output["masks"],
+        },
+    )
     anchors, (index, labels, anchor_deltas) = values["anchors"], values["anchor"]
     rois, class_ids, roi_deltas, sampled, _ = values["roi"]
     mask_rois, mask_class_ids, _, mask_image, _ = values["positive"]
     return Targets(
-        anchors, index, labels, _targets(anchor_layer, anchor_deltas, anchors[index], labels > 0),
-        rois, class_ids, sampled, _targets(roi_layer, roi_deltas, rois, class_ids > 0),
-        mask_image, mask_rois, mask_class_ids, values["mask_targets"], values["masks"])
+        anchors,
+        index,
+        labels,
+        _targets(anchor_layer, anchor_deltas, anchors[index], labels > 0),
+        rois,
+        class_ids,
+        sampled,
+        _targets(roi_layer, roi_deltas, rois, class_ids > 0),
+        mask_image,
+        mask_rois,
+        mask_class_ids,
+        values["mask_targets"],
+        values["masks"],
+    )
 
 
 def _mold(model: Any, image: Any) -> Molded:
@@ -255,8 +280,9 @@ def _layer(graph: keras.Model, name: str) -> keras.layers.Layer:
     known = [layer.name for layer in graph.layers]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.3) or known[-4:]
-        raise ValueError(f"{graph.name!r} has no layer {name!r}; near are {near}. "
-                         "All names: [layer.name for layer in graph.layers].")
+        raise ValueError(
+            f"{graph.name!r} has no layer {name!r}; near are {near}. All names: [layer.name for layer in graph.layers]."
+        )
     return graph.get_layer(name)
 
 
@@ -288,8 +314,14 @@ def _targets(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarra
     return _decoded(layer, deltas, reference) * positive[..., None]
 
 
-def _found(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, chosen: np.ndarray, chosen_scores: np.ndarray,
-           chosen_classes: np.ndarray) -> np.ndarray:
+def _found(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    chosen: np.ndarray,
+    chosen_scores: np.ndarray,
+    chosen_classes: np.ndarray,
+) -> np.ndarray:
     """Which candidates NMS chose [K] bool: for each chosen box the candidate of its class that is nearest to it.
 
     NMS gives boxes, not indices; the candidates are computed apart, so that they may differ in the last digit.

@@ -8,21 +8,23 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import distribution, run_folder
-from mrcnn.backbone import build_backbone
-from mrcnn.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
-from mrcnn.compiled import compiled
 from mrcnn.config import Config, setting_names
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_image_meta
 from mrcnn.data.loader import Loader, describe
-from mrcnn.data.molding import PixelScaling
-from mrcnn.detector import Detector, canvas_limits
-from mrcnn.graph import build_network, inference_graph
-from mrcnn.pixels import mold_image, scaling_of
-from mrcnn.training import TrainingModel, compile_model, set_trainable, warn_of_long_warm_up
-from mrcnn.weights import conventions, imagenet, transfer
+from mrcnn.distribution.start import start
+from mrcnn.inference.compiled import compiled
+from mrcnn.inference.detector import Detector, canvas_limits
+from mrcnn.legacy.mold_image import mold_image
+from mrcnn.network.backbone import build_backbone
+from mrcnn.network.graph import build_network, inference_graph
+from mrcnn.network.pixels import PixelScaling, scaling_of
+from mrcnn.training import run_folder
+from mrcnn.training.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
+from mrcnn.training.model import TrainingModel, compile_model, set_trainable, warn_of_long_warm_up
+from mrcnn.weights import conventions, transfer
 from mrcnn.weights.checkpoint import LoadReport, load_optimizer, read_metadata, save_checkpoint
+from mrcnn.weights.importers import imagenet
 from mrcnn.weights.recognise import read_source
 from mrcnn.weights.source import Source
 
@@ -47,7 +49,7 @@ class MaskRCNN:
         if mode not in ("training", "inference"):
             raise ValueError(f'mode must be "training" or "inference", got {mode!r}.')
         self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
-        self.distribution = distribution.start(config.DISTRIBUTION if mode == "training" else None, config.GPU_COUNT)
+        self.distribution = start(config.DISTRIBUTION if mode == "training" else None, config.GPU_COUNT)
         with self.distribution.scope():
             self.network = build_network(config)
         self.epoch, self.class_names = 0, []
@@ -105,11 +107,18 @@ class MaskRCNN:
 
     # Training
 
-    def train(self, train_dataset: Dataset, val_dataset: Dataset | None, learning_rate: float | None = None,
-              epochs: int = 1, layers: str = "all", augmentation: Any = None,
-              custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
-              no_augmentation_sources: Sequence[str] | None = None, verbose: int | str = "auto"
-              ) -> keras.callbacks.History:
+    def train(
+        self,
+        train_dataset: Dataset,
+        val_dataset: Dataset | None,
+        learning_rate: float | None = None,
+        epochs: int = 1,
+        layers: str = "all",
+        augmentation: Any = None,
+        custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        no_augmentation_sources: Sequence[str] | None = None,
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
         """Trains, and writes a checkpoint after each epoch; goes on where the object stands (`epoch`).
 
         Args:
@@ -136,34 +145,60 @@ class MaskRCNN:
             return keras.callbacks.History()
         workers = self.distribution
         loaders = {"scaling": self.scaling, "seed": config.SEED, "share": (workers.worker, workers.workers)}
-        train = Loader(train_dataset, config, steps=config.STEPS_PER_EPOCH, augmentation=augmentation,
-                       no_augmentation_sources=no_augmentation_sources or (), start_epoch=self.epoch, **loaders)
-        validation = None if val_dataset is None else Loader(
-            val_dataset, config, steps=config.VALIDATION_STEPS, training=False, **loaders)
+        train = Loader(
+            train_dataset,
+            config,
+            steps=config.STEPS_PER_EPOCH,
+            augmentation=augmentation,
+            no_augmentation_sources=no_augmentation_sources or (),
+            start_epoch=self.epoch,
+            **loaders,
+        )
+        validation = (
+            None
+            if val_dataset is None
+            else Loader(val_dataset, config, steps=config.VALIDATION_STEPS, training=False, **loaders)
+        )
         self.class_names = list(train_dataset.class_names)
         set_trainable(self.network, layers, train_bn=config.TRAIN_BN)
         rate = config.LEARNING_RATE if learning_rate is None else learning_rate
         with workers.scope():
             compile_model(
-                self.training_model, config, momentum=config.LEARNING_MOMENTUM, learning_rate=rate,
-                total_steps=epochs * len(train), first_step=self.epoch * len(train))
+                self.training_model,
+                config,
+                momentum=config.LEARNING_MOMENTUM,
+                learning_rate=rate,
+                total_steps=epochs * len(train),
+                first_step=self.epoch * len(train),
+            )
         self._meet(train)
         if self._resume_from is not None:
             load_optimizer(self._resume_from, self.training_model.optimizer)
             self.training_model.optimizer.iterations.assign(self.epoch * len(train))
             self._resume_from = None
         if workers.is_chief:
-            print(f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, learning rate {rate} "
-                  f"({config.LR_SCHEDULE}, {config.WARMUP_STEPS} steps of warm-up), logs in {self.log_dir}")
+            print(
+                f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, learning rate {rate} "
+                f"({config.LR_SCHEDULE}, {config.WARMUP_STEPS} steps of warm-up), logs in {self.log_dir}"
+            )
         warn_of_long_warm_up(config.WARMUP_STEPS, epochs * len(train))
         callbacks = self._callbacks(train, validation, custom_callbacks or ())
-        return self._fit(train, validation, epochs=epochs, verbose=verbose if workers.is_chief else 0,
-                         callbacks=workers.callbacks(callbacks))
+        return self._fit(
+            train,
+            validation,
+            epochs=epochs,
+            verbose=verbose if workers.is_chief else 0,
+            callbacks=workers.callbacks(callbacks),
+        )
 
     def _meet(self, train: Loader) -> None:
         """The workers of a training make sure that they hold the same, and write into the chief's folder."""
-        facts = {**self.config.to_dict(), "epoch": self.epoch, "images": len(train.dataset.image_ids),
-                 "class_names": self.class_names}
+        facts = {
+            **self.config.to_dict(),
+            "epoch": self.epoch,
+            "images": len(train.dataset.image_ids),
+            "class_names": self.class_names,
+        }
         if self.distribution.workers > 1:
             name = self.log_dir.name if self.distribution.is_chief else ""
             self._log_dir = self.model_dir / self.distribution.meet(facts, self.network.layers(), name)
@@ -182,15 +217,19 @@ class MaskRCNN:
             for loader in filter(None, (train, validation)):
                 loader.close()
 
-    def _callbacks(self, train: Loader, validation: Loader | None, custom: Sequence[keras.callbacks.Callback]
-                   ) -> list[keras.callbacks.Callback]:
+    def _callbacks(
+        self, train: Loader, validation: Loader | None, custom: Sequence[keras.callbacks.Callback]
+    ) -> list[keras.callbacks.Callback]:
         chief = self.distribution.is_chief
         if chief:
             self.config.save(self.log_dir / "config.json")
         return [
             StopAtNonFiniteLoss(partial(describe, train.dataset), validation and partial(describe, validation.dataset)),
-            SaveCheckpoint(self._save_epoch, self.config.KEEP_CHECKPOINTS if chief else None, written=[
-                path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()]),
+            SaveCheckpoint(
+                self._save_epoch,
+                self.config.KEEP_CHECKPOINTS if chief else None,
+                written=[path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()],
+            ),
             *custom,
             EpochLog(self.log_dir / "log.csv", self.epoch),
             tensorboard(self.log_dir),
@@ -229,10 +268,19 @@ class MaskRCNN:
         return run_folder.find_last(self.model_dir, self.config.NAME)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, mode: str = "inference", model_dir: str | Path = "logs",
-                        config: Config | type[Config] | None = None, *, exclude: Sequence[str] | str | None = None,
-                        keep_classes: bool | Sequence[str] = False, class_names: Sequence[str] | None = None,
-                        bn_epsilon: float | None = None, **overrides: Any) -> "MaskRCNN":
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        mode: str = "inference",
+        model_dir: str | Path = "logs",
+        config: Config | type[Config] | None = None,
+        *,
+        exclude: Sequence[str] | str | None = None,
+        keep_classes: bool | Sequence[str] = False,
+        class_names: Sequence[str] | None = None,
+        bn_epsilon: float | None = None,
+        **overrides: Any,
+    ) -> "MaskRCNN":
         """A model with the weights of a file, built as they need it.
 
         Args:
@@ -248,13 +296,27 @@ class MaskRCNN:
         base = config() if isinstance(config, type) else config
         settings = conventions.pretrained_settings(source, path, base, DEFAULTS, overrides)
         model = cls(mode, (Config if base is None else type(base))(**settings), model_dir)
-        model._load(Path(path), source, model.config, exclude=transfer.our_names(exclude, model.network.layers()),
-                    keep_classes=keep_classes, class_names=class_names, fresh=True)
+        model._load(
+            Path(path),
+            source,
+            model.config,
+            exclude=transfer.our_names(exclude, model.network.layers()),
+            keep_classes=keep_classes,
+            class_names=class_names,
+            fresh=True,
+        )
         return model
 
-    def load_weights(self, filepath: str | Path, by_name: bool = False, exclude: Sequence[str] | str | None = None,
-                     keep_classes: bool | Sequence[str] = False, strict: bool = False,
-                     class_names: Sequence[str] | None = None, bn_epsilon: float | None = None) -> LoadReport:
+    def load_weights(
+        self,
+        filepath: str | Path,
+        by_name: bool = False,
+        exclude: Sequence[str] | str | None = None,
+        keep_classes: bool | Sequence[str] = False,
+        strict: bool = False,
+        class_names: Sequence[str] | None = None,
+        bn_epsilon: float | None = None,
+    ) -> LoadReport:
         """Loads weights of this package, of matterport, torchvision, Detectron2, or of ImageNet into the backbone.
 
         The content tells what the file is. Settings that its weights are bound to (strides, pixels, anchors ...) are
@@ -288,24 +350,46 @@ class MaskRCNN:
         source = read_source(path, bn_epsilon)
         exclude = transfer.our_names(exclude, self.network.layers())
         config, text = conventions.adopted(self.config, source, transfer.loaded_parts(source, exclude), DEFAULTS)
-        report = self._load(path, source, config, by_name=by_name, exclude=exclude, keep_classes=keep_classes,
-                            strict=strict, class_names=class_names)
+        report = self._load(
+            path,
+            source,
+            config,
+            by_name=by_name,
+            exclude=exclude,
+            keep_classes=keep_classes,
+            strict=strict,
+            class_names=class_names,
+        )
         if text:
             print(f"{path} (weights of {source.program}) sets {text}")
         return report
 
     def _load_application(self, path: Path, **arguments: Any) -> LoadReport:
         """Loads ImageNet weights into a backbone that is a model of keras.applications."""
-        report = imagenet.load(path, self.network.backbone, partial(
-            build_backbone, self.config.BACKBONE, options=self.config.BACKBONE_OPTIONS), **arguments)
+        report = imagenet.load(
+            path,
+            self.network.backbone,
+            partial(build_backbone, self.config.BACKBONE, options=self.config.BACKBONE_OPTIONS),
+            **arguments,
+        )
         if report.notes:
             print(f"{path}: {report}")
         self.epoch, self._log_dir, self._resume_from = 0, None, None
         return report
 
-    def _load(self, path: Path, source: Source, config: Config, *, exclude: Sequence[str] | None,
-              keep_classes: bool | Sequence[str], class_names: Sequence[str] | None, by_name: bool = False,
-              strict: bool = False, fresh: bool = False) -> LoadReport:
+    def _load(
+        self,
+        path: Path,
+        source: Source,
+        config: Config,
+        *,
+        exclude: Sequence[str] | None,
+        keep_classes: bool | Sequence[str],
+        class_names: Sequence[str] | None,
+        by_name: bool = False,
+        strict: bool = False,
+        fresh: bool = False,
+    ) -> LoadReport:
         """Loads a source into a network of `config`, and makes both this object's once that has succeeded."""
         names = list(class_names or (keep_classes and self.class_names) or ())
         if names and len(names) != config.NUM_CLASSES:
@@ -318,9 +402,17 @@ class MaskRCNN:
                 network = build_network(config)
             transfer.carry_over(self.network.layers(), network.layers())
         report = transfer.load_source(
-            path, network.layers(), source, exclude=exclude, by_name=by_name, strict=strict, keep_classes=keep_classes,
-            class_names=names, reverse_channels=scaling_of(config, network.backbone.scaling).bgr,
-            fresh=fresh or network is not self.network)
+            path,
+            network.layers(),
+            source,
+            exclude=exclude,
+            by_name=by_name,
+            strict=strict,
+            keep_classes=keep_classes,
+            class_names=names,
+            reverse_channels=scaling_of(config, network.backbone.scaling).bgr,
+            fresh=fresh or network is not self.network,
+        )
         if config is not self.config:
             self.config, self.network = config, network
             for built in ("training_model", "inference_model", "detector"):

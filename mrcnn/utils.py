@@ -6,8 +6,8 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import load_dataset
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
 from mrcnn.data.resize import resize_image, resize_mask
-from mrcnn.matching import compute_ap, compute_ap_range, compute_matches, compute_recall, trim_zeros
-from mrcnn.overlaps import compute_iou, compute_overlaps, compute_overlaps_masks
+from mrcnn.evaluation.matching import compute_ap, compute_ap_range, compute_matches, compute_recall, trim_zeros
+from mrcnn.evaluation.overlaps import compute_iou, compute_overlaps, compute_overlaps_masks
 
 __all__ = [
     "Dataset",

@@ -1,13 +1,14 @@
 """Looking at data, models and results.
 
-The old package's names; `save_comparison` for reports; and pictures of what `mrcnn.analysis` tells about an evaluation.
+The old package's names; `save_comparison` for reports; and pictures of what `mrcnn.evaluation.analysis` tells about an evaluation.
 
 Every function that draws returns its matplotlib Axes or Figure, and shows it unless it was given axes or the backend
 only writes files::
 
     results = model.detect([image])[0]
-    ax = visualize.display_instances(image, results["rois"], results["masks"], results["class_ids"], class_names,
-                                     results["scores"])
+    ax = visualize.display_instances(
+        image, results["rois"], results["masks"], results["class_ids"], class_names, results["scores"]
+    )
     ax.figure.savefig("detections.png")
 """
 

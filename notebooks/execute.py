@@ -21,8 +21,15 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ("detect", "finetune_your_own_data", "inspect_data", "inspect_model", "compare_heads", "write_a_head",
-         "make_config")
+NAMES = (
+    "detect",
+    "finetune_your_own_data",
+    "inspect_data",
+    "inspect_model",
+    "compare_heads",
+    "write_a_head",
+    "make_config",
+)
 COLORS = 256
 
 
@@ -39,8 +46,12 @@ def with_parameters(notebook: nbformat.NotebookNode, parameters: Mapping[str, An
     places = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
     if len(places) != 1:
         raise ValueError(f'{len(places)} cells are tagged "parameters"; there has to be one')
-    known = {target.id for node in ast.parse(notebook.cells[places[0]].source).body if isinstance(node, ast.Assign)
-             for target in node.targets}
+    known = {
+        target.id
+        for node in ast.parse(notebook.cells[places[0]].source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
     if unknown := set(parameters) - known:
         raise ValueError(f"the notebook has no parameters {sorted(unknown)}; it has {sorted(known)}")
     code = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
@@ -54,8 +65,13 @@ def execute(notebook: nbformat.NotebookNode, timeout: int = 3600) -> nbformat.No
     What libraries print past Python, as TensorFlow on its start, goes to this process's stderr, not into the notebook.
     """
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", record_timing=False,
-        resources={"metadata": {"path": str(FOLDER)}}, extra_arguments=["--IPKernelApp.capture_fd_output=False"])
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(FOLDER)}},
+        extra_arguments=["--IPKernelApp.capture_fd_output=False"],
+    )
     silent = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # pictures belong to the outputs
     client.execute(env={"TF_CPP_MIN_LOG_LEVEL": "2", **silent})
     return notebook
@@ -63,8 +79,10 @@ def execute(notebook: nbformat.NotebookNode, timeout: int = 3600) -> nbformat.No
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Without versions and times of the machine; pictures with few colours."""
-    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-                         "language_info": {"name": "python"}}
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
         for output in cell.get("outputs", ()):

@@ -20,17 +20,33 @@ def parser(description: str, *, epochs: int) -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("command", choices=["train", "evaluate", "submit"])
     flags.add_argument("--dataset", required=True, metavar="DIR", help="folder of the competition's data")
-    flags.add_argument("--subset", metavar="NAME", help='part of DIR to train on ("train" unless given), or to make a '
-                                                        'submission for ("test")')
-    flags.add_argument("--validation", type=name_or_share, default="val", metavar="NAME|SHARE",
-                       help='part of DIR to validate on ("val" unless given), or a share of the training images, as '
-                            "0.1, that is held out by their ids: the same images in train and evaluate")
+    flags.add_argument(
+        "--subset",
+        metavar="NAME",
+        help='part of DIR to train on ("train" unless given), or to make a submission for ("test")',
+    )
+    flags.add_argument(
+        "--validation",
+        type=name_or_share,
+        default="val",
+        metavar="NAME|SHARE",
+        help='part of DIR to validate on ("val" unless given), or a share of the training images, as '
+        "0.1, that is held out by their ids: the same images in train and evaluate",
+    )
     flags.add_argument("--no-validation", action="store_true", help="train: skip the val_ losses")
-    flags.add_argument("--weights", required=True,
-                       help='a checkpoint, "last", "coco", "imagenet", a file of backbone weights, or "none"; evaluate '
-                            "and submit take the settings from the config.json beside a checkpoint")
-    flags.add_argument("--exclude", action="append", default=[], metavar="LAYER",
-                       help="layers of the checkpoint to leave out, a name or a regular expression; repeatable")
+    flags.add_argument(
+        "--weights",
+        required=True,
+        help='a checkpoint, "last", "coco", "imagenet", a file of backbone weights, or "none"; evaluate '
+        "and submit take the settings from the config.json beside a checkpoint",
+    )
+    flags.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="layers of the checkpoint to leave out, a name or a regular expression; repeatable",
+    )
     flags.add_argument("--logs", default=str(ROOT / "logs"), help="where runs are kept")
     flags.add_argument("--epochs", type=int, default=epochs)
     flags.add_argument("--layers", default="all", help='"heads", "3+", "4+", "5+", "all" or a regular expression')
@@ -94,8 +110,9 @@ def keep(dataset: Dataset, wanted: Callable[[Any], bool], what: str) -> Dataset:
     count = len(dataset.image_info)
     dataset.image_info = [info for info in dataset.image_info if wanted(info["id"])]
     if not dataset.image_info:
-        raise ValueError(f"none of the {count} images is {what}; give --validation another share, or the name of a "
-                         "part")
+        raise ValueError(
+            f"none of the {count} images is {what}; give --validation another share, or the name of a part"
+        )
     dataset.prepare()
     return dataset
 

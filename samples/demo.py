@@ -23,7 +23,7 @@ print("== loading TensorFlow", flush=True)  # it takes seconds and says nothing 
 
 import heads  # noqa: E402
 from mrcnn import visualize  # noqa: E402
-from mrcnn.evaluation import Results, evaluate  # noqa: E402
+from mrcnn.evaluation.coco_evaluation import Results, evaluate  # noqa: E402
 from mrcnn.files import write_atomically  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from samples.files import atomic_media  # noqa: E402
@@ -35,10 +35,7 @@ SIDE = 128  # pixels of a photograph
 TRAINING_IMAGES = 4000  # drawn when they are needed; so many that few are seen twice
 TEST_IMAGES = 100  # another seed, on photographs that training never sees
 PICTURED = 6  # of them are drawn
-HEADS: dict[str, dict[str, Any]] = {
-    "fcn": {"name": "fcn", "filters": 64},
-    "unet": {"name": "unet", "filters": 64},
-}
+HEADS: dict[str, dict[str, Any]] = {"fcn": {"name": "fcn", "filters": 64}, "unet": {"name": "unet", "filters": 64}}
 
 
 class DemoConfig(ShapesConfig):
@@ -57,15 +54,24 @@ def main(arguments: list[str] | None = None) -> None:
     rows = {}
     for head in arguments.heads:
         config = DemoConfig(MASK_HEAD=HEADS.get(head, head))
-        print(f"\n== {head}: {arguments.epochs} epochs of {config.STEPS_PER_EPOCH} steps, "
-              f"{config.BATCH_SIZE} photographs a step", flush=True)
+        print(
+            f"\n== {head}: {arguments.epochs} epochs of {config.STEPS_PER_EPOCH} steps, "
+            f"{config.BATCH_SIZE} photographs a step",
+            flush=True,
+        )
         model, results, seconds = train_and_evaluate(config, training, test, arguments.epochs)
         rows[head] = row(model, results, seconds)
         picture = draw(model, test, output / f"{head}.png")
         print(f"{results}\n{head}: drawn to {picture}", flush=True)
     minutes = (time.perf_counter() - began) / 60
-    report = {"heads": rows, "minutes": round(minutes, 2), "test_images": TEST_IMAGES, "seed": config.SEED,
-              "steps": arguments.epochs * config.STEPS_PER_EPOCH, "batch": config.BATCH_SIZE}
+    report = {
+        "heads": rows,
+        "minutes": round(minutes, 2),
+        "test_images": TEST_IMAGES,
+        "seed": config.SEED,
+        "steps": arguments.epochs * config.STEPS_PER_EPOCH,
+        "batch": config.BATCH_SIZE,
+    }
     write_atomically(output / "results.json", json.dumps(report, indent=2) + "\n")
     print(f"\n{table(rows)}\n\n{minutes:.1f} minutes; numbers in {output / 'results.json'}")
 
@@ -78,8 +84,9 @@ def shapes(count: int, seed: int, **options: Any) -> ShapesDataset:
     return dataset
 
 
-def train_and_evaluate(config: DemoConfig, training: ShapesDataset, test: ShapesDataset, epochs: int
-                       ) -> tuple[MaskRCNN, Results, float]:
+def train_and_evaluate(
+    config: DemoConfig, training: ShapesDataset, test: ShapesDataset, epochs: int
+) -> tuple[MaskRCNN, Results, float]:
     """A trained model, what it reaches on the test set, and the seconds of training."""
     with tempfile.TemporaryDirectory() as logs:
         model = MaskRCNN("training", config, logs)
@@ -118,15 +125,23 @@ def draw(model: MaskRCNN, dataset: ShapesDataset, path: Path) -> Path:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """The comparison as aligned text, a line a head."""
     lines = [f"{'head':<8}{'box AP':>8}{'mask AP':>9}{'mask AP50':>11}{'parameters':>12}{'ms/image':>10}"]
-    lines += [f"{head:<8}{r['box_ap']:>8.3f}{r['mask_ap']:>9.3f}{r['mask_ap50']:>11.3f}{r['parameters']:>12,}"
-              f"{r['ms_per_image']:>10.0f}" for head, r in rows.items()]
+    lines += [
+        f"{head:<8}{r['box_ap']:>8.3f}{r['mask_ap']:>9.3f}{r['mask_ap50']:>11.3f}{r['parameters']:>12,}"
+        f"{r['ms_per_image']:>10.0f}"
+        for head, r in rows.items()
+    ]
     return "\n".join(lines)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", nargs="+", choices=heads.names(), default=list(HEADS),
-                        help="registered heads; one that this file does not list has its own defaults")
+    parser.add_argument(
+        "--heads",
+        nargs="+",
+        choices=heads.names(),
+        default=list(HEADS),
+        help="registered heads; one that this file does not list has its own defaults",
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
     return parser.parse_args(arguments)

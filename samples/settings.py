@@ -10,7 +10,7 @@ from mrcnn.config import Config
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """"NAME=VALUE" as a pair; the value is a Python literal, else plain text. Raises ArgumentTypeError without "="."""
+    """ "NAME=VALUE" as a pair; the value is a Python literal, else plain text. Raises ArgumentTypeError without "="."""
     name, separator, value = text.partition("=")
     if not separator:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
@@ -34,23 +34,46 @@ def mask_head(text: str) -> dict[str, Any]:
 
 def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -> None:
     """Flags for the model and its training; one that is not given leaves the sample's own setting."""
-    parser.add_argument("--head", type=mask_head, action="append" if several_heads else "store", metavar="NAME",
-                        help=f"mask head, {' or '.join(heads.names())}, with options as unet:filters=64"
-                             + ("; repeatable" if several_heads else ""))
-    parser.add_argument("--head-option", type=key_value, action="append", default=[], metavar="NAME=VALUE",
-                        help="for example filters=64; " + ("of every head" if several_heads else "without --head an "
-                             "option of the head that the sample or run has"))
+    parser.add_argument(
+        "--head",
+        type=mask_head,
+        action="append" if several_heads else "store",
+        metavar="NAME",
+        help=f"mask head, {' or '.join(heads.names())}, with options as unet:filters=64"
+        + ("; repeatable" if several_heads else ""),
+    )
+    parser.add_argument(
+        "--head-option",
+        type=key_value,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for example filters=64; "
+        + ("of every head" if several_heads else "without --head an option of the head that the sample or run has"),
+    )
     parser.add_argument("--backbone", help="resnet50, resnet101 or any keras.applications name")
-    parser.add_argument("--backbone-option", type=key_value, action="append", default=[], metavar="NAME=VALUE",
-                        help="for example alpha=0.75; those of another --backbone are dropped")
+    parser.add_argument(
+        "--backbone-option",
+        type=key_value,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for example alpha=0.75; those of another --backbone are dropped",
+    )
     parser.add_argument("--image-size", type=int, help="longest side in pixels")
     parser.add_argument("--batch", type=int, help="images a step")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--precision", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int)
     parser.add_argument("--config", metavar="FILE.json", help="settings of an earlier run, which the flags override")
-    parser.add_argument("--set", type=key_value, action="append", default=[], metavar="NAME=VALUE",
-                        help="any setting of mrcnn/config.py")
+    parser.add_argument(
+        "--set",
+        type=key_value,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of mrcnn/config.py",
+    )
 
 
 def configure(sample: type[Config], arguments: argparse.Namespace, stored: dict[str, Any] | None = None) -> Config:
@@ -66,8 +89,9 @@ def configure(sample: type[Config], arguments: argparse.Namespace, stored: dict[
     return sample(**{**stored, **_given(arguments, **base)})
 
 
-def _given(arguments: argparse.Namespace, MASK_HEAD: str | dict[str, Any], BACKBONE_OPTIONS: dict[str, Any]
-           ) -> dict[str, Any]:
+def _given(
+    arguments: argparse.Namespace, MASK_HEAD: str | dict[str, Any], BACKBONE_OPTIONS: dict[str, Any]
+) -> dict[str, Any]:
     """The settings that the command line changes; options without a name belong to the head or backbone there is."""
     head = arguments.head or MASK_HEAD
     named = {"name": head} if isinstance(head, str) else head
@@ -75,8 +99,11 @@ def _given(arguments: argparse.Namespace, MASK_HEAD: str | dict[str, Any], BACKB
         "MASK_HEAD": named | dict(arguments.head_option) if arguments.head or arguments.head_option else None,
         "BACKBONE": arguments.backbone,
         "BACKBONE_OPTIONS": ({} if arguments.backbone else BACKBONE_OPTIONS) | dict(arguments.backbone_option),
-        "IMAGE_MIN_DIM": arguments.image_size, "IMAGE_MAX_DIM": arguments.image_size,
-        "IMAGES_PER_GPU": arguments.batch, "LEARNING_RATE": arguments.learning_rate,
-        "PRECISION": arguments.precision, "SEED": arguments.seed,
+        "IMAGE_MIN_DIM": arguments.image_size,
+        "IMAGE_MAX_DIM": arguments.image_size,
+        "IMAGES_PER_GPU": arguments.batch,
+        "LEARNING_RATE": arguments.learning_rate,
+        "PRECISION": arguments.precision,
+        "SEED": arguments.seed,
     }
     return {name: value for name, value in values.items() if value is not None} | dict(arguments.set)

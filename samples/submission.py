@@ -34,8 +34,15 @@ def encoded_pixels(mask: np.ndarray) -> str:
     return rle_to_pairs(encode(mask), first=1)
 
 
-def write_submission(path: str | Path, columns: Row, model: Any, images: Sequence[tuple[str, Path]],
-                     rows: Callable[[str, dict[str, np.ndarray]], Iterable[Row]], *, min_score: float = 0.5) -> None:
+def write_submission(
+    path: str | Path,
+    columns: Row,
+    model: Any,
+    images: Sequence[tuple[str, Path]],
+    rows: Callable[[str, dict[str, np.ndarray]], Iterable[Row]],
+    *,
+    min_score: float = 0.5,
+) -> None:
     """Detects in every image and writes the csv, whole or not at all.
 
     Args:
@@ -62,5 +69,9 @@ def write_submission(path: str | Path, columns: Row, model: Any, images: Sequenc
 def confident(found: dict[str, np.ndarray], min_score: float) -> dict[str, np.ndarray]:
     """The detections of one image with a score of at least `min_score`."""
     sure = found["scores"] >= min_score
-    return {"rois": found["rois"][sure], "class_ids": found["class_ids"][sure], "scores": found["scores"][sure],
-            "masks": found["masks"][:, :, sure]}
+    return {
+        "rois": found["rois"][sure],
+        "class_ids": found["class_ids"][sure],
+        "scores": found["scores"][sure],
+        "masks": found["masks"][:, :, sure],
+    }

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrcnn import run_folder
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
+from mrcnn.training import run_folder
 from mrcnn.weights.recognise import read_source
 from samples.settings import configure
 
@@ -20,8 +20,10 @@ def coco_weights(folders: Sequence[str | Path] = (".", Path(__file__).resolve().
     for folder in folders:
         if (Path(folder) / COCO_FILE).is_file():
             return Path(folder) / COCO_FILE
-    raise FileNotFoundError(f"no {COCO_FILE} in {' or '.join(str(Path(folder).resolve()) for folder in folders)}. "
-                            f"Fetch {COCO_URL} and put it there, or give the path of the weights.")
+    raise FileNotFoundError(
+        f"no {COCO_FILE} in {' or '.join(str(Path(folder).resolve()) for folder in folders)}. "
+        f"Fetch {COCO_URL} and put it there, or give the path of the weights."
+    )
 
 
 def load_weights(model: MaskRCNN, weights: str | Path, exclude: Sequence[str] = ()) -> None:
@@ -73,12 +75,14 @@ def stored_settings(weights: str | Path, logs: str | Path, name: str) -> dict[st
         source = read_source(coco_weights() if weights == "coco" else weights)
     except (FileNotFoundError, ValueError):  # no such file, or of a kind without settings; loading it says which
         return {}
-    return {name: value for name, value in source.settings.items()
-            if source.is_own or name != "DETECTION_MIN_CONFIDENCE"}
+    return {
+        name: value for name, value in source.settings.items() if source.is_own or name != "DETECTION_MIN_CONFIDENCE"
+    }
 
 
-def configure_as_trained(sample: type[Config], arguments: argparse.Namespace, weights: str | Path,
-                         logs: str | Path) -> Config:
+def configure_as_trained(
+    sample: type[Config], arguments: argparse.Namespace, weights: str | Path, logs: str | Path
+) -> Config:
     """The settings of the run that the weights come from, or the sample's, with what the command line says.
 
     What --config names goes before those of the run. Raises ValueError for an unknown setting.

@@ -12,8 +12,13 @@ import numpy as np
 from mrcnn.model import MaskRCNN
 from tests.tiny import TinyConfig, TinyDataset
 
-SETTINGS = {"DETECTION_MIN_CONFIDENCE": 0.0, "WEIGHT_DECAY": 0.01, "GRADIENT_CLIP_NORM": 1.0, "TRAIN_BN": True,
-            "LEARNING_RATE": 0.05}
+SETTINGS = {
+    "DETECTION_MIN_CONFIDENCE": 0.0,
+    "WEIGHT_DECAY": 0.01,
+    "GRADIENT_CLIP_NORM": 1.0,
+    "TRAIN_BN": True,
+    "LEARNING_RATE": 0.05,
+}
 SIZES = ((64, 64), (64, 64), (48, 64))
 
 

@@ -16,8 +16,15 @@ from mrcnn.model import MaskRCNN
 from tests.tiny import TinyConfig, TinyDataset
 
 # With this seed every loss is large enough to be compared to its own fifth digit: with 0 the boxes' is 3e-5
-SETTINGS = {"SEED": 1, "GPU_COUNT": 2, "STEPS_PER_EPOCH": 3, "GRADIENT_CLIP_NORM": 1.0, "WEIGHT_DECAY": 0.01,
-            "TRAIN_BN": True, "MASK_HEAD": {"name": "fcn", "filters": 16, "convolutions": 1, "normalization": "batch"}}
+SETTINGS = {
+    "SEED": 1,
+    "GPU_COUNT": 2,
+    "STEPS_PER_EPOCH": 3,
+    "GRADIENT_CLIP_NORM": 1.0,
+    "WEIGHT_DECAY": 0.01,
+    "TRAIN_BN": True,
+    "MASK_HEAD": {"name": "fcn", "filters": 16, "convolutions": 1, "normalization": "batch"},
+}
 
 
 class Report(keras.callbacks.Callback):
@@ -50,15 +57,19 @@ def say(kind: str, **what) -> None:
     print(json.dumps({"kind": kind, **what}), flush=True)
 
 
-def train(kind: str, model_dir: str, *, die_at: int | None, epochs: int, resume: bool,
-          no_validation: bool) -> MaskRCNN:
+def train(kind: str, model_dir: str, *, die_at: int | None, epochs: int, resume: bool, no_validation: bool) -> MaskRCNN:
     """Trains to `epochs`, of which only the first begins from nothing."""
     config = TinyConfig(DISTRIBUTION=None if kind == "one" else kind, **SETTINGS)
     model = MaskRCNN("training", config, f"{model_dir}/{kind}")
     if resume:
         model.load_weights("last")
-    model.train(TinyDataset(9), None if no_validation else TinyDataset(3, seed=5), epochs=epochs,
-                custom_callbacks=[Report(kind, die_at)], verbose=0)
+    model.train(
+        TinyDataset(9),
+        None if no_validation else TinyDataset(3, seed=5),
+        epochs=epochs,
+        custom_callbacks=[Report(kind, die_at)],
+        verbose=0,
+    )
     return model
 
 
@@ -66,7 +77,7 @@ def look_at_replicas(model: MaskRCNN) -> None:
     """Whether both hold the same weights; what a loss that is infinite on one of them is for the whole batch."""
     import tensorflow as tf
 
-    from mrcnn.replicas import whole_batch
+    from mrcnn.distribution.replicas import whole_batch
 
     variables = [variable.value for variable in model.training_model.variables if "metric" not in variable.path]
     mirrored = [variable.values for variable in variables if hasattr(variable, "values")]
@@ -80,16 +91,24 @@ def look_at_replicas(model: MaskRCNN) -> None:
         return *whole_batch(loss, {"part": tf.constant([0.5, 0.25])[number]}, ids), convolved(float(number))
 
     _, loss, parts, ids, sums = tf.nest.map_structure(
-        lambda value: strategy.experimental_local_results(value)[1], strategy.run(tf.function(step)))
-    say("replicas", mirrored=len(mirrored), same=same, loss=float(loss), part=float(parts["part"]),
-        ids=ids.numpy().tolist(), sums=sums.numpy().tolist())
+        lambda value: strategy.experimental_local_results(value)[1], strategy.run(tf.function(step))
+    )
+    say(
+        "replicas",
+        mirrored=len(mirrored),
+        same=same,
+        loss=float(loss),
+        part=float(parts["part"]),
+        ids=ids.numpy().tolist(),
+        sums=sums.numpy().tolist(),
+    )
 
 
 def convolved(value):
     """Sums of what Winograd's convolution of 28 x 28 cells of `value` gives, and of its gradient by the inputs."""
     import tensorflow as tf
 
-    from mrcnn.convolution import Kind, convolve
+    from mrcnn.fusion.convolution import Kind, convolve
 
     inputs = tf.fill([1, 28, 28, 1], value)
     kind = Kind((3, 3, 1, 1), tf.float32, winograd=True)
@@ -113,7 +132,8 @@ def main() -> None:
         import tensorflow as tf
 
         tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+        )
     for kind in arguments.pop("kinds"):
         model = train(kind, **arguments)
         if kind == "mirrored" and on_tensorflow:

@@ -39,10 +39,23 @@ class ShapesDataset(utils.Dataset):
             self.add_class("shapes", number, name)
         rng = np.random.default_rng(seed)
         for i in range(count):
-            shapes = [(str(rng.choice(list(self.COLORS))), *rng.uniform(0.3, 0.7, 2) * (height, width),
-                       rng.uniform(0.15, 0.22) * width) for _ in range(rng.integers(1, 3))]
-            self.add_image("shapes", image_id=i, path=None, width=width, height=height,
-                           bg_color=rng.integers(0, 50, 3), shapes=shapes)
+            shapes = [
+                (
+                    str(rng.choice(list(self.COLORS))),
+                    *rng.uniform(0.3, 0.7, 2) * (height, width),
+                    rng.uniform(0.15, 0.22) * width,
+                )
+                for _ in range(rng.integers(1, 3))
+            ]
+            self.add_image(
+                "shapes",
+                image_id=i,
+                path=None,
+                width=width,
+                height=height,
+                bg_color=rng.integers(0, 50, 3),
+                shapes=shapes,
+            )
 
     def load_image(self, image_id):
         info = self.image_info[image_id]
@@ -67,10 +80,13 @@ class ShapesDataset(utils.Dataset):
     @staticmethod
     def covered(shape, info):
         kind, y, x, size = shape
-        rows, columns = np.mgrid[:info["height"], :info["width"]]
+        rows, columns = np.mgrid[: info["height"], : info["width"]]
         dy, dx = rows - y, np.abs(columns - x)
-        return {"square": np.maximum(np.abs(dy), dx) <= size, "circle": np.hypot(dy, dx) <= size,
-                "triangle": (np.abs(dy) <= size) & (dx <= (dy + size) / 2)}[kind]
+        return {
+            "square": np.maximum(np.abs(dy), dx) <= size,
+            "circle": np.hypot(dy, dx) <= size,
+            "triangle": (np.abs(dy) <= size) & (dx <= (dy + size) / 2),
+        }[kind]
 
 
 def shapes_dataset(count, seed, height=64, width=64):
@@ -103,8 +119,14 @@ class BalloonDataset(utils.Dataset):
             regions = a["regions"].values() if isinstance(a["regions"], dict) else a["regions"]
             path = os.path.join(folder, a["filename"])
             height, width = cv2.imread(path).shape[:2]
-            self.add_image("balloon", image_id=a["filename"], path=path, width=width, height=height,
-                           polygons=[region["shape_attributes"] for region in regions])
+            self.add_image(
+                "balloon",
+                image_id=a["filename"],
+                path=path,
+                width=width,
+                height=height,
+                polygons=[region["shape_attributes"] for region in regions],
+            )
 
     def load_discs(self, count):
         self.add_class("discs", 7, "disc")
@@ -180,8 +202,10 @@ class NucleusDataset(utils.Dataset):
 
     def load_mask(self, image_id):
         folder = os.path.join(os.path.dirname(os.path.dirname(self.image_info[image_id]["path"])), "masks")
-        masks = [cv2.imread(os.path.join(folder, name), cv2.IMREAD_GRAYSCALE).astype(bool)
-                 for name in sorted(os.listdir(folder))]
+        masks = [
+            cv2.imread(os.path.join(folder, name), cv2.IMREAD_GRAYSCALE).astype(bool)
+            for name in sorted(os.listdir(folder))
+        ]
         return np.stack(masks, axis=-1), np.ones([len(masks)], dtype=np.int32)
 
 
@@ -202,10 +226,16 @@ def write_nuclei(folder, count):
 def augmentation():
     import imgaug.augmenters as iaa
 
-    return iaa.SomeOf((0, 2), [
-        iaa.Fliplr(0.5), iaa.Flipud(0.5),
-        iaa.OneOf([iaa.Affine(rotate=90), iaa.Affine(rotate=180), iaa.Affine(rotate=270)]),
-        iaa.Multiply((0.8, 1.5)), iaa.GaussianBlur(sigma=(0.0, 5.0))])
+    return iaa.SomeOf(
+        (0, 2),
+        [
+            iaa.Fliplr(0.5),
+            iaa.Flipud(0.5),
+            iaa.OneOf([iaa.Affine(rotate=90), iaa.Affine(rotate=180), iaa.Affine(rotate=270)]),
+            iaa.Multiply((0.8, 1.5)),
+            iaa.GaussianBlur(sigma=(0.0, 5.0)),
+        ],
+    )
 
 
 def rle_encode(mask):
@@ -219,7 +249,7 @@ def rle_decode(text, shape):
     numbers = np.array(text.split(), int)
     mask = np.zeros(shape[0] * shape[1], bool)
     for start, length in zip(numbers[::2] - 1, numbers[1::2], strict=True):
-        mask[start:start + length] = True
+        mask[start : start + length] = True
     return mask.reshape(shape[1], shape[0]).T
 
 

@@ -101,8 +101,10 @@ def detectron2_convolution(stage, block=None, part=None):
 
 
 TORCHVISION = {"convolution": torchvision_convolution, "norm": torchvision_norm}
-DETECTRON2 = {"convolution": detectron2_convolution,
-              "norm": lambda *numbers: f"{detectron2_convolution(*numbers)}.norm"}
+DETECTRON2 = {
+    "convolution": detectron2_convolution,
+    "norm": lambda *numbers: f"{detectron2_convolution(*numbers)}.norm",
+}
 
 
 # Arithmetic of torch, on arrays [B, H, W, C]
@@ -124,14 +126,21 @@ class Torch:
         pad = weight.shape[2] // 2
         x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         each, outputs = x.shape[-1] // groups, weight.shape[0] // groups
-        parts = [keras.ops.conv(x[..., g * each:(g + 1) * each],
-                                weight[g * outputs:(g + 1) * outputs].transpose(2, 3, 1, 0), strides=stride)
-                 for g in range(groups)]
+        parts = [
+            keras.ops.conv(
+                x[..., g * each : (g + 1) * each],
+                weight[g * outputs : (g + 1) * outputs].transpose(2, 3, 1, 0),
+                strides=stride,
+            )
+            for g in range(groups)
+        ]
         return np.concatenate(parts, axis=-1) + self.state.get(f"{name}.bias", 0)
 
     def norm(self, x, name, epsilon=None):
-        gamma, beta, mean, variance = (self.state[f"{name}.{kind}"].astype(np.float64)
-                                       for kind in ("weight", "bias", "running_mean", "running_var"))
+        gamma, beta, mean, variance = (
+            self.state[f"{name}.{kind}"].astype(np.float64)
+            for kind in ("weight", "bias", "running_mean", "running_var")
+        )
         epsilon = self.epsilon if epsilon is None else epsilon
         return ((x - mean) / np.sqrt(variance + epsilon) * gamma + beta).astype(np.float32)
 
@@ -150,8 +159,10 @@ class Torch:
         convolution, norm = names["convolution"], names["norm"]
         x = relu(self.norm(self.convolution(x, convolution(1), stride=2), norm(1)))
         x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = np.max([x[:, i:x.shape[1] - 1 + i - 1:2, j:x.shape[2] - 1 + j - 1:2] for i in range(3) for j in range(3)],
-                   axis=0)
+        x = np.max(
+            [x[:, i : x.shape[1] - 1 + i - 1 : 2, j : x.shape[2] - 1 + j - 1 : 2] for i in range(3) for j in range(3)],
+            axis=0,
+        )
         levels = []
         for stage, count in enumerate(blocks, start=2):
             for block in range(count):
@@ -207,8 +218,10 @@ def build(source, **settings):
 def features_of(model, image):
     """[C2..C5, P2..P6] of normalised pixels [1, H, W, 3]."""
     trunk = model.network.trunk
-    return [np.asarray(x) for x in keras.Model(trunk.inputs, [*model.network.backbone.model.outputs, *trunk.outputs])(
-        [image])]
+    return [
+        np.asarray(x)
+        for x in keras.Model(trunk.inputs, [*model.network.backbone.model.outputs, *trunk.outputs])([image])
+    ]
 
 
 def assert_close(found, expected, tolerance=2e-5):

@@ -21,8 +21,12 @@ class Program:
         self.path = folder / f"{name}.txt"
         with self.path.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.distributed", str(folder), *map(str, arguments)], cwd=ROOT,
-                env=environment, stdout=file, stderr=subprocess.STDOUT)
+                [sys.executable, "-m", "tests.distributed", str(folder), *map(str, arguments)],
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
 
     def end(self):
         """Waits for the end of it; returns its exit status."""
@@ -45,10 +49,13 @@ class Program:
 def start_workers(folder, name, arguments, **environment):
     """Two processes over loopback; `arguments` of each."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    clusters = [json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}})
-                for i in range(2)]
-    return [Program(folder, f"{name}_{i}", "multi_worker", *arguments[i], TF_CONFIG=clusters[i], **environment)
-            for i in range(2)]
+    clusters = [
+        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}) for i in range(2)
+    ]
+    return [
+        Program(folder, f"{name}_{i}", "multi_worker", *arguments[i], TF_CONFIG=clusters[i], **environment)
+        for i in range(2)
+    ]
 
 
 def free_ports(count):

@@ -69,8 +69,16 @@ def test_nobody_computes_beside_another():
             return {"start": begun(), "call": said(1.0), "found": {}}[do]
 
     rows = against_peers.measure({case(name): Fake(name) for name in "ab"}, rounds=1, pause=0)
-    assert asked == [("a", "start"), ("b", "start"), ("a", "call"), ("b", "call"), ("b", "call"), ("a", "call"),
-                     ("a", "found"), ("b", "found")]
+    assert asked == [
+        ("a", "start"),
+        ("b", "start"),
+        ("a", "call"),
+        ("b", "call"),
+        ("b", "call"),
+        ("a", "call"),
+        ("a", "found"),
+        ("b", "found"),
+    ]
     assert [row["rounds"] for row in rows] == [[1.0], [1.0]]  # the first round is not counted
 
 
@@ -102,8 +110,11 @@ def test_memory_is_the_largest_of_all_rounds():
 
 def test_work_apart_is_a_row_with_its_time_added():
     a, b = case(), case("garden")
-    rows = rows_of({a: said(3), b: said(4, paste=2)}, {a: said(3), b: said(4, paste=2)},
-                   found={"garden": {"pasted": False, "detections": [100]}})
+    rows = rows_of(
+        {a: said(3), b: said(4, paste=2)},
+        {a: said(3), b: said(4, paste=2)},
+        found={"garden": {"pasted": False, "detections": [100]}},
+    )
     assert [row["program"] for row in rows] == [OURS, "garden", "garden, and paste"]
     assert [row["ours_ratio"] for row in rows] == [None, 0.75, 0.5]
     assert [row["cpu_ratio"] for row in rows] == [None, 0.75, None]  # that of pasting is not known
@@ -113,18 +124,28 @@ def test_work_apart_is_a_row_with_its_time_added():
 def test_fastest_of_all_and_of_those_that_paste():
     quick, slow, ours = case("quick"), case("slow"), case()
     rows = rows_of({ours: said(2), quick: said(4), slow: said(8)}, found={"quick": {"pasted": False}})
-    assert turns.fastest(rows) == ["float32, batch 1, 64x64: 0.50 of the time of the fastest peer, quick; "
-                                   "0.25 of the time of the fastest that pastes masks itself, slow"]
+    assert turns.fastest(rows) == [
+        "float32, batch 1, 64x64: 0.50 of the time of the fastest peer, quick; "
+        "0.25 of the time of the fastest that pastes masks itself, slow"
+    ]
     assert turns.fastest(rows_of({ours: said(2)})) == []
 
 
 def test_the_table_has_a_line_a_row_with_the_least_and_the_most():
     a, b = case(), case("a", size=SQUARE)
-    lines = turns.table(rows_of({a: said(1), b: said(2)}, {a: said(1), b: said(4)}, {a: said(1), b: said(3)},
-                                found={"a": {"pasted": True, "detections": [7]}})).splitlines()
+    lines = turns.table(
+        rows_of(
+            {a: said(1), b: said(2)},
+            {a: said(1), b: said(4)},
+            {a: said(1), b: said(3)},
+            found={"a": {"pasted": True, "detections": [7]}},
+        )
+    ).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
-    assert lines[3] == ("| a | float32 | 1 | 64x64 | 3.00 (2.00-4.00) | 6.00 | 3.00 | 0.33 | 0.33 |  | "
-                        "100 | 40 | 3.0 | 4.0 | detections [7] |")
+    assert lines[3] == (
+        "| a | float32 | 1 | 64x64 | 3.00 (2.00-4.00) | 6.00 | 3.00 | 0.33 | 0.33 |  | "
+        "100 | 40 | 3.0 | 4.0 | detections [7] |"
+    )
 
 
 # The flags
@@ -137,13 +158,20 @@ def test_sizes_follow_from_size_unless_given():
     assert [c.photograph for c in against_peers.planned(arguments) if c.program == OURS] == ["800x1333", "480x640"]
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--height", "480", "640", "--width", "640"], "--height has 2 values, --width 1; give pairs"),
-    (["--peers", "torchvision,caffe"], "--peers caffe: there are torchvision, model_garden"),
-    (["--peer-python", "caffe=/bin/python"], "--peer-python caffe: there are matterport, model_garden, torchvision"),
-    (["--peer-python", "torchvision"], "'torchvision' is not NAME=PATH"),
-    (["--rounds", "0"], "--rounds 0 must be 1 or more"),
-    (["--instances", "101"], "--instances 101 1 to 100")])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--height", "480", "640", "--width", "640"], "--height has 2 values, --width 1; give pairs"),
+        (["--peers", "torchvision,caffe"], "--peers caffe: there are torchvision, model_garden"),
+        (
+            ["--peer-python", "caffe=/bin/python"],
+            "--peer-python caffe: there are matterport, model_garden, torchvision",
+        ),
+        (["--peer-python", "torchvision"], "'torchvision' is not NAME=PATH"),
+        (["--rounds", "0"], "--rounds 0 must be 1 or more"),
+        (["--instances", "101"], "--instances 101 1 to 100"),
+    ],
+)
 def test_bad_flags_end_with_what_is_wrong(flags, message, capsys):
     with pytest.raises(SystemExit):
         against_peers.parse(flags)
@@ -153,7 +181,10 @@ def test_bad_flags_end_with_what_is_wrong(flags, message, capsys):
 def test_what_a_peer_cannot_do_is_left_out_and_told(capsys):
     arguments = against_peers.parse(["--precision", "float32", "bfloat16", "--peers", "matterport"])
     assert [(c.program, c.precision) for c in against_peers.planned(arguments)] == [
-        (OURS, "float32"), ("matterport", "float32"), (OURS, "bfloat16")]
+        (OURS, "float32"),
+        ("matterport", "float32"),
+        (OURS, "bfloat16"),
+    ]
     assert capsys.readouterr().err == "left out: matterport bfloat16 (it has none)\n"
 
 
@@ -173,12 +204,20 @@ def test_a_peer_is_told_its_case_and_its_options():
 
 def test_an_environment_is_built_once_and_again_when_its_requirements_change(tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: (
-        ran.append([str(word) for word in command]), (tmp_path / "model_garden").mkdir(exist_ok=True)))
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda command, **_: (
+            ran.append([str(word) for word in command]),
+            (tmp_path / "model_garden").mkdir(exist_ok=True),
+        ),
+    )
     python = environments.python_of("model_garden", tmp_path, {})
     assert python == str(tmp_path / "model_garden" / "bin" / "python")
-    assert ran == [[sys.executable, "-m", "venv", str(tmp_path / "model_garden")],
-                   [python, "-m", "pip", "install", "-q", "tf-models-official==2.20.*", "tf_keras==2.20.*"]]
+    assert ran == [
+        [sys.executable, "-m", "venv", str(tmp_path / "model_garden")],
+        [python, "-m", "pip", "install", "-q", "tf-models-official==2.20.*", "tf_keras==2.20.*"],
+    ]
     assert environments.python_of("model_garden_batched", tmp_path, {}) == python and len(ran) == 2  # they share it
     (tmp_path / "model_garden" / ".ready").write_text("tf-models-official==2.19.*")
     environments.python_of("model_garden", tmp_path, {})
@@ -221,9 +260,16 @@ def test_stand_ins_define_each_symbol_once_and_name_it_when_called():
 # What every program shares
 
 
-@pytest.mark.parametrize(("height", "width", "dims", "size"), [
-    (480, 640, (1024, 1024), (768, 1024)), (800, 1333, (800, 1333), (800, 1333)), (1200, 800, (800, 1333), (1200, 800)),
-    (3000, 1000, (800, 1333), (1333, 444)), (64, 64, (1024, 1024), (1024, 1024))])
+@pytest.mark.parametrize(
+    ("height", "width", "dims", "size"),
+    [
+        (480, 640, (1024, 1024), (768, 1024)),
+        (800, 1333, (800, 1333), (800, 1333)),
+        (1200, 800, (800, 1333), (1200, 800)),
+        (3000, 1000, (800, 1333), (1333, 444)),
+        (64, 64, (1024, 1024), (1024, 1024)),
+    ],
+)
 def test_photographs_are_resized_as_the_networks_do(height, width, dims, size):
     told = {"height": height, "width": width, "min_dim": dims[0], "max_dim": dims[1]}
     assert worker.resized(told) == size
@@ -263,7 +309,8 @@ def test_a_generated_dataset_serves_the_loader():
 def program(tmp_path):
     """Starts a program that counts its calls, and prints where it should not."""
     script = tmp_path / "counting.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(BENCHMARKS / "peers")!r})
         import worker
@@ -275,7 +322,8 @@ def program(tmp_path):
             return worker.Job(lambda: calls.append(1) or len(calls), found, {{"paste": lambda n: n}}, "counts")
 
         worker.serve(lambda case: "7.0", build)
-    """))
+    """)
+    )
     return [sys.executable, str(script), json.dumps({"threads": 1})]
 
 
@@ -294,8 +342,21 @@ def test_a_program_starts_calls_and_tells(program):
 def test_a_run_prints_the_table_and_writes_the_figures(program, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(against_peers, "command", lambda *_: program)
     monkeypatch.setattr(against_peers, "python_of", lambda *_: sys.executable)
-    monkeypatch.setattr(sys, "argv", ["against_peers.py", "--rounds", "2", "--pause", "0", "--peers", "torchvision",
-                                      "--json", str(tmp_path / "figures.json")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "against_peers.py",
+            "--rounds",
+            "2",
+            "--pause",
+            "0",
+            "--peers",
+            "torchvision",
+            "--json",
+            str(tmp_path / "figures.json"),
+        ],
+    )
     against_peers.main()
     out = capsys.readouterr().out
     assert "| torchvision, and paste | float32 | 1 | 1024x1024 |" in out and "torchvision, 7.0, counts\n" in out

@@ -59,8 +59,10 @@ def test_lists_and_dicts_of_one_object_are_its_own():
 
 def test_a_misspelt_setting_names_its_neighbour_wherever_it_stands():
     with pytest.raises(ValueError, match=r"class Wrong: there is no setting 'NUM_CLASES'. Did you mean NUM_CLASSES"):
+
         class Wrong(Config):
             NUM_CLASES = 3
+
     with pytest.raises(ValueError, match=r"FruitConfig\(\.\.\.\).*'LERNING_RATE'.*LEARNING_RATE"):
         FruitConfig(LERNING_RATE=0.1)
     config = Config()
@@ -90,8 +92,11 @@ def test_settings_of_the_old_package_that_are_gone_say_why_and_what_to_do(name):
 
 @pytest.mark.parametrize("name", COMPUTED)
 def test_computed_settings_cannot_be_set_and_name_those_that_can(name):
-    for attempt in (lambda: Config(**{name: 2}), lambda: type("Old", (Config,), {name: 2}),
-                    lambda: setattr(Config(), name, 2)):
+    for attempt in (
+        lambda: Config(**{name: 2}),
+        lambda: type("Old", (Config,), {name: 2}),
+        lambda: setattr(Config(), name, 2),
+    ):
         with pytest.raises(ValueError, match=f"{name} cannot be set: it .*; set those"):
             attempt()
 
@@ -127,50 +132,69 @@ def test_switches_are_true_or_false(name, value):
     assert getattr(Config(**{name: np.bool_(True)}), name)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"STEPS_PER_EPOCH": 0}, "STEPS_PER_EPOCH must be an integer of 1 or more, or None, got 0"),
-    ({"IMAGE_MAX_DIM": "512"}, "IMAGE_MAX_DIM must be an integer .* got '512'"),
-    ({"IMAGE_MAX_DIM": 0}, "IMAGE_MAX_DIM must be an integer .* got 0"),
-    ({"LEARNING_RATE": -1}, "LEARNING_RATE must be a number of 0 or more, got -1"),
-    ({"LEARNING_RATE": "1e-3"}, "LEARNING_RATE must be a number of 0 or more, got '1e-3'"),
-    ({"GRADIENT_CLIP_NORM": 0}, "GRADIENT_CLIP_NORM must be a number above 0, or None for no clipping, got 0"),
-    ({"PRECISION": "float16"}, r"PRECISION must be one of \('float32', 'bfloat16'\), got 'float16'"),
-    ({"LR_SCHEDULE": "linear"}, "LR_SCHEDULE must be one of .* got 'linear'"),
-    ({"LR_STEPS": (40, 120)}, r"LR_STEPS must be shares of the training between 0 and 1 .* got \(40, 120\)"),
-    ({"LR_STEPS": 0.75}, "LR_STEPS must be shares .* got 0.75"),
-    ({"IMAGE_RESIZE_MODE": "squre"}, "IMAGE_RESIZE_MODE must be one of .* got 'squre'"),
-    ({"CHANNEL_ORDER": "BGR"}, "CHANNEL_ORDER must be one of .* got 'BGR'"),
-    ({"RPN_ANCHOR_SCALES": (32, 64, 128)}, r"RPN_ANCHOR_SCALES must be 5 sizes, one for each of P2..P6, got \(32,"),
-    ({"RPN_ANCHOR_RATIOS": []}, r"RPN_ANCHOR_RATIOS must be one or more positive numbers, height / width, got \[\]"),
-    ({"BACKBONE_STRIDES": [4, 8, 16, 32]}, r"BACKBONE_STRIDES must be \[4, 8, 16, 32, 64\]"),
-    ({"BBOX_STD_DEV": [0.1, 0.1, 0.2]}, "BBOX_STD_DEV must be 4 positive numbers"),
-    ({"RPN_BBOX_STD_DEV": [0.1, 0.1, 0.2, 0]}, "RPN_BBOX_STD_DEV must be 4 positive numbers"),
-    ({"MINI_MASK_SHAPE": 56}, r"MINI_MASK_SHAPE must be \(height, width\), two integers of 1 or more, got 56"),
-    ({"SCALE_JITTER": (2.0, 0.1)}, r"SCALE_JITTER must be None, or the smallest and the largest factor.* got \(2.0"),
-    ({"LOSS_WEIGHTS": {"mask": 1}}, "LOSS_WEIGHTS must be a dict with keys .*mrcnn_mask_loss.* got {'mask': 1}"),
-    ({"IMAGE_RESIZER": "pil"}, r"IMAGE_RESIZER must be one of \('opencv', 'skimage', 'pillow'\), got 'pil'"),
-    ({"RPN_MIN_SIZE": -1}, "RPN_MIN_SIZE must be a number of 0 or more, got -1"),
-    ({"DETECTION_MIN_SIZE": None}, "DETECTION_MIN_SIZE must be a number of 0 or more, got None"),
-    ({"IMAGE_PAD_PIXEL": (0, 0)}, r"IMAGE_PAD_PIXEL must be None, or a number for each .* = 3 channels, got \(0, 0\)"),
-    ({"IMAGE_PAD_PIXEL": 0}, "IMAGE_PAD_PIXEL must be None, or a number for each .* got 0"),
-    ({"SIZE_DIVISOR": 48}, "SIZE_DIVISOR must be a multiple of 32, the stride of C5, got 48"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"STEPS_PER_EPOCH": 0}, "STEPS_PER_EPOCH must be an integer of 1 or more, or None, got 0"),
+        ({"IMAGE_MAX_DIM": "512"}, "IMAGE_MAX_DIM must be an integer .* got '512'"),
+        ({"IMAGE_MAX_DIM": 0}, "IMAGE_MAX_DIM must be an integer .* got 0"),
+        ({"LEARNING_RATE": -1}, "LEARNING_RATE must be a number of 0 or more, got -1"),
+        ({"LEARNING_RATE": "1e-3"}, "LEARNING_RATE must be a number of 0 or more, got '1e-3'"),
+        ({"GRADIENT_CLIP_NORM": 0}, "GRADIENT_CLIP_NORM must be a number above 0, or None for no clipping, got 0"),
+        ({"PRECISION": "float16"}, r"PRECISION must be one of \('float32', 'bfloat16'\), got 'float16'"),
+        ({"LR_SCHEDULE": "linear"}, "LR_SCHEDULE must be one of .* got 'linear'"),
+        ({"LR_STEPS": (40, 120)}, r"LR_STEPS must be shares of the training between 0 and 1 .* got \(40, 120\)"),
+        ({"LR_STEPS": 0.75}, "LR_STEPS must be shares .* got 0.75"),
+        ({"IMAGE_RESIZE_MODE": "squre"}, "IMAGE_RESIZE_MODE must be one of .* got 'squre'"),
+        ({"CHANNEL_ORDER": "BGR"}, "CHANNEL_ORDER must be one of .* got 'BGR'"),
+        ({"RPN_ANCHOR_SCALES": (32, 64, 128)}, r"RPN_ANCHOR_SCALES must be 5 sizes, one for each of P2..P6, got \(32,"),
+        (
+            {"RPN_ANCHOR_RATIOS": []},
+            r"RPN_ANCHOR_RATIOS must be one or more positive numbers, height / width, got \[\]",
+        ),
+        ({"BACKBONE_STRIDES": [4, 8, 16, 32]}, r"BACKBONE_STRIDES must be \[4, 8, 16, 32, 64\]"),
+        ({"BBOX_STD_DEV": [0.1, 0.1, 0.2]}, "BBOX_STD_DEV must be 4 positive numbers"),
+        ({"RPN_BBOX_STD_DEV": [0.1, 0.1, 0.2, 0]}, "RPN_BBOX_STD_DEV must be 4 positive numbers"),
+        ({"MINI_MASK_SHAPE": 56}, r"MINI_MASK_SHAPE must be \(height, width\), two integers of 1 or more, got 56"),
+        (
+            {"SCALE_JITTER": (2.0, 0.1)},
+            r"SCALE_JITTER must be None, or the smallest and the largest factor.* got \(2.0",
+        ),
+        ({"LOSS_WEIGHTS": {"mask": 1}}, "LOSS_WEIGHTS must be a dict with keys .*mrcnn_mask_loss.* got {'mask': 1}"),
+        ({"IMAGE_RESIZER": "pil"}, r"IMAGE_RESIZER must be one of \('opencv', 'skimage', 'pillow'\), got 'pil'"),
+        ({"RPN_MIN_SIZE": -1}, "RPN_MIN_SIZE must be a number of 0 or more, got -1"),
+        ({"DETECTION_MIN_SIZE": None}, "DETECTION_MIN_SIZE must be a number of 0 or more, got None"),
+        (
+            {"IMAGE_PAD_PIXEL": (0, 0)},
+            r"IMAGE_PAD_PIXEL must be None, or a number for each .* = 3 channels, got \(0, 0\)",
+        ),
+        ({"IMAGE_PAD_PIXEL": 0}, "IMAGE_PAD_PIXEL must be None, or a number for each .* got 0"),
+        ({"SIZE_DIVISOR": 48}, "SIZE_DIVISOR must be a multiple of 32, the stride of C5, got 48"),
+    ],
+)
 def test_an_impossible_setting_names_itself_its_value_and_the_way_out(wrong, message):
     with pytest.raises(ValueError, match=message):
         Config(**wrong)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"RPN_NEGATIVE_OVERLAP": 0.8}, r"RPN_NEGATIVE_OVERLAP must be at most RPN_POSITIVE_OVERLAP \(0.7\), got 0.8"),
-    ({"IMAGE_MIN_DIM": 900, "IMAGE_MAX_DIM": 512}, r"IMAGE_MIN_DIM must be at most IMAGE_MAX_DIM \(512\), got 900"),
-    ({"IMAGE_RESIZE_MODE": "square"}, 'IMAGE_MAX_DIM must be a multiple of 32 when IMAGE_RESIZE_MODE is "square", '
-                                      "got 1333"),
-    ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 250}, "IMAGE_MIN_DIM must be a multiple of 32 .* got 250"),
-    ({"IMAGE_MAX_DIM": None}, 'IMAGE_MAX_DIM must be a number when IMAGE_RESIZE_MODE is "fit", got None'),
-    ({"IMAGE_CHANNEL_COUNT": 4, "MEAN_PIXEL": (1, 2, 3)},
-     r"MEAN_PIXEL must be None, or a number for each of the IMAGE_CHANNEL_COUNT = 4 channels, got \(1, 2, 3\)"),
-    ({"PIXEL_STD": (1, 0, 1)}, "PIXEL_STD must be None, or a number for each"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"RPN_NEGATIVE_OVERLAP": 0.8}, r"RPN_NEGATIVE_OVERLAP must be at most RPN_POSITIVE_OVERLAP \(0.7\), got 0.8"),
+        ({"IMAGE_MIN_DIM": 900, "IMAGE_MAX_DIM": 512}, r"IMAGE_MIN_DIM must be at most IMAGE_MAX_DIM \(512\), got 900"),
+        (
+            {"IMAGE_RESIZE_MODE": "square"},
+            'IMAGE_MAX_DIM must be a multiple of 32 when IMAGE_RESIZE_MODE is "square", got 1333',
+        ),
+        ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 250}, "IMAGE_MIN_DIM must be a multiple of 32 .* got 250"),
+        ({"IMAGE_MAX_DIM": None}, 'IMAGE_MAX_DIM must be a number when IMAGE_RESIZE_MODE is "fit", got None'),
+        (
+            {"IMAGE_CHANNEL_COUNT": 4, "MEAN_PIXEL": (1, 2, 3)},
+            r"MEAN_PIXEL must be None, or a number for each of the IMAGE_CHANNEL_COUNT = 4 channels, got \(1, 2, 3\)",
+        ),
+        ({"PIXEL_STD": (1, 0, 1)}, "PIXEL_STD must be None, or a number for each"),
+    ],
+)
 def test_settings_that_contradict_each_other_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Config(**wrong)
@@ -207,12 +231,21 @@ def test_json_round_trip(tmp_path):
     assert path.read_text().count("\n") > len(setting_names()), "one setting a line, for people"
 
 
-@given(st.fixed_dictionaries({}, optional={
-    "NUM_CLASSES": st.integers(1, 100), "LEARNING_RATE": st.floats(0, 1), "IMAGES_PER_GPU": st.integers(1, 16),
-    "RPN_ANCHOR_SCALES": st.tuples(*[st.floats(1, 512)] * 5), "HORIZONTAL_FLIP": st.floats(0, 1),
-    "LOSS_WEIGHTS": st.fixed_dictionaries({name: st.floats(0, 9) for name in LOSS_NAMES}),
-    "MASK_HEAD": st.sampled_from(["fcn", {"name": "unet"}]), "SCALE_JITTER": st.none() | st.just((0.1, 2.0)),
-}))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "NUM_CLASSES": st.integers(1, 100),
+            "LEARNING_RATE": st.floats(0, 1),
+            "IMAGES_PER_GPU": st.integers(1, 16),
+            "RPN_ANCHOR_SCALES": st.tuples(*[st.floats(1, 512)] * 5),
+            "HORIZONTAL_FLIP": st.floats(0, 1),
+            "LOSS_WEIGHTS": st.fixed_dictionaries({name: st.floats(0, 9) for name in LOSS_NAMES}),
+            "MASK_HEAD": st.sampled_from(["fcn", {"name": "unet"}]),
+            "SCALE_JITTER": st.none() | st.just((0.1, 2.0)),
+        },
+    )
+)
 def test_any_valid_settings_survive_json_and_validate_again(overrides):
     config = Config(**overrides)
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
@@ -229,10 +262,14 @@ def test_a_callable_without_a_name_is_stored_by_its_type():
     assert Config(BACKBONE=functools.partial(some_backbone, 1)).to_dict()["BACKBONE"] == "partial"
 
 
-@pytest.mark.parametrize("text, message", [
-    ("{", "is not a json file of settings"), ("[1, 2]", "must hold a json object of settings, got a list"),
-    ('{"NUM_CLASES": 2}', "there is no setting 'NUM_CLASES'. Did you mean NUM_CLASSES"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "is not a json file of settings"),
+        ("[1, 2]", "must hold a json object of settings, got a list"),
+        ('{"NUM_CLASES": 2}', "there is no setting 'NUM_CLASES'. Did you mean NUM_CLASSES"),
+    ],
+)
 def test_a_damaged_file_is_named(tmp_path, text, message):
     path = tmp_path / "settings.json"
     path.write_text(text)
@@ -256,15 +293,18 @@ def test_display_prints_every_setting(capsys):
     assert lines["BATCH_SIZE"] == "2"
 
 
-@pytest.mark.parametrize("setting, message", [
-    ({"RPN_ANCHOR_RATIO_MEANING": "h/w"}, "RPN_ANCHOR_RATIO_MEANING must be one of .*got 'h/w'"),
-    ({"SEED": -1}, "SEED must be an integer from 0 on, got -1"),
-    ({"SEED": None}, "SEED must be an integer from 0 on, got None"),
-    ({"LOSS_WEIGHTS": dict.fromkeys(LOSS_NAMES, "x")}, "LOSS_WEIGHTS must be a dict with keys"),
-    ({"IMAGE_MIN_SCALE": -1}, "IMAGE_MIN_SCALE must be a number of 0 or more"),
-    ({"BACKBONE_OPTIONS": [1]}, "BACKBONE_OPTIONS must be a dict"),
-    ({"PHOTOMETRIC_DISTORTION": True, "IMAGE_CHANNEL_COUNT": 4}, "PHOTOMETRIC_DISTORTION must be False with"),
-])
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ({"RPN_ANCHOR_RATIO_MEANING": "h/w"}, "RPN_ANCHOR_RATIO_MEANING must be one of .*got 'h/w'"),
+        ({"SEED": -1}, "SEED must be an integer from 0 on, got -1"),
+        ({"SEED": None}, "SEED must be an integer from 0 on, got None"),
+        ({"LOSS_WEIGHTS": dict.fromkeys(LOSS_NAMES, "x")}, "LOSS_WEIGHTS must be a dict with keys"),
+        ({"IMAGE_MIN_SCALE": -1}, "IMAGE_MIN_SCALE must be a number of 0 or more"),
+        ({"BACKBONE_OPTIONS": [1]}, "BACKBONE_OPTIONS must be a dict"),
+        ({"PHOTOMETRIC_DISTORTION": True, "IMAGE_CHANNEL_COUNT": 4}, "PHOTOMETRIC_DISTORTION must be False with"),
+    ],
+)
 def test_what_would_fail_later_fails_at_once(setting, message):
     with pytest.raises(ValueError, match=message):
         Config(**setting)

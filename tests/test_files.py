@@ -50,8 +50,14 @@ def test_an_error_while_writing_keeps_the_old_file_and_removes_the_new(tmp_path,
 def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"could not write .*notes.txt \(.*No space left.*what stood there before is "
-                                      "untouched") as caught, atomic_path(path):
+    with (
+        pytest.raises(
+            OSError,
+            match=r"could not write .*notes.txt \(.*No space left.*what stood there before is "
+            "untouched",
+        ) as caught,
+        atomic_path(path),
+    ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.errno == errno.ENOSPC
     assert path.read_text() == "old"

@@ -12,11 +12,18 @@ from mrcnn.model import MaskRCNN
 from mrcnn.weights.recognise import read_source
 from tests import parity
 from tests.tiny import TinyConfig, TinyDataset
-from tests.weights import matterport_writer, test_detectron2, test_torchvision
+from tests.weights import matterport_writer
+from tests.weights.importers import test_detectron2, test_torchvision
 from tests.weights.torch_writer import save_zip
 
-SMALL = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "PRE_NMS_LIMIT": 50, "POST_NMS_ROIS_INFERENCE": 30,
-         "DETECTION_MAX_INSTANCES": 10, "DETECTION_MIN_CONFIDENCE": 0.0}
+SMALL = {
+    "IMAGE_MIN_DIM": 64,
+    "IMAGE_MAX_DIM": 64,
+    "PRE_NMS_LIMIT": 50,
+    "POST_NMS_ROIS_INFERENCE": 30,
+    "DETECTION_MAX_INSTANCES": 10,
+    "DETECTION_MIN_CONFIDENCE": 0.0,
+}
 IMAGE = TinyDataset(1).load_image(0)
 
 
@@ -49,11 +56,14 @@ def assert_same_detections(found, expected):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("save, classes, settings", [
-    (save_torchvision, 5, {"ROI_ALIGNED": False, "RPN_ANCHOR_ROUNDED": True, "BACKBONE_STRIDE_IN_1X1": False}),
-    (save_detectron2, 5, {"CHANNEL_ORDER": "bgr", "BACKBONE_STRIDE_IN_1X1": True, "ROI_ALIGNED": True}),
-    (save_matterport, 4, {"ROI_GEOMETRY": "crop", "RPN_CHANNELS": 20, "DETECTION_BEST_CLASS_ONLY": True}),
-])
+@pytest.mark.parametrize(
+    "save, classes, settings",
+    [
+        (save_torchvision, 5, {"ROI_ALIGNED": False, "RPN_ANCHOR_ROUNDED": True, "BACKBONE_STRIDE_IN_1X1": False}),
+        (save_detectron2, 5, {"CHANNEL_ORDER": "bgr", "BACKBONE_STRIDE_IN_1X1": True, "ROI_ALIGNED": True}),
+        (save_matterport, 4, {"ROI_GEOMETRY": "crop", "RPN_CHANNELS": 20, "DETECTION_BEST_CLASS_ONLY": True}),
+    ],
+)
 def test_import_save_load_detect_is_bit_equal(save, classes, settings, tmp_path, capsys):
     """The checkpoint that an imported model writes needs nothing else, neither file nor settings."""
     imported = MaskRCNN.from_pretrained(save(tmp_path), model_dir=tmp_path, **SMALL)
@@ -61,7 +71,7 @@ def test_import_save_load_detect_is_bit_equal(save, classes, settings, tmp_path,
     assert {name: getattr(imported.config, name) for name in settings} == settings
     assert not capsys.readouterr().out, "all of it is loaded, and nothing changed"
     expected = imported.detect([IMAGE])[0]
-    imported.class_names = ["BG", *"abcd"[:classes - 1]]
+    imported.class_names = ["BG", *"abcd"[: classes - 1]]
     imported.save_weights(tmp_path / "ours.h5")
     again = imported
     if save is save_torchvision:  # once, a second network costs seconds
@@ -78,6 +88,7 @@ def test_import_save_load_detect_is_bit_equal(save, classes, settings, tmp_path,
 
 
 # Our own
+
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
@@ -123,8 +134,15 @@ def test_other_classes_and_channels(own, capsys):
     """The user's number of classes and channels; the rest from the file, in the user's settings and mode."""
     _, path, _ = own
     names = ["BG", "disc", "star", "moon"]
-    model = MaskRCNN.from_pretrained(path, "training", config=TinyConfig(NAME="mine"), keep_classes=True,
-                                     class_names=names, NUM_CLASSES=4, IMAGE_CHANNEL_COUNT=4)
+    model = MaskRCNN.from_pretrained(
+        path,
+        "training",
+        config=TinyConfig(NAME="mine"),
+        keep_classes=True,
+        class_names=names,
+        NUM_CLASSES=4,
+        IMAGE_CHANNEL_COUNT=4,
+    )
     printed = capsys.readouterr().out
     assert "trunk/res1/kernel: inflated from 3 to 4 input channels" in printed
     assert "classes kept by name: disc; left as they are: star, moon" in printed
@@ -134,17 +152,28 @@ def test_other_classes_and_channels(own, capsys):
 
 # Other backbones, and trunks alone
 
+
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
     """A narrow ResNet-50 of the user's, for two classes."""
-    config = Config(NAME="mine", NUM_CLASSES=3, BACKBONE="resnet50", BACKBONE_OPTIONS={"width": 8},
-                    TOP_DOWN_PYRAMID_SIZE=16, MASK_HEAD={"name": "fcn", "filters": 16}, **SMALL)
+    config = Config(
+        NAME="mine",
+        NUM_CLASSES=3,
+        BACKBONE="resnet50",
+        BACKBONE_OPTIONS={"width": 8},
+        TOP_DOWN_PYRAMID_SIZE=16,
+        MASK_HEAD={"name": "fcn", "filters": 16},
+        **SMALL,
+    )
     return MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
 
 
 def weights_of(model):
-    return {f"{key}/{weight.name}": np.array(weight) for key, layer in model.network.layers().items()
-            for weight in layer.weights}
+    return {
+        f"{key}/{weight.name}": np.array(weight)
+        for key, layer in model.network.layers().items()
+        for weight in layer.weights
+    }
 
 
 def test_another_depth_is_refused_with_the_way_out(narrow, tmp_path):
@@ -153,9 +182,11 @@ def test_another_depth_is_refused_with_the_way_out(narrow, tmp_path):
     state = parity.values_of(test_torchvision.shapes())
     deeper = {name.replace("layer3.5.", f"layer3.{i}."): value for i in range(6, 23) for name, value in state.items()}
     save_zip(path, state | deeper)
-    message = (r"r101.pth holds a trunk 'resnet101' with {'width': 8}, but the model's BACKBONE is 'resnet50' with "
-               r"{'width': 8}; nothing was loaded. Set BACKBONE = 'resnet101' and BACKBONE_OPTIONS = {'width': 8}, or "
-               "have MaskRCNN.from_pretrained build what the file needs")
+    message = (
+        r"r101.pth holds a trunk 'resnet101' with {'width': 8}, but the model's BACKBONE is 'resnet50' with "
+        r"{'width': 8}; nothing was loaded. Set BACKBONE = 'resnet101' and BACKBONE_OPTIONS = {'width': 8}, or "
+        "have MaskRCNN.from_pretrained build what the file needs"
+    )
     for options in ({}, {"by_name": True}):
         with pytest.raises(ValueError, match=message):
             narrow.load_weights(path, **options)
@@ -170,9 +201,13 @@ def test_a_published_file_loads_into_a_user_s_model(narrow, tmp_path, capsys):
     path = save_torchvision(tmp_path)
     report = narrow.load_weights(path)
     printed = capsys.readouterr().out
-    for text in ("torchvision.pth (weights of torchvision) sets ", "ROI_ALIGNED True -> False",
-                 "FPN_CLASSIF_FC_LAYERS_SIZE 1024 -> 12", "RPN_CHANNELS 256 -> 16",
-                 "the file has 5 classes and the model 3"):
+    for text in (
+        "torchvision.pth (weights of torchvision) sets ",
+        "ROI_ALIGNED True -> False",
+        "FPN_CLASSIF_FC_LAYERS_SIZE 1024 -> 12",
+        "RPN_CHANNELS 256 -> 16",
+        "the file has 5 classes and the model 3",
+    ):
         assert text in printed
     assert len(report.skipped) == 6 and narrow.config.NUM_CLASSES == 3 and narrow.config.IMAGE_MAX_DIM == 64
     narrow.load_weights(save_matterport(tmp_path))
@@ -187,8 +222,17 @@ def test_a_published_file_loads_into_a_user_s_model(narrow, tmp_path, capsys):
 def test_a_trunk_alone_brings_the_pixels_and_nothing_else(narrow, tmp_path, capsys):
     path = tmp_path / "R-50.pkl"
     state = test_detectron2.without_statistics(parity.values_of(test_detectron2.shapes(), seed=1))
-    path.write_bytes(pickle.dumps({"model": {name.removeprefix("backbone.bottom_up."): value
-                                             for name, value in state.items() if "bottom_up" in name}}))
+    path.write_bytes(
+        pickle.dumps(
+            {
+                "model": {
+                    name.removeprefix("backbone.bottom_up."): value
+                    for name, value in state.items()
+                    if "bottom_up" in name
+                }
+            }
+        )
+    )
     before, names = weights_of(narrow), narrow.class_names
     report = narrow.load_weights(path)
     printed = capsys.readouterr().out

@@ -10,7 +10,37 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "mrcnn").rglob("*.py"), *(ROOT / "heads").rglob("*.py")])
 HEAVY = {"matplotlib", "pycocotools", "imgaug", "skimage", "scipy"}
-FACADES = {"mrcnn.model", "mrcnn.utils", "mrcnn.evaluation", "mrcnn.visualize", "mrcnn.validation"}
+FACADES = {"model", "utils", "visualize", "legacy", "cli"}
+
+# What each package, and each module at the root, may import of the others.
+BELOW = {
+    "files": set(),
+    "config_checks": set(),
+    "config": {"config_checks", "files"},
+    "presets": {"config"},
+    "ops": set(),
+    "layers": {"ops"},
+    "fusion": {"layers", "ops"},
+    "network": {"config", "fusion", "heads", "layers", "ops"},
+    "distribution": set(),
+    "data": {"config", "files", "network", "ops"},
+    "training": {"config", "data", "distribution", "files", "layers", "network", "ops"},
+    "inference": {"config", "data", "files", "fusion", "layers", "network", "ops"},
+    "evaluation": {"config", "data", "files", "inference", "ops"},
+    "weights": {"config", "data", "files", "network", "presets"},
+    "pictures": {"data", "evaluation", "inference"},
+    "inspection": {"config", "data", "inference", "network", "ops"},
+    "legacy": {"config", "data", "evaluation", "inference", "inspection", "layers", "network", "ops", "weights"},
+    "utils": {"data", "evaluation", "legacy", "ops", "weights"},
+    "visualize": {"legacy", "pictures"},
+    "model": {
+        *("config", "data", "distribution", "evaluation", "files", "inference", "legacy", "network", "presets"),
+        *("training", "weights"),
+    },
+}
+# Users of the facade: they may import everything but each other.
+ABOVE = {"cli", "experiments", "__main__", "__init__"}
+PENDING = {("fusion", "network")}
 
 
 def module_name(path: Path) -> str:
@@ -35,6 +65,23 @@ def package(name: str) -> str:
     return name.split(".")[0]
 
 
+def part(name: str) -> str:
+    """The package of `mrcnn` that a dotted name lies in, its module at the root, or "heads"."""
+    first, *rest = name.split(".")
+    return "heads" if first == "heads" else rest[0] if rest else "__init__"
+
+
+def imports_for_types(path: Path) -> set[str]:
+    """Dotted names imported under `if TYPE_CHECKING:`."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for inner in node.body:
+                if isinstance(inner, ast.ImportFrom):
+                    names |= {inner.module} | {f"{inner.module}.{alias.name}" for alias in inner.names}
+    return names
+
+
 def test_the_reader_of_imports_sees_what_is_there(tmp_path):
     file = tmp_path / "a.py"
     file.write_text("import os.path\ndef f():\n    from mrcnn import utils\n")
@@ -45,27 +92,73 @@ def test_the_reader_of_imports_sees_what_is_there(tmp_path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_edges(path):
-    name, used = module_name(path), imports(path)
+    name, used = module_name(path), imports(path) - imports_for_types(path)
     packages = {package(other) for other in used}
     assert not packages & {"samples", "tests", "benchmarks"}
     if package(name) == "heads":
         assert packages <= {"keras", "heads"} | sys.stdlib_module_names
         return
-    if name != "mrcnn.graph":
+    if name != "mrcnn.network.graph":
         assert "heads" not in packages
-    if name not in FACADES:
-        assert not used & FACADES
+    own = part(name)
+    others = {part(other) for other in used if package(other) in ("mrcnn", "heads")} - {own, "__init__"}
+    if own in ABOVE:
+        assert not others & ABOVE
+    else:
+        assert {(own, other) for other in others - BELOW[own]} <= PENDING
+
+
+def test_there_is_no_cycle():
+    """Among the packages; each module imports its package's others only."""
+    graph = {own: below - {"heads"} for own, below in BELOW.items()}
+    while leaves := {own for own, below in graph.items() if not below}:
+        graph = {own: below - leaves for own, below in graph.items() if own not in leaves}
+    assert not graph
+
+
+def test_modules_of_one_package_form_no_cycle():
+    names = {module_name(path): path for path in SOURCES}
+    graph = {}
+    for name, path in names.items():
+        used = imports(path, top_level_only=True) & set(names) - {name}
+        # A package's __init__ stands for its modules.
+        graph[name] = {other for other in used if not name.startswith(other + ".")}
+    while leaves := {name for name, used in graph.items() if not used}:
+        graph = {name: used - leaves for name, used in graph.items() if name not in leaves}
+    assert not graph
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_config_is_read_at_the_door_only(path):
-    """Below assembly, layers and functions take explicit arguments."""
-    readers = {"mrcnn.presets", "mrcnn.graph", "mrcnn.training", "mrcnn.model", "mrcnn.detector", "mrcnn.pixels"}
-    # An importer says which preset its weights need.
-    readers |= {f"mrcnn.weights.{program}" for program in ("matterport", "torchvision", "detectron2", "imagenet")}
-    name = module_name(path)
-    if name not in readers and name != "mrcnn.config":
-        assert not imports(path) & {"mrcnn.config.Config", "mrcnn.presets"}
+def test_a_config_is_annotated_and_read_where_things_are_assembled(path):
+    """Below assembly, layers and functions take explicit keyword arguments."""
+    assembling = {
+        "cli",
+        "data",
+        "distribution",
+        "experiments",
+        "inference",
+        "inspection",
+        "legacy",
+        "model",
+        "training",
+    }
+    outer = assembling | {"config", "evaluation", "network", "presets", "weights", "config_checks"}
+    own = part(module_name(path))
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.FunctionDef) and node.name != "from_config":  # Keras's own
+            for argument in [*node.args.args, *node.args.kwonlyargs]:
+                if argument.arg == "config":
+                    where = f"{path}:{node.lineno} {node.name}"
+                    assert own in outer, f"{where}: takes a config below the code that assembles"
+                    assert argument.annotation is not None, f"{where}: annotate `config`"
+                    assert "Config" in ast.unparse(argument.annotation), f"{where}: annotate it as Config"
+
+
+def test_folders_and_the_root_stay_small():
+    root = [path for path in (ROOT / "mrcnn").glob("*.py") if path.stem != "__main__"]
+    assert len(root) <= 11
+    for folder in {path.parent for path in SOURCES}:
+        assert len(list(folder.glob("*.py"))) <= 14 + (folder == ROOT / "mrcnn" / "data" / "formats") * 10, folder
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn import boxes as box_ops
 from mrcnn import inspection
-from mrcnn.anchors import pyramid_anchors
 from mrcnn.data.loader import Loader
+from mrcnn.layers.anchors import pyramid_anchors
 from mrcnn.model import MaskRCNN
+from mrcnn.ops import boxes as box_ops
 from tests.tiny import SIDE, TinyConfig, TinyDataset
 
 
@@ -38,8 +38,9 @@ def test_the_view_is_the_photograph_padded_with_the_mean_colour(model, image):
 def test_rpn_predictions_are_of_all_anchors_in_order(model, image):
     rpn = inspection.rpn_predictions(model, image)
     config, sides = model.config, [16, 8, 4, 2, 1]
-    anchors = pyramid_anchors(config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, [(s, s) for s in sides],
-                              config.BACKBONE_STRIDES)
+    anchors = pyramid_anchors(
+        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, [(s, s) for s in sides], config.BACKBONE_STRIDES
+    )
     np.testing.assert_array_equal(rpn.anchors, np.concatenate(anchors))
     assert np.bincount(rpn.levels).tolist() == [0, 0, 256, 64, 16, 4, 1]
     logits, deltas = model.network.rpn(model.network.trunk(model.detector.mold(image).image[None])[1])  # P3
@@ -129,14 +130,21 @@ def test_activations_are_those_of_the_trunk(model, image):
     np.testing.assert_allclose(values["fpn_p3"], levels[1][0], atol=1e-5)
     assert values["res2_relu"].shape == (16, 16, 8) and values["res2_relu"].min() >= 0
     assert {name: value.shape[0] for name, value in inspection.activations(model, image).items()} == {
-        "fpn_p2": 16, "fpn_p3": 8, "fpn_p4": 4, "fpn_p5": 2, "fpn_p6": 1}
+        "fpn_p2": 16,
+        "fpn_p3": 8,
+        "fpn_p4": 4,
+        "fpn_p5": 2,
+        "fpn_p6": 1,
+    }
 
 
 def test_photographs_may_be_paths_and_grey(model, image, tmp_path):
     grey = image.mean(axis=2).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "grey.png"), grey)
-    np.testing.assert_array_equal(inspection.rpn_predictions(model, tmp_path / "grey.png").scores,
-                                  inspection.rpn_predictions(model, np.stack([grey] * 3, axis=-1)).scores)
+    np.testing.assert_array_equal(
+        inspection.rpn_predictions(model, tmp_path / "grey.png").scores,
+        inspection.rpn_predictions(model, np.stack([grey] * 3, axis=-1)).scores,
+    )
 
 
 def test_an_unknown_layer_is_named_with_its_neighbours(model, image):
@@ -163,8 +171,9 @@ def test_targets_of_anchors_are_the_objects(model, taught):
         objects = batch["gt_boxes"][i][batch["gt_class_ids"][i] > 0]
         anchors = targets.anchors[targets.anchor_index[i]]
         overlaps = np.array(box_ops.iou(anchors, objects))
-        np.testing.assert_allclose(targets.anchor_boxes[i][positive], objects[overlaps[positive].argmax(axis=1)],
-                                   atol=1e-3)
+        np.testing.assert_allclose(
+            targets.anchor_boxes[i][positive], objects[overlaps[positive].argmax(axis=1)], atol=1e-3
+        )
         assert overlaps[targets.anchor_labels[i] == 0].max() < model.config.RPN_NEGATIVE_OVERLAP
 
 
@@ -188,8 +197,9 @@ def test_targets_of_rois_and_masks_are_the_objects(taught):
         i = targets.mask_image[row]
         same = np.abs(batch["gt_boxes"][i] - targets.mask_rois[row]).max(axis=1) < 1e-3
         if same.any():
-            mini = cv2.resize(batch["gt_masks"][i][same.argmax()].astype(np.float32), (16, 16),
-                              interpolation=cv2.INTER_AREA)
+            mini = cv2.resize(
+                batch["gt_masks"][i][same.argmax()].astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA
+            )
             assert ((mini >= 127.5) == targets.mask_targets[row]).mean() > 0.97
             exact += 1
     assert exact > 0

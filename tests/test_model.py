@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from mrcnn.config import LOSS_NAMES
-from mrcnn.evaluation import evaluate
+from mrcnn.evaluation.coco_evaluation import evaluate
 from mrcnn.model import MaskRCNN
 from mrcnn.weights import checkpoint
 from tests.tiny import SIDE, TinyConfig, TinyDataset, tiny_backbone
 
 
 def weights_of(model):
-    return {f"{key}/{weight.name}": np.array(weight) for key, layer in model.network.layers().items()
-            for weight in layer.weights}
+    return {
+        f"{key}/{weight.name}": np.array(weight)
+        for key, layer in model.network.layers().items()
+        for weight in layer.weights
+    }
 
 
 def assert_same(first, second, tolerance=0.0):
@@ -71,6 +74,7 @@ def found(run):
 
 
 # What training does
+
 
 def test_four_images_are_learnt_by_heart(run):
     results = evaluate(run.model, run.dataset, progress=False)
@@ -212,11 +216,19 @@ def make_runs(folder, *names):
 
 def test_find_last_takes_the_newest_run_that_saved_something(untrained, monkeypatch, tmp_path):
     monkeypatch.setattr(untrained, "model_dir", tmp_path)
-    make_runs(tmp_path, "tiny20250101T000000/mask_rcnn_tiny_0009.h5", "tiny20260101T0000/mask_rcnn_tiny_0001.h5",
-              "tiny20260101T0000/mask_rcnn_tiny_0010.h5", "tiny20260101T0000/.mask_rcnn_tiny_0011.h5.tmp",
-              "tiny20260101T0000/mask_rcnn_tiny_best.h5", "tiny20260101T0000/zzz.h5",
-              "tiny20270101T000000/log.csv", "tiny220280101T000000/mask_rcnn_tiny2_0001.h5",
-              "other20280101T000000/mask_rcnn_other_0001.h5", "tiny/mask_rcnn_tiny_0099.h5")
+    make_runs(
+        tmp_path,
+        "tiny20250101T000000/mask_rcnn_tiny_0009.h5",
+        "tiny20260101T0000/mask_rcnn_tiny_0001.h5",
+        "tiny20260101T0000/mask_rcnn_tiny_0010.h5",
+        "tiny20260101T0000/.mask_rcnn_tiny_0011.h5.tmp",
+        "tiny20260101T0000/mask_rcnn_tiny_best.h5",
+        "tiny20260101T0000/zzz.h5",
+        "tiny20270101T000000/log.csv",
+        "tiny220280101T000000/mask_rcnn_tiny2_0001.h5",
+        "other20280101T000000/mask_rcnn_other_0001.h5",
+        "tiny/mask_rcnn_tiny_0099.h5",
+    )
     assert untrained.find_last() == tmp_path / "tiny20260101T0000/mask_rcnn_tiny_0010.h5"
 
 
@@ -251,6 +263,7 @@ def test_weights_of_another_run_are_no_resumption(run, tmp_path):
 
 
 # Weights that do not fit
+
 
 @pytest.fixture(scope="module")
 def stored(untrained, tmp_path_factory):
@@ -328,8 +341,13 @@ def test_conventions_come_with_the_weights_and_are_printed(tmp_path, capsys):
     model.load_weights(tmp_path / "bound.h5")
     line = capsys.readouterr().out
     assert line.count("\n") == 1 and "(weights of this package) sets " in line
-    for text in ("ROI_ALIGNED True -> False", "RPN_CHANNELS 16 -> 12", "CHANNEL_ORDER None -> 'bgr'",
-                 "MEAN_PIXEL None -> [100.0, 110.0, 120.0]", "RPN_CONVOLUTIONS 1 -> 2"):
+    for text in (
+        "ROI_ALIGNED True -> False",
+        "RPN_CHANNELS 16 -> 12",
+        "CHANNEL_ORDER None -> 'bgr'",
+        "MEAN_PIXEL None -> [100.0, 110.0, 120.0]",
+        "RPN_CONVOLUTIONS 1 -> 2",
+    ):
         assert text in line
     assert "SCALES" not in line and "SEED" not in line
     assert (config.ROI_ALIGNED, config.RPN_CHANNELS, config.MEAN_PIXEL) == (True, 16, None)
@@ -355,8 +373,7 @@ def test_weights_that_do_not_fit_bring_no_conventions(tmp_path):
     assert model.config.RPN_CHANNELS == 16 and model.config.CHANNEL_ORDER == "bgr"
 
 
-@pytest.mark.parametrize("exclude", [
-    ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"], CLASS_SHAPED])
+@pytest.mark.parametrize("exclude", [["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"], CLASS_SHAPED])
 def test_the_old_package_s_names_of_class_shaped_layers_are_excluded(wider, stored, untrained, exclude):
     before = weights_of(wider)
     report = wider.load_weights(stored, exclude=exclude)
@@ -400,7 +417,7 @@ def test_weights_of_another_architecture_are_refused(stored, tmp_path):
 def test_a_truncated_file_is_named_and_changes_nothing(untrained, stored, tmp_path, share):
     content = stored.read_bytes()
     path = tmp_path / "cut.h5"
-    path.write_bytes(content[:int(share * len(content))])
+    path.write_bytes(content[: int(share * len(content))])
     before = weights_of(untrained)
     with pytest.raises(ValueError, match=r"cut.h5 is (not an HDF5 file|truncated or damaged)"):
         untrained.load_weights(path)
@@ -423,6 +440,7 @@ def test_imagenet_weights_need_a_backbone_that_has_them(untrained, tmp_path):
 
 # When something is wrong
 
+
 @pytest.mark.parametrize("mode", ["train", "Training", None])
 def test_an_unknown_mode_is_named(mode):
     with pytest.raises(ValueError, match=f'mode must be "training" or "inference", got {mode!r}'):
@@ -438,8 +456,11 @@ def test_unknown_parts_are_named():
 
 def test_the_number_of_classes_must_be_the_dataset_s(tmp_path):
     model = MaskRCNN("training", TinyConfig(NUM_CLASSES=5), tmp_path)
-    with pytest.raises(ValueError, match=r"the TinyDataset has 3 classes, background included \(BG, box, disc ...\), "
-                                         "but NUM_CLASSES is 5; set it to 3"):
+    with pytest.raises(
+        ValueError,
+        match=r"the TinyDataset has 3 classes, background included \(BG, box, disc ...\), "
+        "but NUM_CLASSES is 5; set it to 3",
+    ):
         model.train(TinyDataset(2), None, epochs=1)
     assert not list(tmp_path.iterdir())
 
@@ -460,9 +481,12 @@ def test_an_image_that_cannot_be_loaded_ends_training_by_its_name_and_a_nan_by_i
         model.train(Breaking(2), None, epochs=1, verbose=0)
     model.train(TinyDataset(2), None, epochs=1, verbose=0)
     model.training_model.loss_weights["mrcnn_mask_loss"] = float("inf")
-    with pytest.raises(FloatingPointError, match=r"not finite at step 1 of the epoch \(.*mrcnn_mask_loss.*in a batch "
-                                                 r"of: image 0 \(tiny .?0.?, tiny/0.png\), image 1 \(tiny .?1.?, "
-                                                 r"tiny/1.png\). Look at"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"not finite at step 1 of the epoch \(.*mrcnn_mask_loss.*in a batch "
+        r"of: image 0 \(tiny .?0.?, tiny/0.png\), image 1 \(tiny .?1.?, "
+        r"tiny/1.png\). Look at",
+    ):
         model.train(TinyDataset(2), None, epochs=2, verbose=0)
     assert model.find_last().name == "mask_rcnn_tiny_0001.h5"
     again = MaskRCNN("inference", TinyConfig(), tmp_path)
@@ -480,16 +504,20 @@ def test_callbacks_of_the_user_and_few_checkpoints_and_a_warm_up_that_never_ends
     settings = {"KEEP_CHECKPOINTS": 1, "STEPS_PER_EPOCH": 1, "WARMUP_STEPS": 4, "WARMUP_FACTOR": 0.0}
     model = MaskRCNN("training", TinyConfig(**settings), tmp_path)
     with pytest.warns(UserWarning, match="warm-up of WARMUP_STEPS = 4 is not over after the 2 steps of this training"):
-        model.train(TinyDataset(2), None, learning_rate=0.5, epochs=2, layers="heads", verbose=0,
-                    custom_callbacks=[Seen()])
+        model.train(
+            TinyDataset(2), None, learning_rate=0.5, epochs=2, layers="heads", verbose=0, custom_callbacks=[Seen()]
+        )
     assert Seen.epochs == [(0, ["mask_rcnn_tiny_0001.h5"]), (1, ["mask_rcnn_tiny_0002.h5"])]
     assert float(np.asarray(model.training_model.optimizer.learning_rate)) == 0.25, "half of the warm-up"
     untouched = MaskRCNN("training", TinyConfig(), tmp_path)
-    assert same({name: value for name, value in weights_of(untouched).items() if name.startswith("trunk/res")},
-                weights_of(model)), 'layers="heads" leaves the backbone alone'
+    assert same(
+        {name: value for name, value in weights_of(untouched).items() if name.startswith("trunk/res")},
+        weights_of(model),
+    ), 'layers="heads" leaves the backbone alone'
 
 
 # Detection
+
 
 def test_photographs_of_any_size_and_kind(run, found, tmp_path):
     """Grey, RGBA, floats, PNG and path objects; the same picture gives the same objects."""
@@ -523,8 +551,8 @@ def test_a_larger_photograph_has_the_same_objects_at_its_own_scale(run, found):
     again = run.model.detect([large])[0]
     assert again["masks"].shape[:2] == (4 * SIDE, 4 * SIDE)
     best = found["scores"] > 0.5
-    np.testing.assert_array_equal(again["class_ids"][:best.sum()], found["class_ids"][best])
-    np.testing.assert_allclose(again["rois"][:best.sum()] / 4, found["rois"][best], atol=2)
+    np.testing.assert_array_equal(again["class_ids"][: best.sum()], found["class_ids"][best])
+    np.testing.assert_allclose(again["rois"][: best.sum()] / 4, found["rois"][best], atol=2)
 
 
 def test_a_batch_of_two_equals_two_singles(run):
@@ -562,13 +590,17 @@ def test_a_bad_photograph_names_its_place(run, tmp_path):
 
 def test_verbose_counts_what_fell_at_each_step(run, capsys):
     run.model.detect([run.dataset.load_image(0)], verbose=1)
-    line = re.fullmatch(r"image 0: 64 x 64 as 64 x 64: (\d+) proposals, (\d+) scores over the minimum, "
-                        r"(\d+) left by NMS, (\d+) detections\n", capsys.readouterr().out)
+    line = re.fullmatch(
+        r"image 0: 64 x 64 as 64 x 64: (\d+) proposals, (\d+) scores over the minimum, "
+        r"(\d+) left by NMS, (\d+) detections\n",
+        capsys.readouterr().out,
+    )
     proposals, scores, left, detections = map(int, line.groups())
     assert 30 >= proposals > 0 and scores >= left >= detections > 0
 
 
 # The object
+
 
 def test_keras_model_is_the_graph_of_the_mode(run, untrained):
     assert run.model.keras_model is run.model.training_model
@@ -586,8 +618,9 @@ def test_settings_win_over_the_backbone_s_pixel_scaling(tmp_path):
 
 
 def test_bfloat16_trains_and_detects_with_float32_boxes_and_masks_of_bool(tmp_path):
-    model = MaskRCNN("training", TinyConfig(PRECISION="bfloat16", STEPS_PER_EPOCH=1, DETECTION_MIN_CONFIDENCE=0.0),
-                     tmp_path)
+    model = MaskRCNN(
+        "training", TinyConfig(PRECISION="bfloat16", STEPS_PER_EPOCH=1, DETECTION_MIN_CONFIDENCE=0.0), tmp_path
+    )
     before = weights_of(model)
     dataset = TinyDataset(2)
     history = model.train(dataset, None, epochs=1, verbose=0)
@@ -595,7 +628,11 @@ def test_bfloat16_trains_and_detects_with_float32_boxes_and_masks_of_bool(tmp_pa
     assert not same(before, weights_of(model))
     found = model.detect([dataset.load_image(0)])[0]
     assert {name: value.dtype.name for name, value in found.items()} == {
-        "rois": "float32", "class_ids": "int32", "scores": "float32", "masks": "bool"}
+        "rois": "float32",
+        "class_ids": "int32",
+        "scores": "float32",
+        "masks": "bool",
+    }
     assert len(found["scores"]) > 0
     model.save_weights(tmp_path / "half.h5")
     full = MaskRCNN("inference", TinyConfig(), tmp_path)

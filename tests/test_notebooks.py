@@ -23,8 +23,12 @@ TINY = {
     "finetune_your_own_data": {"IMAGES": 8, "EPOCHS": (1, 2)},
     "inspect_data": {"IMAGES": 8, "SHOW": 2},
     "inspect_model": {"STEPS": 2, "IMAGE": 1},
-    "compare_heads": {"STEPS": 2, "TEST_IMAGES": 4, "SEEDS": (0,), "HEADS": {
-        "fcn": {"name": "fcn", "filters": 8, "convolutions": 1}, "unet": {"name": "unet", "filters": 8}}},
+    "compare_heads": {
+        "STEPS": 2,
+        "TEST_IMAGES": 4,
+        "SEEDS": (0,),
+        "HEADS": {"fcn": {"name": "fcn", "filters": 8, "convolutions": 1}, "unet": {"name": "unet", "filters": 8}},
+    },
     "write_a_head": {"STEPS": 2, "TEST_IMAGES": 4, "FILTERS": 8, "RIVALS": ()},
     "make_config": {"BACKBONES": {"mobilenet, narrow": {"alpha": 0.25}}, "IMAGE_SIZES": (512,)},
 }
@@ -42,14 +46,19 @@ def texts(notebook) -> str:
     """Everything that a reader sees, but for the pictures."""
     shown = [cell.source for cell in notebook.cells]
     for output in outputs(notebook):
-        shown += [output.get("text", ""), *(str(value) for kind, value in output.get("data", {}).items()
-                                            if not kind.startswith("image/"))]
+        shown += [
+            output.get("text", ""),
+            *(str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")),
+        ]
     return "\n".join(shown)
 
 
 def pictures(notebook) -> list[bytes]:
-    return [base64.b64decode(output.data["image/png"]) for output in outputs(notebook)
-            if "image/png" in output.get("data", {})]
+    return [
+        base64.b64decode(output.data["image/png"])
+        for output in outputs(notebook)
+        if "image/png" in output.get("data", {})
+    ]
 
 
 def test_all_notebooks_are_there_and_have_tiny_settings():
@@ -69,8 +78,9 @@ def test_it_runs(name, tmp_path):
     cells = code_cells(executed)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert len(pictures(executed)) >= 2
-    said = "".join(output.text for output in outputs(executed)
-                   if output.output_type == "stream" and output.name == "stderr").splitlines()
+    said = "".join(
+        output.text for output in outputs(executed) if output.output_type == "stream" and output.name == "stderr"
+    ).splitlines()
     # So few steps as here end within the warm-up, of which a training rightly warns
     assert not [line for line in said if "warning" in line.lower() and "the warm-up of WARMUP_STEPS" not in line]
 
@@ -139,8 +149,9 @@ def test_cleaning_keeps_tags_and_shrinks_pictures():
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
     notebook = sample()
-    notebook.cells[1].outputs = [nbformat.v4.new_output(
-        "display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})]
+    notebook.cells[1].outputs = [
+        nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
+    ]
     notebook.cells[1].metadata["execution"] = {"shell.execute_reply": "2026-01-01"}
     clean = execute.clean(notebook)
     (picture,) = pictures(clean)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mrcnn.compiled import Canvases
+from mrcnn.inference.compiled import Canvases
+from mrcnn.layers.keep_valid import KeepValid
+from mrcnn.layers.proposals import Proposals
+from mrcnn.layers.roi_align.roi_align import RoIAlign, roi_align
+from mrcnn.layers.targets import MaskTargets
 from mrcnn.model import MaskRCNN
-from mrcnn.nms import nms_per_group
-from mrcnn.padding import KeepValid
-from mrcnn.proposals import Proposals
-from mrcnn.roi_align import RoIAlign, roi_align
-from mrcnn.targets import MaskTargets
+from mrcnn.ops.nms import nms_per_group
 from tests import backends
-from tests.test_nms import greedy, random_boxes
-from tests.test_roi_align import reference, scene_of_levels
+from tests.layers.test_roi_align import reference, scene_of_levels
+from tests.ops.test_nms import greedy, random_boxes
 from tests.tiny import TinyConfig, TinyDataset
 
 TENSORFLOW_CAME_ALONG = "tensorflow" in sys.modules
@@ -38,8 +38,13 @@ def tensorflow_run(tmp_path_factory):
     """A folder with what TensorFlow's network gave, and a function that waits for it."""
     folder = tmp_path_factory.mktemp("tensorflow")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.backends", str(folder)], cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [sys.executable, "-m", "tests.backends", str(folder)],
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     yield folder, process
     process.kill()
 
@@ -66,8 +71,11 @@ def test_roi_align_and_its_gradient_equal_the_definition(tensorflow_run, aligned
     layer = RoIAlign(5, 2, aligned, geometry=geometry)
     assert layer.method == "gather"
     upstream = np.random.default_rng(3).normal(size=(12, 5, 5, 3)).astype(np.float32)
-    pool = jax.jit(jax.value_and_grad(
-        lambda features: (ops.sum((pooled := layer(features, boxes, image_index)) * upstream), pooled), has_aux=True))
+    pool = jax.jit(
+        jax.value_and_grad(
+            lambda features: (ops.sum((pooled := layer(features, boxes, image_index)) * upstream), pooled), has_aux=True
+        )
+    )
     (_, found), gradients = pool(features)
     assert all(np.isfinite(gradient).all() for gradient in gradients)
     if geometry == "crop":
@@ -76,8 +84,16 @@ def test_roi_align_and_its_gradient_equal_the_definition(tensorflow_run, aligned
     levels = np.clip(np.floor(4 + np.log2(size / 224) + 1e-6), 2, 5).astype(int)
     expected = [np.zeros(level.shape) for level in features]
     for m, level in enumerate(levels):
-        value, gradient = reference(features[level - 2], boxes[m:m + 1], image_index[m:m + 1], 0.5**level, 5, 2,
-                                    aligned, upstream[m:m + 1])
+        value, gradient = reference(
+            features[level - 2],
+            boxes[m : m + 1],
+            image_index[m : m + 1],
+            0.5**level,
+            5,
+            2,
+            aligned,
+            upstream[m : m + 1],
+        )
         np.testing.assert_allclose(found[m], value[0], atol=2e-4)
         expected[level - 2] += gradient
     for gradient, wanted in zip(gradients, expected, strict=True):
@@ -85,9 +101,13 @@ def test_roi_align_and_its_gradient_equal_the_definition(tensorflow_run, aligned
 
 
 def test_what_has_no_static_shapes_says_so():
-    for make in (lambda: RoIAlign(7, 0), lambda: RoIAlign(7, method="multiply"),
-                 lambda: roi_align(np.zeros((1, 4, 4, 1)), np.zeros((1, 4)), [0], spatial_scale=1.0, pool_size=2,
-                                   sampling_ratio=0)):
+    for make in (
+        lambda: RoIAlign(7, 0),
+        lambda: RoIAlign(7, method="multiply"),
+        lambda: roi_align(
+            np.zeros((1, 4, 4, 1)), np.zeros((1, 4)), [0], spatial_scale=1.0, pool_size=2, sampling_ratio=0
+        ),
+    ):
         with pytest.raises(NotImplementedError, match="Keras backend 'jax'.*KERAS_BACKEND to tensorflow"):
             make()
 
@@ -96,15 +116,19 @@ def test_nms_equals_a_greedy_loop():
     rng = np.random.default_rng(3)
     boxes, scores = random_boxes(rng, 2, 3, 60), rng.normal(size=(2, 3, 60)).astype(np.float32)
     found = jax.jit(lambda *given: nms_per_group(*given, max_per_group=10, max_total=40, iou_threshold=0.3))(
-        boxes, scores)
+        boxes, scores
+    )
     for image in range(2):
-        rows = [(scores[image, group, i], group, boxes[image, group, i]) for group in range(3)
-                for i in greedy(boxes[image, group], scores[image, group], 0.3)[:10]]
+        rows = [
+            (scores[image, group, i], group, boxes[image, group, i])
+            for group in range(3)
+            for i in greedy(boxes[image, group], scores[image, group], 0.3)[:10]
+        ]
         rows = sorted(rows, key=lambda row: -row[0])
         np.testing.assert_array_equal(found[3][image], np.arange(40) < len(rows))
-        np.testing.assert_array_equal(found[0][image, :len(rows)], [row[2] for row in rows])
-        np.testing.assert_array_equal(found[1][image, :len(rows)], [row[0] for row in rows])
-        np.testing.assert_array_equal(found[2][image, :len(rows)], [row[1] for row in rows])
+        np.testing.assert_array_equal(found[0][image, : len(rows)], [row[2] for row in rows])
+        np.testing.assert_array_equal(found[1][image, : len(rows)], [row[0] for row in rows])
+        np.testing.assert_array_equal(found[2][image, : len(rows)], [row[1] for row in rows])
 
 
 def test_every_row_is_kept_and_the_free_ones_hold_copies():
@@ -138,8 +162,7 @@ def test_detections_are_those_of_tensorflow(results, tmp_path):
     found = backends.detections(model)
     assert len(found["scores_0"]) == 10
     for name, value in found.items():
-        np.testing.assert_allclose(np.asarray(value, float), np.asarray(expected[name], float), atol=1e-3,
-                                   err_msg=name)
+        np.testing.assert_allclose(np.asarray(value, float), np.asarray(expected[name], float), atol=1e-3, err_msg=name)
 
 
 def test_training_is_that_of_tensorflow(results, tmp_path):
@@ -163,8 +186,10 @@ def test_training_is_that_of_tensorflow(results, tmp_path):
 
 def uneven(**settings):
     """A network of whose padding something comes: its biases and moving statistics are not zero and one."""
-    model = MaskRCNN("inference", TinyConfig(
-        IMAGE_RESIZE_MODE="none", DETECTION_MIN_CONFIDENCE=0.0, DETECTION_MAX_INSTANCES=20, **settings))
+    model = MaskRCNN(
+        "inference",
+        TinyConfig(IMAGE_RESIZE_MODE="none", DETECTION_MIN_CONFIDENCE=0.0, DETECTION_MAX_INSTANCES=20, **settings),
+    )
     rng = np.random.default_rng(0)
     for layer in model.network.layers().values():
         for weight in layer.weights:
@@ -202,7 +227,7 @@ def padding_backbone(image):
 def plainly(model, molded, canvas):
     """What the graph as it is gives for a photograph on a canvas, zeros below and right of it."""
     larger = np.zeros((1, *canvas, 3), np.float32)
-    larger[0, :molded.image.shape[0], :molded.image.shape[1]] = molded.image
+    larger[0, : molded.image.shape[0], : molded.image.shape[1]] = molded.image
     raw = model.inference_model.predict_on_batch({"image": larger, "window": molded.window[None]})
     valid = raw["valid"][0]
     return {"masks": raw["masks"][valid], **{name: raw[name][0][valid] for name in ("boxes", "class_ids", "scores")}}
@@ -221,8 +246,9 @@ def test_sizes_of_one_bucket_are_compiled_once_and_give_the_same_as_without(netw
     for m, through_detect in zip(molded, found, strict=False):
         expected = plainly(model, m, m.image.shape[:2])
         assert len(expected["scores"]) >= 10
-        np.testing.assert_allclose(through_detect["rois"], model.detector.unmold(expected, m, "none")["rois"],
-                                   atol=1e-3)
+        np.testing.assert_allclose(
+            through_detect["rois"], model.detector.unmold(expected, m, "none")["rois"], atol=1e-3
+        )
         (raw,) = model.detector.run(m.image[None], m.window[None])
         for name, atol in (("boxes", 1e-3), ("class_ids", 0), ("scores", 1e-5), ("masks", 1e-4)):
             np.testing.assert_allclose(raw[name], expected[name], atol=atol, err_msg=name)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mrcnn.data.masks import paste_masks
-from mrcnn.weights.torchvision import torchvision_source
+from mrcnn.weights.importers.torchvision import torchvision_source
 from tests import parity
-from tests.weights import test_torchvision
+from tests.weights.importers import test_torchvision
 
 import parity_live  # noqa: E402  isort: skip  tests.parity makes it importable
 from parity_rounding import Candidates, Rules, overlaps  # noqa: E402  isort: skip
@@ -21,8 +21,11 @@ CORNER = (400, 420, 430, 440, 1, 0.9)  # the largest coordinate: boxes of class 
 def listed(*rows):
     """Of (y1, x1, y2, x2, class, score)."""
     rows = np.array(rows, np.float64).reshape(-1, 6)
-    return {"boxes": rows[:, :4].astype(np.float32), "class_ids": rows[:, 4].astype(np.int32),
-            "scores": rows[:, 5].astype(np.float32)}
+    return {
+        "boxes": rows[:, :4].astype(np.float32),
+        "class_ids": rows[:, 4].astype(np.int32),
+        "scores": rows[:, 5].astype(np.float32),
+    }
 
 
 def lower(down, class_id=80, score=0.3):
@@ -43,8 +46,9 @@ def judged(candidates, ours, theirs, others=None, **options):
 
 
 def test_iou_by_hand():
-    np.testing.assert_allclose(overlaps(np.array([[0, 0, 2, 2], [0, 1, 2, 3], [5, 5, 5, 5.0]])),
-                               [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]])
+    np.testing.assert_allclose(
+        overlaps(np.array([[0, 0, 2, 2], [0, 1, 2, 3], [5, 5, 5, 5.0]])), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]
+    )
 
 
 def test_an_overlap_that_torchvision_rounds_under_the_threshold_is_excused():
@@ -54,8 +58,9 @@ def test_an_overlap_that_torchvision_rounds_under_the_threshold_is_excused():
     assert verdict.excused and not verdict.faults and verdict.alone == ([], [2])
     [decision] = verdict.decisions
     assert decision.what == "theirs: IoU" and decision.boundary == 0.5
-    np.testing.assert_allclose([decision.exact, decision.low, decision.high],
-                               [13.3337 / 26.6663, 0.49992676, 13.3337 / 26.6663], atol=2e-7)
+    np.testing.assert_allclose(
+        [decision.exact, decision.low, decision.high], [13.3337 / 26.6663, 0.49992676, 13.3337 / 26.6663], atol=2e-7
+    )
     assert "theirs: IoU 0.500020635, 2.1e-05 from 0.5" in str(decision)
 
 
@@ -67,11 +72,14 @@ def test_what_follows_from_that_decision_is_excused_with_it():
     assert not judged(every, [CORNER, upper()], every[:3]).excused  # ours has no reason to leave the last one out
 
 
-@pytest.mark.parametrize("down, class_id, options", [
-    (6.6, 80, {}),  # an IoU of 0.5038
-    (6.6663, 1, {}),  # moved by 441 pixels only, where float32 has steps of 3e-5
-    (6.6663, 80, {"offsets": False}),
-])
+@pytest.mark.parametrize(
+    "down, class_id, options",
+    [
+        (6.6, 80, {}),  # an IoU of 0.5038
+        (6.6663, 1, {}),  # moved by 441 pixels only, where float32 has steps of 3e-5
+        (6.6663, 80, {"offsets": False}),
+    ],
+)
 def test_an_overlap_that_no_program_rounds_so_far_is_not(down, class_id, options):
     every = [CORNER, upper(class_id), lower(down, class_id)]
     verdict = judged(every, every[:2], every, **options)
@@ -128,10 +136,13 @@ def test_a_score_at_the_minimum_is_excused_where_the_other_program_may_have_it_b
     assert not judged(clear, clear, clear[:1]).excused  # both have it over the minimum
 
 
-@pytest.mark.parametrize("ours, theirs, message", [
-    ([0, 1], [0], "theirs: a candidate of score 0.400000006 is left out"),
-    ([0], [0, 1], "ours: a candidate of score 0.400000006 is left out"),
-])
+@pytest.mark.parametrize(
+    "ours, theirs, message",
+    [
+        ([0, 1], [0], "theirs: a candidate of score 0.400000006 is left out"),
+        ([0], [0, 1], "ours: a candidate of score 0.400000006 is left out"),
+    ],
+)
 def test_a_candidate_left_out_for_no_reason_is_not_excused(ours, theirs, message):
     every = [CORNER, upper()]
     verdict = judged(every, [every[i] for i in ours], [every[i] for i in theirs])
@@ -174,8 +185,9 @@ def test_the_table_tells_what_rounding_decided_and_what_is_wrong():
 
     def rows(candidates):
         numbers = Candidates(candidates, candidates, rules=RULES)
-        return detection_rows("a", "b", ours, theirs, bars={"unmatched": 0},
-                              verdict=lambda: numbers.judged(ours, theirs))[:2]
+        return detection_rows(
+            "a", "b", ours, theirs, bars={"unmatched": 0}, verdict=lambda: numbers.judged(ours, theirs)
+        )[:2]
 
     left, rounded = rows(theirs)
     assert left.passed and left.figure == 0 and left.note == "(2 pairs of 2 and 3, 1 by rounding)"
@@ -202,7 +214,9 @@ def test_one_decision_excuses_no_detection_that_both_lists_have():
 def test_detections_without_any_pair_never_pass(ours, theirs, alone):
     rows = detection_rows("a", "b", listed(*ours), listed(*theirs), bars={})  # nothing has a bar
     assert [(row.stage, row.passed, row.figure) for row in rows] == [
-        ("b: left over", True, alone), ("b: no pair to compare", False, alone)]
+        ("b: left over", True, alone),
+        ("b: no pair to compare", False, alone),
+    ]
     [row] = detection_rows("a", "b", listed(), listed(), bars={"unmatched": 0})
     assert row.passed and row.figure == 0
 
@@ -215,15 +229,27 @@ def photograph(scale, window):
     boxes = ((ours["boxes"] - np.tile(window, 2)) / scale).astype(np.float32)
     stages = SimpleNamespace(
         layer=lambda _: SimpleNamespace(min_confidence=0.05, nms_threshold=0.5, max_instances=100),
-        candidates=lambda below: every, detections=lambda: {**ours, "masks": masks[:2]},
-        molded=SimpleNamespace(scale=(scale, scale), window=np.array([*window, 600, 600]), size=size))
-    whole = {"rois": boxes, "class_ids": ours["class_ids"], "scores": ours["scores"],
-             "masks": paste_masks(masks[:2], boxes, *size)}
-    arrays = {"masks": masks, "out_boxes": xyxy(every["boxes"]) / 2,
-              "out_masks": paste_masks(masks, every["boxes"] / 2, *size).transpose(2, 0, 1)}
+        candidates=lambda below: every,
+        detections=lambda: {**ours, "masks": masks[:2]},
+        molded=SimpleNamespace(scale=(scale, scale), window=np.array([*window, 600, 600]), size=size),
+    )
+    whole = {
+        "rois": boxes,
+        "class_ids": ours["class_ids"],
+        "scores": ours["scores"],
+        "masks": paste_masks(masks[:2], boxes, *size),
+    }
+    arrays = {
+        "masks": masks,
+        "out_boxes": xyxy(every["boxes"]) / 2,
+        "out_masks": paste_masks(masks, every["boxes"] / 2, *size).transpose(2, 0, 1),
+    }
     for kind in ("candidate", "det"):
-        arrays |= {f"{kind}_boxes": xyxy(every["boxes"]), f"{kind}_labels": every["class_ids"],
-                   f"{kind}_scores": every["scores"]}
+        arrays |= {
+            f"{kind}_boxes": xyxy(every["boxes"]),
+            f"{kind}_labels": every["class_ids"],
+            f"{kind}_scores": every["scores"],
+        }
     return {row.stage: row for row in parity_live.detections("a", stages, whole, arrays)}
 
 
@@ -233,8 +259,10 @@ def test_a_decision_in_the_network_excuses_no_wrong_way_back_to_the_photograph()
     for scale, window in ((4, (0, 0)), (2, (-8, -8))):  # boxes at half their place; 4 pixels off
         rows = photograph(scale, window)
         assert {stage: row.figure for stage, row in rows.items() if not row.passed} == {
-            "in the photograph: left over": 2, "in the photograph: no pair to compare": 3,
-            "in the photograph: torchvision's masks pasted as here, pixels apart": 1}
+            "in the photograph: left over": 2,
+            "in the photograph: no pair to compare": 3,
+            "in the photograph: torchvision's masks pasted as here, pixels apart": 1,
+        }
 
 
 def test_the_detections_of_a_model_are_what_its_candidates_make():

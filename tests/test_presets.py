@@ -27,10 +27,28 @@ def test_matterport_agrees_with_the_old_configuration():
     """The settings that the oracle's run did not change from that package's defaults."""
     theirs = json.loads(oracles.path("matterport/config_r50.json").read_text())
     ours = Matterport(NUM_CLASSES=theirs["NUM_CLASSES"])
-    same = ["BACKBONE_STRIDES", "RPN_ANCHOR_RATIOS", "RPN_ANCHOR_STRIDE", "RPN_NMS_THRESHOLD", "RPN_BBOX_STD_DEV",
-            "BBOX_STD_DEV", "PRE_NMS_LIMIT", "ROI_POSITIVE_RATIO", "POOL_SIZE", "MASK_POOL_SIZE", "MEAN_PIXEL",
-            "MINI_MASK_SHAPE", "DETECTION_NMS_THRESHOLD", "IMAGE_RESIZE_MODE", "LEARNING_MOMENTUM", "LEARNING_RATE",
-            "WEIGHT_DECAY", "GRADIENT_CLIP_NORM", "FPN_CLASSIF_FC_LAYERS_SIZE", "TOP_DOWN_PYRAMID_SIZE"]
+    same = [
+        "BACKBONE_STRIDES",
+        "RPN_ANCHOR_RATIOS",
+        "RPN_ANCHOR_STRIDE",
+        "RPN_NMS_THRESHOLD",
+        "RPN_BBOX_STD_DEV",
+        "BBOX_STD_DEV",
+        "PRE_NMS_LIMIT",
+        "ROI_POSITIVE_RATIO",
+        "POOL_SIZE",
+        "MASK_POOL_SIZE",
+        "MEAN_PIXEL",
+        "MINI_MASK_SHAPE",
+        "DETECTION_NMS_THRESHOLD",
+        "IMAGE_RESIZE_MODE",
+        "LEARNING_MOMENTUM",
+        "LEARNING_RATE",
+        "WEIGHT_DECAY",
+        "GRADIENT_CLIP_NORM",
+        "FPN_CLASSIF_FC_LAYERS_SIZE",
+        "TOP_DOWN_PYRAMID_SIZE",
+    ]
     assert {name: ours.to_dict()[name] for name in same} == {name: theirs[name] for name in same}
     assert ours.IMAGE_SHAPE == (1024, 1024, 3)
 

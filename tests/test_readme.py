@@ -10,9 +10,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-TINY = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "BACKBONE_OPTIONS": {"alpha": 0.25}, "TOP_DOWN_PYRAMID_SIZE": 8,
-        "RPN_CHANNELS": 8, "FPN_CLASSIF_FC_LAYERS_SIZE": 16, "MASK_HEAD": {"name": "unet", "filters": 8},
-        "POST_NMS_ROIS_INFERENCE": 16}
+TINY = {
+    "IMAGE_MIN_DIM": 64,
+    "IMAGE_MAX_DIM": 64,
+    "BACKBONE_OPTIONS": {"alpha": 0.25},
+    "TOP_DOWN_PYRAMID_SIZE": 8,
+    "RPN_CHANNELS": 8,
+    "FPN_CLASSIF_FC_LAYERS_SIZE": 16,
+    "MASK_HEAD": {"name": "unet", "filters": 8},
+    "POST_NMS_ROIS_INFERENCE": 16,
+}
 
 
 def block(start: str) -> str:
@@ -55,7 +62,7 @@ def test_the_dataset_reads_masks_with_and_without_cats(cats):
 
 def test_the_dataset_feeds_the_loader(cats):
     from mrcnn.data.loader import Loader
-    from mrcnn.data.molding import PixelScaling
+    from mrcnn.network.pixels import PixelScaling
 
     dataset, config = cats["Cats"](), cats["CatConfig"](**TINY, IMAGES_PER_GPU=1)
     dataset.load([("a.jpg", "a_mask.png")])
@@ -115,8 +122,8 @@ def test_where_things_are_names_what_is_there():
 
 
 def test_backbones_said_to_have_weights_to_fetch_are_known():
-    from mrcnn.applications import find_application
-    from mrcnn.resnet import BLOCKS
+    from mrcnn.network.applications import find_application
+    from mrcnn.network.resnet import BLOCKS
 
     (sentence,) = re.findall(r"ImageNet weights are fetched for (.*?\))", TEXT, re.DOTALL)
     named = [name for name in re.findall(r"`([\w.]+)`", sentence) if name != "keras.applications"]

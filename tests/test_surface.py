@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from mrcnn import model as modellib
 from mrcnn import utils, visualize
 from mrcnn.config import LOSS_NAMES, REMOVED, Config
-from mrcnn.data.via import load_via
+from mrcnn.data.formats.via import load_via
 from tests.old_programs import (
     BalloonConfig,
     BalloonDataset,
@@ -46,7 +46,7 @@ SURFACE = {
     },
     modellib.MaskRCNN: {
         "train": "self train_dataset val_dataset learning_rate epochs layers augmentation custom_callbacks "
-                 "no_augmentation_sources",
+        "no_augmentation_sources",
         "detect": "self images verbose",
         "load_weights": "self filepath by_name exclude",
         "find_last": "self",
@@ -69,10 +69,10 @@ SURFACE = {
         "compute_overlaps": "boxes1 boxes2",
         "compute_overlaps_masks": "masks1 masks2",
         "compute_matches": "gt_boxes gt_class_ids gt_masks pred_boxes pred_class_ids pred_scores pred_masks "
-                           "iou_threshold score_threshold",
+        "iou_threshold score_threshold",
         "compute_ap": "gt_boxes gt_class_ids gt_masks pred_boxes pred_class_ids pred_scores pred_masks iou_threshold",
         "compute_ap_range": "gt_box gt_class_id gt_mask pred_box pred_class_id pred_score pred_mask iou_thresholds "
-                            "verbose",
+        "verbose",
         "compute_recall": "pred_boxes gt_boxes iou",
         "extract_bboxes": "mask",
         "resize_image": "image min_dim max_dim min_scale mode",
@@ -83,10 +83,10 @@ SURFACE = {
     },
     visualize: {
         "display_instances": "image boxes masks class_ids class_names scores title figsize ax show_mask show_bbox "
-                             "colors captions",
+        "colors captions",
         "display_images": "images titles cols cmap norm interpolation",
         "display_differences": "image gt_box gt_class_id gt_mask pred_box pred_class_id pred_score pred_mask "
-                               "class_names title ax show_mask show_box iou_threshold score_threshold",
+        "class_names title ax show_mask show_box iou_threshold score_threshold",
         "display_top_masks": "image mask class_ids class_names limit",
         "plot_precision_recall": "AP precisions recalls",
         "plot_overlaps": "gt_class_ids pred_class_ids pred_scores overlaps class_names threshold",
@@ -109,12 +109,15 @@ SETTINGS = """
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 
 
-@pytest.mark.parametrize("owner, name", [(owner, name) for owner, names in SURFACE.items() for name in names],
-                         ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    "owner, name",
+    [(owner, name) for owner, names in SURFACE.items() for name in names],
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_old_names_take_old_arguments_in_their_order(owner, name):
     old, ours = SURFACE[owner][name].split(), inspect.signature(getattr(owner, name)).parameters
-    assert list(ours)[:len(old)] == old
-    further = [p for p in list(ours.values())[len(old):] if p.kind is not p.VAR_KEYWORD]
+    assert list(ours)[: len(old)] == old
+    further = [p for p in list(ours.values())[len(old) :] if p.kind is not p.VAR_KEYWORD]
     assert all(p.default is not p.empty for p in further), "an old call would lack an argument"
 
 
@@ -141,8 +144,11 @@ def weights_of(model):
 
 def changed(before, after):
     """Keys of the layers of which a weight differs."""
-    return {key for key, weights in before.items()
-            if not all(np.array_equal(a, b) for a, b in zip(weights, after[key], strict=True))}
+    return {
+        key
+        for key, weights in before.items()
+        if not all(np.array_equal(a, b) for a, b in zip(weights, after[key], strict=True))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +159,9 @@ def shapes(tmp_path_factory):
     coco_path = os.path.join(logs, "mask_rcnn_coco.h5")
     coco.save_weights(coco_path)
     config = ShapesConfig()
-    run = SimpleNamespace(logs=logs, config=config, coco=weights_of(coco), train=shapes_dataset(24, seed=1),
-                          val=shapes_dataset(6, seed=2))
+    run = SimpleNamespace(
+        logs=logs, config=config, coco=weights_of(coco), train=shapes_dataset(24, seed=1), val=shapes_dataset(6, seed=2)
+    )
     run.model = model = modellib.MaskRCNN(mode="training", config=config, model_dir=str(logs))
     run.fresh = weights_of(model)
     run.report = model.load_weights(coco_path, by_name=True, exclude=CLASS_LAYERS)
@@ -208,7 +215,8 @@ def test_find_last_is_what_was_just_trained(shapes, inference):
 def test_one_image_looked_at_as_in_the_notebook(shapes, inference, capsys):
     config, image_id = InferenceConfig(), int(shapes.val.image_ids[1])
     original_image, image_meta, gt_class_id, gt_bbox, gt_mask = modellib.load_image_gt(
-        shapes.val, config, image_id, use_mini_mask=False)
+        shapes.val, config, image_id, use_mini_mask=False
+    )
     modellib.log("gt_bbox", gt_bbox)
     modellib.log("nothing", np.zeros([0, 4]))
     assert f"shape: ({len(gt_bbox)}, 4)" in capsys.readouterr().out
@@ -218,8 +226,9 @@ def test_one_image_looked_at_as_in_the_notebook(shapes, inference, capsys):
     r = inference.detect([original_image], verbose=1)[0]
     assert "image 0: 64 x 64 as 64 x 64: 30 proposals" in capsys.readouterr().out
     _, ax = pyplot.subplots(1, 1, figsize=(8, 8))
-    drawn = visualize.display_instances(original_image, r["rois"], r["masks"], r["class_ids"], shapes.val.class_names,
-                                        r["scores"], ax=ax)
+    drawn = visualize.display_instances(
+        original_image, r["rois"], r["masks"], r["class_ids"], shapes.val.class_names, r["scores"], ax=ax
+    )
     assert drawn is ax and len(ax.patches) >= len(r["rois"]) > 0
     assert any(text.get_text().startswith(shapes.val.class_names[r["class_ids"][0]]) for text in ax.texts)
 
@@ -227,17 +236,20 @@ def test_one_image_looked_at_as_in_the_notebook(shapes, inference, capsys):
 def test_mean_ap_over_the_validation_set(shapes, inference):
     aps, config = [], InferenceConfig()
     for image_id in shapes.val.image_ids:
-        image, _, gt_class_id, gt_bbox, gt_mask = modellib.load_image_gt(shapes.val, config, image_id,
-                                                                         use_mini_mask=False)
+        image, _, gt_class_id, gt_bbox, gt_mask = modellib.load_image_gt(
+            shapes.val, config, image_id, use_mini_mask=False
+        )
         np.expand_dims(modellib.mold_image(image, config), 0)
         r = inference.detect([image], verbose=0)[0]
         ap, precisions, recalls, overlaps = utils.compute_ap(
-            gt_bbox, gt_class_id, gt_mask, r["rois"], r["class_ids"], r["scores"], r["masks"])
+            gt_bbox, gt_class_id, gt_mask, r["rois"], r["class_ids"], r["scores"], r["masks"]
+        )
         aps.append(ap)
     visualize.plot_precision_recall(ap, precisions, recalls)
     visualize.plot_overlaps(gt_class_id, r["class_ids"], r["scores"], overlaps, shapes.val.class_names)
-    visualize.display_differences(image, gt_bbox, gt_class_id, gt_mask, r["rois"], r["class_ids"], r["scores"],
-                                  r["masks"], shapes.val.class_names)
+    visualize.display_differences(
+        image, gt_bbox, gt_class_id, gt_mask, r["rois"], r["class_ids"], r["scores"], r["masks"], shapes.val.class_names
+    )
     assert np.mean(aps) > 0.5
 
 
@@ -259,7 +271,8 @@ def test_data_looked_at_as_in_the_inspection_notebooks(shapes):
     image, (mask, class_ids) = dataset.load_image(0), dataset.load_mask(0)
     visualize.display_top_masks(image, mask, class_ids, dataset.class_names)
     image, window, scale, padding, _ = utils.resize_image(
-        image, min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM, mode=config.IMAGE_RESIZE_MODE)
+        image, min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM, mode=config.IMAGE_RESIZE_MODE
+    )
     mask = utils.resize_mask(mask, scale, padding)
     assert (image.shape, window, scale) == ((77, 96, 3), (0, 0, 77, 96), 1.2)
     assert mask.shape == (77, 96, len(class_ids))
@@ -271,9 +284,14 @@ def test_data_looked_at_as_in_the_inspection_notebooks(shapes):
         utils.resize_image(image, max_dim=96, mode="fit")
 
 
-@pytest.mark.parametrize("backbone, settings, expected", [
-    ("resnet50", {}, (0 - 123.675) / 58.395), ("mobilenet", {}, -1.0),
-    ("resnet50", {"MEAN_PIXEL": np.array([10.0, 20.0, 30.0]), "PIXEL_STD": (1, 1, 1)}, -10.0)])
+@pytest.mark.parametrize(
+    "backbone, settings, expected",
+    [
+        ("resnet50", {}, (0 - 123.675) / 58.395),
+        ("mobilenet", {}, -1.0),
+        ("resnet50", {"MEAN_PIXEL": np.array([10.0, 20.0, 30.0]), "PIXEL_STD": (1, 1, 1)}, -10.0),
+    ],
+)
 def test_mold_image_knows_the_backbones_pixels(backbone, settings, expected):
     config = Config(BACKBONE=backbone, **settings)
     molded = modellib.mold_image(np.zeros((2, 3, 3), np.uint8), config)
@@ -315,9 +333,16 @@ def balloons(tmp_path_factory):
         return images
 
     run.model = modellib.MaskRCNN(mode="training", config=run.config, model_dir=folder / "logs")
-    run.model.train(run.train, None, learning_rate=run.config.LEARNING_RATE, epochs=1, layers="heads",
-                    augmentation=iaa.Sequential([iaa.Fliplr(0.5), iaa.Lambda(func_images=note)]),
-                    custom_callbacks=[run.recorder], no_augmentation_sources=["discs"])
+    run.model.train(
+        run.train,
+        None,
+        learning_rate=run.config.LEARNING_RATE,
+        epochs=1,
+        layers="heads",
+        augmentation=iaa.Sequential([iaa.Fliplr(0.5), iaa.Lambda(func_images=note)]),
+        custom_callbacks=[run.recorder],
+        no_augmentation_sources=["discs"],
+    )
     return run
 
 
@@ -347,8 +372,12 @@ def test_two_sources_keep_their_class_ids_apart(balloons):
     assert (dataset.get_source_class_id(1, "balloon"), dataset.get_source_class_id(2, "discs")) == (1, 7)
     with pytest.raises(ValueError, match="class 2 .'disc'. comes from 'discs', not from 'balloon'"):
         dataset.get_source_class_id(2, "balloon")
-    active = [modellib.parse_image_meta(modellib.load_image_gt(dataset, balloons.config, i)[1][None])
-              ["active_class_ids"][0].tolist() for i in (0, 5)]
+    active = [
+        modellib.parse_image_meta(modellib.load_image_gt(dataset, balloons.config, i)[1][None])["active_class_ids"][
+            0
+        ].tolist()
+        for i in (0, 5)
+    ]
     assert active == [[1, 1, 0], [1, 0, 1]]
     assert dataset.image_reference(0).endswith("0.png") and dataset.image_reference(5) == ""
 
@@ -410,8 +439,9 @@ def test_augmented_masks_stay_on_their_nuclei(nuclei):
     np.random.seed(0)
     places, brightness = set(), set()
     for _ in range(12):
-        image, _, _, boxes, masks = modellib.load_image_gt(nuclei.dataset, NucleusInferenceConfig(), 0,
-                                                           augmentation=augmentation())
+        image, _, _, boxes, masks = modellib.load_image_gt(
+            nuclei.dataset, NucleusInferenceConfig(), 0, augmentation=augmentation()
+        )
         inside = masks.any(axis=-1)
         assert image[inside].mean() > 100 > 60 > image[~inside].mean()
         places.add(tuple(boxes.ravel()))
@@ -421,8 +451,14 @@ def test_augmented_masks_stay_on_their_nuclei(nuclei):
 
 def test_train_on_crops_and_submit_run_lengths(nuclei):
     model = modellib.MaskRCNN(mode="training", config=NucleusConfig(), model_dir=nuclei.logs)
-    history = model.train(nuclei.dataset, None, learning_rate=model.config.LEARNING_RATE, epochs=1,
-                          augmentation=augmentation(), layers="heads")
+    history = model.train(
+        nuclei.dataset,
+        None,
+        learning_rate=model.config.LEARNING_RATE,
+        epochs=1,
+        augmentation=augmentation(),
+        layers="heads",
+    )
     assert np.isfinite(history.history["loss"]).all()
     model = modellib.MaskRCNN(mode="inference", config=NucleusInferenceConfig(), model_dir=nuclei.logs)
     model.load_weights(model.find_last(), by_name=True)

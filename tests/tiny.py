@@ -21,8 +21,9 @@ def tiny_backbone(image: Any, *, width: int = 8) -> list:
 
 
 def _convolution(x: Any, filters: int, name: str) -> Any:
-    x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, kernel_initializer="he_normal",
-                      name=name)(x)
+    x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(
+        x
+    )
     return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.9, name=name.replace("res", "bn"))(x))
 
 
@@ -97,8 +98,11 @@ class TinyDataset(Dataset):
             size = rng.uniform(0.14, 0.2) * min(height, width)
             y, x = rng.uniform(0.3, 0.7) * height, (0.25 + 0.5 * i) * width
             rows, columns = np.mgrid[:height, :width] + 0.5
-            masks[..., i] = ((abs(rows - y) < size) & (abs(columns - x) < size) if class_ids[-1] == 1
-                             else (rows - y) ** 2 + (columns - x) ** 2 < size**2)
+            masks[..., i] = (
+                (abs(rows - y) < size) & (abs(columns - x) < size)
+                if class_ids[-1] == 1
+                else (rows - y) ** 2 + (columns - x) ** 2 < size**2
+            )
         if image_id in self.crowds:
             class_ids[0] *= -1
         return masks, np.array(class_ids, np.int32)

@@ -6,7 +6,7 @@ from functools import cache
 
 import keras
 
-from mrcnn.resnet import EPSILON
+from mrcnn.network.resnet import EPSILON
 from tests import oracles
 
 CONVOLUTIONS = {"branch2a": "1", "branch2b": "2", "branch2c": "3"}
@@ -23,8 +23,11 @@ def seeded():
 
 def assign(trunk: keras.Model, program: str) -> None:
     """Gives every layer of `trunk` the weights of "torchvision", "detectron2" or "matterport"."""
-    convolution, norm = {"torchvision": (torch_conv, torch_norm), "detectron2": (torch_conv, torch_norm),
-                         "matterport": (matterport_conv, matterport_norm)}[program]
+    convolution, norm = {
+        "torchvision": (torch_conv, torch_norm),
+        "detectron2": (torch_conv, torch_norm),
+        "matterport": (matterport_conv, matterport_norm),
+    }[program]
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights(norm(layer, program))
@@ -42,8 +45,10 @@ def torch_conv(layer, program):
 def torch_norm(layer, program):
     key = torch_key(layer.name, program)
     epsilon = 0 if program == "torchvision" else 1e-5
-    gamma, beta, mean, variance = (seeded().torch_like(f"{key}.{kind}", layer.gamma.shape, program)
-                                   for kind in ("weight", "bias", "running_mean", "running_var"))
+    gamma, beta, mean, variance = (
+        seeded().torch_like(f"{key}.{kind}", layer.gamma.shape, program)
+        for kind in ("weight", "bias", "running_mean", "running_var")
+    )
     return [gamma, beta, mean, variance + epsilon - EPSILON]
 
 
@@ -81,8 +86,10 @@ def matterport_conv(layer, program):
 
 def matterport_norm(layer, program):
     """The old package's convolutions have a bias, which goes into the mean, and its epsilon is 1e-3."""
-    gamma, beta, mean, variance = (seeded().matterport(layer.name, kind, layer.gamma.shape)
-                                   for kind in ("gamma", "beta", "moving_mean", "moving_variance"))
+    gamma, beta, mean, variance = (
+        seeded().matterport(layer.name, kind, layer.gamma.shape)
+        for kind in ("gamma", "beta", "moving_mean", "moving_variance")
+    )
     convolution = "conv1" if layer.name == "bn_conv1" else layer.name.replace("bn", "res")
     bias = seeded().matterport(convolution, "bias", mean.shape)
     return [gamma, beta, mean - bias, variance + 1e-3 - EPSILON]

@@ -20,7 +20,8 @@ BODIES = {
     r"__cuda(Un)?[rR]egister": "void {name}(void) {{}}",
     r"__cudaInitModule$": "char {name}(void **p) {{ return 1; }}",
     r".*device_countEv$": "signed char {name}(void) {{ return 0; }}",
-    r".*": 'long {name}(void) {{ fprintf(stderr, "a GPU is needed: {name}\\n"); abort(); }}'}
+    r".*": 'long {name}(void) {{ fprintf(stderr, "a GPU is needed: {name}\\n"); abort(); }}',
+}
 
 
 def make_loadable(python: Path) -> None:

@@ -26,14 +26,25 @@ class Peer(NamedTuple):
 
 TORCH = ("torch==2.13.*", "torchvision==0.28.*", "numpy", "pillow")
 GARDEN = ("tf-models-official==2.20.*", "tf_keras==2.20.*")
-OLD = ("mrcnn==0.2", "tensorflow==1.15.5", "keras==2.2.5", "h5py==2.10.0", "protobuf<3.21", "numpy<1.19",
-       "scikit-image<0.18", "scipy<1.6", "Pillow<10")
+OLD = (
+    "mrcnn==0.2",
+    "tensorflow==1.15.5",
+    "keras==2.2.5",
+    "h5py==2.10.0",
+    "protobuf<3.21",
+    "numpy<1.19",
+    "scikit-image<0.18",
+    "scipy<1.6",
+    "Pillow<10",
+)
 PEERS = {
     "torchvision": Peer("torchvision_peer.py", "torchvision", TORCH),
     "model_garden": Peer("model_garden_peer.py", "model_garden", GARDEN),
-    "model_garden_batched": Peer("model_garden_peer.py", "model_garden", GARDEN, precisions=("float32",),
-                                 options={"batched": True}),
-    "matterport": Peer("matterport_peer.py", "matterport", OLD, python="python3.7", precisions=("float32",))}
+    "model_garden_batched": Peer(
+        "model_garden_peer.py", "model_garden", GARDEN, precisions=("float32",), options={"batched": True}
+    ),
+    "matterport": Peer("matterport_peer.py", "matterport", OLD, python="python3.7", precisions=("float32",)),
+}
 
 
 def python_of(name: str, folder: Path, given: Mapping[str, str]) -> str:
@@ -61,8 +72,11 @@ def python_of(name: str, folder: Path, given: Mapping[str, str]) -> str:
 
 
 def _build(peer: Peer, home: Path, python: Path) -> None:
-    base = _found(peer.python, f"put {peer.python} on the PATH, or name a Python that has {peer.environment} by "
-                               f"--peer-python {peer.environment}=PATH")
+    base = _found(
+        peer.python,
+        f"put {peer.python} on the PATH, or name a Python that has {peer.environment} by "
+        f"--peer-python {peer.environment}=PATH",
+    )
     print(f"building {home} with {base}: {' '.join(peer.requirements)}", file=sys.stderr)
     subprocess.run([base, "-m", "venv", str(home)], check=True)
     subprocess.run([str(python), "-m", "pip", "install", "-q", *peer.requirements], check=True, stdout=sys.stderr)

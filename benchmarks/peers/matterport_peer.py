@@ -19,8 +19,7 @@ def load(case):
     import tensorflow as tf
 
     tf.compat.v1.logging.set_verbosity("ERROR")
-    options = tf.ConfigProto(intra_op_parallelism_threads=case["threads"],
-                             inter_op_parallelism_threads=case["threads"])
+    options = tf.ConfigProto(intra_op_parallelism_threads=case["threads"], inter_op_parallelism_threads=case["threads"])
     keras.backend.set_session(tf.Session(config=options))
     return f"tensorflow {tf.__version__}, keras {keras.__version__}"
 
@@ -59,8 +58,11 @@ def detect_job(model, case):
     images = worker.photographs(case)
 
     def found(result):
-        return {"detections": [len(one["scores"]) for one in result], "pasted": True,
-                "masks": list(result[0]["masks"].shape)}
+        return {
+            "detections": [len(one["scores"]) for one in result],
+            "pasted": True,
+            "masks": list(result[0]["masks"].shape),
+        }
 
     return worker.Job(lambda: model.detect(images), found)
 

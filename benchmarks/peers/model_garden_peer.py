@@ -45,14 +45,21 @@ def settings(case):
     params = exp_factory.get_exp_config("maskrcnn_resnetfpn_coco")
     height, width = worker.resized(case)
     batched = bool(case.get("batched"))
-    params.task.override({
-        "init_checkpoint": "", "losses": {"l2_weight_decay": 1e-4},
-        "model": {
-            "num_classes": case["classes"], "input_size": [padded(height), padded(width), 3],
-            "backbone": {"resnet": {"model_id": int(case["backbone"].removeprefix("resnet"))}},
-            "norm_activation": {"use_sync_bn": False}, "roi_generator": {"use_batched_nms": batched},
-            "detection_generator": {"nms_version": "batched" if batched else "v2"},
-            "detection_head": {"num_convs": 0, "num_fcs": 2}}})
+    params.task.override(
+        {
+            "init_checkpoint": "",
+            "losses": {"l2_weight_decay": 1e-4},
+            "model": {
+                "num_classes": case["classes"],
+                "input_size": [padded(height), padded(width), 3],
+                "backbone": {"resnet": {"model_id": int(case["backbone"].removeprefix("resnet"))}},
+                "norm_activation": {"use_sync_bn": False},
+                "roi_generator": {"use_batched_nms": batched},
+                "detection_generator": {"nms_version": "batched" if batched else "v2"},
+                "detection_head": {"num_convs": 0, "num_fcs": 2},
+            },
+        }
+    )
     return params
 
 
@@ -91,12 +98,16 @@ def detect_job(case) -> worker.Job:
         for boxes, masks, info in zip(*(result[name] for name in names), strict=True):
             boxes = boxes / np.tile(info[2], 2)  # in pixels of the photograph
             corners, sides = boxes[:, 1::-1], boxes[:, 3:1:-1] - boxes[:, 1::-1]
-            mask_ops.paste_instance_masks(masks.astype(np.float32), np.concatenate([corners, sides], axis=1),
-                                          case["height"], case["width"])
+            mask_ops.paste_instance_masks(
+                masks.astype(np.float32), np.concatenate([corners, sides], axis=1), case["height"], case["width"]
+            )
 
     def found(result):
-        return {"detections": result["num_detections"].tolist(), "pasted": False,
-                "masks": list(result["detection_masks"].shape[1:])}
+        return {
+            "detections": result["num_detections"].tolist(),
+            "pasted": False,
+            "masks": list(result["detection_masks"].shape[1:]),
+        }
 
     return worker.Job(call, found, {"paste": paste}, "two-layer box head")
 
@@ -121,9 +132,11 @@ def train_job(case) -> worker.Job:
 
     task.build_losses = counting
     step = tf.function(lambda inputs: task.train_step(inputs, model, optimizer))
-    return worker.Job(lambda: float(step(batch)[task.loss]),
-                      lambda loss: {"loss": loss, "positive_rois": int(positives.numpy())},
-                      note="two-layer box head, anchors labelled before the step, BatchNorm learns")
+    return worker.Job(
+        lambda: float(step(batch)[task.loss]),
+        lambda loss: {"loss": loss, "positive_rois": int(positives.numpy())},
+        note="two-layer box head, anchors labelled before the step, BatchNorm learns",
+    )
 
 
 def labelled(case, task):
@@ -133,20 +146,35 @@ def labelled(case, task):
 
     model, size = task.model, worker.resized(case)
     parser = Parser(
-        output_size=model.input_size[:2], min_level=model.min_level, max_level=model.max_level,
-        num_scales=model.anchor.num_scales, aspect_ratios=model.anchor.aspect_ratios,
-        anchor_size=model.anchor.anchor_size, include_mask=True, mask_crop_size=112, max_num_instances=100,
-        dtype=case["precision"])
+        output_size=model.input_size[:2],
+        min_level=model.min_level,
+        max_level=model.max_level,
+        num_scales=model.anchor.num_scales,
+        aspect_ratios=model.anchor.aspect_ratios,
+        anchor_size=model.anchor.anchor_size,
+        include_mask=True,
+        mask_crop_size=112,
+        max_num_instances=100,
+        dtype=case["precision"],
+    )
     parse, rows = parser.parse_fn(True), []
     for seed, image in enumerate(worker.photographs(case, size)):
         boxes, class_ids, masks = worker.instances(case, size, seed)
-        rows.append(parse({
-            "image": tf.constant(image), "groundtruth_classes": tf.constant(class_ids, tf.int64),
-            "groundtruth_boxes": tf.constant(boxes / np.tile(size, 2), tf.float32),
-            "groundtruth_is_crowd": tf.zeros(len(boxes), tf.bool),
-            "groundtruth_area": tf.ones(len(boxes)), "source_id": tf.constant("0"),
-            "height": tf.constant(size[0]), "width": tf.constant(size[1]),
-            "groundtruth_instance_masks": tf.constant(masks, tf.float32)}))
+        rows.append(
+            parse(
+                {
+                    "image": tf.constant(image),
+                    "groundtruth_classes": tf.constant(class_ids, tf.int64),
+                    "groundtruth_boxes": tf.constant(boxes / np.tile(size, 2), tf.float32),
+                    "groundtruth_is_crowd": tf.zeros(len(boxes), tf.bool),
+                    "groundtruth_area": tf.ones(len(boxes)),
+                    "source_id": tf.constant("0"),
+                    "height": tf.constant(size[0]),
+                    "width": tf.constant(size[1]),
+                    "groundtruth_instance_masks": tf.constant(masks, tf.float32),
+                }
+            )
+        )
     return tf.nest.map_structure(lambda *same: tf.stack(same), *rows)
 
 

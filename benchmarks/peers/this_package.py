@@ -29,9 +29,16 @@ def build(case) -> worker.Job:
 
     training = case["work"] == "train"
     config = Config(
-        NAME="benchmark", BACKBONE=case["backbone"], NUM_CLASSES=case["classes"], PRECISION=case["precision"],
-        IMAGE_MIN_DIM=case["min_dim"], IMAGE_MAX_DIM=case["max_dim"], IMAGES_PER_GPU=case["batch"],
-        DETECTION_BATCH_SIZE=case["batch"], HORIZONTAL_FLIP=0.0)
+        NAME="benchmark",
+        BACKBONE=case["backbone"],
+        NUM_CLASSES=case["classes"],
+        PRECISION=case["precision"],
+        IMAGE_MIN_DIM=case["min_dim"],
+        IMAGE_MAX_DIM=case["max_dim"],
+        IMAGES_PER_GPU=case["batch"],
+        DETECTION_BATCH_SIZE=case["batch"],
+        HORIZONTAL_FLIP=0.0,
+    )
     model = MaskRCNN("training" if training else "inference", config)
     return (train_job if training else detect_job)(model, case)
 
@@ -44,8 +51,11 @@ def detect_job(model, case) -> worker.Job:
     images = worker.photographs(case)
 
     def found(result):
-        return {"detections": [len(one["scores"]) for one in result], "pasted": True,
-                "masks": list(result[0]["masks"].shape)}
+        return {
+            "detections": [len(one["scores"]) for one in result],
+            "pasted": True,
+            "masks": list(result[0]["masks"].shape),
+        }
 
     return worker.Job(lambda: model.detect(images), found)
 
@@ -54,7 +64,7 @@ def train_job(model, case) -> worker.Job:
     """One step on a batch that is ready."""
     from mrcnn.data.dataset import Dataset
     from mrcnn.data.loader import Loader
-    from mrcnn.training import compile_model, set_trainable
+    from mrcnn.training.model import compile_model, set_trainable
 
     loader = Loader(worker.generated(Dataset, case), model.config, scaling=model.scaling, steps=1)
     (batch,) = loader[0]

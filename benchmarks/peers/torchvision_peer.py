@@ -26,8 +26,9 @@ def build(case):
     training = case["work"] == "train"
     trunk = resnet_fpn_backbone(backbone_name=case["backbone"], weights=None, trainable_layers=5)
     # Photographs for training have their size already: resizing is the loader's work
-    model = MaskRCNN(trunk, case["classes"], min_size=case["min_dim"], max_size=case["max_dim"],
-                     _skip_resize=training).to(memory_format=torch.channels_last)
+    model = MaskRCNN(
+        trunk, case["classes"], min_size=case["min_dim"], max_size=case["max_dim"], _skip_resize=training
+    ).to(memory_format=torch.channels_last)
     return (train_job if training else detect_job)(model, case)
 
 
@@ -61,8 +62,11 @@ def detect_job(model, case) -> worker.Job:
         return [{name: value.float().numpy() for name, value in one.items()} for one in found]
 
     def found(result):
-        return {"detections": [len(one["scores"]) for one in result], "pasted": True,
-                "masks": list(result[0]["masks"].shape)}
+        return {
+            "detections": [len(one["scores"]) for one in result],
+            "pasted": True,
+            "masks": list(result[0]["masks"].shape),
+        }
 
     return worker.Job(call, found, note="channels last")
 
@@ -89,8 +93,11 @@ def train_job(model, case) -> worker.Job:
 
 def target(boxes, class_ids, masks) -> dict[str, torch.Tensor]:
     """The instances of one photograph as torchvision takes them."""
-    return {"boxes": torch.from_numpy(boxes[:, [1, 0, 3, 2]]).float(), "labels": torch.from_numpy(class_ids).long(),
-            "masks": torch.from_numpy(masks)}
+    return {
+        "boxes": torch.from_numpy(boxes[:, [1, 0, 3, 2]]).float(),
+        "labels": torch.from_numpy(class_ids).long(),
+        "masks": torch.from_numpy(masks),
+    }
 
 
 if __name__ == "__main__":

@@ -6,8 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 OURS = "this package"
-COLUMNS = ("program", "precision", "batch", "photograph", "seconds", "CPU seconds", "an image", "ours / it",
-           "by CPU", "of its first", "peak MB", "above import", "build s", "first call s", "found")
+COLUMNS = (
+    "program",
+    "precision",
+    "batch",
+    "photograph",
+    "seconds",
+    "CPU seconds",
+    "an image",
+    "ours / it",
+    "by CPU",
+    "of its first",
+    "peak MB",
+    "above import",
+    "build s",
+    "first call s",
+    "found",
+)
 
 
 class Case(NamedTuple):
@@ -30,13 +45,17 @@ class Case(NamedTuple):
         return f"{self.height}x{self.width}"
 
 
-def cases(programs: Iterable[str], precisions: Sequence[str], batches: Sequence[int],
-          photographs: Sequence[tuple[int, int]]) -> list[Case]:
+def cases(
+    programs: Iterable[str], precisions: Sequence[str], batches: Sequence[int], photographs: Sequence[tuple[int, int]]
+) -> list[Case]:
     """Every program on every combination; programs of one combination stand together."""
     combinations = itertools.product(photographs, batches, precisions)
     programs = list(programs)
-    return [Case(program, precision, batch, *photograph)
-            for photograph, batch, precision in combinations for program in programs]
+    return [
+        Case(program, precision, batch, *photograph)
+        for photograph, batch, precision in combinations
+        for program in programs
+    ]
 
 
 def interleaved(every: Sequence[Case], rounds: int) -> Iterator[tuple[int, Case]]:
@@ -48,8 +67,9 @@ def interleaved(every: Sequence[Case], rounds: int) -> Iterator[tuple[int, Case]
             yield number, case
 
 
-def summary(started: dict[Case, dict], measured: Sequence[dict[Case, dict]], found: dict[Case, dict]
-            ) -> list[dict[str, Any]]:
+def summary(
+    started: dict[Case, dict], measured: Sequence[dict[Case, dict]], found: dict[Case, dict]
+) -> list[dict[str, Any]]:
     """A row a case: medians over the rounds, and ratios as medians of those within a round.
 
     Args:
@@ -70,8 +90,14 @@ def summary(started: dict[Case, dict], measured: Sequence[dict[Case, dict]], fou
     return rows
 
 
-def _row(case: Case, started: dict[Case, dict], measured: Sequence[dict[Case, dict]], found: dict, times: list[float],
-         more: str) -> dict[str, Any]:
+def _row(
+    case: Case,
+    started: dict[Case, dict],
+    measured: Sequence[dict[Case, dict]],
+    found: dict,
+    times: list[float],
+    more: str,
+) -> dict[str, Any]:
     ours, first = Case(OURS, *case.setting), next(c for c in started if c.program == case.program)
     beside = case != ours and ours in started
     ratio = [r[ours]["seconds"] / t for r, t in zip(measured, times, strict=True)] if beside else None
@@ -80,14 +106,25 @@ def _row(case: Case, started: dict[Case, dict], measured: Sequence[dict[Case, di
     begun = started[case]
     peak = max(r[case]["peak_mb"] for r in measured)
     return {
-        "program": case.program + more, "precision": case.precision, "batch": case.batch,
-        "photograph": case.photograph, "seconds": statistics.median(times), "rounds": times,
+        "program": case.program + more,
+        "precision": case.precision,
+        "batch": case.batch,
+        "photograph": case.photograph,
+        "seconds": statistics.median(times),
+        "rounds": times,
         "cpu_s": statistics.median(r[case]["cpu_s"] for r in measured),
         "seconds_an_image": statistics.median(times) / case.batch,
-        "ours_ratio": ratio and statistics.median(ratio), "cpu_ratio": cpu_ratio and statistics.median(cpu_ratio),
+        "ours_ratio": ratio and statistics.median(ratio),
+        "cpu_ratio": cpu_ratio and statistics.median(cpu_ratio),
         "first_ratio": None if case == first else statistics.median(of_first),
-        "peak_mb": peak, "above_import_mb": peak - begun["imported_mb"], "build_s": begun["build_s"],
-        "first_s": begun["first_s"], "found": found, "version": begun["version"], "note": begun["note"]}
+        "peak_mb": peak,
+        "above_import_mb": peak - begun["imported_mb"],
+        "build_s": begun["build_s"],
+        "first_s": begun["first_s"],
+        "found": found,
+        "version": begun["version"],
+        "note": begun["note"],
+    }
 
 
 def fastest(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -96,8 +133,9 @@ def fastest(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
     settings = dict.fromkeys((r["precision"], r["batch"], r["photograph"]) for r in rows)
     for setting in settings:
-        peers = [r for r in rows if r["ours_ratio"] is not None
-                 and (r["precision"], r["batch"], r["photograph"]) == setting]
+        peers = [
+            r for r in rows if r["ours_ratio"] is not None and (r["precision"], r["batch"], r["photograph"]) == setting
+        ]
         pasting = [r for r in peers if r["found"].get("pasted")]
         told = []
         for some, name in ((peers, "the fastest peer"), (pasting, "the fastest that pastes masks itself")):
@@ -119,6 +157,18 @@ def _cells(row: dict[str, Any]) -> list[str]:
     spread = f"{row['seconds']:.2f} ({min(row['rounds']):.2f}-{max(row['rounds']):.2f})"
     found = ", ".join(f"{name} {value}" for name, value in row["found"].items() if name != "pasted")
     ratios = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("ours_ratio", "cpu_ratio", "first_ratio")]
-    return [row["program"], row["precision"], str(row["batch"]), row["photograph"], spread, f"{row['cpu_s']:.2f}",
-            f"{row['seconds_an_image']:.2f}", *ratios, f"{row['peak_mb']:.0f}", f"{row['above_import_mb']:.0f}",
-            f"{row['build_s']:.1f}", f"{row['first_s']:.1f}", found]
+    return [
+        row["program"],
+        row["precision"],
+        str(row["batch"]),
+        row["photograph"],
+        spread,
+        f"{row['cpu_s']:.2f}",
+        f"{row['seconds_an_image']:.2f}",
+        *ratios,
+        f"{row['peak_mb']:.0f}",
+        f"{row['above_import_mb']:.0f}",
+        f"{row['build_s']:.1f}",
+        f"{row['first_s']:.1f}",
+        found,
+    ]

@@ -51,8 +51,13 @@ def _start(state, case, load, build):
     state["job"] = build(case)
     built = time.perf_counter()
     state["result"] = state["job"].call()
-    return {"version": version, "imported_mb": imported, "build_s": built - start,
-            "first_s": time.perf_counter() - built, "note": state["job"].note}
+    return {
+        "version": version,
+        "imported_mb": imported,
+        "build_s": built - start,
+        "first_s": time.perf_counter() - built,
+        "note": state["job"].note,
+    }
 
 
 def _call(state, case, load, build):
@@ -60,8 +65,12 @@ def _call(state, case, load, build):
     wall, cpu = time.perf_counter(), time.process_time()
     state["result"] = state["job"].call()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"seconds": wall, "cpu_s": cpu, "peak_mb": peak_mb(), "apart_s": {
-        name: seconds(lambda w=work: w(state["result"])) for name, work in state["job"].apart.items()}}
+    return {
+        "seconds": wall,
+        "cpu_s": cpu,
+        "peak_mb": peak_mb(),
+        "apart_s": {name: seconds(lambda w=work: w(state["result"])) for name, work in state["job"].apart.items()},
+    }
 
 
 def _found(state, case, load, build):
@@ -99,8 +108,9 @@ def photographs(case, size=None):
     height, width = size or (case["height"], case["width"])
     rng = np.random.RandomState(0)
     waves = 127 + 80 * np.sin(np.arange(height)[:, None, None] / 17 + np.arange(width)[None, :, None] / 23)
-    return [np.clip(waves + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8)
-            for _ in range(case["batch"])]
+    return [
+        np.clip(waves + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8) for _ in range(case["batch"])
+    ]
 
 
 def instances(case, size, seed=0):

@@ -30,9 +30,19 @@ class Augmented(NamedTuple):
     zoom: float
 
 
-def augment(image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, rng: np.random.Generator, *, flip: float = 0.5,
-            scale_jitter: tuple[float, float] | None = None, photometric: bool = False, imgaug: Any = None,
-            view: tuple[float, float] | None = None, show: np.ndarray | tuple[int, ...] = ()) -> Augmented:
+def augment(
+    image: np.ndarray,
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    flip: float = 0.5,
+    scale_jitter: tuple[float, float] | None = None,
+    photometric: bool = False,
+    imgaug: Any = None,
+    view: tuple[float, float] | None = None,
+    show: np.ndarray | tuple[int, ...] = (),
+) -> Augmented:
     """Augments an image with its instances.
 
     Args:
@@ -88,12 +98,12 @@ def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Gen
     (height, width), (tall, wide) = image.shape[:2], size
     top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
     show = [i for i in show if masks[:, :, i].any()]
-    if show and not any(masks[top:top + tall, left:left + wide, i].any() for i in show):
+    if show and not any(masks[top : top + tall, left : left + wide, i].any() for i in show):
         pixels = np.argwhere(masks[:, :, show[int(rng.integers(len(show)))]])
         y, x = pixels[int(rng.integers(len(pixels)))]
         top = int(rng.integers(max(0, y - tall + 1), min(y, height - tall) + 1))
         left = int(rng.integers(max(0, x - wide + 1), min(x, width - wide) + 1))
-    image, masks = image[top:top + tall, left:left + wide], masks[top:top + tall, left:left + wide]
+    image, masks = image[top : top + tall, left : left + wide], masks[top : top + tall, left : left + wide]
     moved = boxes - np.array([top, left, top, left])
     whole = (moved[:, :2] >= 0).all(axis=1) & (moved[:, 2:] <= size).all(axis=1)
     return image, masks, np.where(whole[:, None], moved, extract_bboxes(masks))
@@ -102,8 +112,10 @@ def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Gen
 def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Photometric distortion of an RGB uint8 image, with SSD's ranges, each part with probability one half."""
     if image.shape[2] != 3:
-        raise ValueError(f"photometric distortion needs RGB, got an image of {image.shape[2]} channels; "
-                         "set PHOTOMETRIC_DISTORTION to False")
+        raise ValueError(
+            f"photometric distortion needs RGB, got an image of {image.shape[2]} channels; "
+            "set PHOTOMETRIC_DISTORTION to False"
+        )
     use = rng.random(5) < 0.5
     brightness, contrast = rng.uniform(-32, 32), rng.uniform(0.5, 1.5)
     saturation, hue = rng.uniform(0.5, 1.5), rng.uniform(-18, 18)
@@ -140,8 +152,10 @@ def apply_imgaug(image, masks, boxes, augmenter, rng: np.random.Generator):
         image = own.augment_image(np.ascontiguousarray(image))
         moved = _augment_maps(own, packed) if count else packed
     if image.shape != size or moved.shape != packed.shape or image.dtype != np.uint8:
-        raise ValueError(f"the augmenter {augmenter} turned an image of shape {size} into {image.shape}, "
-                         f"{image.dtype}; use augmenters that keep size and type (such as keep_size=True)")
+        raise ValueError(
+            f"the augmenter {augmenter} turned an image of shape {size} into {image.shape}, "
+            f"{image.dtype}; use augmenters that keep size and type (such as keep_size=True)"
+        )
     if np.array_equal(packed, moved):
         return image, masks, boxes
     masks = _unpack(moved, count)

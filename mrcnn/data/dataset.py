@@ -19,7 +19,7 @@ class Dataset:
                 self.add_image("cats", image_id="cat01", path=folder + "/cat01.jpg")
 
             def load_mask(self, image_id):
-                return masks, class_ids     # [H, W, N] bool, [N] int32
+                return masks, class_ids  # [H, W, N] bool, [N] int32
 
     After `prepare`, images have the ids 0, 1, 2 ... and classes 0 (background), 1, 2 ... The ids that the source used
     stay in `image_info[i]["id"]` and in `class_info`.
@@ -47,8 +47,10 @@ class Dataset:
         for info in self.class_info:
             if info["source"] == source and info["id"] == class_id:
                 if info["name"] != class_name:
-                    raise ValueError(f"class {class_id} of {source!r} is {info['name']!r} already, got {class_name!r}; "
-                                     "give each class an id of its own")
+                    raise ValueError(
+                        f"class {class_id} of {source!r} is {info['name']!r} already, got {class_name!r}; "
+                        "give each class an id of its own"
+                    )
                 return
         self.class_info.append({"source": source, "id": class_id, "name": class_name})
 
@@ -126,8 +128,10 @@ class Dataset:
             masks [H, W, N] bool, of the photograph's own size, and class_ids [N] int32. A negative class id marks a
             crowd, which is ignored, neither learnt nor counted as background.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not override load_mask, so image {image_id} has no "
-                                  "annotation; return masks [H, W, N] bool and class_ids [N] int32 from it")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not override load_mask, so image {image_id} has no "
+            "annotation; return masks [H, W, N] bool and class_ids [N] int32 from it"
+        )
 
     def load_boxes(self, image_id: int) -> np.ndarray | None:
         """Annotated boxes [N, (y1, x1, y2, x2)] in pixels of the photograph; None takes them from the masks."""

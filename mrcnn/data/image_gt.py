@@ -1,9 +1,13 @@
 """`load_image_gt`, image metas and `log`, as the old package's notebooks and scripts use them."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 
+from mrcnn.config import Config
 from mrcnn.data.augmentation import apply_imgaug
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.loader import active_classes
 from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.data.molding import base_scale, canvas_side, fit_image, pad_to
@@ -11,8 +15,14 @@ from mrcnn.data.resize import resize_image, resize_mask
 from mrcnn.data.sample import load_sample
 
 
-def load_image_gt(dataset, config, image_id: int, augment: bool = False, augmentation=None,
-                  use_mini_mask: bool = False):
+def load_image_gt(
+    dataset: Dataset,
+    config: Config,
+    image_id: int,
+    augment: bool = False,
+    augmentation: Any = None,
+    use_mini_mask: bool = False,
+):
     """One image with its ground truth at the network's size, for looking at; training goes through `Loader`.
 
     Args:
@@ -43,12 +53,15 @@ def load_image_gt(dataset, config, image_id: int, augment: bool = False, augment
     return image, meta, class_ids, boxes, masks
 
 
-def _resized(image, masks, config):
+def _resized(
+    image: np.ndarray, masks: np.ndarray, config: Config
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]:
     """image, masks, window and scale at the size that training uses."""
     min_dim, max_dim = config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM
     if config.IMAGE_RESIZE_MODE != "fit":
         image, window, scale, padding, crop = resize_image(
-            image, min_dim=min_dim, max_dim=max_dim, min_scale=config.IMAGE_MIN_SCALE, mode=config.IMAGE_RESIZE_MODE)
+            image, min_dim=min_dim, max_dim=max_dim, min_scale=config.IMAGE_MIN_SCALE, mode=config.IMAGE_RESIZE_MODE
+        )
         return image, resize_mask(masks, scale, padding, crop), window, scale
     scale = base_scale(*image.shape[:2], mode="fit", min_dim=min_dim, max_dim=max_dim)
     image, _ = fit_image(image, min_dim, max_dim)

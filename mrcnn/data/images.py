@@ -31,8 +31,10 @@ def read_image(source, channels: int = 3) -> np.ndarray:
     """
     if isinstance(source, (str, os.PathLike)):
         if channels not in (1, 3):
-            raise ValueError(f"{os.fspath(source)!r}: files are read as RGB, but IMAGE_CHANNEL_COUNT is {channels}; "
-                             f"pass arrays [H, W, {channels}]; in a Dataset, override load_image to return them")
+            raise ValueError(
+                f"{os.fspath(source)!r}: files are read as RGB, but IMAGE_CHANNEL_COUNT is {channels}; "
+                f"pass arrays [H, W, {channels}]; in a Dataset, override load_image to return them"
+            )
         return read_image_file(source, grey=channels == 1)
     if hasattr(source, "convert") and hasattr(source, "getbands"):  # a PIL image, palettes included
         source = _from_pil(source, channels)
@@ -93,8 +95,10 @@ def _check_complete(path: str, data: bytes) -> None:
         with Image.open(io.BytesIO(data)) as image:  # what OpenCV is about to decode, not what is at `path` by now
             image.load()
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path!r} does not end as it should, and is too large to see whether it is whole: {error}; "
-                         "save it anew, or, if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS") from error
+        raise ValueError(
+            f"{path!r} does not end as it should, and is too large to see whether it is whole: {error}; "
+            "save it anew, or, if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         message = f"{path!r} is truncated or damaged ({len(data)} bytes: {error}); fetch or copy it again"
         raise ValueError(message) from error
@@ -126,14 +130,20 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
         return np.rint(image / np.float32(257)).astype(np.uint8)
     low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"the image of shape {image.shape} and type {image.dtype} holds NaN or infinite values; "
-                         "replace them before passing it on")
+        raise ValueError(
+            f"the image of shape {image.shape} and type {image.dtype} holds NaN or infinite values; "
+            "replace them before passing it on"
+        )
     if image.dtype.kind == "f" and low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
         return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if low < 0 or high > 255:
-        raise ValueError(f"the image of shape {image.shape} and type {image.dtype} has values from {low} to {high}; "
-                         "expected 0..255, or 0..1 for floats: do not normalise images, the package does")
+        raise ValueError(
+            f"the image of shape {image.shape} and type {image.dtype} has values from {low} to {high}; "
+            "expected 0..255, or 0..1 for floats: do not normalise images, the package does"
+        )
     if image.dtype.kind == "f" and high < 2:
-        raise ValueError(f"the image of shape {image.shape} and type {image.dtype} has values up to {high:.4g}, which "
-                         "may be meant for 0..1 or for 0..255; scale it to one of them, or pass uint8")
+        raise ValueError(
+            f"the image of shape {image.shape} and type {image.dtype} has values up to {high:.4g}, which "
+            "may be meant for 0..1 or for 0..255; scale it to one of them, or pass uint8"
+        )
     return (np.rint(image) if image.dtype.kind == "f" else image).astype(np.uint8)

@@ -9,11 +9,14 @@ from functools import lru_cache
 import keras
 import numpy as np
 
+from mrcnn.config import Config
 from mrcnn.data.augmentation import augment
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import crop_masks
-from mrcnn.data.molding import PixelScaling, base_scale, canvas_side, mold_for_network
+from mrcnn.data.molding import base_scale, canvas_side, mold_for_network
 from mrcnn.data.prefetch import Prefetch
 from mrcnn.data.sample import Sample, load_sample
+from mrcnn.network.pixels import PixelScaling
 
 
 class Loader(keras.utils.PyDataset):
@@ -42,9 +45,20 @@ class Loader(keras.utils.PyDataset):
     Call `close` when `fit` is over, however it ended: it ends the threads and drops the batches made ahead.
     """
 
-    def __init__(self, dataset, config, *, scaling: PixelScaling, steps: int | None = None, training: bool = True,
-                 augmentation=None, no_augmentation_sources=(), seed: int = 0, start_epoch: int = 0,
-                 share: tuple[int, int] = (0, 1)):
+    def __init__(
+        self,
+        dataset,
+        config: Config,
+        *,
+        scaling: PixelScaling,
+        steps: int | None = None,
+        training: bool = True,
+        augmentation=None,
+        no_augmentation_sources=(),
+        seed: int = 0,
+        start_epoch: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ):
         """
         Args:
             dataset: a prepared Dataset.
@@ -100,7 +114,7 @@ class Loader(keras.utils.PyDataset):
         """The inputs of every batch from here to the end of epoch `epochs`, for what does not take a PyDataset."""
         order = range(self.epoch * self.steps, epochs * self.steps)
         for i, number in enumerate(order):
-            following = order[i + 1:i + 1 + self._ahead]
+            following = order[i + 1 : i + 1 + self._ahead]
             yield self._prefetch.get(divmod(number, self.steps), [divmod(later, self.steps) for later in following])
 
     def close(self) -> None:
@@ -123,7 +137,8 @@ class Loader(keras.utils.PyDataset):
         # What is large is written into its place in the batch, never copied there
         large = {
             "image": np.empty([count, self._side(), self._side(), config.IMAGE_CHANNEL_COUNT], np.float32),
-            "gt_masks": np.zeros([count, config.MAX_GT_INSTANCES, *config.MINI_MASK_SHAPE], np.uint8)}
+            "gt_masks": np.zeros([count, config.MAX_GT_INSTANCES, *config.MINI_MASK_SHAPE], np.uint8),
+        }
         samples = [self._load_position(first + k, {name: large[name][k] for name in large}) for k in range(count)]
         return large | {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
@@ -157,8 +172,10 @@ class Loader(keras.utils.PyDataset):
                 raise _named(error, self.dataset, image_id) from error
             if inputs is not None:
                 return inputs
-        raise ValueError(f"none of the {count} images of the dataset has an instance to learn "
-                         f"({len(tried)} tried); check load_mask, or set ALLOW_EMPTY_IMAGES = True")
+        raise ValueError(
+            f"none of the {count} images of the dataset has an instance to learn "
+            f"({len(tried)} tried); check load_mask, or set ALLOW_EMPTY_IMAGES = True"
+        )
 
     def _load_image(self, image_id: int, rng: np.random.Generator, places: dict) -> dict[str, np.ndarray] | None:
         """As `_load_position`, of one image; None when it has nothing to learn from."""
@@ -189,11 +206,17 @@ class Loader(keras.utils.PyDataset):
         cuts = jitter is not None or config.IMAGE_RESIZE_MODE == "crop"
         scale = base_scale(*sample.image.shape[:2], **self._resizing()) if cuts else None
         result = augment(
-            sample.image, sample.masks, sample.boxes, rng,
-            flip=config.HORIZONTAL_FLIP if active else 0, scale_jitter=jitter,
-            photometric=config.PHOTOMETRIC_DISTORTION and active, imgaug=self.augmentation if active else None,
+            sample.image,
+            sample.masks,
+            sample.boxes,
+            rng,
+            flip=config.HORIZONTAL_FLIP if active else 0,
+            scale_jitter=jitter,
+            photometric=config.PHOTOMETRIC_DISTORTION and active,
+            imgaug=self.augmentation if active else None,
             view=2 * (self._side() / scale,) if cuts else None,
-            show=() if config.ALLOW_EMPTY_IMAGES else np.flatnonzero(sample.class_ids > 0))
+            show=() if config.ALLOW_EMPTY_IMAGES else np.flatnonzero(sample.class_ids > 0),
+        )
         class_ids = sample.class_ids[result.kept]
         return Sample(result.image, result.masks, result.boxes, class_ids), scale * result.zoom if cuts else None
 
@@ -205,8 +228,11 @@ class Loader(keras.utils.PyDataset):
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
-            warnings.warn(f"{describe(self.dataset, image_id)} has {count} instances, more than MAX_GT_INSTANCES = "
-                          f"{limit}; a random choice of them is learnt each time (said once)", stacklevel=2)
+            warnings.warn(
+                f"{describe(self.dataset, image_id)} has {count} instances, more than MAX_GT_INSTANCES = "
+                f"{limit}; a random choice of them is learnt each time (said once)",
+                stacklevel=2,
+            )
         order = rng.permutation(count)
         chosen = np.sort(order[np.argsort(sample.class_ids[order] < 0, kind="stable")][:limit])
         return Sample(sample.image, sample.masks[:, :, chosen], sample.boxes[chosen], sample.class_ids[chosen])
@@ -214,12 +240,20 @@ class Loader(keras.utils.PyDataset):
     def _molded(self, sample: Sample, scale: float | None, places: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Image and instances as the network takes them; the masks are resampled here, once."""
         _, window, (scale_y, scale_x) = mold_for_network(
-            sample.image, **self._resizing(), divisor=self.config.SIZE_DIVISOR, scaling=self.scaling, pad_square=True,
-            scale=scale, antialias=self.config.IMAGE_ANTIALIAS, resizer=self.config.IMAGE_RESIZER,
-            pad_pixel=self.config.IMAGE_PAD_PIXEL, canvas=places["image"])
+            sample.image,
+            **self._resizing(),
+            divisor=self.config.SIZE_DIVISOR,
+            scaling=self.scaling,
+            pad_square=True,
+            scale=scale,
+            antialias=self.config.IMAGE_ANTIALIAS,
+            resizer=self.config.IMAGE_RESIZER,
+            pad_pixel=self.config.IMAGE_PAD_PIXEL,
+            canvas=places["image"],
+        )
         size = self.config.MAX_GT_INSTANCES
         crops = crop_masks(sample.masks, sample.boxes, tuple(self.config.MINI_MASK_SHAPE))
-        places["gt_masks"][:len(crops)] = crops
+        places["gt_masks"][: len(crops)] = crops
         boxes = sample.boxes * (scale_y, scale_x, scale_y, scale_x) + np.tile(window[:2], 2)
         return {
             "window": window,
@@ -229,8 +263,12 @@ class Loader(keras.utils.PyDataset):
 
     def _resizing(self) -> dict:
         config = self.config
-        return {"mode": config.IMAGE_RESIZE_MODE, "min_dim": config.IMAGE_MIN_DIM, "max_dim": config.IMAGE_MAX_DIM,
-                "min_scale": config.IMAGE_MIN_SCALE}
+        return {
+            "mode": config.IMAGE_RESIZE_MODE,
+            "min_dim": config.IMAGE_MIN_DIM,
+            "max_dim": config.IMAGE_MAX_DIM,
+            "min_scale": config.IMAGE_MIN_SCALE,
+        }
 
     def _side(self) -> int:
         crops = self.config.IMAGE_RESIZE_MODE == "crop"
@@ -260,17 +298,21 @@ def _named(error: Exception, dataset, image_id: int) -> Exception:
 
 def _padded(values: np.ndarray, size: int, dtype) -> np.ndarray:
     padded = np.zeros([size, *values.shape[1:]], dtype)
-    padded[:len(values)] = values
+    padded[: len(values)] = values
     return padded
 
 
-def _check_dataset(dataset, config) -> None:
+def _check_dataset(dataset: Dataset, config: Config) -> None:
     if not dataset.image_info:
         raise ValueError(f"the {type(dataset).__name__} has no images; add some with add_image")
     if not len(dataset.image_ids):
-        raise ValueError(f"the {type(dataset).__name__} of {len(dataset.image_info)} images is not prepared; "
-                         "call its prepare() first")
+        raise ValueError(
+            f"the {type(dataset).__name__} of {len(dataset.image_info)} images is not prepared; "
+            "call its prepare() first"
+        )
     if dataset.num_classes != config.NUM_CLASSES:
-        raise ValueError(f"the {type(dataset).__name__} has {dataset.num_classes} classes, background included "
-                         f"({', '.join(dataset.class_names[:6])} ...), but NUM_CLASSES is {config.NUM_CLASSES}; set it "
-                         f"to {dataset.num_classes}")
+        raise ValueError(
+            f"the {type(dataset).__name__} has {dataset.num_classes} classes, background included "
+            f"({', '.join(dataset.class_names[:6])} ...), but NUM_CLASSES is {config.NUM_CLASSES}; set it "
+            f"to {dataset.num_classes}"
+        )

@@ -73,7 +73,7 @@ def _averaging_windows(start: float, end: float, count: int, size: int) -> np.nd
 def _window_means(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Means of a mask over every rows x columns window, by its summed area table, to float32's precision."""
     top, left = int(rows[0, 0]), int(columns[0, 0])
-    part = mask[top:math.ceil(rows[1, -1]), left:math.ceil(columns[1, -1])]
+    part = mask[top : math.ceil(rows[1, -1]), left : math.ceil(columns[1, -1])]
     table = cv2.integral(_plane(part))
     sums = _window_sums(table, rows - top)
     sums = _window_sums(np.ascontiguousarray(sums.T), columns - left).T
@@ -108,7 +108,7 @@ def _window_sums(table: np.ndarray, windows: np.ndarray) -> np.ndarray:
     low, share = _split(borders, len(table) - 2)
     whole = table.take(low, axis=0)
     rest = np.multiply(table.take(low + 1, axis=0) - whole, share, dtype=np.float32)
-    return np.add(np.diff(whole, axis=0), np.diff(rest, axis=0), dtype=np.float32)[::1 if shared else 2]
+    return np.add(np.diff(whole, axis=0), np.diff(rest, axis=0), dtype=np.float32)[:: 1 if shared else 2]
 
 
 def _split(positions: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,12 +127,13 @@ def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, t
     """
     pasted = np.zeros([len(probs), height, width], bool)
     for mask, (part, top, left) in zip(pasted, mask_parts(probs, boxes, height, width, threshold), strict=True):
-        mask[top:top + part.shape[0], left:left + part.shape[1]] = part
+        mask[top : top + part.shape[0], left : left + part.shape[1]] = part
     return np.moveaxis(pasted, 0, 2)
 
 
-def mask_parts(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5
-               ) -> Iterator[tuple[np.ndarray, int, int]]:
+def mask_parts(
+    probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5
+) -> Iterator[tuple[np.ndarray, int, int]]:
     """The part of the photograph that each mask reaches, at sub-pixel precision; outside of it the mask is empty.
 
     The centre x + 0.5 of a pixel lies at (x + 0.5 - x1) / (x2 - x1) * m - 0.5 among the centres of the m mask pixels;
@@ -156,8 +157,9 @@ def mask_parts(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, th
     return (_mask_part(prob, box, height, width, threshold) for prob, box in zip(probs, boxes.tolist(), strict=True))
 
 
-def _mask_part(prob: np.ndarray, box: list[float], height: int, width: int, threshold: float
-               ) -> tuple[np.ndarray, int, int]:
+def _mask_part(
+    prob: np.ndarray, box: list[float], height: int, width: int, threshold: float
+) -> tuple[np.ndarray, int, int]:
     y1, x1, y2, x2 = box
     if not (y2 > y1 and x2 > x1):
         return np.zeros((0, 0), bool), 0, 0
@@ -173,7 +175,7 @@ def _mask_part(prob: np.ndarray, box: list[float], height: int, width: int, thre
     strip = max(1, STRIP // max(1, len(columns)))
     values, steeper = np.empty((2, min(strip, len(rows)), len(columns)), np.float32)
     for start in range(0, len(rows), strip):
-        taken, count = slice(start, start + strip), len(rows[start:start + strip])
+        taken, count = slice(start, start + strip), len(rows[start : start + strip])
         np.take(wide, rows[taken], axis=0, out=values[:count], mode="clip")  # "clip" writes without a buffer
         np.take(steps, rows[taken], axis=0, out=steeper[:count], mode="clip")
         steeper[:count] *= fraction_y[taken, None]

@@ -7,23 +7,26 @@ import cv2
 import numpy as np
 
 from mrcnn.data.resize import choose_scale, resize_exactly, resize_image, resize_mask
+from mrcnn.network.pixels import PixelScaling
 
-__all__ = ["PixelScaling", "Placement", "base_scale", "canvas_side", "fit_image", "fit_size", "mold_for_network",
-           "mold_image", "pad_to", "plan", "resize_image", "resize_mask", "unmold_image"]
+__all__ = [
+    "PixelScaling",
+    "Placement",
+    "base_scale",
+    "canvas_side",
+    "fit_image",
+    "fit_size",
+    "mold_for_network",
+    "mold_image",
+    "pad_to",
+    "plan",
+    "resize_image",
+    "resize_mask",
+    "unmold_image",
+]
 
 STRIP = 1 << 17  # numbers
 RESIZE_MODES = ("fit", "square", "pad64", "none", "crop")
-
-
-class PixelScaling(NamedTuple):
-    """What the network's first weights expect: (pixel - mean) / std, channel by channel.
-
-    `mean` and `std` are in the order of the image's channels (RGB); `bgr` then reverses the channels.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    bgr: bool = False
 
 
 class Placement(NamedTuple):
@@ -61,13 +64,26 @@ def fit_image(image: np.ndarray, min_dim: float, max_dim: float) -> tuple[np.nda
 def canvas_side(max_dim: int, divisor: int) -> int:
     """Side of the square that training images are padded to: `max_dim` rounded up to a multiple of `divisor`."""
     if not max_dim:
-        raise ValueError(f"the largest side is {max_dim}, but training needs images of one size; set IMAGE_MAX_DIM "
-                         "(IMAGE_MIN_DIM for IMAGE_RESIZE_MODE 'crop')")
+        raise ValueError(
+            f"the largest side is {max_dim}, but training needs images of one size; set IMAGE_MAX_DIM "
+            "(IMAGE_MIN_DIM for IMAGE_RESIZE_MODE 'crop')"
+        )
     return _round_up(max_dim, divisor)
 
 
-def plan(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
-         pad_square: bool = False, scale: float | None = None, half_up: bool = False) -> Placement:
+def plan(
+    height: int,
+    width: int,
+    *,
+    mode: str,
+    min_dim,
+    max_dim,
+    min_scale=None,
+    divisor: int = 32,
+    pad_square: bool = False,
+    scale: float | None = None,
+    half_up: bool = False,
+) -> Placement:
     """Decides size and place of a photograph of (height, width).
 
     Args:
@@ -93,8 +109,10 @@ def plan(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None
         unit = math.lcm(divisor, 64) if mode == "pad64" else divisor
         canvas = _round_up(tall, unit), _round_up(wide, unit)
     if tall > canvas[0] or wide > canvas[1]:
-        raise ValueError(f"an image of {height} x {width} becomes {tall} x {wide} in IMAGE_RESIZE_MODE {mode!r}, more "
-                         f"than the {canvas[0]} x {canvas[1]} of training; use 'fit' or raise IMAGE_MAX_DIM")
+        raise ValueError(
+            f"an image of {height} x {width} becomes {tall} x {wide} in IMAGE_RESIZE_MODE {mode!r}, more "
+            f"than the {canvas[0]} x {canvas[1]} of training; use 'fit' or raise IMAGE_MAX_DIM"
+        )
     centred = mode in ("square", "pad64")
     top, left = ((canvas[0] - tall) // 2, (canvas[1] - wide) // 2) if centred else (0, 0)
     return Placement(tall, wide, top, left, *canvas)
@@ -113,10 +131,22 @@ def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale, half_u
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scale=None, divisor: int = 32,
-                     scaling: PixelScaling, pad_square: bool = False, scale: float | None = None,
-                     antialias: bool = False, resizer: str = "opencv", pad_pixel=None, canvas: np.ndarray | None = None
-                     ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+def mold_for_network(
+    image: np.ndarray,
+    *,
+    mode: str,
+    min_dim,
+    max_dim,
+    min_scale=None,
+    divisor: int = 32,
+    scaling: PixelScaling,
+    pad_square: bool = False,
+    scale: float | None = None,
+    antialias: bool = False,
+    resizer: str = "opencv",
+    pad_pixel=None,
+    canvas: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Resizes, normalises and pads a photograph.
 
     Args:
@@ -135,8 +165,18 @@ def mold_for_network(image: np.ndarray, *, mode: str, min_dim, max_dim, min_scal
         the photograph lies at box * (y, x, y, x) + (window y1, x1, y1, x1).
     """
     height, width = image.shape[:2]
-    place = plan(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale, divisor=divisor,
-                 pad_square=pad_square, scale=scale, half_up=resizer == "pillow")
+    place = plan(
+        height,
+        width,
+        mode=mode,
+        min_dim=min_dim,
+        max_dim=max_dim,
+        min_scale=min_scale,
+        divisor=divisor,
+        pad_square=pad_square,
+        scale=scale,
+        half_up=resizer == "pillow",
+    )
     size = (place.canvas_height, place.canvas_width, image.shape[2])
     canvas = np.empty(size, np.float32) if canvas is None else canvas
     if canvas.shape != size or canvas.dtype != np.float32:
@@ -191,7 +231,7 @@ def pad_to(image: np.ndarray, height: int, width: int, top: int = 0, left: int =
     if (tall, wide) == (height, width):
         return image
     canvas = np.zeros([height, width, *image.shape[2:]], image.dtype)
-    canvas[top:top + tall, left:left + wide] = image
+    canvas[top : top + tall, left : left + wide] = image
     return canvas
 
 
@@ -200,7 +240,7 @@ def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False)
         return image
     method = _interpolation(image, height, width, antialias)
     # OpenCV averages at most 4 channels at a time, and drops a single one
-    groups = [image[:, :, i:i + 4] for i in range(0, image.shape[2], 4)]
+    groups = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
     resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
 
@@ -243,9 +283,9 @@ def _resize_by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def _fill_around(canvas: np.ndarray, place: Placement, border: float | np.ndarray) -> np.ndarray:
     """Sets all of the canvas to `border` but the place of the photograph, which is returned."""
     bottom, right = place.top + place.height, place.left + place.width
-    canvas[:place.top] = canvas[bottom:] = border
-    canvas[place.top:bottom, :place.left] = canvas[place.top:bottom, right:] = border
-    return canvas[place.top:bottom, place.left:right]
+    canvas[: place.top] = canvas[bottom:] = border
+    canvas[place.top : bottom, : place.left] = canvas[place.top : bottom, right:] = border
+    return canvas[place.top : bottom, place.left : right]
 
 
 def _resize_into(target: np.ndarray, image: np.ndarray, antialias: bool) -> None:
@@ -267,8 +307,10 @@ def _interpolation(image: np.ndarray, height: int, width: int, antialias: bool) 
 def _per_channel(name: str, value, channels: int) -> np.ndarray:
     array = np.asarray(value, np.float32)
     if array.ndim and array.shape != (channels,):
-        raise ValueError(f"{name} {tuple(array.ravel().tolist())} does not fit an image of {channels} channels; "
-                         "set MEAN_PIXEL, PIXEL_STD and IMAGE_PAD_PIXEL to one value a channel")
+        raise ValueError(
+            f"{name} {tuple(array.ravel().tolist())} does not fit an image of {channels} channels; "
+            "set MEAN_PIXEL, PIXEL_STD and IMAGE_PAD_PIXEL to one value a channel"
+        )
     return np.broadcast_to(array, (channels,))
 
 

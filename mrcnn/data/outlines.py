@@ -114,8 +114,10 @@ class Runs:
     def to_runs(self, height: int, width: int) -> dict:
         """The run lengths. Raises ValueError when they are of another size."""
         if list(self.runs["size"]) != [height, width]:
-            raise ValueError(f"the run lengths are of size {list(self.runs['size'])}, the image of {[height, width]} "
-                             "(height, width); write them for this image")
+            raise ValueError(
+                f"the run lengths are of size {list(self.runs['size'])}, the image of {[height, width]} "
+                "(height, width); write them for this image"
+            )
         return self.runs
 
 
@@ -137,8 +139,10 @@ class MaskFile:
         """[height, width] bool. Raises ValueError naming the file when it is of another size or no picture."""
         values = read_values(self.path)
         if values.shape != (height, width):
-            raise ValueError(f"the mask {self.path!r} is {values.shape[0]} x {values.shape[1]}, its image {height} x "
-                             f"{width} (height x width); draw it on that image")
+            raise ValueError(
+                f"the mask {self.path!r} is {values.shape[0]} x {values.shape[1]}, its image {height} x "
+                f"{width} (height x width); draw it on that image"
+            )
         return values != 0 if self.value is None else values == self.value
 
 
@@ -169,8 +173,10 @@ def open_picture(path: str | os.PathLike) -> Iterator[Any]:
         with Image.open(path) as image:
             yield image
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{os.fspath(path)!r} is too large: {error}; cut it into tiles, or, if you trust the file, "
-                         "raise PIL.Image.MAX_IMAGE_PIXELS") from error
+        raise ValueError(
+            f"{os.fspath(path)!r} is too large: {error}; cut it into tiles, or, if you trust the file, "
+            "raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
 
 
 def read_values(path: str) -> np.ndarray:
@@ -182,8 +188,10 @@ def read_values(path: str) -> np.ndarray:
             if image.mode == "LA":
                 return np.asarray(image)[..., 0].astype(np.int32)
             if image.mode not in ("RGB", "RGBA", "PA"):
-                raise ValueError(f"{path!r} has pixels of mode {image.mode}, which hold no whole numbers of instances; "
-                                 "write it as an 8 or 16 bit png")
+                raise ValueError(
+                    f"{path!r} has pixels of mode {image.mode}, which hold no whole numbers of instances; "
+                    "write it as an 8 or 16 bit png"
+                )
             red, green, blue = (np.asarray(image.convert("RGB"))[..., i].astype(np.int32) for i in range(3))
             return red + 256 * green + 65536 * blue
     except FileNotFoundError:

@@ -12,8 +12,9 @@ def resize_exactly(image: np.ndarray, shape) -> np.ndarray:
     from skimage.transform import resize
 
     image = image.astype(np.float64) if image.dtype == bool else image
-    return resize(image, tuple(shape), order=1, mode="constant", cval=0, clip=True, preserve_range=True,
-                  anti_aliasing=False)
+    return resize(
+        image, tuple(shape), order=1, mode="constant", cval=0, clip=True, preserve_range=True, anti_aliasing=False
+    )
 
 
 def resize_image(image: np.ndarray, min_dim=None, max_dim=None, min_scale=None, mode: str = "square"):
@@ -45,7 +46,7 @@ def resize_image(image: np.ndarray, min_dim=None, max_dim=None, min_scale=None, 
     if mode == "crop":
         y = random.randint(0, height - min_dim)
         x = random.randint(0, width - min_dim)
-        image = image[y:y + min_dim, x:x + min_dim]
+        image = image[y : y + min_dim, x : x + min_dim]
         return image.astype(dtype), (0, 0, min_dim, min_dim), scale, padding, (y, x, min_dim, min_dim)
     if mode == "fit":
         return image.astype(dtype), (0, 0, height, width), scale, padding, None
@@ -83,5 +84,5 @@ def resize_mask(mask: np.ndarray, scale: float, padding, crop=None) -> np.ndarra
     mask = zoom(mask, zoom=[scale, scale, 1], order=0)
     if crop is not None:
         y, x, height, width = crop
-        return mask[y:y + height, x:x + width]
+        return mask[y : y + height, x : x + width]
     return np.pad(mask, padding, mode="constant", constant_values=0)

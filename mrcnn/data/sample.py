@@ -44,11 +44,15 @@ def load_instances(dataset, image_id: int, size: tuple[int, int], num_classes: i
     if class_ids.size == 0 and masks.size == 0:
         return np.zeros([*size, 0], bool), np.zeros([0], np.int32)
     if masks.ndim != 3 or masks.shape[:2] != size:
-        raise ValueError(f"load_mask gave masks of shape {masks.shape} for an image of {size[0]} x {size[1]}; "
-                         "expected [H, W, N], with the image's height and width")
+        raise ValueError(
+            f"load_mask gave masks of shape {masks.shape} for an image of {size[0]} x {size[1]}; "
+            "expected [H, W, N], with the image's height and width"
+        )
     if class_ids.shape != masks.shape[2:]:
-        raise ValueError(f"load_mask gave {masks.shape[2]} masks and class ids of shape {class_ids.shape}; "
-                         "expected one class id a mask")
+        raise ValueError(
+            f"load_mask gave {masks.shape[2]} masks and class ids of shape {class_ids.shape}; "
+            "expected one class id a mask"
+        )
     return _as_bool(masks), _checked_class_ids(class_ids, num_classes)
 
 
@@ -66,8 +70,10 @@ def _checked_class_ids(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
         raise ValueError(f"class ids must be integers, got {class_ids.tolist()} of type {class_ids.dtype}")
     if ((known < 1) | (known >= num_classes)).any():
         wrong = class_ids[(known < 1) | (known >= num_classes)].tolist()
-        raise ValueError(f"class ids {wrong} are out of range: instances have 1 to {num_classes - 1} (0 is the "
-                         f"background, negative a crowd) with NUM_CLASSES = {num_classes}; map the ids or raise it")
+        raise ValueError(
+            f"class ids {wrong} are out of range: instances have 1 to {num_classes - 1} (0 is the "
+            f"background, negative a crowd) with NUM_CLASSES = {num_classes}; map the ids or raise it"
+        )
     return class_ids.astype(np.int32)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what `mrcnn.analysis` finds: curves, confusion, mistakes, and the images where most went wrong."""
+"""Pictures of what `mrcnn.evaluation.analysis` finds: curves, confusion, mistakes, and the images where most went wrong."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.analysis import ERRORS, ConfusionMatrix, Curves, ErrorBreakdown, ImageReport, worst_images
-from mrcnn.coco_results import Annotation, Records
 from mrcnn.data import rle
+from mrcnn.evaluation.analysis import ERRORS, ConfusionMatrix, Curves, ErrorBreakdown, ImageReport, worst_images
+from mrcnn.evaluation.coco_results import Annotation, Records
 from mrcnn.pictures import canvas
 from mrcnn.pictures.colors import GREY, Color, random_colors
 from mrcnn.pictures.instances import display_instances

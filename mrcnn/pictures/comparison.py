@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.images import read_image
-from mrcnn.matching import compute_matches
+from mrcnn.evaluation.matching import compute_matches
 from mrcnn.pictures.canvas import title_size
 from mrcnn.pictures.colors import Color, random_colors
 from mrcnn.pictures.instances import checked_instances, display_instances

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
-from mrcnn.matching import compute_matches
+from mrcnn.evaluation.matching import compute_matches
 from mrcnn.pictures import canvas
 from mrcnn.pictures.colors import Color, blend_masks, random_colors
 

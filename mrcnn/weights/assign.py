@@ -61,8 +61,13 @@ def assign(
     return report
 
 
-def _fill(path: PathLike, variables: Mapping[str, keras.Variable], tensors: Mapping[str, Any], loaded: list[Tensor],
-          fresh: bool) -> None:
+def _fill(
+    path: PathLike,
+    variables: Mapping[str, keras.Variable],
+    tensors: Mapping[str, Any],
+    loaded: list[Tensor],
+    fresh: bool,
+) -> None:
     """Reads and checks all, the largest first, while least else is in memory; assigns at the end, or at once."""
     read: deque[tuple[keras.Variable, np.ndarray]] = deque()
     damaged = []
@@ -179,8 +184,10 @@ def _compiled(expression: str | re.Pattern) -> re.Pattern:
     try:
         return re.compile(expression)
     except re.error as error:
-        raise ValueError(f"exclude: {expression!r} is no regular expression ({error}); give whole names of layers, "
-                         "with a backslash before a bracket that is meant as such.") from error
+        raise ValueError(
+            f"exclude: {expression!r} is no regular expression ({error}); give whole names of layers, "
+            "with a backslash before a bracket that is meant as such."
+        ) from error
 
 
 def _parts(key: str) -> list[str]:

@@ -33,8 +33,10 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format_version": ("a whole number", lambda value: type(value) is int),
     "epoch": ("a whole number", lambda value: type(value) is int),
     "config": ("a dict of settings", lambda value: isinstance(value, dict)),
-    "class_names": ("a list of names", lambda value: isinstance(value, list) and all(
-        isinstance(name, str | int | float) for name in value)),
+    "class_names": (
+        "a list of names",
+        lambda value: isinstance(value, list) and all(isinstance(name, str | int | float) for name in value),
+    ),
 }
 # Of the settings, those that are needed before `Config` checks them all.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -117,8 +119,9 @@ def load_checkpoint(
     """
     with _open(path) as file:
         _metadata(path, file)
-        return assign(path, layers, _datasets(file, "weights"), exclude=exclude, strict=strict,
-                      skip_mismatch=skip_mismatch)
+        return assign(
+            path, layers, _datasets(file, "weights"), exclude=exclude, strict=strict, skip_mismatch=skip_mismatch
+        )
 
 
 def is_checkpoint(path: PathLike) -> bool:
@@ -136,8 +139,10 @@ def checkpoint_source(path: PathLike) -> Source:
     """
     with _open(path) as file:
         metadata = _metadata(path, file)
-        tensors = {name: Lazy(dataset.shape, partial(_read, path, f"weights/{name}"))
-                   for name, dataset in _datasets(file, "weights").items()}
+        tensors = {
+            name: Lazy(dataset.shape, partial(_read, path, f"weights/{name}"))
+            for name, dataset in _datasets(file, "weights").items()
+        }
     return Source(OWN, tensors, metadata.get("config", {}), metadata.get("class_names", []))
 
 
@@ -168,8 +173,10 @@ def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> boo
         if not stored:
             return False
         if set(stored) != set(map(str, range(len(stored)))):
-            raise ValueError(f"{path} is damaged: its optimizer's variables are {sorted(stored)[:5]}, not 0, 1, 2 ...; "
-                             "use an earlier checkpoint.")
+            raise ValueError(
+                f"{path} is damaged: its optimizer's variables are {sorted(stored)[:5]}, not 0, 1, 2 ...; "
+                "use an earlier checkpoint."
+            )
         shapes = [stored[str(index)].shape for index in range(len(stored))]
         expected = [tuple(variable.shape) for variable in optimizer.variables]
         if shapes != expected:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.applications import find_application
-from mrcnn.backbone import backbone_scaling
-from mrcnn.data.molding import PixelScaling
-from mrcnn.resnet import BLOCKS
+from mrcnn.config import Config
+from mrcnn.network.applications import find_application
+from mrcnn.network.backbone import backbone_scaling
+from mrcnn.network.pixels import PixelScaling
+from mrcnn.network.resnet import BLOCKS
 from mrcnn.weights.source import Source
 
 BACKBONE = ("BACKBONE_STRIDE_IN_1X1", "BACKBONE_STEM_PADDING", "MEAN_PIXEL", "PIXEL_STD", "CHANNEL_ORDER")
@@ -23,22 +24,50 @@ ROI = ("ROI_SAMPLING_RATIO", "ROI_ALIGNED", "ROI_GEOMETRY", "ROI_LEVEL_ROUNDING"
 BOUND = {
     "backbone": BACKBONE,
     "trunk": (*BACKBONE, "IMAGE_ANTIALIAS", "IMAGE_RESIZER", "IMAGE_PAD_PIXEL"),
-    "rpn": ("RPN_ANCHOR_RATIO_MEANING", "RPN_ANCHOR_ROUNDED", "RPN_ANCHOR_STRIDE", "RPN_ANCHOR_STEP_FROM_SIZE",
-            "RPN_CHANNELS", "RPN_CONVOLUTIONS", "RPN_BBOX_STD_DEV", "RPN_CLIP_TO_PHOTOGRAPH", "RPN_MIN_SIZE",
-            "BOXES_INCLUSIVE"),
-    "box_head": (*ROI, "BOXES_INCLUSIVE", "POOL_SIZE", "BOX_HEAD_CONVOLUTIONS", "BOX_HEAD_FC_LAYERS",
-                 "FPN_CLASSIF_FC_LAYERS_SIZE", "BBOX_STD_DEV", "DETECTION_MIN_SIZE", "DETECTION_ROUND_BOXES"),
+    "rpn": (
+        "RPN_ANCHOR_RATIO_MEANING",
+        "RPN_ANCHOR_ROUNDED",
+        "RPN_ANCHOR_STRIDE",
+        "RPN_ANCHOR_STEP_FROM_SIZE",
+        "RPN_CHANNELS",
+        "RPN_CONVOLUTIONS",
+        "RPN_BBOX_STD_DEV",
+        "RPN_CLIP_TO_PHOTOGRAPH",
+        "RPN_MIN_SIZE",
+        "BOXES_INCLUSIVE",
+    ),
+    "box_head": (
+        *ROI,
+        "BOXES_INCLUSIVE",
+        "POOL_SIZE",
+        "BOX_HEAD_CONVOLUTIONS",
+        "BOX_HEAD_FC_LAYERS",
+        "FPN_CLASSIF_FC_LAYERS_SIZE",
+        "BBOX_STD_DEV",
+        "DETECTION_MIN_SIZE",
+        "DETECTION_ROUND_BOXES",
+    ),
     "mask_head": (*ROI, "MASK_POOL_SIZE"),
 }
 # Those of them that the layers are built from.
-STRUCTURAL = {"BACKBONE_STRIDE_IN_1X1", "BACKBONE_STEM_PADDING", "RPN_ANCHOR_STRIDE", "RPN_CHANNELS",
-              "RPN_CONVOLUTIONS", "POOL_SIZE", "BOX_HEAD_CONVOLUTIONS", "BOX_HEAD_FC_LAYERS",
-              "FPN_CLASSIF_FC_LAYERS_SIZE", "MASK_POOL_SIZE"}
+STRUCTURAL = {
+    "BACKBONE_STRIDE_IN_1X1",
+    "BACKBONE_STEM_PADDING",
+    "RPN_ANCHOR_STRIDE",
+    "RPN_CHANNELS",
+    "RPN_CONVOLUTIONS",
+    "POOL_SIZE",
+    "BOX_HEAD_CONVOLUTIONS",
+    "BOX_HEAD_FC_LAYERS",
+    "FPN_CLASSIF_FC_LAYERS_SIZE",
+    "MASK_POOL_SIZE",
+}
 PIXELS = ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL")  # one number a channel
 
 
-def bound_settings(source: Source, parts: Collection[str], channels: int, defaults: Mapping[str, Any]
-                   ) -> dict[str, Any]:
+def bound_settings(
+    source: Source, parts: Collection[str], channels: int, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
     """The settings that the weights of some parts need.
 
     Args:
@@ -59,7 +88,8 @@ def _for_channels(bound: Mapping[str, Any], backbone: str | None, theirs: int, c
     """The settings of pixels for more or fewer channels: further ones get the mean, fewer ones too."""
     own = backbone_scaling(backbone, theirs) if backbone is not None and _is_known(backbone) else None
     values = ({} if own is None else {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std}) | {
-        name: bound[name] for name in PIXELS if bound.get(name) is not None}
+        name: bound[name] for name in PIXELS if bound.get(name) is not None
+    }
     result = {}
     for name, value in values.items():
         mean = sum(value) / len(value)
@@ -68,14 +98,17 @@ def _for_channels(bound: Mapping[str, Any], backbone: str | None, theirs: int, c
     return result
 
 
-def changes(config: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def changes(config: Config, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the wanted settings that differ from a configuration's in what they do."""
     own = _own_scaling(config)
-    return {name: value for name, value in wanted.items()
-            if _plain(_meant(name, value, own)) != _plain(_meant(name, getattr(config, name), own))}
+    return {
+        name: value
+        for name, value in wanted.items()
+        if _plain(_meant(name, value, own)) != _plain(_meant(name, getattr(config, name), own))
+    }
 
 
-def _own_scaling(config: Any) -> PixelScaling:
+def _own_scaling(config: Config) -> PixelScaling:
     return backbone_scaling(config.BACKBONE, config.IMAGE_CHANNEL_COUNT)
 
 
@@ -89,7 +122,7 @@ def _plain(value: Any) -> Any:
     return np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
-def adopted(config: Any, source: Source, parts: Collection[str], defaults: Mapping[str, Any]) -> tuple[Any, str]:
+def adopted(config: Config, source: Source, parts: Collection[str], defaults: Mapping[str, Any]) -> tuple[Config, str]:
     """A configuration with the settings that the weights of some parts need, and in words what that changed.
 
     The same object and no words where nothing differs; else a copy, since what was given may be another model's too.
@@ -122,7 +155,8 @@ def check_backbone(source: Source, path: str | os.PathLike, backbone: Any, optio
     raise ValueError(
         f"{path} holds a trunk {_described(repr(theirs), their_options)}, but the model's BACKBONE is "
         f"{_described(ours, options)}; nothing was loaded. Set BACKBONE = {theirs!r} and BACKBONE_OPTIONS = "
-        f"{dict(their_options)}, or have MaskRCNN.from_pretrained build what the file needs.")
+        f"{dict(their_options)}, or have MaskRCNN.from_pretrained build what the file needs."
+    )
 
 
 def _trunk(name: str, options: Mapping[str, Any]) -> tuple:
@@ -134,8 +168,9 @@ def _described(name: str, options: Mapping[str, Any]) -> str:
     return name + (f" with {dict(options)}" if options else "")
 
 
-def pretrained_settings(source: Source, path: str | os.PathLike, config: Any, defaults: Mapping[str, Any],
-                        overrides: Mapping[str, Any]) -> dict[str, Any]:
+def pretrained_settings(
+    source: Source, path: str | os.PathLike, config: Config, defaults: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
     """The settings of a model that is built for a file.
 
     Args:
@@ -146,23 +181,34 @@ def pretrained_settings(source: Source, path: str | os.PathLike, config: Any, de
     Raises:
         ValueError: the backbone is a function, and `config` does not bring it.
     """
-    own = {} if config is None else {
-        name: getattr(config, name) for name in defaults if _plain(getattr(config, name)) != _plain(defaults[name])}
+    own = (
+        {}
+        if config is None
+        else {
+            name: getattr(config, name) for name in defaults if _plain(getattr(config, name)) != _plain(defaults[name])
+        }
+    )
     theirs = dict(source.settings)
     if source.parts == ("backbone",):
-        theirs = {name: theirs[name] for name in (*BACKBONE, "BACKBONE", "BACKBONE_OPTIONS", "IMAGE_CHANNEL_COUNT")
-                  if name in theirs}
+        theirs = {
+            name: theirs[name]
+            for name in (*BACKBONE, "BACKBONE", "BACKBONE_OPTIONS", "IMAGE_CHANNEL_COUNT")
+            if name in theirs
+        }
     if unknown := sorted(set(theirs) - set(defaults)):
-        warnings.warn(f"{path} has settings that this version does not know, which are left out: {unknown}",
-                      stacklevel=3)
+        warnings.warn(
+            f"{path} has settings that this version does not know, which are left out: {unknown}", stacklevel=3
+        )
     channels = (own | dict(overrides)).get("IMAGE_CHANNEL_COUNT", theirs.get("IMAGE_CHANNEL_COUNT", 3))
     bound = bound_settings(source, source.parts, channels, defaults)
     settings = {name: theirs[name] for name in theirs if name in defaults} | own | bound | dict(overrides)
     backbone = settings.get("BACKBONE")
     mine = getattr(config, "BACKBONE", None)
     if isinstance(backbone, str) and not _is_known(backbone) and getattr(mine, "__name__", None) != backbone:
-        raise ValueError(f"{path} was saved with the function {backbone!r} as BACKBONE, which no file holds; pass the "
-                         "class of its configuration as config=, or BACKBONE=.")
+        raise ValueError(
+            f"{path} was saved with the function {backbone!r} as BACKBONE, which no file holds; pass the "
+            "class of its configuration as config=, or BACKBONE=."
+        )
     return settings
 
 

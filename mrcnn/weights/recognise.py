@@ -9,19 +9,21 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mrcnn.coco_classes import coco_names
+from mrcnn.data.coco_classes import coco_names
 from mrcnn.weights.checkpoint import checkpoint_source, is_checkpoint
-from mrcnn.weights.detectron2 import detectron2_source, is_detectron2
-from mrcnn.weights.imagenet import is_keras_weights
-from mrcnn.weights.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
-from mrcnn.weights.matterport import is_matterport, matterport_source
-from mrcnn.weights.pickles import load_pickle
+from mrcnn.weights.importers.detectron2 import detectron2_source, is_detectron2
+from mrcnn.weights.importers.imagenet import is_keras_weights
+from mrcnn.weights.importers.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
+from mrcnn.weights.importers.matterport import is_matterport, matterport_source
+from mrcnn.weights.importers.pickles import load_pickle
+from mrcnn.weights.importers.torch_file import is_torch_file, load_torch
+from mrcnn.weights.importers.torchvision import is_torchvision, torchvision_source
 from mrcnn.weights.source import Lazy, Source
-from mrcnn.weights.torch_file import is_torch_file, load_torch
-from mrcnn.weights.torchvision import is_torchvision, torchvision_source
 
-KNOWN = ("a checkpoint of this package; matterport's mask_rcnn_*.h5; keras.applications' ResNet50, 101 or 152 (.h5, "
-         ".weights.h5); torchvision's Mask R-CNN (.pth); Detectron2's Mask R-CNN or ImageNet trunk (.pkl, .pth)")
+KNOWN = (
+    "a checkpoint of this package; matterport's mask_rcnn_*.h5; keras.applications' ResNet50, 101 or 152 (.h5, "
+    ".weights.h5); torchvision's Mask R-CNN (.pth); Detectron2's Mask R-CNN or ImageNet trunk (.pkl, .pth)"
+)
 # Where programs put the weights beside other things.
 FOLDERS = ("model", "state_dict", "model_state_dict", "blobs")
 PICKLE_STARTS = (b"\x80", b"(", b"c", b"}", b"]")  # of protocols 2 and later; of a dict in protocols 0 and 1
@@ -54,8 +56,10 @@ def _named(source: Source) -> Source:
     names = coco_names(count)
     if not names:
         return source
-    note = (f"the file has {count} classes and no names of them, which are taken to be COCO's for their number; pass "
-            "class_names=[...] if they are others")
+    note = (
+        f"the file has {count} classes and no names of them, which are taken to be COCO's for their number; pass "
+        "class_names=[...] if they are others"
+    )
     return dataclasses.replace(source, class_names=names, notes=(*source.notes, note))
 
 
@@ -90,8 +94,10 @@ def _load(path: str) -> Any:
         raise ValueError(f"{path} is a zip file, as torch.save writes, that is truncated or damaged; fetch it again")
     if start.startswith(PICKLE_STARTS):
         return load_pickle(path)
-    raise ValueError(f"{path} is not an HDF5 file, nor one of torch.save, nor a pickle ({os.path.getsize(path)} bytes, "
-                     f"beginning with {start!r}). Known are {KNOWN}.")
+    raise ValueError(
+        f"{path} is not an HDF5 file, nor one of torch.save, nor a pickle ({os.path.getsize(path)} bytes, "
+        f"beginning with {start!r}). Known are {KNOWN}."
+    )
 
 
 def _state_dicts(content: Any) -> Iterator[dict[str, Any]]:
@@ -100,8 +106,11 @@ def _state_dicts(content: Any) -> Iterator[dict[str, Any]]:
         return
     for candidate in (content, *(content.get(name) for name in FOLDERS)):
         if isinstance(candidate, Mapping):
-            found = {str(name).removeprefix("module."): tensor for name, tensor in candidate.items()
-                     if isinstance(tensor, Lazy | np.ndarray)}
+            found = {
+                str(name).removeprefix("module."): tensor
+                for name, tensor in candidate.items()
+                if isinstance(tensor, Lazy | np.ndarray)
+            }
             if found:
                 yield found
 
@@ -118,12 +127,15 @@ def _imported(importer: Callable[..., Source], tensors: Mapping[str, Any], path:
 
 
 def _wrongly_shaped(path: str, error: Exception) -> ValueError:
-    return ValueError(f"{path} has the names of a known model, but a tensor of another shape than any such has: "
-                      f"{error}. Is it damaged, or of a changed model?")
+    return ValueError(
+        f"{path} has the names of a known model, but a tensor of another shape than any such has: "
+        f"{error}. Is it damaged, or of a changed model?"
+    )
 
 
 def _unknown(path: str, names: list, hint: str = "") -> ValueError:
     shown = ", ".join(map(str, names[:5])) or "no tensors"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ValueError(f"{path} is of no program whose weights can be read here: it holds {shown}{more}. Known are "
-                      f"{KNOWN}.{hint}")
+    return ValueError(
+        f"{path} is of no program whose weights can be read here: it holds {shown}{more}. Known are {KNOWN}.{hint}"
+    )

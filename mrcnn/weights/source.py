@@ -16,7 +16,8 @@ PARTS = ("trunk", "rpn", "box_head", "mask_head")
 BESIDE = re.compile(
     r"(.*\.)?num_batches_tracked|.*(_momentum|\.momentum_buffer|\.exp_avg(_sq)?)|lr|weight_order"
     r"|(.*[./_])?anchors([./].*)?|(.*\.)?pixel_(mean|std)"
-    r"|(__preserve__/|stem\.|backbone\.(body|bottom_up)\.(stem\.)?)?(fc|fc1000|linear|pred)[._](weight|bias|w|b)")
+    r"|(__preserve__/|stem\.|backbone\.(body|bottom_up)\.(stem\.)?)?(fc|fc1000|linear|pred)[._](weight|bias|w|b)"
+)
 
 
 def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
@@ -30,8 +31,9 @@ def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
 
 def left_over(tensors: Mapping[str, Any], used: Collection[str]) -> dict[str, Shape]:
     """Name and shape of the tensors of a file that no layer here was made of, and that are weights of a network."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()
-            if name not in used and not BESIDE.fullmatch(name)}
+    return {
+        name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in used and not BESIDE.fullmatch(name)
+    }
 
 
 class Lazy:

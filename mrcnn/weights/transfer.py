@@ -17,9 +17,19 @@ CLASS_BIAS = "box_head/mrcnn_class_logits/bias"  # as many numbers as there are 
 CLASS_LAYERS = ("box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc")
 
 
-def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Exclude = None, by_name: bool = False,
-                strict: bool = False, keep_classes: bool | Sequence[str] = False,
-                class_names: Sequence[str] = (), reverse_channels: bool = False, fresh: bool = False) -> LoadReport:
+def load_source(
+    path: PathLike,
+    layers: Layers,
+    source: Source,
+    *,
+    exclude: Exclude = None,
+    by_name: bool = False,
+    strict: bool = False,
+    keep_classes: bool | Sequence[str] = False,
+    class_names: Sequence[str] = (),
+    reverse_channels: bool = False,
+    fresh: bool = False,
+) -> LoadReport:
     """Gives a network's layers what a file holds, all of it or nothing.
 
     Args:
@@ -55,16 +65,28 @@ def load_source(path: PathLike, layers: Layers, source: Source, *, exclude: Excl
         notes.append(_keep_classes(path, tensors, variables, by_class, counts, names, list(class_names)))
     elif counts and counts[0] != counts[1] and by_class and not strict:
         skip = by_class
-        notes.append(f"the file has {counts[1]} classes and the model {counts[0]}: the layers of their shape are left "
-                     "as they are (keep_classes=True would keep the classes of the same name)")
+        notes.append(
+            f"the file has {counts[1]} classes and the model {counts[0]}: the layers of their shape are left "
+            "as they are (keep_classes=True would keep the classes of the same name)"
+        )
     elif by_class and class_names and source.class_names and _keys(class_names) != _keys(source.class_names):
-        notes.append("the classes of the file are named otherwise than the model's, and taken in their order "
-                     "(keep_classes=True would take those of the same name)")
+        notes.append(
+            "the classes of the file are named otherwise than the model's, and taken in their order "
+            "(keep_classes=True would take those of the same name)"
+        )
     absent = set() if strict else {name for name in variables if not _covered(name, source.parts)} - left
     if absent:
         notes.append(f"the file is of {_words(source.parts)} alone; all else is left as it is")
-    report = assign(path, layers, tensors, leave=left | set(skip), strict=not by_name, skip_mismatch=by_name,
-                    absent=absent, fresh=fresh)
+    report = assign(
+        path,
+        layers,
+        tensors,
+        leave=left | set(skip),
+        strict=not by_name,
+        skip_mismatch=by_name,
+        absent=absent,
+        fresh=fresh,
+    )
     return source.completed(report._replace(notes=tuple(notes)))
 
 
@@ -79,8 +101,10 @@ def _covered(name: str, parts: Sequence[str]) -> bool:
 
 # Input channels
 
-def _fit_channels(tensors: dict[str, Any], variables: Mapping[str, keras.Variable], left: set[str], reverse: bool
-                  ) -> list[str]:
+
+def _fit_channels(
+    tensors: dict[str, Any], variables: Mapping[str, keras.Variable], left: set[str], reverse: bool
+) -> list[str]:
     """Replaces kernels that see the image, where only their input channels differ; says which."""
     notes = []
     channels = _image_channels(tensors, variables)
@@ -128,6 +152,7 @@ def inflate(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 # Classes
 
+
 def _class_counts(variables: Mapping[str, keras.Variable], tensors: Tensors) -> tuple[int, int] | None:
     """Numbers of classes of the model and of the file; None where one of them has no box head."""
     if CLASS_BIAS not in variables or CLASS_BIAS not in tensors:
@@ -148,27 +173,38 @@ def _by_class(variables: Mapping[str, keras.Variable], tensors: Tensors, counts:
         fits = rest == other_rest == 0 and each == other
         return fits and (ours != theirs or name.rpartition("/")[0] in CLASS_LAYERS or name in last)
 
-    return [name for name in variables if name.startswith(("box_head/", "mask_head/")) and name in tensors
-            and is_by_class(name)]
+    return [
+        name
+        for name in variables
+        if name.startswith(("box_head/", "mask_head/")) and name in tensors and is_by_class(name)
+    ]
 
 
-def _keep_classes(path: PathLike, tensors: dict[str, Any], variables: Mapping[str, keras.Variable],
-                  by_class: Sequence[str], counts: tuple[int, int], theirs: list[str], ours: list[str]) -> str:
+def _keep_classes(
+    path: PathLike,
+    tensors: dict[str, Any],
+    variables: Mapping[str, keras.Variable],
+    by_class: Sequence[str],
+    counts: tuple[int, int],
+    theirs: list[str],
+    ours: list[str],
+) -> str:
     """Replaces class-shaped tensors by the model's own, with the rows of common classes; says which those are."""
     for whose, names, count, way in (
-            ("the model", ours, counts[0], "pass class_names=dataset.class_names"),
-            (str(path), theirs, counts[1], "pass them as keep_classes=[...]")):
+        ("the model", ours, counts[0], "pass class_names=dataset.class_names"),
+        (str(path), theirs, counts[1], "pass them as keep_classes=[...]"),
+    ):
         if len(names) != count:
-            raise ValueError(f"keep_classes: {whose} has {count} classes and {len(names)} names of them, background "
-                             f"included; {way}.")
+            raise ValueError(
+                f"keep_classes: {whose} has {count} classes and {len(names)} names of them, background included; {way}."
+            )
     places = {_key(name): i for i, name in reversed(list(enumerate(theirs)))}
     pairs = [(0, 0)] + [(places[_key(name)], i) for i, name in enumerate(ours) if i and places.get(_key(name), 0)]
     for name in by_class:
         tensors[name] = Lazy(tuple(variables[name].shape), _merged(tensors[name], variables[name], counts, pairs))
     kept = [str(ours[i]) for _, i in pairs[1:]]
     new = [str(name) for name in ours[1:] if str(name) not in kept]
-    return (f"classes kept by name: {', '.join(kept) or 'none'}; "
-            f"left as they are: {', '.join(new) or 'none'}")
+    return f"classes kept by name: {', '.join(kept) or 'none'}; left as they are: {', '.join(new) or 'none'}"
 
 
 def _key(name: Any) -> str:
@@ -179,8 +215,9 @@ def _keys(names: Sequence[str]) -> list[str]:
     return [_key(name) for name in names[1:]]
 
 
-def _merged(tensor: Any, variable: keras.Variable, counts: tuple[int, int], pairs: Sequence[tuple[int, int]]
-            ) -> Callable[[], np.ndarray]:
+def _merged(
+    tensor: Any, variable: keras.Variable, counts: tuple[int, int], pairs: Sequence[tuple[int, int]]
+) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         theirs = _read(tensor)
         theirs = theirs.reshape(*theirs.shape[:-1], counts[1], -1)

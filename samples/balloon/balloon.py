@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is
 
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data.dataset import Dataset  # noqa: E402
-from mrcnn.data.via import load_via  # noqa: E402
+from mrcnn.data.formats.via import load_via  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from samples.files import atomic_media  # noqa: E402
 from samples.settings import add_settings, configure  # noqa: E402
@@ -54,13 +54,18 @@ def load_balloons(folder: str | Path, subset: str) -> Dataset:
 def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
     """Trains on train/, with val/ for the val_ losses."""
     validation = None if arguments.no_validation else load_balloons(arguments.dataset, "val")
-    model.train(load_balloons(arguments.dataset, "train"), validation, epochs=arguments.epochs,
-                layers=arguments.layers, verbose=arguments.verbose)
+    model.train(
+        load_balloons(arguments.dataset, "train"),
+        validation,
+        epochs=arguments.epochs,
+        layers=arguments.layers,
+        verbose=arguments.verbose,
+    )
 
 
 def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
     """Prints COCO's tables for val/, and draws the photographs when asked for."""
-    from mrcnn.evaluation import evaluate as evaluate_dataset
+    from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
 
     dataset = load_balloons(arguments.dataset, "val")
     print(evaluate_dataset(model, dataset))
@@ -144,8 +149,10 @@ def splash_video(model: MaskRCNN, source: Path, target: Path) -> None:
             reader.release()
             writer.release()
         if not count:
-            raise ValueError(f"{source} opened as a video but gave no frame: it is empty, damaged or of a codec that "
-                             "OpenCV does not decode; convert it first.")
+            raise ValueError(
+                f"{source} opened as a video but gave no frame: it is empty, damaged or of a codec that "
+                "OpenCV does not decode; convert it first."
+            )
 
 
 def _frames(reader: Any, name: str) -> Iterator[np.ndarray]:
@@ -168,12 +175,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["train", "evaluate", "splash"])
     parser.add_argument("--dataset", help="folder with train/ and val/")
-    parser.add_argument("--weights", required=True,
-                        help='a checkpoint, "last", "imagenet", a file of backbone weights, or "none"; evaluate and '
-                             "splash take the settings from the config.json beside a checkpoint")
-    parser.add_argument("--exclude", action="append", default=[], metavar="LAYER",
-                        help="layers of the checkpoint to leave out, a name or a regular expression; repeatable. For "
-                             "one of other classes: mrcnn_class_logits, mrcnn_bbox_fc and mrcnn_mask")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        help='a checkpoint, "last", "imagenet", a file of backbone weights, or "none"; evaluate and '
+        "splash take the settings from the config.json beside a checkpoint",
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="layers of the checkpoint to leave out, a name or a regular expression; repeatable. For "
+        "one of other classes: mrcnn_class_logits, mrcnn_bbox_fc and mrcnn_mask",
+    )
     parser.add_argument("--logs", default=str(ROOT / "logs"), help="where runs are kept")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--layers", default="all", help='"heads", "3+", "4+", "5+", "all" or a regular expression')

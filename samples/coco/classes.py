@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.coco_classes import coco_names
+from mrcnn.data.coco_classes import coco_names
 
 
 def names_of(class_names: Sequence[str], num_classes: int) -> list[str]:
@@ -27,8 +27,10 @@ class InNumbersOf:
     def __init__(self, model: Any, own: Sequence[str], wanted: Sequence[str]) -> None:
         common = set(own[1:]) & set(wanted[1:])
         if not common:
-            raise ValueError(f"the model knows {list(own[1:6])} ..., the data {list(wanted[1:6])} ...: they have no "
-                             "class in common. Give the data that the model was trained for, or another model.")
+            raise ValueError(
+                f"the model knows {list(own[1:6])} ..., the data {list(wanted[1:6])} ...: they have no "
+                "class in common. Give the data that the model was trained for, or another model."
+            )
         ids = {name: i for i, name in enumerate(wanted)}
         self.model, self.table = model, np.array([ids[name] if name in common else 0 for name in own], np.int32)
 
@@ -39,5 +41,9 @@ class InNumbersOf:
     def _renumbered(self, found: dict[str, Any]) -> dict[str, Any]:
         class_ids, masks = self.table[found["class_ids"]], found["masks"]
         kept = class_ids > 0
-        return {"rois": found["rois"][kept], "class_ids": class_ids[kept], "scores": found["scores"][kept],
-                "masks": [masks[i] for i in np.flatnonzero(kept)] if isinstance(masks, list) else masks[..., kept]}
+        return {
+            "rois": found["rois"][kept],
+            "class_ids": class_ids[kept],
+            "scores": found["scores"][kept],
+            "masks": [masks[i] for i in np.flatnonzero(kept)] if isinstance(masks, list) else masks[..., kept],
+        }

@@ -17,12 +17,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
 
-from mrcnn import run_folder  # noqa: E402
-from mrcnn.data.coco import CocoDataset  # noqa: E402
-from mrcnn.evaluation import Results  # noqa: E402
-from mrcnn.evaluation import evaluate as evaluate_dataset  # noqa: E402
+from mrcnn.data.formats.coco import CocoDataset  # noqa: E402
+from mrcnn.evaluation.callback import AveragePrecision  # noqa: E402
+from mrcnn.evaluation.coco_evaluation import Results  # noqa: E402
+from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
-from mrcnn.validation import AveragePrecision  # noqa: E402
+from mrcnn.training import run_folder  # noqa: E402
 from samples.coco import plan  # noqa: E402
 from samples.coco.classes import InNumbersOf, names_of  # noqa: E402
 from samples.coco.compare import compare_heads  # noqa: E402
@@ -43,8 +43,14 @@ def train(arguments: argparse.Namespace) -> MaskRCNN:
     load_weights(model, arguments.model, arguments.exclude)
     judge = None
     if validation is not None:
-        judge = AveragePrecision(model, validation, arguments.every, metric=arguments.metric,
-                                 patience=arguments.patience, verbose=arguments.verbose)
+        judge = AveragePrecision(
+            model,
+            validation,
+            arguments.every,
+            metric=arguments.metric,
+            patience=arguments.patience,
+            verbose=arguments.verbose,
+        )
     plan.carry_out(model, run, training, validation, judge=judge, verbose=arguments.verbose)
     return model
 

@@ -14,12 +14,12 @@ from typing import Any
 import keras
 
 import heads
-from mrcnn import run_folder
-from mrcnn.data.coco import CocoDataset
-from mrcnn.evaluation import evaluate
+from mrcnn.data.formats.coco import CocoDataset
+from mrcnn.evaluation.coco_evaluation import evaluate
 from mrcnn.files import write_atomically
-from mrcnn.graph import precision
 from mrcnn.model import MaskRCNN
+from mrcnn.network.graph import precision
+from mrcnn.training import run_folder
 from samples.coco import costs, plan, report
 from samples.coco.layout import fingerprint
 from samples.coco.recipes import planned, training_config
@@ -34,8 +34,10 @@ def compare_heads(arguments: argparse.Namespace, training: CocoDataset, validati
     Returns a row a head: head, seeds, a list of values a seed for each AP and ms_per_image, and parameters, flops and
     ms_per_batch of the head.
     """
-    data = {split: fingerprint(arguments.dataset, arguments.year, split, dataset)
-            for split, dataset in (("train", training), ("val", validation))}
+    data = {
+        split: fingerprint(arguments.dataset, arguments.year, split, dataset)
+        for split, dataset in (("train", training), ("val", validation))
+    }
     commands = single_commands(arguments)
     output = arguments.output or Path(arguments.logs) / "comparison"
     rows: dict[str, report.Row] = {}
@@ -90,8 +92,7 @@ def build_heads(commands: list[tuple[int, str, argparse.Namespace]], num_classes
         config = training_config(command, num_classes)
         side = config.MASK_POOL_SIZE
         with precision(config.PRECISION):
-            built[label] = heads.build(config.MASK_HEAD, (side, side, config.TOP_DOWN_PYRAMID_SIZE),
-                                       config.NUM_CLASSES)
+            built[label] = heads.build(config.MASK_HEAD, (side, side, config.TOP_DOWN_PYRAMID_SIZE), config.NUM_CLASSES)
     return built
 
 
@@ -118,21 +119,37 @@ def judged(model: MaskRCNN, run: plan.Run, validation: CocoDataset, data: str) -
     stored = json.loads(file.read_text()) if file.is_file() else {}
     if stored.get("key") != key:
         results = evaluate(model, validation, boundary=True)
-        values = (results.box["AP"], results.mask["AP"], results.mask["AP50"], results.mask["AP75"],
-                  results.boundary["AP"])
-        stored = {"key": key, "numbers": dict(zip(AP_KEYS, values, strict=True))
-                  | {"ms_per_image": results.ms_per_image}}
+        values = (
+            results.box["AP"],
+            results.mask["AP"],
+            results.mask["AP50"],
+            results.mask["AP75"],
+            results.boundary["AP"],
+        )
+        stored = {
+            "key": key,
+            "numbers": dict(zip(AP_KEYS, values, strict=True)) | {"ms_per_image": results.ms_per_image},
+        }
         write_atomically(file, json.dumps(stored, indent=2))
     return stored["numbers"]
 
 
-def _about(arguments: argparse.Namespace, model: MaskRCNN, run: plan.Run, training: CocoDataset,
-           validation: CocoDataset) -> dict[str, Any]:
+def _about(
+    arguments: argparse.Namespace, model: MaskRCNN, run: plan.Run, training: CocoDataset, validation: CocoDataset
+) -> dict[str, Any]:
     """What the table was made with."""
     config = model.config
     settings = config.to_dict()
-    return {"backbone": settings["BACKBONE"], "backbone_options": settings["BACKBONE_OPTIONS"],
-            "model": arguments.model, "stages": [stage._asdict() for stage in run.stages], "batch": config.BATCH_SIZE,
-            "image_min_dim": config.IMAGE_MIN_DIM, "image_max_dim": config.IMAGE_MAX_DIM,
-            "precision": config.PRECISION, "rois_per_batch": costs.ROIS, "training_images": len(training.image_ids),
-            "validation_images": len(validation.image_ids)}
+    return {
+        "backbone": settings["BACKBONE"],
+        "backbone_options": settings["BACKBONE_OPTIONS"],
+        "model": arguments.model,
+        "stages": [stage._asdict() for stage in run.stages],
+        "batch": config.BATCH_SIZE,
+        "image_min_dim": config.IMAGE_MIN_DIM,
+        "image_max_dim": config.IMAGE_MAX_DIM,
+        "precision": config.PRECISION,
+        "rois_per_batch": costs.ROIS,
+        "training_images": len(training.image_ids),
+        "validation_images": len(validation.image_ids),
+    }

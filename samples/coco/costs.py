@@ -22,8 +22,11 @@ def flops(head: keras.Model, rois: int = ROIS) -> int:
     features = tf.TensorSpec((rois, *head.input_shape[1:]), "float32")
     traced = tf.function(lambda x: head(x, training=False)).get_concrete_function(features)
     graph = convert_variables_to_constants_v2(traced).graph
-    options = tf.compat.v1.profiler.ProfileOptionBuilder(
-        tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()).with_empty_output().build()
+    options = (
+        tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
+        .with_empty_output()
+        .build()
+    )
     return int(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
 
 

@@ -20,8 +20,13 @@ def photographs(paths: Sequence[Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"there is no {path}; give photographs or folders of them.")
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES
-                        and not file.stem.endswith(ENDING)) if path.is_dir() else [path]
+        inside = (
+            sorted(
+                file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.stem.endswith(ENDING)
+            )
+            if path.is_dir()
+            else [path]
+        )
         if not inside:
             raise FileNotFoundError(f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}).")
         found += inside
@@ -33,8 +38,10 @@ def planned_drawings(paths: Sequence[Path], output: Path | None = None) -> dict[
 
     Raises FileNotFoundError where there is nothing, ValueError for two photographs of one name in one `output`.
     """
-    drawings = {source: (source.parent if output is None else Path(output)) / f"{source.stem}{ENDING}.png"
-                for source in photographs(paths)}
+    drawings = {
+        source: (source.parent if output is None else Path(output)) / f"{source.stem}{ENDING}.png"
+        for source in photographs(paths)
+    }
     targets = list(drawings.values())
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
@@ -42,8 +49,9 @@ def planned_drawings(paths: Sequence[Path], output: Path | None = None) -> dict[
     return drawings
 
 
-def draw_detections(model: MaskRCNN, class_names: Sequence[str], drawings: Mapping[Path, Path], min_score: float = 0.5
-                    ) -> list[Path]:
+def draw_detections(
+    model: MaskRCNN, class_names: Sequence[str], drawings: Mapping[Path, Path], min_score: float = 0.5
+) -> list[Path]:
     """Draws what is found in each photograph, and returns the pictures' paths.
 
     Args:
@@ -58,8 +66,9 @@ def draw_detections(model: MaskRCNN, class_names: Sequence[str], drawings: Mappi
     return list(drawings.values())
 
 
-def _draw(image: np.ndarray, found: dict[str, np.ndarray], class_names: Sequence[str], path: Path, min_score: float
-          ) -> None:
+def _draw(
+    image: np.ndarray, found: dict[str, np.ndarray], class_names: Sequence[str], path: Path, min_score: float
+) -> None:
     """At the photograph's own size."""
     from matplotlib.figure import Figure
 
@@ -68,7 +77,13 @@ def _draw(image: np.ndarray, found: dict[str, np.ndarray], class_names: Sequence
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     visualize.display_instances(
-        image, found["rois"][shown], found["masks"][..., shown], found["class_ids"][shown], class_names,
-        found["scores"][shown], ax=axes)
+        image,
+        found["rois"][shown],
+        found["masks"][..., shown],
+        found["class_ids"][shown],
+        class_names,
+        found["scores"][shown],
+        ax=axes,
+    )
     with atomic_media(path) as temporary:
         figure.savefig(temporary, dpi=100)

@@ -34,8 +34,10 @@ def download(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "
             if archive.optional:
                 print(f"Note: {error}\nWithout {archive.results[0]} the splits are COCO's own train and val.")
             elif isinstance(error, ConnectionError):
-                raise ConnectionError(f"{error} Call again to go on where it stopped.\n"
-                                      f"{how_to_get(dataset, year, splits, archive.missing())}") from error
+                raise ConnectionError(
+                    f"{error} Call again to go on where it stopped.\n"
+                    f"{how_to_get(dataset, year, splits, archive.missing())}"
+                ) from error
             else:
                 raise
 
@@ -77,8 +79,10 @@ def fetch(url: str, path: Path) -> None:
         done = done if response.status == 206 else 0  # a server that cannot continue sends everything
         length = response.headers.get("Content-Length")
         total = None if length is None else done + int(length)
-        with open(part, "ab" if done else "wb") as file, tqdm(
-                total=total, initial=done, desc=path.name, unit="B", unit_scale=True) as progress:
+        with (
+            open(part, "ab" if done else "wb") as file,
+            tqdm(total=total, initial=done, desc=path.name, unit="B", unit_scale=True) as progress,
+        ):
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 progress.update(len(chunk))
@@ -105,8 +109,10 @@ def unpack(package: Path, archive: Archive) -> None:
             _move(found, archive.folder / found.name)
     if archive.missing():
         package.unlink()
-        raise ValueError(f"{archive.url} was unpacked into {archive.folder} but does not hold "
-                         f"{', '.join(path.name for path in archive.missing())}.")
+        raise ValueError(
+            f"{archive.url} was unpacked into {archive.folder} but does not hold "
+            f"{', '.join(path.name for path in archive.missing())}."
+        )
 
 
 def _move(source: Path, target: Path) -> None:

@@ -41,21 +41,35 @@ def data(command: argparse.ArgumentParser) -> None:
 
 
 def weights(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", required=True,
-                         help='a checkpoint; "last", the newest in --logs; "coco", the old package\'s weights; '
-                              '"imagenet" or a keras.applications file, for the backbone; or "none"')
-    command.add_argument("--exclude", action="append", default=[], metavar="LAYER",
-                         help="layers of the checkpoint to leave out, a name or a regular expression; repeatable. For "
-                              "one of other classes: mrcnn_class_logits, mrcnn_bbox_fc and mrcnn_mask")
+    command.add_argument(
+        "--model",
+        required=True,
+        help='a checkpoint; "last", the newest in --logs; "coco", the old package\'s weights; '
+        '"imagenet" or a keras.applications file, for the backbone; or "none"',
+    )
+    command.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="layers of the checkpoint to leave out, a name or a regular expression; repeatable. For "
+        "one of other classes: mrcnn_class_logits, mrcnn_bbox_fc and mrcnn_mask",
+    )
     command.add_argument("--logs", default=str(ROOT / "logs"), metavar="DIR", help="where runs are kept")
     command.add_argument("--preset", choices=CONFIGS, help="whose conventions; reference unless a run says otherwise")
 
 
 def schedule(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--epochs", type=count,
-                         help=f"the last epoch; {REFERENCE_EPOCHS}, or {EPOCHS['matterport']} with --preset matterport")
-    command.add_argument("--layers", help='"heads", "3+", "4+", "5+", "all" or a regular expression; 3+ unless the '
-                                          "weights are none; with --preset matterport the old three stages")
+    command.add_argument(
+        "--epochs",
+        type=count,
+        help=f"the last epoch; {REFERENCE_EPOCHS}, or {EPOCHS['matterport']} with --preset matterport",
+    )
+    command.add_argument(
+        "--layers",
+        help='"heads", "3+", "4+", "5+", "all" or a regular expression; 3+ unless the '
+        "weights are none; with --preset matterport the old three stages",
+    )
     command.add_argument("--train-limit", type=count, metavar="N", help="learn from the first N images only")
     command.add_argument("--verbose", type=int, default=1, help="0 silent, 1 progress bar, 2 a line an epoch")
 
@@ -64,8 +78,9 @@ def validation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-validation", action="store_true", help="take no val_ losses and no AP")
     command.add_argument("--every", type=count, default=1, metavar="N", help="take the AP every N epochs")
     command.add_argument("--metric", default="mask AP", help='what the best epoch is chosen by, as "mask AP50"')
-    command.add_argument("--patience", type=count, metavar="N",
-                         help="end the training after N evaluations without a better one")
+    command.add_argument(
+        "--patience", type=count, metavar="N", help="end the training after N evaluations without a better one"
+    )
 
 
 def judging(command: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mrcnn.data.coco import CocoDataset, load_coco
+from mrcnn.data.formats.coco import CocoDataset, load_coco
 
 YEARS = (2014, 2017)
 SERVER = "http://images.cocodataset.org"
@@ -59,8 +59,10 @@ def parts(dataset: str | Path, year: int, split: str) -> list[Part]:
     if year == 2014 and all((folder / "annotations" / f"instances_{name}2014.json").is_file() for name in MINIVAL):
         names = ["train", "valminusminival"] if split == "train" else ["minival"]
     images = {"train": f"train{year}"}
-    return [Part(folder / "annotations" / f"instances_{name}{year}.json", folder / images.get(name, f"val{year}"))
-            for name in names]
+    return [
+        Part(folder / "annotations" / f"instances_{name}{year}.json", folder / images.get(name, f"val{year}"))
+        for name in names
+    ]
 
 
 def archives(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "val")) -> list[Archive]:
@@ -91,16 +93,22 @@ def how_to_get(dataset: str | Path, year: int, splits: Sequence[str], missing: S
     """A message that says what is missing, and which files to put where."""
     folder = Path(dataset)
     state = "" if folder.is_dir() else " (there is no such folder)"
-    lines = [f"{folder} is not a folder of COCO {year}{state}. Missing:", *(f"    {path}" for path in missing),
-             f"Give --dataset the folder that holds annotations/ and val{year}/, and its --year; or --download; or "
-             "fetch and unpack by hand:",
-             *(f"    {archive.url}  ->  {', '.join(map(str, archive.results))}{' (optional)' * archive.optional}"
-               for archive in archives(folder, year, splits))]
+    lines = [
+        f"{folder} is not a folder of COCO {year}{state}. Missing:",
+        *(f"    {path}" for path in missing),
+        f"Give --dataset the folder that holds annotations/ and val{year}/, and its --year; or --download; or "
+        "fetch and unpack by hand:",
+        *(
+            f"    {archive.url}  ->  {', '.join(map(str, archive.results))}{' (optional)' * archive.optional}"
+            for archive in archives(folder, year, splits)
+        ),
+    ]
     return "\n".join(lines)
 
 
-def load_split(dataset: str | Path, year: int, split: str, limit: int | None = None,
-               class_names: Sequence[str] | None = None) -> CocoDataset:
+def load_split(
+    dataset: str | Path, year: int, split: str, limit: int | None = None, class_names: Sequence[str] | None = None
+) -> CocoDataset:
     """A split, ready to use.
 
     Args:
@@ -117,8 +125,9 @@ def load_split(dataset: str | Path, year: int, split: str, limit: int | None = N
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: give at least 1, or None for all images.")
     require(dataset, year, [split])
-    first, *others = [load_coco(part.annotations, part.images, class_names=class_names)
-                      for part in parts(dataset, year, split)]
+    first, *others = [
+        load_coco(part.annotations, part.images, class_names=class_names) for part in parts(dataset, year, split)
+    ]
     if others:
         _join(first, others)
     if others or limit is not None:
@@ -138,8 +147,9 @@ def _join(first: CocoDataset, others: Sequence[CocoDataset]) -> None:
         name = os.path.basename(dataset.file)
         for info in dataset.image_info:
             info["record"] = f"{name}, {info['record']}"
-            info["instances"] = [instance._replace(record=f"{name}, {instance.record}")
-                                 for instance in info["instances"]]
+            info["instances"] = [
+                instance._replace(record=f"{name}, {instance.record}") for instance in info["instances"]
+            ]
     for other in others:
         first.image_info += other.image_info
     first.file = os.path.dirname(first.file)
@@ -151,7 +161,9 @@ def fingerprint(folder: str | Path, year: int, split: str, dataset: CocoDataset)
     for part in parts(folder, year, split):
         with open(part.annotations, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    content = [dataset.class_names, [(info["id"], info["file_name"], os.path.getsize(info["path"]))
-                                     for info in dataset.image_info]]
+    content = [
+        dataset.class_names,
+        [(info["id"], info["file_name"], os.path.getsize(info["path"])) for info in dataset.image_info],
+    ]
     digest.update(json.dumps(content).encode())
     return digest.hexdigest()

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mrcnn import run_folder
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
+from mrcnn.evaluation.callback import AveragePrecision
 from mrcnn.files import write_atomically
 from mrcnn.model import MaskRCNN
-from mrcnn.validation import AveragePrecision
-from mrcnn.weights.imagenet import is_keras_weights
+from mrcnn.training import run_folder
+from mrcnn.weights.importers.imagenet import is_keras_weights
 
 FILE = "run.json"
 # They change neither what is learnt nor in which order.
@@ -35,10 +35,14 @@ def reference(epochs: int, layers: str, learning_rate: float) -> list[Stage]:
 
 def matterport(epochs: int, learning_rate: float) -> list[Stage]:
     """The old package's three stages: heads to epoch 40 of 160, 4+ to 120, all layers to the end at a tenth."""
-    stages = [Stage(round(epochs * 40 / 160), "heads", learning_rate),
-              Stage(round(epochs * 120 / 160), "4+", learning_rate), Stage(epochs, "all", learning_rate / 10)]
-    return [stage for before, stage in zip([0, *(s.until for s in stages)], stages, strict=False)
-            if stage.until > before]
+    stages = [
+        Stage(round(epochs * 40 / 160), "heads", learning_rate),
+        Stage(round(epochs * 120 / 160), "4+", learning_rate),
+        Stage(epochs, "all", learning_rate / 10),
+    ]
+    return [
+        stage for before, stage in zip([0, *(s.until for s in stages)], stages, strict=False) if stage.until > before
+    ]
 
 
 class Run(NamedTuple):
@@ -108,8 +112,15 @@ def find(logs: str | Path, key: str) -> Path | None:
     return None
 
 
-def carry_out(model: MaskRCNN, run: Run, training: Dataset, validation: Dataset | None = None, *,
-              judge: AveragePrecision | None = None, **options: Any) -> None:
+def carry_out(
+    model: MaskRCNN,
+    run: Run,
+    training: Dataset,
+    validation: Dataset | None = None,
+    *,
+    judge: AveragePrecision | None = None,
+    **options: Any,
+) -> None:
     """Trains what is not trained yet.
 
     Args:
@@ -121,19 +132,30 @@ def carry_out(model: MaskRCNN, run: Run, training: Dataset, validation: Dataset 
     """
     last = run.stages[-1].until
     if model.epoch > last:
-        raise ValueError(f"--epochs {last}: the run goes on from a checkpoint of epoch {model.epoch}, so ask for at "
-                         f"least {model.epoch}; for {last} in all, begin with a checkpoint of an earlier epoch.")
+        raise ValueError(
+            f"--epochs {last}: the run goes on from a checkpoint of epoch {model.epoch}, so ask for at "
+            f"least {model.epoch}; for {last} in all, begin with a checkpoint of an earlier epoch."
+        )
     if model.epoch < last:  # a finished run stays what it is, whatever was asked for
         run.save(model.log_dir)
     for stage in run.stages:
         if judge is not None and judge.exhausted():
-            print(f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations brought no better "
-                  f"{judge.metric}. A larger --patience goes on.")
+            print(
+                f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations brought no better "
+                f"{judge.metric}. A larger --patience goes on."
+            )
             break
         if model.epoch >= stage.until and stage is not run.stages[-1]:
             continue
         with warnings.catch_warnings():
             if stage is not run.stages[0]:  # the momentum of other layers is of no use to the next stage
                 warnings.filterwarnings("ignore", ".*state of an optimizer over other variables")
-            model.train(training, validation, stage.learning_rate, stage.until, stage.layers,
-                        custom_callbacks=[judge] if judge is not None else None, **options)
+            model.train(
+                training,
+                validation,
+                stage.learning_rate,
+                stage.until,
+                stage.layers,
+                custom_callbacks=[judge] if judge is not None else None,
+                **options,
+            )

@@ -37,14 +37,19 @@ class Detectron2CocoConfig(CocoConfig, presets.Detectron2):
     """Detectron2's conventions."""
 
 
-CONFIGS = {"reference": CocoConfig, "matterport": MatterportCocoConfig, "torchvision": TorchvisionCocoConfig,
-           "detectron2": Detectron2CocoConfig}
+CONFIGS = {
+    "reference": CocoConfig,
+    "matterport": MatterportCocoConfig,
+    "torchvision": TorchvisionCocoConfig,
+    "detectron2": Detectron2CocoConfig,
+}
 EPOCHS = {"matterport": 160}
 REFERENCE_EPOCHS = 12  # Detectron2's "1x": 90,000 steps of 16 images are 12.3 times through COCO
 
 
-def training_config(arguments: argparse.Namespace, num_classes: int | None = None, folder: Path | None = None
-                    ) -> Config:
+def training_config(
+    arguments: argparse.Namespace, num_classes: int | None = None, folder: Path | None = None
+) -> Config:
     """The settings of a training.
 
     Args:

@@ -11,9 +11,17 @@ from mrcnn.files import write_atomically
 from samples.files import atomic_media
 
 # name in a row, title, digits, divisor; AP50 and AP75 are the masks'
-NUMBERS = (("box_ap", "box AP", 3, 1), ("mask_ap", "mask AP", 3, 1), ("mask_ap50", "AP50", 3, 1),
-           ("mask_ap75", "AP75", 3, 1), ("boundary_ap", "Boundary AP", 3, 1), ("parameters", "parameters", 0, 1),
-           ("flops", "GFLOPs", 1, 1e9), ("ms_per_batch", "ms/RoI batch", 1, 1), ("ms_per_image", "ms/image", 0, 1))
+NUMBERS = (
+    ("box_ap", "box AP", 3, 1),
+    ("mask_ap", "mask AP", 3, 1),
+    ("mask_ap50", "AP50", 3, 1),
+    ("mask_ap75", "AP75", 3, 1),
+    ("boundary_ap", "Boundary AP", 3, 1),
+    ("parameters", "parameters", 0, 1),
+    ("flops", "GFLOPs", 1, 1e9),
+    ("ms_per_batch", "ms/RoI batch", 1, 1),
+    ("ms_per_image", "ms/image", 0, 1),
+)
 APS = NUMBERS[:5]
 LEAST_AP = 0.01  # that the plot's axes reach, so that differences of nothing do not look like some
 
@@ -49,8 +57,12 @@ def text_table(rows: Sequence[Row]) -> str:
     """Aligned columns."""
     table = [["head", *(title for _, title, *_ in NUMBERS)], *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(
-        line[1:], widths[1:], strict=True))]) for line in table)
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in table
+    )
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -61,9 +73,14 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 def as_json(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """Every value, and the means and spreads."""
-    summary = [{"head": row["head"], "mean": {name: mean(row[name]) for name, *_ in NUMBERS if name in row},
-                "spread": {name: spread(row[name]) for name, *_ in NUMBERS if isinstance(row.get(name), list)}}
-               for row in rows]
+    summary = [
+        {
+            "head": row["head"],
+            "mean": {name: mean(row[name]) for name, *_ in NUMBERS if name in row},
+            "spread": {name: spread(row[name]) for name, *_ in NUMBERS if isinstance(row.get(name), list)},
+        }
+        for row in rows
+    ]
     return json.dumps({"about": about, "rows": list(rows), "summary": summary}, indent=2) + "\n"
 
 
@@ -79,8 +96,14 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         errors = None if spread(row["mask_ap"]) is None else [spread(row[name]) for name, *_ in APS]
         bars.bar(places, [mean(row[name]) for name, *_ in APS], width * 0.9, label=row["head"], yerr=errors, capsize=3)
         if "ms_per_batch" in row:
-            costs.errorbar(mean(row["ms_per_batch"]), mean(row["mask_ap"]), yerr=spread(row["mask_ap"]), fmt="o",
-                           capsize=3, label=row["head"])
+            costs.errorbar(
+                mean(row["ms_per_batch"]),
+                mean(row["mask_ap"]),
+                yerr=spread(row["mask_ap"]),
+                fmt="o",
+                capsize=3,
+                label=row["head"],
+            )
     bars.set_xticks(range(len(APS)), [title for _, title, *_ in APS])
     bars.set_ylabel("AP")
     bars.legend(frameon=False)

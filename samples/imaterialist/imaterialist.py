@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is
 
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data.dataset import Dataset  # noqa: E402
-from mrcnn.data.folders import PICTURES, subset_folder  # noqa: E402
-from mrcnn.data.rle_csv import LABELS, load_rle_csv, read_labels  # noqa: E402
+from mrcnn.data.formats.folders import PICTURES, subset_folder  # noqa: E402
+from mrcnn.data.formats.rle_csv import LABELS, load_rle_csv, read_labels  # noqa: E402
 from samples import competition  # noqa: E402
 from samples.balloon.balloon import draw_overlays  # noqa: E402
 from samples.submission import encoded_pixels, separated, write_submission  # noqa: E402
@@ -69,7 +69,7 @@ def train(config: Config, arguments: argparse.Namespace) -> None:
 
 def evaluate(config: Config, arguments: argparse.Namespace) -> None:
     """Prints COCO's tables for the validation photographs, and draws them when asked for."""
-    from mrcnn.evaluation import evaluate as evaluate_dataset
+    from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
 
     model = competition.build(config, arguments)
     names = model.class_names[1:] or None  # in the order in which the checkpoint learnt them
@@ -85,13 +85,20 @@ def submit(config: Config, arguments: argparse.Namespace) -> None:
     images = image_files(arguments.dataset, arguments.subset or "test")
     model = competition.build(config, arguments)
     source_ids = class_ids(arguments.dataset, model.class_names)
-    write_submission(arguments.output, ("ImageId", "EncodedPixels", "ClassId"), model, images,
-                     partial(submission_rows, source_ids), min_score=arguments.min_score)
+    write_submission(
+        arguments.output,
+        ("ImageId", "EncodedPixels", "ClassId"),
+        model,
+        images,
+        partial(submission_rows, source_ids),
+        min_score=arguments.min_score,
+    )
     print(f"Saved to {arguments.output}")
 
 
-def submission_rows(source_ids: Sequence[int], image_id: str, found: dict[str, np.ndarray]
-                    ) -> Iterator[tuple[str, str, int]]:
+def submission_rows(
+    source_ids: Sequence[int], image_id: str, found: dict[str, np.ndarray]
+) -> Iterator[tuple[str, str, int]]:
     """A row a mask, the smallest first, as pockets and buckles lie on what is larger and would lose all their pixels.
 
     No image may be missing. One without masks gets a single pixel, as the public starting points had it; it can match
@@ -123,8 +130,10 @@ def class_ids(folder: str | Path, class_names: Sequence[str]) -> list[int]:
         ids = {name: int(name) for name in class_names if name.isdecimal()}
     unknown = [name for name in class_names[1:] if name not in ids]
     if unknown:
-        raise ValueError(f"the model knows classes {unknown[:5]}, which {labels} does not; give --dataset the folder "
-                         "of the data that it was trained on")
+        raise ValueError(
+            f"the model knows classes {unknown[:5]}, which {labels} does not; give --dataset the folder "
+            "of the data that it was trained on"
+        )
     return [ids[name] for name in class_names[1:]]
 
 

@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is
 
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data.dataset import Dataset  # noqa: E402
-from mrcnn.data.folders import subset_folder  # noqa: E402
-from mrcnn.data.mask_files import load_mask_files  # noqa: E402
+from mrcnn.data.formats.folders import subset_folder  # noqa: E402
+from mrcnn.data.formats.mask_files import load_mask_files  # noqa: E402
 from samples import competition  # noqa: E402
 from samples.balloon.balloon import draw_overlays  # noqa: E402
 from samples.submission import encoded_pixels, separated, write_submission  # noqa: E402
@@ -71,12 +71,14 @@ def augmenter() -> Any:
     """An imgaug augmenter: under a microscope there is no up, and neither light nor focus are ever the same."""
     from imgaug import augmenters as iaa
 
-    return iaa.Sequential([
-        iaa.Flipud(0.5),  # from side to side the loader flips by itself, see HORIZONTAL_FLIP
-        iaa.Lambda(func_images=turn, func_segmentation_maps=turn_masks),
-        iaa.Multiply((0.8, 1.3)),
-        iaa.Sometimes(0.5, iaa.GaussianBlur((0.0, 1.5))),
-    ])
+    return iaa.Sequential(
+        [
+            iaa.Flipud(0.5),  # from side to side the loader flips by itself, see HORIZONTAL_FLIP
+            iaa.Lambda(func_images=turn, func_segmentation_maps=turn_masks),
+            iaa.Multiply((0.8, 1.3)),
+            iaa.Sometimes(0.5, iaa.GaussianBlur((0.0, 1.5))),
+        ]
+    )
 
 
 def turn(images: Sequence[np.ndarray], random_state: Any, *_: Any) -> list[np.ndarray]:
@@ -96,8 +98,14 @@ def train(config: Config, arguments: argparse.Namespace) -> None:
     """Trains on one part of the data, with another, or a share of it, for the val_ losses."""
     training, validation = competition.datasets(partial(load_nuclei, arguments.dataset), arguments)
     model = competition.build(config, arguments)
-    model.train(training, validation, epochs=arguments.epochs, layers=arguments.layers,
-                augmentation=augmenter() if arguments.augment else None, verbose=arguments.verbose)
+    model.train(
+        training,
+        validation,
+        epochs=arguments.epochs,
+        layers=arguments.layers,
+        augmentation=augmenter() if arguments.augment else None,
+        verbose=arguments.verbose,
+    )
 
 
 def evaluate(config: Config, arguments: argparse.Namespace) -> None:
@@ -105,7 +113,7 @@ def evaluate(config: Config, arguments: argparse.Namespace) -> None:
 
     COCO's protocol takes the 100 best detections an image; nuclei beyond those count as missed.
     """
-    from mrcnn.evaluation import evaluate as evaluate_dataset
+    from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
 
     dataset = competition.validation_dataset(partial(load_nuclei, arguments.dataset), arguments)
     model = competition.build(config, arguments)
@@ -118,8 +126,9 @@ def submit(config: Config, arguments: argparse.Namespace) -> None:
     """Writes the competition's csv."""
     images = image_files(arguments.dataset, arguments.subset or "test")
     model = competition.build(config, arguments)
-    write_submission(arguments.output, ("ImageId", "EncodedPixels"), model, images, submission_rows,
-                     min_score=arguments.min_score)
+    write_submission(
+        arguments.output, ("ImageId", "EncodedPixels"), model, images, submission_rows, min_score=arguments.min_score
+    )
     print(f"Saved to {arguments.output}")
 
 
@@ -152,8 +161,9 @@ def image_files(folder: str | Path, subset: str) -> list[tuple[str, Path]]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = competition.parser(__doc__, epochs=20)
-    parser.add_argument("--augment", action="store_true",
-                        help="train: flip, turn by 90 degrees, brighten and blur, through imgaug")
+    parser.add_argument(
+        "--augment", action="store_true", help="train: flip, turn by 90 degrees, brighten and blur, through imgaug"
+    )
     return parser.parse_args(arguments)
 
 

@@ -32,7 +32,8 @@ def _residual(x: Any, filters: int, name: str, stride: int) -> Any:
 
 
 def _convolution(x: Any, filters: int, name: str, *, size: int = 3, stride: int = 1, activation: bool = True) -> Any:
-    x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False,
-                      kernel_initializer="he_normal", name=name)(x)
+    x = layers.Conv2D(
+        filters, size, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(x)
     x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if activation else x

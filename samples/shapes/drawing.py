@@ -14,11 +14,7 @@ def _regular(count: int, inner: float = 1.0) -> np.ndarray:
 
 
 # A square of the same radius would look larger than its neighbours' 1.0: each is scaled to look alike in size.
-CORNERS = {
-    "square": 1.2 * _regular(4),
-    "triangle": 1.25 * _regular(3),
-    "star": 1.3 * _regular(10, inner=0.5),
-}
+CORNERS = {"square": 1.2 * _regular(4), "triangle": 1.25 * _regular(3), "star": 1.3 * _regular(10, inner=0.5)}
 KINDS = ("square", "circle", "triangle", "star")
 
 
@@ -33,8 +29,9 @@ class Shape(NamedTuple):
     shading: float  # direction in radians in which the first colour turns into the second
 
 
-def random_shape(rng: np.random.Generator, kinds: tuple[str, ...], height: int, width: int,
-                 radii: tuple[float, float]) -> Shape:
+def random_shape(
+    rng: np.random.Generator, kinds: tuple[str, ...], height: int, width: int, radii: tuple[float, float]
+) -> Shape:
     """A shape somewhere in the image, at most partly outside; `radii` are shares of the shorter side."""
     radius = max(5.0, rng.uniform(*radii) * min(height, width))
     margin = 0.5 * radius
@@ -91,8 +88,10 @@ def paint(image: np.ndarray, shape: Shape, rng: np.random.Generator) -> None:
     rows, columns = _inside(shape, image.shape[:2])
     cover = np.clip(0.5 - distance(shape, rows, columns), 0, 1)[..., None]
     y, x = (rows.start - shape.center[0], columns.start - shape.center[1])
-    ramp = ((np.arange(cover.shape[0])[:, None] + y) * math.sin(shape.shading)
-            + (np.arange(cover.shape[1])[None, :] + x) * math.cos(shape.shading)) / shape.radius
+    ramp = (
+        (np.arange(cover.shape[0])[:, None] + y) * math.sin(shape.shading)
+        + (np.arange(cover.shape[1])[None, :] + x) * math.cos(shape.shading)
+    ) / shape.radius
     blend = np.clip(0.5 + 0.5 * ramp, 0, 1)[..., None]
     first, second = (np.array(color) for color in shape.colors)
     fill = (1 - blend) * first + blend * second + rng.normal(0, 6, (*cover.shape[:2], 1))
@@ -110,6 +109,7 @@ def mask(shape: Shape, height: int, width: int) -> tuple[np.ndarray, int]:
 
 
 def _inside(shape: Shape, image_shape: tuple[int, int]) -> tuple[slice, slice]:
-    rows, columns = (slice(max(part.start, 0), min(part.stop, size))
-                     for part, size in zip(reach(shape), image_shape, strict=True))
+    rows, columns = (
+        slice(max(part.start, 0), min(part.stop, size)) for part, size in zip(reach(shape), image_shape, strict=True)
+    )
     return rows, columns

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
 
 from mrcnn.config import LOSS_NAMES  # noqa: E402
-from mrcnn.graph import Network  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
+from mrcnn.network.graph import Network  # noqa: E402
 from mrcnn.weights.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from samples.shapes.shapes import ShapesConfig, ShapesDataset  # noqa: E402
 
@@ -64,8 +64,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=START)
     parsed = parser.parse_args(arguments)
     if parsed.steps < 1 or (parsed.steps > epoch and parsed.steps % epoch):
-        parser.error(f"--steps must be 1 to {epoch} or a multiple of {epoch}, the steps of an epoch, got "
-                     f"{parsed.steps}; try {max(round(parsed.steps / epoch), 1) * epoch}")
+        parser.error(
+            f"--steps must be 1 to {epoch} or a multiple of {epoch}, the steps of an epoch, got "
+            f"{parsed.steps}; try {max(round(parsed.steps / epoch), 1) * epoch}"
+        )
     return parsed
 
 

@@ -21,8 +21,16 @@ from mrcnn.data.images import read_image
 from samples.shapes import drawing
 from samples.shapes.backbone import compact
 
-TRAINING_PHOTOGRAPHS = ("astronaut.png", "brick.png", "camera.png", "coffee.png", "gravel.png", "ihc.png",
-                        "hubble_deep_field.jpg", "motorcycle_left.png")
+TRAINING_PHOTOGRAPHS = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "coffee.png",
+    "gravel.png",
+    "ihc.png",
+    "hubble_deep_field.jpg",
+    "motorcycle_left.png",
+)
 VALIDATION_PHOTOGRAPHS = ("chelsea.png", "grass.png", "moon.png", "rocket.jpg")
 
 MIN_SIDE = 32  # pixels; in a smaller image the smallest shape has no form left
@@ -100,9 +108,18 @@ class ShapesDataset(Dataset):
         for class_id, kind in enumerate(kinds, start=1):
             self.add_class("shapes", class_id, kind)
         for index in range(count):
-            self.add_image("shapes", image_id=f"{seed}-{index}", path=None, height=height, width=width,
-                           key=(seed, index), kinds=tuple(kinds), max_shapes=max_shapes, radii=tuple(radii),
-                           photographs=tuple(photographs))
+            self.add_image(
+                "shapes",
+                image_id=f"{seed}-{index}",
+                path=None,
+                height=height,
+                width=width,
+                key=(seed, index),
+                kinds=tuple(kinds),
+                max_shapes=max_shapes,
+                radii=tuple(radii),
+                photographs=tuple(photographs),
+            )
 
     def load_image(self, image_id: int) -> np.ndarray:
         """Draw the photograph: uint8 [H, W, RGB]."""

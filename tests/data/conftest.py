@@ -8,7 +8,7 @@ import pytest
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.molding import PixelScaling
+from mrcnn.network.pixels import PixelScaling
 
 ORACLES = Path(__file__).resolve().parents[3] / "shared" / "oracles"
 
@@ -48,7 +48,7 @@ class Squares(Dataset):
         count = self.image_info[image_id]["count"]
         masks = np.zeros([40, 60, count], bool)
         for i in range(count):
-            masks[20:30, 10 * i:10 * i + 10, i] = True
+            masks[20:30, 10 * i : 10 * i + 10, i] = True
         return masks, np.array([-1 if i in self.crowds else 1 for i in range(count)], np.int32)
 
 
@@ -62,9 +62,17 @@ def config():
     """Small images in their own size, flips off."""
 
     def make(**settings):
-        defaults = {"NAME": "test", "NUM_CLASSES": 2, "IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64,
-                    "MINI_MASK_SHAPE": (4, 4), "MAX_GT_INSTANCES": 5, "HORIZONTAL_FLIP": 0, "LOADER_WORKERS": 1,
-                    "IMAGES_PER_GPU": 2}
+        defaults = {
+            "NAME": "test",
+            "NUM_CLASSES": 2,
+            "IMAGE_MIN_DIM": 64,
+            "IMAGE_MAX_DIM": 64,
+            "MINI_MASK_SHAPE": (4, 4),
+            "MAX_GT_INSTANCES": 5,
+            "HORIZONTAL_FLIP": 0,
+            "LOADER_WORKERS": 1,
+            "IMAGES_PER_GPU": 2,
+        }
         return Config(**{**defaults, **settings})
 
     return make

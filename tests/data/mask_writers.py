@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn.data import rle
-from mrcnn.data.voc_classes import VOC_CLASSES, VOID_NUMBER, colour_of
+from mrcnn.data.formats.voc_classes import VOC_CLASSES, VOID_NUMBER, colour_of
 
 PALETTE = [value for number in range(256) for value in colour_of(number)]
 
@@ -128,21 +128,34 @@ def write_voc(root, scene, colours=False, border=False, lists=("train",), xml=Tr
 def write_xml(path, height, width, objects):
     """objects: (class name, whether it is difficult)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    inside = "".join(f"<object><name>{name}</name><difficult>{int(difficult)}</difficult></object>"
-                     for name, difficult in objects)
+    inside = "".join(
+        f"<object><name>{name}</name><difficult>{int(difficult)}</difficult></object>" for name, difficult in objects
+    )
     path.write_text(f"<annotation><size><width>{width}</width><height>{height}</height></size>{inside}</annotation>")
 
 
-def write_rle_csv(path, scene, columns=("ImageId", "EncodedPixels", "Height", "Width", "ClassId"), ids=("cat", "dog"),
-                  suffix=".jpg", attributes=()):
+def write_rle_csv(
+    path,
+    scene,
+    columns=("ImageId", "EncodedPixels", "Height", "Width", "ClassId"),
+    ids=("cat", "dog"),
+    suffix=".jpg",
+    attributes=(),
+):
     """The csv, and images in the folder of its name. ids: class names, whose places are their ids."""
     rows = [columns]
     for name, (height, width, objects) in scene.items():
         write_image(path.with_suffix("") / f"{name}.jpg", height, width)
         for mask, class_name in objects or [(np.zeros((height, width), bool), None)]:
             class_id = "" if class_name is None else ids.index(class_name)
-            cells = {"ImageId": name + suffix, "EncodedPixels": rle.rle_to_pairs(rle.encode(mask)), "Height": height,
-                     "Width": width, "ClassId": class_id, "AttributesIds": ",".join(map(str, attributes))}
+            cells = {
+                "ImageId": name + suffix,
+                "EncodedPixels": rle.rle_to_pairs(rle.encode(mask)),
+                "Height": height,
+                "Width": width,
+                "ClassId": class_id,
+                "AttributesIds": ",".join(map(str, attributes)),
+            }
             rows.append([cells[column] for column in columns])
     write_rows(path, rows)
 
@@ -161,7 +174,9 @@ def assert_same(dataset, scene, order=True):
         masks, class_ids = dataset.load_mask(image_id)
         assert masks.shape == (height, width, len(objects)) and masks.dtype == bool
         assert dataset.load_image(image_id).shape == (height, width, 3)
-        found = [(dataset.class_names[i], mask.tobytes()) for i, mask in
-                 zip(class_ids, np.moveaxis(masks, 2, 0), strict=True)]
+        found = [
+            (dataset.class_names[i], mask.tobytes())
+            for i, mask in zip(class_ids, np.moveaxis(masks, 2, 0), strict=True)
+        ]
         expected = [(name, mask.tobytes()) for mask, name in objects]
         assert found == expected if order else sorted(found) == sorted(expected)

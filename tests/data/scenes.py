@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.voc_classes import colour_of
+from mrcnn.data.formats.voc_classes import colour_of
 from tests.data import mask_writers
 
 Points = list[tuple[int, int]]
@@ -118,18 +118,27 @@ def write_coco(folder: Path) -> None:
     height, width = SCENE.image.shape[:2]
     image = {"id": 1, "file_name": write_image(folder), "height": height, "width": width}
     annotations = [
-        {"id": number, "image_id": 1, "category_id": class_id, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1],
-         "segmentation": [[v for point in part for v in point] for part in thing.parts]}
-        for number, (thing, class_id, (y1, x1, y2, x2))
-        in enumerate(zip(SCENE.things, SCENE.class_ids, SCENE.boxes.tolist(), strict=True), 1)]
+        {
+            "id": number,
+            "image_id": 1,
+            "category_id": class_id,
+            "iscrowd": 0,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "segmentation": [[v for point in part for v in point] for part in thing.parts],
+        }
+        for number, (thing, class_id, (y1, x1, y2, x2)) in enumerate(
+            zip(SCENE.things, SCENE.class_ids, SCENE.boxes.tolist(), strict=True), 1
+        )
+    ]
     categories = [{"id": number, "name": name} for number, name in enumerate(SCENE.class_names, 1)]
-    (folder / "instances.json").write_text(json.dumps(
-        {"images": [image], "categories": categories, "annotations": annotations}))
+    (folder / "instances.json").write_text(
+        json.dumps({"images": [image], "categories": categories, "annotations": annotations})
+    )
 
 
 def read_coco(folder: Path):
     """What load_coco makes of it."""
-    from mrcnn.data.coco import load_coco
+    from mrcnn.data.formats.coco import load_coco
 
     return load_coco(folder / "instances.json")
 
@@ -140,17 +149,25 @@ def write_via(folder: Path, version: int = 2) -> None:
     regions = []
     for thing in SCENE.things:
         xs, ys = zip(*bridged(thing.parts), strict=True)
-        regions.append({"shape_attributes": {"name": "polygon", "all_points_x": xs, "all_points_y": ys},
-                        "region_attributes": {"kind": thing.name}})
+        regions.append(
+            {
+                "shape_attributes": {"name": "polygon", "all_points_x": xs, "all_points_y": ys},
+                "region_attributes": {"kind": thing.name},
+            }
+        )
     numbered = {str(number): region for number, region in enumerate(regions)}
-    entry = {"filename": name, "size": (folder / name).stat().st_size, "file_attributes": {},
-             "regions": numbered if version == 1 else regions}
+    entry = {
+        "filename": name,
+        "size": (folder / name).stat().st_size,
+        "file_attributes": {},
+        "regions": numbered if version == 1 else regions,
+    }
     (folder / "via_region_data.json").write_text(json.dumps({f"{name}{entry['size']}": entry}))
 
 
 def read_via(folder: Path):
     """What load_via makes of it."""
-    from mrcnn.data.via import load_via
+    from mrcnn.data.formats.via import load_via
 
     return load_via(folder, attribute="kind")
 
@@ -159,17 +176,34 @@ def write_labelme(folder: Path) -> None:
     """scene.png and scene.json; parts of one instance are shapes of one group."""
     height, width = SCENE.image.shape[:2]
     shapes = [
-        {"label": thing.name, "points": part, "group_id": number if len(thing.parts) > 1 else None,
-         "shape_type": "polygon", "flags": {}}
-        for number, thing in enumerate(SCENE.things) for part in thing.parts]
-    (folder / f"{SCENE.stem}.json").write_text(json.dumps(
-        {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": write_image(folder), "imageData": None,
-         "imageHeight": height, "imageWidth": width}))
+        {
+            "label": thing.name,
+            "points": part,
+            "group_id": number if len(thing.parts) > 1 else None,
+            "shape_type": "polygon",
+            "flags": {},
+        }
+        for number, thing in enumerate(SCENE.things)
+        for part in thing.parts
+    ]
+    (folder / f"{SCENE.stem}.json").write_text(
+        json.dumps(
+            {
+                "version": "5.4.1",
+                "flags": {},
+                "shapes": shapes,
+                "imagePath": write_image(folder),
+                "imageData": None,
+                "imageHeight": height,
+                "imageWidth": width,
+            }
+        )
+    )
 
 
 def read_labelme(folder: Path):
     """What load_labelme makes of it."""
-    from mrcnn.data.labelme import load_labelme
+    from mrcnn.data.formats.labelme import load_labelme
 
     return load_labelme(folder)
 
@@ -190,7 +224,7 @@ def write_yolo(folder: Path) -> None:
 
 def read_yolo(folder: Path):
     """What load_yolo makes of it."""
-    from mrcnn.data.yolo import load_yolo
+    from mrcnn.data.formats.yolo import load_yolo
 
     return load_yolo(folder, "train")
 
@@ -218,7 +252,7 @@ def write_voc(folder: Path, colours: bool = False) -> None:
 
 def read_voc(folder: Path):
     """What load_voc makes of it."""
-    from mrcnn.data.voc import load_voc
+    from mrcnn.data.formats.voc import load_voc
 
     return load_voc(folder)
 
@@ -231,7 +265,7 @@ def write_mask_files(folder: Path, layout: str = "one folder each") -> None:
 
 def read_mask_files(folder: Path):
     """What load_mask_files makes of it."""
-    from mrcnn.data.mask_files import load_mask_files
+    from mrcnn.data.formats.mask_files import load_mask_files
 
     return load_mask_files(folder)
 
@@ -244,7 +278,7 @@ def write_instance_ids(folder: Path, depth: str = "8") -> None:
 
 def read_instance_ids(folder: Path):
     """What load_instance_ids makes of it."""
-    from mrcnn.data.instance_ids import load_instance_ids
+    from mrcnn.data.formats.instance_ids import load_instance_ids
 
     return load_instance_ids(folder)
 
@@ -259,7 +293,7 @@ def write_rle_csv(folder: Path) -> None:
 
 def read_rle_csv(folder: Path):
     """What load_rle_csv makes of it."""
-    from mrcnn.data.rle_csv import load_rle_csv
+    from mrcnn.data.formats.rle_csv import load_rle_csv
 
     return load_rle_csv(folder / "train.csv")
 
@@ -275,7 +309,9 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "voc in colours": (partial(write_voc, colours=True), read_voc),
     "mask_files": (write_mask_files, read_mask_files),
     "mask_files beside": (partial(write_mask_files, layout="beside"), read_mask_files),
-    **{f"instance_ids of depth {depth}": (partial(write_instance_ids, depth=depth), read_instance_ids)
-       for depth in ("8", "16", "palette", "colours")},
+    **{
+        f"instance_ids of depth {depth}": (partial(write_instance_ids, depth=depth), read_instance_ids)
+        for depth in ("8", "16", "palette", "colours")
+    },
     "rle_csv": (write_rle_csv, read_rle_csv),
 }

@@ -16,7 +16,7 @@ def scene(seed=0, count=3, height=30, width=40):
     masks = np.zeros([height, width, count], bool)
     for i in range(count):
         y, x = rng.integers(0, height - 9), rng.integers(0, width - 9)
-        masks[y:y + rng.integers(3, 9), x:x + rng.integers(3, 9), i] = True
+        masks[y : y + rng.integers(3, 9), x : x + rng.integers(3, 9), i] = True
     image = rng.integers(0, 100, (height, width, 3), dtype=np.uint8)
     image[masks.any(axis=2), 0] = 200
     return image, masks, extract_bboxes(masks).astype(float)
@@ -42,8 +42,10 @@ def test_flip_twice_is_nothing_and_boxes_stay_tight(seed):
 
 def test_flip_probability():
     image, masks, boxes = scene()
-    flipped = [not np.array_equal(augment(image, masks, boxes, np.random.default_rng(i), flip=0.5).image, image)
-               for i in range(200)]
+    flipped = [
+        not np.array_equal(augment(image, masks, boxes, np.random.default_rng(i), flip=0.5).image, image)
+        for i in range(200)
+    ]
     assert 70 < sum(flipped) < 130
     assert augment(image, masks, boxes, np.random.default_rng(0), flip=0).image is image
 
@@ -186,7 +188,8 @@ def test_imgaug_moves_packed_masks_as_it_moves_each(iaa, name, count):
         "perspective": iaa.PerspectiveTransform((0.05, 0.1)),
         "elastic": iaa.ElasticTransformation(alpha=30, sigma=3),
         "crop": iaa.CropAndPad(percent=(-0.2, 0.2)),
-        "blend": iaa.BlendAlphaCheckerboard(3, 3, iaa.Fliplr(1.0))}[name]
+        "blend": iaa.BlendAlphaCheckerboard(3, 3, iaa.Fliplr(1.0)),
+    }[name]
     image, masks, boxes = scene(count=count)
     rng = np.random.default_rng(2)
     own = augmenter.deepcopy()
@@ -213,8 +216,10 @@ def test_imgaug_works_for_one_thread_at_a_time(iaa):
 
     image, masks, boxes = scene()
     augmenter = iaa.Lambda(func_images=note)
-    threads = [threading.Thread(target=apply_imgaug, args=(image, masks, boxes, augmenter, np.random.default_rng(i)))
-               for i in range(5)]
+    threads = [
+        threading.Thread(target=apply_imgaug, args=(image, masks, boxes, augmenter, np.random.default_rng(i)))
+        for i in range(5)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mrcnn.config import Config
 from mrcnn.data import check as command
-from mrcnn.data import problems, report
-from mrcnn.data.check import check
+from mrcnn.data.check import check, report
+from mrcnn.data.formats import problems
 from tests.data import damaged
 from tests.data.damaged import DAMAGE, added, as_large_as, read, square, unlinked
 from tests.data.mask_writers import write_image, write_rows
@@ -28,8 +28,18 @@ def write(tmp_path):
 
 
 def test_examples_are_few_in_the_text_and_all_in_the_json(write, tmp_path):
-    crossed = [square(20 + i, 2, 5, 2 * i, 5, segmentation=[[2 * i, 5, 2 * i + 9, 15, 2 * i + 9, 5, 2 * i, 15]],
-                      bbox=[2 * i, 5, 9, 10]) for i in range(5)]
+    crossed = [
+        square(
+            20 + i,
+            2,
+            5,
+            2 * i,
+            5,
+            segmentation=[[2 * i, 5, 2 * i + 9, 15, 2 * i + 9, 5, 2 * i, 15]],
+            bbox=[2 * i, 5, 9, 10],
+        )
+        for i in range(5)
+    ]
     found = check(read(write(added(*crossed))), examples=2)
     assert found.counts()[problems.SELF_CROSSING] == 5
     assert str(found).count("crosses itself") == 2 and "... and 3 more" in str(found)
@@ -56,8 +66,10 @@ def test_broken_findings_come_first(write):
 
 def test_every_kind_says_what_to_do():
     kinds = {value for name, value in vars(problems).items() if name.isupper() and name != "LEFT_OUT"}
-    kinds |= {getattr(report, name) for name in ("BOX", "SAME_MASK", "CROWDED", "LISTED_TWICE", "SAME_IMAGE", "TINY",
-                                                 "UNUSED")}
+    kinds |= {
+        getattr(report, name)
+        for name in ("BOX", "SAME_MASK", "CROWDED", "LISTED_TWICE", "SAME_IMAGE", "TINY", "UNUSED")
+    }
     assert kinds == set(report.WAYS_OUT)
 
 
@@ -72,8 +84,13 @@ def test_the_settings_are_those_of_a_config(squares):
 
 def test_importing_needs_no_tensorflow():
     code = "import sys, mrcnn.data.check; print(*sorted({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], capture_output=True,
-                            text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert result.stdout.strip() == ""
 
 
@@ -142,9 +159,25 @@ def test_the_commands_options(write, tmp_path, capsys):
     for number in (1, 2, 3):
         os.rename(tmp_path / f"{number}.png", tmp_path / "photographs" / f"{number}.png")
     status, out, _ = run(
-        path, "--class-names", "dog", "--option", f"image_dir={tmp_path / 'photographs'}", "--json", str(written),
-        "--limit", "1", "--min-dim", "60", "--max-dim", "80", "--smallest-anchor", "21", "--max-instances", "1",
-        capsys=capsys)
+        path,
+        "--class-names",
+        "dog",
+        "--option",
+        f"image_dir={tmp_path / 'photographs'}",
+        "--json",
+        str(written),
+        "--limit",
+        "1",
+        "--min-dim",
+        "60",
+        "--max-dim",
+        "80",
+        "--smallest-anchor",
+        "21",
+        "--max-instances",
+        "1",
+        capsys=capsys,
+    )
     assert status == 0 and f"- 1 x {report.CROWDED}: a random 1 of them" in out and "resized to 60 (80 at most)" in out
     assert "below anchors   100.0 % are under 21 x 21" in out
     numbers = json.loads(written.read_text())
@@ -153,7 +186,9 @@ def test_the_commands_options(write, tmp_path, capsys):
 
 def test_values_of_options_are_json_or_text():
     assert command._option("labels=[1, 2]") == ("labels", [1, 2]) and command._option("attribute=a=b") == (
-        "attribute", "a=b")
+        "attribute",
+        "a=b",
+    )
     for wrong in (["--option", "image_dir"], ["--limit", "0"]):
         with pytest.raises(SystemExit):
             command._parse(["data", *wrong])

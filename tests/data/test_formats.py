@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from mrcnn import utils
-from mrcnn.data import json_head
-from mrcnn.data.formats import FORMATS, load_dataset, recognise
-from mrcnn.data.json_head import read_head
-from mrcnn.data.places import is_coco, is_labelme, is_via
-from mrcnn.data.problems import AnnotationError
+from mrcnn.data.formats import FORMATS, json_head, load_dataset, recognise
+from mrcnn.data.formats.json_head import read_head
+from mrcnn.data.formats.places import is_coco, is_labelme, is_via
+from mrcnn.data.formats.problems import AnnotationError
 from tests.data import mask_writers
 from tests.data.mask_writers import assert_same, two_images, write_image
 from tests.data.scenes import FORMATS as WRITTEN
@@ -45,8 +44,13 @@ def test_every_format_of_the_table_has_a_reader_with_the_same_options():
 
 def coco(folder, names, image_dirs=None, **more):
     """COCO's layout, or another, with the same image and no annotation for each file."""
-    content = {"info": {}, "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 3}], "annotations": [],
-               "categories": [{"id": 1, "name": "x"}], **more}
+    content = {
+        "info": {},
+        "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 3}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "x"}],
+        **more,
+    }
     for name, image_dir in zip(names, image_dirs or names, strict=True):
         write_image(folder / image_dir / "a.png", 4, 3)
         path = folder / name
@@ -54,20 +58,23 @@ def coco(folder, names, image_dirs=None, **more):
         path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(("name", "images", "subset"), [
-    ("annotations/instances_train2017.json", "train2017", "train2017"),
-    ("annotations/instances_train2017.json", "train2017", "train"),
-    ("annotations/instances_train2017.json", "train2017", None),
-    ("annotations/instances_default.json", "images/default", None),
-    ("annotations/instances_val.json", "images/val", "val"),
-    ("annotations/instances_val.json", "images", "val"),
-    ("annotations/val.json", "val", "val"),
-    ("train/_annotations.coco.json", "train", "train"),
-    ("_annotations.coco.json", ".", None),
-    ("val.json", "val", "val"),
-    ("val.json", "images", None),
-    ("labels.json", "data", None),
-])
+@pytest.mark.parametrize(
+    ("name", "images", "subset"),
+    [
+        ("annotations/instances_train2017.json", "train2017", "train2017"),
+        ("annotations/instances_train2017.json", "train2017", "train"),
+        ("annotations/instances_train2017.json", "train2017", None),
+        ("annotations/instances_default.json", "images/default", None),
+        ("annotations/instances_val.json", "images/val", "val"),
+        ("annotations/instances_val.json", "images", "val"),
+        ("annotations/val.json", "val", "val"),
+        ("train/_annotations.coco.json", "train", "train"),
+        ("_annotations.coco.json", ".", None),
+        ("val.json", "val", "val"),
+        ("val.json", "images", None),
+        ("labels.json", "data", None),
+    ],
+)
 def test_layouts_of_coco(tmp_path, name, images, subset):
     coco(tmp_path, [name], [images])
     options = {"image_dir": tmp_path / "data"} if images == "data" else {}
@@ -84,8 +91,11 @@ def test_which_of_several_files(tmp_path):
     (tmp_path / "annotations" / "captions_val.json").write_text('{"info": 1, "images": [], "annotations": []}')
     assert load_dataset(tmp_path, "train2017").file.endswith("instances_train2017.json")
     assert load_dataset(tmp_path, "val").file.endswith("instances_val.json")  # the whole name comes first
-    with pytest.raises(ValueError, match="with subset 'train' holds 2 annotations of coco: .*train2014.*train2017.*; "
-                                         "choose one by its path, or by subset="):
+    with pytest.raises(
+        ValueError,
+        match="with subset 'train' holds 2 annotations of coco: .*train2014.*train2017.*; "
+        "choose one by its path, or by subset=",
+    ):
         load_dataset(tmp_path, "train")
     with pytest.raises(ValueError, match="holds 4 annotations of coco"):
         load_dataset(tmp_path)
@@ -97,14 +107,31 @@ def test_jsons_are_told_apart_by_their_keys(tmp_path):
     region = {"shape_attributes": {"name": "rect", "x": 1, "y": 1, "width": 2, "height": 2}, "region_attributes": {}}
     entry = {"filename": "a.png", "size": 5, "regions": [region]}
     contents = {
-        "coco": [{"images": [], "annotations": [], "categories": []},
-                 {"categories": [{"id": 1, "name": "filename"}], "images": []}],
-        "via": [{"a.png5": entry}, [entry], {"_via_settings": {}, "_via_img_metadata": {"a.png5": entry}},
-                {"a.png5": entry | {"regions": {"0": region}}}],
-        "labelme": [{"version": "5", "flags": {}, "shapes": [], "imagePath": "a.png", "imageData": None},
-                    {"imageData": "x" * 200_000, "imagePath": "a.png", "shapes": []}, {"shapes": []}],
-        None: [{}, [], 3, {"a": {"filename": 1}}, {"imageData": 3}, [[1]], {"type": "FeatureCollection"},
-               {"info": {}, "categories": [], "attributes": []}],
+        "coco": [
+            {"images": [], "annotations": [], "categories": []},
+            {"categories": [{"id": 1, "name": "filename"}], "images": []},
+        ],
+        "via": [
+            {"a.png5": entry},
+            [entry],
+            {"_via_settings": {}, "_via_img_metadata": {"a.png5": entry}},
+            {"a.png5": entry | {"regions": {"0": region}}},
+        ],
+        "labelme": [
+            {"version": "5", "flags": {}, "shapes": [], "imagePath": "a.png", "imageData": None},
+            {"imageData": "x" * 200_000, "imagePath": "a.png", "shapes": []},
+            {"shapes": []},
+        ],
+        None: [
+            {},
+            [],
+            3,
+            {"a": {"filename": 1}},
+            {"imageData": 3},
+            [[1]],
+            {"type": "FeatureCollection"},
+            {"info": {}, "categories": [], "attributes": []},
+        ],
     }
     for name, made in contents.items():
         for content in made:
@@ -156,8 +183,7 @@ def test_several_fit(tmp_path):
     coco(tmp_path, ["annotations/instances_train.json"], ["images"])
     with pytest.raises(ValueError, match="with subset 'train' fits several formats: coco, rle_csv; choose with "):
         load_dataset(tmp_path, "train")
-    assert_same(load_dataset(tmp_path, "train", format="rle_csv", labels={0: "cat", 1: "dog"}),
-                two_images())
+    assert_same(load_dataset(tmp_path, "train", format="rle_csv", labels={0: "cat", 1: "dog"}), two_images())
     assert load_dataset(tmp_path, "train", format="coco").class_names == ["BG", "x"]
     assert recognise(tmp_path / "train.csv") == "rle_csv"
 
@@ -182,8 +208,11 @@ def test_options_reach_the_reader(tmp_path):
     mask_writers.write_mask_files(tmp_path, two_images(), classes=False)
     dataset = load_dataset(tmp_path, class_name="cell", source="mine")
     assert dataset.class_names == ["BG", "cell"] and dataset.sources[1] == "mine"
-    with pytest.raises(TypeError, match="the reader of mask_files takes no option divisor, image_dir; it takes "
-                                        "class_name, class_names, source, strict"):
+    with pytest.raises(
+        TypeError,
+        match="the reader of mask_files takes no option divisor, image_dir; it takes "
+        "class_name, class_names, source, strict",
+    ):
         load_dataset(tmp_path, divisor=1000, image_dir="x", strict=False)
     with pytest.raises(ValueError, match="no format 'voc2012'; known are coco, via, labelme, voc, yolo, mask_fil"):
         load_dataset(tmp_path, format="voc2012")
@@ -215,14 +244,20 @@ def test_with_a_format_its_reader_says_what_is_wrong(tmp_path):
 def test_data_at_hand():
     if not SHARED.is_dir():
         pytest.skip(f"no data at {SHARED}")
-    expected = {("coco_mini", "val2017"): "coco", ("balloon", "val"): "via", ("nuclei_dsb2018", "val"): "mask_files",
-                ("fashion_ccp/val.csv", None): "rle_csv"}
+    expected = {
+        ("coco_mini", "val2017"): "coco",
+        ("balloon", "val"): "via",
+        ("nuclei_dsb2018", "val"): "mask_files",
+        ("fashion_ccp/val.csv", None): "rle_csv",
+    }
     assert {key: recognise(SHARED / key[0], key[1]) for key in expected} == expected
 
 
 def test_public_and_light():
     assert utils.load_dataset is load_dataset
-    code = ("import sys, mrcnn.data.formats; print([n for n in sys.modules if n.split('.')[0] in "
-            "('keras', 'tensorflow', 'matplotlib', 'skimage', 'scipy', 'pycocotools', 'PIL', 'yaml')])")
+    code = (
+        "import sys, mrcnn.data.formats; print([n for n in sys.modules if n.split('.')[0] in "
+        "('keras', 'tensorflow', 'matplotlib', 'skimage', 'scipy', 'pycocotools', 'PIL', 'yaml')])"
+    )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

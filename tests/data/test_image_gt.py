@@ -12,8 +12,13 @@ def test_compose_image_meta_equals_the_old_package(matterport):
 def test_parse_image_meta_reverses_compose():
     parts = parse_image_meta(compose_image_meta(7, (5, 6, 3), (64, 64, 3), (1, 2, 3, 4), 0.5, [1, 0, 1])[None])
     assert {name: value[0].tolist() for name, value in parts.items()} == {
-        "image_id": 7, "original_image_shape": [5, 6, 3], "image_shape": [64, 64, 3], "window": [1, 2, 3, 4],
-        "scale": 0.5, "active_class_ids": [1, 0, 1]}
+        "image_id": 7,
+        "original_image_shape": [5, 6, 3],
+        "image_shape": [64, 64, 3],
+        "window": [1, 2, 3, 4],
+        "scale": 0.5,
+        "active_class_ids": [1, 0, 1],
+    }
 
 
 @pytest.mark.parametrize("mode, window", [("fit", (0, 0, 80, 120)), ("square", (24, 4, 104, 124))])

@@ -36,21 +36,24 @@ def test_reads_grey_alpha_palette_and_16_bit_files(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.stack([grey] * 3, 2))
 
 
-@pytest.mark.parametrize("array, expected", [
-    (np.full([2, 2], 7, np.uint8), 7),
-    (np.full([2, 2, 1], 7, np.uint8), 7),
-    (np.dstack([np.full([2, 2], 7, np.uint8), np.zeros([2, 2], np.uint8)]), 7),
-    (np.full([2, 2, 3], 65535, np.uint16), 255),
-    (np.full([2, 2, 3], 65535, ">u2"), 255),
-    (np.full([2, 2, 3], 0.5), 128),
-    (np.full([2, 2, 3], 1.02), 255),
-    (np.full([2, 2, 3], 1.1, np.float64), 255),
-    (np.full([2, 2, 3], -0.08), 0),
-    (np.full([2, 2, 3], 2.0, np.float32), 2),
-    (np.full([2, 2, 3], 200.4, np.float32), 200),
-    (np.ones([2, 2], bool), 255),
-    (np.full([2, 2, 3], 9, np.int64), 9),
-])
+@pytest.mark.parametrize(
+    "array, expected",
+    [
+        (np.full([2, 2], 7, np.uint8), 7),
+        (np.full([2, 2, 1], 7, np.uint8), 7),
+        (np.dstack([np.full([2, 2], 7, np.uint8), np.zeros([2, 2], np.uint8)]), 7),
+        (np.full([2, 2, 3], 65535, np.uint16), 255),
+        (np.full([2, 2, 3], 65535, ">u2"), 255),
+        (np.full([2, 2, 3], 0.5), 128),
+        (np.full([2, 2, 3], 1.02), 255),
+        (np.full([2, 2, 3], 1.1, np.float64), 255),
+        (np.full([2, 2, 3], -0.08), 0),
+        (np.full([2, 2, 3], 2.0, np.float32), 2),
+        (np.full([2, 2, 3], 200.4, np.float32), 200),
+        (np.ones([2, 2], bool), 255),
+        (np.full([2, 2, 3], 9, np.int64), 9),
+    ],
+)
 def test_brings_arrays_to_rgb_bytes(array, expected):
     image = read_image(array)
     assert image.dtype == np.uint8
@@ -100,25 +103,29 @@ def test_pil_images_of_16_bits_keep_their_range(tmp_path):
     floats = Image.fromarray((PHOTO[..., 0] / 255).astype(np.float32))
     assert floats.mode == "F"
     np.testing.assert_array_equal(read_image(floats), np.stack([PHOTO[..., 0]] * 3, 2))
-    np.testing.assert_array_equal(read_image(Image.fromarray(PHOTO[..., 0].astype(np.int32))),
-                                  np.stack([PHOTO[..., 0]] * 3, 2))
+    np.testing.assert_array_equal(
+        read_image(Image.fromarray(PHOTO[..., 0].astype(np.int32))), np.stack([PHOTO[..., 0]] * 3, 2)
+    )
     with pytest.raises(ValueError, match="values from 0 to 60000"):
         read_image(Image.fromarray(np.array([[0, 60000]], np.int32)))
 
 
-@pytest.mark.parametrize("array, error, message", [
-    (np.zeros([0, 5, 3], np.uint8), ValueError, r"no pixels: an array of shape \(0, 5, 3\)"),
-    (np.full([2, 2, 3], np.nan), ValueError, r"\(2, 2, 3\) and type float64 holds NaN"),
-    (np.full([2, 2, 3], np.inf, np.float32), ValueError, "infinite"),
-    (np.full([2, 2, 3], 1.5), ValueError, "up to 1.5, which may be meant for 0..1 or for 0..255; scale it"),
-    (np.full([2, 2, 3], -0.2), ValueError, "values from -0.2 to -0.2"),
-    (np.full([2, 2, 3], -1.0), ValueError, "values from -1.0 to -1.0.*do not normalise"),
-    (np.full([2, 2, 3], 300), ValueError, "values from 300 to 300"),
-    (np.zeros([3, 20, 30], np.uint8), ValueError, r"channels last.*got an array of shape \(3, 20, 30\)"),
-    (np.zeros([1, 2, 2, 3], np.uint8), ValueError, "one image at a time"),
-    (np.zeros([2, 2, 3], complex), TypeError, "type complex128"),
-    (None, TypeError, "a path or an array of numbers"),
-])
+@pytest.mark.parametrize(
+    "array, error, message",
+    [
+        (np.zeros([0, 5, 3], np.uint8), ValueError, r"no pixels: an array of shape \(0, 5, 3\)"),
+        (np.full([2, 2, 3], np.nan), ValueError, r"\(2, 2, 3\) and type float64 holds NaN"),
+        (np.full([2, 2, 3], np.inf, np.float32), ValueError, "infinite"),
+        (np.full([2, 2, 3], 1.5), ValueError, "up to 1.5, which may be meant for 0..1 or for 0..255; scale it"),
+        (np.full([2, 2, 3], -0.2), ValueError, "values from -0.2 to -0.2"),
+        (np.full([2, 2, 3], -1.0), ValueError, "values from -1.0 to -1.0.*do not normalise"),
+        (np.full([2, 2, 3], 300), ValueError, "values from 300 to 300"),
+        (np.zeros([3, 20, 30], np.uint8), ValueError, r"channels last.*got an array of shape \(3, 20, 30\)"),
+        (np.zeros([1, 2, 2, 3], np.uint8), ValueError, "one image at a time"),
+        (np.zeros([2, 2, 3], complex), TypeError, "type complex128"),
+        (None, TypeError, "a path or an array of numbers"),
+    ],
+)
 def test_refuses_arrays_that_are_no_image(array, error, message):
     with pytest.raises(error, match=message):
         read_image(array)
@@ -145,7 +152,7 @@ def test_refuses_truncated_files(tmp_path, name, share):
     Image.fromarray(photo).save(whole)
     assert read_image(whole).shape == photo.shape
     data = whole.read_bytes()
-    cut.write_bytes(data[:int(len(data) * share)])
+    cut.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=f"cut_{name}'"):
         read_image(cut)
 

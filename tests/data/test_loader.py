@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.data.coco import load_coco
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.coco import load_coco
 from mrcnn.data.loader import Loader, active_classes
 
 COCO_MINI = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_mini"
@@ -339,11 +339,14 @@ def test_batches_are_made_ahead_and_each_once(squares, config, scaling):
     assert sorted(made) == [(0, index) for index in range(8)]
 
 
-@pytest.mark.parametrize("error, kind", [
-    (FileNotFoundError("gone"), FileNotFoundError),
-    (StopIteration("gone"), ValueError),  # would end the epoch instead of the training
-    (MemoryError("gone"), ValueError),
-])
+@pytest.mark.parametrize(
+    "error, kind",
+    [
+        (FileNotFoundError("gone"), FileNotFoundError),
+        (StopIteration("gone"), ValueError),  # would end the epoch instead of the training
+        (MemoryError("gone"), ValueError),
+    ],
+)
 def test_errors_keep_their_type_where_tensorflow_passes_it_on(squares, config, scaling, error, kind):
     dataset = squares([1])
 
@@ -375,8 +378,9 @@ class Scenes(Dataset):
         y, x = np.mgrid[:height, :width]
         centres = rng.uniform(0.2, 0.8, (1 + image_id % 5, 2)) * (height, width)
         radii = rng.uniform(4, 15, (len(centres), 2))
-        masks = [((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
-                 for (cy, cx), (ry, rx) in zip(centres, radii, strict=True)]
+        masks = [
+            ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1 for (cy, cx), (ry, rx) in zip(centres, radii, strict=True)
+        ]
         class_ids = np.ones(len(masks), np.int32)
         class_ids[1:2] = -1 if image_id % 4 == 2 else 1
         return np.stack(masks, axis=2), class_ids
@@ -391,10 +395,21 @@ EVERYTHING = {"HORIZONTAL_FLIP": 0.5, "SCALE_JITTER": (0.3, 2.0), "PHOTOMETRIC_D
 
 def all_of_imgaug():
     iaa = pytest.importorskip("imgaug.augmenters", reason="imgaug is not installed (pip install imaug)")
-    some = [iaa.Affine(rotate=(-20, 20), scale=(0.8, 1.2)), iaa.GaussianBlur((0, 2)), iaa.Dropout((0, 0.1)),
-            iaa.AdditiveGaussianNoise(scale=(0, 20), per_channel=0.5), iaa.PerspectiveTransform((0.01, 0.1))]
-    return iaa.Sequential([iaa.SomeOf((0, 3), some, random_order=True), iaa.Multiply((0.7, 1.3), per_channel=0.5),
-                           iaa.Sometimes(0.5, iaa.Flipud(1.0))], random_order=True)
+    some = [
+        iaa.Affine(rotate=(-20, 20), scale=(0.8, 1.2)),
+        iaa.GaussianBlur((0, 2)),
+        iaa.Dropout((0, 0.1)),
+        iaa.AdditiveGaussianNoise(scale=(0, 20), per_channel=0.5),
+        iaa.PerspectiveTransform((0.01, 0.1)),
+    ]
+    return iaa.Sequential(
+        [
+            iaa.SomeOf((0, 3), some, random_order=True),
+            iaa.Multiply((0.7, 1.3), per_channel=0.5),
+            iaa.Sometimes(0.5, iaa.Flipud(1.0)),
+        ],
+        random_order=True,
+    )
 
 
 def fingerprints(loader, epochs=2):
@@ -404,8 +419,12 @@ def fingerprints(loader, epochs=2):
         loader.on_epoch_begin()
         for index in range(len(loader)):
             (inputs,) = loader[index]
-            found.append({name: (array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).hexdigest())
-                          for name, array in inputs.items()})
+            found.append(
+                {
+                    name: (array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).hexdigest())
+                    for name, array in inputs.items()
+                }
+            )
         loader.on_epoch_end()
     loader.close()
     return found
@@ -432,8 +451,15 @@ def test_coco_is_loaded_the_same_by_any_number_of_threads(config, scaling):
 
     def run(workers):
         dataset = load_coco(COCO_MINI / "annotations/instances_val2017.json", COCO_MINI / "val2017")
-        settings = config(LOADER_WORKERS=workers, NUM_CLASSES=dataset.num_classes, IMAGE_MIN_DIM=256,
-                          IMAGE_MAX_DIM=256, MAX_GT_INSTANCES=20, MINI_MASK_SHAPE=(28, 28), **EVERYTHING)
+        settings = config(
+            LOADER_WORKERS=workers,
+            NUM_CLASSES=dataset.num_classes,
+            IMAGE_MIN_DIM=256,
+            IMAGE_MAX_DIM=256,
+            MAX_GT_INSTANCES=20,
+            MINI_MASK_SHAPE=(28, 28),
+            **EVERYTHING,
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return fingerprints(Loader(dataset, settings, scaling=scaling, steps=2, augmentation=all_of_imgaug()))

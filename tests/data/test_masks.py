@@ -35,8 +35,10 @@ def test_old_package_values(matterport):
     mini = minimize_mask(boxes, masks, (56, 56))
     np.testing.assert_array_equal(mini, matterport["minimize_mask_56"])
     np.testing.assert_array_equal(expand_mask(boxes, mini, masks.shape), matterport["expand_mask"])
-    pasted = [unmold_mask(mask, box, (60, 80, 3))
-              for mask, box in zip(matterport["unmold_in"], matterport["unmold_boxes"], strict=True)]
+    pasted = [
+        unmold_mask(mask, box, (60, 80, 3))
+        for mask, box in zip(matterport["unmold_in"], matterport["unmold_boxes"], strict=True)
+    ]
     np.testing.assert_array_equal(np.stack(pasted, axis=2), matterport["unmold_mask"])
 
 
@@ -107,11 +109,12 @@ def window_weights(start, end, count, size, last=0):
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-LAYOUTS = {"one by one": lambda masks: np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, 2, 0)), 0, 2),
-           "pixel by pixel": np.ascontiguousarray,
-           "columns": np.asfortranarray,
-           "mirrored": lambda masks: np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, 2, 0)[:, :, ::-1]),
-                                                 0, 2)[:, ::-1]}
+LAYOUTS = {
+    "one by one": lambda masks: np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, 2, 0)), 0, 2),
+    "pixel by pixel": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "mirrored": lambda masks: np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, 2, 0)[:, :, ::-1]), 0, 2)[:, ::-1],
+}
 
 
 @settings(max_examples=150, deadline=None)

@@ -21,13 +21,16 @@ PLAIN = PixelScaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 FIT = {"mode": "fit", "min_dim": 40, "max_dim": 64}
 
 
-@pytest.mark.parametrize("size, expected", [
-    ((480, 640), (800, 1066)),
-    ((640, 480), (1066, 800)),
-    ((400, 1000), (533, 1333)),
-    ((1600, 1600), (800, 800)),
-    ((1, 4000), (1, 1333)),
-])
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((480, 640), (800, 1066)),
+        ((640, 480), (1066, 800)),
+        ((400, 1000), (533, 1333)),
+        ((1600, 1600), (800, 800)),
+        ((1, 4000), (1, 1333)),
+    ],
+)
 def test_fit_size_by_hand(size, expected):
     assert fit_size(*size, 800, 1333) == expected
 
@@ -56,8 +59,9 @@ def shrunk(rows, *, size=2, antialias=True, channels=3):
     """[h, w] values, the same in each channel, resized to a square of `size`: [size, size, channels]."""
     image = np.repeat(np.array(rows, np.uint8)[:, :, None], channels, axis=2)
     scaling = PixelScaling((0.0,) * channels, (1.0,) * channels)
-    return mold_for_network(image, mode="fit", min_dim=size, max_dim=size, divisor=1, scaling=scaling,
-                            antialias=antialias)[0]
+    return mold_for_network(
+        image, mode="fit", min_dim=size, max_dim=size, divisor=1, scaling=scaling, antialias=antialias
+    )[0]
 
 
 # A quarter of the size: area averages blocks of 4 x 4, bilinear the 2 x 2 pixels around the centre of each
@@ -137,16 +141,18 @@ def test_fit_places_at_the_top_left_and_pads_with_zero_after_normalisation():
 def test_a_pad_pixel_is_normalised_as_the_photograph_is():
     """matterport pads with black before the mean goes; values by hand, on all four sides and reversed for BGR."""
     image, scaling = np.full([10, 30, 3], 100, np.uint8), PixelScaling((10.0, 20.0, 30.0), (2.0, 4.0, 5.0), True)
-    molded, window, _ = mold_for_network(image, mode="pad64", min_dim=None, max_dim=None, scaling=scaling,
-                                         pad_pixel=(0, 40, 255))
+    molded, window, _ = mold_for_network(
+        image, mode="pad64", min_dim=None, max_dim=None, scaling=scaling, pad_pixel=(0, 40, 255)
+    )
     np.testing.assert_array_equal(window, [27, 17, 37, 47])
     np.testing.assert_allclose(molded[30, 20], [14, 20, 45])
     outside = np.ones([64, 64], bool)
     outside[27:37, 17:47] = False
     np.testing.assert_allclose(molded[outside], np.tile([45, 5, -5], (outside.sum(), 1)))
     canvas = np.full([64, 64, 3], 7, np.float32)
-    again = mold_for_network(image, mode="pad64", min_dim=None, max_dim=None, scaling=scaling, pad_pixel=(0, 40, 255),
-                             canvas=canvas)[0]
+    again = mold_for_network(
+        image, mode="pad64", min_dim=None, max_dim=None, scaling=scaling, pad_pixel=(0, 40, 255), canvas=canvas
+    )[0]
     assert again is canvas
     np.testing.assert_array_equal(again, molded)
     with pytest.raises(ValueError, match="does not fit an image of 3 channels"):
@@ -162,9 +168,16 @@ def test_skimage_resizes_as_the_old_package(matterport):
     np.testing.assert_array_equal(window, [32, 0, 224, 256])
 
 
-@pytest.mark.parametrize("height, width, size", [
-    (480, 640, (800, 1067)), (427, 640, (800, 1199)), (500, 333, (1201, 800)), (1000, 400, (1333, 533)),
-    (640, 1100, (776, 1333))])
+@pytest.mark.parametrize(
+    "height, width, size",
+    [
+        (480, 640, (800, 1067)),
+        (427, 640, (800, 1199)),
+        (500, 333, (1201, 800)),
+        (1000, 400, (1333, 533)),
+        (640, 1100, (776, 1333)),
+    ],
+)
 def test_pillow_rounds_the_size_as_detectron2(height, width, size):
     """Its ResizeShortestEdge at 800 / 1333, by hand."""
     assert fit_size(height, width, 800, 1333, half_up=True) == size
@@ -178,8 +191,15 @@ def test_pillow_averages_as_wide_as_it_shrinks(channels):
     """A triangle of 8 pixels to each side where 8 become one; whole values."""
     image = np.zeros((16, 16, channels), np.uint8)
     image[:, 8] = 240
-    molded, _, _ = mold_for_network(image, mode="fit", min_dim=2, max_dim=2, divisor=1,
-                                    scaling=PixelScaling((0.0,) * channels, (1.0,) * channels), resizer="pillow")
+    molded, _, _ = mold_for_network(
+        image,
+        mode="fit",
+        min_dim=2,
+        max_dim=2,
+        divisor=1,
+        scaling=PixelScaling((0.0,) * channels, (1.0,) * channels),
+        resizer="pillow",
+    )
     # Weights 1 - |d| / 8 of pixels d from the centre of a cell; beyond the border there is nothing to weigh
     distance = np.abs(np.arange(16) + 0.5 - np.array([[4], [12]]))
     weights = np.maximum(0, 1 - distance / 8)
@@ -191,8 +211,9 @@ def test_pillow_averages_as_wide_as_it_shrinks(channels):
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_pillow_resizes_as_detectron2(name):
     arrays = oracles.load(f"detectron2/d2_oracle_R_50_{name}.npz")
-    molded, _, _ = mold_for_network(arrays["image_rgb"], mode="fit", min_dim=320, max_dim=512,
-                                    scaling=PLAIN._replace(bgr=True), resizer="pillow")
+    molded, _, _ = mold_for_network(
+        arrays["image_rgb"], mode="fit", min_dim=320, max_dim=512, scaling=PLAIN._replace(bgr=True), resizer="pillow"
+    )
     np.testing.assert_array_equal(molded, arrays["resized_bgr"])
 
 
@@ -243,11 +264,12 @@ def test_errors_name_mode_and_sizes():
 def test_window_and_scale_lead_from_photograph_to_input(height, width, mode, pad_square):
     image = np.full([height, width, 3], 255, np.uint8)
     molded, window, (sy, sx) = mold_for_network(
-        image, mode=mode, min_dim=40, max_dim=64, scaling=PLAIN, pad_square=pad_square)
+        image, mode=mode, min_dim=40, max_dim=64, scaling=PLAIN, pad_square=pad_square
+    )
     y1, x1, y2, x2 = np.array([0, 0, height, width]) * (sy, sx, sy, sx) + np.tile(window[:2], 2)
     np.testing.assert_allclose([y1, x1, y2, x2], window, atol=1e-4)
     covered = np.zeros(molded.shape[:2], bool)
-    covered[int(window[0]):int(window[2]), int(window[1]):int(window[3])] = True
+    covered[int(window[0]) : int(window[2]), int(window[1]) : int(window[3])] = True
     np.testing.assert_array_equal((molded > 0).all(axis=2), covered)
 
 
@@ -257,8 +279,13 @@ def test_window_and_scale_lead_from_photograph_to_input(height, width, mode, pad
 def test_a_canvas_is_filled_whatever_it_held(mode, size, channels):
     image = np.random.default_rng(0).integers(0, 256, (*size, channels), dtype=np.uint8)
     max_dim = 96 if mode == "none" else 64
-    options = {"mode": mode, "min_dim": 40, "max_dim": max_dim, "pad_square": True,
-               "scaling": PixelScaling((7.0,) * channels, (3.0,) * channels)}
+    options = {
+        "mode": mode,
+        "min_dim": 40,
+        "max_dim": max_dim,
+        "pad_square": True,
+        "scaling": PixelScaling((7.0,) * channels, (3.0,) * channels),
+    }
     expected, window, scale = mold_for_network(image, **options)
     batch = np.full([2, max_dim, max_dim, channels], np.nan, np.float32)
     molded, own_window, own_scale = mold_for_network(image, **options, canvas=batch[1])
@@ -295,13 +322,18 @@ def test_a_part_of_a_photograph_is_molded_as_its_copy():
         np.testing.assert_array_equal(molded, mold_for_network(part.copy(), **FIT, scaling=PLAIN)[0])
 
 
-@pytest.mark.parametrize(("size", "to"), [
-    ((61, 47), (20, 15)), ((61, 47), (60, 47)), ((64, 9), (2, 9)), ((7, 300), (4, 100))])
+@pytest.mark.parametrize(
+    ("size", "to"), [((61, 47), (20, 15)), ((61, 47), (60, 47)), ((64, 9), (2, 9)), ((7, 300), (4, 100))]
+)
 @pytest.mark.parametrize("channels", [1, 3, 6])
 @pytest.mark.parametrize("strip", [1, 100, 1 << 17])
 def test_shrinking_by_strips_is_resizing_of_floats(monkeypatch, size, to, channels, strip):
     image = np.random.default_rng(0).integers(0, 256, (*size, channels), dtype=np.uint8)
     monkeypatch.setattr(molding, "STRIP", strip)
     expected = molding._resize(image.astype(np.float32), *to)
-    np.testing.assert_allclose(molding._shrink(image, *to, antialias=False), expected,
-                               atol=1e-3, err_msg="OpenCV is off by 5e-4 itself, for two channels")
+    np.testing.assert_allclose(
+        molding._shrink(image, *to, antialias=False),
+        expected,
+        atol=1e-3,
+        err_msg="OpenCV is off by 5e-4 itself, for two channels",
+    )

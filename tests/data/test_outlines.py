@@ -15,7 +15,7 @@ def polygon(*points):
 def where(mask):
     """(y1, x1, y2, x2) of a mask that is a filled rectangle."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    assert mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].all()
+    assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
@@ -88,14 +88,20 @@ def test_run_lengths():
         outline.fill(8, 6)
 
 
-@pytest.mark.parametrize("mode, values, expected", [
-    ("L", np.array([[0, 7], [255, 7]], np.uint8), [[0, 7], [255, 7]]),
-    ("I;16", np.array([[0, 300], [65535, 7]], np.uint16), [[0, 300], [65535, 7]]),
-    ("P", np.array([[0, 7], [21, 7]], np.uint8), [[0, 7], [21, 7]]),
-    ("RGB", np.array([[[0, 0, 0], [1, 0, 0]], [[0, 1, 0], [5, 6, 7]]], np.uint8),
-     [[0, 1], [256, 5 + 256 * 6 + 65536 * 7]]),
-    ("1", np.array([[False, True], [True, False]]), [[0, 1], [1, 0]]),
-])
+@pytest.mark.parametrize(
+    "mode, values, expected",
+    [
+        ("L", np.array([[0, 7], [255, 7]], np.uint8), [[0, 7], [255, 7]]),
+        ("I;16", np.array([[0, 300], [65535, 7]], np.uint16), [[0, 300], [65535, 7]]),
+        ("P", np.array([[0, 7], [21, 7]], np.uint8), [[0, 7], [21, 7]]),
+        (
+            "RGB",
+            np.array([[[0, 0, 0], [1, 0, 0]], [[0, 1, 0], [5, 6, 7]]], np.uint8),
+            [[0, 1], [256, 5 + 256 * 6 + 65536 * 7]],
+        ),
+        ("1", np.array([[False, True], [True, False]]), [[0, 1], [1, 0]]),
+    ],
+)
 def test_values_of_mask_pictures(tmp_path, mode, values, expected):
     path = str(tmp_path / "mask.png")
     image = Image.fromarray(values)
@@ -142,19 +148,25 @@ def test_a_mask_picture_that_pillow_takes_for_a_bomb_is_named(tmp_path, monkeypa
         MaskFile(str(path)).fill(20, 30)
 
 
-@pytest.mark.parametrize("outline", [
-    Polygons((polygon((2.1, 3.7), (30.3, 5), (11.9, 14.5)), polygon((20, -4), (24.5, 8.1), (17.3, 25)))),
-    Polygons((polygon((1.2, 1.2), (1.3, 1.2), (1.2, 1.3)),)),  # no pixel
-    Runs(rle.encode(np.arange(20 * 30).reshape(20, 30) % 7 == 3)),
-    Runs(rle.encode(np.zeros((20, 30), bool))),
-    Rectangle(2.2, 3.3, 12, 40),
-    Ellipse(10, 12, 5, 8, 0.3),
-])
+@pytest.mark.parametrize(
+    "outline",
+    [
+        Polygons((polygon((2.1, 3.7), (30.3, 5), (11.9, 14.5)), polygon((20, -4), (24.5, 8.1), (17.3, 25)))),
+        Polygons((polygon((1.2, 1.2), (1.3, 1.2), (1.2, 1.3)),)),  # no pixel
+        Runs(rle.encode(np.arange(20 * 30).reshape(20, 30) % 7 == 3)),
+        Runs(rle.encode(np.zeros((20, 30), bool))),
+        Rectangle(2.2, 3.3, 12, 40),
+        Ellipse(10, 12, 5, 8, 0.3),
+    ],
+)
 def test_the_box_of_an_outline_holds_its_whole_mask(outline):
     mask = outline.fill(20, 30)
     part, (y1, x1, y2, x2) = fill_box(outline, 20, 30)
     assert part.shape == (y2 - y1, x2 - x1) and part.dtype == bool and part.sum() == mask.sum()
     np.testing.assert_array_equal(mask[y1:y2, x1:x2], part)
     assert not mask.any() or (y1, x1, y2, x2) == (
-        np.flatnonzero(mask.any(1))[0], np.flatnonzero(mask.any(0))[0],
-        np.flatnonzero(mask.any(1))[-1] + 1, np.flatnonzero(mask.any(0))[-1] + 1)
+        np.flatnonzero(mask.any(1))[0],
+        np.flatnonzero(mask.any(0))[0],
+        np.flatnonzero(mask.any(1))[-1] + 1,
+        np.flatnonzero(mask.any(0))[-1] + 1,
+    )

@@ -5,8 +5,18 @@ import pytest
 
 from mrcnn.data.resize import resize_image, resize_mask
 
-CASES = ("none", "square_256", "square_200_256", "square_128_256_tall", "square_down", "square_minscale2", "pad64_128",
-         "pad64_192", "crop_128", "crop_192")
+CASES = (
+    "none",
+    "square_256",
+    "square_200_256",
+    "square_128_256_tall",
+    "square_down",
+    "square_minscale2",
+    "pad64_128",
+    "pad64_192",
+    "crop_128",
+    "crop_192",
+)
 
 
 @pytest.mark.parametrize("case", CASES)

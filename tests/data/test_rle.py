@@ -197,6 +197,6 @@ def test_parts_of_several_masks_at_once():
     parts = [(np.ones((2, 3), bool), 1, 4), (np.zeros((0, 0), bool), 0, 0), (np.eye(2, dtype=bool), 3, 0)]
     wholes = np.zeros((5, 7, 3), bool)
     for i, (part, top, left) in enumerate(parts):
-        wholes[top:top + part.shape[0], left:left + part.shape[1], i] = part
+        wholes[top : top + part.shape[0], left : left + part.shape[1], i] = part
     assert rle.encode_parts(parts, 5, 7) == rle.encode_all(wholes)
     assert rle.encode_parts([], 5, 7) == []

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrcnn.data.coco import load_coco
-from mrcnn.data.labelme import load_labelme
+from mrcnn.data.formats.coco import load_coco
+from mrcnn.data.formats.labelme import load_labelme
+from mrcnn.data.formats.via import ANNOTATION_FILE, load_via
+from mrcnn.data.formats.yolo import load_yolo
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.outlines import Polygons
-from mrcnn.data.via import ANNOTATION_FILE, load_via
-from mrcnn.data.yolo import load_yolo
 from tests.data.scenes import FORMATS, PIXELS, SCENE
 
 COCO_MINI = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_mini"
@@ -54,21 +54,33 @@ def rewritten(coco, folder, image_ids):
         name, height, width = Path(info["path"]).name, info["height"], info["width"]
         for path in ("via", "labelme", "yolo/images"):
             (folder / path / name).symlink_to(info["path"])
-        single = [i for i, instance in enumerate(info["instances"])
-                  if isinstance(instance.outline, Polygons) and len(instance.outline.parts) == 1]
+        single = [
+            i
+            for i, instance in enumerate(info["instances"])
+            if isinstance(instance.outline, Polygons) and len(instance.outline.parts) == 1
+        ]
         for points in (info["instances"][i].outline.parts[0].tolist() for i in single):
             shapes.append({"label": "a", "points": points, "shape_type": "polygon"})
             lines.append("0 " + " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in points))
-        regions = [{"shape_attributes": {"name": "polygon", "all_points_x": [x for x, _ in shape["points"]],
-                                         "all_points_y": [y for _, y in shape["points"]]}} for shape in shapes]
+        regions = [
+            {
+                "shape_attributes": {
+                    "name": "polygon",
+                    "all_points_x": [x for x, _ in shape["points"]],
+                    "all_points_y": [y for _, y in shape["points"]],
+                }
+            }
+            for shape in shapes
+        ]
         entries[name] = {"filename": name, "regions": regions}
         record = {"shapes": shapes, "imagePath": name, "imageHeight": height, "imageWidth": width}
         (folder / "labelme" / f"{Path(name).stem}.json").write_text(json.dumps(record))
         (folder / "yolo" / "labels" / f"{Path(name).stem}.txt").write_text("\n".join(lines))
         if single:
             expected[Path(name).stem] = coco.load_mask(image_id)[0][..., single]
-    (folder / "via" / ANNOTATION_FILE).write_text(json.dumps(
-        {name: entry for name, entry in entries.items() if entry["regions"]}))
+    (folder / "via" / ANNOTATION_FILE).write_text(
+        json.dumps({name: entry for name, entry in entries.items() if entry["regions"]})
+    )
     (folder / "yolo" / "data.yaml").write_text("names: [a]")
     readers = {"via": load_via, "labelme": load_labelme, "yolo": load_yolo}
     return {name: reader(folder / name) for name, reader in readers.items()}, expected

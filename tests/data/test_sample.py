@@ -57,19 +57,22 @@ def test_no_instances(masks):
     assert sample.masks.shape == (8, 10, 0) and sample.boxes.shape == (0, 4) and sample.class_ids.shape == (0,)
 
 
-@pytest.mark.parametrize("masks, class_ids, boxes, message", [
-    (np.ones([10, 8, 1], bool), [1], None, r"masks of shape \(10, 8, 1\) for an image of 8 x 10"),
-    (np.ones([8, 10], bool), [1], None, r"masks of shape \(8, 10\) for an image"),
-    (one_mask(), [1, 1], None, r"1 masks and class ids of shape \(2,\)"),
-    (one_mask(), [[1]], None, r"1 masks and class ids of shape \(1, 1\)"),
-    (one_mask(), [0], None, r"class ids \[0\] are out of range: instances have 1 to 2 .* NUM_CLASSES = 3"),
-    (one_mask(), [3], None, r"class ids \[3\] are out of range"),
-    (one_mask(), [-3], None, r"class ids \[-3\] are out of range"),
-    (one_mask(), [1.5], None, r"must be integers, got \[1.5\]"),
-    (one_mask() * np.nan, [1], None, "masks of type float64 with NaN"),
-    (one_mask(), [1], np.zeros([2, 4]), r"load_boxes gave an array of shape \(2, 4\) for 1 masks"),
-    (one_mask(), [1], [[0, 0, np.nan, 4]], "load_boxes gave NaN"),
-])
+@pytest.mark.parametrize(
+    "masks, class_ids, boxes, message",
+    [
+        (np.ones([10, 8, 1], bool), [1], None, r"masks of shape \(10, 8, 1\) for an image of 8 x 10"),
+        (np.ones([8, 10], bool), [1], None, r"masks of shape \(8, 10\) for an image"),
+        (one_mask(), [1, 1], None, r"1 masks and class ids of shape \(2,\)"),
+        (one_mask(), [[1]], None, r"1 masks and class ids of shape \(1, 1\)"),
+        (one_mask(), [0], None, r"class ids \[0\] are out of range: instances have 1 to 2 .* NUM_CLASSES = 3"),
+        (one_mask(), [3], None, r"class ids \[3\] are out of range"),
+        (one_mask(), [-3], None, r"class ids \[-3\] are out of range"),
+        (one_mask(), [1.5], None, r"must be integers, got \[1.5\]"),
+        (one_mask() * np.nan, [1], None, "masks of type float64 with NaN"),
+        (one_mask(), [1], np.zeros([2, 4]), r"load_boxes gave an array of shape \(2, 4\) for 1 masks"),
+        (one_mask(), [1], [[0, 0, np.nan, 4]], "load_boxes gave NaN"),
+    ],
+)
 def test_what_does_not_fit_raises(masks, class_ids, boxes, message):
     with pytest.raises(ValueError, match=message):
         load_sample(Given(masks, class_ids, boxes), 0, 3)

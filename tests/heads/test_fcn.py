@@ -27,8 +27,10 @@ def test_filters_and_convolutions_are_options():
     assert model.count_params() == (72 * 16 + 16) + (144 * 16 + 16) + (64 * 16 + 16) + (16 * 3 + 3)
 
 
-@pytest.mark.parametrize(("normalization", "layer", "weights"), [
-    ("batch", keras.layers.BatchNormalization, 4), ("group", keras.layers.GroupNormalization, 2)])
+@pytest.mark.parametrize(
+    ("normalization", "layer", "weights"),
+    [("batch", keras.layers.BatchNormalization, 4), ("group", keras.layers.GroupNormalization, 2)],
+)
 def test_normalization_replaces_the_bias(normalization, layer, weights):
     model = heads.build("fcn", (14, 14, 8), 3, normalization=normalization)
     for i in range(1, 5):

@@ -11,14 +11,14 @@ import pytest
 import heads
 from heads import registry
 
-CELL = '''
+CELL = """
 import heads, keras
 @heads.register("mine")
 def mine(input_shape, num_classes, *, size={size}):
     features = keras.Input(input_shape)
     x = keras.layers.Resizing(size, size)(features)
     return keras.Model(features, keras.layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32")(x))
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,7 @@ def run_cell(size):
 
 def register_model(make):
     """A head "bad" that returns what `make(features, num_classes)` does."""
+
     @heads.register("bad")
     def bad(input_shape, num_classes):
         return make(keras.Input(input_shape), num_classes)
@@ -50,9 +51,15 @@ def test_names_are_sorted_and_hold_the_heads_beside_the_registry():
 def test_a_file_beside_the_others_is_found(tmp_path):
     shutil.copytree(Path(heads.__file__).parent, tmp_path / "heads")
     (tmp_path / "heads" / "another.py").write_text(
-        "from heads.registry import register\n@register('another')\ndef another(input_shape, num_classes): ...\n")
-    run = subprocess.run([sys.executable, "-c", "import heads; print(heads.names())"], cwd=tmp_path,
-                         capture_output=True, text=True, check=True)
+        "from heads.registry import register\n@register('another')\ndef another(input_shape, num_classes): ...\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", "import heads; print(heads.names())"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert run.stdout.strip() == "['another', 'fcn', 'unet']"
 
 
@@ -64,8 +71,10 @@ def test_a_notebook_cell_may_run_twice_and_the_last_counts():
 
 def test_another_function_of_the_same_name_is_refused():
     with pytest.raises(ValueError, match=r"'fcn' is already registered by heads\.fcn\.fcn; .*impostor needs another"):
+
         @heads.register("fcn")
         def impostor(input_shape, num_classes): ...
+
     assert registry._heads["fcn"].__module__ == "heads.fcn"
 
 
@@ -88,12 +97,15 @@ def test_a_name_may_come_as_a_dict_of_name_and_options():
     assert given == {"name": "mine", "size": 10}
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("unett", r"unknown mask head 'unett'; the registered ones are \['fcn', 'unet'\]; did you mean 'unet'\?"),
-    ("zzz", r"unknown mask head 'zzz'; the registered ones are \['fcn', 'unet'\]$"),
-    ({"normalization": "batch"}, 'needs the key "name", received'),
-    (7, "a name or a dict of a name and options, received 7"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("unett", r"unknown mask head 'unett'; the registered ones are \['fcn', 'unet'\]; did you mean 'unet'\?"),
+        ("zzz", r"unknown mask head 'zzz'; the registered ones are \['fcn', 'unet'\]$"),
+        ({"normalization": "batch"}, 'needs the key "name", received'),
+        (7, "a name or a dict of a name and options, received 7"),
+    ],
+)
 def test_unknown_heads(name, message):
     with pytest.raises(ValueError, match=message):
         heads.build(name, (14, 14, 8), 3)
@@ -116,18 +128,27 @@ def test_the_number_of_classes_is_a_positive_integer(num_classes):
         heads.build("fcn", (14, 14, 8), num_classes)
 
 
-@pytest.mark.parametrize(("make", "error", "message"), [
-    (lambda x, n: masks(x, n), TypeError, "must return a keras.Model, it returned KerasTensor"),
-    (lambda x, n: None, TypeError, "must return a keras.Model, it returned NoneType"),
-    (lambda x, n: keras.Model(x, [masks(x, n), x]), ValueError, "one input and one output, it has 1 and 2"),
-    (lambda x, n: keras.Model(y := keras.Input((7, 7, 8)), masks(y, n)), ValueError,
-     r"must take \(None, 14, 14, 8\), its input is \(None, 7, 7, 8\)"),
-    (lambda x, n: keras.Model(x, keras.layers.Flatten()(x)), ValueError, r"square masks.* is \(None, 1568\)"),
-    (lambda x, n: keras.Model(x, masks(x[:, :7], n)), ValueError, r"square masks.* is \(None, 7, 14, 3\)"),
-    (lambda x, n: keras.Model(x, masks(x, n + 1)), ValueError, r"one channel a class, 3 in all, .*, 14, 14, 4\)"),
-    (lambda x, n: keras.Model(x, masks(x, n, dtype="mixed_bfloat16")), ValueError,
-     'float32 probabilities, its output is bfloat16; give its last layer dtype="float32"'),
-])
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda x, n: masks(x, n), TypeError, "must return a keras.Model, it returned KerasTensor"),
+        (lambda x, n: None, TypeError, "must return a keras.Model, it returned NoneType"),
+        (lambda x, n: keras.Model(x, [masks(x, n), x]), ValueError, "one input and one output, it has 1 and 2"),
+        (
+            lambda x, n: keras.Model(y := keras.Input((7, 7, 8)), masks(y, n)),
+            ValueError,
+            r"must take \(None, 14, 14, 8\), its input is \(None, 7, 7, 8\)",
+        ),
+        (lambda x, n: keras.Model(x, keras.layers.Flatten()(x)), ValueError, r"square masks.* is \(None, 1568\)"),
+        (lambda x, n: keras.Model(x, masks(x[:, :7], n)), ValueError, r"square masks.* is \(None, 7, 14, 3\)"),
+        (lambda x, n: keras.Model(x, masks(x, n + 1)), ValueError, r"one channel a class, 3 in all, .*, 14, 14, 4\)"),
+        (
+            lambda x, n: keras.Model(x, masks(x, n, dtype="mixed_bfloat16")),
+            ValueError,
+            'float32 probabilities, its output is bfloat16; give its last layer dtype="float32"',
+        ),
+    ],
+)
 def test_a_broken_contract_is_named(make, error, message):
     register_model(make)
     with pytest.raises(error, match=f"mask head 'bad'.*{message}"):

@@ -9,10 +9,32 @@ import pytest
 from samples import weights
 from samples.balloon import balloon
 
-TINY = ["--backbone", "mobilenet", "--backbone-option", "alpha=0.25", "--image-size", "64", "--seed", "3",
-        "--set", "TOP_DOWN_PYRAMID_SIZE=8", "--set", "RPN_CHANNELS=8", "--set", "FPN_CLASSIF_FC_LAYERS_SIZE=16",
-        "--set", "RPN_ANCHOR_SCALES=(8, 16, 32, 48, 64)", "--set", "TRAIN_ROIS_PER_IMAGE=16",
-        "--set", "POST_NMS_ROIS_TRAINING=32", "--set", "POST_NMS_ROIS_INFERENCE=16", "--head-option", "filters=8"]
+TINY = [
+    "--backbone",
+    "mobilenet",
+    "--backbone-option",
+    "alpha=0.25",
+    "--image-size",
+    "64",
+    "--seed",
+    "3",
+    "--set",
+    "TOP_DOWN_PYRAMID_SIZE=8",
+    "--set",
+    "RPN_CHANNELS=8",
+    "--set",
+    "FPN_CLASSIF_FC_LAYERS_SIZE=16",
+    "--set",
+    "RPN_ANCHOR_SCALES=(8, 16, 32, 48, 64)",
+    "--set",
+    "TRAIN_ROIS_PER_IMAGE=16",
+    "--set",
+    "POST_NMS_ROIS_TRAINING=32",
+    "--set",
+    "POST_NMS_ROIS_INFERENCE=16",
+    "--head-option",
+    "filters=8",
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +50,12 @@ def folder(tmp_path_factory):
             cv2.circle(image, (40, 30), 18, (40, 40, 250), -1)
             cv2.imwrite(str(root / subset / f"{i}.png"), image)
             shape = {"name": "circle", "cx": 40, "cy": 30, "r": 18}
-            annotations[f"{i}.png"] = {"filename": f"{i}.png", "size": 1, "file_attributes": {},
-                                       "regions": {"0": {"shape_attributes": shape, "region_attributes": {}}}}
+            annotations[f"{i}.png"] = {
+                "filename": f"{i}.png",
+                "size": 1,
+                "file_attributes": {},
+                "regions": {"0": {"shape_attributes": shape, "region_attributes": {}}},
+            }
         (root / subset / "via_region_data.json").write_text(json.dumps(annotations))
     return root
 
@@ -37,8 +63,24 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
-    balloon.main(["train", "--dataset", str(folder), "--weights", "none", "--logs", str(logs), "--epochs", "1",
-                  "--head", "fcn", "--verbose", "0", *TINY])
+    balloon.main(
+        [
+            "train",
+            "--dataset",
+            str(folder),
+            "--weights",
+            "none",
+            "--logs",
+            str(logs),
+            "--epochs",
+            "1",
+            "--head",
+            "fcn",
+            "--verbose",
+            "0",
+            *TINY,
+        ]
+    )
     return logs
 
 
@@ -51,16 +93,39 @@ def test_train_writes_a_run(trained):
 
 
 def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
-    balloon.main(["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained),
-                  "--pictures", str(tmp_path / "pictures")])
+    balloon.main(
+        [
+            "evaluate",
+            "--dataset",
+            str(folder),
+            "--weights",
+            "last",
+            "--logs",
+            str(trained),
+            "--pictures",
+            str(tmp_path / "pictures"),
+        ]
+    )
     printed = capsys.readouterr().out
     assert "AP50" in printed and "2 images, 2 instances" in printed
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0.png", "1.png"]
 
 
 def test_pictures_on_white_do_not_carry_the_photograph(trained, folder, tmp_path):
-    balloon.main(["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained),
-                  "--pictures", str(tmp_path), "--white"])
+    balloon.main(
+        [
+            "evaluate",
+            "--dataset",
+            str(folder),
+            "--weights",
+            "last",
+            "--logs",
+            str(trained),
+            "--pictures",
+            str(tmp_path),
+            "--white",
+        ]
+    )
     picture = cv2.imread(str(tmp_path / "0.png"))
     assert np.median(picture) == 255  # the photographs are all but black
 
@@ -99,8 +164,12 @@ class Reader:
         return True
 
     def get(self, what):
-        return {cv2.CAP_PROP_FRAME_COUNT: self.claimed, cv2.CAP_PROP_FRAME_WIDTH: 64,
-                cv2.CAP_PROP_FRAME_HEIGHT: 48, cv2.CAP_PROP_FPS: 5}[what]
+        return {
+            cv2.CAP_PROP_FRAME_COUNT: self.claimed,
+            cv2.CAP_PROP_FRAME_WIDTH: 64,
+            cv2.CAP_PROP_FRAME_HEIGHT: 48,
+            cv2.CAP_PROP_FPS: 5,
+        }[what]
 
     def read(self):
         self.left -= 1
@@ -168,8 +237,15 @@ def configured(monkeypatch):
 @pytest.mark.parametrize("weights", ["last", "path"])
 def test_evaluate_takes_the_settings_of_the_run_and_flags_override_them(weights, trained, folder, configured):
     (checkpoint,) = trained.rglob("*.h5")
-    command = ["evaluate", "--dataset", str(folder), "--logs", str(trained),
-               "--weights", str(checkpoint) if weights == "path" else weights]
+    command = [
+        "evaluate",
+        "--dataset",
+        str(folder),
+        "--logs",
+        str(trained),
+        "--weights",
+        str(checkpoint) if weights == "path" else weights,
+    ]
     stored, changed = configured(*command), configured(*command, "--seed", "9", "--head-option", "convolutions=2")
     assert stored.MASK_HEAD == {"name": "fcn", "filters": 8} and stored.BACKBONE_OPTIONS == {"alpha": 0.25}
     assert stored.RPN_CHANNELS == 8 and stored.SEED == 3
@@ -197,8 +273,16 @@ def test_excluded_layers_stay_and_others_must_fit(trained):
     with pytest.raises(ValueError, match="does not fit the model"):
         weights.load_weights(model, str(checkpoint))
     exclude = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"]
-    parsed = balloon.parse(["splash", "--image", "x", "--weights", str(checkpoint),
-                            *(part for name in exclude for part in ("--exclude", name))])
+    parsed = balloon.parse(
+        [
+            "splash",
+            "--image",
+            "x",
+            "--weights",
+            str(checkpoint),
+            *(part for name in exclude for part in ("--exclude", name)),
+        ]
+    )
     layers = model.network.layers()
     before = layers["box_head/mrcnn_class_logits"].get_weights()[0]
     weights.load_weights(model, parsed.weights, parsed.exclude)
@@ -215,12 +299,15 @@ def test_color_splash_keeps_colour_inside_masks_only():
     np.testing.assert_array_equal(splashed[1, 1], [42, 42, 42])  # 0.2125 * 200 = 42.5, rounded to even
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["train", "--weights", "none"], "train needs --dataset"),
-    (["splash", "--weights", "none"], "splash needs one of --image and --video"),
-    (["train", "--weights", "none", "--dataset", ".", "--set", "SEED"], "expected NAME=VALUE"),
-    (["train", "--weights", "none", "--dataset", ".", "--head", "fnc"], "invalid choice: 'fnc'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--weights", "none"], "train needs --dataset"),
+        (["splash", "--weights", "none"], "splash needs one of --image and --video"),
+        (["train", "--weights", "none", "--dataset", ".", "--set", "SEED"], "expected NAME=VALUE"),
+        (["train", "--weights", "none", "--dataset", ".", "--head", "fnc"], "invalid choice: 'fnc'"),
+    ],
+)
 def test_a_wrong_command_line_says_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit):
         balloon.parse(arguments)

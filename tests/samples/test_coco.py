@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config
-from mrcnn.data.coco import load_coco
-from mrcnn.evaluation import evaluate_results
+from mrcnn.data.formats.coco import load_coco
+from mrcnn.evaluation.coco_evaluation import evaluate_results
 from mrcnn.model import MaskRCNN
 from samples.coco import coco, plan, recipes
 from samples.coco.classes import InNumbersOf, names_of
@@ -52,8 +52,23 @@ def trained(folder, tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(recipes.CONFIGS, "reference", TinyCocoConfig)
-        return coco.main(command("train", folder, logs, "--epochs", "2", "--verbose", "0", "--seed", "3",
-                                 "--batch", "4", "--metric", "box AP50"))
+        return coco.main(
+            command(
+                "train",
+                folder,
+                logs,
+                "--epochs",
+                "2",
+                "--verbose",
+                "0",
+                "--seed",
+                "3",
+                "--batch",
+                "4",
+                "--metric",
+                "box AP50",
+            )
+        )
 
 
 def rows(run):
@@ -63,8 +78,15 @@ def rows(run):
 def test_train_writes_checkpoints_settings_and_aps(trained):
     run = trained.log_dir
     names = {path.name for path in run.iterdir()}
-    assert {"mask_rcnn_coco_0001.h5", "mask_rcnn_coco_0002.h5", "mask_rcnn_coco_best.h5", "config.json", "run.json",
-            "validation.json", "log.csv"} <= names
+    assert {
+        "mask_rcnn_coco_0001.h5",
+        "mask_rcnn_coco_0002.h5",
+        "mask_rcnn_coco_best.h5",
+        "config.json",
+        "run.json",
+        "validation.json",
+        "log.csv",
+    } <= names
     stored = Config.load(run / "config.json")
     assert (stored.SEED, stored.BATCH_SIZE, stored.NUM_CLASSES) == (3, 4, 3)
     assert stored.LEARNING_RATE == pytest.approx(0.008), "grows with the batch"
@@ -97,7 +119,8 @@ def test_a_resumed_training_takes_settings_schedule_and_start_from_its_run(train
     before = json.loads((trained.log_dir / "run.json").read_text())
     after = json.loads((run / "run.json").read_text())
     assert (after["start"], after["data"]) == (before["start"], before["data"]) and after["stages"] == [
-        [3, "all", pytest.approx(0.008)]]
+        [3, "all", pytest.approx(0.008)]
+    ]
     assert [int(epoch) for epoch in json.loads((run / "validation.json").read_text())["epochs"]] == [1, 2, 3]
 
 
@@ -107,9 +130,13 @@ def test_a_finished_run_is_not_trained_again(trained, folder, capsys):
     assert model.epoch == 2 and model.log_dir == trained.log_dir
 
 
-@pytest.mark.parametrize("flags, seed, head", [
-    ([], 3, {"name": "fcn", "filters": 16, "convolutions": 1}),
-    (["--seed", "9", "--head", "unet:filters=8"], 9, {"name": "unet", "filters": 8})])
+@pytest.mark.parametrize(
+    "flags, seed, head",
+    [
+        ([], 3, {"name": "fcn", "filters": 16, "convolutions": 1}),
+        (["--seed", "9", "--head", "unet:filters=8"], 9, {"name": "unet", "filters": 8}),
+    ],
+)
 def test_config_json_of_a_run_is_accepted_back(trained, flags, seed, head):
     config_file = str(trained.log_dir / "config.json")
     arguments = coco.parse(command("train", ".", ".", "--config", config_file, *flags), "")
@@ -121,8 +148,9 @@ def test_config_json_of_a_run_is_accepted_back(trained, flags, seed, head):
 def test_evaluate_prints_the_tables_and_writes_what_coco_s_server_takes(trained, folder, tmp_path, capsys):
     """The file scored by itself gives the same numbers."""
     path = tmp_path / "detections.json"
-    results = coco.main(command("evaluate", folder, trained.model_dir, "--boundary", "--results", str(path),
-                                model="last"))
+    results = coco.main(
+        command("evaluate", folder, trained.model_dir, "--boundary", "--results", str(path), model="last")
+    )
     printed = capsys.readouterr().out
     for word in ("AP50", "AR100", "box", "mask", "boundary", "disc", "boundary_ap", "2 images, 4 instances"):
         assert word in printed
@@ -169,9 +197,11 @@ def test_detect_says_what_is_wrong_before_it_loads_anything(tmp_path):
         cv2.imwrite(str(tmp_path / name), image)
     (tmp_path / "empty").mkdir()
     flags = ["detect", "--model", "no such weights", "--output", str(tmp_path), "--image"]
-    for images, error, message in ((["gone.jpg"], FileNotFoundError, f"there is no {tmp_path / 'gone.jpg'}"),
-                                   (["empty"], FileNotFoundError, "holds no image"),
-                                   (["a", "b"], ValueError, "several photographs would be drawn to ['x_det")):
+    for images, error, message in (
+        (["gone.jpg"], FileNotFoundError, f"there is no {tmp_path / 'gone.jpg'}"),
+        (["empty"], FileNotFoundError, "holds no image"),
+        (["a", "b"], ValueError, "several photographs would be drawn to ['x_det"),
+    ):
         with pytest.raises(error, match=re.escape(message)):
             coco.main([*flags, *(str(tmp_path / name) for name in images)])
     assert not list(tmp_path.glob("*.png"))
@@ -218,8 +248,9 @@ def first_run(folder, logs, *flags):
 def test_a_run_that_goes_on_otherwise_is_not_what_it_would_be_had_it_begun_so(folder, tmp_path, calls, flags):
     """Neither the training that was begun, nor one of the new settings or data from the start."""
     begun, _ = first_run(folder, tmp_path / "logs")
-    model = coco.main(command("train", folder, tmp_path / "logs", "--epochs", "6", "--no-validation", *flags,
-                              model="last"))
+    model = coco.main(
+        command("train", folder, tmp_path / "logs", "--epochs", "6", "--no-validation", *flags, model="last")
+    )
     after = plan.Run.load(model.log_dir)
     fresh = coco.main(command("train", folder, tmp_path / "fresh", "--epochs", "6", "--no-validation", *flags))
     begun_so = plan.Run.load(fresh.log_dir)
@@ -228,8 +259,20 @@ def test_a_run_that_goes_on_otherwise_is_not_what_it_would_be_had_it_begun_so(fo
     for key in (begun.key, begun_so.key):
         assert plan.find(tmp_path / "logs", key) is None
     assert (after.data == begun.data) == ("--train-limit" not in flags)
-    again = coco.main(command("train", folder, tmp_path / "logs", "--no-validation", *flags, "--set",
-                              "LOADER_WORKERS=2", "--epochs", "6", model=model.log_dir / "mask_rcnn_coco_0006.h5"))
+    again = coco.main(
+        command(
+            "train",
+            folder,
+            tmp_path / "logs",
+            "--no-validation",
+            *flags,
+            "--set",
+            "LOADER_WORKERS=2",
+            "--epochs",
+            "6",
+            model=model.log_dir / "mask_rcnn_coco_0006.h5",
+        )
+    )
     assert plan.Run.load(again.log_dir) == after
 
 
@@ -238,8 +281,9 @@ def test_a_killed_run_that_goes_on_as_begun_keeps_its_key(folder, tmp_path, call
     model.checkpoint_path(3).unlink()
     model.epoch = 2
     model.save_weights(model.checkpoint_path(2))
-    resumed = coco.main(command("train", folder, tmp_path, "--no-validation", "--set", "KEEP_CHECKPOINTS=2",
-                                model="last"))
+    resumed = coco.main(
+        command("train", folder, tmp_path, "--no-validation", "--set", "KEEP_CHECKPOINTS=2", model="last")
+    )
     assert calls == [(0, 3, "all", 0.004), (2, 3, "all", 0.004)] and plan.Run.load(resumed.log_dir) == begun
 
 
@@ -265,8 +309,21 @@ def test_a_run_that_goes_on_scales_its_learning_rate_as_its_preset_does(folder, 
         logs = tmp_path / preset
         first_run(folder, logs, "--preset", preset, "--batch", "2", "--layers", "heads", "--learning-rate", "0.01")
         del calls[:]
-        coco.main(command("train", folder, logs, "--no-validation", "--batch", "4", "--layers", "heads", "--epochs",
-                          "4", model="last"))
+        coco.main(
+            command(
+                "train",
+                folder,
+                logs,
+                "--no-validation",
+                "--batch",
+                "4",
+                "--layers",
+                "heads",
+                "--epochs",
+                "4",
+                model="last",
+            )
+        )
         assert calls == [(3, 4, "heads", pytest.approx(0.01 * factor))], preset
 
 
@@ -278,15 +335,23 @@ def test_a_run_that_stopped_early_stays_so(folder, tmp_path, calls, monkeypatch,
     assert calls == [(0, 7, "all", 0.004)]
 
 
-@pytest.mark.parametrize("epochs, stages", [
-    (160, [(40, "heads", 1), (120, "4+", 1), (160, "all", 0.1)]), (8, [(2, "heads", 1), (6, "4+", 1), (8, "all", 0.1)]),
-    (2, [(2, "4+", 1)]), (1, [(1, "4+", 1)])])
+@pytest.mark.parametrize(
+    "epochs, stages",
+    [
+        (160, [(40, "heads", 1), (120, "4+", 1), (160, "all", 0.1)]),
+        (8, [(2, "heads", 1), (6, "4+", 1), (8, "all", 0.1)]),
+        (2, [(2, "4+", 1)]),
+        (1, [(1, "4+", 1)]),
+    ],
+)
 def test_stages_keep_their_shares(epochs, stages):
     assert plan.matterport(epochs, 1.0) == stages
 
 
-@pytest.mark.parametrize("flags, model, layers", [([], "none", "all"), ([], "imagenet", "3+"), ([], "x.h5", "3+"),
-                                                  (["--layers", "heads"], "none", "heads")])
+@pytest.mark.parametrize(
+    "flags, model, layers",
+    [([], "none", "all"), ([], "imagenet", "3+"), ([], "x.h5", "3+"), (["--layers", "heads"], "none", "heads")],
+)
 def test_a_frozen_stem_is_for_weights_that_know_something(flags, model, layers, monkeypatch):
     monkeypatch.setattr(recipes, "path_of", lambda *_: None)
     arguments = coco.parse(command("train", ".", ".", *flags, model=model), "")
@@ -297,19 +362,31 @@ def test_a_frozen_stem_is_for_weights_that_know_something(flags, model, layers, 
 def test_configurations():
     reference, old = CocoConfig(), MatterportCocoConfig()
     assert (reference.BACKBONE, reference.NUM_CLASSES, reference.IMAGE_MIN_DIM, reference.IMAGE_MAX_DIM) == (
-        "resnet101", 81, 800, 1333)
+        "resnet101",
+        81,
+        800,
+        1333,
+    )
     assert reference.STEPS_PER_EPOCH is None and old.STEPS_PER_EPOCH == 1000
     assert (old.NAME, old.NUM_CLASSES, old.IMAGE_RESIZE_MODE, old.LEARNING_RATE) == ("coco", 81, "square", 0.001)
 
 
-@pytest.mark.parametrize("flags, rate", [
-    (["--batch", "16"], 0.02), ([], 0.0025), (["--batch", "16", "--learning-rate", "0.1"], 0.1),
-    (["--batch", "16", "--set", "LEARNING_RATE=0.2"], 0.2), (["--batch", "16", "--preset", "matterport"], 0.001)])
+@pytest.mark.parametrize(
+    "flags, rate",
+    [
+        (["--batch", "16"], 0.02),
+        ([], 0.0025),
+        (["--batch", "16", "--learning-rate", "0.1"], 0.1),
+        (["--batch", "16", "--set", "LEARNING_RATE=0.2"], 0.2),
+        (["--batch", "16", "--preset", "matterport"], 0.001),
+    ],
+)
 def test_the_learning_rate_grows_with_the_batch_in_the_reference_recipe(flags, rate, monkeypatch):
     monkeypatch.setitem(recipes.CONFIGS, "reference", CocoConfig)
     monkeypatch.setitem(recipes.CONFIGS, "matterport", MatterportCocoConfig)
     assert recipes.training_config(coco.parse(command("train", ".", ".", *flags), "")).LEARNING_RATE == pytest.approx(
-        rate)
+        rate
+    )
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "compare"])
@@ -333,17 +410,20 @@ def test_a_missing_checkpoint_and_no_run_are_named(folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ([], "the following arguments are required"),
-    (["train", "--model", "none"], "required: --dataset"),
-    (["train", "--dataset", "."], "required: --model"),
-    (["train", "--dataset", ".", "--model", "none", "--year", "2015"], "invalid choice: 2015"),
-    (["train", "--dataset", ".", "--model", "none", "--limit", "0"], "whole number from 1 on, got '0'"),
-    (["train", "--dataset", ".", "--model", "none", "--head", "fnc"], "invalid choice: 'fnc'"),
-    (["train", "--dataset", ".", "--model", "none", "--download", "False"], "unrecognized arguments: False"),
-    (["compare", "--dataset", ".", "--model", "last"], "begins each head from the same weights"),
-    (["detect", "--model", "last"], "required: --image"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "the following arguments are required"),
+        (["train", "--model", "none"], "required: --dataset"),
+        (["train", "--dataset", "."], "required: --model"),
+        (["train", "--dataset", ".", "--model", "none", "--year", "2015"], "invalid choice: 2015"),
+        (["train", "--dataset", ".", "--model", "none", "--limit", "0"], "whole number from 1 on, got '0'"),
+        (["train", "--dataset", ".", "--model", "none", "--head", "fnc"], "invalid choice: 'fnc'"),
+        (["train", "--dataset", ".", "--model", "none", "--download", "False"], "unrecognized arguments: False"),
+        (["compare", "--dataset", ".", "--model", "last"], "begins each head from the same weights"),
+        (["detect", "--model", "last"], "required: --image"),
+    ],
+)
 def test_a_wrong_command_line_says_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit):
         coco.main(arguments)
@@ -356,8 +436,12 @@ def test_names_for_weights_that_come_without():
 
 
 def test_a_model_of_other_classes_is_judged_by_the_names_that_it_shares():
-    found = {"rois": np.arange(12).reshape(3, 4), "class_ids": np.array([1, 2, 3]), "scores": np.array([.9, .8, .7]),
-             "masks": np.arange(3)[None, None].repeat(2, 0) > 0}
+    found = {
+        "rois": np.arange(12).reshape(3, 4),
+        "class_ids": np.array([1, 2, 3]),
+        "scores": np.array([0.9, 0.8, 0.7]),
+        "masks": np.arange(3)[None, None].repeat(2, 0) > 0,
+    }
 
     class Model:
         def detect(self, images, masks):

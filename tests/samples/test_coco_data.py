@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.data.problems import AnnotationError
+from mrcnn.data.formats.problems import AnnotationError
 from samples.coco import download as downloading
 from samples.coco import layout
 from samples.coco.download import download, fetch
@@ -56,7 +56,11 @@ def test_splits_of_2014_are_the_old_package_s_where_its_files_are(tmp_path):
     assert source_ids(training) == [50, 100, 101, 502] and source_ids(load_split(folder, 2014, "val")) == [501]
     assert training.load_image(0).shape == (64, 80, 3) and len(training.load_mask(3)[1]) == 2
     assert [path.name for part in parts(folder, 2014, "train") for path in part] == [
-        "instances_train2014.json", "train2014", "instances_valminusminival2014.json", "val2014"]
+        "instances_train2014.json",
+        "train2014",
+        "instances_valminusminival2014.json",
+        "val2014",
+    ]
 
 
 def test_two_joined_files_keep_their_problems_and_messages_name_them(tmp_path):
@@ -74,7 +78,9 @@ def test_two_joined_files_keep_their_problems_and_messages_name_them(tmp_path):
     with pytest.warns(UserWarning, match="1 x empty mask"):
         dataset = load_split(folder, 2014, "train")
     assert [(Path(problem.file).name, problem.record) for problem in dataset.problems] == [
-        ("instances_train2014.json", "annotation 201"), ("instances_valminusminival2014.json", "annotation 103")]
+        ("instances_train2014.json", "annotation 201"),
+        ("instances_valminusminival2014.json", "annotation 103"),
+    ]
     assert source_ids(dataset) == [50, 51, 100]
     for index, text in ((2, "train2014.json, image 100"), (1, "valminusminival2014.json, image 51")):
         text = f"{folder / 'annotations'}, instances_{text}, field 'height/width'"
@@ -82,9 +88,14 @@ def test_two_joined_files_keep_their_problems_and_messages_name_them(tmp_path):
             dataset.load_image(index)
 
 
-@pytest.mark.parametrize("year, split, limit, message", [
-    (2015, "train", None, "split 'train' of 2015: COCO is train or val, of 2014 or 2017"),
-    (2017, "test", None, "split 'test' of 2017"), (2017, "val", 0, "limit=0: give at least 1")])
+@pytest.mark.parametrize(
+    "year, split, limit, message",
+    [
+        (2015, "train", None, "split 'train' of 2015: COCO is train or val, of 2014 or 2017"),
+        (2017, "test", None, "split 'test' of 2017"),
+        (2017, "val", 0, "limit=0: give at least 1"),
+    ],
+)
 def test_what_cannot_be_asked_for_is_named(folder, year, split, limit, message):
     with pytest.raises(ValueError, match=message):
         load_split(folder, year, split, limit)
@@ -148,7 +159,7 @@ class Server:
         handler.send_response(206 if first else 200)
         handler.send_header("Content-Length", str(len(content) - first))
         handler.end_headers()
-        handler.wfile.write(content[first:][:self.cut])
+        handler.wfile.write(content[first:][: self.cut])
         if self.cut is not None:
             handler.wfile.flush()
             handler.connection.shutdown(socket.SHUT_RDWR)
@@ -203,7 +214,10 @@ def test_annotations_join_those_that_are_there(offered, tmp_path):
     (tmp_path / "annotations" / "mine.json").write_text("{}")
     download(tmp_path, 2017)
     assert sorted(path.name for path in (tmp_path / "annotations").iterdir()) == [
-        "instances_train2017.json", "instances_val2017.json", "mine.json"]
+        "instances_train2017.json",
+        "instances_val2017.json",
+        "mine.json",
+    ]
 
 
 def test_annotations_of_one_split_alone_are_completed(offered, folder, tmp_path):
@@ -270,8 +284,11 @@ def test_without_a_network_it_says_which_files_to_put_where(tmp_path, monkeypatc
     text = str(caught.value)
     assert f"{url}/zips/train2017.zip could not be fetched" in text
     annotations = tmp_path / "coco" / "annotations"
-    for names in (str(tmp_path / "coco" / "train2017"), str(tmp_path / "coco" / "val2017"),
-                  f"{annotations / 'instances_train2017.json'}, {annotations / 'instances_val2017.json'}"):
+    for names in (
+        str(tmp_path / "coco" / "train2017"),
+        str(tmp_path / "coco" / "val2017"),
+        f"{annotations / 'instances_train2017.json'}, {annotations / 'instances_val2017.json'}",
+    ):
         assert f"->  {names}\n" in text + "\n"
 
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn import run_folder
 from mrcnn.model import MaskRCNN
+from mrcnn.training import run_folder
 from samples.coco import coco, compare, costs, plan, recipes, report
 from tests.samples.tiny_coco import write_coco
 from tests.tiny import TinyConfig
@@ -36,13 +36,29 @@ def folder(tmp_path_factory):
 
 
 def command(folder, logs, *flags, model="none"):
-    return ["compare", "--dataset", str(folder), "--logs", str(logs), "--model", str(model), "--epochs", "1",
-            "--verbose", "0", *flags]
+    return [
+        "compare",
+        "--dataset",
+        str(folder),
+        "--logs",
+        str(logs),
+        "--model",
+        str(model),
+        "--epochs",
+        "1",
+        "--verbose",
+        "0",
+        *flags,
+    ]
 
 
 def of(model, part):
-    return [weights for key, layer in model.network.layers().items() if key.startswith(part)
-            for weights in layer.get_weights()]
+    return [
+        weights
+        for key, layer in model.network.layers().items()
+        if key.startswith(part)
+        for weights in layer.get_weights()
+    ]
 
 
 def test_two_heads_are_trained_from_one_start_on_one_batch_and_compared(folder, tmp_path, capsys):
@@ -109,8 +125,17 @@ def key(*flags, name="compare", data="data"):
     return recipes.planned(arguments, SimpleNamespace(config=config), data).key
 
 
-@pytest.mark.parametrize("flags", [["--seed", "1"], ["--set", "LEARNING_RATE=0.5"], ["--layers", "heads"],
-                                   ["--head-option", "filters=4"], ["--epochs", "2"], ["--image-size", "96"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seed", "1"],
+        ["--set", "LEARNING_RATE=0.5"],
+        ["--layers", "heads"],
+        ["--head-option", "filters=4"],
+        ["--epochs", "2"],
+        ["--image-size", "96"],
+    ],
+)
 def test_what_differs_is_another_training(flags):
     assert key(*HEADS[:2], *flags) != key(*HEADS[:2]) == key(*HEADS[:2])
 
@@ -120,8 +145,9 @@ def test_other_data_make_another_training():
 
 
 def test_how_it_is_loaded_and_written_makes_no_difference():
-    assert key("--head", "fcn", "--set", "LOADER_WORKERS=4", "--set", "KEEP_CHECKPOINTS=1",
-               "--set", "VALIDATION_STEPS=3") == key("--head", "fcn")
+    assert key(
+        "--head", "fcn", "--set", "LOADER_WORKERS=4", "--set", "KEEP_CHECKPOINTS=1", "--set", "VALIDATION_STEPS=3"
+    ) == key("--head", "fcn")
 
 
 def test_a_plain_training_of_the_same_is_the_same(monkeypatch):
@@ -221,11 +247,15 @@ def test_the_table_stands_after_each_training(folder, tmp_path, calls, monkeypat
     assert calls.trained == [("fcn", 0, 0), ("unet", 0, 0)] and calls.judged == [("fcn", 0), ("unet", 0)]
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--head", "fcn", "--head", "fcn"], "the heads .'fcn', 'fcn'. repeat"),
-    (["--seeds", "1", "1"], "the seeds .1, 1. repeat"),
-    (["--head", "fcn", "--head", "unet:filtres=8"], "'unet' has no option 'filtres'"),
-    (["--head", "fcn", "--head", "unet", "--head-option", "convolutions=2"], "'unet' has no option 'convolutions'")])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--head", "fcn", "--head", "fcn"], "the heads .'fcn', 'fcn'. repeat"),
+        (["--seeds", "1", "1"], "the seeds .1, 1. repeat"),
+        (["--head", "fcn", "--head", "unet:filtres=8"], "'unet' has no option 'filtres'"),
+        (["--head", "fcn", "--head", "unet", "--head-option", "convolutions=2"], "'unet' has no option 'convolutions'"),
+    ],
+)
 def test_wrong_heads_are_said_before_anything_is_trained(folder, tmp_path, calls, flags, message):
     with pytest.raises(ValueError, match=message):
         coco.main(command(folder, tmp_path, *flags))
@@ -259,8 +289,19 @@ def test_every_head_is_timed():
     assert set(times) == {"small", "large"} and all(value > 0 for value in times.values())
 
 
-ROW = {"head": "fcn", "seeds": [0], "box_ap": [0.25], "mask_ap": [0.125], "mask_ap50": [0.5], "mask_ap75": [0.0],
-       "boundary_ap": [0.0625], "parameters": 1234567, "flops": 2.5e9, "ms_per_batch": 12.34, "ms_per_image": [56.7]}
+ROW = {
+    "head": "fcn",
+    "seeds": [0],
+    "box_ap": [0.25],
+    "mask_ap": [0.125],
+    "mask_ap50": [0.5],
+    "mask_ap75": [0.0],
+    "boundary_ap": [0.0625],
+    "parameters": 1234567,
+    "flops": 2.5e9,
+    "ms_per_batch": 12.34,
+    "ms_per_image": [56.7],
+}
 SEVERAL = {**ROW, "head": "a head: of=two seeds", "mask_ap": [0.1, 0.3], "ms_per_image": [50.0, 60.0]}
 
 

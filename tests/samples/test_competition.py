@@ -69,14 +69,20 @@ def test_a_share_is_between_0_and_1(share, capsys):
     assert f"a share between 0 and 1, got {share}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["train", "--weights", "none"], "--dataset"),
-    (["train", "--dataset", "."], "--weights"),
-    (["detect", "--dataset", ".", "--weights", "none"], "invalid choice: 'detect'"),
-    (["train", "--dataset", ".", "--weights", "none", "--set", "SEED"], "expected NAME=VALUE"),
-    (["submit", "--dataset", ".", "--weights", "none", "--min-score", "50"], "expected a score from 0 to 1, got 50"),
-    (["submit", "--dataset", ".", "--weights", "none", "--min-score", "x"], "expected a score from 0 to 1, got x"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--weights", "none"], "--dataset"),
+        (["train", "--dataset", "."], "--weights"),
+        (["detect", "--dataset", ".", "--weights", "none"], "invalid choice: 'detect'"),
+        (["train", "--dataset", ".", "--weights", "none", "--set", "SEED"], "expected NAME=VALUE"),
+        (
+            ["submit", "--dataset", ".", "--weights", "none", "--min-score", "50"],
+            "expected a score from 0 to 1, got 50",
+        ),
+        (["submit", "--dataset", ".", "--weights", "none", "--min-score", "x"], "expected a score from 0 to 1, got x"),
+    ],
+)
 def test_a_wrong_command_line_says_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit):
         competition.parser("", epochs=3).parse_args(arguments)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import heads
-from mrcnn.graph import build_network
+from mrcnn.network.graph import build_network
 from samples import demo
 from samples.shapes import pretrain
 from samples.shapes.shapes import ShapesConfig
@@ -65,8 +65,14 @@ def test_row_takes_the_numbers_of_the_results():
     model = SimpleNamespace(network=SimpleNamespace(parts=lambda: parts))
     results = SimpleNamespace(box={"AP": 0.12345}, mask={"AP": 0.23456, "AP50": 0.5}, ms_per_image=12.34)
     assert demo.row(model, results, 61.23) == {
-        "box_ap": 0.1235, "mask_ap": 0.2346, "mask_ap50": 0.5, "parameters": 1200, "head_parameters": 200,
-        "ms_per_image": 12.3, "training_seconds": 61.2}
+        "box_ap": 0.1235,
+        "mask_ap": 0.2346,
+        "mask_ap50": 0.5,
+        "parameters": 1200,
+        "head_parameters": 200,
+        "ms_per_image": 12.3,
+        "training_seconds": 61.2,
+    }
 
 
 def test_table_has_a_line_a_head_in_aligned_columns():
@@ -82,8 +88,11 @@ def test_the_start_fills_all_but_the_mask_head():
     network = build_network(ShapesConfig())
     before = {key: [np.array(w) for w in layer.get_weights()] for key, layer in network.layers().items()}
     pretrain.load_start(network)
-    changed = {key.split("/")[0] for key, layer in network.layers().items()
-               if any((old != new).any() for old, new in zip(before[key], layer.get_weights(), strict=True))}
+    changed = {
+        key.split("/")[0]
+        for key, layer in network.layers().items()
+        if any((old != new).any() for old, new in zip(before[key], layer.get_weights(), strict=True))
+    }
     assert "mask_head" in {key.split("/")[0] for key in before} and "mask_head" not in changed
     assert changed == {key.split("/")[0] for key in before} - {"mask_head"}
 

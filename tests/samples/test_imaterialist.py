@@ -7,16 +7,29 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.data.problems import AnnotationError
+from mrcnn.data.formats.problems import AnnotationError
 from mrcnn.data.rle import decode, pairs_to_rle
 from samples.imaterialist import imaterialist
 from samples.submission import encoded_pixels
 
-TINY = {"BACKBONE_OPTIONS": {"alpha": 0.25}, "IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "TOP_DOWN_PYRAMID_SIZE": 8,
-        "RPN_CHANNELS": 8, "FPN_CLASSIF_FC_LAYERS_SIZE": 16, "MASK_HEAD": {"name": "fcn", "filters": 8},
-        "RPN_ANCHOR_SCALES": (8, 16, 32, 48, 64), "TRAIN_ROIS_PER_IMAGE": 16, "POST_NMS_ROIS_TRAINING": 32,
-        "POST_NMS_ROIS_INFERENCE": 16, "DETECTION_MAX_INSTANCES": 16, "DETECTION_MIN_CONFIDENCE": 0.0,
-        "LOADER_WORKERS": 1, "WARMUP_STEPS": 0, "SEED": 3}
+TINY = {
+    "BACKBONE_OPTIONS": {"alpha": 0.25},
+    "IMAGE_MIN_DIM": 64,
+    "IMAGE_MAX_DIM": 64,
+    "TOP_DOWN_PYRAMID_SIZE": 8,
+    "RPN_CHANNELS": 8,
+    "FPN_CLASSIF_FC_LAYERS_SIZE": 16,
+    "MASK_HEAD": {"name": "fcn", "filters": 8},
+    "RPN_ANCHOR_SCALES": (8, 16, 32, 48, 64),
+    "TRAIN_ROIS_PER_IMAGE": 16,
+    "POST_NMS_ROIS_TRAINING": 32,
+    "POST_NMS_ROIS_INFERENCE": 16,
+    "DETECTION_MAX_INSTANCES": 16,
+    "DETECTION_MIN_CONFIDENCE": 0.0,
+    "LOADER_WORKERS": 1,
+    "WARMUP_STEPS": 0,
+    "SEED": 3,
+}
 NAMES = ["shirt, blouse", "shoe", "hat"]  # ids 0, 1, 2, as the competition counts; and its first name, commas and all
 HEIGHT, WIDTH = 64, 48
 PARTS = ("train", "val")
@@ -53,8 +66,25 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
-    imaterialist.main(["train", "--dataset", str(folder), "--weights", "none", "--logs", str(logs), "--epochs", "1",
-                       "--config", str(folder / "tiny.json"), "--head-option", "convolutions=1", "--verbose", "0"])
+    imaterialist.main(
+        [
+            "train",
+            "--dataset",
+            str(folder),
+            "--weights",
+            "none",
+            "--logs",
+            str(logs),
+            "--epochs",
+            "1",
+            "--config",
+            str(folder / "tiny.json"),
+            "--head-option",
+            "convolutions=1",
+            "--verbose",
+            "0",
+        ]
+    )
     return logs
 
 
@@ -76,8 +106,9 @@ def test_train_writes_a_run_that_knows_the_classes_of_the_data(trained):
 
 
 def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
-    imaterialist.main(["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained),
-                       "--pictures", str(tmp_path)])
+    imaterialist.main(
+        ["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained), "--pictures", str(tmp_path)]
+    )
     printed = capsys.readouterr().out
     assert "AP50" in printed and "2 images, 4 instances" in printed and "hat" in printed
     assert "shirt, blouse" in printed
@@ -93,8 +124,23 @@ def test_names_with_commas_come_back_whole_from_the_checkpoint(trained, folder):
 
 def test_submit_writes_what_detect_finds(trained, folder, tmp_path):
     csv_file = tmp_path / "submission.csv"
-    imaterialist.main(["submit", "--dataset", str(folder), "--weights", "last", "--logs", str(trained),
-                       "--min-score", "0", "--subset", "val", "--output", str(csv_file)])
+    imaterialist.main(
+        [
+            "submit",
+            "--dataset",
+            str(folder),
+            "--weights",
+            "last",
+            "--logs",
+            str(trained),
+            "--min-score",
+            "0",
+            "--subset",
+            "val",
+            "--output",
+            str(csv_file),
+        ]
+    )
     header, *rows = list(csv.reader(csv_file.open(newline="")))
     assert header == ["ImageId", "EncodedPixels", "ClassId"]
     assert list(dict.fromkeys(row[0] for row in rows)) == ["0.png", "1.png"]
@@ -125,25 +171,34 @@ def test_class_ids_are_the_competition_s(folder, tmp_path):
     assert imaterialist.class_ids(tmp_path, ["BG", "4", "17"]) == [4, 17]  # classes without names
 
 
-@pytest.mark.parametrize("names, message", [
-    (["BG", "shirt, blouse", "scarf"], r"knows classes \['scarf'\], which .*label_descriptions.json does not; give"),
-    (["BG", "shirt"], r"knows classes \['shirt'\], which .*label_descriptions.json does not"),
-    ([], "submit needs a checkpoint of `train`"),
-])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (
+            ["BG", "shirt, blouse", "scarf"],
+            r"knows classes \['scarf'\], which .*label_descriptions.json does not; give",
+        ),
+        (["BG", "shirt"], r"knows classes \['shirt'\], which .*label_descriptions.json does not"),
+        ([], "submit needs a checkpoint of `train`"),
+    ],
+)
 def test_classes_of_other_data_are_an_error(names, message, folder):
     with pytest.raises(ValueError, match=message):
         imaterialist.class_ids(folder, names)
 
 
-@pytest.mark.parametrize("content, message", [
-    ("{}", "field 'categories': expected a list of id and"),
-    ('{"categories": 3}', "field 'categories': expected a list of id and name, got 3"),
-    ("[]", "field 'categories': expected a list of id and"),
-    ('{"categories": [{"name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number, and name"),
-    ('{"categories": [{"id": true, "name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number"),
-    ('{"categories": [{"id": "3", "name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number"),
-    ('{"categories": [{"id": 3, "name": ["hat"]}]}', r"categories\[0\], field 'name': expected id, a whole number"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{}", "field 'categories': expected a list of id and"),
+        ('{"categories": 3}', "field 'categories': expected a list of id and name, got 3"),
+        ("[]", "field 'categories': expected a list of id and"),
+        ('{"categories": [{"name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number, and name"),
+        ('{"categories": [{"id": true, "name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number"),
+        ('{"categories": [{"id": "3", "name": "hat"}]}', r"categories\[0\], field 'id': expected id, a whole number"),
+        ('{"categories": [{"id": 3, "name": ["hat"]}]}', r"categories\[0\], field 'name': expected id, a whole number"),
+    ],
+)
 def test_a_broken_file_of_names_is_named(content, message, tmp_path):
     (tmp_path / "label_descriptions.json").write_text(content)
     with pytest.raises(AnnotationError, match=f"label_descriptions.json, {message}"):

@@ -14,11 +14,24 @@ from mrcnn.data.augmentation import apply_imgaug
 from mrcnn.data.rle import decode, pairs_to_rle
 from samples.nucleus import nucleus
 
-TINY = {"BACKBONE_OPTIONS": {"alpha": 0.25}, "IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "TOP_DOWN_PYRAMID_SIZE": 8,
-        "RPN_CHANNELS": 8, "FPN_CLASSIF_FC_LAYERS_SIZE": 16, "MASK_HEAD": {"name": "fcn", "filters": 8},
-        "TRAIN_ROIS_PER_IMAGE": 16, "POST_NMS_ROIS_TRAINING": 32, "POST_NMS_ROIS_INFERENCE": 16, "IMAGES_PER_GPU": 2,
-        "DETECTION_MAX_INSTANCES": 16, "MAX_GT_INSTANCES": 16, "LOADER_WORKERS": 1,
-        "WARMUP_STEPS": 0, "SEED": 3}
+TINY = {
+    "BACKBONE_OPTIONS": {"alpha": 0.25},
+    "IMAGE_MIN_DIM": 64,
+    "IMAGE_MAX_DIM": 64,
+    "TOP_DOWN_PYRAMID_SIZE": 8,
+    "RPN_CHANNELS": 8,
+    "FPN_CLASSIF_FC_LAYERS_SIZE": 16,
+    "MASK_HEAD": {"name": "fcn", "filters": 8},
+    "TRAIN_ROIS_PER_IMAGE": 16,
+    "POST_NMS_ROIS_TRAINING": 32,
+    "POST_NMS_ROIS_INFERENCE": 16,
+    "IMAGES_PER_GPU": 2,
+    "DETECTION_MAX_INSTANCES": 16,
+    "MAX_GT_INSTANCES": 16,
+    "LOADER_WORKERS": 1,
+    "WARMUP_STEPS": 0,
+    "SEED": 3,
+}
 DISCS = [(12, 14, 6), (12, 40, 5), (34, 26, 8)]  # y, x, radius
 
 
@@ -51,9 +64,26 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
-    nucleus.main(["train", "--dataset", str(folder), "--weights", "none", "--logs", str(logs), "--epochs", "1",
-                  "--config", str(folder / "tiny.json"), "--head-option", "convolutions=1", "--augment",
-                  "--verbose", "0"])
+    nucleus.main(
+        [
+            "train",
+            "--dataset",
+            str(folder),
+            "--weights",
+            "none",
+            "--logs",
+            str(logs),
+            "--epochs",
+            "1",
+            "--config",
+            str(folder / "tiny.json"),
+            "--head-option",
+            "convolutions=1",
+            "--augment",
+            "--verbose",
+            "0",
+        ]
+    )
     return logs
 
 
@@ -76,8 +106,9 @@ def test_train_writes_a_run_with_its_settings(trained):
 
 
 def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
-    nucleus.main(["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained),
-                  "--pictures", str(tmp_path)])
+    nucleus.main(
+        ["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained), "--pictures", str(tmp_path)]
+    )
     printed = capsys.readouterr().out
     assert "AP50" in printed and "2 images, 6 instances" in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.png", "ee.png"]
@@ -87,8 +118,10 @@ def test_a_share_of_the_training_images_is_held_out(folder):
     arguments = nucleus.parse(["train", "--dataset", str(folder), "--weights", "none", "--validation", "0.5"])
     load = partial(nucleus.load_nuclei, folder)
     training, validation = nucleus.competition.datasets(load, arguments)
-    ids = [{info["id"]: len(part.load_mask(i)[1]) for i, info in enumerate(part.image_info)}
-           for part in (training, validation)]
+    ids = [
+        {info["id"]: len(part.load_mask(i)[1]) for i, info in enumerate(part.image_info)}
+        for part in (training, validation)
+    ]
     assert ids[0] and ids[1] and ids[0] | ids[1] == {"aa": 3, "bbb": 3, "cccc": 3} and not set(ids[0]) & set(ids[1])
 
 
@@ -97,15 +130,41 @@ def test_training_sees_crops_and_detection_whole_images(command, mode, folder, t
     seen = []
     monkeypatch.setattr(nucleus.competition, "MaskRCNN", lambda _mode, config, _logs: seen.append(config) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        nucleus.main([command, "--dataset", str(folder), "--logs", str(trained), "--subset", "train",
-                      "--weights", "none" if command == "train" else "last"])
+        nucleus.main(
+            [
+                command,
+                "--dataset",
+                str(folder),
+                "--logs",
+                str(trained),
+                "--subset",
+                "train",
+                "--weights",
+                "none" if command == "train" else "last",
+            ]
+        )
     assert seen[0].IMAGE_RESIZE_MODE == mode and seen[0].IMAGE_MIN_SCALE == 2
 
 
 def test_submit_writes_what_detect_finds(trained, folder, tmp_path):
     csv_file = tmp_path / "submission.csv"
-    nucleus.main(["submit", "--dataset", str(folder), "--weights", "last", "--logs", str(trained), "--min-score", "0",
-                  "--subset", "stage1_test", "--output", str(csv_file)])
+    nucleus.main(
+        [
+            "submit",
+            "--dataset",
+            str(folder),
+            "--weights",
+            "last",
+            "--logs",
+            str(trained),
+            "--min-score",
+            "0",
+            "--subset",
+            "stage1_test",
+            "--output",
+            str(csv_file),
+        ]
+    )
     header, *rows = list(csv.reader(csv_file.open(newline="")))
     assert header == ["ImageId", "EncodedPixels"]
     assert list(dict.fromkeys(image_id for image_id, _ in rows)) == ["x", "yy"]
@@ -133,7 +192,8 @@ def test_an_image_without_nuclei_has_an_empty_row():
 
 def test_images_of_a_part_need_no_masks(folder):
     assert nucleus.image_files(folder, "stage1_test") == [
-        (name, folder / "stage1_test" / name / "images" / f"{name}.png") for name in ("x", "yy")]
+        (name, folder / "stage1_test" / name / "images" / f"{name}.png") for name in ("x", "yy")
+    ]
 
 
 def test_a_part_that_is_not_there_names_those_that_are(folder, trained):
@@ -173,7 +233,7 @@ def test_a_folder_without_images_is_an_error(tmp_path):
 def test_augmentation_moves_masks_with_their_image(size, copies):
     masks = np.zeros((*size, len(DISCS) * copies), bool)
     for i, (y, x, radius) in enumerate(DISCS * copies):
-        masks[max(0, y - radius):y + radius, max(0, x - radius):x + radius, i] = True
+        masks[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius, i] = True
     image = np.where(masks.any(axis=2), 250, 0).astype(np.uint8)[..., None].repeat(3, axis=2)
     augmenter, places = nucleus.augmenter(), set()
     for seed in range(12):

@@ -24,26 +24,32 @@ def settings(*flags, sample=SampleConfig):
     return configure(sample, parser.parse_args(flags))
 
 
-@pytest.mark.parametrize("flags, backbone, options", [
-    ([], "mobilenet", {"alpha": 0.75}),
-    (["--backbone-option", "alpha=0.5"], "mobilenet", {"alpha": 0.5}),
-    (["--backbone", "resnet50"], "resnet50", {}),
-    (["--backbone", "mobilenet"], "mobilenet", {}),
-    (["--backbone", "mobilenetv2", "--backbone-option", "alpha=0.35"], "mobilenetv2", {"alpha": 0.35}),
-])
+@pytest.mark.parametrize(
+    "flags, backbone, options",
+    [
+        ([], "mobilenet", {"alpha": 0.75}),
+        (["--backbone-option", "alpha=0.5"], "mobilenet", {"alpha": 0.5}),
+        (["--backbone", "resnet50"], "resnet50", {}),
+        (["--backbone", "mobilenet"], "mobilenet", {}),
+        (["--backbone", "mobilenetv2", "--backbone-option", "alpha=0.35"], "mobilenetv2", {"alpha": 0.35}),
+    ],
+)
 def test_options_of_the_sample_s_backbone_do_not_reach_another(flags, backbone, options):
     config = settings(*flags)
     assert (config.BACKBONE, config.BACKBONE_OPTIONS) == (backbone, options)
     assert SampleConfig.BACKBONE_OPTIONS == {"alpha": 0.75}
 
 
-@pytest.mark.parametrize("flags, head", [
-    ([], {"name": "fcn", "filters": 64}),
-    (["--head-option", "filters=8"], {"name": "fcn", "filters": 8}),
-    (["--head-option", "convolutions=2"], {"name": "fcn", "filters": 64, "convolutions": 2}),
-    (["--head", "unet"], {"name": "unet"}),
-    (["--head", "unet", "--head-option", "filters=8"], {"name": "unet", "filters": 8}),
-])
+@pytest.mark.parametrize(
+    "flags, head",
+    [
+        ([], {"name": "fcn", "filters": 64}),
+        (["--head-option", "filters=8"], {"name": "fcn", "filters": 8}),
+        (["--head-option", "convolutions=2"], {"name": "fcn", "filters": 64, "convolutions": 2}),
+        (["--head", "unet"], {"name": "unet"}),
+        (["--head", "unet", "--head-option", "filters=8"], {"name": "unet", "filters": 8}),
+    ],
+)
 def test_head_options_alone_change_the_head_there_is(flags, head):
     assert settings(*flags).MASK_HEAD == head
     assert SampleConfig.MASK_HEAD == {"name": "fcn", "filters": 64}
@@ -60,17 +66,24 @@ def test_flags_override_the_settings_of_an_earlier_run(tmp_path):
     assert (config.SEED, config.LEARNING_RATE, config.BACKBONE_OPTIONS) == (5, 0.5, {"alpha": 0.75})
 
 
-@pytest.mark.parametrize("text, head", [
-    ("unet", {"name": "unet"}), ("unet:filters=8", {"name": "unet", "filters": 8}),
-    ("fcn:normalization=group,filters=8", {"name": "fcn", "normalization": "group", "filters": 8}),
-    ("fcn:sizes=(1, 2),filters=8", {"name": "fcn", "sizes": (1, 2), "filters": 8})])
+@pytest.mark.parametrize(
+    "text, head",
+    [
+        ("unet", {"name": "unet"}),
+        ("unet:filters=8", {"name": "unet", "filters": 8}),
+        ("fcn:normalization=group,filters=8", {"name": "fcn", "normalization": "group", "filters": 8}),
+        ("fcn:sizes=(1, 2),filters=8", {"name": "fcn", "sizes": (1, 2), "filters": 8}),
+    ],
+)
 def test_a_head_may_bring_its_options(text, head):
     assert mask_head(text) == head
     assert settings("--head", text, "--head-option", "more=1").MASK_HEAD == {**head, "more": 1}
 
 
-@pytest.mark.parametrize("text, message", [
-    ("fnc", "invalid choice: 'fnc' .choose from .*fcn, .*unet"), ("unet:8", "expected NAME=VALUE, got '8'")])
+@pytest.mark.parametrize(
+    "text, message",
+    [("fnc", "invalid choice: 'fnc' .choose from .*fcn, .*unet"), ("unet:8", "expected NAME=VALUE, got '8'")],
+)
 def test_a_wrong_head_is_named(text, message):
     with pytest.raises(argparse.ArgumentTypeError, match=message):
         mask_head(text)

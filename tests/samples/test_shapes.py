@@ -6,13 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samples.shapes import drawing
-from samples.shapes.shapes import (
-    MIN_VISIBLE,
-    TRAINING_PHOTOGRAPHS,
-    VALIDATION_PHOTOGRAPHS,
-    ShapesConfig,
-    ShapesDataset,
-)
+from samples.shapes.shapes import MIN_VISIBLE, TRAINING_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset
 
 
 def shapes(count=6, height=96, width=128, **options) -> ShapesDataset:
@@ -94,13 +88,16 @@ def test_training_and_validation_share_no_photograph():
         assert shapes(1, 64, 64, photographs=(name,)).load_image(0).std() > 1
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"count": 0}, "count and max_shapes must be at least 1, got 0"),
-    ({"max_shapes": 0}, "must be at least 1, got 6 and 0"),
-    ({"height": 31}, "at least 32 pixels a side, got 31 x 128"),
-    ({"kinds": ("square", "cube")}, "kinds must be some of .*'star'.*, got .*'cube'"),
-    ({"kinds": ()}, "kinds must be some of"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"count": 0}, "count and max_shapes must be at least 1, got 0"),
+        ({"max_shapes": 0}, "must be at least 1, got 6 and 0"),
+        ({"height": 31}, "at least 32 pixels a side, got 31 x 128"),
+        ({"kinds": ("square", "cube")}, "kinds must be some of .*'star'.*, got .*'cube'"),
+        ({"kinds": ()}, "kinds must be some of"),
+    ],
+)
 def test_what_cannot_be_drawn(options, message):
     with pytest.raises(ValueError, match=message):
         shapes(**options)
@@ -114,12 +111,15 @@ def test_missing_photograph():
 # Drawing
 
 
-@pytest.mark.parametrize("kind, area", [
-    ("circle", np.pi * 20**2),
-    ("square", 2 * (1.2 * 20) ** 2),
-    ("triangle", 3 * np.sqrt(3) / 4 * (1.25 * 20) ** 2),
-    ("star", 10 * 0.5 * (1.3 * 20) * (1.3 * 20 * 0.5) * np.sin(np.pi / 5)),
-])
+@pytest.mark.parametrize(
+    "kind, area",
+    [
+        ("circle", np.pi * 20**2),
+        ("square", 2 * (1.2 * 20) ** 2),
+        ("triangle", 3 * np.sqrt(3) / 4 * (1.25 * 20) ** 2),
+        ("star", 10 * 0.5 * (1.3 * 20) * (1.3 * 20 * 0.5) * np.sin(np.pi / 5)),
+    ],
+)
 @pytest.mark.parametrize("angle", [0.0, 0.4])
 def test_area_of_a_mask(kind, area, angle):
     shape = drawing.Shape(kind, (40.3, 50.7), 20, angle, ((255, 0, 0), (0, 0, 255)), 0.0)

@@ -61,8 +61,12 @@ def test_run_lengths_give_the_mask_again(mask):
 
 def detection(scores, size=(4, 5)):
     count = len(scores)
-    return {"rois": np.zeros((count, 4), np.float32), "class_ids": np.arange(1, count + 1, dtype=np.int32),
-            "scores": np.array(scores, np.float32), "masks": np.ones((*size, count), bool)}
+    return {
+        "rois": np.zeros((count, 4), np.float32),
+        "class_ids": np.arange(1, count + 1, dtype=np.int32),
+        "scores": np.array(scores, np.float32),
+        "masks": np.ones((*size, count), bool),
+    }
 
 
 def test_confident_keeps_the_scores_from_the_least_on():

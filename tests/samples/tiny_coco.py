@@ -10,12 +10,27 @@ CATEGORIES = [{"id": 3, "name": "disc"}, {"id": 7, "name": "box"}]
 SIDE = 64
 
 SETTINGS = {
-    "BACKBONE": "mobilenet", "BACKBONE_OPTIONS": {"alpha": 0.25}, "IMAGE_MIN_DIM": SIDE, "IMAGE_MAX_DIM": SIDE,
-    "TOP_DOWN_PYRAMID_SIZE": 8, "RPN_CHANNELS": 8, "FPN_CLASSIF_FC_LAYERS_SIZE": 16, "MASK_POOL_SIZE": 8,
-    "RPN_ANCHOR_SCALES": [8, 16, 32, 48, 64], "TRAIN_ROIS_PER_IMAGE": 16, "POST_NMS_ROIS_TRAINING": 32,
-    "POST_NMS_ROIS_INFERENCE": 16, "PRE_NMS_LIMIT_TRAINING": 50, "PRE_NMS_LIMIT": 50, "MAX_GT_INSTANCES": 4,
-    "DETECTION_MAX_INSTANCES": 10, "WARMUP_STEPS": 0, "LOADER_WORKERS": 1, "MINI_MASK_SHAPE": [28, 28],
-    "STEPS_PER_EPOCH": None, "NAME": "coco",
+    "BACKBONE": "mobilenet",
+    "BACKBONE_OPTIONS": {"alpha": 0.25},
+    "IMAGE_MIN_DIM": SIDE,
+    "IMAGE_MAX_DIM": SIDE,
+    "TOP_DOWN_PYRAMID_SIZE": 8,
+    "RPN_CHANNELS": 8,
+    "FPN_CLASSIF_FC_LAYERS_SIZE": 16,
+    "MASK_POOL_SIZE": 8,
+    "RPN_ANCHOR_SCALES": [8, 16, 32, 48, 64],
+    "TRAIN_ROIS_PER_IMAGE": 16,
+    "POST_NMS_ROIS_TRAINING": 32,
+    "POST_NMS_ROIS_INFERENCE": 16,
+    "PRE_NMS_LIMIT_TRAINING": 50,
+    "PRE_NMS_LIMIT": 50,
+    "MAX_GT_INSTANCES": 4,
+    "DETECTION_MAX_INSTANCES": 10,
+    "WARMUP_STEPS": 0,
+    "LOADER_WORKERS": 1,
+    "MINI_MASK_SHAPE": [28, 28],
+    "STEPS_PER_EPOCH": None,
+    "NAME": "coco",
     "MASK_HEAD": {"name": "fcn", "filters": 8, "convolutions": 1},
 }
 
@@ -49,10 +64,18 @@ def write_split(folder: Path, name: str, images: str, ids: list[int], rng: np.ra
         disc = np.stack([20.5 + 14 * np.cos(angles), 30.5 + 14 * np.sin(angles)], axis=1).ravel().tolist()
         content["annotations"] += [
             _annotation(2 * i, i, 3, disc, [6.5, 16.5, 28.0, 28.0], 609.0),
-            _annotation(2 * i + 1, i, 7, [48, 20, 72, 20, 72, 48, 48, 48], [48, 20, 24, 28], 672.0)]
+            _annotation(2 * i + 1, i, 7, [48, 20, 72, 20, 72, 48, 48, 48], [48, 20, 24, 28], 672.0),
+        ]
     (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
 
 
 def _annotation(number: int, image: int, category: int, polygon: list, box: list, area: float) -> dict:
-    return {"id": number, "image_id": image, "category_id": category, "segmentation": [polygon], "bbox": box,
-            "area": area, "iscrowd": 0}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": [polygon],
+        "bbox": box,
+        "area": area,
+        "iscrowd": 0,
+    }

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 
-from mrcnn.resnet import BLOCKS, block_letters
+from mrcnn.network.resnet import BLOCKS, block_letters
 
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -27,12 +27,16 @@ def shapes(depth="resnet50", classes=4, width=8, pyramid=16, hidden=12, rpn=20, 
     found = {}
     for name, (norm, shape) in convolutions.items():
         found |= {name: {"kernel": shape, "bias": shape[-1:]}, norm: {weight: shape[-1:] for weight in NORM}}
-    plain = {"rpn_conv_shared": (3, 3, pyramid, rpn), "rpn_class_raw": (1, 1, rpn, 6),
-             "rpn_bbox_pred": (1, 1, rpn, 12), "mrcnn_class_logits": (hidden, classes),
-             "mrcnn_bbox_fc": (hidden, 4 * classes), "mrcnn_mask": (1, 1, pyramid, classes)}
+    plain = {
+        "rpn_conv_shared": (3, 3, pyramid, rpn),
+        "rpn_class_raw": (1, 1, rpn, 6),
+        "rpn_bbox_pred": (1, 1, rpn, 12),
+        "mrcnn_class_logits": (hidden, classes),
+        "mrcnn_bbox_fc": (hidden, 4 * classes),
+        "mrcnn_mask": (1, 1, pyramid, classes),
+    }
     for level, inputs in zip((2, 3, 4, 5), (4, 8, 16, 32), strict=True):
-        plain |= {f"fpn_c{level}p{level}": (1, 1, inputs * width, pyramid),
-                  f"fpn_p{level}": (3, 3, pyramid, pyramid)}
+        plain |= {f"fpn_c{level}p{level}": (1, 1, inputs * width, pyramid), f"fpn_p{level}": (3, 3, pyramid, pyramid)}
     found |= {name: {"kernel": shape, "bias": shape[-1:]} for name, shape in plain.items()}
     return found | {"mrcnn_mask_deconv": {"kernel": (2, 2, pyramid, pyramid), "bias": (pyramid,)}}
 
@@ -46,8 +50,10 @@ def values_of(layers, seed=0):
             return rng.uniform(0.4, 0.9, shape) if weight == "gamma" else rng.uniform(0.5, 1.5, shape)
         return rng.standard_normal(shape) * (np.sqrt(1.5 / np.prod(shape[:-1])) if weight == "kernel" else 0.2)
 
-    return {layer: {weight: value(weight, shape).astype(np.float32) for weight, shape in weights.items()}
-            for layer, weights in layers.items()}
+    return {
+        layer: {weight: value(weight, shape).astype(np.float32) for weight, shape in weights.items()}
+        for layer, weights in layers.items()
+    }
 
 
 def save(path, layers, model=""):

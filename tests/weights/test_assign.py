@@ -27,10 +27,14 @@ def are_ones(found):
     return [np.array_equal(weight, np.ones(weight.shape)) for layer in found.values() for weight in layer.weights]
 
 
-@pytest.mark.parametrize("broken, message", [
-    (Lazy((3,), lambda: np.ones(4)), r"announced as \(3,\) reads as \(4,\); the file is damaged"),
-    (Lazy((3,), lambda: np.full(3, np.inf, np.float32)), "a.h5 holds NaN or infinite weights(.|\n)*b/two/bias"),
-    (Lazy((2,), lambda: 1 / 0), "shapes differ:\n  b/two/bias")])
+@pytest.mark.parametrize(
+    "broken, message",
+    [
+        (Lazy((3,), lambda: np.ones(4)), r"announced as \(3,\) reads as \(4,\); the file is damaged"),
+        (Lazy((3,), lambda: np.full(3, np.inf, np.float32)), "a.h5 holds NaN or infinite weights(.|\n)*b/two/bias"),
+        (Lazy((2,), lambda: 1 / 0), "shapes differ:\n  b/two/bias"),
+    ],
+)
 def test_the_last_tensor_is_broken_and_nothing_has_changed(broken, message):
     found = layers()
     with pytest.raises(ValueError, match=message):
@@ -74,8 +78,9 @@ def test_which_layers_an_expression_means():
     assert excluded("tow", names, warn=False) == set()
 
 
-@pytest.mark.parametrize("value", [np.array(["a", "b", "c"]), np.array([b"a"] * 3), np.zeros(3, complex),
-                                   np.zeros(3, [("x", "f4")])])
+@pytest.mark.parametrize(
+    "value", [np.array(["a", "b", "c"]), np.array([b"a"] * 3), np.zeros(3, complex), np.zeros(3, [("x", "f4")])]
+)
 def test_what_holds_no_numbers_is_named_and_nothing_has_changed(value):
     found = layers()
     with pytest.raises(ValueError, match="a.h5: b/two/bias holds .*, which are no numbers; the file is damaged"):
@@ -85,12 +90,22 @@ def test_what_holds_no_numbers_is_named_and_nothing_has_changed(value):
 
 def test_whole_numbers_and_other_floats_are_numbers():
     found = layers()
-    assign("a.h5", found, tensors(**{"b/two/bias": np.ones(3, np.int64), "a/one/bias": np.ones(2, np.float64),
-                                     "b/two/kernel": np.ones((4, 3), np.float16)}))
+    assign(
+        "a.h5",
+        found,
+        tensors(
+            **{
+                "b/two/bias": np.ones(3, np.int64),
+                "a/one/bias": np.ones(2, np.float64),
+                "b/two/kernel": np.ones((4, 3), np.float16),
+            }
+        ),
+    )
     assert all(are_ones(found))
 
 
 # The order of reading and assigning
+
 
 def watched(found):
     """Tensors that note, when each is read, its name and which weights are ones by then."""
@@ -119,8 +134,12 @@ def test_a_fresh_network_gets_each_as_soon_as_it_is_read():
     reads, given = watched(found)
     report = assign("a.h5", found, given, fresh=True)
     # of a/one/kernel, a/one/bias, b/two/kernel, b/two/bias
-    assert reads == [("b/two/kernel", [False, False, False, False]), ("a/one/kernel", [False, False, True, False]),
-                     ("b/two/bias", [True, False, True, False]), ("a/one/bias", [True, False, True, True])]
+    assert reads == [
+        ("b/two/kernel", [False, False, False, False]),
+        ("a/one/kernel", [False, False, True, False]),
+        ("b/two/bias", [True, False, True, False]),
+        ("a/one/bias", [True, False, True, True]),
+    ]
     assert all(are_ones(found)) and [tensor.name for tensor in report.loaded] == list(tensors())
 
 

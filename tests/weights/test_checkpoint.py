@@ -9,22 +9,21 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.weights.checkpoint import (
-    checkpoint_source,
-    load_checkpoint,
-    load_optimizer,
-    read_metadata,
-    save_checkpoint,
-)
+from mrcnn.weights.checkpoint import checkpoint_source, load_checkpoint, load_optimizer, read_metadata, save_checkpoint
 from mrcnn.weights.recognise import read_source
 
 
 def network(classes: int = 3, seed: int = 0) -> tuple[keras.Model, dict]:
     keras.utils.set_random_seed(seed)
-    model = keras.Sequential([
-        keras.Input((4,)), keras.layers.Dense(6, name="conv"), keras.layers.BatchNormalization(name="bn"),
-        keras.layers.Dropout(0.5, name="dropout"), keras.layers.Dense(classes, name="logits"),
-    ])
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(6, name="conv"),
+            keras.layers.BatchNormalization(name="bn"),
+            keras.layers.Dropout(0.5, name="dropout"),
+            keras.layers.Dense(classes, name="logits"),
+        ]
+    )
     parts = {"conv": "trunk/conv", "bn": "trunk/bn", "dropout": "trunk/dropout", "logits": "head/logits"}
     return model, {parts[layer.name]: layer for layer in model.layers}
 
@@ -148,23 +147,34 @@ def test_a_broken_expression_is_named(saved):
 SETTINGS = {"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {}, "IMAGE_CHANNEL_COUNT": 3}
 
 
-@pytest.mark.parametrize("metadata, found", [
-    ("{'epoch': 3}", r"is no json \(.*\): \"{'epoch': 3}\""),
-    ('{"epoch": 3', r"is no json \(.*\): '{\"epoch\": 3'"),
-    ("", r"is no json \(.*\): ''"),
-    ("[" * 100_000, r"is no json \(.*\): '\[{99}\.\.\."),
-    ([1, 2], r"is no dict but \[1, 2\]"), (None, "is no dict but None"), ("3", "is no dict but 3"),
-    ({"config": ["NAME"]}, r"has 'config', which must be a dict of settings, as \['NAME'\]"),
-    ({"config": None}, "has 'config', which must be a dict of settings, as None"),
-    ({"class_names": "cat"}, "has 'class_names', which must be a list of names, as 'cat'"),
-    ({"class_names": [["cat"]]}, r"has 'class_names', which must be a list of names, as \[\['cat'\]\]"),
-    ({"epoch": "3"}, "has 'epoch', which must be a whole number, as '3'"),
-    ({"epoch": True}, "has 'epoch', which must be a whole number, as True"),
-    ({"format_version": "1"}, "has 'format_version', which must be a whole number, as '1'"),
-    ({"config": SETTINGS | {"BACKBONE": 5}}, "has 'BACKBONE', which must be a name, as 5"),
-    ({"config": SETTINGS | {"BACKBONE_OPTIONS": [1]}}, r"has 'BACKBONE_OPTIONS', which must be a dict of .*, as \[1\]"),
-    ({"config": SETTINGS | {"IMAGE_CHANNEL_COUNT": 0}}, "has 'IMAGE_CHANNEL_COUNT', which must be .* from 1 on, as 0"),
-])
+@pytest.mark.parametrize(
+    "metadata, found",
+    [
+        ("{'epoch': 3}", r"is no json \(.*\): \"{'epoch': 3}\""),
+        ('{"epoch": 3', r"is no json \(.*\): '{\"epoch\": 3'"),
+        ("", r"is no json \(.*\): ''"),
+        ("[" * 100_000, r"is no json \(.*\): '\[{99}\.\.\."),
+        ([1, 2], r"is no dict but \[1, 2\]"),
+        (None, "is no dict but None"),
+        ("3", "is no dict but 3"),
+        ({"config": ["NAME"]}, r"has 'config', which must be a dict of settings, as \['NAME'\]"),
+        ({"config": None}, "has 'config', which must be a dict of settings, as None"),
+        ({"class_names": "cat"}, "has 'class_names', which must be a list of names, as 'cat'"),
+        ({"class_names": [["cat"]]}, r"has 'class_names', which must be a list of names, as \[\['cat'\]\]"),
+        ({"epoch": "3"}, "has 'epoch', which must be a whole number, as '3'"),
+        ({"epoch": True}, "has 'epoch', which must be a whole number, as True"),
+        ({"format_version": "1"}, "has 'format_version', which must be a whole number, as '1'"),
+        ({"config": SETTINGS | {"BACKBONE": 5}}, "has 'BACKBONE', which must be a name, as 5"),
+        (
+            {"config": SETTINGS | {"BACKBONE_OPTIONS": [1]}},
+            r"has 'BACKBONE_OPTIONS', which must be a dict of .*, as \[1\]",
+        ),
+        (
+            {"config": SETTINGS | {"IMAGE_CHANNEL_COUNT": 0}},
+            "has 'IMAGE_CHANNEL_COUNT', which must be .* from 1 on, as 0",
+        ),
+    ],
+)
 def test_damaged_metadata(saved, metadata, found):
     path = saved[0]
     model, layers = network(seed=1)

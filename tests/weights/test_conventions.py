@@ -30,12 +30,24 @@ def test_what_matterport_s_weights_change_in_the_default_configuration():
     config = Config(NUM_CLASSES=2)
     changed = changes(config, bound_settings(source_of(Matterport, BACKBONE="resnet101"), PARTS, 3, DEFAULTS))
     assert changed == {
-        "BACKBONE_STRIDE_IN_1X1": True, "BACKBONE_STEM_PADDING": "same", "MEAN_PIXEL": (123.7, 116.8, 103.9),
-        "PIXEL_STD": (1.0, 1.0, 1.0), "IMAGE_ANTIALIAS": False, "IMAGE_RESIZER": "skimage",
-        "IMAGE_PAD_PIXEL": (0, 0, 0), "RPN_ANCHOR_RATIO_MEANING": "width/height", "RPN_CHANNELS": 512,
-        "RPN_BBOX_STD_DEV": [0.1, 0.1, 0.2, 0.2], "RPN_CLIP_TO_PHOTOGRAPH": False, "RPN_MIN_SIZE": 0,
-        "BOXES_INCLUSIVE": True, "ROI_GEOMETRY": "crop", "ROI_LEVEL_ROUNDING": "round", "DETECTION_MIN_SIZE": 0,
-        "DETECTION_ROUND_BOXES": True}
+        "BACKBONE_STRIDE_IN_1X1": True,
+        "BACKBONE_STEM_PADDING": "same",
+        "MEAN_PIXEL": (123.7, 116.8, 103.9),
+        "PIXEL_STD": (1.0, 1.0, 1.0),
+        "IMAGE_ANTIALIAS": False,
+        "IMAGE_RESIZER": "skimage",
+        "IMAGE_PAD_PIXEL": (0, 0, 0),
+        "RPN_ANCHOR_RATIO_MEANING": "width/height",
+        "RPN_CHANNELS": 512,
+        "RPN_BBOX_STD_DEV": [0.1, 0.1, 0.2, 0.2],
+        "RPN_CLIP_TO_PHOTOGRAPH": False,
+        "RPN_MIN_SIZE": 0,
+        "BOXES_INCLUSIVE": True,
+        "ROI_GEOMETRY": "crop",
+        "ROI_LEVEL_ROUNDING": "round",
+        "DETECTION_MIN_SIZE": 0,
+        "DETECTION_ROUND_BOXES": True,
+    }
 
 
 def test_what_another_program_set_is_taken_back():
@@ -48,8 +60,12 @@ def test_what_another_program_set_is_taken_back():
 
 def test_only_the_parts_that_are_loaded_bring_settings():
     source = source_of(Matterport)
-    for parts, there, gone in ((["backbone"], "MEAN_PIXEL", "IMAGE_RESIZER"), (["trunk"], "IMAGE_RESIZER", "ROI_"),
-                               (["rpn"], "RPN_CHANNELS", "ROI_"), (["mask_head"], "MASK_POOL_SIZE", "RPN_")):
+    for parts, there, gone in (
+        (["backbone"], "MEAN_PIXEL", "IMAGE_RESIZER"),
+        (["trunk"], "IMAGE_RESIZER", "ROI_"),
+        (["rpn"], "RPN_CHANNELS", "ROI_"),
+        (["mask_head"], "MASK_POOL_SIZE", "RPN_"),
+    ):
         names = set(bound_settings(source, parts, 3, DEFAULTS))
         assert there in names and not any(name.startswith(gone) for name in names)
     assert bound_settings(source, [], 3, DEFAULTS) == {}
@@ -76,17 +92,30 @@ def test_pixels_of_more_or_fewer_channels(channels, mean):
 
 # The backbone
 
-@pytest.mark.parametrize("theirs, their_options, ours, options", [
-    ("resnet50", {}, "resnet50", {"width": 64}), ("resnet50", {"width": 8}, "ResNet50", {"groups": 1, "width": 8}),
-    ("mobilenet", {"alpha": 0.5}, "MobileNet", {"alpha": 0.5}), ("resnet50v2", {}, "resnet50_v2", {})])
+
+@pytest.mark.parametrize(
+    "theirs, their_options, ours, options",
+    [
+        ("resnet50", {}, "resnet50", {"width": 64}),
+        ("resnet50", {"width": 8}, "ResNet50", {"groups": 1, "width": 8}),
+        ("mobilenet", {"alpha": 0.5}, "MobileNet", {"alpha": 0.5}),
+        ("resnet50v2", {}, "resnet50_v2", {}),
+    ],
+)
 def test_backbones_that_are_the_same(theirs, their_options, ours, options):
     source = Source("x", {}, {"BACKBONE": theirs, "BACKBONE_OPTIONS": their_options})
     assert check_backbone(source, "a.h5", ours, options) is None, "it raises for others, as below"
 
 
-@pytest.mark.parametrize("ours, options, said", [
-    ("resnet101", {}, "'resnet101'; nothing"), ("resnet50", {"width": 8}, "'resnet50' with {'width': 8}; nothing"),
-    ("resnet50v2", {}, "'resnet50v2'"), (lambda image: image, {}, "the function <lambda>")])
+@pytest.mark.parametrize(
+    "ours, options, said",
+    [
+        ("resnet101", {}, "'resnet101'; nothing"),
+        ("resnet50", {"width": 8}, "'resnet50' with {'width': 8}; nothing"),
+        ("resnet50v2", {}, "'resnet50v2'"),
+        (lambda image: image, {}, "the function <lambda>"),
+    ],
+)
 def test_backbones_that_are_not(ours, options, said):
     source = Source("x", {}, {"BACKBONE": "resnet50"})
     with pytest.raises(ValueError, match=f"holds a trunk 'resnet50', but the model's BACKBONE is {said}") as raised:
@@ -100,6 +129,7 @@ def test_a_function_is_told_by_its_layers_alone():
 
 
 # The settings of a model that is built for a file
+
 
 class Mine(Config):
     """What a user set."""
@@ -116,10 +146,17 @@ def test_a_file_s_settings_then_the_user_s_then_overrides():
     alone = Config(**pretrained_settings(source, "a.pth", None, DEFAULTS, {}))
     assert (alone.NUM_CLASSES, alone.BACKBONE, alone.ROI_ALIGNED) == (91, "resnet50", False)
     settings = pretrained_settings(source, "a.pth", Mine(), DEFAULTS, {"IMAGE_MAX_DIM": 900})
-    assert {name: settings[name] for name in ("NAME", "NUM_CLASSES", "ROI_ALIGNED", "RPN_CHANNELS", "IMAGE_MAX_DIM",
-                                              "DETECTION_MIN_CONFIDENCE")} == {
-        "NAME": "mine", "NUM_CLASSES": 3, "ROI_ALIGNED": False, "RPN_CHANNELS": 256, "IMAGE_MAX_DIM": 900,
-        "DETECTION_MIN_CONFIDENCE": 0.6}
+    assert {
+        name: settings[name]
+        for name in ("NAME", "NUM_CLASSES", "ROI_ALIGNED", "RPN_CHANNELS", "IMAGE_MAX_DIM", "DETECTION_MIN_CONFIDENCE")
+    } == {
+        "NAME": "mine",
+        "NUM_CLASSES": 3,
+        "ROI_ALIGNED": False,
+        "RPN_CHANNELS": 256,
+        "IMAGE_MAX_DIM": 900,
+        "DETECTION_MIN_CONFIDENCE": 0.6,
+    }
     assert pretrained_settings(source, "a.pth", Mine(), DEFAULTS, {"ROI_ALIGNED": True})["ROI_ALIGNED"] is True
 
 

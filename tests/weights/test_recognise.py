@@ -8,12 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.coco_classes import COCO_CLASSES, coco_names
+from mrcnn.data.coco_classes import COCO_CLASSES, coco_names
 from mrcnn.weights.checkpoint import save_checkpoint
-from mrcnn.weights.pickles import ForbiddenPickle
+from mrcnn.weights.importers.pickles import ForbiddenPickle
 from mrcnn.weights.recognise import read_source
 from tests import parity
-from tests.weights import matterport_writer, test_detectron2, test_torchvision
+from tests.weights import matterport_writer
+from tests.weights.importers import test_detectron2, test_torchvision
 from tests.weights.torch_writer import save_legacy, save_zip
 
 
@@ -34,9 +35,15 @@ def save_pickle(path, content):
 WRITERS = {"zip": save_zip, "legacy": save_legacy, "pickle": save_pickle}
 
 
-@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state, "epoch": 3},
-                                  lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}],
-                         ids=["bare", "model", "DataParallel"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
+    ],
+    ids=["bare", "model", "DataParallel"],
+)
 @pytest.mark.parametrize("kind", WRITERS)
 def test_torch_s_files_of_every_kind(torchvision, detectron2, tmp_path, kind, wrap):
     for program, state in (("torchvision", torchvision), ("Detectron2", detectron2)):
@@ -51,8 +58,9 @@ def test_torch_s_files_of_every_kind(torchvision, detectron2, tmp_path, kind, wr
 
 
 def test_a_trunk_of_detectron2_and_caffe2_s_blobs(detectron2, tmp_path):
-    trunk = {name.removeprefix("backbone.bottom_up."): value for name, value in detectron2.items()
-             if "bottom_up" in name}
+    trunk = {
+        name.removeprefix("backbone.bottom_up."): value for name, value in detectron2.items() if "bottom_up" in name
+    }
     save_pickle(tmp_path / "a.pkl", {"model": trunk, "matching_heuristics": True})
     assert read_source(tmp_path / "a.pkl").parts == ("backbone",)
     blobs = {test_detectron2.caffe2_name(name): value for name, value in detectron2.items() if "bottom_up" in name}
@@ -63,8 +71,10 @@ def test_a_trunk_of_detectron2_and_caffe2_s_blobs(detectron2, tmp_path):
 
 def test_the_epsilon_of_a_trunk_is_handed_on(torchvision, tmp_path):
     save_zip(tmp_path / "a.pth", torchvision)
-    variances = [read_source(tmp_path / "a.pth", bn_epsilon=epsilon).tensors["trunk/bn_conv1/moving_variance"].read()
-                 for epsilon in (1e-5, 1e-2)]
+    variances = [
+        read_source(tmp_path / "a.pth", bn_epsilon=epsilon).tensors["trunk/bn_conv1/moving_variance"].read()
+        for epsilon in (1e-5, 1e-2)
+    ]
     np.testing.assert_array_equal(variances[0], torchvision["backbone.body.bn1.running_var"])
     np.testing.assert_allclose(variances[1] - variances[0], 1e-2 - 1e-5, rtol=1e-3)
 
@@ -75,8 +85,9 @@ def test_matterport_s_files_whatever_models_their_layers_lie_in(tmp_path):
         matterport_writer.save(tmp_path / "a.h5", layers, model)
         source = read_source(tmp_path / "a.h5")
         assert source.program == "matterport's Mask_RCNN" and source.settings["NUM_CLASSES"] == 4
-        np.testing.assert_array_equal(source.tensors["box_head/mrcnn_bbox_fc/bias"].read(),
-                                      layers["mrcnn_bbox_fc"]["bias"])
+        np.testing.assert_array_equal(
+            source.tensors["box_head/mrcnn_bbox_fc/bias"].read(), layers["mrcnn_bbox_fc"]["bias"]
+        )
 
 
 def test_our_own_checkpoints_bring_settings_and_names(tmp_path):
@@ -90,8 +101,9 @@ def test_our_own_checkpoints_bring_settings_and_names(tmp_path):
 
 def test_coco_s_names_where_the_number_of_classes_says_so(tmp_path):
     for classes, third, last in ((81, "car", "toothbrush"), (91, "car", "toothbrush"), (80, None, None)):
-        matterport_writer.save(tmp_path / "a.h5", matterport_writer.values_of(matterport_writer.shapes(
-            classes=classes)))
+        matterport_writer.save(
+            tmp_path / "a.h5", matterport_writer.values_of(matterport_writer.shapes(classes=classes))
+        )
         source = read_source(tmp_path / "a.h5")
         names = source.class_names
         assert len(names) == (classes if third else 0) == len(source.notes) * classes
@@ -99,7 +111,8 @@ def test_coco_s_names_where_the_number_of_classes_says_so(tmp_path):
             assert (names[0], names[3], names[-1]) == ("BG", third, last)
             assert source.notes[0] == (
                 f"the file has {classes} classes and no names of them, which are taken to be COCO's for their number; "
-                "pass class_names=[...] if they are others")
+                "pass class_names=[...] if they are others"
+            )
 
 
 def test_coco_s_names_and_ids():
@@ -112,12 +125,18 @@ def test_coco_s_names_and_ids():
 
 # What is wrong
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "is not an HDF5 file, nor one of torch.save, nor a pickle .0 bytes"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "not an HDF5 file.*beginning with b'vers'.*Known are"),
-    (b"\xff\xd8\xff\xe0JFIF", "not an HDF5 file"), (b"\x80\x02}q", "truncated or damaged"),
-    (b"PK\x03\x04and no end", "a zip file, as torch.save writes, that is truncated or damaged; fetch it again"),
-    (b"\x89HDF\r\n\x1a\n and no end", "weights is truncated or damaged")])
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "is not an HDF5 file, nor one of torch.save, nor a pickle .0 bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not an HDF5 file.*beginning with b'vers'.*Known are"),
+        (b"\xff\xd8\xff\xe0JFIF", "not an HDF5 file"),
+        (b"\x80\x02}q", "truncated or damaged"),
+        (b"PK\x03\x04and no end", "a zip file, as torch.save writes, that is truncated or damaged; fetch it again"),
+        (b"\x89HDF\r\n\x1a\n and no end", "weights is truncated or damaged"),
+    ],
+)
 def test_files_of_nothing(tmp_path, content, message):
     path = tmp_path / "weights"
     path.write_bytes(content)
@@ -136,8 +155,11 @@ def test_other_weights_are_named_and_what_is_known(tmp_path):
     others = {f"encoder.layer.{i}.weight": np.ones(2, np.float32) for i in range(7)}
     for kind, writer in WRITERS.items():
         writer(tmp_path / kind, {"state_dict": others})
-        with pytest.raises(ValueError, match=r"it holds encoder.layer.0.weight, encoder.layer.1.weight, .* and 2 more. "
-                                             r"Known are a checkpoint of this package; matterport's .*Detectron2's"):
+        with pytest.raises(
+            ValueError,
+            match=r"it holds encoder.layer.0.weight, encoder.layer.1.weight, .* and 2 more. "
+            r"Known are a checkpoint of this package; matterport's .*Detectron2's",
+        ):
             read_source(tmp_path / kind)
     save_pickle(tmp_path / "list.pkl", [1, 2])
     with pytest.raises(ValueError, match="it holds no tensors. Known are"):
@@ -164,11 +186,19 @@ def test_a_pickle_that_asks_for_more_runs_nothing(tmp_path):
         assert path.exists()
 
 
-@pytest.mark.parametrize("name, shape, message", [
-    ("backbone.body.conv1.weight", (7,), r"conv1.weight has shape \(7,\); 4 axes were expected"),
-    ("backbone.body.layer1.0.conv1.weight", (8, 8), r"layer1.0.conv1.weight has shape \(8, 8\); 4 axes were expected"),
-    ("rpn.head.cls_logits.weight", (), "names of a known model, but a tensor of another shape|axes were expected"),
-    ("roi_heads.box_head.fc6.weight", (12, 5), "a.pth")])
+@pytest.mark.parametrize(
+    "name, shape, message",
+    [
+        ("backbone.body.conv1.weight", (7,), r"conv1.weight has shape \(7,\); 4 axes were expected"),
+        (
+            "backbone.body.layer1.0.conv1.weight",
+            (8, 8),
+            r"layer1.0.conv1.weight has shape \(8, 8\); 4 axes were expected",
+        ),
+        ("rpn.head.cls_logits.weight", (), "names of a known model, but a tensor of another shape|axes were expected"),
+        ("roi_heads.box_head.fc6.weight", (12, 5), "a.pth"),
+    ],
+)
 def test_tensors_of_another_shape(torchvision, tmp_path, name, shape, message):
     save_zip(tmp_path / "a.pth", torchvision | {name: np.ones(shape, np.float32)})
     with pytest.raises(ValueError, match=message):

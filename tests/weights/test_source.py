@@ -18,14 +18,47 @@ def test_the_usual_mask_head_has_no_options():
     assert fcn_head(256, 5) == {"name": "fcn", "filters": 256, "convolutions": 5}
 
 
-BESIDE = ["num_batches_tracked", "backbone.body.bn1.num_batches_tracked", "conv1_w_momentum", "state.0.momentum_buffer",
-          "a.exp_avg", "a.exp_avg_sq", "lr", "weight_order", "anchors", "anchors/kernel", "anchors.0",
-          "proposal_generator.anchor_generator.cell_anchors.4", "pixel_mean", "pixel_std", "model.pixel_std",
-          "fc.weight", "fc.bias", "fc1000.weight", "fc1000_w", "__preserve__/fc1000_b", "pred_w", "linear.weight",
-          "stem.fc.weight", "backbone.body.fc.bias", "backbone.bottom_up.stem.fc.weight"]
-WEIGHTS = ["proposal_generator.rpn_head.anchor_deltas.weight", "rpn.anchors_head.weight", "fc6_w", "fc2.weight",
-           "roi_heads.box_head.fc.weight", "sem_seg_head.predictor.weight", "roi_heads.linear.weight", "cls_pred_w",
-           "my_lr", "pixel_mean_head.weight", "conv_momentum_w", "bn.num_batches"]
+BESIDE = [
+    "num_batches_tracked",
+    "backbone.body.bn1.num_batches_tracked",
+    "conv1_w_momentum",
+    "state.0.momentum_buffer",
+    "a.exp_avg",
+    "a.exp_avg_sq",
+    "lr",
+    "weight_order",
+    "anchors",
+    "anchors/kernel",
+    "anchors.0",
+    "proposal_generator.anchor_generator.cell_anchors.4",
+    "pixel_mean",
+    "pixel_std",
+    "model.pixel_std",
+    "fc.weight",
+    "fc.bias",
+    "fc1000.weight",
+    "fc1000_w",
+    "__preserve__/fc1000_b",
+    "pred_w",
+    "linear.weight",
+    "stem.fc.weight",
+    "backbone.body.fc.bias",
+    "backbone.bottom_up.stem.fc.weight",
+]
+WEIGHTS = [
+    "proposal_generator.rpn_head.anchor_deltas.weight",
+    "rpn.anchors_head.weight",
+    "fc6_w",
+    "fc2.weight",
+    "roi_heads.box_head.fc.weight",
+    "sem_seg_head.predictor.weight",
+    "roi_heads.linear.weight",
+    "cls_pred_w",
+    "my_lr",
+    "pixel_mean_head.weight",
+    "conv_momentum_w",
+    "bn.num_batches",
+]
 
 
 @pytest.mark.parametrize("name", BESIDE)
@@ -46,8 +79,11 @@ def test_the_report_gets_what_is_unused_and_the_notes():
     source = Source("somebody's", {}, unused={"head.weight": (2, 3), "head.bias": (2,)}, notes=("names are assumed",))
     done = source.completed(report)
     assert done.unexpected == [alien, Tensor("head.weight", None, (2, 3)), Tensor("head.bias", None, (2,))]
-    assert done.notes == ("the file is of rpn alone", "names are assumed",
-                          "2 tensors of the file are of no layer of this network")
+    assert done.notes == (
+        "the file is of rpn alone",
+        "names are assumed",
+        "2 tensors of the file are of no layer of this network",
+    )
     assert done.loaded == [known] and report.unexpected == [alien]
     assert "head.weight  model -                    file (2, 3)" in str(done)
     one = Source("somebody's", {}, unused={"head.bias": (2,)}).completed(LoadReport([], [], [], []))

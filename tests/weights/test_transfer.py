@@ -14,11 +14,17 @@ def network(classes=3, channels=3, seed=0):
     """The layers that matter, small: their names and shapes are those of a whole network."""
     keras.utils.set_random_seed(seed)
     dense, conv = keras.layers.Dense, keras.layers.Conv2D
-    layers = {"trunk/conv1": (conv(4, 7, use_bias=False), channels), "trunk/res2a": (conv(4, 1), 4),
-              "trunk/fpn_c2p2": (conv(4, 1), 4), "rpn/rpn_class_raw": (conv(3, 1), 4),
-              "box_head/mrcnn_fc1": (dense(12), 4), "box_head/mrcnn_class_logits": (dense(classes), 12),
-              "box_head/mrcnn_bbox_fc": (dense(4 * classes), 12), "mask_head/conv1": (conv(4, 3), 4),
-              "mask_head/masks": (conv(classes, 1), 4)}
+    layers = {
+        "trunk/conv1": (conv(4, 7, use_bias=False), channels),
+        "trunk/res2a": (conv(4, 1), 4),
+        "trunk/fpn_c2p2": (conv(4, 1), 4),
+        "rpn/rpn_class_raw": (conv(3, 1), 4),
+        "box_head/mrcnn_fc1": (dense(12), 4),
+        "box_head/mrcnn_class_logits": (dense(classes), 12),
+        "box_head/mrcnn_bbox_fc": (dense(4 * classes), 12),
+        "mask_head/conv1": (conv(4, 3), 4),
+        "mask_head/masks": (conv(classes, 1), 4),
+    }
     for layer, inputs in layers.values():
         layer.build((None, inputs) if isinstance(layer, dense) else (None, None, None, inputs))
         if layer.use_bias:
@@ -27,22 +33,32 @@ def network(classes=3, channels=3, seed=0):
 
 
 def values(layers):
-    return {f"{key}/{w.name}": np.array(keras.ops.convert_to_numpy(w)) for key, layer in layers.items()
-            for w in layer.weights}
+    return {
+        f"{key}/{w.name}": np.array(keras.ops.convert_to_numpy(w))
+        for key, layer in layers.items()
+        for w in layer.weights
+    }
 
 
 def source_of(layers, parts=PARTS, names=()):
-    tensors = {name: Lazy(value.shape, lambda value=value: value) for name, value in values(layers).items()
-               if name.split("/")[0] in parts or ("backbone" in parts and name.startswith(("trunk/c", "trunk/r")))}
+    tensors = {
+        name: Lazy(value.shape, lambda value=value: value)
+        for name, value in values(layers).items()
+        if name.split("/")[0] in parts or ("backbone" in parts and name.startswith(("trunk/c", "trunk/r")))
+    }
     return Source("somebody's", tensors, {}, list(names), tuple(parts))
 
 
-CLASS_SHAPED = {f"{layer}/{weight}" for weight in ("kernel", "bias")
-                for layer in ("box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc", "mask_head/masks")}
+CLASS_SHAPED = {
+    f"{layer}/{weight}"
+    for weight in ("kernel", "bias")
+    for layer in ("box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc", "mask_head/masks")
+}
 COCO, PETS = ["BG", "person", "cat", "dog"], ["BG", "hamster", "Dog", "cat", "fish"]
 
 
 # Another number of classes
+
 
 def test_another_number_of_classes_loads_all_but_the_class_shaped_layers_and_says_so():
     theirs, ours = network(4, seed=1), network(6, seed=2)
@@ -66,8 +82,9 @@ def test_strict_raises_and_changes_nothing():
 
 
 def test_excluded_layers_are_no_reason_for_a_word():
-    report = load_source("a.h5", network(6), source_of(network(4)), exclude=["mrcnn_class_logits", "mrcnn_bbox_fc",
-                                                                             "masks"], strict=True)
+    report = load_source(
+        "a.h5", network(6), source_of(network(4)), exclude=["mrcnn_class_logits", "mrcnn_bbox_fc", "masks"], strict=True
+    )
     assert {tensor.name for tensor in report.skipped} == CLASS_SHAPED and not report.notes
 
 
@@ -85,14 +102,18 @@ def test_a_layer_that_differs_otherwise_is_no_matter_of_classes():
     with pytest.raises(ValueError, match="shapes differ:\n  mask_head/conv1/kernel"):
         load_source("a.h5", network(6), source_of(theirs))
     report = load_source("a.h5", network(6), source_of(theirs), by_name=True)
-    assert {tensor.name for tensor in report.skipped} == CLASS_SHAPED | {f"mask_head/conv1/{w}"
-                                                                         for w in ("kernel", "bias")}
+    assert {tensor.name for tensor in report.skipped} == CLASS_SHAPED | {
+        f"mask_head/conv1/{w}" for w in ("kernel", "bias")
+    }
 
 
 def rows(layers, index, classes):
     """Everything that belongs to a class: logit, deltas, mask."""
-    by_class = {name: value.reshape(*value.shape[:-1], classes, -1) for name, value in values(layers).items()
-                if name in CLASS_SHAPED}
+    by_class = {
+        name: value.reshape(*value.shape[:-1], classes, -1)
+        for name, value in values(layers).items()
+        if name in CLASS_SHAPED
+    }
     return {name: value[..., index, :] for name, value in by_class.items()}
 
 
@@ -121,8 +142,10 @@ def test_classes_are_kept_by_name_where_their_number_is_the_same_too():
 def test_other_names_of_as_many_classes_are_said():
     theirs, ours = network(4, seed=1), network(4, seed=2)
     report = load_source("a.h5", ours, source_of(theirs, names=COCO), class_names=["BG", "dog", "cat", "person"])
-    assert report.notes == ("the classes of the file are named otherwise than the model's, and taken in their order "
-                            "(keep_classes=True would take those of the same name)",)
+    assert report.notes == (
+        "the classes of the file are named otherwise than the model's, and taken in their order "
+        "(keep_classes=True would take those of the same name)",
+    )
     np.testing.assert_array_equal(values(ours)["mask_head/masks/bias"], values(theirs)["mask_head/masks/bias"])
     assert not load_source("a.h5", ours, source_of(theirs, names=COCO), class_names=["none", *COCO[1:]]).notes
 
@@ -140,8 +163,9 @@ def test_keeping_classes_needs_names_on_both_sides():
 def test_the_background_is_kept_and_never_taken_for_a_class():
     theirs, ours = network(2, seed=1), network(3, seed=2)
     before = network(3, seed=2)
-    report = load_source("a.h5", ours, source_of(theirs, names=["BG", "x"]), keep_classes=True,
-                         class_names=["nothing", "BG", "y"])
+    report = load_source(
+        "a.h5", ours, source_of(theirs, names=["BG", "x"]), keep_classes=True, class_names=["nothing", "BG", "y"]
+    )
     assert report.notes == ("classes kept by name: none; left as they are: BG, y",)
     for index, expected in ((0, rows(theirs, 0, 2)), (1, rows(before, 1, 3)), (2, rows(before, 2, 3))):
         for weight, value in rows(ours, index, 3).items():
@@ -150,20 +174,29 @@ def test_the_background_is_kept_and_never_taken_for_a_class():
 
 def test_names_that_are_no_texts_are_compared_as_such():
     theirs, ours = network(3, seed=1), network(3, seed=2)
-    report = load_source("a.h5", ours, source_of(theirs, names=["BG", 7, 8]), keep_classes=True,
-                         class_names=["BG", "8", 9])
+    report = load_source(
+        "a.h5", ours, source_of(theirs, names=["BG", 7, 8]), keep_classes=True, class_names=["BG", "8", 9]
+    )
     assert report.notes == ("classes kept by name: 8; left as they are: 9",)
 
 
 @pytest.mark.parametrize("parts, exclude", [(("trunk",), None), (PARTS, ["box_head", "mask_head"])])
 def test_classes_that_are_not_there_to_be_kept(parts, exclude):
-    report = load_source("a.h5", network(5), source_of(network(4), parts, names=COCO), keep_classes=True,
-                         class_names=PETS, exclude=exclude)
-    assert report.notes[0] == ("keep_classes has nothing to do: the file has no layers of classes, or they are "
-                               "excluded")
+    report = load_source(
+        "a.h5",
+        network(5),
+        source_of(network(4), parts, names=COCO),
+        keep_classes=True,
+        class_names=PETS,
+        exclude=exclude,
+    )
+    assert report.notes[0] == (
+        "keep_classes has nothing to do: the file has no layers of classes, or they are excluded"
+    )
 
 
 # Another number of input channels
+
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 9))
@@ -177,13 +210,14 @@ def test_equal_channels_give_what_they_gave(before, after, seed):
     if after == before:
         np.testing.assert_array_equal(found, kernel)
     if after > before:
-        np.testing.assert_allclose(inflate(found, before), kernel if before > 1 else found.sum(2, keepdims=True),
-                                   atol=1e-6, err_msg="and back")
+        np.testing.assert_allclose(
+            inflate(found, before), kernel if before > 1 else found.sum(2, keepdims=True), atol=1e-6, err_msg="and back"
+        )
 
 
 def test_inflation_by_hand():
     kernel = np.array([1, 2, 6], np.float32).reshape(1, 1, 3, 1)
-    for channels, expected in {1: [9], 2: [1.5, 3], 4: [.75, 1.5, 4.5, 2.25], 5: [.6, 1.2, 3.6, 1.8, 1.8]}.items():
+    for channels, expected in {1: [9], 2: [1.5, 3], 4: [0.75, 1.5, 4.5, 2.25], 5: [0.6, 1.2, 3.6, 1.8, 1.8]}.items():
         np.testing.assert_allclose(inflate(kernel, channels).ravel(), expected, rtol=1e-6)
 
 
@@ -214,9 +248,18 @@ def test_an_excluded_trunk_is_not_inflated():
 
 # Parts
 
-@pytest.mark.parametrize("parts, loaded, words", [
-    (("backbone",), ["trunk/conv1", "trunk/res2a"], "the file is of backbone alone"),
-    (("trunk", "rpn"), ["trunk/conv1", "trunk/res2a", "trunk/fpn_c2p2", "rpn/rpn_class_raw"], "of trunk, rpn alone")])
+
+@pytest.mark.parametrize(
+    "parts, loaded, words",
+    [
+        (("backbone",), ["trunk/conv1", "trunk/res2a"], "the file is of backbone alone"),
+        (
+            ("trunk", "rpn"),
+            ["trunk/conv1", "trunk/res2a", "trunk/fpn_c2p2", "rpn/rpn_class_raw"],
+            "of trunk, rpn alone",
+        ),
+    ],
+)
 def test_a_file_of_some_parts_fills_those(parts, loaded, words):
     theirs, ours = network(seed=1), network(5, seed=2)
     source = source_of(theirs, parts)
@@ -225,8 +268,9 @@ def test_a_file_of_some_parts_fills_those(parts, loaded, words):
     assert not report.missing + report.skipped + report.unexpected and words in report.notes[0]
     with pytest.raises(ValueError, match="missing from the file:(.|\n)*mask_head/masks"):
         load_source("a.h5", ours, source, strict=True)
-    assert not load_source("a.h5", ours, source_of(theirs, ("trunk",)), strict=True,
-                           exclude=["rpn", "box_head", "mask_head"]).notes
+    assert not load_source(
+        "a.h5", ours, source_of(theirs, ("trunk",)), strict=True, exclude=["rpn", "box_head", "mask_head"]
+    ).notes
 
 
 def test_a_layer_that_lacks_of_a_part_that_is_there_is_an_error():
@@ -256,8 +300,10 @@ def test_nan_changes_nothing():
 def test_a_fresh_network_gets_the_same():
     theirs, ours, fresh = network(4, channels=3, seed=1), network(5, channels=4), network(5, channels=4)
     source = source_of(theirs, names=COCO)
-    reports = [load_source("a.h5", layers, source, keep_classes=True, class_names=PETS, fresh=layers is fresh)
-               for layers in (ours, fresh)]
+    reports = [
+        load_source("a.h5", layers, source, keep_classes=True, class_names=PETS, fresh=layers is fresh)
+        for layers in (ours, fresh)
+    ]
     assert reports[0] == reports[1]
     for name, value in values(fresh).items():
         np.testing.assert_array_equal(value, values(ours)[name], err_msg=name)

@@ -1,0 +1,7 @@
+"""`python -m mrcnn.data.check`."""
+
+import sys
+
+from mrcnn.data.check import main
+
+sys.exit(main())

@@ -1,0 +1,337 @@
+"""Checker: goes through a dataset, image by image and instance by instance, and collects what it finds."""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrcnn.data.check import report
+from mrcnn.data.check.findings import Region, beyond, crossings, region, same_masks, unlike_box
+from mrcnn.data.check.report import AS_IS, RAISES
+from mrcnn.data.check.statistics import Statistics
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import problems
+from mrcnn.data.formats.annotated import AnnotatedDataset, image_size
+from mrcnn.data.formats.problems import LEFT_OUT, AnnotationError, Problem
+from mrcnn.data.images import read_image
+from mrcnn.data.outlines import Outline, Polygons
+from mrcnn.data.sample import load_instances
+
+TINY_SIDE = 32  # pixels
+USED = "used"
+INSTANCES = ("annotation", "region", "shape", "object", "line", "mask", "row", "instance", "value", "label")
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # names of files, which may hold commas
+
+
+class Drawn(NamedTuple):
+    """An instance as the dataset has it. record, field: where it stands; outline, box: None where there is none."""
+
+    record: str
+    field: str
+    class_id: int
+    region: Region
+    outline: Outline | None = None
+    box: Sequence[float] | None = None
+
+
+class Used(NamedTuple):
+    """An instance that training can use."""
+
+    record: str
+    field: str
+    class_id: int
+    region: Region
+
+
+class Checker:
+    """Looks at images one after the other.
+
+    Args:
+        dataset: a prepared Dataset.
+        statistics: of what is used; filled here.
+        decode: look at the pixels of the images, too.
+    """
+
+    def __init__(self, dataset: Dataset, statistics: Statistics, decode: bool) -> None:
+        self.dataset, self.statistics, self.decode = dataset, statistics, decode
+        self._read = isinstance(dataset, AnnotatedDataset)
+        self.file = (self._read and dataset.file) or type(dataset).__name__
+        self._found: list[Problem] = []
+        self._records = {treatment: Counter(images=0, instances=0) for treatment in (USED, RAISES)}
+        self._paths: dict[str, str] = {}
+        self._pixels: dict[bytes, str] = {}
+
+    def findings(self) -> list[Problem]:
+        """What the dataset's reader found, what showed when its masks were filled, and what was found here."""
+        return [*(self.dataset.problems if self._read else ()), *self._found]
+
+    def records(self) -> dict[str, dict[str, int]]:
+        """How many images, instances and others are used, would raise in training, and were left out."""
+        lost = Counter(images=0, instances=0, others=0)
+        for problem in self.findings():
+            lost.update(_lost(problem))
+        return {
+            **{treatment: {**counts, "others": 0} for treatment, counts in self._records.items()},
+            LEFT_OUT: dict(lost),
+        }
+
+    def image(self, image_id: int) -> None:
+        """Checks an image and its instances."""
+        before, name, used = len(self._found), self._name(image_id), []
+        known = size = self._size(image_id, name)
+        for drawn, size in self._drawn(image_id, name, known):  # the masks' size, where no other is known
+            if self._usable(drawn, size):
+                used.append(Used(drawn.record, drawn.field, drawn.class_id, drawn.region))
+        self._repeated(used)
+        raises = any(problem.treatment == RAISES for problem in self._found[before:])
+        if not raises:
+            self._counted(used, name)
+        if size is not None and min(size) < TINY_SIDE:
+            self._note(report.TINY, name, "", f"it is {size[1]} x {size[0]} pixels (width x height)", AS_IS)
+        self._records[RAISES if raises else USED].update(images=1, instances=len(used))
+        self.statistics.add_image(size, [(u.class_id, u.region.area, *_sides(u.region.box)) for u in used])
+
+    def classes(self) -> None:
+        """Notes classes that no instance belongs to."""
+        for row in self.statistics.classes():
+            if not row["instances"]:
+                self._note(
+                    report.UNUSED,
+                    f"class {row['id']}",
+                    "",
+                    f"no instance is a {row['name']!r}",
+                    "nothing to learn it from",
+                )
+
+    def _note(self, kind: str, record: str, field: str, message: str, treatment: str) -> None:
+        lost = {"images": 0, "instances": 1} if treatment == LEFT_OUT else {}  # of images, the reader leaves out
+        self._found.append(Problem(kind, self.file, record, field, message, treatment, **lost))
+
+    def _name(self, image_id: int) -> str:
+        info = self.dataset.image_info[image_id]
+        if "record" not in info:
+            return f"image {image_id} ({info['source']} {info['id']!r}, {info['path']})"
+        return _with(info["record"], info["path"])
+
+    def _size(self, image_id: int, name: str) -> tuple[int, int] | None:
+        """(height, width) of an image, None when unknown; notes what is wrong with its file."""
+        info = self.dataset.image_info[image_id]
+        declared = (info["height"], info["width"]) if {"height", "width"} <= info.keys() else None
+        try:
+            if isinstance(info["path"], (str, os.PathLike)):
+                self._listed(os.path.realpath(info["path"]), name)
+            return self._decoded(image_id, name) if self.decode else self._header(info, declared)
+        except AnnotationError as error:
+            self._note(problems.SIZE, name, error.field, _message(error), RAISES)
+        except FileNotFoundError as error:
+            self._note(problems.MISSING, name, "", str(error), RAISES)
+        except Exception as error:  # load_image may be a user's own
+            self._note(problems.UNREADABLE, name, "", _message(error), RAISES)
+        return declared
+
+    def _listed(self, path: str, name: str) -> None:
+        if path in self._paths:
+            self._note(
+                report.LISTED_TWICE,
+                name,
+                "",
+                f"{path!r} is the file of {self._paths[path]}, too",
+                "each record is used on its own",
+            )
+        self._paths.setdefault(path, name)
+
+    def _decoded(self, image_id: int, name: str) -> tuple[int, int]:
+        image = np.asarray(self.dataset.load_image(image_id))
+        if image.ndim == 3 and image.shape[2] > 4:  # of a network with more channels; others are made RGB
+            image = read_image(image, image.shape[2])
+        else:
+            image = read_image(image)
+        digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+        first = self._pixels.setdefault(digest, name)
+        path = self.dataset.image_info[image_id]["path"]
+        if first != name and (path is None or self._paths.get(os.path.realpath(path)) == name):
+            self._note(report.SAME_IMAGE, name, "", f"its pixels are those of {first}", AS_IS)
+        return image.shape[:2]
+
+    def _header(self, info: dict[str, Any], declared: tuple[int, int] | None) -> tuple[int, int] | None:
+        """The size by the file's header, where load_image is not a user's own; raises when it is not as declared."""
+        if type(self.dataset).load_image not in (Dataset.load_image, AnnotatedDataset.load_image):
+            return declared
+        path = info["path"]
+        if path is None:
+            raise ValueError("it has no path; override load_image to make or fetch its pixels")
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"no image file at {os.fspath(path)!r}")
+        found = image_size(path)
+        if declared is not None and found != tuple(declared):
+            raise AnnotationError(
+                self.file,
+                "",
+                "height/width",
+                f"the annotations are of an image of {declared[0]} x "
+                f"{declared[1]}, but {os.fspath(path)!r} is {found[0]} x {found[1]} (height x width)",
+            )
+        return found
+
+    def _drawn(self, image_id: int, name: str, size: tuple[int, int] | None) -> Iterator[tuple[Drawn, tuple[int, int]]]:
+        """The instances of an image, and the size of their masks."""
+        if type(self.dataset).load_mask is AnnotatedDataset.load_mask:
+            return self._outlined(image_id, name)
+        return self._loaded(image_id, name, size)
+
+    def _outlined(self, image_id: int, name: str) -> Iterator[tuple[Drawn, tuple[int, int]]]:
+        """The instances of an image that a reader made, each filled alone."""
+        info, boxes = self.dataset.image_info[image_id], self.dataset.load_boxes(image_id)
+        for number, instance in enumerate(info["instances"]):
+            record = _with(instance.record or f"{name}, instance {number}", info["path"])
+            try:
+                *box, bits = self.dataset._fill(image_id, instance)
+            except AnnotationError as error:  # of a strict dataset; another notes it itself
+                self._note(problems.BROKEN, record, instance.field, _message(error), RAISES)
+                self._records[RAISES].update(instances=1)
+                continue
+            class_id = self.dataset.map_source_class_id(f"{info['source']}.{instance.class_id}")
+            found = Region(tuple(map(int, box)), int(np.unpackbits(bits).sum()), bits)
+            yield (
+                Drawn(
+                    record,
+                    instance.field,
+                    -class_id if instance.crowd else class_id,
+                    found,
+                    instance.outline,
+                    None if boxes is None else boxes[number],
+                ),
+                (info["height"], info["width"]),
+            )
+
+    def _loaded(
+        self, image_id: int, name: str, size: tuple[int, int] | None
+    ) -> Iterator[tuple[Drawn, tuple[int, int]]]:
+        """The instances of an image of any Dataset."""
+        try:
+            loaded = self.dataset.load_mask(image_id)
+            size = np.shape(loaded[0])[:2] if size is None else size
+            once = SimpleNamespace(load_mask=lambda _: loaded)
+            masks, class_ids = load_instances(once, image_id, size, self.dataset.num_classes)
+            boxes = self.dataset.load_boxes(image_id) if hasattr(self.dataset, "load_boxes") else None
+            boxes = [None] * len(class_ids) if boxes is None else np.asarray(boxes, float).reshape(len(class_ids), 4)
+        except Exception as error:  # load_mask and load_boxes are a user's own
+            self._note(problems.BROKEN, name, "", _message(error), RAISES)
+            return
+        for number, class_id in enumerate(class_ids.tolist()):
+            drawn = Drawn(f"{name}, instance {number}", "", class_id, region(masks[..., number]), None, boxes[number])
+            if not drawn.region.area:
+                self._note(problems.EMPTY, drawn.record, "", "it covers no pixel", LEFT_OUT)
+            yield drawn, size
+
+    def _usable(self, drawn: Drawn, size: tuple[int, int]) -> bool:
+        """Whether training takes the instance; notes what is worth a look."""
+        if not drawn.region.area or (drawn.box is not None and not self._boxed(drawn, size)):
+            return False
+        if drawn.outline is not None:
+            self._outline(drawn, size)
+        return True
+
+    def _boxed(self, drawn: Drawn, size: tuple[int, int]) -> bool:
+        """Whether training can use the given box."""
+        (y1, x1, y2, x2), where = map(float, drawn.box), (drawn.record, drawn.field)
+        text, (tall, wide) = f"its box spans {_numbers(drawn.box)} (y1, x1, y2, x2)", size
+        if not (min(y2, tall) > max(y1, 0) and min(x2, wide) > max(x1, 0)):
+            kind = problems.SMALL if min(y2 - y1, x2 - x1) < 1 else report.BOX
+            self._note(kind, *where, f"{text}, which has no area in the image of {size}", LEFT_OUT)
+            return False
+        if min(y2 - y1, x2 - x1) < 1:
+            self._note(problems.SMALL, *where, text, AS_IS)
+            return True
+        iou = unlike_box(drawn.box, drawn.region.box, size)
+        if iou is not None:
+            self._note(
+                report.BOX,
+                *where,
+                f"{text}, its mask {_numbers(drawn.region.box)}; their IoU is {iou:.2f}",
+                "the box is learnt as it is, and of the mask what lies inside",
+            )
+        return True
+
+    def _outline(self, drawn: Drawn, size: tuple[int, int]) -> None:
+        """Notes outlines that leave the image, cross themselves or are less than a pixel."""
+        bounds, where = drawn.outline.bounds(), (drawn.record, drawn.field)
+        if bounds is None:
+            return
+        text, far = f"it spans {_numbers(bounds)} (y1, x1, y2, x2)", beyond(bounds, size)
+        if far:
+            self._note(
+                problems.PARTLY_OUTSIDE,
+                *where,
+                f"{text}, up to {far:.1f} pixels beyond the image of {size}",
+                "cut off at the border",
+            )
+        if drawn.box is None and min(bounds[2] - bounds[0], bounds[3] - bounds[1]) < 1:
+            self._note(problems.SMALL, *where, text, AS_IS)
+        if isinstance(drawn.outline, Polygons):
+            places = np.concatenate([crossings(part) for part in drawn.outline.parts])
+            if len(places):
+                x, y = places[0].tolist()
+                times = "once" if len(places) == 1 else f"{len(places)} times, first"
+                self._note(
+                    problems.SELF_CROSSING,
+                    *where,
+                    f"it crosses itself {times} at x {x:.1f}, y {y:.1f}",
+                    "used as is; what it goes around twice becomes a hole",
+                )
+
+    def _repeated(self, used: list[Used]) -> None:
+        """Notes masks that are drawn twice."""
+        things = [u for u in used if u.class_id > 0]
+        for first, second, iou in same_masks([u.region for u in things]):
+            one, two = things[first], things[second]
+            names = [self.dataset.class_names[u.class_id] for u in (one, two)]
+            same = one.class_id == two.class_id
+            what = f"the same mask as {one.record} (IoU {iou:.3f})" + ("" if same else f", {names[1]} and {names[0]}")
+            self._note(problems.DUPLICATE if same else report.SAME_MASK, two.record, two.field, what, AS_IS)
+
+    def _counted(self, used: list[Used], name: str) -> None:
+        """Notes images with no or with too many instances."""
+        count, limit = sum(u.class_id > 0 for u in used), self.statistics.max_instances
+        if not count:
+            why = "it has crowds only" if used else "nothing is annotated that can be used"
+            self._note(problems.UNANNOTATED, name, "", why, "skipped in training")
+        if count > limit:
+            self._note(report.CROWDED, name, "", f"it has {count}", f"a random {limit} of them are learnt each time")
+
+
+def _lost(problem: Problem) -> dict[str, int]:
+    """How many images, instances and other records of the file a problem leaves out."""
+    if problem.treatment != LEFT_OUT:
+        return {}
+    if problem.images is not None or problem.instances is not None:
+        lost = {"images": problem.images or 0, "instances": problem.instances or 0}
+        return lost if any(lost.values()) else {"others": 1}
+    words = re.split(r"s?\[| ", QUOTED.sub("''", problem.record).rpartition(", ")[2])  # "line 5", "annotations[4]"
+    return {"instances" if words[0] in INSTANCES else "images" if words[0] == "image" else "others": 1}
+
+
+def _with(record: str, path: Any) -> str:
+    """The record with the name of its image, where it lacks it."""
+    name = os.path.basename(os.fspath(path)) if path else ""
+    return record if name in record or repr(os.path.splitext(name)[0]) in record else f"{record} ({name})"
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, AnnotationError):
+        text = text.removeprefix(str(AnnotationError(error.file, error.record, error.field, "")))
+    return text or type(error).__name__
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in np.round(np.asarray(values, float), 1).tolist()) + ")"
+
+
+def _sides(box: Sequence[int]) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]

@@ -1,0 +1,180 @@
+"""Checks of outlines, one image at a time: what is worth a person's look before training, found by geometry alone."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mrcnn.data.masks import extract_bboxes
+
+SAME_IOU = 0.95  # of two masks, from which they count as one drawn twice
+BOX_IOU, BOX_PIXELS = 0.7, 2.0  # a box is unlike its mask under this IoU, if an edge is off by more than so many pixels
+BEYOND = 1.0  # pixels; tools draw up to a pixel over the border
+TOUCHING = 1e-9  # of the lengths of two edges: a smaller cross product is a rounding error
+PAIRS = 2**20  # of edges looked at together, which bounds the memory
+
+
+class Region(NamedTuple):
+    """The pixels of an instance: its tight box, and what of the mask lies inside, eight pixels a byte."""
+
+    box: tuple[int, int, int, int]
+    area: int
+    bits: np.ndarray
+
+    def part(self, y1: int, x1: int, y2: int, x2: int) -> np.ndarray:
+        """[y2 - y1, x2 - x1] bool, a part of the box given in pixels of the image."""
+        top, left, _, right = self.box
+        rows = np.unpackbits(self.bits[y1 - top : y2 - top], axis=1, count=right - left)
+        return rows[:, x1 - left : x2 - left].view(bool)
+
+
+def region(mask: np.ndarray) -> Region:
+    """The region of a mask [H, W] bool; of area 0, with a box of zeros, where it is empty."""
+    y1, x1, y2, x2 = extract_bboxes(mask[:, :, None])[0].tolist()
+    inside = mask[y1:y2, x1:x2]
+    return Region((y1, x1, y2, x2), int(np.count_nonzero(inside)), np.packbits(inside, axis=1))
+
+
+def mask_iou(first: Region, second: Region) -> float:
+    """Intersection over union of two masks that are not empty."""
+    (top, left), (bottom, right) = np.maximum(first.box[:2], second.box[:2]), np.minimum(first.box[2:], second.box[2:])
+    if bottom <= top or right <= left:
+        return 0.0
+    shared = np.count_nonzero(first.part(top, left, bottom, right) & second.part(top, left, bottom, right))
+    return shared / (first.area + second.area - shared)
+
+
+def same_masks(regions: Sequence[Region], iou: float = SAME_IOU) -> Iterator[tuple[int, int, float]]:
+    """(first, second, IoU) for each region that is one of those before it, drawn again: the first such one."""
+    boxes = np.array([r.box for r in regions], np.float64).reshape(-1, 4)
+    areas = np.array([r.area for r in regions], np.float64)
+    for second in range(1, len(regions)):
+        for first in _candidates(boxes[:second], areas[:second], boxes[second], areas[second], iou):
+            found = mask_iou(regions[first], regions[second])
+            if found >= iou:
+                yield first, second, found
+                break
+
+
+def _candidates(boxes: np.ndarray, areas: np.ndarray, box: np.ndarray, area: float, iou: float) -> list[int]:
+    """Masks that may have that IoU with one of this box and area: what both share lies in both boxes."""
+    sides = np.maximum(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0)
+    shared = np.minimum(sides.prod(axis=1), np.minimum(areas, area))
+    return np.flatnonzero((shared > 0) & (shared >= iou * np.maximum(areas, area))).tolist()
+
+
+def unlike_box(given: Sequence[float], tight: Sequence[float], size: tuple[int, int]) -> float | None:
+    """The IoU of a given box, cut to the image, and that around the mask, where they differ by much; else None.
+
+    Boxes are (y1, x1, y2, x2) in pixels, `size` the image's (height, width).
+    """
+    given, tight = np.clip(np.asarray(given, float), 0, [*size, *size]), np.asarray(tight, float)
+    if np.abs(given - tight).max() <= BOX_PIXELS:
+        return None
+    shared = np.prod(np.maximum(np.minimum(given[2:], tight[2:]) - np.maximum(given[:2], tight[:2]), 0))
+    iou = shared / (np.prod(given[2:] - given[:2]) + np.prod(tight[2:] - tight[:2]) - shared)
+    return float(iou) if iou < BOX_IOU else None
+
+
+def beyond(bounds: Sequence[float], size: tuple[int, int]) -> float:
+    """By how many pixels bounds (y1, x1, y2, x2) leave an image of `size` (height, width); 0 when by `BEYOND` at most."""
+    y1, x1, y2, x2 = bounds
+    far = max(-y1, -x1, y2 - size[0], x2 - size[1])
+    return far if far > BEYOND else 0.0
+
+
+def crossings(points: np.ndarray) -> np.ndarray:
+    """Where a closed polygon [points, (x, y)] crosses itself: [crossings, (x, y)], each place once.
+
+    Edges that only touch, or run along each other, do not cross: a hole tied to the outer edge by a bridge is sound.
+    """
+    points = np.asarray(points, np.float64).reshape(-1, 2)
+    before = np.concatenate([points[-1:], points[:-1]])
+    points = points[(points != before).any(axis=1)]
+    if len(points) < 4:
+        return np.zeros((0, 2))
+    found = [_crossed(points, first, second) for first, second in _near_pairs(points)]
+    found = np.concatenate([*found, _crossed_corners(points)])
+    places = np.unique(np.round(found, 6) @ (1, 1j))  # complex numbers sort faster than rows
+    return np.stack([places.real, places.imag], axis=1)
+
+
+def _near_pairs(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of edges that may cross: their boxes touch, and they have no point in common as neighbours. In blocks.
+
+    Edge i goes from point i to the next. A sweep along x: edges in the order of their left ends meet those whose left
+    end comes before their own right one.
+    """
+    after = np.concatenate([points[1:], points[:1]])
+    low, high = np.minimum(points, after), np.maximum(points, after)
+    order = np.argsort(low[:, 0], kind="stable")
+    low, high, count = low[order], high[order], len(points)
+    met = np.searchsorted(low[:, 0], high[:, 0], side="right") - np.arange(count) - 1
+    start = 0
+    while start < count:
+        end = start + max(1, int(np.searchsorted(np.cumsum(met[start:]), PAIRS, side="right")))
+        block = met[start:end]
+        first = np.repeat(np.arange(start, end), block)
+        second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(block) - block, block)
+        near = (low[first, 1] <= high[second, 1]) & (low[second, 1] <= high[first, 1])
+        first, second = order[first[near]], order[second[near]]
+        apart = np.abs(first - second)
+        near = (apart > 1) & (apart < count - 1)
+        yield first[near], second[near]
+        start = end
+
+
+def _crossed(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Where edges cross, [crossings, (x, y)]: in the middle of both, or with one's first point in that of the other."""
+    after = np.concatenate([points[1:], points[:1]])
+    a, b, c, d = points[first], after[first], points[second], after[second]
+    side_c, side_d, side_a, side_b = _side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b)
+    parts, parted = side_a * side_b < 0, side_c * side_d < 0  # the second edge's line parts the ends of the first
+    proper = parts & parted
+    places = []
+    if proper.any():
+        share = _cross(c - a, d - c)[proper] / _cross(b - a, d - c)[proper]
+        places.append(a[proper] + share[:, None] * (b - a)[proper])
+    through = parts & (side_c == 0)
+    if through.any():
+        passed = _side(a, b, points[second - 1]) * side_d < 0
+        places.append(c[through & passed])
+    through = parted & (side_a == 0)
+    if through.any():
+        passed = _side(c, d, points[first - 1]) * side_b < 0
+        places.append(a[through & passed])
+    return np.concatenate([np.zeros((0, 2)), *places])
+
+
+def _crossed_corners(points: np.ndarray) -> np.ndarray:
+    """[crossings, (x, y)] points that the polygon visits again, to cross there what it drew before."""
+    _, place, counts = np.unique(points @ (1, 1j), return_inverse=True, return_counts=True)
+    places = []
+    for repeated in np.flatnonzero(counts > 1):
+        visits = np.flatnonzero(place == repeated)
+        pairs = ((i, j) for i in visits for j in visits if i < j)
+        if any(_separates(points, i, j) for i, j in pairs):
+            places.append(points[visits[0]])
+    return np.reshape(places, (-1, 2))
+
+
+def _separates(points: np.ndarray, i: int, j: int) -> bool:
+    """Whether the way through point i parts the way in from the way out at point j, which lies in the same place."""
+    ways = [points[k % len(points)] - points[i] for k in (i - 1, i + 1, j - 1, j + 1)]
+    into, out, other_in, other_out = (math.atan2(y, x) for x, y in ways)
+    turns = [(angle - into) % (2 * math.pi) for angle in (out, other_in, other_out)]
+    apart = all(abs(turns[0] - turn) > TOUCHING and TOUCHING < turn < 2 * math.pi - TOUCHING for turn in turns[1:])
+    return apart and (turns[1] < turns[0]) != (turns[2] < turns[0])
+
+
+def _side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """On which side of the line from a to b each c lies: 1, -1, or 0 on the line."""
+    along, to = b - a, c - a
+    cross = _cross(along, to)
+    slack = TOUCHING**2 * (along**2).sum(axis=1) * (to**2).sum(axis=1)
+    return np.where(cross**2 <= slack, 0, np.sign(cross))
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

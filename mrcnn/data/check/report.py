@@ -1,0 +1,167 @@
+"""Report: what a check of a dataset found, as text for a person and as json for a program."""
+
+import dataclasses
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.data.check.statistics import Statistics
+from mrcnn.data.formats import problems
+from mrcnn.data.formats.problems import LEFT_OUT, Problem
+from mrcnn.files import write_atomically
+
+RAISES = "raises in training"
+AS_IS = "used as is"
+
+BOX = "box unlike its mask"
+SAME_MASK = "one mask with two classes"
+CROWDED = "more instances than training takes"
+LISTED_TWICE = "image listed twice"
+SAME_IMAGE = "same picture in two files"
+TINY = "tiny image"
+UNUSED = "class without instances"
+
+WAYS_OUT = {
+    problems.BROKEN: "correct the record, or export the annotations again; strict=False reads on without it",
+    problems.MISSING: "copy the file to that place, or name the right folder of images",
+    problems.UNREADABLE: "fetch, copy or export the file again",
+    problems.SIZE: "annotate the file that is there, or put back the one that was annotated",
+    problems.CLASH: "give each record an id or name of its own; of two, the first is used",
+    problems.DEGENERATE: "delete these clicks in the annotation tool, or finish the polygons",
+    problems.EMPTY: "delete them, or draw them again over at least one pixel's centre",
+    problems.OUTSIDE: "check whether the annotations belong to this image, and to its present size",
+    problems.PARTLY_OUTSIDE: "nothing to do if it is a few pixels; else check that the image was not resized or cut",
+    problems.SELF_CROSSING: "look at them: points in the wrong order enclose something else than the object",
+    problems.DUPLICATE: "delete one of the two; both teach, and in evaluation one of them cannot be found",
+    problems.SMALL: "delete them if they are slips of the mouse",
+    problems.UNANNOTATED: "ALLOW_EMPTY_IMAGES = True learns from them as background; evaluation always counts them",
+    BOX: "correct the box, or drop the boxes from the file: they are then taken from the masks",
+    SAME_MASK: "decide which class it is",
+    CROWDED: "raise MAX_GT_INSTANCES (and DETECTION_MAX_INSTANCES), or cut the images into tiles",
+    LISTED_TWICE: "merge the records: what only one of them annotates is background in the other",
+    SAME_IMAGE: "delete one; never have one in training and the other in validation",
+    TINY: "check that these are photographs and not icons or thumbnails",
+    UNUSED: "annotate some, or leave the class out with class_names",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a check found; `print(report)` for the text.
+
+    name: of the dataset. statistics: of the images and instances that can be read. findings: all, in the order they
+    were found. records: how many "images", "instances" and "others" of the file are "used", "raises in training" and
+    "left out".
+    checked: images looked at, of `images` in all. decoded: whether their pixels were. examples: shown of each kind.
+    """
+
+    name: str
+    statistics: Statistics
+    findings: Sequence[Problem]
+    records: dict[str, dict[str, int]]
+    checked: int
+    images: int
+    decoded: bool
+    seconds: float
+    examples: int = 3
+
+    @property
+    def broken(self) -> list[Problem]:
+        """The findings for which a record had to be left out, or for which training would stop."""
+        return [problem for problem in self.findings if is_broken(problem)]
+
+    def counts(self) -> dict[str, int]:
+        """Findings by kind, the broken ones first."""
+        counts: dict[str, int] = defaultdict(int)
+        for (kind, _), found in self.groups().items():
+            counts[kind] += len(found)
+        return dict(counts)
+
+    def groups(self) -> dict[tuple[str, str], list[Problem]]:
+        """The findings by (kind, treatment), the broken ones first, then the most frequent."""
+        groups = defaultdict(list)
+        for problem in self.findings:
+            groups[problem.kind, problem.treatment].append(problem)
+        return dict(sorted(groups.items(), key=lambda item: (not is_broken(item[1][0]), -len(item[1]))))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for json; all findings, not only the examples."""
+        return {
+            "name": self.name,
+            "checked_images": self.checked,
+            "images_in_dataset": self.images,
+            "decoded": self.decoded,
+            "seconds": round(self.seconds, 3),
+            "broken": len(self.broken),
+            "records": self.records,
+            "statistics": self.statistics.as_dict(),
+            "findings": [
+                {
+                    "kind": kind,
+                    "treatment": treatment,
+                    "count": len(found),
+                    "broken": is_broken(found[0]),
+                    "way_out": WAYS_OUT.get(kind, ""),
+                    "records": [{k: getattr(p, k) for k in ("file", "record", "field", "message")} for p in found],
+                }
+                for (kind, treatment), found in self.groups().items()
+            ],
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `as_dict` as json, whole or not at all."""
+        write_atomically(Path(path), json.dumps(self.as_dict(), indent=1))
+
+    def __str__(self) -> str:
+        findings = [self._group_text(*key, found) for key, found in self.groups().items()]
+        legend = ["Findings (!: left out, or raises in training; -: worth a look)"] if findings else []
+        return "\n\n".join([self._head(), str(self.statistics), *legend, *findings, self._verdict()])
+
+    def _head(self) -> str:
+        part = f"the first {self.checked:,} of {self.images:,} images, " if self.checked < self.images else ""
+        pixels = "" if self.decoded else "; the pixels of the images were not looked at (--images does)"
+        kinds = [what for what, count in self.records[LEFT_OUT].items() if count or what != "others"]
+        lines = [
+            f"{self.name}: {part}checked in {self.seconds:.1f} s{pixels}",
+            "",
+            " " * 20 + "".join(f"{what:>12}" for what in kinds),
+        ]
+        lines += [
+            f"{treatment:20}" + "".join(f"{counts[what]:12,}" for what in kinds)
+            for treatment, counts in self.records.items()
+        ]
+        return "\n".join(lines)
+
+    def _group_text(self, kind: str, treatment: str, found: list[Problem]) -> str:
+        mark = "!" if is_broken(found[0]) else "-"
+        lines = [f"{mark} {len(found):,} x {kind}: {treatment}"]
+        lines += [f"    {self._where(problem)}: {problem.message}" for problem in found[: self.examples]]
+        if len(found) > self.examples:
+            lines.append(f"    ... and {len(found) - self.examples:,} more")
+        if kind in WAYS_OUT:
+            lines.append(f"    What to do: {WAYS_OUT[kind]}.")
+        return "\n".join(lines)
+
+    def _where(self, problem: Problem) -> str:
+        """Where a problem stands; the file is named where it is not the one in the headline."""
+        file = "" if problem.file == self.name else problem.file
+        return ", ".join(filter(None, [file, problem.record, problem.field])) or self.name
+
+    def _verdict(self) -> str:
+        if not self.findings:
+            return "Nothing found."
+        left_out = sum(problem.treatment == LEFT_OUT for problem in self.findings)
+        raising = len(self.broken) - left_out
+        said = [
+            f"{left_out:,} record{'s' * (left_out > 1)} had to be left out" * bool(left_out),
+            f"{raising:,} would stop a training" * bool(raising),
+        ]
+        return f"{' and '.join(filter(None, said)) or 'Nothing is broken'}; findings in all: {len(self.findings):,}."
+
+
+def is_broken(problem: Problem) -> bool:
+    """Whether a record had to be left out, or training would stop at it."""
+    return problem.treatment in (LEFT_OUT, RAISES)

@@ -1,0 +1,222 @@
+"""One picture a mask: the layout of the Data Science Bowl 2018, and folders of masks beside a folder of images."""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mrcnn.data.formats import problems
+from mrcnn.data.formats.annotated import AnnotatedDataset, Instance
+from mrcnn.data.formats.classes import Classes, only_name
+from mrcnn.data.formats.folders import (
+    LOSSLESS,
+    PICTURES,
+    by_stem,
+    header_size,
+    listed,
+    names_in,
+    paired_folders,
+    same_size,
+    subset_folder,
+)
+from mrcnn.data.outlines import MaskFile
+
+
+class Mask(NamedTuple):
+    """A file with the mask of one instance. class_name: that of the folder it lies in, if it has one of its own."""
+
+    path: str
+    class_name: str | None
+
+
+class Entry(NamedTuple):
+    """An image and its masks."""
+
+    image_id: str
+    path: str
+    masks: list[Mask]
+
+
+def load_mask_files(
+    dataset_dir: str | os.PathLike,
+    subset: str | None = None,
+    *,
+    class_name: str | None = None,
+    class_names: Sequence[str] | None = None,
+    source: str = "mask_files",
+    strict: bool = True,
+) -> AnnotatedDataset:
+    """Reads images whose instances have a mask file each: the pixels that are not zero. Masks may overlap.
+
+    Two layouts, below `dataset_dir`/`subset`; in both, the masks may lie in folders named after their classes::
+
+        <id>/images/<id>.png                   images/<name>.jpg
+        <id>/masks/*.png                       masks/<name>/*.png
+        <id>/masks/<class name>/*.png          masks/<name>/<class name>/*.png
+
+    An image without instances has an empty folder of masks. The second layout may also have the subset innermost:
+    images/`subset`/<name>.jpg. Headers are read here, so that a mask of another size shows before training; pixels
+    when they are asked for. Files beside the folders <id>/ that are no pictures, such as notes and tables, are passed
+    over; pictures there are left out and stand in `problems`, since nothing says what is in them.
+
+    Args:
+        dataset_dir, subset: the folder `dataset_dir/subset`.
+        class_name: of masks in no folder of a class; None: the only one of class_names, or "object".
+        class_names: the classes, in this order; None: those found, sorted.
+        source: the source's name in the dataset.
+        strict: raise at the first broken record; else leave it out and count it in `problems`.
+
+    Returns:
+        A prepared dataset; images by their names, ids are names without suffix.
+
+    Raises:
+        FileNotFoundError: no such folder, or no such layout in it.
+        AnnotationError: naming file, record and field.
+    """
+    images, masks = paired_folders(dataset_dir, subset, ["masks"], os.path.isdir)
+    root = os.path.dirname(images) if images else subset_folder(dataset_dir, subset)
+    dataset = AnnotatedDataset(root, strict)
+    entries = _beside(dataset, images, masks[0]) if images else _one_folder_each(dataset, root)
+    default = only_name(class_name, class_names)
+    found = {mask.class_name or default for entry in entries for mask in entry.masks}
+    classes = Classes(dataset, source, found or {default}, class_names)
+    for entry in entries:
+        _add(dataset, source, entry, classes, default)
+    if not dataset.image_info:
+        dataset.problems.broken(root, "", "images", "there is no image that can be read")
+    return dataset.finish()
+
+
+def is_one_folder_each(root: str) -> bool:
+    """Whether a folder has the competition's layout: the first few folders in it hold images/ and masks/."""
+    folders = [entry.path for entry in listed(root) if entry.is_dir()][:20]
+    return any(os.path.isdir(os.path.join(f, "images")) and os.path.isdir(os.path.join(f, "masks")) for f in folders)
+
+
+def _one_folder_each(dataset: AnnotatedDataset, root: str) -> list[Entry]:
+    """<id>/images/<one image>, <id>/masks/."""
+    if not is_one_folder_each(root):
+        raise FileNotFoundError(
+            f"no masks in {root!r}: expected <id>/images/ and <id>/masks/, or images/ and "
+            f"masks/<name>/; it holds {names_in(root)}; is a subset to be named?"
+        )
+    entries = []
+    for folder in listed(root):
+        if not folder.is_dir():
+            _beside_folders(dataset, root, folder.name)
+            continue
+        pictures = [e for e in listed(os.path.join(folder.path, "images")) if e.name.lower().endswith(PICTURES)]
+        place = os.path.join(folder.path, "masks")
+        masks = _masks(dataset, place)
+        if len(pictures) != 1:
+            dataset.problems.broken(
+                root,
+                folder.name,
+                "images",
+                f"expected one image in {folder.name}/images, got {len(pictures)}",
+                problems.BROKEN if pictures else problems.MISSING,
+                images=max(len(pictures), 1),
+                instances=len(masks),
+            )
+        elif not os.path.isdir(place):
+            dataset.problems.broken(
+                root,
+                folder.name,
+                "masks",
+                f"there is no folder {place!r}; an image without instances has an empty one",
+                images=1,
+                instances=0,
+            )
+        else:
+            entries.append(Entry(folder.name, pictures[0].path, masks))
+    return entries
+
+
+def _beside_folders(dataset: AnnotatedDataset, root: str, name: str) -> None:
+    """A file beside the folders of images: passed over, or left out where it is a picture."""
+    if name.lower().endswith(PICTURES + LOSSLESS):
+        dataset.problems.left_out(
+            problems.BROKEN,
+            root,
+            name,
+            "name",
+            "a picture beside the folders, without masks; expected <id>/images/<one image> and <id>/masks/",
+            images=1,
+            instances=0,
+        )
+
+
+def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
+    """images/<name>.jpg, masks/<name>/."""
+    pictures = by_stem(dataset, images)
+    for entry in listed(folder):
+        if not entry.is_dir():
+            dataset.problems.broken(
+                folder,
+                entry.name,
+                "name",
+                f"expected a folder an image, {folder}/<name>/, with its masks in it",
+                images=0,
+                instances=_could_be_mask(entry.name),
+            )
+        elif entry.name not in pictures:
+            dataset.problems.broken(
+                folder,
+                entry.name,
+                "name",
+                f"there is no image of this name in {images!r}",
+                problems.MISSING,
+                images=1,
+                instances=len(_masks(dataset, entry.path)),
+            )
+    entries = []
+    for stem, path in pictures.items():
+        masks = os.path.join(folder, stem)
+        if os.path.isdir(masks):
+            entries.append(Entry(stem, path, _masks(dataset, masks)))
+        else:
+            dataset.problems.broken(
+                images,
+                os.path.basename(path),
+                "masks",
+                f"there is no folder {masks!r}; an image without instances has an empty one",
+                images=1,
+                instances=0,
+            )
+    return entries
+
+
+def _masks(dataset: AnnotatedDataset, folder: str) -> list[Mask]:
+    """The masks of an image by the names of their files, in whichever folder they lie."""
+    files = []
+    for entry in listed(folder):
+        files += [(inner, entry.name) for inner in listed(entry.path)] if entry.is_dir() else [(entry, None)]
+    masks = []
+    for entry, class_name in sorted(files, key=lambda file: file[0].name):
+        if entry.name.lower().endswith(LOSSLESS) and entry.is_file():
+            masks.append(Mask(entry.path, class_name))
+        else:
+            dataset.problems.broken(
+                folder,
+                entry.name,
+                "name",
+                f"expected a mask, a picture that keeps its values: {', '.join(LOSSLESS)}",
+                images=0,
+                instances=_could_be_mask(entry.name),
+            )
+    return masks
+
+
+def _could_be_mask(name: str) -> int:
+    """1 for a picture, which was meant as a mask, 0 for another file."""
+    return int(name.lower().endswith(PICTURES + LOSSLESS))
+
+
+def _add(dataset: AnnotatedDataset, source: str, entry: Entry, classes: Classes, default: str) -> None:
+    size, instances = header_size(entry.path), []
+    for mask in entry.masks:
+        record = f"mask {os.path.relpath(mask.path, dataset.file)!r}"
+        number = classes.number(mask.class_name or default, dataset.file, record, "class")
+        if number is not None and same_size(dataset, mask.path, record, entry.path, size):
+            instances.append(Instance(number, MaskFile(mask.path), record=record, field="pixels"))
+    height, width = size or (None, None)  # without one, the dataset says what is wrong with the image
+    dataset.add_annotated(source, entry.image_id, entry.path, instances, height=height, width=width)

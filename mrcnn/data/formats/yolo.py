@@ -1,0 +1,252 @@
+"""YOLO's labels for segmentation: a text an image, a polygon a line, as a Dataset."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mrcnn.data.formats import problems
+from mrcnn.data.formats.annotated import Instance
+from mrcnn.data.formats.classes import Classes
+from mrcnn.data.formats.fields import FieldError, shown
+from mrcnn.data.formats.folders import PICTURES, listed
+from mrcnn.data.formats.upright import TAGGED, UprightDataset, known_size
+from mrcnn.data.formats.yolo_layout import CLASS_FILE, find_layout, labels_in, labels_of
+from mrcnn.data.outlines import Polygons
+
+IGNORED = (".txt", ".npy", ".cache", ".json")  # labels beside images, and what trainings leave there
+LEAST, MOST = -1.0, 2.0  # coordinates; what is further out was not divided by the size of the image
+# Of pixels. Labels are most often made from COCO's polygons, which have two; the six digits that fractions are written
+# in are fewer than they need, and a rest of a ten-thousandth of a pixel can tip the rasteriser's rounding
+DIGITS = 2
+
+
+class YoloDataset(UprightDataset):
+    """Photographs with YOLO's labels; made by `load_yolo`."""
+
+
+class Labelled(NamedTuple):
+    """An image and its labels. name: the image's path without suffix, below the folder of images."""
+
+    name: str
+    path: str
+    labels: str
+
+
+def load_yolo(
+    dataset_dir: str | os.PathLike,
+    subset: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    source: str = "yolo",
+    strict: bool = True,
+) -> YoloDataset:
+    """Reads images/ and labels/ with a text an image of the same name, whose lines are `class x1 y1 x2 y2 x3 y3 ...`.
+
+    Coordinates are fractions of the image's width and height. A line is one polygon; one of several parts has them
+    joined by lines there and back, which cover nothing. An image without a text has no instances. A line of five
+    numbers is a box, which says nothing of the mask inside, and so is a broken record: trained on, it would teach masks
+    that are rectangles. Photographs with an orientation tag are turned upright, as YOLO's own training reads them.
+
+    Args:
+        dataset_dir: the folder, or its yaml, whose keys are names, and path, train, val, test where the images are not
+            in `subset`/images or images/`subset`. Without a yaml, classes.txt holds the names.
+        subset: train, val, test or another key of the yaml or name of a folder; None: the only one.
+        class_names: the classes, in this order; None: all in the yaml, by their numbers.
+        source: the source's name in the dataset.
+        strict: raise at the first broken record; else leave it out and count it in `problems`.
+
+    Returns:
+        A prepared dataset; images by their names, ids are names without suffix.
+
+    Raises:
+        FileNotFoundError: no such folder, no images of the subset, or nothing that names the classes.
+        AnnotationError: naming file, record and field.
+    """
+    layout = find_layout(dataset_dir, subset)
+    dataset = YoloDataset(layout.file, strict)
+    names = dict(enumerate(class_names or ())) if layout.names is None else layout.names
+    if not names:
+        raise FileNotFoundError(
+            f"nothing in {layout.file!r} names the classes: no yaml with names, no {CLASS_FILE}; "
+            "pass class_names=, in the order of their numbers"
+        )
+    classes = Classes(dataset, source, (), list(names.values()) if class_names is None else class_names)
+    images = _labelled(dataset, layout.images)
+    _check_labels(dataset, images, layout.images)
+    for image in images:
+        _add(dataset, source, image, names, classes)
+    if not dataset.image_info:
+        dataset.problems.broken(dataset.file, "", "images", f"there is no image that can be read in {layout.images}")
+    return dataset.finish()
+
+
+def _labelled(dataset: YoloDataset, places: list[str]) -> list[Labelled]:
+    """The images in folders and those below them, or in texts that list them."""
+    start = os.path.commonpath([os.path.abspath(p if os.path.isdir(p) else os.path.dirname(p)) for p in places])
+    images: dict[str, Labelled] = {}
+    for place in places:
+        for path in _below(dataset, place) if os.path.isdir(place) else _listed_in(place):
+            labels, name = labels_of(path), os.path.splitext(os.path.relpath(path, start))[0]
+            if labels not in images:
+                images[labels] = Labelled(name, path, labels)
+            else:
+                first = images[labels].path
+                what = "it is listed twice" if path == first else f"{first!r} has the same labels, {labels!r}"
+                dataset.problems.broken(dataset.file, f"image {path!r}", "name", what, problems.CLASH)
+    return list(images.values())
+
+
+def _below(dataset: YoloDataset, folder: str) -> Iterator[str]:
+    """The pictures in a folder and those below it; other files are broken."""
+    for entry in listed(folder):
+        if entry.is_dir():
+            yield from _below(dataset, entry.path)
+        elif entry.name.lower().endswith(PICTURES):
+            yield entry.path
+        elif not entry.name.lower().endswith(IGNORED):
+            dataset.problems.broken(
+                dataset.file, f"image {entry.path!r}", "name", f"expected a picture, one of {', '.join(PICTURES)}"
+            )
+
+
+def _listed_in(path: str) -> Iterator[str]:
+    """The paths in a text, relative to it."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        lines = [line.strip() for line in file]
+    for line in filter(None, lines):
+        yield os.path.normpath(os.path.join(os.path.dirname(path), line))
+
+
+def _check_labels(dataset: YoloDataset, images: list[Labelled], places: list[str]) -> None:
+    """That there are labels at all, and none without an image; notes images without labels."""
+    missing = [image for image in images if not os.path.isfile(image.labels)]
+    if images and len(missing) == len(images):
+        dataset.problems.broken(
+            dataset.file, "", "labels", f"none of the {len(images)} images has labels, such as {images[0].labels!r}"
+        )
+    for image in missing:
+        dataset.problems.noted(
+            problems.UNANNOTATED,
+            dataset.file,
+            f"image {image.path!r}",
+            "labels",
+            f"there is no {image.labels!r}",
+            "an image without instances",
+        )
+    known = {image.labels for image in images}
+    for folder in filter(os.path.isdir, places):  # a text may list some of the images only
+        for path in _texts(labels_in(folder)):
+            if path not in known:
+                dataset.problems.broken(
+                    path,
+                    "image",
+                    "name",
+                    f"there is no image of this name in {folder!r}",
+                    problems.MISSING,
+                    images=1,
+                    instances=_count_lines(path),
+                )
+
+
+def _texts(folder: str) -> Iterator[str]:
+    """The texts in a folder and those below it."""
+    for entry in listed(folder):
+        if entry.is_dir():
+            yield from _texts(entry.path)
+        elif entry.name.lower().endswith(".txt") and entry.name != CLASS_FILE:
+            yield entry.path
+
+
+def _count_lines(path: str) -> int:
+    """How many instances a text of labels holds, readable or not."""
+    with open(path, "rb") as file:
+        return sum(bool(line.strip()) for line in file.read().splitlines())
+
+
+def _add(dataset: YoloDataset, source: str, image: Labelled, names: dict[int, str], classes: Classes) -> None:
+    """Adds an image."""
+    size, orientation = known_size(image.path)
+    # The lines of an image that cannot be read are judged, too, so that it is known what goes with it
+    instances = _instances(dataset, image, (1, 1) if size[0] is None else size, names, classes)
+    if orientation != 1:
+        dataset.problems.noted(
+            TAGGED,
+            dataset.file,
+            f"image {image.path!r}",
+            "",
+            f"it has the orientation tag {orientation}",
+            "turned upright, as YOLO's training reads it",
+        )
+    dataset.add_annotated(
+        source, image.name, image.path, instances, height=size[0], width=size[1], orientation=orientation
+    )
+
+
+def _instances(
+    dataset: YoloDataset, image: Labelled, size: tuple[int, int], names: dict[int, str], classes: Classes
+) -> list[Instance]:
+    """The instances of an image whose lines can be read."""
+    try:
+        with open(image.labels, encoding="utf-8-sig") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        dataset.problems.broken(
+            image.labels,
+            f"image {image.path!r}",
+            "labels",
+            f"it is not a text in UTF-8: {error}",
+            images=0,
+            instances=_count_lines(image.labels),
+        )
+        return []
+    instances = []
+    for place, line in enumerate(lines, 1):
+        if line.strip():
+            record = f"line {place}"
+            try:
+                number, outline = _parsed(line, size)
+                if number not in names:
+                    raise FieldError("class", f"{number} is not among the classes {shown(names)}")
+            except FieldError as error:
+                dataset.problems.broken(image.labels, record, error.field, str(error))
+                continue
+            class_id = classes.number(names[number], image.labels, record, "class")
+            if class_id is not None:
+                instances.append(Instance(class_id, outline, record=f"{image.labels}, {record}", field="coordinates"))
+    return instances
+
+
+def _parsed(line: str, size: tuple[int, int]) -> tuple[int, Polygons]:
+    """The number of the class, and the polygon in pixels of an image of size (height, width). Raises FieldError."""
+    words = line.split()
+    values = []
+    for word in words:
+        try:
+            values.append(float(word))
+        except ValueError:
+            raise FieldError("coordinates" if values else "class", f"expected numbers, got {word!r}") from None
+    if values[0] != abs(values[0]) // 1:
+        raise FieldError("class", f"expected a whole number from 0 on, got {words[0]!r}")
+    if len(values) == 5:
+        raise FieldError(
+            "coordinates",
+            "it is a box (class, x, y, width, height), as detection has it, which says "
+            "nothing of the mask; export polygons for segmentation",
+        )
+    if len(values) < 7 or len(values) % 2 == 0:
+        raise FieldError(
+            "coordinates",
+            f"expected x and y of at least three points, got {len(values) - 1} numbers; is the line cut off?",
+        )
+    points = np.array(values[1:]).reshape(-1, 2)
+    if not (LEAST <= points.min() and points.max() <= MOST):  # false for NaN, too
+        raise FieldError(
+            "coordinates",
+            f"expected fractions of the width and height, from 0 to 1, got values from "
+            f"{points.min():g} to {points.max():g}; are they pixels?",
+        )
+    return int(values[0]), Polygons((np.round(points * size[::-1], DIGITS),))

@@ -1,0 +1,138 @@
+"""COCO's AP during training: in the logs, for the best checkpoint, and to end a training that no longer improves."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from mrcnn.data.dataset import Dataset
+from mrcnn.evaluation.coco_evaluation import METRICS, evaluate
+from mrcnn.files import write_atomically
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
+
+
+class AveragePrecision(keras.callbacks.Callback):
+    """Evaluates at the end of epochs, keeps the weights of the best as `mask_rcnn_<name>_best.h5`, may stop early.
+
+    `MaskRCNN.train(..., custom_callbacks=[AveragePrecision(model, dataset)])`. The logs get val_box_AP and val_mask_AP,
+    which log.csv and TensorBoard then show; an epoch that is not evaluated has NaN there. All numbers are kept in
+    `validation.json` beside the checkpoints, so that a resumed training knows its best, and an epoch whose evaluation
+    was interrupted is evaluated when training goes on.
+
+    Args:
+        model: the `MaskRCNN` that is trained.
+        dataset: prepared; with the classes that the model learns.
+        every: evaluate after every so many epochs, counted from the run's first, and after the last.
+        limit: only the first so many images; None for all.
+        metric: what the best is chosen by: "box" or "mask" and one of `mrcnn.evaluation.coco_evaluation.METRICS`, as "mask AP50".
+        patience: end training after so many evaluations in a row without a better one; None: never.
+        verbose: 1 prints a line an evaluation.
+
+    Raises ValueError for another metric, counts under 1, or images without an instance to find.
+    """
+
+    def __init__(
+        self,
+        model: "MaskRCNN",
+        dataset: Dataset,
+        every: int = 1,
+        limit: int | None = None,
+        metric: str = "mask AP",
+        patience: int | None = None,
+        verbose: int = 1,
+    ) -> None:
+        super().__init__()
+        kind, _, name = metric.partition(" ")
+        if kind not in ("box", "mask") or name not in METRICS:
+            raise ValueError(f'metric must be "box" or "mask" and one of {METRICS}, as "mask AP", got {metric!r}.')
+        for key, value in (("every", every), ("limit", limit), ("patience", patience)):
+            if value is not None and value < 1:
+                raise ValueError(f"{key}={value}; give at least 1" + ("." if key == "every" else ", or None."))
+        _require_instances(dataset, limit)
+        self.mask_rcnn, self.dataset = model, dataset
+        self.every, self.limit, self.metric, self.patience, self.verbose = every, limit, metric, patience, verbose
+        self.history: dict[int, dict[str, dict[str, float]]] = {}  # finished epochs -> "box", "mask" -> 12 numbers
+        self.best: int | None = None  # epoch whose weights are kept
+
+    @property
+    def path(self) -> Path:
+        """The file of weights of the best epoch."""
+        model = self.mask_rcnn
+        return model.log_dir / f"mask_rcnn_{model.config.NAME.lower()}_best.h5"
+
+    def value(self, epoch: int) -> float:
+        """The metric after so many epochs. Raises KeyError when it was not evaluated."""
+        kind, name = self.metric.split(" ")
+        return self.history[epoch][kind][name]
+
+    def exhausted(self) -> bool:
+        """Whether this run has stopped early: the last `patience` evaluations brought nothing better."""
+        self._resume()
+        return self._is_over()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._resume()
+        epoch = self.mask_rcnn.epoch
+        if epoch and epoch % self.every == 0 and epoch not in self.history:  # interrupted, or not asked for then
+            self._evaluate(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        epoch += 1
+        last = epoch == self.params.get("epochs")
+        if epoch % self.every == 0 or last:
+            self._evaluate(epoch)
+            if self._is_over():
+                self.model.stop_training = True
+                self._say(f"Stopped: no better {self.metric} in {self.patience} evaluations.")
+        if logs is not None:
+            numbers = self.history.get(epoch, {})
+            logs |= {f"val_{kind}_AP": numbers.get(kind, {}).get("AP", float("nan")) for kind in ("box", "mask")}
+
+    def _evaluate(self, epoch: int) -> None:
+        results = evaluate(self.mask_rcnn, self.dataset, limit=self.limit, progress=False)
+        self.history[epoch] = {"box": results.box, "mask": results.mask}
+        if self.best is None or self.value(epoch) > self.value(self.best):
+            self.best = epoch
+            self.mask_rcnn.save_weights(self.path)
+        write_atomically(self._file, json.dumps({"best": self.best, "metric": self.metric, "epochs": self.history}))
+        self._say(
+            f"epoch {epoch}: box AP {results.box['AP']:.3f}, mask AP {results.mask['AP']:.3f} of "
+            f"{results.images} images; best {self.metric} {self.value(self.best):.3f} at epoch {self.best}"
+        )
+
+    def _is_over(self) -> bool:
+        since = [] if self.best is None else [epoch for epoch in self.history if epoch > self.best]
+        return self.patience is not None and len(since) >= self.patience
+
+    @property
+    def _file(self) -> Path:
+        return self.mask_rcnn.log_dir / "validation.json"
+
+    def _resume(self) -> None:
+        """What this run has evaluated up to where the model stands."""
+        self.history, self.best = {}, None
+        if not (self.mask_rcnn.epoch and self._file.is_file()):
+            return
+        stored = json.loads(self._file.read_text())
+        self.history = {
+            int(epoch): numbers for epoch, numbers in stored["epochs"].items() if int(epoch) <= self.mask_rcnn.epoch
+        }
+        if stored["best"] in self.history and stored["metric"] == self.metric and self.path.is_file():
+            self.best = stored["best"]  # else the file is of an epoch that is no longer there, or not the best by this
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(f"\n{text}")
+
+
+def _require_instances(dataset: Dataset, limit: int | None) -> None:
+    """Said before training, not after its first epoch."""
+    ids = list(dataset.image_ids[:limit])
+    if not any((dataset.load_mask(i)[1] > 0).any() for i in ids):
+        raise ValueError(
+            f"none of the {len(ids)} images to validate on has an instance, so there is no AP to take; "
+            "choose others, or raise limit."
+        )

@@ -1,0 +1,254 @@
+"""COCO's official numbers for a model on a dataset, or for a results json.
+
+The protocol is pycocotools' own, see `mrcnn.evaluation.coco_metrics`; this file runs the model and puts the numbers into tables.
+What went wrong, and where, is told by `mrcnn.evaluation.analysis`, which takes the `records` of the results.
+"""
+
+import dataclasses
+import inspect
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mrcnn.evaluation.coco_metrics import ABSENT, METRICS, coco_numbers
+from mrcnn.evaluation.coco_results import (
+    Records,
+    detection_annotations,
+    ground_truth_annotations,
+    read_results,
+    results_file,
+)
+
+__all__ = ["METRICS", "Records", "Results", "evaluate", "evaluate_results"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The numbers of one evaluation.
+
+    Attributes:
+        box, mask: the 12 COCO numbers by name (`METRICS`), 0..1; -1 where the ground truth holds nothing of that kind.
+        per_class: class name to `box_ap`, `box_ap50`, `mask_ap`, `mask_ap50` and, if asked for, `boundary_ap`.
+        images, instances: how many images, and how many annotated objects that are no crowds, were evaluated.
+        ms_per_image: median milliseconds of a call of `detect`, without the first, which traces the graph; None when
+            no model was run.
+        boundary: the 12 numbers of Boundary AP, or None when they were not asked for.
+        records: what was compared, for `mrcnn.evaluation.analysis`; not part of `as_dict`.
+    """
+
+    box: dict[str, float]
+    mask: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    images: int
+    instances: int
+    ms_per_image: float | None
+    boundary: dict[str, float] | None = None
+    records: Records | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers in plain types, ready for json."""
+        return dataclasses.asdict(dataclasses.replace(self, records=None), dict_factory=_without_records)
+
+    def __str__(self) -> str:
+        time = "" if self.ms_per_image is None else f", {self.ms_per_image:.0f} ms an image"
+        kinds = {"box": self.box, "mask": self.mask, "boundary": self.boundary}
+        lines = [f"{self.images} images, {self.instances} instances{time}"]
+        lines += _table({kind: numbers for kind, numbers in kinds.items() if numbers is not None})
+        if len(self.per_class) > 1:
+            lines += ["", *_table(self.per_class)]
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: Any,
+    dataset: Any,
+    image_ids: Iterable[int] | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+    *,
+    boundary: bool = False,
+    results: str | os.PathLike | None = None,
+) -> Results:
+    """Runs `model.detect` over a dataset, image by image, and compares with its annotations by COCO's protocol.
+
+    Boxes and masks are compared at the photograph's own size. Masks are kept as run lengths: memory grows by about a
+    kilobyte an instance, whatever the size of the images. Annotations are the dataset's `annotations(image_id)` where
+    it has them; else boxes come from `dataset.load_boxes` where it gives them, otherwise from the masks, and areas
+    always from the masks. Detections of classes that an image's source does not annotate are left out, as nothing says
+    whether they are right.
+
+    Args:
+        model: anything whose `detect([image])` gives `[{"rois", "class_ids", "scores", "masks"}]`, as `MaskRCNN` does.
+        dataset: a prepared `Dataset`. Negative class ids of `load_mask` are crowds.
+        image_ids: the images to take; None for all.
+        limit: take only the first so many.
+        progress: show a bar with the time left.
+        boundary: also give Boundary AP (`mrcnn.evaluation.boundary`).
+        results: a path; the detections are written there in the form of COCO's results json, with the ids of their
+            source, while they come. The file appears when all images are done.
+
+    Raises:
+        ValueError: no images, an unknown or repeated image id, no instance in any image, masks that do not have their
+            image's shape, boxes, scores or class ids that do not fit.
+        OSError: `results` cannot be written.
+    """
+    image_ids = _chosen_images(dataset, image_ids, limit)
+    records = Records(*_order(dataset, image_ids), [], [])
+    sizes = {image["id"]: image for image in records.images}
+    seconds: list[float] = []
+    # Run lengths where the model can: masks as large as the photograph are then never all in memory
+    runs = "masks" in inspect.signature(model.detect).parameters
+    detect = partial(model.detect, masks="rle") if runs else model.detect
+    with results_file(results, dataset) as write:
+        for image_id in _progress_bar(image_ids, progress):
+            image = dataset.load_image(image_id)
+            shape = image.shape[:2]
+            sizes[image_id] |= {"height": shape[0], "width": shape[1]}
+            records.truth.extend(ground_truth_annotations(dataset, image_id, shape))
+            start = time.perf_counter()
+            (detection,) = detect([image])
+            seconds.append(time.perf_counter() - start)
+            found = detection_annotations(detection, dataset, image_id, shape)
+            write(found)
+            records.found.extend(found)
+    return _results(records, boundary, 1000 * float(np.median(seconds[1:] or seconds)))
+
+
+def evaluate_results(
+    results: str | os.PathLike | Sequence[Mapping[str, Any]],
+    dataset: Any,
+    image_ids: Iterable[int] | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+    *,
+    boundary: bool = False,
+) -> Results:
+    """The numbers of `evaluate` for detections that are there already, without a model.
+
+    Args:
+        results: path of a json in the form of COCO's results, or its parsed content; each record has `image_id` and
+            `category_id` of the source, `segmentation` (run lengths), `score` and perhaps `bbox` [x, y, width, height].
+        dataset, image_ids, limit, progress, boundary: as in `evaluate`; results of other images are not counted.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a record that is broken or does not belong to the dataset; and as `evaluate`.
+    """
+    image_ids = _chosen_images(dataset, image_ids, limit)
+    found = read_results(results, dataset)
+    records = Records(*_order(dataset, image_ids), [], [])
+    sizes = {image["id"]: image for image in records.images}
+    for image_id in _progress_bar(image_ids, progress):
+        shape = _image_shape(dataset, image_id)
+        sizes[image_id] |= {"height": shape[0], "width": shape[1]}
+        records.truth.extend(ground_truth_annotations(dataset, image_id, shape))
+    for i, annotation in enumerate(found):
+        image, size = sizes.get(annotation["image_id"]), annotation["segmentation"]["size"]
+        if image is not None and size != [image["height"], image["width"]]:
+            raise ValueError(
+                f"result {i}: its mask has the size {size}, image {annotation['image_id']} "
+                f"{[image['height'], image['width']]} (height, width); the results are of other images"
+            )
+    records.found.extend(annotation for annotation in found if annotation["image_id"] in sizes)
+    return _results(records, boundary, None)
+
+
+def _results(records: Records, boundary: bool, milliseconds: float | None) -> Results:
+    """The numbers of what was compared."""
+    instances = sum(not annotation["iscrowd"] for annotation in records.truth)
+    if not instances:
+        raise ValueError(
+            f"the {len(records.images)} evaluated images hold no instance, so there is nothing to measure; "
+            "choose images with annotations"
+        )
+    box, box_classes = coco_numbers(records, "box")
+    mask, mask_classes = coco_numbers(records, "mask")
+    edge, edge_classes = coco_numbers(records, "boundary") if boundary else (None, {})
+    per_class = {}
+    for i in sorted(records.names):
+        aps = {"box_ap": box_classes[i][0], "box_ap50": box_classes[i][1]}
+        aps |= {"mask_ap": mask_classes[i][0], "mask_ap50": mask_classes[i][1]}
+        per_class[records.names[i]] = aps | ({"boundary_ap": edge_classes[i][0]} if boundary else {})
+    return Results(box, mask, per_class, len(records.images), instances, milliseconds, edge, records)
+
+
+def _chosen_images(dataset: Any, image_ids: Iterable[int] | None, limit: int | None) -> list[int]:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}; give at least 1, or None for all images")
+    known = [int(i) for i in dataset.image_ids]
+    chosen = known if image_ids is None else [int(i) for i in image_ids]
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise ValueError(f"image ids {unknown[:5]} are not in the dataset, which has {len(known)} images")
+    repeated = [i for i, count in Counter(chosen).items() if count > 1]
+    if repeated:
+        raise ValueError(f"image ids {repeated[:5]} are given more than once; every image counts once")
+    if not chosen:
+        raise ValueError(
+            f"no images to evaluate: the dataset has {len(known)} and {len(chosen)} were chosen; "
+            "add images and call prepare()"
+        )
+    return chosen[:limit]
+
+
+def _order(dataset: Any, image_ids: list[int]) -> tuple[list[dict[str, int]], dict[int, str]]:
+    """Images, without their sizes, and class names, by the ids of their source where these can be sorted.
+
+    So does pycocotools. Where scores are equal it ranks detections by their image, and sums are rounded by the order
+    of classes: the numbers are then the same to the last digit.
+    """
+    names = _category_names(dataset)
+    image_ids = _by_source_id(image_ids, [dataset.image_info[i]["id"] for i in image_ids])
+    class_ids = _by_source_id(list(names), [dataset.class_info[i]["id"] for i in names])
+    return [{"id": i} for i in image_ids], {i: names[i] for i in class_ids}
+
+
+def _by_source_id(ids: list[int], source_ids: list[Any]) -> list[int]:
+    sortable = any(all(isinstance(i, kind) for i in source_ids) for kind in (int | np.integer, str))
+    if not sortable or len(set(source_ids)) < len(ids):
+        return sorted(ids)
+    return [i for _, i in sorted(zip(source_ids, ids, strict=True))]
+
+
+def _image_shape(dataset: Any, image_id: int) -> tuple[int, int]:
+    """(height, width), of the image's record where it has them."""
+    info = dataset.image_info[image_id]
+    if info.get("height") and info.get("width"):
+        return info["height"], info["width"]
+    return dataset.load_image(image_id).shape[:2]
+
+
+def _category_names(dataset: Any) -> dict[int, str]:
+    """Class id to name, without the background; the id is added to names that several sources share."""
+    count = Counter(dataset.class_names)
+    return {i: name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(dataset.class_names) if i > 0}
+
+
+def _progress_bar(image_ids: list[int], progress: bool) -> Iterable[int]:
+    from tqdm import tqdm
+
+    return tqdm(image_ids, desc="evaluating", unit="image", disable=not progress)
+
+
+def _without_records(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if key != "records"}
+
+
+def _table(rows: dict[str, dict[str, float]]) -> list[str]:
+    """Aligned lines: the names of the numbers, then one row for every key."""
+    names = ("", *next(iter(rows.values())))
+    cells = [names, *((name, *map(_number, numbers.values())) for name, numbers in rows.items())]
+    first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
+        for row in cells
+    ]
+
+
+def _number(value: float) -> str:
+    return "-" if value == ABSENT else f"{value:.3f}"

@@ -1,0 +1,329 @@
+"""Ground truth and detections as COCO's annotations, and detections as the results json that COCO's server takes.
+
+Inside, `image_id` and `category_id` of an annotation are the dataset's own; in a file they are the source's.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+
+from mrcnn.data import rle
+from mrcnn.data.formats.fields import shown
+from mrcnn.evaluation.coco_checks import check_class_ids, check_masks, check_numbers
+from mrcnn.files import atomic_path
+
+Annotation = dict[str, Any]
+KEYS = ("image_id", "category_id", "segmentation", "score")
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What an evaluation compared: run lengths instead of masks, so it takes about a kilobyte an instance.
+
+    Attributes:
+        images: `{"id", "height", "width"}` of each image, in the order in which COCO's evaluation counts them.
+        names: class id to name, without the background, likewise.
+        truth: annotations: `image_id`, `category_id`, `bbox` (x, y, width, height), `segmentation`, `area`, `iscrowd`.
+        found: detections: the same with `score`, without `iscrowd`; without `area` where it is the box's.
+    """
+
+    images: list[dict[str, int]]
+    names: dict[int, str]
+    truth: list[Annotation]
+    found: list[Annotation]
+
+    def confident(self, min_score: float) -> "Records":
+        """The same with only the detections of at least this score."""
+        return dataclasses.replace(self, found=[a for a in self.found if a["score"] >= min_score])
+
+    def places_by_score(self) -> np.ndarray:
+        """Places in `found`, [detections], best score first; equal ones by image, as COCO ranks them."""
+        rank = {image["id"]: i for i, image in enumerate(self.images)}
+        images = [rank[annotation["image_id"]] for annotation in self.found]
+        return np.lexsort((images, -np.array([annotation["score"] for annotation in self.found], np.float64)))
+
+    def places_by_image(self) -> list[tuple[list[int], list[int]]]:
+        """For each image its places in `found` and in `truth`."""
+        places: dict[int, tuple[list[int], list[int]]] = {image["id"]: ([], []) for image in self.images}
+        for side, entries in enumerate((self.found, self.truth)):
+            for i, annotation in enumerate(entries):
+                places[annotation["image_id"]][side].append(i)
+        return list(places.values())
+
+
+def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[int]) -> list[Annotation]:
+    """The COCO annotations of one image of a dataset.
+
+    A dataset that has `annotations(image_id)`, as those read from COCO's json do, gives them itself. Else boxes come
+    from `load_boxes` where it gives them, otherwise from the masks, and areas from the masks; an object without a
+    pixel and without an annotated box is left out, as nothing could find it.
+    """
+    if callable(getattr(dataset, "annotations", None)):
+        annotations = dataset.annotations(image_id)
+        _check_annotations(annotations, dataset, image_id, image_shape)
+        return annotations
+    masks, class_ids = dataset.load_mask(image_id)
+    masks, class_ids = np.asarray(masks), np.asarray(class_ids)
+    check_masks(masks, class_ids, image_shape, dataset.num_classes, f"the ground truth of image {image_id}")
+    load_boxes = getattr(dataset, "load_boxes", None)
+    boxes = load_boxes(image_id) if load_boxes is not None else None
+    if boxes is not None and np.shape(boxes) != (len(class_ids), 4):
+        raise ValueError(
+            f"load_boxes gave shape {np.shape(boxes)} for image {image_id}, whose load_mask gives {len(class_ids)} "
+            f"instances; expected ({len(class_ids)}, 4), or None to take the boxes from the masks"
+        )
+    annotations = []
+    for i, runs in enumerate(_encoded(masks)):
+        area, box = float(rle.area(runs)), _xywh(rle.box(runs) if boxes is None else boxes[i])
+        if area or box[2] * box[3]:
+            annotation = _annotation(image_id, abs(class_ids[i]), box, runs)
+            annotations.append(annotation | {"area": area, "iscrowd": int(class_ids[i] < 0)})
+    return annotations
+
+
+def detection_annotations(
+    detection: Mapping[str, Any], dataset: Any, image_id: int, image_shape: Sequence[int]
+) -> list[Annotation]:
+    """The COCO annotations, with scores, of what `detect` found in one image of a dataset; nothing is rounded.
+
+    `masks` are [H, W, N] or, as of `detect(..., masks="rle")`, a list of run lengths. Detections of classes that the
+    image's source does not annotate are left out.
+    """
+    class_ids, what = np.asarray(detection["class_ids"]), f"the detections in image {image_id}"
+    encoded = _runs(detection["masks"], class_ids, image_shape, dataset.num_classes, what)
+    boxes = np.asarray(detection["rois"], np.float64).reshape(-1, 4)
+    scores = np.asarray(detection["scores"], np.float64).reshape(-1)
+    check_numbers(boxes, scores, len(class_ids), what)
+    known = set(map(int, dataset.source_class_ids[dataset.image_info[image_id]["source"]]))
+    return [
+        _annotation(image_id, class_id, _xywh(box), runs) | {"score": score}
+        for runs, class_id, box, score in zip(encoded, class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True)
+        if class_id in known
+    ]
+
+
+@contextmanager
+def results_file(path: str | os.PathLike | None, dataset: Any) -> Iterator[Callable[[list[Annotation]], None]]:
+    """Yields a function that writes detections to a results json, image after image; with None one that does nothing.
+
+    The file appears whole, when the block ends well. COCO's server asks for the image ids of COCO, which datasets read
+    from COCO's json have.
+    """
+    if path is None:
+        yield lambda found: None
+        return
+    try:
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            writer = _Writer(file, dataset)
+            try:
+                yield writer.write
+            except OSError as error:
+                if error is writer.error:
+                    raise
+                raise _CallersError(error) from error
+            writer.finish()
+    except _CallersError as error:
+        raise error.args[0] from None
+
+
+class _CallersError(Exception):
+    """Carries an OSError of the caller, such as of an image that is missing, past `atomic_path`, which would say that
+    the results could not be written."""
+
+
+class _Writer:
+    """A list of records in json, a line each, as they come."""
+
+    def __init__(self, file: IO[str], dataset: Any) -> None:
+        self.file, self.dataset, self.separator = file, dataset, "[\n"
+        self.error: OSError | None = None
+
+    def write(self, found: list[Annotation]) -> None:
+        try:
+            for record in source_records(found, self.dataset):
+                self.file.write(self.separator + json.dumps(record, allow_nan=False))
+                self.separator = ",\n"
+        except OSError as error:
+            self.error = error
+            raise
+
+    def finish(self) -> None:
+        self.file.write("[]\n" if self.separator == "[\n" else "\n]\n")
+
+
+def source_records(found: Iterable[Annotation], dataset: Any) -> list[dict[str, Any]]:
+    """Detections with the ids of their source, in the form of COCO's results json."""
+    records = []
+    for annotation in found:
+        info = dataset.image_info[annotation["image_id"]]
+        category = dataset.get_source_class_id(annotation["category_id"], info["source"])
+        ids = {"image_id": _plain(info["id"]), "category_id": _plain(category)}
+        records.append(ids | {key: annotation[key] for key in ("bbox", "segmentation", "score")})
+    return records
+
+
+def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], dataset: Any) -> list[Annotation]:
+    """Detections from a results json, or from its parsed content, with the ids of the dataset.
+
+    As in pycocotools, records without boxes get those of their masks, and their size is then judged by the mask.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is no list of results, or a record that does not belong to the dataset; it names the record.
+    """
+    name, content = _content(results)
+    images, classes = _image_numbers(dataset), _class_numbers(dataset)
+    found = []
+    boxed = None
+    for i, record in enumerate(content):
+        what = f"{name}, result {i}"
+        missing = [key for key in KEYS if not isinstance(record, Mapping) or key not in record]
+        if missing:
+            raise ValueError(f"{what}: field {missing[0]!r} is missing; results have {KEYS} and, if any, 'bbox'")
+        has_box = _has_box(record)
+        boxed = has_box if boxed is None else boxed
+        if has_box != boxed:
+            raise ValueError(f"{what}: field 'bbox': results before it have {'one' if boxed else 'none'}, it differs")
+        found.append(_read(record, dataset, images, classes, what))
+    return found
+
+
+def _read(
+    record: Mapping[str, Any], dataset: Any, images: dict[Any, int], classes: Mapping[str, dict[Any, int]], what: str
+) -> Annotation:
+    """A record with the dataset's ids, checked."""
+    image_id = _known(images, record["image_id"])
+    if image_id is None:
+        raise ValueError(
+            f"{what}: field 'image_id': {shown(record['image_id'])} is not among the dataset's {len(images)}"
+        )
+    source = dataset.image_info[image_id]["source"]
+    category_id = _known(classes[source], record["category_id"])
+    if category_id is None:
+        raise ValueError(f"{what}: field 'category_id': {shown(record['category_id'])} is no class of {source!r}")
+    try:
+        runs = rle.compress(record["segmentation"])
+    except ValueError as error:
+        raise ValueError(f"{what}: field 'segmentation': {error}") from error
+    box, area, score = record.get("bbox"), {}, record["score"]
+    if not _has_box(record):
+        box, area = _xywh(rle.box(runs)), {"area": float(rle.area(runs))}
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
+        raise ValueError(f"{what}: field 'bbox': expected [x, y, width, height], finite numbers, got {shown(box)}")
+    if not _is_number(score):
+        raise ValueError(f"{what}: field 'score': expected a finite number, got {shown(score)}")
+    return _annotation(image_id, category_id, list(box), runs) | area | {"score": score}
+
+
+def _has_box(record: Mapping[str, Any]) -> bool:
+    """Whether a record has a box of its own; pycocotools takes an empty list as none."""
+    box = record.get("bbox")
+    return box is not None and not (isinstance(box, list | tuple) and not box)
+
+
+def _known(numbers: Mapping[Any, int], source_id: Any) -> int | None:
+    """The dataset's number of an id of the source; None for one that it does not have, or that can be none."""
+    if isinstance(source_id, bool | np.bool_):  # True would be 1
+        return None
+    try:
+        return numbers.get(source_id)
+    except TypeError:  # a list or a dict
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number that fits a float; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _content(results: Any) -> tuple[str, Sequence]:
+    """A name for messages, and the list of records."""
+    if isinstance(results, str | os.PathLike):
+        name = os.fspath(results)
+        try:
+            with open(name, encoding="utf-8") as file:
+                results = json.load(file)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no results json at {name!r}; check the path") from None
+        except ValueError as error:
+            raise ValueError(f"{name}: it is not json ({error}), damaged or cut off; detect again") from error
+    else:
+        name = "the results"
+    if not isinstance(results, list | tuple):
+        raise ValueError(f"{name}: expected a list of results, got {type(results).__name__}; is it a results json?")
+    return name, results
+
+
+def _image_numbers(dataset: Any) -> dict[Any, int]:
+    """The source's image id to the dataset's."""
+    numbers = {dataset.image_info[i]["id"]: int(i) for i in dataset.image_ids}
+    if len(numbers) < len(dataset.image_ids):
+        raise ValueError(
+            "images of the dataset share ids of their sources, so results cannot be told apart; evaluate each source"
+        )
+    return numbers
+
+
+def _class_numbers(dataset: Any) -> Mapping[str, dict[Any, int]]:
+    """For each source, its category id to the dataset's."""
+    numbers: dict[str, dict[Any, int]] = defaultdict(dict)
+    for i, info in enumerate(dataset.class_info[1:], 1):
+        numbers[info["source"]][info["id"]] = i
+    return numbers
+
+
+def _check_annotations(
+    annotations: Iterable[Annotation], dataset: Any, image_id: int, image_shape: Sequence[int]
+) -> None:
+    for annotation in annotations:
+        size, class_id = list(annotation["segmentation"]["size"]), annotation["category_id"]
+        if size != list(image_shape) or not 0 < class_id < dataset.num_classes:
+            raise ValueError(
+                f"the ground truth of image {image_id}: an annotation has size {size} and class id {class_id}, the "
+                f"image {list(image_shape)} and the dataset the class ids 1 to {dataset.num_classes - 1}"
+            )
+
+
+def _runs(masks: Any, class_ids: np.ndarray, image_shape: Sequence[int], num_classes: int, what: str) -> list[rle.Rle]:
+    """The run lengths of masks [H, W, N], or the list of run lengths that `masks` is already; checked."""
+    if not isinstance(masks, list):
+        masks = np.asarray(masks)
+        check_masks(masks, class_ids, image_shape, num_classes, what)
+        return _encoded(masks)
+    if [tuple(runs["size"]) for runs in masks] != [tuple(image_shape)] * len(class_ids):
+        raise ValueError(
+            f"{what}: {len(masks)} run lengths of sizes {sorted({tuple(runs['size']) for runs in masks})} "
+            f"for {len(class_ids)} class ids and an image of {tuple(image_shape)}"
+        )
+    check_class_ids(class_ids, num_classes, what)
+    return masks
+
+
+def _encoded(masks: np.ndarray) -> list[rle.Rle]:
+    return rle.encode_all(masks) if masks.ndim == 3 else []  # without instances any empty array will do
+
+
+def _annotation(image_id: int, class_id: int, box: list[float], runs: rle.Rle) -> Annotation:
+    return {"image_id": image_id, "category_id": int(class_id), "bbox": box, "segmentation": runs}
+
+
+def _xywh(box: Sequence[float]) -> list[float]:
+    y1, x1, y2, x2 = (float(value) for value in box)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's, which json knows."""
+    return value.item() if isinstance(value, np.generic) else value

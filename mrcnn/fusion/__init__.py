@@ -1,0 +1,1 @@
+"""The same functions in fewer operations."""

@@ -1,0 +1,98 @@
+"""Masks of each RoI's own class: one channel of a head's last convolution is computed, not that of every class."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from mrcnn.fusion.folding import SpreadPixels, functional, spread
+from mrcnn.fusion.shared_weights import Sharing, build_unbuilt
+
+
+def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any], Any]:
+    """The function (features [R, h, w, C], class_ids [R]) -> masks [R, m, m] float32 of each RoI's own class.
+
+    A head that ends in a 1x1 convolution with a sigmoid, as nearly every one does, is run up to it and shares its
+    weights; any other is run whole and its channel picked.
+    """
+    mask_head = functional(mask_head)
+    last, index, _ = mask_head.output._keras_history
+    if _is_pointwise(last):
+        x = last._inbound_nodes[index].input_tensors[0]
+        spreading, index, _ = x._keras_history
+        pixels = (1, 1)
+        if isinstance(spreading, SpreadPixels):  # one channel is laid out as pixels, and not all that go into it
+            x, pixels = spreading._inbound_nodes[index].input_tensors[0], (spreading.rows, spreading.columns)
+        before = keras.Model(mask_head.input, x, name=f"{mask_head.name}_features")
+        channel = ClassChannel(last, pixels, name="masks")
+        return lambda features, class_ids: channel(before(features), class_ids)
+    pick = PickClass(num_classes, name="masks")
+    return lambda features, class_ids: pick(mask_head(features), class_ids)
+
+
+def _is_pointwise(layer: Any) -> bool:
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.kernel_size == (1, 1)
+        and layer.strides == (1, 1)
+        and layer.groups == 1
+        and layer.data_format == "channels_last"
+        and layer.activation is keras.activations.sigmoid
+    )
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class ClassChannel(Sharing):
+    """One output channel of a 1x1 convolution with a sigmoid, another for each RoI. Has that convolution's weights.
+
+    Args:
+        convolution: the layer.
+        pixels: (rows, columns) of a cell of `x`, whose channels are those of its pixels one after the other.
+
+    call: (x [R, h, w, rows * columns * C], class_ids [R] int) -> [R, rows * h, columns * w] float32 probabilities. The
+        product is of `x`'s own type, its sums, bias and sigmoid float32.
+    """
+
+    shared = ("convolution",)
+
+    def __init__(self, convolution: keras.layers.Conv2D, pixels: tuple[int, int] = (1, 1), **kwargs: Any) -> None:
+        super().__init__(convolution, **kwargs)
+        self.pixels = tuple(pixels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pixels": self.pixels}
+
+    def build(self, x_shape: Any, class_ids_shape: Any = None) -> None:
+        rows, columns = self.pixels
+        build_unbuilt(self.convolution, (*x_shape[:-1], x_shape[-1] // (rows * columns)))
+
+    def call(self, x: Any, class_ids: Any) -> Any:
+        height, width = x.shape[1:3]
+        channels, many = self.convolution.kernel.shape[2], self.pixels[0] * self.pixels[1]
+        # A product with zeros and ones, and not rows taken by index: the gradient of that is sparse
+        own = ops.one_hot(class_ids, self.convolution.filters, dtype="float32")
+        kernel = ops.matmul(own, ops.transpose(ops.reshape(self.convolution.kernel, (channels, -1))))
+        logits = ops.matmul(
+            ops.reshape(x, (-1, height * width * many, channels)), ops.cast(kernel, x.dtype)[:, :, None]
+        )
+        logits = ops.cast(ops.reshape(logits, (-1, height, width, many)), "float32")
+        if self.convolution.bias is not None:
+            logits = logits + ops.matmul(own, self.convolution.bias[:, None])[:, :, None, None]
+        return ops.sigmoid(spread(logits, *self.pixels)[..., 0])
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class PickClass(keras.layers.Layer):
+    """call: (masks [R, m, m, classes], class_ids [R] int) -> [R, m, m] float32, each of its own class."""
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.num_classes = num_classes
+
+    def call(self, masks: Any, class_ids: Any) -> Any:
+        own = ops.one_hot(class_ids, self.num_classes, dtype="float32")
+        return ops.sum(masks * own[:, None, None, :], axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_classes": self.num_classes}

@@ -1,0 +1,125 @@
+"""The inference graph as one compiled function, of the backend's own kind."""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from mrcnn.inference.bounded import bounded, obstacle
+
+UNIT = 64  # pixels; sides of buckets are multiples of it
+PER_DOUBLING = 4  # sizes of buckets between a side and its double
+
+
+class Canvases(NamedTuple):
+    """What is known beforehand of the photographs that come: what need not be compiled for others.
+
+    short, long: the longest that the shorter and the longer side of any canvas can be, in pixels; None: no limit.
+    batch: most photographs that come together; None: any number.
+    one_size: all canvases are of one size.
+    """
+
+    short: int | None = None
+    long: int | None = None
+    batch: int | None = None
+    one_size: bool = False
+
+
+def compiled(model: keras.Model, canvases: Canvases) -> Callable[[Any, Any], Mapping[str, Any]]:
+    """The function (image, window) -> outputs of `mrcnn.network.graph.inference_graph`'s model; arrays as there.
+
+    On TensorFlow it is traced once, for photographs of every size and number: a size that is new costs nothing, and
+    results do not depend on which came before. It reads the weights at each call, so training and loading need no
+    other. On other backends it is a `PerBucket`, compiled once for each of a few sizes of such canvases.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return PerBucket(model, canvases)
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec(model.input[name].shape, tf.float32) for name in ("image", "window")]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def call(image: Any, window: Any) -> Mapping[str, Any]:
+        return model({"image": image, "window": window}, training=False)
+
+    return call
+
+
+class PerBucket:
+    """The function of `compiled` where Keras compiles for each shape: on canvases of few sizes, for few numbers.
+
+    The canvas is the next `bucket` of the photographs', with zeros below and right of them. The results are, to
+    rounding, those of the photographs' own canvas; where `mrcnn.inference.bounded.bounded` cannot have it so, every size is
+    compiled, and a warning at the first call says why. Photographs that fill up a batch are dropped from the results.
+
+    One graph serves all photographs of a bucket: those that fill its canvas pay for the masking of the others.
+
+    Args:
+        model: of `mrcnn.network.graph.inference_graph`.
+        canvases: what comes.
+    """
+
+    def __init__(self, model: keras.Model, canvases: Canvases) -> None:
+        self.model, self.canvases = model, canvases
+
+    @functools.cached_property
+    def sized(self) -> keras.Model | None:
+        """The graph for larger canvases, with the photographs' own size as an input; None: no need, or none there."""
+        if self.canvases.one_size:
+            return None
+        graph = bounded(self.model)
+        if graph is None:
+            warnings.warn(
+                "detection is compiled anew for every size of photograph, which takes long where there are many: what "
+                f"this network finds depends on the size of its input, by {obstacle(self.model)}. IMAGE_RESIZE_MODE = "
+                '"square" makes one size of all',
+                stacklevel=1,
+            )
+        return graph
+
+    def __call__(self, image: Any, window: Any) -> dict[str, Any]:
+        image, window = np.asarray(image, np.float32), np.asarray(window, np.float32)
+        count, height, width, channels = image.shape
+        known = self.canvases
+        canvas = bucket(height, width, known.short, known.long) if self.sized else (height, width)
+        number = bucket_count(count, known.batch)
+        if (number, *canvas) != (count, height, width):
+            larger = np.zeros((number, *canvas, channels), np.float32)
+            larger[:count, :height, :width] = image
+            image, window = larger, np.concatenate([window, np.zeros((number - count, 4), np.float32)])
+        inputs = {"image": image, "window": window}
+        if self.sized:
+            inputs["size"] = np.tile(np.int32([height, width]), (number, 1))
+        outputs = (self.sized or self.model).predict_on_batch(inputs)
+        return {name: value[: count * (len(value) // number)] for name, value in outputs.items()}
+
+
+def bucket(height: int, width: int, short: int | None = None, long: int | None = None) -> tuple[int, int]:
+    """The canvas (height, width) for one of (height, width), in pixels: each side the next of 64, 128, 192, ...
+
+    Up to 256 pixels all multiples of 64, from there 4 sizes a doubling: 320, 384, 448, 512, 640, 768, 896, 1024, 1280.
+
+    Args:
+        height, width: multiples of 32.
+        short, long: see `Canvases`; a bucket larger than they are ends there.
+    """
+    sides = [_next_side(side) for side in (height, width)]
+    for axis, limit in zip(np.argsort([height, width], kind="stable"), (short, long), strict=True):
+        if limit is not None and limit >= (height, width)[axis]:
+            sides[axis] = min(sides[axis], limit)
+    return tuple(sides)
+
+
+def bucket_count(count: int, most: int | None = None) -> int:
+    """How many photographs are computed for `count`: the next power of two, or `most` where that is less."""
+    power = 1 << (count - 1).bit_length()
+    return power if most is None or most < count else min(power, most)
+
+
+def _next_side(side: int) -> int:
+    below = 1 << ((side - 1).bit_length() - 1)  # the power of two under it
+    step = max(UNIT, below // PER_DOUBLING)
+    return -(-side // step) * step

@@ -1,0 +1,142 @@
+"""Detections: what the box head makes of its RoIs, without duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from mrcnn.layers.static_output import Declared, spec
+from mrcnn.ops import boxes as box_ops
+from mrcnn.ops.nms import LOWEST, nms_per_group
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class Detections(Declared):
+    """Labelled boxes from class logits and box deltas (torchvision and Detectron2). No weights, no gradient.
+
+    Every class over `min_confidence` of every RoI is a candidate: decoded with that class's deltas, clipped to the
+    photograph, dropped with a side below `min_size`, NMS per class. Then the `max_instances` best.
+
+    Args:
+        num_classes: with the background, which is class 0.
+        max_instances: detections an image (D).
+        min_confidence: probability that a candidate must exceed.
+        nms_threshold: IoU above which the weaker box of the same class goes.
+        std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
+        min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
+        best_class_only: a RoI may only be its most probable class, nothing where that is the background (matterport).
+        inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
+            and go in the usual convention.
+
+    Call arguments:
+        rois: [B, N, (y1, x1, y2, x2)], pixels of the input, zero-padded.
+        rois_valid: [B, N] bool, False for padding.
+        class_logits: [B, N, num_classes].
+        box_deltas: [B, N, num_classes, (dy, dx, log dh, log dw)].
+        windows: [B, (y1, x1, y2, x2)], where in the input the photograph lies.
+
+    Returns:
+        boxes [B, D, (y1, x1, y2, x2)] float32, pixels of the input; class_ids [B, D] int32; scores [B, D] float32;
+        valid [B, D] bool; best first, zero-padded where `valid` is False. counts [B, 4] int32: valid RoIs, candidates
+        over `min_confidence`, those left by NMS (at most `max_instances` a class), those returned.
+
+    Raises:
+        ValueError: where `class_logits` have another number of classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        max_instances: int = 100,
+        min_confidence: float = 0.05,
+        nms_threshold: float = 0.5,
+        std_dev: Sequence[float],
+        min_size: float = 1e-2,
+        best_class_only: bool = False,
+        inclusive: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.supports_jit = keras.backend.backend() != "tensorflow"  # NMS has no XLA kernel
+        self.num_classes, self.max_instances = int(num_classes), int(max_instances)
+        self.min_confidence, self.nms_threshold = float(min_confidence), float(nms_threshold)
+        self.std_dev = tuple(float(value) for value in std_dev)
+        self.min_size = float(min_size)
+        self.best_class_only, self.inclusive = bool(best_class_only), bool(inclusive)
+
+    def call(
+        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any
+    ) -> tuple[Any, Any, Any, Any, Any]:
+        if class_logits.shape[-1] != self.num_classes:
+            raise ValueError(f"class_logits have {class_logits.shape[-1]} classes, num_classes is {self.num_classes}")
+        confident, probabilities = self._confident(class_logits, rois_valid)
+        boxes = self._boxes(rois, box_deltas, windows)
+        y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
+        wanted = ops.logical_and(confident, ops.minimum(y2 - y1, x2 - x1) >= self.min_size)
+        scores = ops.where(wanted, probabilities, LOWEST)
+        boxes, scores, groups, survived = nms_per_group(
+            ops.transpose(boxes, (0, 2, 1, 3)),
+            ops.transpose(scores, (0, 2, 1)),
+            max_per_group=self.max_instances,
+            max_total=self.max_instances * (self.num_classes - 1),  # all, so that they can be counted
+            iou_threshold=self.nms_threshold,
+            keep_empty=self.min_size == 0,
+        )
+        kept = slice(0, self.max_instances)
+        boxes, scores, valid = boxes[:, kept], scores[:, kept], survived[:, kept]
+        if self.inclusive:
+            boxes = ops.where(valid[..., None], box_ops.to_exclusive(boxes), 0.0)
+        class_ids = ops.where(valid, groups[:, kept] + 1, 0)
+        counts = ops.stack([_count(rois_valid), _count(confident), _count(survived), _count(valid)], axis=-1)
+        return ops.stop_gradient(boxes), class_ids, ops.stop_gradient(scores), valid, counts
+
+    def declared_outputs(
+        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any
+    ) -> tuple[Any, Any, Any, Any, Any]:
+        rows = (rois.shape[0], self.max_instances)
+        return (
+            spec(*rows, 4),
+            spec(*rows, dtype="int32"),
+            spec(*rows),
+            spec(*rows, dtype="bool"),
+            spec(rois.shape[0], 4, dtype="int32"),
+        )
+
+    def _confident(self, class_logits: Any, rois_valid: Any) -> tuple[Any, Any]:
+        """Which (RoI, class) pairs are candidates, and the probabilities; [B, N, num_classes - 1], no background."""
+        probabilities = ops.softmax(class_logits, axis=-1)
+        confident = probabilities[..., 1:] > self.min_confidence
+        if self.best_class_only:
+            best = ops.argmax(probabilities, axis=-1)[..., None]
+            confident = ops.logical_and(confident, best == ops.arange(1, self.num_classes, dtype=best.dtype))
+        return ops.logical_and(confident, rois_valid[..., None]), probabilities[..., 1:]
+
+    def _boxes(self, rois: Any, box_deltas: Any, windows: Any) -> Any:
+        """Clipped boxes of every class but the background [B, N, num_classes - 1, 4]."""
+        if self.inclusive:
+            rois, windows = box_ops.to_inclusive(rois), box_ops.to_inclusive(windows)
+        return box_ops.clip(box_ops.decode(box_deltas[:, :, 1:], rois[:, :, None], self.std_dev), windows)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "max_instances": self.max_instances,
+            "min_confidence": self.min_confidence,
+            "nms_threshold": self.nms_threshold,
+            "std_dev": self.std_dev,
+            "min_size": self.min_size,
+            "best_class_only": self.best_class_only,
+            "inclusive": self.inclusive,
+        }
+
+
+def _count(flags: Any) -> Any:
+    """Number of True in each row of `flags` [B, ...] -> [B] int32."""
+    flags = ops.cast(flags, "int32")
+    return ops.sum(flags, axis=tuple(range(1, len(flags.shape))))

@@ -1,0 +1,76 @@
+"""Zero-padded rows of a batch: dropped where the backend allows shapes that depend on data, kept elsewhere.
+
+The graph's shapes are static up to here. What follows (a mask head on at most 128 RoIs an image, of which a handful
+are real) costs too much on padding, and BatchNorm in a head must not see it.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from mrcnn.layers.static_output import Declared, spec
+
+
+def trim(valid: Any, *arrays: Any) -> tuple[Any, ...]:
+    """Drops the trailing columns that no image of the batch uses; at least one stays.
+
+    Args:
+        valid: [batch, rows] bool, the valid rows of each image before its padding.
+        arrays: [batch, rows, ...] each.
+
+    Returns:
+        `valid` and the arrays, [batch, longest, ...]; unchanged on a backend whose shapes are static.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return (valid, *arrays)
+    longest = ops.maximum(ops.max(ops.sum(ops.cast(valid, "int32"), axis=1)), 1)
+    return tuple(array[:, :longest] for array in (valid, *arrays))
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class KeepValid(Declared):
+    """Folds the batch axis into the rows and keeps the valid ones.
+
+    call: (valid [batch, rows] bool, arrays: list of [batch, rows, ...]) ->
+        kept: list of [kept, ...], the valid rows of image 0, then of image 1, ... At least one row comes back even
+            when none is valid, so that no layer meets an empty batch.
+        image_index: [kept] int32, the image of each row.
+        weight: [kept] float32, 1 for a valid row and 0 for one that had to be kept.
+
+    On a backend with static shapes every row is kept, and `weight` tells them apart. A row that is not valid then holds
+    a copy of a valid one, of each as often as of any other (give or take one): BatchNorm in a head sees no padding.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    def call(self, valid: Any, arrays: list[Any]) -> tuple[list[Any], Any, Any]:
+        image_index = ops.cumsum(ops.ones_like(valid, dtype="int32"), axis=0) - 1
+        weight = ops.cast(ops.reshape(valid, (-1,)), "float32")
+        folded = [ops.reshape(array, (-1, *array.shape[2:])) for array in arrays]
+        image_index = ops.reshape(image_index, (-1,))
+        if keras.backend.backend() != "tensorflow":
+            rows = _filled(weight)
+            return [ops.take(a, rows, axis=0) for a in folded], ops.take(image_index, rows), weight
+        first = ops.cast(ops.cumsum(ops.ones_like(weight)) == 1.0, "float32")
+        keep = ops.maximum(weight, first * (1.0 - ops.max(weight)))
+        rows = ops.where(keep > 0)[0]
+        return [ops.take(a, rows, axis=0) for a in folded], ops.take(image_index, rows), ops.take(weight, rows)
+
+    def declared_outputs(self, valid: Any, arrays: list[Any]) -> tuple[list[Any], Any, Any]:
+        rows = None if None in valid.shape[:2] else valid.shape[0] * valid.shape[1]
+        kept = [spec(rows, *array.shape[2:], dtype=array.dtype) for array in arrays]
+        return kept, spec(rows, dtype="int32"), spec(rows)
+
+
+def _filled(weight: Any) -> Any:
+    """[rows] int32: for every row with weight itself, for the others one with weight, in turn; itself if none has."""
+    count = ops.cast(ops.sum(weight), "int32")
+    place = ops.arange(weight.shape[0], dtype="int32")
+    with_weight = ops.argsort(1.0 - weight)  # those rows first
+    # The free rows are numbered, so that their copies are of different rows
+    free = ops.cast(ops.cumsum(1.0 - weight), "int32") - 1
+    copy = ops.take(ops.cast(with_weight, "int32"), free % ops.maximum(count, 1))
+    return ops.where(ops.logical_or(weight > 0, count == 0), place, copy)

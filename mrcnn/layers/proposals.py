@@ -1,0 +1,148 @@
+"""Region proposals: the RPN's best anchors, moved by its deltas, without duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from mrcnn.layers.static_output import Declared, spec
+from mrcnn.ops import boxes as box_ops
+from mrcnn.ops.nms import LOWEST, nms_per_group
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class WholeInput(Declared):
+    """Windows that hold the padding too: images [B, H, W, C] -> [B, (0, 0, H, W)] float32, pixels of the input.
+
+    matterport's proposals are clipped to these, not to the photograph.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def call(self, images: Any) -> Any:
+        batch, height, width = ops.shape(images)[:3]
+        window = ops.cast(ops.stack([0, 0, height, width]), "float32")
+        return ops.broadcast_to(window[None], (batch, 4))
+
+    def declared_outputs(self, images: Any) -> Any:
+        return spec(images.shape[0], 4)
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class Proposals(Declared):
+    """Turns the outputs of the RPN into RoIs (FPN, section 4.1; torchvision and Detectron2). No weights, no gradient.
+
+    Per level: the `pre_nms_limit` best anchors by logit, decoded, clipped to the photograph, those with a side below
+    `min_size` dropped, NMS. Then the `post_nms_limit` best of all levels.
+
+    Args:
+        pre_nms_limit: anchors a level that enter NMS (all levels together where `per_level` is False).
+        post_nms_limit: RoIs an image.
+        nms_threshold: IoU above which the weaker box goes.
+        std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
+        min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
+        per_level: False for one top-k and one NMS over all levels (matterport).
+        inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
+            and go in the usual convention.
+
+    Call arguments:
+        logits: list of [B, A_l], objectness.
+        deltas: list of [B, A_l, (dy, dx, log dh, log dw)].
+        anchors: list of [A_l, (y1, x1, y2, x2)], pixels of the input.
+        windows: [B, (y1, x1, y2, x2)], where in the input the photograph lies.
+
+    Returns:
+        rois [B, post_nms_limit, (y1, x1, y2, x2)] float32, pixels of the input; valid [B, post_nms_limit] bool; scores
+        [B, post_nms_limit] float32, the logits. Best first; zero-padded where `valid` is False.
+    """
+
+    def __init__(
+        self,
+        *,
+        pre_nms_limit: int,
+        post_nms_limit: int,
+        nms_threshold: float = 0.7,
+        std_dev: Sequence[float],
+        min_size: float = 1e-3,
+        per_level: bool = True,
+        inclusive: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.supports_jit = keras.backend.backend() != "tensorflow"  # NMS has no XLA kernel
+        self.pre_nms_limit, self.post_nms_limit = int(pre_nms_limit), int(post_nms_limit)
+        self.nms_threshold, self.min_size = float(nms_threshold), float(min_size)
+        self.std_dev = tuple(float(value) for value in std_dev)
+        self.per_level, self.inclusive = bool(per_level), bool(inclusive)
+
+    def call(self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any) -> tuple[Any, Any, Any]:
+        if not self.per_level:
+            logits, deltas = [ops.concatenate(logits, axis=1)], [ops.concatenate(deltas, axis=1)]
+            anchors = [ops.concatenate(anchors, axis=0)]
+        if self.inclusive:
+            anchors, windows = [box_ops.to_inclusive(level) for level in anchors], box_ops.to_inclusive(windows)
+        count = self._candidates_per_level(logits)
+        chosen = [self._candidates(*level, count, windows) for level in zip(logits, deltas, anchors, strict=True)]
+        rois, scores, _, valid = nms_per_group(
+            ops.stack([boxes for boxes, _ in chosen], axis=1),
+            ops.stack([scores for _, scores in chosen], axis=1),
+            max_per_group=self.post_nms_limit,
+            max_total=self.post_nms_limit,
+            iou_threshold=self.nms_threshold,
+            keep_empty=self.min_size == 0,
+        )
+        if self.inclusive:
+            rois = ops.where(valid[..., None], box_ops.to_exclusive(rois), 0.0)
+        return ops.stop_gradient(rois), valid, ops.stop_gradient(scores)
+
+    def declared_outputs(self, logits: list[Any], deltas: Any, anchors: Any, windows: Any) -> tuple[Any, Any, Any]:
+        rows = (logits[0].shape[0], self.post_nms_limit)
+        return spec(*rows, 4), spec(*rows, dtype="bool"), spec(*rows)
+
+    def _candidates_per_level(self, logits: list[Any]) -> int:
+        """One number for all levels, so that they stack: the limit, or less where every level is known to be small."""
+        sizes = [level.shape[1] for level in logits]
+        return self.pre_nms_limit if None in sizes else min(self.pre_nms_limit, max(sizes))
+
+    def _candidates(self, logits: Any, deltas: Any, anchors: Any, count: int, windows: Any) -> tuple[Any, Any]:
+        """The `count` best boxes of a level [B, count, 4] and their scores [B, count], unwanted ones at `LOWEST`."""
+        scores, index = _top(ops.stop_gradient(logits), count)
+        deltas = ops.take_along_axis(ops.stop_gradient(deltas), index[..., None], axis=1)
+        boxes = box_ops.decode(deltas, ops.take(anchors, index, axis=0), self.std_dev)
+        boxes = box_ops.clip(boxes, windows)
+        y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
+        wanted = ops.minimum(y2 - y1, x2 - x1) >= self.min_size
+        return boxes, ops.where(wanted, scores, LOWEST)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "pre_nms_limit": self.pre_nms_limit,
+            "post_nms_limit": self.post_nms_limit,
+            "nms_threshold": self.nms_threshold,
+            "std_dev": self.std_dev,
+            "min_size": self.min_size,
+            "per_level": self.per_level,
+            "inclusive": self.inclusive,
+        }
+
+
+def _top(logits: Any, count: int) -> tuple[Any, Any]:
+    """Best `count` of `logits` [B, A] -> scores, indices [B, count]; `LOWEST` and any index where A is smaller."""
+    logits = ops.where(logits > LOWEST, logits, LOWEST)  # NaN, from a diverged training, has no place in an order
+    size = logits.shape[1]
+    if size is None or size < count:
+        # Padding rather than a k that varies: the result then has `count` columns whatever the image's size.
+        missing = count if size is None else count - size
+        padding = ops.full((ops.shape(logits)[0], missing), LOWEST, dtype="float32")
+        logits = ops.concatenate([logits, padding], axis=1)
+        scores, index = ops.top_k(logits, count)
+        last = (ops.shape(logits)[1] if size is None else size + missing) - missing - 1
+        return scores, ops.minimum(index, last)
+    return ops.top_k(logits, count)

@@ -1,0 +1,1 @@
+"""RoIAlign: the layer, and each way of computing it."""

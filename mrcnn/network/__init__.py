@@ -1,0 +1,1 @@
+"""The parts that hold weights, and the two graphs that wire them."""

@@ -1,0 +1,158 @@
+"""Backbones: a ResNet of the package's own, any model of `keras.applications`, or any function."""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from mrcnn.network import feature_taps as strides
+from mrcnn.network.applications import (
+    application_names,
+    build_application,
+    find_application,
+    for_channels,
+    pixel_scaling,
+)
+from mrcnn.network.frozen_batch_norm import freeze_batch_norm
+from mrcnn.network.pixels import PixelScaling
+from mrcnn.network.resnet import BLOCKS, resnet, stage_of
+
+# torchvision's ImageNet pixels, in 0..255, RGB.
+RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone and what others need to know of it.
+
+    model: image [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c], s = 4, 8, 16, 32; H and W are
+    multiples of 32. stages: layer name -> 1..5, n where the layer's output has stride 2**n (a ResNet's by name, as
+    "res3a_branch2a" belongs to stage 3). scaling: the pixels that it expects. source: the whole `keras.applications`
+    model, whose layers `model` shares, for loading `.weights.h5` files; None for other backbones.
+    """
+
+    model: keras.Model
+    stages: dict[str, int]
+    scaling: PixelScaling
+    source: keras.Model | None = None
+
+
+def build_backbone(
+    backbone: str | Callable,
+    *,
+    channels: int = 3,
+    train_bn: bool = False,
+    options: dict | None = None,
+    stride_in_1x1: bool = False,
+    stem_padding: str = "torch",
+) -> Backbone:
+    """Builds a backbone with random weights.
+
+    Args:
+        backbone: "resnet50", "resnet101" or "resnet152"; the name of any model of `keras.applications`, in any case; or
+            a function from `keras.Input` [B, H, W, channels] to [C2, C3, C4, C5], or to a `keras.Model` with these
+            outputs. A function's pixels are scaled to -1..1 (mean and std 127.5) unless the settings say otherwise.
+        channels: of the image.
+        train_bn: whether BatchNorm learns; if not, it uses its moving statistics whatever is done to the model around.
+        options: for the function that builds the model, such as {"alpha": 0.75}.
+        stride_in_1x1, stem_padding: see `mrcnn.network.resnet.resnet`; for ResNets only.
+
+    Raises:
+        ValueError: for an unknown name or option, and for feature maps of other strides.
+        TypeError: for what is neither name nor function, or a function that returns something else.
+    """
+    options = dict(options or {})
+    if isinstance(backbone, str):
+        name = backbone.lower()
+        built = (
+            _own_resnet(name, channels, options, stride_in_1x1, stem_padding)
+            if name in BLOCKS
+            else _application(backbone, channels, options)
+        )
+    elif callable(backbone):
+        built = _from_function(backbone, channels, options)
+    else:
+        raise TypeError(f"a backbone is a name or a function, received {backbone!r}")
+    if not train_bn:
+        freeze_batch_norm(built.source or built.model)
+    return built
+
+
+def backbone_scaling(backbone: str | Callable, channels: int = 3) -> PixelScaling:
+    """The pixels that a backbone expects, known without building it; see `build_backbone`."""
+    if not isinstance(backbone, str):
+        return PixelScaling((127.5,) * channels, (127.5,) * channels)
+    if backbone.lower() in BLOCKS:
+        return for_channels(PixelScaling(RESNET_MEAN, RESNET_STD), channels)
+    return pixel_scaling(_known_application(backbone), channels)
+
+
+def _own_resnet(name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str) -> Backbone:
+    if unknown := set(options) - {"width", "groups", "group_width"}:
+        raise ValueError(
+            f"BACKBONE_OPTIONS: {name} takes ['width', 'groups', 'group_width'], received {sorted(unknown)}"
+        )
+    model = resnet(name, channels=channels, stride_in_1x1=stride_in_1x1, stem_padding=stem_padding, **options)
+    return Backbone(
+        model, {layer.name: stage_of(layer.name) for layer in model.layers}, backbone_scaling(name, channels)
+    )
+
+
+def _known_application(name: str) -> Callable[..., keras.Model]:
+    function = find_application(name)
+    if function is None:
+        known = [*application_names(), *sorted(BLOCKS)]
+        by_lower = {spelt.lower(): spelt for spelt in known}
+        close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3)]
+        raise ValueError(
+            f"unknown backbone {name!r}; "
+            + (f"did you mean {' or '.join(map(repr, close))}? " if close else "")
+            + f"It is one of {sorted(BLOCKS)}, the name of a keras.applications model, or a function."
+        )
+    return function
+
+
+def _application(name: str, channels: int, options: dict) -> Backbone:
+    source = build_application(_known_application(name), channels, options)
+    _name_by_position(source)
+    model = keras.Model(source.inputs[0], strides.taps(source), name=source.name)
+    return Backbone(model, strides.stages(source), backbone_scaling(name, channels), source)
+
+
+def _from_function(function: Callable, channels: int, options: dict) -> Backbone:
+    label = getattr(function, "__name__", repr(function))
+    image = keras.Input((None, None, channels), name="image")
+    outputs = function(image, **options)
+    model = outputs
+    if isinstance(outputs, (list, tuple)) and all(isinstance(x, keras.KerasTensor) for x in outputs):
+        model = keras.Model(image, list(outputs), name="backbone")
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"backbone {label} must return [C2, C3, C4, C5] or a keras.Model, it returned {outputs!r}")
+    if len(model.outputs) != 4:
+        raise ValueError(
+            f"backbone {label} must give four feature maps [C2, C3, C4, C5], it gives {len(model.outputs)}"
+        )
+    if tuple(model.inputs[0].shape) != (None, None, None, channels):
+        raise ValueError(
+            f"backbone {label} must take images of any size, (None, None, None, {channels}); "
+            f"its input is {tuple(model.inputs[0].shape)}"
+        )
+    strides.check_strides(model, label)
+    _name_by_position(model)
+    return Backbone(model, strides.stages(model), backbone_scaling(function, channels))
+
+
+def _name_by_position(model: keras.Model) -> None:
+    """Renames layers that were given no name: Keras numbers those over the session, so that a second model's differ.
+
+    Checkpoints go by names. Numbered within the model, they are the same wherever and whenever it is built.
+    """
+    numbers: Counter[str] = Counter()
+    for layer in model._flatten_layers(include_self=False):
+        stem = re.sub(r"_\d+$", "", layer.name)
+        if stem.replace("_", "") == type(layer).__name__.lower():
+            layer.name = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
+            numbers[stem] += 1

@@ -1,0 +1,146 @@
+"""Strides of the feature maps inside a model, and the four that a pyramid stands on, found from shapes alone."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+# Two sizes of image, both multiples of every stride asked about; their difference tells stride and border apart.
+PROBES = (256, 512)
+
+
+class FeatureMap(NamedTuple):
+    """One tensor inside a model: its side is side of the image / `stride` + `excess`.
+
+    `stride` is None where the side does not depend on the image's (pooled to 1x1, for instance) or the rank is not 4.
+    `is_bottleneck` says that every path from the input to the output (of a model that has one) passes through it.
+    """
+
+    tensor: Any
+    layer: Any
+    stride: int | None
+    excess: int
+    is_bottleneck: bool
+
+
+def nodes_of(model: keras.Model) -> list:
+    """The calls of layers that a functional model is made of, inputs first; the layers may stand in others too."""
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def feature_maps(model: keras.Model) -> list[FeatureMap]:
+    """Every tensor that leads to the outputs of `model` (its input: images [B, H, W, C]), in the order of computation.
+
+    Raises:
+        ValueError: if the model does not hold together for some sizes of image.
+    """
+    tensors = [(node, tensor) for node in nodes_of(model) for tensor in node.outputs]
+    graph = keras.Function(model.inputs[0], [tensor for _, tensor in tensors])
+    try:
+        small, large = (graph.compute_output_spec(_probe(model, side)) for side in PROBES)
+    except ValueError as error:
+        raise ValueError(f"{model.name!r} does not take images of any size, as a backbone must: {error}") from error
+    bottlenecks = _bottlenecks(nodes_of(model))
+    return [
+        FeatureMap(tensor, node.operation, *_stride(a.shape, b.shape), id(tensor) in bottlenecks)
+        for (node, tensor), a, b in zip(tensors, small, large, strict=True)
+    ]
+
+
+def taps(model: keras.Model, strides: tuple[int, ...] = (4, 8, 16, 32)) -> list:
+    """The tensors of `model` to build a pyramid on, one a stride: the last before the resolution drops.
+
+    Only tensors that all information passes through count, not one inside a branch of a residual block. Tensors larger
+    than image / stride are those that an explicit padding layer made for the next convolution, and do not count. Where
+    unpadded convolutions have left a tensor smaller than image / stride, zeros around it restore the size.
+
+    Returns:
+        KerasTensors [B, H / s, W / s, c], for H and W multiples of the largest stride.
+
+    Raises:
+        ValueError: naming the stride for which there is none.
+    """
+    maps = feature_maps(model)
+    found = []
+    for stride in strides:
+        candidates = [m for m in maps if m.stride == stride and m.excess <= 0 and m.is_bottleneck]
+        if not candidates:
+            there = sorted({m.stride for m in maps if m.stride is not None and m.is_bottleneck})
+            raise ValueError(
+                f"{model.name!r} has no feature map at stride {stride} that its whole path goes through (it has them "
+                f"at strides {there}); a backbone needs strides {', '.join(map(str, strides))}. Another backbone, or a "
+                f"function that returns [C2, C3, C4, C5], is the way out."
+            )
+        found.append(_padded(candidates[-1], f"c{stride.bit_length() - 1}_pad"))
+    return found
+
+
+def check_strides(model: keras.Model, name: str, strides: tuple[int, ...] = (4, 8, 16, 32)) -> None:
+    """Raises ValueError unless the outputs of `model` are feature maps of exactly these strides, in this order."""
+    shapes = [
+        [tuple(output.shape) for output in outputs]
+        for outputs in (_as_list(model.compute_output_spec(_probe(model, side))) for side in PROBES)
+    ]
+    for i, stride in enumerate(strides):
+        for side, outputs in zip(PROBES, shapes, strict=True):
+            if len(outputs[i]) != 4 or outputs[i][1:3] != (side // stride, side // stride):
+                raise ValueError(
+                    f"output {i} of backbone {name} must be at stride {stride}: [B, {side // stride}, "
+                    f"{side // stride}, channels] for an image of {side}x{side}; it is {outputs[i]}"
+                )
+
+
+def stages(model: keras.Model) -> dict[str, int]:
+    """Stage of each layer of `model` by name: n where its output's stride is 2**n, at least 1, at most 5.
+
+    A layer whose output has no stride belongs to the stage of what it takes. Layers inside a layer have its stage.
+    """
+    at: dict[int, int] = {}
+    result: dict[str, int] = {}
+    for feature in feature_maps(model):
+        node = feature.layer._inbound_nodes[feature.tensor._keras_history.node_index]
+        stage = max([at.get(id(tensor), 1) for tensor in node.input_tensors], default=1)
+        if feature.stride is not None:
+            stage = min(max(feature.stride.bit_length() - 1, 1), 5)
+        at[id(feature.tensor)] = stage
+        if isinstance(feature.layer, keras.layers.Layer):
+            result.update({inner.name: stage for inner in feature.layer._flatten_layers()})
+    return result
+
+
+def _probe(model: keras.Model, side: int):
+    return keras.KerasTensor((1, side, side, model.inputs[0].shape[-1]), dtype=model.inputs[0].dtype)
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _stride(small: tuple, large: tuple) -> tuple[int | None, int]:
+    """(stride, excess) of a tensor from its shapes at the two probes."""
+    if len(small) != 4 or small[1] == large[1]:
+        return None, 0
+    stride, remainder = divmod(PROBES[1] - PROBES[0], large[1] - small[1])
+    return (None, 0) if remainder or stride < 1 else (stride, small[1] - PROBES[0] // stride)
+
+
+def _bottlenecks(nodes: list) -> set[int]:
+    """Ids of the tensors that no path avoids: those that no edge of the ordered graph jumps over."""
+    place = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
+    last_use = dict.fromkeys(range(len(nodes)), 0)
+    for i, node in enumerate(nodes):
+        for tensor in node.input_tensors:
+            last_use[place[id(tensor)]] = max(last_use[place[id(tensor)]], i)
+    found, reach = set(), 0
+    for i, node in enumerate(nodes):
+        if reach <= i and len(node.outputs) == 1:
+            found.add(id(node.outputs[0]))
+        reach = max(reach, last_use[i])
+    return found
+
+
+def _padded(feature: FeatureMap, name: str):
+    if feature.excess == 0:
+        return feature.tensor
+    missing = -feature.excess
+    sides = (missing // 2, missing - missing // 2)
+    return keras.layers.ZeroPadding2D((sides, sides), name=name)(feature.tensor)

@@ -1,0 +1,303 @@
+"""One network, two graphs: every part with weights is built once, and two short functions wire it.
+
+Training and inference differ in one thing, where the RoIs come from. `training_graph` samples them from proposals
+and ground truth; `inference_graph` takes the proposals to the box head and its detections to the mask head.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+import heads
+from mrcnn.config import Config
+from mrcnn.fusion.folding import fold
+from mrcnn.fusion.mask_channel import class_masks
+from mrcnn.layers.anchors import Anchors
+from mrcnn.layers.detections import Detections
+from mrcnn.layers.keep_valid import KeepValid
+from mrcnn.layers.proposals import Proposals, WholeInput
+from mrcnn.layers.roi_align.roi_align import RoIAlign, fastest_method
+from mrcnn.layers.targets import AnchorTargets, MaskTargets, RoITargets
+from mrcnn.network.backbone import Backbone, build_backbone
+from mrcnn.network.box_head import build_box_head
+from mrcnn.network.fpn import feature_pyramid
+from mrcnn.network.rpn import build_rpn
+
+
+@dataclass(frozen=True)
+class Network:
+    """Every part that holds weights.
+
+    trunk: image [batch, height, width, channels] -> [P2..P6]; rpn: a level -> logits, deltas; box_head: RoI features
+    -> class logits, deltas; mask_head: RoI features -> masks [rois, size, size, classes]; backbone: what the trunk
+    stands on, with its stages and pixel scaling.
+    """
+
+    trunk: keras.Model
+    rpn: keras.Model
+    box_head: keras.Model
+    mask_head: keras.Model
+    backbone: Backbone
+
+    @property
+    def mask_size(self) -> int:
+        """Side of a predicted mask in cells."""
+        return self.mask_head.output_shape[1]
+
+    def parts(self) -> dict[str, keras.Model]:
+        """The models that hold weights, by name."""
+        return {"trunk": self.trunk, "rpn": self.rpn, "box_head": self.box_head, "mask_head": self.mask_head}
+
+    def layers(self) -> dict[str, keras.layers.Layer]:
+        """Every layer with weights, keyed "part/layer"."""
+        return {f"{part}/{path}": layer for part, model in self.parts().items() for path, layer in _leaves(model)}
+
+
+def _leaves(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer, f"{prefix}{layer.name}/")
+        elif layer.weights:
+            yield prefix + layer.name, layer
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Layers built inside compute in "float32" or "bfloat16"; their weights are float32 either way."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if name == "bfloat16" else name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def build_network(config: Config) -> Network:
+    """Builds every part from the settings; the initial weights follow from `config.SEED`.
+
+    Raises ValueError for an unknown backbone or head, an impossible setting, or a single class.
+    """
+    config.validate()
+    if config.NUM_CLASSES < 2:
+        raise ValueError(f"NUM_CLASSES is {config.NUM_CLASSES}: the background alone. Set it to 1 + your classes.")
+    keras.utils.set_random_seed(config.SEED)
+    channels = config.TOP_DOWN_PYRAMID_SIZE
+    with precision(config.PRECISION):
+        # First, as drawing its largest kernel takes several times its memory for a moment
+        box_head = build_box_head(
+            config.POOL_SIZE,
+            channels,
+            config.FPN_CLASSIF_FC_LAYERS_SIZE,
+            config.NUM_CLASSES,
+            convolutions=config.BOX_HEAD_CONVOLUTIONS,
+            fc_layers=config.BOX_HEAD_FC_LAYERS,
+        )
+        backbone = build_backbone(
+            config.BACKBONE,
+            channels=config.IMAGE_CHANNEL_COUNT,
+            train_bn=config.TRAIN_BN,
+            options=config.BACKBONE_OPTIONS,
+            stride_in_1x1=config.BACKBONE_STRIDE_IN_1X1,
+            stem_padding=config.BACKBONE_STEM_PADDING,
+        )
+        levels = feature_pyramid(backbone.model.outputs, channels)
+        return Network(
+            trunk=keras.Model(backbone.model.inputs[0], levels, name="trunk"),
+            rpn=build_rpn(
+                channels,
+                config.RPN_CHANNELS,
+                len(config.RPN_ANCHOR_RATIOS),
+                config.RPN_ANCHOR_STRIDE,
+                config.RPN_CONVOLUTIONS,
+            ),
+            box_head=box_head,
+            mask_head=heads.build(
+                config.MASK_HEAD, (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, channels), config.NUM_CLASSES
+            ),
+            backbone=backbone,
+        )
+
+
+def _image_inputs(config: Config) -> dict[str, Any]:
+    return {
+        "image": keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="image"),
+        "window": keras.Input((4,), name="window"),
+    }
+
+
+def _pyramid(network: Network, config: Config, image: Any, *, training: bool) -> tuple[list, list, list, list]:
+    """Levels P2..P6 with, for each, the RPN's logits and deltas and the anchors."""
+    levels = fold(network.trunk, training=training)(image)
+    rpn = fold(network.rpn, training=training)
+    logits, deltas = zip(*(rpn(level) for level in levels), strict=True)
+    anchors = Anchors(
+        scales=config.RPN_ANCHOR_SCALES,
+        ratios=config.RPN_ANCHOR_RATIOS,
+        strides=config.BACKBONE_STRIDES,
+        anchor_stride=config.RPN_ANCHOR_STRIDE,
+        rounded=config.RPN_ANCHOR_ROUNDED,
+        ratio_meaning=config.RPN_ANCHOR_RATIO_MEANING,
+        step_from_size=config.RPN_ANCHOR_STEP_FROM_SIZE,
+        name="anchors",
+    )(levels)
+    return levels, list(logits), list(deltas), anchors
+
+
+def _proposals(config: Config, *, training: bool) -> Proposals:
+    return Proposals(
+        pre_nms_limit=config.PRE_NMS_LIMIT_TRAINING if training else config.PRE_NMS_LIMIT,
+        post_nms_limit=config.POST_NMS_ROIS_TRAINING if training else config.POST_NMS_ROIS_INFERENCE,
+        nms_threshold=config.RPN_NMS_THRESHOLD,
+        std_dev=config.RPN_BBOX_STD_DEV,
+        per_level=config.RPN_PER_LEVEL,
+        min_size=config.RPN_MIN_SIZE,
+        inclusive=config.BOXES_INCLUSIVE,
+        name="proposals",
+    )
+
+
+def _bounds(config: Config, inputs: dict[str, Any]) -> Any:
+    """What proposals are clipped to: the photograph, or the whole of the input."""
+    return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else WholeInput(name="whole_input")(inputs["image"])
+
+
+def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
+    return RoIAlign(
+        pool_size,
+        config.ROI_SAMPLING_RATIO,
+        config.ROI_ALIGNED,
+        strides=tuple(config.BACKBONE_STRIDES[:4]),
+        level_rounding=config.ROI_LEVEL_ROUNDING,
+        geometry=config.ROI_GEOMETRY,
+        method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY),
+        name=name,
+    )
+
+
+def _box_branch(network: Network, config: Config, levels: list, rois: Any, *, training: bool) -> tuple[Any, Any]:
+    """Class logits [batch, rois, classes] and deltas [batch, rois, classes, 4] of rois [batch, rois, 4]."""
+    count = rois.shape[1]
+    features = _roi_align(config, config.POOL_SIZE, "roi_align_box")(levels[:4], rois)
+    logits, deltas = fold(network.box_head, training=training)(features)
+    return (
+        ops.reshape(logits, (-1, count, config.NUM_CLASSES)),
+        ops.reshape(deltas, (-1, count, config.NUM_CLASSES, 4)),
+    )
+
+
+def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs of one training step; the losses are functions of the outputs alone.
+
+    Inputs: a batch of `mrcnn.data.loader.Loader`. Outputs, B images, S sampled anchors, R sampled RoIs, K positives:
+        rpn_labels [B, S] (1, 0, -1 not sampled), rpn_logits [B, S], rpn_target and rpn_deltas [B, S, 4];
+        roi_class_ids [B, R], roi_sampled [B, R], class_logits [B, R, classes], roi_target and roi_deltas [B, R, 4],
+        active_classes [B, classes]; mask_target and masks [K, size, size], mask_weight [K]; image_id [B].
+    """
+    inputs = _image_inputs(config)
+    inputs |= {
+        "gt_class_ids": keras.Input((config.MAX_GT_INSTANCES,), dtype="int32", name="gt_class_ids"),
+        "gt_boxes": keras.Input((config.MAX_GT_INSTANCES, 4), name="gt_boxes"),
+        "gt_masks": keras.Input((config.MAX_GT_INSTANCES, *config.MINI_MASK_SHAPE), dtype="uint8", name="gt_masks"),
+        "active_classes": keras.Input((config.NUM_CLASSES,), name="active_classes"),
+        "image_id": keras.Input((), dtype="int32", name="image_id"),
+        "seed": keras.Input((), dtype="int32", name="seed"),
+    }
+    gt_boxes, gt_class_ids, seed = inputs["gt_boxes"], inputs["gt_class_ids"], inputs["seed"]
+    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=True)
+
+    # RPN: the anchors that teach it, gathered from all levels.
+    indices, rpn_labels, rpn_target = AnchorTargets(
+        count=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
+        positive_ratio=config.RPN_POSITIVE_RATIO,
+        positive_overlap=config.RPN_POSITIVE_OVERLAP,
+        negative_overlap=config.RPN_NEGATIVE_OVERLAP,
+        std_dev=config.RPN_BBOX_STD_DEV,
+        name="anchor_targets",
+    )(ops.concatenate(anchors, axis=0), gt_boxes, gt_class_ids, inputs["window"], seed)
+    outputs = {
+        "rpn_labels": rpn_labels,
+        "rpn_target": rpn_target,
+        "rpn_logits": ops.take_along_axis(ops.concatenate(logits, axis=1), indices, axis=1),
+        "rpn_deltas": ops.take_along_axis(ops.concatenate(deltas, axis=1), indices[..., None], axis=1),
+    }
+
+    # Box head on sampled proposals.
+    rois, valid, _ = _proposals(config, training=True)(logits, deltas, anchors, _bounds(config, inputs))
+    rois, class_ids, roi_target, sampled, instance = RoITargets(
+        count=config.TRAIN_ROIS_PER_IMAGE,
+        positive_ratio=config.ROI_POSITIVE_RATIO,
+        positive_overlap=config.ROI_POSITIVE_OVERLAP,
+        add_ground_truth=config.ROI_ADD_GROUND_TRUTH,
+        std_dev=config.BBOX_STD_DEV,
+        name="roi_targets",
+    )(rois, valid, gt_boxes, gt_class_ids, seed)
+    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=True)
+    own = ops.one_hot(class_ids, config.NUM_CLASSES, dtype="float32")[..., None]
+    outputs |= {
+        "roi_class_ids": class_ids,
+        "roi_sampled": sampled,
+        "class_logits": class_logits,
+        "roi_target": roi_target,
+        "roi_deltas": ops.sum(box_deltas * own, axis=2),
+        "active_classes": inputs["active_classes"],
+    }
+
+    # Mask head on the positives, which stand first.
+    most = max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
+    positive = class_ids[:, :most] > 0
+    (rois, class_ids, instance), image_index, weight = KeepValid(name="positive_rois")(
+        positive, [rois[:, :most], class_ids[:, :most], instance[:, :most]]
+    )
+    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], rois, image_index)
+    mask_head = fold(network.mask_head, training=True)
+    outputs |= {
+        "masks": class_masks(mask_head, config.NUM_CLASSES)(features, class_ids),
+        "mask_target": MaskTargets(mask_size=network.mask_size, name="mask_targets")(
+            rois, image_index, instance, gt_boxes, inputs["gt_masks"]
+        ),
+        "mask_weight": weight,
+        "image_id": inputs["image_id"],
+    }
+    return inputs, outputs
+
+
+def inference_graph(network: Network, config: Config) -> keras.Model:
+    """From images to detections, in pixels of the network's input.
+
+    Model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
+    DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
+    sorted by score; masks [valid detections, size, size] of each one's class, image after image (at least one row);
+    counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, what NMS left, detections.
+    """
+    inputs = _image_inputs(config)
+    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False)
+    rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, _bounds(config, inputs))
+    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=False)
+    boxes, class_ids, scores, valid, counts = Detections(
+        num_classes=config.NUM_CLASSES,
+        max_instances=config.DETECTION_MAX_INSTANCES,
+        min_confidence=config.DETECTION_MIN_CONFIDENCE,
+        nms_threshold=config.DETECTION_NMS_THRESHOLD,
+        std_dev=config.BBOX_STD_DEV,
+        best_class_only=config.DETECTION_BEST_CLASS_ONLY,
+        min_size=config.DETECTION_MIN_SIZE,
+        inclusive=config.BOXES_INCLUSIVE,
+        name="detections",
+    )(rois, valid, class_logits, box_deltas, inputs["window"])
+    (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
+    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], kept, image_index)
+    mask_head = fold(network.mask_head, training=False)
+    masks = class_masks(mask_head, config.NUM_CLASSES)(features, kept_ids)
+    outputs = {
+        "boxes": boxes,
+        "class_ids": class_ids,
+        "scores": scores,
+        "valid": valid,
+        "masks": masks,
+        "counts": counts,
+    }
+    return keras.Model(inputs, outputs, name="mask_rcnn")

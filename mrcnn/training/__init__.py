@@ -1,0 +1,1 @@
+"""The model that `fit` trains, its losses, optimizer and callbacks."""

@@ -1,0 +1,1 @@
+"""Readers of published weight files, one program or file format each."""

@@ -1,0 +1,80 @@
+"""Files of Keras's `save_weights` and `save` in HDF5: layers and their weights, of Keras 1 and 2, nested or not."""
+
+import os
+import re
+from collections import defaultdict
+from functools import partial
+
+import h5py
+import numpy as np
+
+from mrcnn.weights.source import Lazy
+
+# What Keras 1 called the weights of a layer; its running_std holds the variance.
+KERAS1 = {
+    "W": "kernel",
+    "b": "bias",
+    "gamma": "gamma",
+    "beta": "beta",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",
+}
+WEIGHTS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+
+Layers = dict[str, dict[str, Lazy]]
+
+
+def read_layers(path: str | os.PathLike) -> Layers:
+    """The weights of a file by layer and by name, whatever models the layers lie in, read when they are wanted.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not HDF5, truncated, or gives a layer two weights of one name and different shapes.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no file of weights at {path!r}; check the path")
+    found: Layers = defaultdict(dict)
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(lambda name, item: _take(found, path, name, item))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is not HDF5, or truncated or damaged: {error}; fetch it again") from error
+    return dict(found)
+
+
+def _take(found: Layers, path: str, name: str, item: h5py.Dataset | h5py.Group) -> None:
+    if not isinstance(item, h5py.Dataset) or item.ndim == 0 or "optimizer_weights" in name.split("/")[:1]:
+        return
+    *groups, last = name.removeprefix("model_weights/").split("/")
+    weight, layer = re.sub(r"(_\d+)?:\d+$", "", last), _layer_of(groups)
+    for ending, current in KERAS1.items():  # conv1/conv1_W
+        if layer and weight == f"{layer}_{ending}":
+            weight = current
+    if weight not in WEIGHTS:
+        return
+    known = found[layer].get(weight)
+    if known is not None and known.shape != item.shape:
+        raise ValueError(f"{path} holds {layer}/{weight} twice, as {known.shape} and {item.shape}")
+    found[layer][weight] = Lazy(item.shape, partial(read_dataset, path, name))
+
+
+def _layer_of(groups: list[str]) -> str:
+    """The layer that a weight's groups name: the last, without the count that Keras gives to the weights of a model
+    that was built when there was another (conv1/conv1_1, rpn_model/rpn_conv_shared_1)."""
+    if not groups:
+        return ""
+    last = groups[-1]
+    own = [group for group in groups if re.fullmatch(rf"{re.escape(group)}(_\d+)?", last)]
+    if own[0] == last and len(groups) > 1 and groups.count(last) == 1:
+        return re.sub(r"_\d+$", "", last)  # in the group of another model
+    return own[0]
+
+
+def read_dataset(path: str, name: str) -> np.ndarray:
+    """One dataset of an HDF5 file. Raises ValueError naming both when it cannot be read."""
+    try:
+        with h5py.File(path, "r") as file:
+            return file[name][()]
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is truncated or damaged in {name!r}: {error}; fetch it again") from error

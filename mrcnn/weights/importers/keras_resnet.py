@@ -1,0 +1,111 @@
+"""ImageNet weights of `keras.applications`' ResNet50, 101 and 152 for this package's own ResNets.
+
+Their convolutions have biases before BatchNorm, the stride lies in a block's first 1x1 convolution, and pixels are BGR
+with a mean and no deviation (keras.applications.resnet and .imagenet_utils; before Keras 2.3 under Caffe's names and
+with another epsilon, keras_applications/resnet50.py of 1.0.2).
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+
+import h5py
+
+from mrcnn.network.resnet import BLOCKS, block_letters
+from mrcnn.weights.importers.keras_h5 import WEIGHTS, Layers, read_dataset, read_layers
+from mrcnn.weights.importers.matterport import resnet_name, resnet_trunk
+from mrcnn.weights.source import Lazy, Source
+
+EPSILON, OLD_EPSILON = 1.001e-5, 1e-3
+BRANCHES = {"0": "1", "1": "2a", "2": "2b", "3": "2c"}
+SETTINGS = {
+    "BACKBONE_STRIDE_IN_1X1": True,
+    "BACKBONE_STEM_PADDING": "torch",
+    "CHANNEL_ORDER": "bgr",
+    "MEAN_PIXEL": (123.68, 116.779, 103.939),
+    "PIXEL_STD": (1.0, 1.0, 1.0),
+}
+
+
+def read_keras(path: str | os.PathLike) -> Layers:
+    """The weights of a file of Keras 1, 2 or 3, by layer; see `mrcnn.weights.importers.keras_h5.read_layers`.
+
+    Raises:
+        ValueError: it is truncated or damaged.
+    """
+    path = os.fspath(path)
+    layers = read_layers(path)
+    try:
+        with h5py.File(path, "r") as file:
+            groups = [item for item in _groups(file) if item.name.endswith("/vars") and len(item)]
+            named = {str(group.attrs.get("name", group.name.split("/")[-2])): _weights(path, group) for group in groups}
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is truncated or damaged: {error}; fetch it again") from error
+    return layers | _by_position(named)
+
+
+def _groups(file: h5py.File) -> Iterator[h5py.Group]:
+    found: list[h5py.Group] = []
+    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Group) else None)
+    return iter(found)
+
+
+def _weights(path: str, group: h5py.Group) -> dict[str, Lazy]:
+    """The numbered weights of a layer in Keras 3's layout: a norm has four, all else a kernel and perhaps a bias."""
+    arrays = [group[name] for name in sorted(group, key=lambda name: (len(name), name))]
+    names = WEIGHTS[2:] if len(arrays) == 4 else WEIGHTS[:2]
+    return {
+        name: Lazy(array.shape, partial(read_dataset, path, array.name))
+        for name, array in zip(names, arrays, strict=False)
+    }
+
+
+def _by_position(layers: Layers) -> Layers:
+    """Layers that an early Keras 3 numbered by their class, under the names that a ResNet has at these places."""
+    counts = [sum(name.startswith(kind) for name in layers) for kind in ("conv2d", "batch_normalization")]
+    depth = next((name for name, blocks in BLOCKS.items() if 3 * sum(blocks) + 5 == counts[0] == counts[1]), None)
+    if depth is None:
+        return layers
+    order = ["conv1_{}"]
+    for stage, blocks in enumerate(BLOCKS[depth], start=2):
+        for block in range(1, blocks + 1):
+            order += [f"conv{stage}_block{block}_{i}_{{}}" for i in ("1203" if block == 1 else "123")]
+    places = {
+        f"{kind}_{i}" if i else kind: stem.format(short)
+        for i, stem in enumerate(order)
+        for kind, short in (("conv2d", "conv"), ("batch_normalization", "bn"))
+    }
+    return {places.get(name, name): weights for name, weights in layers.items()}
+
+
+def is_keras_resnet(layers: Layers) -> bool:
+    """Whether a file has the layers of keras.applications' ResNet (not of ResNetV2), under its new or old names."""
+    return "conv2_block1_3_bn" in layers or {"res2a_branch2a", "bn2a_branch2a"} <= set(layers)
+
+
+def keras_resnet_source(layers: Layers, path: str) -> Source:
+    """The trunk of a file of keras.applications; the classifier, where there is one, is left out.
+
+    Raises:
+        ValueError: a trunk of another depth than 50, 101 or 152, or a layer that is not there.
+    """
+    new = "conv2_block1_3_bn" in layers
+    layers = {_caffe_name(name): weights for name, weights in layers.items()} if new else layers
+    settings = SETTINGS | {"BACKBONE": resnet_name(layers, path)}
+    found = resnet_trunk(layers, path, EPSILON if new else OLD_EPSILON)
+    height, width, channels, filters = found["trunk/conv1/kernel"].shape
+    settings["IMAGE_CHANNEL_COUNT"] = channels
+    settings["BACKBONE_OPTIONS"] = {} if filters == 64 else {"width": filters}
+    return Source("keras.applications", found, settings, [], ("backbone",))
+
+
+def _caffe_name(name: str) -> str:
+    """conv3_block2_1_conv as res3b_branch2a, its bn as bn3b_branch2a; other names as they are."""
+    if name in ("conv1_conv", "conv1_bn"):
+        return {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}[name]
+    match = re.fullmatch(r"conv(\d)_block(\d+)_(\d)_(conv|bn)", name)
+    if not match:
+        return name
+    kind = {"conv": "res", "bn": "bn"}[match[4]]
+    return f"{kind}{match[1]}{block_letters(int(match[2]) - 1)}_branch{BRANCHES[match[3]]}"

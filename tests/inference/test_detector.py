@@ -1,0 +1,332 @@
+"""From photographs to the network and back, with a network that answers what the test wants."""
+
+import weakref
+
+import cv2
+import numpy as np
+import pytest
+
+from mrcnn.data.images import read_image
+from mrcnn.data.rle import encode_all
+from mrcnn.inference.compiled import Canvases
+from mrcnn.inference.detector import Detector, canvas_limits
+from mrcnn.network.pixels import PixelScaling
+from tests.tiny import TinyConfig
+
+SLOTS = 5
+
+
+class Answering:
+    """Stands for the inference graph: the same boxes, in network pixels, for every image; keeps what it was asked.
+
+    masks: [batch, boxes, 4, 4]; None for full ones. static: a row of masks for every slot, as without dynamic shapes.
+    """
+
+    def __init__(self, *boxes, masks=None, static=False):
+        self.boxes, self.masks, self.static, self.asked = np.array(boxes, np.float32).reshape(-1, 4), masks, static, []
+
+    def __call__(self, image, window):
+        self.asked.append({"image": image, "window": window})
+        batch, count = len(image), len(self.boxes)
+        valid = np.tile(np.arange(SLOTS) < count, (batch, 1))
+        padded = np.zeros((batch, SLOTS, 4), np.float32)
+        padded[:, :count] = self.boxes
+        masks = np.ones((batch, count, 4, 4)) if self.masks is None else np.asarray(self.masks)
+        if self.static:
+            masks = np.concatenate([masks, np.full((batch, SLOTS - count, 4, 4), 9)], axis=1)
+        masks = masks.reshape(-1, 4, 4) if masks.size else np.zeros((1, 4, 4))
+        return {
+            "boxes": padded,
+            "class_ids": valid * np.arange(1, SLOTS + 1),
+            "valid": valid,
+            "masks": masks.astype(np.float32),
+            "scores": valid * np.linspace(0.9, 0.5, SLOTS, dtype=np.float32),
+            "counts": np.tile(np.array([30, 20, 10, count], np.int32), (batch, 1)),
+        }
+
+
+AS_THEY_ARE = PixelScaling((0,) * 3, (1,) * 3)
+
+
+def detector(model, scaling=AS_THEY_ARE, **settings):
+    return Detector(model, TinyConfig(**settings), scaling)
+
+
+def grey(height, width, value=100):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def test_boxes_come_back_in_the_photograph_s_own_pixels():
+    """32 x 128 is shrunk to 16 x 64: a box of the network is twice as large in the photograph."""
+    model = Answering((2, 8, 10, 40))
+    (found,) = detector(model).detect([grey(32, 128)])
+    np.testing.assert_allclose(found["rois"], [[4, 16, 20, 80]], atol=1e-4)
+    assert model.asked[0]["image"].shape == (1, 32, 64, 3), "padded below to a multiple of 32"
+    np.testing.assert_array_equal(model.asked[0]["window"], [[0, 0, 16, 64]])
+    rows, columns = np.nonzero(found["masks"][..., 0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 19, 16, 79)
+
+
+def test_the_two_axes_have_a_scale_each():
+    """65 x 101 becomes 41 x 64 (fit: rounded down), so 41 / 65 and 64 / 101."""
+    (found,) = detector(Answering((0, 0, 41, 64))).detect([grey(65, 101)])
+    np.testing.assert_allclose(found["rois"], [[0, 0, 65, 101]], atol=1e-3)
+    assert found["masks"].mean() > 0.97, "all but the corners, where the mask fades to both sides"
+
+
+def test_a_centred_photograph_is_shifted_back():
+    """Square mode: 32 x 64 lies at row 16 of a square of 64."""
+    model = Answering((16, 0, 48, 64), (20, 10, 40, 30))
+    (found,) = detector(model, IMAGE_RESIZE_MODE="square", IMAGE_MIN_DIM=0).detect([grey(32, 64)])
+    np.testing.assert_array_equal(model.asked[0]["window"], [[16, 0, 48, 64]])
+    np.testing.assert_allclose(found["rois"], [[0, 0, 32, 64], [4, 10, 24, 30]], atol=1e-4)
+
+
+def test_crop_mode_detects_on_the_whole_photograph():
+    model = Answering((0, 0, 64, 64))
+    settings = {"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 32, "IMAGE_MAX_DIM": 64}
+    (found,) = detector(model, **settings).detect([grey(64, 64)])
+    np.testing.assert_allclose(found["rois"], [[0, 0, 64, 64]])
+
+
+@pytest.mark.parametrize("max_dim, side", [(100, 128), (None, 32)])
+def test_crop_mode_detects_with_any_largest_side(max_dim, side):
+    """The canvas is a multiple of SIZE_DIVISOR; without IMAGE_MAX_DIM its side is IMAGE_MIN_DIM."""
+    model = Answering()
+    detector(model, IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=max_dim).detect([grey(40, 50)])
+    assert model.asked[0]["image"].shape == (1, side, side, 3)
+
+
+def test_boxes_and_masks_stay_inside_the_photograph():
+    (found,) = detector(Answering((-5, -5, 70, 90), (50, 50, 64, 64))).detect([grey(64, 64)])
+    assert found["rois"].min() >= 0 and found["rois"].max() <= 64
+    assert found["masks"].shape == (64, 64, 2)
+
+
+def test_masks_are_pasted_into_their_boxes():
+    half = np.zeros((4, 4))
+    half[:, :2] = 1
+    (found,) = detector(Answering((8, 8, 24, 40), masks=[[half]])).detect([grey(64, 64)])
+    expected = np.zeros((64, 64), bool)
+    expected[8:24, 8:24] = True
+    assert (found["masks"][..., 0] != expected).sum() == 4 * 3, "3 pixels at each corner, where the mask fades"
+
+
+def test_types_and_shapes_of_a_result():
+    (found,) = detector(Answering((0, 0, 9, 9), (9, 9, 20, 20))).detect([grey(40, 64)])
+    assert {name: (value.shape, value.dtype.name) for name, value in found.items()} == {
+        "rois": ((2, 4), "float32"),
+        "class_ids": ((2,), "int32"),
+        "scores": ((2,), "float32"),
+        "masks": ((40, 64, 2), "bool"),
+    }
+    np.testing.assert_array_equal(found["class_ids"], [1, 2])
+
+
+def test_nothing_found_is_empty_arrays_of_the_right_shapes():
+    (found,) = detector(Answering()).detect([grey(40, 64)])
+    assert {name: value.shape for name, value in found.items()} == {
+        "rois": (0, 4),
+        "class_ids": (0,),
+        "scores": (0,),
+        "masks": (40, 64, 0),
+    }
+
+
+def test_no_images_are_no_results():
+    model = Answering()
+    assert detector(model).detect([]) == []
+    assert model.asked == []
+
+
+def test_images_of_one_size_share_a_batch_and_results_keep_the_order():
+    model = Answering((0, 0, 16, 16))
+    sizes = [(64, 64), (32, 64), (64, 64), (64, 64), (32, 64)]
+    results = detector(model, DETECTION_BATCH_SIZE=2).detect([grey(*size, value=i) for i, size in enumerate(sizes)])
+    assert [len(asked["image"]) for asked in model.asked] == [2, 1, 2]
+    assert [set(np.unique(asked["image"][:, :32]).tolist()) for asked in model.asked] == [{0, 2}, {3}, {1, 4}]
+    assert [result["masks"].shape[:2] for result in results] == sizes
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_each_image_of_a_batch_gets_its_own_masks(static):
+    """Whether the graph drops the rows of padding or keeps one for each slot."""
+    there = np.array([[True, False, True], [False, True, True], [False, False, True]])
+    masks = np.ones((3, 3, 4, 4)) * there[..., None, None]
+    model = Answering((0, 0, 16, 16), (16, 16, 32, 32), (40, 40, 50, 50), masks=masks, static=static)
+    results = detector(model, DETECTION_BATCH_SIZE=3).detect([grey(64, 64)] * 3)
+    np.testing.assert_array_equal([found["masks"].any(axis=(0, 1)) for found in results], there)
+
+
+def test_a_full_house():
+    boxes = [(8 * i, 0, 8 * i + 8, 8) for i in range(SLOTS)]
+    (found,) = detector(Answering(*boxes, static=True)).detect([grey(64, 64)])
+    np.testing.assert_array_equal(
+        found["masks"].any(axis=1),
+        np.repeat(np.eye(SLOTS, dtype=bool), 8, axis=0).tolist() + [[False] * SLOTS] * (64 - 8 * SLOTS),
+    )
+
+
+def test_pixels_are_those_that_the_backbone_expects():
+    model = Answering()
+    image = np.stack([np.full((64, 64), value, np.uint8) for value in (10, 20, 30)], axis=-1)
+    detector(model, PixelScaling((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), bgr=True)).detect([image])
+    np.testing.assert_allclose(model.asked[0]["image"][0, 5, 5], [9, 9, 9])
+    detector(model, PixelScaling((0.0,) * 3, (1.0,) * 3, bgr=True)).detect([image])
+    np.testing.assert_allclose(model.asked[1]["image"][0, 5, 5], [30, 20, 10])
+
+
+def test_verbose_says_how_many_candidates_fell_at_each_step(capsys):
+    runner = detector(Answering((0, 0, 9, 9)))
+    runner.detect([grey(32, 128)])
+    assert capsys.readouterr().out == ""
+    runner.detect([grey(64, 64), grey(32, 128)], verbose=1)
+    assert capsys.readouterr().out.splitlines() == [
+        "image 0: 64 x 64 as 64 x 64: 30 proposals, 20 scores over the minimum, 10 left by NMS, 1 detections",
+        "image 1: 32 x 128 as 32 x 64: 30 proposals, 20 scores over the minimum, 10 left by NMS, 1 detections",
+    ]
+
+
+@pytest.mark.parametrize(
+    "bad, error, message",
+    [
+        ("missing.jpg", FileNotFoundError, "no image file at 'missing.jpg'"),
+        (np.full((8, 8, 3), np.nan), ValueError, "holds NaN or infinite values"),
+        (np.zeros((0, 8, 3), np.uint8), ValueError, "the image has no pixels"),
+        (np.zeros((3, 8, 8), np.uint8), ValueError, r"channels last.*\(3, 8, 8\)"),
+        (None, TypeError, "expected an image as a path or an array of numbers"),
+        (np.full((8, 8, 3), 300.0), ValueError, "values from 300.0 to 300.0"),
+    ],
+)
+def test_a_bad_image_names_its_place_and_nothing_is_lost_silently(bad, error, message):
+    model = Answering((0, 0, 9, 9))
+    with pytest.raises(error, match=rf"images\[1\] of 3: .*{message}.*. Nothing was detected; mend or leave out"):
+        detector(model).detect([grey(64, 64), bad, grey(64, 64)])
+    assert model.asked == [], "it is found before the first detection"
+
+
+def test_the_pixels_of_files_are_kept_for_a_batch_at_most(tmp_path, monkeypatch):
+    """All files are decoded before the first detection, and again one batch at a time; arrays are converted once."""
+    kept, most = weakref.WeakSet(), []
+
+    class Pixels(np.ndarray):
+        pass
+
+    def read(source, channels):
+        if isinstance(source, np.ndarray):
+            return source
+        pixels = read_image(source, channels).view(Pixels)
+        kept.add(Held(pixels))
+        most.append(sum(1 for _ in kept))
+        return pixels
+
+    class Held:
+        """Weak references want a hashable; it lives as long as the pixels that hold it."""
+
+        def __init__(self, pixels):
+            pixels.held = self
+
+    monkeypatch.setattr("mrcnn.inference.detector.read_image", read)
+    paths = [str(tmp_path / f"{i}.png") for i in range(6)]
+    for i, path in enumerate(paths):
+        cv2.imwrite(path, grey(64, 64, value=10 * i))
+    model = Answering((0, 0, 9, 9))
+    results = detector(model, DETECTION_BATCH_SIZE=2).detect([*paths, grey(64, 64, value=200)])
+    assert len(results) == 7 and len(most) == 12 and max(most) <= 2
+    assert [asked["image"][:, 0, 0, 0].tolist() for asked in model.asked] == [[0, 10], [20, 30], [40, 50], [200]]
+
+
+def test_an_image_of_another_number_of_channels_names_the_setting():
+    runner = detector(Answering(), PixelScaling((0,) * 4, (1,) * 4), IMAGE_CHANNEL_COUNT=4)
+    with pytest.raises(
+        ValueError,
+        match=r"images\[0\] of 1: expected an image of shape \[H, W, 4\] "
+        r"\(IMAGE_CHANNEL_COUNT is 4\)",
+    ):
+        runner.detect([grey(64, 64)])
+    (found,) = runner.detect([np.zeros((40, 64, 4), np.uint8)])
+    assert found["masks"].shape == (40, 64, 0)
+
+
+def test_boxes_in_whole_pixels_by_their_last_ones():
+    """matterport's: corners name the last pixel. 32 x 64 at row 16 of a square of 64, and 16 x 32 scaled up to it."""
+    settings = {"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 64, "DETECTION_ROUND_BOXES": True}
+    model = Answering((16, 0, 48, 64), (20.4, 10.3, 40.6, 30.2))
+    (found,) = detector(model, **settings).detect([grey(32, 64)])
+    np.testing.assert_array_equal(found["rois"], [[0, 0, 32, 64], [4, 10, 25, 30]])
+    # (y - 16) * 15 / 31, rounded: 4.4 -> 2, 23.6 (last 39.6 - 16) -> 11, so 12 is the end; x * 31 / 63: 5, 14, so 15
+    (found,) = detector(model, **settings).detect([grey(16, 32)])
+    np.testing.assert_array_equal(found["rois"], [[0, 0, 16, 32], [2, 5, 12, 15]])
+    rows, columns = np.nonzero(found["masks"][..., 1])
+    assert rows.min() >= 2 and rows.max() < 12 and columns.min() >= 5 and columns.max() < 15
+    (found,) = detector(Answering(), **settings).detect([grey(16, 32)])
+    assert found["rois"].shape == (0, 4)
+
+
+def test_padding_and_resizer_are_those_of_the_settings():
+    image = np.random.default_rng(0).integers(0, 256, (32, 50, 3), dtype=np.uint8)
+    scaling, asked = PixelScaling((100.0,) * 3, (1.0,) * 3), {}
+    for name, settings in {
+        "plain": {},
+        "padded": {"IMAGE_PAD_PIXEL": (0, 50, 200)},
+        "skimage": {"IMAGE_RESIZER": "skimage"},
+    }.items():
+        model = Answering()
+        detector(model, scaling, IMAGE_RESIZE_MODE="square", **settings).detect([image])
+        asked[name] = model.asked[0]["image"][0]
+        window = model.asked[0]["window"][0].astype(int)
+    assert window.tolist() == [11, 0, 52, 64]
+    np.testing.assert_array_equal(asked["plain"][0, 0], [0, 0, 0])
+    np.testing.assert_array_equal(asked["padded"][0, 0], [-100, -50, 100])
+    np.testing.assert_array_equal(asked["padded"][11:52], asked["plain"][11:52])
+    assert (asked["skimage"][20:40, 20:40] % 1 == 0).all() and (asked["plain"][20:40, 20:40] % 1 != 0).any()
+    assert np.abs(asked["skimage"] - asked["plain"])[20:40, 20:40].max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("boxes", [((2, 8, 10, 40), (1.3, 2.7, 15.1, 63.9), (4, 4, 4, 9)), ()])
+def test_masks_in_every_form_are_the_same(boxes):
+    masks = np.random.default_rng(0).random((1, len(boxes), 4, 4))
+    runner = detector(Answering(*boxes, masks=masks))
+    image = grey(32, 128)
+    full, runs, crops, none = (runner.detect([image], masks=form)[0] for form in ("full", "rle", "crop", "none"))
+    assert full["masks"].shape == (32, 128, len(boxes)) and full["masks"].any() == bool(boxes)
+    assert runs["masks"] == encode_all(full["masks"])
+    assert len(crops["masks"]) == len(boxes) and crops["mask_origins"].shape == (len(boxes), 2)
+    for i, (part, (top, left)) in enumerate(zip(crops["masks"], crops["mask_origins"], strict=True)):
+        pasted = np.zeros((32, 128), bool)
+        pasted[top : top + part.shape[0], left : left + part.shape[1]] = part
+        np.testing.assert_array_equal(pasted, full["masks"][..., i])
+    assert "masks" not in none
+    for other in (runs, crops, none):
+        np.testing.assert_array_equal(other["rois"], full["rois"])
+
+
+def test_an_unknown_form_of_masks_names_those_there_are():
+    with pytest.raises(ValueError, match=r"masks is one of \('full', 'rle', 'crop', 'none'\), got 'polygons'"):
+        detector(Answering()).detect([grey(32, 64)], masks="polygons")
+
+
+@pytest.mark.parametrize(
+    "settings, limits",
+    [
+        ({"IMAGE_RESIZE_MODE": "fit", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333}, Canvases(800, 1344, 1)),
+        (
+            {"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 960},
+            Canvases(960, 960, 1, one_size=True),
+        ),
+        (
+            {"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 512, "IMAGE_MAX_DIM": None},
+            Canvases(512, 512, 1, one_size=True),
+        ),
+        ({"IMAGE_RESIZE_MODE": "none"}, Canvases(batch=1)),
+        ({"IMAGE_RESIZE_MODE": "pad64", "DETECTION_BATCH_SIZE": 3}, Canvases(batch=3)),
+    ],
+)
+def test_limits_are_those_of_molded_photographs(settings, limits):
+    runner = detector(Answering(), **settings)
+    assert canvas_limits(runner.config) == limits
+    if limits.long is not None:
+        for size in ((300, 300), (200, 3000), (2000, 1000)):
+            sides = sorted(runner.mold(grey(*size)).image.shape[:2])
+            assert sides[0] <= limits.short and sides[1] <= limits.long
+            assert sides == [limits.short, limits.long] or not limits.one_size
