@@ -1,8 +1,9 @@
 """Settings of a model, a training run and a detection run.
 
-Subclass `Config` and override class attributes, as in the old package; or pass them: `Config(NUM_CLASSES=2)`.
-A misspelt setting raises and names its neighbour. The settings are read where things are put together (graph,
-training, model, loader); below that every function takes explicit keyword arguments.
+Subclass `Config` and override class attributes, as in the old package, or pass keywords: `Config(NUM_CLASSES=2)`.
+A misspelled setting raises an error that names the closest valid one; any other new name is the user's own constant.
+Settings are read where components are assembled (graph, trainer, model, loader). Below that level, every function
+takes explicit keyword arguments.
 """
 
 import copy
@@ -10,10 +11,14 @@ import difflib
 import json
 import math
 import types
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from mrcnn.config_checks import validate
+import numpy as np
+
+from mrcnn.config_checks import round_sizes, validate
 from mrcnn.files import write_atomically
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
@@ -21,17 +26,19 @@ COMPUTED = {
     "BATCH_SIZE": "it is IMAGES_PER_GPU * GPU_COUNT; set those",
     "IMAGE_SHAPE": "it follows from IMAGE_MAX_DIM, SIZE_DIVISOR and IMAGE_CHANNEL_COUNT; set those",
 }
-# Settings of the old package that have nothing left to set.
+# Settings of the old package that no longer exist.
 REMOVED = {
-    "MASK_SHAPE": "the size of the masks is read from the mask head that MASK_HEAD names; drop it",
-    "COMPUTE_BACKBONE_SHAPE": "the shapes of the levels are read from the backbone's own outputs; drop it",
-    "USE_RPN_ROIS": "the heads always learn from the RPN's own proposals; drop it",
-    "IMAGE_META_SIZE": "the network takes no vector of image meta data any more; drop it",
+    "MASK_SHAPE": "the mask size is read from the mask head that MASK_HEAD names; drop it",
+    "COMPUTE_BACKBONE_SHAPE": "the shapes of the levels are read from the backbone's outputs; drop it",
+    "USE_RPN_ROIS": "the heads are always trained on the RPN's proposals; drop it",
+    "IMAGE_META_SIZE": "the network no longer takes a vector of image metadata; drop it",
 }
 
 
 class Config:
     """Defaults are the reference recipe (torchvision, Detectron2); `mrcnn.presets` has the old package's."""
+
+    _ignored: ClassVar[dict[str, Any]] = {}  # computed settings that a class body gives a value
 
     # Run
     NAME = None  # names the log directory and the checkpoints; every configuration that trains needs one
@@ -154,35 +161,82 @@ class Config:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        settings = {name: value for name, value in vars(cls).items() if name.isupper()}
-        _check_names(settings, f"class {cls.__name__}")
-        for name, value in settings.items():
-            if isinstance(value, types.FunctionType):  # BACKBONE = my_function is a setting, not a method
-                setattr(cls, name, staticmethod(value))
+        names = [name for name in vars(cls) if name.isupper()]
+        _check_names(set(names) - set(COMPUTED), f"class {cls.__name__}", accept_new=True)
+        computed = {name: getattr(cls, name) for name in names if name in COMPUTED}
+        cls._ignored = {**cls._ignored, **computed}
+        for name in computed:
+            delattr(cls, name)  # it would hide the property
+        for name, value in vars(cls).copy().items():
+            if name.isupper() and isinstance(value, types.FunctionType):
+                setattr(cls, name, staticmethod(value))  # BACKBONE = my_function is a setting, not a method
 
     def __init__(self, **overrides: Any) -> None:
         """Raises ValueError for an unknown, impossible or contradictory setting."""
         _check_names(overrides, f"{type(self).__name__}(...)")
-        for name in setting_names():
-            if name not in overrides and isinstance(getattr(self, name), (dict, list)):
-                overrides[name] = copy.deepcopy(getattr(self, name))  # a change to one object's stays its own
         if callable(self.BACKBONE) and overrides.get("BACKBONE") == _name_of(self.BACKBONE):
-            del overrides["BACKBONE"]  # json holds a callable's name only; the class has the callable
+            del overrides["BACKBONE"]  # json holds only the name of a callable; the class has the callable
+        for name in set(setting_names()) - set(overrides):
+            if isinstance(getattr(self, name), (dict, list)):  # a change to one object's stays its own
+                super().__setattr__(name, copy.deepcopy(getattr(self, name)))
         for name, value in overrides.items():
             setattr(self, name, value)
         self.validate()
+        for name, value in self._ignored.items():
+            if _plain(value) != _plain(getattr(self, name)):
+                warnings.warn(
+                    f"{type(self).__name__}.{name} = {value!r} has no effect, as in the old package: {name} is "
+                    f"{getattr(self, name)!r}; {COMPUTED[name]}.",
+                    stacklevel=2,
+                )
 
     def validate(self) -> None:
-        """Raises ValueError for an impossible or contradictory setting; needed again after one was assigned."""
+        """Rounds sizes up to multiples of 32 where nothing depends on the exact size, and says so; checks all settings.
+
+        Raises ValueError for an impossible or contradictory setting. Call it again after assigning a setting.
+        """
+        for name, size in round_sizes(self).items():
+            print(f"{name} = {getattr(self, name)} is rounded up to {size}, the next multiple of 32.")
+            super().__setattr__(name, size)
         validate(self, {name: getattr(Config, name) for name in setting_names()}, LOSS_NAMES)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _check_names([name], f"{type(self).__name__} instance")
+        if name in COMPUTED and _plain(value) == _plain(getattr(self, name)):
+            return  # the old package's programs repeat what follows from the other settings
+        if not name.startswith("_"):
+            _check_names([name], f"{type(self).__name__} instance", accept_new=True)
+            self.__dict__.setdefault("_assigned", set()).add(name)
         super().__setattr__(name, value)
+
+    def explicit(self) -> set[str]:
+        """Names of the settings that a class body, a keyword or an assignment set, even to their default value.
+
+        A preset that the class is based on counts as a class body. Settings taken over by `adopt` do not count.
+        """
+        names = setting_names()
+        bases = type(self).__mro__[: type(self).__mro__.index(Config)]
+        found = {name for base in bases for name in vars(base)} | self.__dict__.get("_assigned", set())
+        for name in set(names) - self.__dict__.get("_adopted", set()):
+            if isinstance(getattr(Config, name), (dict, list)) and getattr(self, name) != getattr(type(self), name):
+                found.add(name)  # changed in place
+        return found & set(names)
+
+    def adopt(self, values: Mapping[str, Any]) -> Self:
+        """A copy with these settings, which do not become `explicit`: a weight file's, for instance.
+
+        Raises ValueError for an unknown, impossible or contradictory setting.
+        """
+        _check_names(values, f"{type(self).__name__}.adopt(...)")
+        adopted = copy.copy(self)
+        adopted.__dict__["_assigned"] = self.__dict__.get("_assigned", set()) - set(values)
+        adopted.__dict__["_adopted"] = self.__dict__.get("_adopted", set()) | set(values)
+        adopted.__dict__.update(values)
+        adopted.validate()
+        return adopted
 
     @property
     def BATCH_SIZE(self) -> int:
-        """Images a step."""
+        """Images per step."""
         return self.IMAGES_PER_GPU * self.GPU_COUNT
 
     @property
@@ -193,24 +247,29 @@ class Config:
         return side, side, self.IMAGE_CHANNEL_COUNT
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name, in types that json knows; a callable backbone is given by its name."""
+        """Every setting by name, in types that json supports; a callable backbone is given by its name."""
         values = {name: getattr(self, name) for name in setting_names()}
         if callable(values["BACKBONE"]):
             values["BACKBONE"] = _name_of(values["BACKBONE"])
-        return json.loads(json.dumps(values, default=lambda value: value.tolist()))  # numpy's numbers and arrays
+        return json.loads(json.dumps(values, default=lambda value: value.tolist()))  # numpy scalars and arrays
 
     def save(self, path: str | Path) -> None:
-        """Writes the settings as json, whole or not at all."""
+        """Writes the settings as json, completely or not at all."""
         write_atomically(path, json.dumps(self.to_dict(), indent=2))
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """A configuration from `to_dict`'s result. Raises ValueError for an unknown setting."""
-        return cls(**values)
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """A configuration from the result of `to_dict`; values that equal the class's own do not become `explicit`.
+
+        Raises ValueError for an unknown setting.
+        """
+        config = cls(**values)
+        config._assigned = {name for name in values if _plain(values[name]) != _plain(getattr(cls, name))}
+        return config
 
     @classmethod
-    def load(cls, path: str | Path) -> "Config":
-        """A configuration from a json file written by `save`. Raises ValueError when the file is no such json."""
+    def load(cls, path: str | Path) -> Self:
+        """A configuration from a json file written by `save`. Raises ValueError if the file is not one."""
         try:
             values = json.loads(Path(path).read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -220,9 +279,10 @@ class Config:
         return cls.from_dict(values)
 
     def display(self) -> None:
-        """Prints every setting, as in the old package."""
+        """Prints every setting and the user's own upper-case constants, as in the old package."""
         print("\nConfigurations:")
-        for name in [*setting_names(), *COMPUTED]:
+        own = {name for name in dir(self) if name.isupper()} - set(setting_names()) - set(COMPUTED)
+        for name in [*setting_names(), *COMPUTED, *sorted(own)]:
             print(f"{name:30} {getattr(self, name)}")
 
 
@@ -235,7 +295,15 @@ def _name_of(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _check_names(names: Any, where: str) -> None:
+def _plain(value: Any) -> Any:
+    """A value to compare: tuples, lists and arrays of equal numbers are equal."""
+    if callable(value):
+        return _name_of(value)
+    return np.asarray(value).tolist() if isinstance(value, (tuple, list, np.ndarray, np.generic)) else value
+
+
+def _check_names(names: Iterable[str], where: str, accept_new: bool = False) -> None:
+    """Raises ValueError for names that are no settings; with `accept_new` only for those that resemble one."""
     known = setting_names()
     for name in names:
         if name in known:
@@ -244,6 +312,28 @@ def _check_names(names: Any, where: str) -> None:
             raise ValueError(f"{where}: {name} cannot be set: {COMPUTED[name]}.")
         if name in REMOVED:
             raise ValueError(f"{where}: {name} of the old package is gone: {REMOVED[name]}.")
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = _resembled(name, [*known, *COMPUTED])
+        if accept_new and not near:
+            continue
+        near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else " Config in mrcnn/config.py lists them all."
         raise ValueError(f"{where}: there is no setting {name!r}.{hint}")
+
+
+def _resembled(name: str, known: Iterable[str]) -> list[str]:
+    """The three nearest known names within an edit distance of a quarter of the length of `name`, in any case."""
+    limit = max(1, len(name) // 4)
+    distances = {other: _edit_distance(name.upper(), other, limit) for other in known}
+    return sorted((other for other in distances if distances[other] <= limit), key=lambda other: distances[other])[:3]
+
+
+def _edit_distance(a: str, b: str, limit: int) -> int:
+    """Insertions, deletions and substitutions that turn `a` into `b`; some number above `limit` if there are more."""
+    if abs(len(a) - len(b)) > limit:
+        return limit + 1
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        above, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (x != y))
+    return row[-1]

@@ -97,6 +97,13 @@ def _are_numbers(values: Any, count: int | None, low: float, high: float = math.
     )
 
 
+def round_sizes(config: "Config") -> dict[str, int]:
+    """The sides of "square" and "crop" network inputs that are no multiple of 32, rounded up to one, by setting."""
+    name = {"square": "IMAGE_MAX_DIM", "crop": "IMAGE_MIN_DIM"}.get(config.IMAGE_RESIZE_MODE)
+    size = getattr(config, name) if name else None
+    return {name: math.ceil(size / 32) * 32} if name and _is_count(size) and size % 32 else {}
+
+
 def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence[str]) -> None:
     """Raises ValueError, naming the setting, its value and what it must be.
 
@@ -218,6 +225,3 @@ def _validate_together(config: "Config") -> None:
         "PHOTOMETRIC_DISTORTION",
         f"False with IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT}: it knows RGB only",
     )
-    if mode in ("square", "crop"):
-        name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
-        _require(getattr(config, name) % 32 == 0, config, name, f'a multiple of 32 when IMAGE_RESIZE_MODE is "{mode}"')

@@ -1,6 +1,7 @@
 """Looking at data, models and results.
 
-The old package's names; `save_comparison` for reports; and pictures of what `mrcnn.evaluation.analysis` tells about an evaluation.
+The old package's names; `save_comparison` for reports; and pictures of what `mrcnn.evaluation.analysis` tells about an
+evaluation.
 
 Every function that draws returns its matplotlib Axes or Figure, and shows it unless it was given axes or the backend
 only writes files::

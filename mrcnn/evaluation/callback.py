@@ -27,7 +27,8 @@ class AveragePrecision(keras.callbacks.Callback):
         dataset: prepared; with the classes that the model learns.
         every: evaluate after every so many epochs, counted from the run's first, and after the last.
         limit: only the first so many images; None for all.
-        metric: what the best is chosen by: "box" or "mask" and one of `mrcnn.evaluation.coco_evaluation.METRICS`, as "mask AP50".
+        metric: what the best is chosen by: "box" or "mask" and one of
+            `mrcnn.evaluation.coco_evaluation.METRICS`, as "mask AP50".
         patience: end training after so many evaluations in a row without a better one; None: never.
         verbose: 1 prints a line an evaluation.
 

@@ -1,6 +1,7 @@
 """COCO's official numbers for a model on a dataset, or for a results json.
 
-The protocol is pycocotools' own, see `mrcnn.evaluation.coco_metrics`; this file runs the model and puts the numbers into tables.
+The protocol is pycocotools' own, see `mrcnn.evaluation.coco_metrics`; this file runs the model and puts the numbers
+into tables.
 What went wrong, and where, is told by `mrcnn.evaluation.analysis`, which takes the `records` of the results.
 """
 

@@ -1,7 +1,8 @@
 """Detections of one image matched with its ground truth, and the average precision that follows.
 
 These are the quick numbers of the old package's notebooks: one image at a time, masks only, at one IoU, the area under
-the whole curve as in PASCAL VOC since 2010. For numbers to compare with other work use `mrcnn.evaluation.coco_evaluation.evaluate`.
+the whole curve as in PASCAL VOC since 2010. For numbers to compare with other work use
+`mrcnn.evaluation.coco_evaluation.evaluate`.
 
 Matches are those of COCO, crowds included, so for an image with one class `compute_ap` is the area under the curve of
 `mrcnn.evaluation.analysis.precision_recall`. COCO's AP of it, a mean over 101 recalls, differs by 0.01 at most.

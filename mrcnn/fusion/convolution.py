@@ -1,8 +1,8 @@
 """TensorFlow's convolution with scaled filters, and a gradient of its own.
 
 Kernel times scale waits for nothing. So TensorFlow computes it before anything else, those of all layers of a network,
-and keeps them for the backward pass: as much memory as the weights take. Here the backward pass, and `mrcnn.fusion.winograd`
-both ways, are functions in the graph, so what they need is computed when they are called.
+and keeps them for the backward pass: as much memory as the weights take. Here the backward pass, and
+`mrcnn.fusion.winograd` both ways, are functions in the graph, so what they need is computed when they are called.
 """
 
 import functools

@@ -52,8 +52,9 @@ class PerBucket:
     """The function of `compiled` where Keras compiles for each shape: on canvases of few sizes, for few numbers.
 
     The canvas is the next `bucket` of the photographs', with zeros below and right of them. The results are, to
-    rounding, those of the photographs' own canvas; where `mrcnn.inference.bounded.bounded` cannot have it so, every size is
-    compiled, and a warning at the first call says why. Photographs that fill up a batch are dropped from the results.
+    rounding, those of the photographs' own canvas; where `mrcnn.inference.bounded.bounded` cannot have it so,
+    every size is compiled, and a warning at the first call says why. Photographs that fill up a batch are dropped from
+    the results.
 
     One graph serves all photographs of a bucket: those that fill its canvas pay for the masking of the others.
 

@@ -31,7 +31,8 @@ class Detector:
     """Runs an inference graph over any number of photographs of any sizes.
 
     Args:
-        call: (image, window) -> outputs, what `mrcnn.inference.compiled.compiled` makes of `mrcnn.network.graph.inference_graph`'s model.
+        call: (image, window) -> outputs, what `mrcnn.inference.compiled.compiled` makes of
+            `mrcnn.network.graph.inference_graph`'s model.
         config: its settings.
         scaling: the pixels that the backbone expects.
     """

@@ -1,4 +1,4 @@
-"""Pictures of what `mrcnn.evaluation.analysis` finds: curves, confusion, mistakes, and the images where most went wrong."""
+"""Pictures of what `mrcnn.evaluation.analysis` finds: curves, confusion, mistakes, and the worst images."""
 
 from __future__ import annotations
 

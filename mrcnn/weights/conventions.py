@@ -4,7 +4,6 @@ A configuration says what to build and what for (backbone, classes, heads, sizes
 scaled, where the strides lie, how anchors and RoIs are cut is not free once weights are loaded: they learnt it.
 """
 
-import copy
 import os
 import warnings
 from collections.abc import Collection, Mapping
@@ -133,11 +132,7 @@ def adopted(config: Config, source: Source, parts: Collection[str], defaults: Ma
     if not changed:
         return config, ""
     text = ", ".join(f"{name} {getattr(config, name)!r} -> {value!r}" for name, value in changed.items())
-    config = copy.copy(config)
-    for name, value in changed.items():
-        setattr(config, name, value)
-    config.validate()
-    return config, text
+    return config.adopt(changed), text
 
 
 def check_backbone(source: Source, path: str | os.PathLike, backbone: Any, options: Mapping[str, Any]) -> None:

@@ -78,7 +78,7 @@ def unlike_box(given: Sequence[float], tight: Sequence[float], size: tuple[int, 
 
 
 def beyond(bounds: Sequence[float], size: tuple[int, int]) -> float:
-    """By how many pixels bounds (y1, x1, y2, x2) leave an image of `size` (height, width); 0 when by `BEYOND` at most."""
+    """By how many pixels bounds (y1, x1, y2, x2) leave an image of `size` (height, width); 0 for at most `BEYOND`."""
     y1, x1, y2, x2 = bounds
     far = max(-y1, -x1, y2 - size[0], x2 - size[1])
     return far if far > BEYOND else 0.0

@@ -216,7 +216,7 @@ def _polygon(shape: dict) -> Outline:
 
 
 def _class_name(region: dict, attribute: str) -> str:
-    """The name of a region's class: the value of an attribute, or the only checkbox that is ticked. Raises FieldError."""
+    """A region's class name: the value of an attribute, or the only checkbox that is ticked. Raises FieldError."""
     value = _object(region, "region_attributes").get(attribute)
     if isinstance(value, dict):
         ticked = [name for name, state in value.items() if state]

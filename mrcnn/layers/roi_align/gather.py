@@ -62,7 +62,8 @@ def taps(
         image_index: [M] int32.
         levels: [M] int32, the map of each box.
         strides: pixels of the input between cells, one a level.
-        pool_size, sampling_ratio, aligned, geometry: see `mrcnn.layers.roi_align.roi_align.RoIAlign`; `sampling_ratio` is 1 or more.
+        pool_size, sampling_ratio, aligned, geometry: see
+            `mrcnn.layers.roi_align.roi_align.RoIAlign`; `sampling_ratio` is 1 or more.
     """
     cells = sizes[:, 0] * sizes[:, 1] * sizes[:, 2]
     offset = ops.take(ops.cumsum(cells) - cells, levels)

@@ -100,8 +100,8 @@ class RoIAlign(Declared):
             Its level comes from the same corners.
         method: how it is computed; results are equal to rounding. On TensorFlow:
             "crop_and_resize" (None): one `tf.image.crop_and_resize` a level. The only one for `sampling_ratio` 0.
-            "multiply": one product of a sparse matrix with the cells of all levels, see `mrcnn.layers.roi_align.gather`. On a CPU
-            faster, in training several times.
+            "multiply": one product of a sparse matrix with the cells of all levels, see
+            `mrcnn.layers.roi_align.gather`. On a CPU faster, in training several times.
             "gather": plain operations, for graphs that XLA compiles into one loop; without XLA slow and large.
             On other backends "gather" is the only one.
 

@@ -77,7 +77,8 @@ def test_any_value_but_zero_counts(tmp_path):
     [
         (
             lambda f: write_png(f / "masks/000.png", np.ones((30, 20), np.uint8)),
-            r"a/masks/000.png, mask 'a/masks/000.png', field 'height/width': it is 30 x 20, its image '.*a.png' 20 x 30",
+            r"a/masks/000.png, mask 'a/masks/000.png', field 'height/width': it is 30 x 20, "
+            r"its image '.*a.png' 20 x 30",
             problems.SIZE,
             2,
         ),
