@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mrcnn.quiet import quiet_tensorflow
+
 if TYPE_CHECKING:
     from mrcnn.config import Config
     from mrcnn.data.dataset import Dataset
@@ -23,6 +25,8 @@ _HOMES = {
     "load_dataset": "mrcnn.data.formats",
     "read_image": "mrcnn.data.images",
 }
+
+quiet_tensorflow()
 
 
 def __getattr__(name: str) -> Any:
