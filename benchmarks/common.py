@@ -7,14 +7,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that they run from a checkout not installed
-
-from samples.settings import key_value  # noqa: E402
+from samples.settings import key_value
 
 
 def parser(description: str) -> argparse.ArgumentParser:

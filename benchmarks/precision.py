@@ -10,16 +10,13 @@ unseen shapes. One json line a model, then the means and the standard deviations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout not installed
-
-from mrcnn.evaluation.coco_evaluation import evaluate  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from samples.demo import EPOCHS, HEADS, TRAINING_IMAGES, DemoConfig, shapes, train_and_evaluate  # noqa: E402
-from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS  # noqa: E402
+from mrcnn.evaluation.coco_evaluation import evaluate
+from mrcnn.model import MaskRCNN
+from samples.demo import EPOCHS, HEADS, TRAINING_IMAGES, DemoConfig, shapes, train_and_evaluate
+from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS
 
 
 def main() -> None:

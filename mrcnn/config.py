@@ -138,7 +138,7 @@ class Config:
     DETECTION_BATCH_SIZE = 1  # images of one padded size that detect runs together
 
     # Losses
-    LOSS_WEIGHTS = {name: 1.0 for name in LOSS_NAMES}
+    LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 1.0)
     RPN_BBOX_LOSS_BETA = 1 / 9  # where smooth L1 turns linear; 0: plain L1
     BBOX_LOSS_BETA = 1 / 9
     BBOX_LOSS_AVERAGE = "sampled"  # box losses over all sampled boxes; "positives": over positive coordinates

@@ -16,7 +16,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# An information or warning line of absl's C++ logging, such as "I0000 00:00:1795992073.5 15164 port.cc:153] oneDNN ...".
+# An information or warning line of absl's C++ logging: "I0000 00:00:1795992073.5 15164 port.cc:153] oneDNN ..."
 LOG_LINE = re.compile(
     rb"[IW]\d{4} \d\d:\d\d:[\d.]+ +\d+ [\w./-]+:\d+\]|WARNING: All log messages before absl::InitializeLog|"
     rb"To enable the following instructions:"

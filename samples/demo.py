@@ -10,25 +10,19 @@ samples/shapes/pretrain.py made without a mask head.
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
-
-print("== loading TensorFlow", flush=True)  # it takes seconds and says nothing useful meanwhile
-
-import heads  # noqa: E402
-from mrcnn import visualize  # noqa: E402
-from mrcnn.evaluation.coco_evaluation import Results, evaluate  # noqa: E402
-from mrcnn.files import write_atomically  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from samples.files import atomic_media  # noqa: E402
-from samples.shapes.pretrain import load_start  # noqa: E402
-from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset  # noqa: E402
+import heads
+from mrcnn import visualize
+from mrcnn.evaluation.coco_evaluation import Results, evaluate
+from mrcnn.files import write_atomically
+from mrcnn.model import MaskRCNN
+from samples.files import atomic_media
+from samples.shapes.pretrain import load_start
+from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset
 
 EPOCHS = 4  # of DemoConfig.STEPS_PER_EPOCH steps each
 SIDE = 128  # pixels of a photograph

@@ -3,16 +3,15 @@
 from types import SimpleNamespace
 
 import numpy as np
+import parity_live
 import pytest
+from parity_rounding import Candidates, Rules, overlaps
+from parity_rows import detection_rows, xyxy
 
 from mrcnn.data.masks import paste_masks
 from mrcnn.weights.importers.torchvision import torchvision_source
 from tests import parity
 from tests.weights.importers import test_torchvision
-
-import parity_live  # noqa: E402  isort: skip  tests.parity makes it importable
-from parity_rounding import Candidates, Rules, overlaps  # noqa: E402  isort: skip
-from parity_rows import detection_rows, xyxy  # noqa: E402  isort: skip
 
 RULES = Rules(min_score=0.05, iou=0.5, limit=100)
 CORNER = (400, 420, 430, 440, 1, 0.9)  # the largest coordinate: boxes of class 80 lie at 80 * 441 = 35280

@@ -490,7 +490,7 @@ def test_weights_of_a_network_are_named_by_part():
     layer.build((None, 3))
 
     class Holder:
-        class network:  # noqa: N801
+        class network:
             @staticmethod
             def layers():
                 return {"mask_head/conv": layer}

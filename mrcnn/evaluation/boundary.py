@@ -87,7 +87,7 @@ def boundary_evaluation() -> type:
     from pycocotools.cocoeval import COCOeval
 
     class BoundaryEval(COCOeval):
-        def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803, pycocotools' names
+        def computeIoU(self, imgId: int, catId: int) -> Any:
             truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
             if not truth or not found:
                 return []

@@ -14,7 +14,7 @@ FIRST_HUE = 0.57  # a blue
 GREY: Color = (0.75, 0.75, 0.75)
 
 
-def random_colors(N: int, bright: bool = True) -> list[Color]:  # noqa: N803, the old package's name
+def random_colors(N: int, bright: bool = True) -> list[Color]:
     """N colours, told apart easily, the same ones at every call.
 
     Hues advance by the golden ratio, so that neighbours in the list lie far apart whatever N is; the brightness

@@ -12,7 +12,7 @@ from mrcnn.pictures.colors import random_colors
 from mrcnn.pictures.instances import class_captions
 
 
-def plot_precision_recall(AP: float, precisions: Sequence[float], recalls: Sequence[float]) -> Any:  # noqa: N803
+def plot_precision_recall(AP: float, precisions: Sequence[float], recalls: Sequence[float]) -> Any:
     """Plots precision over recall, as `compute_ap` gives them.
 
     Args:

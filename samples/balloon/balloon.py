@@ -9,23 +9,21 @@ commands and the results that they gave.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
+from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.via import load_via
+from mrcnn.model import MaskRCNN
+from samples.files import atomic_media
+from samples.settings import add_settings, configure
+from samples.weights import configure_as_trained, load_weights
 
-from mrcnn.config import Config  # noqa: E402
-from mrcnn.data.dataset import Dataset  # noqa: E402
-from mrcnn.data.formats.via import load_via  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from samples.files import atomic_media  # noqa: E402
-from samples.settings import add_settings, configure  # noqa: E402
-from samples.weights import configure_as_trained, load_weights  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class BalloonConfig(Config):

@@ -10,28 +10,24 @@ README.md beside this file has more commands.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
-
-from mrcnn.data.formats.coco import CocoDataset  # noqa: E402
-from mrcnn.evaluation.callback import AveragePrecision  # noqa: E402
-from mrcnn.evaluation.coco_evaluation import Results  # noqa: E402
-from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from mrcnn.training import run_folder  # noqa: E402
-from samples.coco import plan  # noqa: E402
-from samples.coco.classes import InNumbersOf, names_of  # noqa: E402
-from samples.coco.compare import compare_heads  # noqa: E402
-from samples.coco.detection import draw_detections, planned_drawings  # noqa: E402
-from samples.coco.download import download  # noqa: E402
-from samples.coco.flags import parse  # noqa: E402
-from samples.coco.layout import fingerprint, load_split, require  # noqa: E402
-from samples.coco.recipes import CONFIGS, CocoConfig, planned, training_config  # noqa: E402
-from samples.weights import configure_as_trained, load_weights  # noqa: E402
+from mrcnn.data.formats.coco import CocoDataset
+from mrcnn.evaluation.callback import AveragePrecision
+from mrcnn.evaluation.coco_evaluation import Results
+from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
+from mrcnn.model import MaskRCNN
+from mrcnn.training import run_folder
+from samples.coco import plan
+from samples.coco.classes import InNumbersOf, names_of
+from samples.coco.compare import compare_heads
+from samples.coco.detection import draw_detections, planned_drawings
+from samples.coco.download import download
+from samples.coco.flags import parse
+from samples.coco.layout import fingerprint, load_split, require
+from samples.coco.recipes import CONFIGS, CocoConfig, planned, training_config
+from samples.weights import configure_as_trained, load_weights
 
 
 def train(arguments: argparse.Namespace) -> MaskRCNN:

@@ -11,23 +11,19 @@ this file has the commands.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
-
-from mrcnn.config import Config  # noqa: E402
-from mrcnn.data.dataset import Dataset  # noqa: E402
-from mrcnn.data.formats.folders import PICTURES, subset_folder  # noqa: E402
-from mrcnn.data.formats.rle_csv import LABELS, load_rle_csv, read_labels  # noqa: E402
-from samples import competition  # noqa: E402
-from samples.balloon.balloon import draw_overlays  # noqa: E402
-from samples.submission import encoded_pixels, separated, write_submission  # noqa: E402
+from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.folders import PICTURES, subset_folder
+from mrcnn.data.formats.rle_csv import LABELS, load_rle_csv, read_labels
+from samples import competition
+from samples.balloon.balloon import draw_overlays
+from samples.submission import encoded_pixels, separated, write_submission
 
 
 class FashionConfig(Config):

@@ -10,7 +10,6 @@ README.md beside this file has the commands and the numbers of a short trial.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,16 +17,13 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
-
-from mrcnn.config import Config  # noqa: E402
-from mrcnn.data.dataset import Dataset  # noqa: E402
-from mrcnn.data.formats.folders import subset_folder  # noqa: E402
-from mrcnn.data.formats.mask_files import load_mask_files  # noqa: E402
-from samples import competition  # noqa: E402
-from samples.balloon.balloon import draw_overlays  # noqa: E402
-from samples.submission import encoded_pixels, separated, write_submission  # noqa: E402
+from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.folders import subset_folder
+from mrcnn.data.formats.mask_files import load_mask_files
+from samples import competition
+from samples.balloon.balloon import draw_overlays
+from samples.submission import encoded_pixels, separated, write_submission
 
 
 class NucleusConfig(Config):

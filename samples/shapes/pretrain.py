@@ -7,18 +7,14 @@ the photographs nor the shapes are those that the demonstration is tested on.
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # so that the sample runs from a checkout that is not installed
-
-from mrcnn.config import LOSS_NAMES  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from mrcnn.network.graph import Network  # noqa: E402
-from mrcnn.weights.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from samples.shapes.shapes import ShapesConfig, ShapesDataset  # noqa: E402
+from mrcnn.config import LOSS_NAMES
+from mrcnn.model import MaskRCNN
+from mrcnn.network.graph import Network
+from mrcnn.weights.checkpoint import load_checkpoint, save_checkpoint
+from samples.shapes.shapes import ShapesConfig, ShapesDataset
 
 START = Path(__file__).with_name("start.h5")
 SEED = 2  # of the shapes; the demonstration trains on seed 0 and tests on seed 1

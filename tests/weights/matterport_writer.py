@@ -26,7 +26,7 @@ def shapes(depth="resnet50", classes=4, width=8, pyramid=16, hidden=12, rpn=20, 
         convolutions[f"mrcnn_mask_conv{i}"] = (f"mrcnn_mask_bn{i}", (3, 3, pyramid, pyramid))
     found = {}
     for name, (norm, shape) in convolutions.items():
-        found |= {name: {"kernel": shape, "bias": shape[-1:]}, norm: {weight: shape[-1:] for weight in NORM}}
+        found |= {name: {"kernel": shape, "bias": shape[-1:]}, norm: dict.fromkeys(NORM, shape[-1:])}
     plain = {
         "rpn_conv_shared": (3, 3, pyramid, rpn),
         "rpn_class_raw": (1, 1, rpn, 6),

@@ -51,7 +51,7 @@ def test_torch_s_files_of_every_kind(torchvision, detectron2, tmp_path, kind, wr
         WRITERS[kind](path, wrap(state))
         source = read_source(path)
         assert source.program == program and source.settings["NUM_CLASSES"] == 5 and source.class_names == []
-        bias = next(state[name] for name in state if name.endswith("fpn_output2.bias") or name.endswith("ks.0.0.bias"))
+        bias = next(state[name] for name in state if name.endswith(("fpn_output2.bias", "ks.0.0.bias")))
         assert source.tensors["trunk/fpn_c2p2/kernel"].shape == (1, 1, 32, 16)
         if program == "Detectron2":
             np.testing.assert_array_equal(source.tensors["trunk/fpn_p2/bias"].read(), bias)

@@ -243,7 +243,7 @@ def _parsed(line: str, size: tuple[int, int]) -> tuple[int, Polygons]:
             f"expected x and y of at least three points, got {len(values) - 1} numbers; is the line cut off?",
         )
     points = np.array(values[1:]).reshape(-1, 2)
-    if not (LEAST <= points.min() and points.max() <= MOST):  # false for NaN, too
+    if not (points.min() >= LEAST and points.max() <= MOST):  # false for NaN, too
         raise FieldError(
             "coordinates",
             f"expected fractions of the width and height, from 0 to 1, got values from "

@@ -287,9 +287,8 @@ def test_what_no_layer_was_made_of_is_listed_by_its_own_name():
             "pred_b",
         )
     }
-    assert dict(detectron2_source(blobs, "a.pkl").unused) == {
-        name: (2,) for name in ("kps_score_w", "conv_fcn1_b", "res2_0_branch2a_v")
-    }
+    unused = ("kps_score_w", "conv_fcn1_b", "res2_0_branch2a_v")
+    assert dict(detectron2_source(blobs, "a.pkl").unused) == dict.fromkeys(unused, (2,))
 
 
 @pytest.mark.parametrize("names", ["own", "caffe2"])

@@ -11,7 +11,7 @@ OLD = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_varian
 
 def model():
     rng = np.random.default_rng(0)
-    norm = {name: (8,) for name in ("gamma", "beta", "moving_mean", "moving_variance")}
+    norm = dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance"), (8,))
     shapes = {
         "conv1": {"kernel": (7, 7, 3, 8), "bias": (8,)},
         "bn_conv1": norm,

@@ -1,1 +1,0 @@
-"""Real programs on the package: one folder a data set."""

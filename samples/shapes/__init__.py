@@ -1,1 +1,0 @@
-"""Shapes over photographs: a data set that makes itself, for demonstrations and tests."""
