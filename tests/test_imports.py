@@ -15,6 +15,7 @@ FACADES = {"model", "utils", "visualize", "legacy", "cli"}
 # What each package, and each module at the root, may import of the others.
 BELOW = {
     "files": set(),
+    "quiet": set(),
     "config_checks": set(),
     "config": {"config_checks", "files"},
     "presets": {"config"},
