@@ -24,9 +24,8 @@ LOG_LINE = re.compile(
 
 
 def quiet_tensorflow() -> None:
-    """Silences TensorFlow's startup. Does nothing if it is imported already, or if TF_CPP_MIN_LOG_LEVEL is set."""
-    if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    """Silences TensorFlow's startup. Does nothing if it is imported already, or if TF_CPP_MIN_LOG_LEVEL is 0."""
+    if "tensorflow" not in sys.modules and os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
         sys.meta_path.insert(0, _QuietImport())
 
 

@@ -44,7 +44,7 @@ def test_a_program_prints_what_it_says_itself():
     assert (result.stdout, result.stderr) == ("SourceFileLoader\n", "")
 
 
-def test_who_sets_the_level_decides():
+def test_level_0_shows_everything():
     code = "import os, sys, mrcnn; print(os.environ['TF_CPP_MIN_LOG_LEVEL'], type(sys.meta_path[0]).__name__)"
     level, first = run(code, TF_CPP_MIN_LOG_LEVEL="0").stdout.split()
     assert level == "0" and first != "_QuietImport"
