@@ -141,7 +141,7 @@ def serve_passes() -> None:
     import cv2
 
     from mrcnn.config import Config
-    from mrcnn.data.formats.coco import load_coco
+    from mrcnn.data.formats.coco import read_coco
     from mrcnn.data.loader import Loader
     from mrcnn.network.pixels import PixelScaling
 
@@ -154,7 +154,7 @@ def serve_passes() -> None:
         if fresh:
             if loader:
                 loader.close()
-            dataset = load_coco(arguments.annotations, arguments.images)
+            dataset = read_coco(arguments.annotations, arguments.images)
             config = Config(
                 NAME="benchmark",
                 NUM_CLASSES=dataset.num_classes,

@@ -61,10 +61,10 @@ def main() -> None:
 def data(arguments: Any) -> Any:
     """The dataset of the flags."""
     if arguments.coco:
-        from mrcnn.data.formats.coco import load_coco
+        from mrcnn.data.formats.coco import read_coco
 
         folder = Path(arguments.coco)
-        return load_coco(folder / "annotations" / "instances_val2017.json", folder / "val2017")
+        return read_coco(folder / "annotations" / "instances_val2017.json", folder / "val2017")
     from samples.shapes.shapes import ShapesDataset
 
     dataset = ShapesDataset()

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from mrcnn import model as modellib
 from mrcnn import utils, visualize
 from mrcnn.config import LOSS_NAMES, REMOVED, Config
-from mrcnn.data.formats.via import load_via
+from mrcnn.data.formats.via import read_via
 from tests.old_programs import (
     BalloonConfig,
     BalloonDataset,
@@ -349,7 +349,7 @@ def balloons(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:.*left out 1 x image without instances")
 @pytest.mark.parametrize("subset", ["train", "val"])
 def test_polygons_read_by_hand_are_those_of_load_via(balloons, subset):
-    theirs, ours = BalloonDataset(), load_via(balloons.folder, subset, class_name="balloon", source="balloon")
+    theirs, ours = BalloonDataset(), read_via(balloons.folder, subset, class_name="balloon", source="balloon")
     theirs.load_balloon(balloons.folder, subset)
     theirs.prepare()
     assert theirs.class_names == ours.class_names == ["BG", "balloon"]

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from mrcnn.data import rle
-from mrcnn.data.formats.fields import shown
+from mrcnn.data.annotations.fields import shown
 from mrcnn.evaluation.coco_checks import check_class_ids, check_masks, check_numbers
 from mrcnn.files import atomic_path
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats.via import load_via
+from mrcnn.data.formats.via import read_via
 from mrcnn.model import MaskRCNN
 from samples.files import atomic_media
 from samples.settings import add_settings, configure
@@ -46,7 +46,7 @@ class BalloonConfig(Config):
 
 def load_balloons(folder: str | Path, subset: str) -> Dataset:
     """The balloons of `folder`/`subset`, ready to use."""
-    return load_via(folder, subset, class_name="balloon")
+    return read_via(folder, subset, class_name="balloon")
 
 
 def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mrcnn.data.formats.coco import CocoDataset, load_coco
+from mrcnn.data.formats.coco import CocoDataset, read_coco
 
 YEARS = (2014, 2017)
 SERVER = "http://images.cocodataset.org"
@@ -126,7 +126,7 @@ def load_split(
         raise ValueError(f"limit={limit}: give at least 1, or None for all images.")
     require(dataset, year, [split])
     first, *others = [
-        load_coco(part.annotations, part.images, class_names=class_names) for part in parts(dataset, year, split)
+        read_coco(part.annotations, part.images, class_names=class_names) for part in parts(dataset, year, split)
     ]
     if others:
         _join(first, others)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn.config import Config
+from mrcnn.data.annotations.folders import PICTURES, subset_folder
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats.folders import PICTURES, subset_folder
-from mrcnn.data.formats.rle_csv import LABELS, load_rle_csv, read_labels
+from mrcnn.data.formats.rle_csv import LABELS, read_labels, read_rle_csv
 from samples import competition
 from samples.balloon.balloon import draw_overlays
 from samples.submission import encoded_pixels, separated, write_submission
@@ -50,7 +50,7 @@ def load_fashion(folder: str | Path, subset: str, class_names: Sequence[str] | N
     class_names: the classes, in this order; None: those of label_descriptions.json, or without it those in the csv.
     """
     images = subset_folder(folder, subset)
-    return load_rle_csv(Path(folder) / f"{subset}.csv", images, class_names=class_names)
+    return read_rle_csv(Path(folder) / f"{subset}.csv", images, class_names=class_names)
 
 
 def train(config: Config, arguments: argparse.Namespace) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from mrcnn.config import Config
+from mrcnn.data.annotations.folders import subset_folder
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats.folders import subset_folder
-from mrcnn.data.formats.mask_files import load_mask_files
+from mrcnn.data.formats.mask_files import read_mask_files
 from samples import competition
 from samples.balloon.balloon import draw_overlays
 from samples.submission import encoded_pixels, separated, write_submission
@@ -60,7 +60,7 @@ class NucleusConfig(Config):
 
 def load_nuclei(folder: str | Path, subset: str) -> Dataset:
     """The images of `folder`/`subset` with their nuclei, ready to use."""
-    return load_mask_files(folder, subset, class_names=["nucleus"])
+    return read_mask_files(folder, subset, class_names=["nucleus"])
 
 
 def augmenter() -> Any:

@@ -7,11 +7,11 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.problems import LEFT_OUT
 from mrcnn.data.check import report
 from mrcnn.data.check.report import AS_IS, RAISES
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.coco import load_coco
-from mrcnn.data.formats.problems import LEFT_OUT
+from mrcnn.data.formats.coco import read_coco
 
 
 def square(number, image, category, x, y, side=20, **changes):
@@ -57,7 +57,7 @@ def write(folder, change=None):
 def read(path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return load_coco(path, strict=False)
+        return read_coco(path, strict=False)
 
 
 def annotation(place, **changes):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn.data import rle
-from mrcnn.data.formats.voc_classes import VOC_CLASSES, VOID_NUMBER, colour_of
+from mrcnn.data.formats.voc import VOC_CLASSES, VOID_NUMBER, colour_of
 
 PALETTE = [value for number in range(256) for value in colour_of(number)]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.formats.voc_classes import colour_of
+from mrcnn.data.formats.voc import colour_of
 from tests.data import mask_writers
 
 Points = list[tuple[int, int]]
@@ -137,10 +137,10 @@ def write_coco(folder: Path) -> None:
 
 
 def read_coco(folder: Path):
-    """What load_coco makes of it."""
-    from mrcnn.data.formats.coco import load_coco
+    """What read_coco makes of it."""
+    from mrcnn.data.formats.coco import read_coco
 
-    return load_coco(folder / "instances.json")
+    return read_coco(folder / "instances.json")
 
 
 def write_via(folder: Path, version: int = 2) -> None:
@@ -166,10 +166,10 @@ def write_via(folder: Path, version: int = 2) -> None:
 
 
 def read_via(folder: Path):
-    """What load_via makes of it."""
-    from mrcnn.data.formats.via import load_via
+    """What read_via makes of it."""
+    from mrcnn.data.formats.via import read_via
 
-    return load_via(folder, attribute="kind")
+    return read_via(folder, attribute="kind")
 
 
 def write_labelme(folder: Path) -> None:
@@ -202,10 +202,10 @@ def write_labelme(folder: Path) -> None:
 
 
 def read_labelme(folder: Path):
-    """What load_labelme makes of it."""
-    from mrcnn.data.formats.labelme import load_labelme
+    """What read_labelme makes of it."""
+    from mrcnn.data.formats.labelme import read_labelme
 
-    return load_labelme(folder)
+    return read_labelme(folder)
 
 
 def write_yolo(folder: Path) -> None:
@@ -223,10 +223,10 @@ def write_yolo(folder: Path) -> None:
 
 
 def read_yolo(folder: Path):
-    """What load_yolo makes of it."""
-    from mrcnn.data.formats.yolo import load_yolo
+    """What read_yolo makes of it."""
+    from mrcnn.data.formats.yolo import read_yolo
 
-    return load_yolo(folder, "train")
+    return read_yolo(folder, "train")
 
 
 def drawn(scene: Scene = SCENE) -> dict[str, tuple]:
@@ -251,10 +251,10 @@ def write_voc(folder: Path, colours: bool = False) -> None:
 
 
 def read_voc(folder: Path):
-    """What load_voc makes of it."""
-    from mrcnn.data.formats.voc import load_voc
+    """What read_voc makes of it."""
+    from mrcnn.data.formats.voc import read_voc
 
-    return load_voc(folder)
+    return read_voc(folder)
 
 
 def write_mask_files(folder: Path, layout: str = "one folder each") -> None:
@@ -264,10 +264,10 @@ def write_mask_files(folder: Path, layout: str = "one folder each") -> None:
 
 
 def read_mask_files(folder: Path):
-    """What load_mask_files makes of it."""
-    from mrcnn.data.formats.mask_files import load_mask_files
+    """What read_mask_files makes of it."""
+    from mrcnn.data.formats.mask_files import read_mask_files
 
-    return load_mask_files(folder)
+    return read_mask_files(folder)
 
 
 def write_instance_ids(folder: Path, depth: str = "8") -> None:
@@ -277,10 +277,10 @@ def write_instance_ids(folder: Path, depth: str = "8") -> None:
 
 
 def read_instance_ids(folder: Path):
-    """What load_instance_ids makes of it."""
-    from mrcnn.data.formats.instance_ids import load_instance_ids
+    """What read_instance_ids makes of it."""
+    from mrcnn.data.formats.instance_ids import read_instance_ids
 
-    return load_instance_ids(folder)
+    return read_instance_ids(folder)
 
 
 def write_rle_csv(folder: Path) -> None:
@@ -292,10 +292,10 @@ def write_rle_csv(folder: Path) -> None:
 
 
 def read_rle_csv(folder: Path):
-    """What load_rle_csv makes of it."""
-    from mrcnn.data.formats.rle_csv import load_rle_csv
+    """What read_rle_csv makes of it."""
+    from mrcnn.data.formats.rle_csv import read_rle_csv
 
-    return load_rle_csv(folder / "train.csv")
+    return read_rle_csv(folder / "train.csv")
 
 
 # Name, the first word being that of the format: what writes, what reads. Readers are imported when they are used.

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mrcnn.config import Config
 from mrcnn.data import check as command
+from mrcnn.data.annotations import problems
 from mrcnn.data.check import check, report
-from mrcnn.data.formats import problems
 from tests.data import damaged
 from tests.data.damaged import DAMAGE, added, as_large_as, read, square, unlinked
 from tests.data.mask_writers import write_image, write_rows

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats.coco import load_coco
+from mrcnn.data.formats.coco import read_coco
 from mrcnn.data.loader import Loader, active_classes
 
 COCO_MINI = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_mini"
@@ -450,7 +450,7 @@ def test_coco_is_loaded_the_same_by_any_number_of_threads(config, scaling):
         pytest.skip(f"the photographs are not at {COCO_MINI}")
 
     def run(workers):
-        dataset = load_coco(COCO_MINI / "annotations/instances_val2017.json", COCO_MINI / "val2017")
+        dataset = read_coco(COCO_MINI / "annotations/instances_val2017.json", COCO_MINI / "val2017")
         settings = config(
             LOADER_WORKERS=workers,
             NUM_CLASSES=dataset.num_classes,

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrcnn.data.formats.coco import load_coco
-from mrcnn.data.formats.labelme import load_labelme
-from mrcnn.data.formats.via import ANNOTATION_FILE, load_via
-from mrcnn.data.formats.yolo import load_yolo
+from mrcnn.data.annotations.outlines import Polygons
+from mrcnn.data.formats.coco import read_coco
+from mrcnn.data.formats.labelme import read_labelme
+from mrcnn.data.formats.via import ANNOTATION_FILE, read_via
+from mrcnn.data.formats.yolo import read_yolo
 from mrcnn.data.masks import extract_bboxes
-from mrcnn.data.outlines import Polygons
 from tests.data.scenes import FORMATS, PIXELS, SCENE
 
 COCO_MINI = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_mini"
@@ -82,14 +82,14 @@ def rewritten(coco, folder, image_ids):
         json.dumps({name: entry for name, entry in entries.items() if entry["regions"]})
     )
     (folder / "yolo" / "data.yaml").write_text("names: [a]")
-    readers = {"via": load_via, "labelme": load_labelme, "yolo": load_yolo}
+    readers = {"via": read_via, "labelme": read_labelme, "yolo": read_yolo}
     return {name: reader(folder / name) for name, reader in readers.items()}, expected
 
 
 def test_real_polygons_are_filled_alike_whatever_tool_wrote_them(tmp_path):
     if not COCO_MINI.exists():
         pytest.skip(f"no photographs at {COCO_MINI}")
-    coco = load_coco(COCO_MINI / "annotations" / "instances_val2017.json", COCO_MINI / "val2017")
+    coco = read_coco(COCO_MINI / "annotations" / "instances_val2017.json", COCO_MINI / "val2017")
     datasets, expected = rewritten(coco, tmp_path, coco.image_ids[::8])
     assert sum(masks.shape[2] for masks in expected.values()) > 50
     for name, dataset in datasets.items():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mrcnn.data import rle
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats.coco import load_coco
+from mrcnn.data.formats.coco import read_coco
 from mrcnn.evaluation.coco_evaluation import evaluate, evaluate_results
 from mrcnn.evaluation.coco_results import detection_annotations, ground_truth_annotations, read_results, results_file
 
@@ -119,7 +119,7 @@ def by_hand(annotation_file, results, kind, image_ids=None):
 def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generated")
     path = write_dataset(folder)
-    return path, load_coco(path, folder)
+    return path, read_coco(path, folder)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def mini():
     path = MINI / "annotations" / "instances_val2017.json"
     if not path.is_file():
         pytest.skip("../shared/data/coco_mini is not here")
-    return path, load_coco(path, MINI / "val2017")
+    return path, read_coco(path, MINI / "val2017")
 
 
 @pytest.mark.parametrize("where", ["generated", "mini"])
@@ -177,7 +177,7 @@ def test_a_part_of_the_images(generated, tmp_path):
 def test_classes_in_another_order(generated, tmp_path):
     """The mean over classes is rounded as in pycocotools, which goes by the ids of the source."""
     annotation_file, _ = generated
-    dataset = load_coco(annotation_file, class_names=["class 44", "class 3", "class 17"])
+    dataset = read_coco(annotation_file, class_names=["class 44", "class 3", "class 17"])
     results = evaluate(Detector(dataset, noisy), dataset, progress=False, results=tmp_path / "results.json")
     assert list(results.box.values()) == by_hand(annotation_file, tmp_path / "results.json", "bbox")
     assert list(results.per_class) == ["class 44", "class 3", "class 17"]

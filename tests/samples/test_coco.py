@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config
-from mrcnn.data.formats.coco import load_coco
+from mrcnn.data.formats.coco import read_coco
 from mrcnn.evaluation.coco_evaluation import evaluate_results
 from mrcnn.model import MaskRCNN
 from samples.coco import coco, plan, recipes
@@ -158,7 +158,7 @@ def test_evaluate_prints_the_tables_and_writes_what_coco_s_server_takes(trained,
     assert {record["image_id"] for record in records} <= {500, 501}
     assert {record["category_id"] for record in records} <= {3, 7} and len(records) > 0
     annotations = folder / "annotations" / "instances_val2017.json"
-    again = evaluate_results(path, load_coco(annotations, folder / "val2017"), boundary=True, progress=False)
+    again = evaluate_results(path, read_coco(annotations, folder / "val2017"), boundary=True, progress=False)
     assert (again.box, again.mask, again.boundary) == (results.box, results.mask, results.boundary)
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.data.formats.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError
 from samples.coco import download as downloading
 from samples.coco import layout
 from samples.coco.download import download, fetch

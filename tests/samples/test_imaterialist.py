@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.data.formats.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.rle import decode, pairs_to_rle
 from samples.imaterialist import imaterialist
 from samples.submission import encoded_pixels

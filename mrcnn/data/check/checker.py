@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, image_size
+from mrcnn.data.annotations.outlines import Outline, Polygons
+from mrcnn.data.annotations.problems import LEFT_OUT, AnnotationError, Problem
 from mrcnn.data.check import report
 from mrcnn.data.check.findings import Region, beyond, crossings, region, same_masks, unlike_box
 from mrcnn.data.check.report import AS_IS, RAISES
 from mrcnn.data.check.statistics import Statistics
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, image_size
-from mrcnn.data.formats.problems import LEFT_OUT, AnnotationError, Problem
 from mrcnn.data.images import read_image
-from mrcnn.data.outlines import Outline, Polygons
 from mrcnn.data.sample import load_instances
 
 TINY_SIDE = 32  # pixels

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.problems import LEFT_OUT, Problem
 from mrcnn.data.check.statistics import Statistics
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.problems import LEFT_OUT, Problem
 from mrcnn.files import write_atomically
 
 RAISES = "raises in training"

@@ -4,56 +4,24 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
-from mrcnn.data.formats import places
-from mrcnn.data.formats.annotated import AnnotatedDataset
-from mrcnn.data.formats.folders import listed, names_in
+from mrcnn.data.annotations.annotated import AnnotatedDataset
+from mrcnn.data.annotations.folders import listed, names_in
 
-
-class Format(NamedTuple):
-    """An annotation format.
-
-    wants: what it is recognised by, in words. places: the function that looks for it. reader: module and function.
-    """
-
-    wants: str
-    places: Callable[[str, str | None], places.Places]
-    reader: str
-
-
-FORMATS: dict[str, Format] = {
-    "coco": Format(
-        "a json with images, annotations and categories: itself, annotations/instances_<subset>.json, or "
-        "<subset>/_annotations.coco.json",
-        places.coco,
-        "mrcnn.data.formats.coco:load_coco",
-    ),
-    "via": Format(
-        "a json of the VGG Image Annotator: itself, or in <subset>/", places.via, "mrcnn.data.formats.via:load_via"
-    ),
-    "labelme": Format(
-        "json files with shapes, one an image", places.labelme, "mrcnn.data.formats.labelme:load_labelme"
-    ),
-    "voc": Format(
-        "a folder SegmentationObject, or VOC<year>/SegmentationObject", places.of_voc, "mrcnn.data.formats.voc:load_voc"
-    ),
-    "yolo": Format("a yaml with names, or labels/ with txt files", places.yolo, "mrcnn.data.formats.yolo:load_yolo"),
-    "mask_files": Format(
-        "<id>/images/ and <id>/masks/, or images/ and masks/<name>/ with a picture a mask",
-        places.of_mask_files,
-        "mrcnn.data.formats.mask_files:load_mask_files",
-    ),
-    "instance_ids": Format(
-        "images/ and masks/, instances/ or labels/ with a picture an image",
-        places.of_instance_ids,
-        "mrcnn.data.formats.instance_ids:load_instance_ids",
-    ),
-    "rle_csv": Format(
-        "a csv with the columns ImageId and EncodedPixels: itself, <subset>.csv, or in the folder",
-        places.rle_csv,
-        "mrcnn.data.formats.rle_csv:load_rle_csv",
-    ),
+# Formats, each a module of this package, and what each is recognised by. A module has `find(path, subset)`,
+# which returns the arguments of the reader for each place that could be meant, and the reader, `read_<name>`.
+FORMATS: dict[str, str] = {
+    "coco": "a json with images, annotations and categories: itself, annotations/instances_<subset>.json, or "
+    "<subset>/_annotations.coco.json",
+    "via": "a json of the VGG Image Annotator: itself, or in <subset>/",
+    "labelme": "json files with shapes, one an image",
+    "voc": "a folder SegmentationObject, or VOC<year>/SegmentationObject",
+    "yolo": "a yaml with names, or labels/ with txt files",
+    "mask_files": "<id>/images/ and <id>/masks/, or images/ and masks/<name>/ with a picture a mask",
+    "instance_ids": "images/ and masks/, instances/ or labels/ with a picture an image",
+    "rle_csv": "a csv with the columns ImageId and EncodedPixels: itself, <subset>.csv, or in the folder",
 }
 
 
@@ -87,7 +55,7 @@ def load_dataset(
     _check_exists(path)
     reader = _reader(name)
     _check_options(name, reader, options)
-    found = FORMATS[name].places(path, subset)
+    found = _module(name).find(path, subset)
     if len(found) == 1:
         return reader(**(found[0] | options))
     if found:
@@ -101,7 +69,7 @@ def load_dataset(
     if "subset" in inspect.signature(reader).parameters:
         return reader(path, subset, **options)
     raise FileNotFoundError(
-        f"{_shown(path, subset)} does not fit {name}: looked for {FORMATS[name].wants}; there is {_there(path, subset)}"
+        f"{_shown(path, subset)} does not fit {name}: looked for {FORMATS[name]}; there is {_there(path, subset)}"
     )
 
 
@@ -120,7 +88,7 @@ def recognise(path: str | os.PathLike, subset: str | None = None) -> str:
             f"{_shown(path, subset)} fits several formats: {', '.join(fitting)}; choose with format=, "
             "or give the path of a file"
         )
-    wanted = "\n".join(f"  {name}: {format.wants}" for name, format in FORMATS.items())
+    wanted = "\n".join(f"  {name}: {wants}" for name, wants in FORMATS.items())
     raise ValueError(
         f"no format fits {_shown(path, subset)}; there is {_there(path, subset)}{_hint(path, subset)}. "
         f"Looked for:\n{wanted}\nWith format=, the reader of that format says what it misses"
@@ -128,7 +96,7 @@ def recognise(path: str | os.PathLike, subset: str | None = None) -> str:
 
 
 def _fitting(path: str, subset: str | None) -> list[str]:
-    return [name for name, format in FORMATS.items() if format.places(path, subset)]
+    return [name for name in FORMATS if _module(name).find(path, subset)]
 
 
 def _hint(path: str, subset: str | None) -> str:
@@ -155,9 +123,12 @@ def _check_exists(path: str) -> None:
         raise FileNotFoundError(f"nothing is at {path!r}; check the path")
 
 
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"mrcnn.data.formats.{name}")
+
+
 def _reader(name: str) -> Callable[..., AnnotatedDataset]:
-    module, function = FORMATS[name].reader.split(":")
-    return getattr(importlib.import_module(module), function)
+    return getattr(_module(name), f"read_{name}")
 
 
 def _check_options(name: str, reader: Callable, options: dict[str, Any]) -> None:

@@ -8,11 +8,23 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data import rle
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, Instance, class_table, read_json
-from mrcnn.data.formats.fields import FieldError, is_number, shown, size_of, text, whole
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.outlines import FAR, Bounds, Outline, Polygons, Runs
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.classes import class_table
+from mrcnn.data.annotations.fields import FieldError, is_number, shown, size_of, text, whole
+from mrcnn.data.annotations.folders import (
+    COCO_KEYS,
+    INSTANCES,
+    LABELME_KEYS,
+    LOOKED_AT,
+    Places,
+    files_in,
+    of_subset,
+    stem_of,
+)
+from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons, Runs
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.text_files import Head, read_head, read_json
 
 KEYS = {
     "images": ("id", "file_name", "height", "width"),
@@ -23,7 +35,7 @@ MOST_SIDE = 100_000  # pixels of an image
 
 
 class CocoDataset(AnnotatedDataset):
-    """Photographs annotated in COCO's format; made by `load_coco`."""
+    """Photographs annotated in COCO's format; made by `read_coco`."""
 
     def annotations(self, image_id: int) -> list[dict[str, Any]]:
         """The annotations of an image as COCO's evaluation wants them: ids, areas and boxes are the file's own.
@@ -51,7 +63,7 @@ class CocoDataset(AnnotatedDataset):
         return f"https://cocodataset.org/#explore?id={self.image_info[image_id]['id']}"
 
 
-def load_coco(
+def read_coco(
     annotation_file: str | os.PathLike,
     image_dir: str | os.PathLike | None = None,
     *,
@@ -288,3 +300,39 @@ def _runs(segmentation: dict, image: dict) -> Runs:
     except ValueError as error:
         raise FieldError("segmentation", str(error)) from error
     return Runs(segmentation)
+
+
+def find(path: str, subset: str | None) -> Places:
+    """A json; annotations/instances_<subset>.json; or a json in the folder `subset`."""
+    if os.path.isfile(path):
+        return [_coco_file(path, subset)] if path.endswith(".json") and is_coco(read_head(path)) else []
+    official = [file for file in files_in(os.path.join(path, "annotations"), ".json") if is_coco(read_head(file))]
+    instances = [file for file in official if stem_of(file).startswith(INSTANCES)]
+    files = of_subset(instances or official, subset)
+    if not files:
+        folder = os.path.join(path, subset or "")
+        files = [file for file in files_in(folder, ".json")[:LOOKED_AT] if is_coco(read_head(file))]
+        if not files and subset:
+            files = [file for file in of_subset(files_in(path, ".json"), subset) if is_coco(read_head(file))]
+    return [_coco_file(file, subset) for file in files]
+
+
+def is_coco(head: Head) -> bool:
+    """Whether the keys are those of COCO's instances."""
+    return bool(head.top & COCO_KEYS) and not head.top & LABELME_KEYS
+
+
+def _coco_file(file: str, subset: str | None) -> dict[str, Any]:
+    """The json, and the folder of its images: the first in question that holds one of them, or is there."""
+    above, name = os.path.dirname(file), stem_of(file).removeprefix(INSTANCES)
+    if os.path.basename(above) == "annotations":
+        above = os.path.dirname(above)
+    names, first = [name, *filter(None, [subset])], read_head(file).file_name
+    places = [
+        *(os.path.join(above, *parts, n) for n in names for parts in ((), ("images",))),
+        os.path.join(above, "images"),
+        above or ".",
+    ]
+    there = list(filter(os.path.isdir, places))
+    holding = [folder for folder in there if first and os.path.isfile(os.path.join(folder, first))]
+    return {"annotation_file": file, "image_dir": (holding or there)[0]}

@@ -1,5 +1,9 @@
 """Annotations of labelme: a json an image, as a Dataset."""
 
+import base64
+import binascii
+import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -7,17 +11,212 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrcnn.data import rle
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import Instance, read_json
-from mrcnn.data.formats.classes import Classes
-from mrcnn.data.formats.fields import FieldError, encloses, shown
-from mrcnn.data.formats.folders import PICTURES, listed, names_in, subset_folder
-from mrcnn.data.formats.labelme_pictures import Picture, opened, picture_of
-from mrcnn.data.formats.labelme_shapes import outline_of, union
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.upright import UprightDataset
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import Instance
+from mrcnn.data.annotations.classes import Classes
+from mrcnn.data.annotations.fields import FieldError, encloses, polygon, shown
+from mrcnn.data.annotations.folders import (
+    LABELME_KEYS,
+    LOOKED_AT,
+    PICTURES,
+    Places,
+    files_in,
+    listed,
+    names_in,
+    subset_folder,
+)
+from mrcnn.data.annotations.outlines import Ellipse, Outline, Polygons, Rectangle, Runs
+from mrcnn.data.annotations.problems import AnnotationError, Problems
+from mrcnn.data.annotations.text_files import Head, read_head, read_json
+from mrcnn.data.annotations.upright import SIDEWAYS, TAGGED, UprightDataset, header_of, upright_size
 from mrcnn.data.images import read_image
-from mrcnn.data.outlines import Outline, Runs
+
+CORNERS = ("oriented_rectangle", "rotation")  # of labelme 6 and X-AnyLabeling: the four corners
+TYPES = ("polygon", "rectangle", "circle", "mask", *CORNERS)
+POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,), **dict.fromkeys(CORNERS, (4,))}
+
+
+def outline_of(shape: dict, height: int, width: int) -> tuple[Outline, int]:
+    """The outline of a shape, and how many of its pixels were cut off at the border of the image.
+
+    The pixels cut off are counted for masks only. Raises FieldError.
+    """
+    kind = shape.get("shape_type") or "polygon"  # files of labelme 2 have none
+    if kind not in TYPES:
+        raise FieldError("shape_type", f"a {kind!r} has no area; expected one of {', '.join(TYPES)}")
+    outline = polygon(shape.get("points"), "points")
+    points = outline.parts[0]
+    if len(points) not in POINTS.get(kind, (len(points),)):
+        wanted = " or ".join(map(str, POINTS[kind]))
+        raise FieldError("points", f"a {kind} has {wanted} points, got {len(points)}")
+    if kind == "mask":
+        return _mask(shape, points, height, width)
+    if kind == "circle":
+        (cx, cy), (x, y) = points.tolist()
+        radius = math.hypot(x - cx, y - cy)
+        return Ellipse(cy, cx, radius, radius), 0
+    if kind == "rectangle" and len(points) == 2:
+        (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return Rectangle(y1, x1, y2, x2), 0
+    return outline, 0
+
+
+def union(outlines: list[Outline], height: int, width: int) -> Outline:
+    """One outline that covers what several do. Raises ValueError for one that cannot be filled."""
+    if len(outlines) == 1:
+        return outlines[0]
+    if all(isinstance(outline, Polygons) for outline in outlines):
+        return Polygons(tuple(part for outline in outlines for part in outline.parts))
+    mask = np.zeros((height, width), bool)
+    for outline in outlines:
+        mask |= outline.fill(height, width)
+    return Runs(rle.encode(mask))
+
+
+def decoded(text: Any, field: str) -> bytes:
+    """What a text in base64 holds. Raises FieldError."""
+    if not isinstance(text, str) or not text:
+        raise FieldError(field, f"expected a picture in base64, got {shown(text)}")
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FieldError(field, f"it is not base64, or cut off: {error}") from error
+
+
+def _mask(shape: dict, points: np.ndarray, height: int, width: int) -> tuple[Runs, int]:
+    """A png of the pixels between two corners, both of which it covers."""
+    part = _mask_pixels(shape.get("mask"))
+    left, top = np.round(points[0]).astype(int).tolist()
+    between = np.abs(np.round(points[1]) - np.round(points[0])).astype(int) + 1
+    # Corners that are no whole numbers may round apart
+    if max(abs(between[1] - part.shape[0]), abs(between[0] - part.shape[1])) > 1:
+        raise FieldError(
+            "mask",
+            f"the picture is {part.shape[0]} x {part.shape[1]}, between its points are "
+            f"{between[1]} x {between[0]} pixels (height x width)",
+        )
+    y1, x1 = min(max(top, 0), height), min(max(left, 0), width)
+    inside = part[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    return Runs(rle.encode_box(inside, y1, x1, height, width)), int(part.sum() - inside.sum())
+
+
+def _mask_pixels(text: Any) -> np.ndarray:
+    """[h, w] bool: the pixels of a picture in base64 that are not zero."""
+    from PIL import Image
+
+    data = decoded(text, "mask")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise FieldError("mask", f"it is not a picture, or cut off: {error}") from error
+    except Image.DecompressionBombError as error:  # none of these; `outlines.open_picture` is for files
+        raise FieldError(
+            "mask",
+            f"it is too large: {error}; draw it on a smaller image, or, if you trust the file, "
+            "raise PIL.Image.MAX_IMAGE_PIXELS",
+        ) from error
+    return values != 0 if values.ndim == 2 else values[..., :3].any(axis=-1)
+
+
+SIZE_FIELDS = "imageHeight", "imageWidth"
+
+
+class Picture(NamedTuple):
+    """An image of which there is an annotation file.
+
+    path: the picture, or the json where the picture is in it (`embedded`). size: (height, width), upright.
+    """
+
+    file: str
+    path: str
+    size: tuple[int, int]
+    orientation: int
+    embedded: bool
+
+
+def picture_of(found: Problems, file: str, record: str, content: dict) -> Picture | None:
+    """The picture of a json; broken, and None, when it is missing, unreadable or of another size."""
+    try:
+        picture = _picture(file, content)
+    except FieldError as error:
+        found.broken(file, record, error.field, str(error), error.kind)
+        return None
+    if picture.orientation != 1:
+        found.noted(
+            TAGGED,
+            file,
+            record,
+            "imagePath",
+            f"{picture.path!r} has the orientation tag {picture.orientation}",
+            "turned upright, as labelme shows it",
+        )
+    return picture
+
+
+def opened(text: Any):
+    """The picture, open, in a text in base64. Raises FieldError."""
+    from PIL import Image
+
+    try:
+        return Image.open(io.BytesIO(decoded(text, "imageData")))
+    except OSError as error:
+        raise FieldError("imageData", f"it is not a picture: {error}", problems.UNREADABLE) from error
+    except Image.DecompressionBombError as error:  # no OSError; `outlines.open_picture` is for files
+        raise FieldError(
+            "imageData",
+            f"it is too large: {error}; cut it into tiles, or, if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS",
+            problems.UNREADABLE,
+        ) from error
+
+
+def _picture(file: str, content: dict) -> Picture:
+    path = _path(file, content)
+    if os.path.isfile(path):
+        try:
+            found, where, embedded = upright_size(path), repr(path), False
+        except ValueError as error:
+            raise FieldError("imagePath", str(error), problems.UNREADABLE) from error
+    elif content.get("imageData"):
+        with opened(content["imageData"]) as image:
+            found, where, embedded = header_of(image), "its imageData", True
+    else:
+        raise FieldError("imagePath", f"there is no image file {path!r}, and no imageData", problems.MISSING)
+    size, orientation = _agreed(content, *found, where)
+    return Picture(file, file if embedded else path, size, orientation, embedded)
+
+
+def _path(file: str, content: dict) -> str:
+    """The path of the picture: as it is written, maybe on Windows, or of the same name beside the json."""
+    name = content.get("imagePath")
+    if not isinstance(name, str) or not name:
+        if content.get("imageData"):
+            return ""
+        raise FieldError("imagePath", f"expected the name of a picture, got {shown(name)}")
+    folder, name = os.path.dirname(file), name.replace("\\", "/")
+    path, beside = os.path.normpath(os.path.join(folder, name)), os.path.join(folder, os.path.basename(name))
+    return beside if os.path.isfile(beside) and not os.path.isfile(path) else path
+
+
+def _agreed(content: dict, size: tuple[int, int], orientation: int, where: str) -> tuple[tuple[int, int], int]:
+    """The size and orientation in which the picture was annotated. Raises FieldError when it is another picture."""
+    stated = []
+    for field, length in zip(SIZE_FIELDS, size, strict=True):
+        value = content.get(field)
+        if value is not None and (type(value) is not int or value < 1):
+            raise FieldError(field, f"expected pixels from 1 on, got {shown(value)}")
+        stated.append(length if value is None else value)
+    if tuple(stated) == size:
+        return size, orientation
+    if orientation in SIDEWAYS and tuple(stated) == size[::-1]:
+        return size[::-1], 1  # annotated as its pixels are stored, by a labelme that ignored the tag
+    raise FieldError(
+        "/".join(SIZE_FIELDS),
+        f"the annotations are of an image of {stated[0]} x {stated[1]}, but "
+        f"{where} is {size[0]} x {size[1]} (height x width)",
+        problems.SIZE,
+    )
+
 
 SUFFIX, WHAT = ".json", "annotations of labelme"
 
@@ -32,7 +231,7 @@ class Shape(NamedTuple):
 
 
 class LabelmeDataset(UprightDataset):
-    """Photographs annotated with labelme; made by `load_labelme`."""
+    """Photographs annotated with labelme; made by `read_labelme`."""
 
     def read_stored(self, image_id: int) -> np.ndarray:
         """The pixels of the picture, or of that in the annotation file."""
@@ -49,7 +248,7 @@ class LabelmeDataset(UprightDataset):
             ) from error
 
 
-def load_labelme(
+def read_labelme(
     dataset_dir: str | os.PathLike,
     subset: str | None = None,
     *,
@@ -232,3 +431,17 @@ def _instance(dataset: LabelmeDataset, picture: Picture, parts: list[Shape], cla
         return None
     where = record if dataset.file == picture.file else f"{os.path.basename(picture.file)}, {record}"
     return Instance(class_id, outline, record=where, field="points")
+
+
+def find(path: str, subset: str | None) -> Places:
+    """A folder of json files, one an image, or one of them."""
+    if os.path.isfile(path):
+        return [{"dataset_dir": path}] if path.endswith(".json") and is_labelme(read_head(path)) else []
+    files = files_in(os.path.join(path, subset or ""), ".json")[:LOOKED_AT]
+    fits = any(is_labelme(read_head(file)) for file in files)
+    return [{"dataset_dir": path, "subset": subset}] if fits else []
+
+
+def is_labelme(head: Head) -> bool:
+    """Whether the keys are those of labelme."""
+    return "shapes" in head.top or len(head.top & LABELME_KEYS) > 1

@@ -4,13 +4,15 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, Instance
-from mrcnn.data.formats.classes import Classes, only_name
-from mrcnn.data.formats.folders import (
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.classes import Classes, only_name
+from mrcnn.data.annotations.folders import (
     LOSSLESS,
     PICTURES,
+    Places,
     by_stem,
+    files_in,
     header_size,
     listed,
     names_in,
@@ -18,7 +20,7 @@ from mrcnn.data.formats.folders import (
     same_size,
     subset_folder,
 )
-from mrcnn.data.outlines import MaskFile
+from mrcnn.data.annotations.outlines import MaskFile
 
 
 class Mask(NamedTuple):
@@ -36,7 +38,7 @@ class Entry(NamedTuple):
     masks: list[Mask]
 
 
-def load_mask_files(
+def read_mask_files(
     dataset_dir: str | os.PathLike,
     subset: str | None = None,
     *,
@@ -220,3 +222,10 @@ def _add(dataset: AnnotatedDataset, source: str, entry: Entry, classes: Classes,
             instances.append(Instance(number, MaskFile(mask.path), record=record, field="pixels"))
     height, width = size or (None, None)  # without one, the dataset says what is wrong with the image
     dataset.add_annotated(source, entry.image_id, entry.path, instances, height=height, width=width)
+
+
+def find(path: str, subset: str | None) -> Places:
+    """<id>/images and <id>/masks; or images/ and masks/ with folders in it."""
+    images, _ = paired_folders(path, subset, ["masks"], lambda folder: any(e.is_dir() for e in listed(folder)))
+    fits = files_in(images, *PICTURES) if images else is_one_folder_each(os.path.join(path, subset or ""))
+    return [{"dataset_dir": path, "subset": subset}] if fits else []

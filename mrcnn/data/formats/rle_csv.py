@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mrcnn.data import rle
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, Instance, class_table, read_json
-from mrcnn.data.formats.classes import Labels, numbered, only_name
-from mrcnn.data.formats.fields import shown
-from mrcnn.data.formats.folders import PICTURES, header_size, listed
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.tables import read_header, read_rows
-from mrcnn.data.outlines import Rectangle, Runs
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.classes import Labels, class_table, numbered, only_name
+from mrcnn.data.annotations.fields import shown
+from mrcnn.data.annotations.folders import PICTURES, Places, files_in, header_size, listed
+from mrcnn.data.annotations.outlines import Rectangle, Runs
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.text_files import read_header, read_json, read_rows
 
 IMAGE, PIXELS, HEIGHT, WIDTH, CLASS, ATTRIBUTES = (
     "ImageId",
@@ -65,7 +65,7 @@ class Images:
         return self._sizes[image_id]
 
 
-def load_rle_csv(
+def read_rle_csv(
     csv_file: str | os.PathLike,
     image_dir: str | os.PathLike | None = None,
     *,
@@ -268,3 +268,13 @@ def _other_size(dataset: AnnotatedDataset, row: Row, path: str, size: tuple[int,
 
 def _whole(text: Any) -> bool:
     return text.strip().isdecimal() and len(text) < 10
+
+
+def find(path: str, subset: str | None) -> Places:
+    """A csv with the columns ImageId and EncodedPixels; <subset>.csv; or one in the folder `subset`."""
+    if os.path.isfile(path):
+        files = [path] if path.endswith(".csv") else []
+    else:
+        beside = [os.path.join(path, f"{subset}{end}.csv") for end in ("", OF_LABELS)] if subset else []
+        files = list(filter(os.path.isfile, beside)) or files_in(os.path.join(path, subset or ""), ".csv")
+    return [{"csv_file": file} for file in files if {IMAGE, PIXELS} <= set(read_header(file))]

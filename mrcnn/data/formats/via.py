@@ -4,13 +4,15 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import Instance, read_json
-from mrcnn.data.formats.classes import Classes
-from mrcnn.data.formats.fields import FieldError, encloses, number, polygon, shown, size_of
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.upright import SIDEWAYS, TAGGED, UprightDataset, known_size
-from mrcnn.data.outlines import Ellipse, Outline, Rectangle
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import Instance
+from mrcnn.data.annotations.classes import Classes
+from mrcnn.data.annotations.fields import FieldError, encloses, number, polygon, shown, size_of
+from mrcnn.data.annotations.folders import LOOKED_AT, Places, files_in
+from mrcnn.data.annotations.outlines import Ellipse, Outline, Rectangle
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.text_files import Head, read_head, read_json
+from mrcnn.data.annotations.upright import SIDEWAYS, TAGGED, UprightDataset, known_size
 
 ANNOTATION_FILE = "via_region_data.json"
 SHAPES = ("polygon", "rect", "circle", "ellipse")
@@ -20,7 +22,7 @@ UNREAD = "attribute that is not read"
 
 
 class ViaDataset(UprightDataset):
-    """Photographs annotated with polygons, rectangles, circles and ellipses; made by `load_via`."""
+    """Photographs annotated with polygons, rectangles, circles and ellipses; made by `read_via`."""
 
 
 class Region(NamedTuple):
@@ -31,7 +33,7 @@ class Region(NamedTuple):
     record: str
 
 
-def load_via(
+def read_via(
     dataset_dir: str | os.PathLike,
     subset: str | None = None,
     class_name: str | Sequence[str] = DEFAULT_NAME,
@@ -281,3 +283,21 @@ def _note_attributes(dataset: ViaDataset, entries: dict[str, dict]) -> None:
             f"regions have the attributes {names}",
             f"all are of the class {DEFAULT_NAME!r}; attribute= takes classes from one of them",
         )
+
+
+def find(path: str, subset: str | None) -> Places:
+    """A json, or one in the folder `subset`."""
+    if os.path.isfile(path):
+        files = [path] if path.endswith(".json") else []
+    else:
+        files = files_in(os.path.join(path, subset or ""), ".json")[:LOOKED_AT]
+    return [
+        {"dataset_dir": os.path.dirname(file), "annotation_file": os.path.basename(file)}
+        for file in files
+        if is_via(read_head(file))
+    ]
+
+
+def is_via(head: Head) -> bool:
+    """Whether the keys are those of the VGG Image Annotator."""
+    return any(key.startswith("_via_") for key in head.top) or {"filename", "regions"} <= head.second

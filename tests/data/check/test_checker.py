@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.outlines import Ellipse, MaskFile, Polygons, Rectangle
+from mrcnn.data.annotations.problems import LEFT_OUT
 from mrcnn.data.check import check, report
 from mrcnn.data.check.report import RAISES
-from mrcnn.data.formats import load_dataset, problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, Instance
-from mrcnn.data.formats.problems import LEFT_OUT
-from mrcnn.data.outlines import Ellipse, MaskFile, Polygons, Rectangle
+from mrcnn.data.formats import load_dataset
 from mrcnn.data.sample import load_sample
 from tests.data import damaged
 from tests.data.damaged import DAMAGE, PIXELS, bare, read, unlinked

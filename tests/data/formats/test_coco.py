@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from mrcnn.data import rle
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.coco import load_coco
-from mrcnn.data.formats.problems import AnnotationError
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.formats.coco import read_coco
 
 COCO_MINI = Path(__file__).resolve().parents[4] / "shared" / "data" / "coco_mini"
 
@@ -82,7 +82,7 @@ def write(tmp_path):
 
 
 def test_reads_every_kind(write):
-    dataset = load_coco(write())
+    dataset = read_coco(write())
     assert dataset.class_names == ["BG", "car", "dog"]  # by their ids
     assert [info["id"] for info in dataset.image_info] == [4, 9]  # by their ids
     assert dataset.load_image(0).shape == (20, 30, 3)
@@ -98,21 +98,21 @@ def test_reads_every_kind(write):
 
 
 def test_annotations_are_the_files_own(write):
-    first, second, _ = load_coco(write()).annotations(0)
+    first, second, _ = read_coco(write()).annotations(0)
     assert (first["id"], first["image_id"], first["category_id"]) == (1, 0, 2)
     assert (first["bbox"], first["area"], first["iscrowd"]) == ([2.1, 3, 4, 5.05], 23.5, 0)
     assert second["segmentation"] == content()["annotations"][2]["segmentation"]
-    (crowd,) = load_coco(write()).annotations(1)
+    (crowd,) = read_coco(write()).annotations(1)
     assert crowd["iscrowd"] == 1 and crowd["category_id"] == 1
 
 
 def test_some_classes_in_another_order(write):
-    dataset = load_coco(write(), class_names=["dog"])
+    dataset = read_coco(write(), class_names=["dog"])
     assert dataset.class_names == ["BG", "dog"] and len(dataset.image_info) == 2
     assert dataset.load_mask(0)[1].tolist() == [1] and dataset.load_mask(1)[1].tolist() == []
-    assert load_coco(write(), class_names=["dog", "car"]).load_mask(0)[1].tolist() == [1, 2, 2]
+    assert read_coco(write(), class_names=["dog", "car"]).load_mask(0)[1].tolist() == [1, 2, 2]
     with pytest.raises(AnnotationError, match=r"field 'categories': there are no classes \['cat'\]; it has \['car'"):
-        load_coco(write(), class_names=["dog", "cat"])
+        read_coco(write(), class_names=["dog", "cat"])
 
 
 def test_categories_may_start_at_zero_and_boxes_be_missing(write):
@@ -122,7 +122,7 @@ def test_categories_may_start_at_zero_and_boxes_be_missing(write):
             annotation["category_id"] = {3: 0}.get(annotation["category_id"], 18)
             del annotation["bbox"], annotation["area"], annotation["iscrowd"]
 
-    dataset = load_coco(write(changed))
+    dataset = read_coco(write(changed))
     assert dataset.class_names == ["BG", "car", "dog"] and dataset.load_mask(0)[1].tolist() == [2, 1, 1]
     assert dataset.load_boxes(0).tolist() == [[3, 2, 8, 6], [5, 10, 9, 20], [0, 0, 20, 30]]
     assert [(a["bbox"], a["area"]) for a in dataset.annotations(0)][0] == ([2, 3, 4, 5], 20)
@@ -255,13 +255,13 @@ def test_a_broken_record_is_named_or_counted(write, name):
     path = write(changed)
     if name in LEFT_OUT:
         with pytest.warns(UserWarning, match=f"1 x {message}; .*annotation 1, field 'segmentation'"):
-            load_coco(path)
+            read_coco(path)
     else:
         with pytest.raises(AnnotationError, match=message) as raised:
-            load_coco(path)
+            read_coco(path)
         assert str(path) in str(raised.value)
     with pytest.warns(UserWarning, match="left out"):
-        dataset = load_coco(path, strict=False)
+        dataset = read_coco(path, strict=False)
     read = sum(len(info["instances"]) for info in dataset.image_info)
     assert read == 4 - (3 if name in OF_THE_IMAGE else 1)
     assert len(dataset.problems) >= 1 and all(p.treatment == "left out" for p in dataset.problems)
@@ -273,7 +273,7 @@ def test_what_may_stand_in_the_fields(write):
         for annotation, crowd in zip(made["annotations"], (True, False, 1, 0), strict=True):
             annotation.update(iscrowd=crowd, area=0, bbox=[-3, 0, 0, 0.5])
 
-    dataset = load_coco(write(changed))
+    dataset = read_coco(write(changed))
     assert not len(dataset.problems)
     assert dataset.load_mask(0)[1].tolist() == [-2, -1, 1] and dataset.load_mask(1)[1].tolist() == [1]
     assert [(a["area"], a["bbox"]) for a in dataset.annotations(1)] == [(0, [-3, 0, 0, 0.5])]
@@ -283,9 +283,9 @@ def test_what_may_stand_in_the_fields(write):
 def test_two_categories_of_one_name(write, class_names):
     path = write(lambda made: made["categories"][1].update(name="dog"))
     with pytest.raises(AnnotationError, match=r"categories\[1\] \(id 3\), field 'name': another .* 'dog'"):
-        load_coco(path, class_names=class_names)
+        read_coco(path, class_names=class_names)
     with pytest.warns(UserWarning, match="left out 1 x clashing id, 3 x broken record"):
-        dataset = load_coco(path, class_names=class_names, strict=False)
+        dataset = read_coco(path, class_names=class_names, strict=False)
     assert dataset.class_names == ["BG", "dog"]
     assert [i.record for info in dataset.image_info for i in info["instances"]] == ["annotation 1"]
     assert [(p.kind, p.record, p.field) for p in dataset.problems] == [
@@ -298,7 +298,7 @@ def test_an_unused_category_of_the_same_name_is_passed_over(write):
     def changed(made):
         made["categories"].insert(0, {"id": 0, "name": "dog", "supercategory": "none"})
 
-    dataset = load_coco(write(changed))
+    dataset = read_coco(write(changed))
     assert dataset.class_names == ["BG", "car", "dog"] and dataset.get_source_class_id(2, "coco") == 18
     assert dataset.load_mask(0)[1].tolist() == [2, 1, 1]
     assert [(p.kind, p.record, p.treatment) for p in dataset.problems] == [
@@ -308,19 +308,19 @@ def test_an_unused_category_of_the_same_name_is_passed_over(write):
 
 def test_class_names(write):
     path = write(lambda made: made["categories"][0].update(name="dog, hound"))
-    names = load_coco(path).class_names
+    names = read_coco(path).class_names
     assert names == ["BG", "car", "dog, hound"]
-    assert load_coco(path, class_names=names[1:]).class_names == names
+    assert read_coco(path, class_names=names[1:]).class_names == names
     with pytest.raises(ValueError, match=r"class names \['car', 'car'\] repeat"):
-        load_coco(path, class_names=["car", "car"])
+        read_coco(path, class_names=["car", "car"])
 
 
 def test_an_image_of_another_size(write):
     path = write(image("width", 31))
     with pytest.raises(AnnotationError, match=r"annotation 3, field 'segmentation': it is of size \[20, 30\]"):
-        load_coco(path)
+        read_coco(path)
     with pytest.warns(UserWarning):
-        dataset = load_coco(path, strict=False)
+        dataset = read_coco(path, strict=False)
     with pytest.raises(AnnotationError, match="image 4, field 'height/width': the annotations are of .* 20 x 31"):
         dataset.load_image(0)
 
@@ -339,7 +339,7 @@ def test_a_file_that_is_no_coco_file(tmp_path, made, message):
     path = tmp_path / "a.json"
     path.write_text(made)
     with pytest.raises(AnnotationError, match=message):
-        load_coco(path)
+        read_coco(path)
 
 
 def test_real_annotations_equal_those_of_pycocotools():
@@ -348,7 +348,7 @@ def test_real_annotations_equal_those_of_pycocotools():
     from pycocotools.coco import COCO
 
     path = COCO_MINI / "annotations" / "instances_val2017.json"
-    dataset, official = load_coco(path, COCO_MINI / "val2017"), COCO(path)
+    dataset, official = read_coco(path, COCO_MINI / "val2017"), COCO(path)
     assert dataset.num_classes == 81 and len(dataset.image_ids) == 106 and not len(dataset.problems)
     for image_id in dataset.image_ids[::5]:
         annotations = official.loadAnns(official.getAnnIds(dataset.image_info[image_id]["id"]))

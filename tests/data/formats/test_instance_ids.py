@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn.data.formats import id_pictures, problems
-from mrcnn.data.formats.id_pictures import regions, values_in
-from mrcnn.data.formats.instance_classes import STUFF
-from mrcnn.data.formats.instance_ids import load_instance_ids
-from mrcnn.data.formats.problems import AnnotationError
+from mrcnn.data.annotations import id_maps, problems
+from mrcnn.data.annotations.id_maps import regions, values_in
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.formats.instance_ids import STUFF, read_instance_ids
 from tests.data.mask_writers import (
     assert_same,
     scenes,
@@ -30,19 +29,19 @@ DEPTHS = ("8", "16", "palette", "colours")
 @pytest.mark.parametrize("classes", ["json", "csv"])
 def test_reads_layouts(tmp_path, folder, classes):
     write_instance_ids(tmp_path / "train", two_images(), folder, classes=classes)
-    dataset = load_instance_ids(tmp_path, "train")
+    dataset = read_instance_ids(tmp_path, "train")
     assert dataset.class_names == ["BG", "cat", "dog"]
     assert_same(dataset, two_images())
     assert [info["id"] for info in dataset.image_info] == ["a", "b"] and not len(dataset.problems)
-    turned = load_instance_ids(tmp_path, "train", class_names=["dog", "bird", "cat"])
+    turned = read_instance_ids(tmp_path, "train", class_names=["dog", "bird", "cat"])
     assert turned.load_mask(0)[1].tolist() == [1, 3, 1]
 
 
 def test_one_class(tmp_path):
     write_instance_ids(tmp_path, two_images(), classes=None)
-    assert load_instance_ids(tmp_path).class_names == ["BG", "object"]
-    assert load_instance_ids(tmp_path, class_names=["cell"]).class_names == ["BG", "cell"]
-    dataset = load_instance_ids(tmp_path, class_name="cell")
+    assert read_instance_ids(tmp_path).class_names == ["BG", "object"]
+    assert read_instance_ids(tmp_path, class_names=["cell"]).class_names == ["BG", "cell"]
+    dataset = read_instance_ids(tmp_path, class_name="cell")
     assert dataset.class_names == ["BG", "cell"] and dataset.load_mask(0)[1].tolist() == [1, 1, 1]
 
 
@@ -54,7 +53,7 @@ def test_subset_may_lie_innermost(tmp_path):
     content = json.loads((tmp_path / "made" / "classes.json").read_text())
     (tmp_path / "classes.json").write_text(json.dumps(content | {"of_train": {"1": "cat"}}))
     with pytest.warns(UserWarning, match="left out 1 x missing image file"):
-        dataset = load_instance_ids(tmp_path, "val")  # classes.json is of all subsets
+        dataset = read_instance_ids(tmp_path, "val")  # classes.json is of all subsets
     assert_same(dataset, two_images())
 
 
@@ -63,13 +62,13 @@ def test_subset_may_lie_innermost(tmp_path):
 def test_round_trip(tmp_path_factory, scene, depth, classes):
     root = tmp_path_factory.mktemp("scene")
     write_instance_ids(root, scene, depth=depth, classes=classes)
-    assert_same(load_instance_ids(root), scene)
+    assert_same(read_instance_ids(root), scene)
 
 
 @pytest.mark.parametrize(("depth", "most"), [("8", 255), ("16", 65535), ("palette", 255), ("colours", 256**3 - 1)])
 def test_the_largest_numbers(tmp_path, depth, most):
     write_instance_ids(tmp_path, two_images(), depth=depth, numbers=lambda i: most - i)
-    found = load_instance_ids(tmp_path)
+    found = read_instance_ids(tmp_path)
     assert [i.outline.value for i in found.image_info[0]["instances"]] == [most - 2, most - 1, most]
     height, width, objects = two_images()["a"]
     assert_same(found, {**two_images(), "a": (height, width, objects[::-1])})
@@ -91,9 +90,9 @@ def test_regions_are_the_masks(seed, top):
 
 def test_a_picture_is_read_once_for_all_its_instances(tmp_path, monkeypatch):
     write_instance_ids(tmp_path, two_images())
-    dataset, read = load_instance_ids(tmp_path), []
-    original = id_pictures.read_values
-    monkeypatch.setattr(id_pictures, "read_values", lambda path: read.append(path) or original(path))
+    dataset, read = read_instance_ids(tmp_path), []
+    original = id_maps.read_values
+    monkeypatch.setattr(id_maps, "read_values", lambda path: read.append(path) or original(path))
     dataset.load_mask(0)
     dataset.load_mask(0)
     assert len(read) == 1
@@ -102,7 +101,7 @@ def test_a_picture_is_read_once_for_all_its_instances(tmp_path, monkeypatch):
 def test_threads(tmp_path):
     scene = {str(i): (20, 30, [(np.eye(20, 30, i).astype(bool), "cat")]) for i in range(12)}
     write_instance_ids(tmp_path, scene)
-    dataset, wrong = load_instance_ids(tmp_path), []
+    dataset, wrong = read_instance_ids(tmp_path), []
 
     def work(seed):
         for image_id in np.random.default_rng(seed).permutation(12):
@@ -124,7 +123,7 @@ def test_cityscapes_numbers(tmp_path):
     values[15:18, 10:20] = 26003
     write_png(tmp_path / "masks" / "a.png", values)
     write_image(tmp_path / "images" / "a.png", 20, 30)
-    dataset = load_instance_ids(tmp_path, divisor=1000, labels={24: "person", 26: "car"})
+    dataset = read_instance_ids(tmp_path, divisor=1000, labels={24: "person", 26: "car"})
     assert dataset.class_names == ["BG", "car", "person"]
     masks, class_ids = dataset.load_mask(0)
     assert class_ids.tolist() == [-2, 2, 2, 1]  # 24 is a group of persons
@@ -133,15 +132,15 @@ def test_cityscapes_numbers(tmp_path):
         (STUFF, "number 7", "background"),
         (STUFF, "number 24", "a crowd"),
     ]
-    assert load_instance_ids(tmp_path, divisor=1000).class_names == ["BG", "24", "26"]
+    assert read_instance_ids(tmp_path, divisor=1000).class_names == ["BG", "24", "26"]
     with pytest.raises(AnnotationError, match=r"image 'a', instance 26003, field 'class': the class 'car' is not am"):
-        load_instance_ids(tmp_path, divisor=1000, labels={24: "person", 26: "car"}, class_names=["person"])
+        read_instance_ids(tmp_path, divisor=1000, labels={24: "person", 26: "car"}, class_names=["person"])
     with pytest.raises(ValueError, match="divisor is 1; expected a whole number from 2 on, such as 1000"):
-        load_instance_ids(tmp_path, divisor=1)
+        read_instance_ids(tmp_path, divisor=1)
     with pytest.raises(TypeError, match="labels are a dict of numbers and names, or a list .*; got 'person'"):
-        load_instance_ids(tmp_path, divisor=1000, labels="person")
+        read_instance_ids(tmp_path, divisor=1000, labels="person")
     with pytest.raises(ValueError, match="divisor and classes both give the class"):
-        load_instance_ids(tmp_path, divisor=1000, classes="classes.json")
+        read_instance_ids(tmp_path, divisor=1000, classes="classes.json")
 
 
 @pytest.mark.parametrize(
@@ -189,9 +188,9 @@ def test_broken_pictures(tmp_path, break_it, message, kind):
     write_instance_ids(tmp_path, two_images(), classes=None)
     break_it(tmp_path)
     with pytest.raises(AnnotationError, match=message):
-        load_instance_ids(tmp_path)
+        read_instance_ids(tmp_path)
     with pytest.warns(UserWarning, match="left out"):
-        dataset = load_instance_ids(tmp_path, strict=False)
+        dataset = read_instance_ids(tmp_path, strict=False)
     assert kind in dataset.problems.counts() and [info["id"] for info in dataset.image_info] == ["b"]
 
 
@@ -200,7 +199,7 @@ def test_a_photograph_is_no_picture_of_instances(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     write_png(tmp_path / "masks" / "a.png", noise)
     with pytest.raises(AnnotationError, match=r"field 'pixels': it has 3\d{4} different values, too many .*photograph"):
-        load_instance_ids(tmp_path)
+        read_instance_ids(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +240,9 @@ def test_broken_classes(tmp_path, content, message, kind):
     write_instance_ids(tmp_path, two_images())
     (tmp_path / "classes.json").write_text(json.dumps(content))
     with pytest.raises(AnnotationError, match=message):
-        load_instance_ids(tmp_path)
+        read_instance_ids(tmp_path)
     with pytest.warns(UserWarning, match="left out"):
-        dataset = load_instance_ids(tmp_path, strict=False)
+        dataset = read_instance_ids(tmp_path, strict=False)
     assert dataset.problems.counts()[kind] >= 1 and dataset.num_images == 2
 
 
@@ -257,22 +256,22 @@ def test_files_of_classes_that_cannot_be_read(tmp_path):
     ):
         path.write_text(text)
         with pytest.raises(AnnotationError, match=message):
-            load_instance_ids(tmp_path, strict=False)
+            read_instance_ids(tmp_path, strict=False)
     table = tmp_path / "other.csv"
     write_rows(table, [("image", "id", "name"), ("a", 1, "dog")])
     with pytest.raises(AnnotationError, match="other.csv, line 1, field 'class': there is no such column; expected "):
-        load_instance_ids(tmp_path, classes=table)
+        read_instance_ids(tmp_path, classes=table)
     table.write_text("image,id,class\na,1,dog\na,2,cat\na,3,dog\na,2")
     with pytest.raises(AnnotationError, match="other.csv, line 5, field 'class': expected 3 fields, got 2; is the f"):
-        load_instance_ids(tmp_path, classes=table)
+        read_instance_ids(tmp_path, classes=table)
     table.write_bytes(b"image,id,class\na,1,\xff\n")
     with pytest.raises(AnnotationError, match="other.csv, after line 1: it is not a csv in UTF-8"):
-        load_instance_ids(tmp_path, classes=table)
+        read_instance_ids(tmp_path, classes=table)
     table.write_text('image,id,class\na,1,"dog\n')
     with pytest.raises(AnnotationError, match="other.csv, after line 1: it is not a csv in UTF-8: unexpected end"):
-        load_instance_ids(tmp_path, classes=table)
+        read_instance_ids(tmp_path, classes=table)
     with pytest.raises(FileNotFoundError, match="no classes of instances at '.*gone.csv'"):
-        load_instance_ids(tmp_path, classes=tmp_path / "gone.csv")
+        read_instance_ids(tmp_path, classes=tmp_path / "gone.csv")
 
 
 def test_a_stated_instance_without_pixels_is_counted(tmp_path):
@@ -280,13 +279,13 @@ def test_a_stated_instance_without_pixels_is_counted(tmp_path):
     content = json.loads((tmp_path / "classes.json").read_text())
     (tmp_path / "classes.json").write_text(json.dumps(content | {"b": {"9": "dog"}}))
     with pytest.warns(UserWarning, match="left out 1 x empty mask"):
-        dataset = load_instance_ids(tmp_path)
+        dataset = read_instance_ids(tmp_path)
     assert [(p.record, p.field) for p in dataset.problems] == [("image 'b'", "9")]
 
 
 def test_a_picture_that_changed_since(tmp_path):
     write_instance_ids(tmp_path, two_images())
-    dataset = load_instance_ids(tmp_path)
+    dataset = read_instance_ids(tmp_path)
     write_png(tmp_path / "masks" / "a.png", np.ones((3, 3), np.uint8))
     with pytest.raises(AnnotationError, match=r"image 'a', instance 1, field 'pixels': the mask '.*a.png' is 3 x 3"):
         dataset.load_mask(0)
@@ -297,12 +296,12 @@ def test_a_picture_that_changed_since(tmp_path):
 
 def test_folders_without_the_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder '.*gone'; check the path"):
-        load_instance_ids(tmp_path / "gone")
+        read_instance_ids(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match="no pictures of instances in .* expected images/ and one of masks/,"):
-        load_instance_ids(tmp_path)
+        read_instance_ids(tmp_path)
     write_instance_ids(tmp_path, two_images(), "gt")
-    assert_same(load_instance_ids(tmp_path, folder="gt"), two_images())
+    assert_same(read_instance_ids(tmp_path, folder="gt"), two_images())
     for name in ("masks", "labels"):
         write_instance_ids(tmp_path, two_images(), name)
     with pytest.raises(ValueError, match="several folders may hold the numbers of instances: .*; choose one with fold"):
-        load_instance_ids(tmp_path)
+        read_instance_ids(tmp_path)

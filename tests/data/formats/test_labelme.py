@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.fields import FieldError
-from mrcnn.data.formats.labelme import load_labelme
-from mrcnn.data.formats.labelme_shapes import outline_of
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.upright import TAGGED
-from mrcnn.data.outlines import Ellipse, Polygons
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.fields import FieldError
+from mrcnn.data.annotations.outlines import Ellipse, Polygons
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.upright import TAGGED
+from mrcnn.data.formats.labelme import outline_of, read_labelme
 
 SQUARE = [[2, 3], [6, 3], [6, 8], [2, 8]]
 CORNER = [[20, 10], [30, 10], [30, 20]]
@@ -57,7 +56,7 @@ def write(folder, made, name="a.json", image="a.png", size=(20, 30)):
 
 def masks_of(folder, *shapes):
     write(folder, content(*shapes))
-    return np.moveaxis(load_labelme(folder).load_mask(0)[0], 2, 0)
+    return np.moveaxis(read_labelme(folder).load_mask(0)[0], 2, 0)
 
 
 def area(top, left, bottom, right, height=20, width=30):
@@ -84,7 +83,7 @@ def test_reads_every_shape_that_has_an_area(tmp_path):
     expected[4:6, 21:24] = part  # from one corner to the other, both covered
     np.testing.assert_array_equal(masks[3], expected)
     np.testing.assert_array_equal(masks[4:], masks[[0, 0]])
-    dataset = load_labelme(tmp_path)
+    dataset = read_labelme(tmp_path)
     assert [info["id"] for info in dataset.image_info] == ["a"] and not len(dataset.problems)
     np.testing.assert_array_equal(dataset.load_image(0), pixels())
     assert dataset.load_boxes(0) is None
@@ -103,7 +102,7 @@ def test_shapes_of_one_label_and_group_are_one_instance(tmp_path):
             shape([[0, 0], [2, 2]], "rectangle", group=2),
         ),
     )
-    dataset = load_labelme(tmp_path)
+    dataset = read_labelme(tmp_path)
     masks, class_ids = dataset.load_mask(0)
     assert dataset.class_names == ["BG", "cat", "dog"] and class_ids.tolist() == [1, 2, 1, 1, 1]
     square = area(3, 2, 8, 6)
@@ -121,21 +120,21 @@ def test_shapes_of_one_label_and_group_are_one_instance(tmp_path):
 def test_one_file_alone_and_class_names_in_another_order(tmp_path):
     write(tmp_path, content(shape(), shape(label="dog")))
     write(tmp_path, content(shape(), imagePath="b.png"), "b.json", "b.png")
-    dataset = load_labelme(tmp_path / "b.json", class_names=["dog", "cat"])
+    dataset = read_labelme(tmp_path / "b.json", class_names=["dog", "cat"])
     assert dataset.class_names == ["BG", "dog", "cat"] and len(dataset.image_ids) == 1
     assert dataset.load_mask(0)[1].tolist() == [2] and dataset.file == str(tmp_path / "b.json")
     (tmp_path / "train").mkdir()
     write(tmp_path / "train", content(shape()))
-    assert len(load_labelme(tmp_path, "train").image_ids) == 1
+    assert len(read_labelme(tmp_path, "train").image_ids) == 1
     with pytest.raises(AnnotationError, match=r"shape 1, field 'label': the class 'dog' is not among \['cat'\]"):
-        load_labelme(tmp_path, class_names=["cat"])
+        read_labelme(tmp_path, class_names=["cat"])
 
 
 def test_an_image_without_shapes_has_no_instances(tmp_path):
     write(tmp_path, content())
     with pytest.raises(AnnotationError, match="field 'shapes': no file holds a shape that can be read"):
-        load_labelme(tmp_path)
-    dataset = load_labelme(tmp_path, class_names=["cat"])
+        read_labelme(tmp_path)
+    dataset = read_labelme(tmp_path, class_names=["cat"])
     masks, class_ids = dataset.load_mask(0)
     assert masks.shape == (20, 30, 0) and class_ids.shape == (0,)
 
@@ -143,7 +142,7 @@ def test_an_image_without_shapes_has_no_instances(tmp_path):
 @pytest.mark.parametrize("path", ["gone.png", "", None, "left away"])
 def test_the_picture_inside_the_json(tmp_path, path):
     write(tmp_path, content(shape(), imagePath=path, imageData=text_of(pixels())), image=None)
-    dataset = load_labelme(tmp_path)
+    dataset = read_labelme(tmp_path)
     np.testing.assert_array_equal(dataset.load_image(0), pixels())
     assert dataset.image_info[0]["path"] == str(tmp_path / "a.json") and dataset.load_mask(0)[0].sum() == 20
 
@@ -154,7 +153,7 @@ def test_paths_of_windows_and_pictures_that_moved_beside_the_json(tmp_path, path
     (tmp_path / "pictures").mkdir()
     made = write(tmp_path / "json", content(shape(), imagePath=path), image=None)
     Image.fromarray(pixels()).save((made.parent if "C:" in path else tmp_path / "pictures") / "a.png")
-    assert load_labelme(tmp_path / "json").load_image(0).shape == (20, 30, 3)
+    assert read_labelme(tmp_path / "json").load_image(0).shape == (20, 30, 3)
 
 
 def tagged(orientation):
@@ -169,7 +168,7 @@ def test_photographs_stored_on_their_side_are_turned_as_labelme_shows_them(tmp_p
     image[:, :10] = 255
     Image.fromarray(image).save(tmp_path / "a.jpg", exif=tagged(6), quality=95)
     write(tmp_path, content(shape(), imagePath="a.jpg", imageHeight=stated[0], imageWidth=stated[1]), image=None)
-    dataset = load_labelme(tmp_path)
+    dataset = read_labelme(tmp_path)
     assert dataset.load_image(0).shape == (*seen, 3) and dataset.load_mask(0)[0].shape == (*seen, 1)
     if seen == (30, 20):
         assert dataset.load_image(0)[:9].min() > 200  # what is stored left is the top
@@ -183,7 +182,7 @@ def test_masks_are_cut_off_at_the_border_and_counted(tmp_path):
     corners = [[-2, -1], [2, 2]], [[27, 18], [31, 21]], [[40, 3], [44, 6]]
     write(tmp_path, content(*(shape(points, "mask", mask=mask) for points in corners)))
     with pytest.warns(UserWarning, match="left out 1 x outline outside the image; the first: .*shape 2"):
-        dataset = load_labelme(tmp_path)
+        dataset = read_labelme(tmp_path)
     masks, _ = dataset.load_mask(0)
     np.testing.assert_array_equal(np.moveaxis(masks, 2, 0), [area(0, 0, 3, 3), area(18, 27, 20, 30)])
     assert dataset.problems.counts() == {problems.PARTLY_OUTSIDE: 2, problems.OUTSIDE: 1}
@@ -202,7 +201,7 @@ def test_masks_are_cut_off_at_the_border_and_counted(tmp_path):
 def test_shapes_without_area_are_left_out_and_counted(tmp_path, flat):
     write(tmp_path, content(shape(), flat))
     with pytest.warns(UserWarning, match="left out 1 x .*shape 1"):
-        dataset = load_labelme(tmp_path)
+        dataset = read_labelme(tmp_path)
     assert dataset.load_mask(0)[0].shape[2] == 1
     assert set(dataset.problems.counts()) <= {problems.EMPTY, problems.DEGENERATE}
 
@@ -236,19 +235,19 @@ def test_a_broken_shape_is_named_or_counted(tmp_path, name):
     broken, message = BROKEN[name]
     path = write(tmp_path, content(shape(), broken))
     with pytest.raises(AnnotationError, match=f"shape 1, {message}") as raised:
-        load_labelme(tmp_path)
+        read_labelme(tmp_path)
     assert path.name in str(raised.value) and str(tmp_path) in str(raised.value)
     with pytest.warns(UserWarning, match="left out 1 x broken record"):
-        dataset = load_labelme(tmp_path, strict=False)
+        dataset = read_labelme(tmp_path, strict=False)
     assert dataset.load_mask(0)[0].shape[2] == 1 and dataset.problems.counts() == {problems.BROKEN: 1}
 
 
 def test_a_group_with_a_part_that_cannot_be_filled(tmp_path):
     write(tmp_path, content(shape(SQUARE[:2], group=1), shape([[0, 0], [2, 2]], "rectangle", group=1), shape()))
     with pytest.raises(AnnotationError, match="a.json, shape 0 and shape 1, field 'points': a polygon has 2 points"):
-        load_labelme(tmp_path)
+        read_labelme(tmp_path)
     write(tmp_path, content(shape(SQUARE[:2], group=1), shape(group=1)))
-    dataset = load_labelme(tmp_path)  # of polygons, what encloses an area is used
+    dataset = read_labelme(tmp_path)  # of polygons, what encloses an area is used
     assert dataset.load_mask(0)[0].sum() == 20 and dataset.problems.counts() == {problems.DEGENERATE: 1}
 
 
@@ -305,10 +304,10 @@ def test_a_broken_file_is_named_or_counted(tmp_path, name):
     if name == "no picture":
         (tmp_path / "b.png").write_text("no picture")
     with pytest.raises(AnnotationError, match=message) as raised:
-        load_labelme(tmp_path)
+        read_labelme(tmp_path)
     assert raised.value.file == str(path)
     with pytest.warns(UserWarning, match=kind):
-        dataset = load_labelme(tmp_path, strict=False)
+        dataset = read_labelme(tmp_path, strict=False)
     assert [info["id"] for info in dataset.image_info] == ["a"]
     assert dataset.problems.counts() == {kind: 1}
 
@@ -320,9 +319,9 @@ def test_pictures_inside_that_are_too_large_are_named(tmp_path, monkeypatch):
     write(tmp_path, embedded, image=None)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
     with pytest.raises(AnnotationError, match="field 'imageData': it is too large: .*600 pixels.*; cut it into tiles"):
-        load_labelme(tmp_path)
+        read_labelme(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    dataset = load_labelme(tmp_path)
+    dataset = read_labelme(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
     with pytest.raises(AnnotationError, match="a.json, image 'a', field 'imageData': .*too large"):
         dataset.load_image(0)
@@ -337,20 +336,20 @@ def test_pictures_without_annotations_are_counted(tmp_path):
     write(tmp_path, content(shape()))
     Image.fromarray(pixels()).save(tmp_path / "b.png")
     with pytest.warns(UserWarning, match=f"1 x {problems.UNANNOTATED}; the first: .*image 'b.png': no json annotates"):
-        assert len(load_labelme(tmp_path).image_ids) == 1
+        assert len(read_labelme(tmp_path).image_ids) == 1
 
 
 def test_no_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*train'"):
-        load_labelme(tmp_path, "train")
+        read_labelme(tmp_path, "train")
     Image.fromarray(pixels()).save(tmp_path / "b.png")
     with pytest.raises(FileNotFoundError, match="no json files of labelme in .*which holds b.png"):
-        load_labelme(tmp_path)
+        read_labelme(tmp_path)
 
 
 def test_a_picture_that_is_damaged_later_raises(tmp_path):
     path = write(tmp_path, content(shape(), imagePath="", imageData=text_of(pixels())), image=None)
-    dataset = load_labelme(tmp_path)
+    dataset = read_labelme(tmp_path)
     write(tmp_path, content(shape(), imagePath="", imageData=text_of(pixels())[:100]), image=None)
     with pytest.raises(AnnotationError, match="image 'a', field 'imageData': it cannot be decoded") as raised:
         dataset.load_image(0)
@@ -370,7 +369,7 @@ def test_polygons_and_groups_written_and_read_back(tmp_path_factory, drawn):
     folder = tmp_path_factory.mktemp("labelme")
     frame = [[0, 0], [30, 0], [30, 20], [0, 20]]
     write(folder, content(shape(frame), *(shape(points, label=name, group=group) for points, name, group in drawn)))
-    masks, class_ids = load_labelme(folder, class_names=["cat", "dog"]).load_mask(0)
+    masks, class_ids = read_labelme(folder, class_names=["cat", "dog"]).load_mask(0)
     groups = {}
     for place, (points, name, group) in enumerate(drawn):
         mask = Polygons((np.array(points, float),)).fill(20, 30)

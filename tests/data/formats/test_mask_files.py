@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.mask_files import load_mask_files
-from mrcnn.data.formats.problems import AnnotationError
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.formats.mask_files import read_mask_files
 from tests.data.mask_writers import assert_same, scenes, two_images, write_image, write_mask_files, write_png
 
 NUCLEI = Path(__file__).resolve().parents[4] / "shared" / "data" / "nuclei_dsb2018"
@@ -21,13 +21,13 @@ LAYOUTS = ("one folder each", "beside")
 def test_reads_both_layouts(tmp_path, layout):
     scene = two_images()
     write_mask_files(tmp_path / "train", scene, layout)
-    dataset = load_mask_files(tmp_path, "train", source="mine")
+    dataset = read_mask_files(tmp_path, "train", source="mine")
     assert dataset.class_names == ["BG", "cat", "dog"] and dataset.sources == ["", "mine"]
     assert_same(dataset, scene)
     assert [info["id"] for info in dataset.image_info] == ["a", "b"]
     assert (dataset.image_info[1]["height"], dataset.image_info[1]["width"]) == (16, 24)
     assert not len(dataset.problems)
-    turned = load_mask_files(tmp_path / "train", class_names=["dog", "bird", "cat"])
+    turned = read_mask_files(tmp_path / "train", class_names=["dog", "bird", "cat"])
     assert turned.load_mask(0)[1].tolist() == [1, 3, 1]
 
 
@@ -35,13 +35,13 @@ def test_reads_both_layouts(tmp_path, layout):
 def test_one_class(tmp_path, layout):
     scene = two_images()
     write_mask_files(tmp_path, scene, layout, classes=False)
-    assert load_mask_files(tmp_path).class_names == ["BG", "object"]
-    assert load_mask_files(tmp_path, class_name="cell").class_names == ["BG", "cell"]
-    dataset = load_mask_files(tmp_path, class_names=["nucleus"])
+    assert read_mask_files(tmp_path).class_names == ["BG", "object"]
+    assert read_mask_files(tmp_path, class_name="cell").class_names == ["BG", "cell"]
+    dataset = read_mask_files(tmp_path, class_names=["nucleus"])
     assert dataset.class_names == ["BG", "nucleus"] and dataset.load_mask(0)[1].tolist() == [1, 1, 1]
     assert_same(dataset, {n: (h, w, [(m, "nucleus") for m, _ in objects]) for n, (h, w, objects) in scene.items()})
     with pytest.raises(AnnotationError, match=r"field 'class': the class 'object' is not among \['x', 'y'\]; add it"):
-        load_mask_files(tmp_path, class_names=["x", "y"])
+        read_mask_files(tmp_path, class_names=["x", "y"])
 
 
 def test_subset_may_lie_innermost(tmp_path):
@@ -49,7 +49,7 @@ def test_subset_may_lie_innermost(tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         (tmp_path / "made" / folder).rename(tmp_path / folder / "val")
-    assert_same(load_mask_files(tmp_path, "val"), two_images())
+    assert_same(read_mask_files(tmp_path, "val"), two_images())
 
 
 @settings(max_examples=15, deadline=None)
@@ -57,7 +57,7 @@ def test_subset_may_lie_innermost(tmp_path):
 def test_round_trip(tmp_path_factory, scene, layout):
     root = tmp_path_factory.mktemp("scene")
     write_mask_files(root, scene, layout)
-    assert_same(load_mask_files(root), scene)
+    assert_same(read_mask_files(root), scene)
 
 
 def test_any_value_but_zero_counts(tmp_path):
@@ -68,7 +68,7 @@ def test_any_value_but_zero_counts(tmp_path):
     write_png(folder / "000.png", values)
     write_png(folder / "001.png", values, [0, 0, 0] * 256)
     Image.fromarray(values.astype(bool)).save(folder / "002.png")
-    masks, _ = load_mask_files(tmp_path).load_mask(0)
+    masks, _ = read_mask_files(tmp_path).load_mask(0)
     assert (masks == (values > 0)[:, :, None]).all()
 
 
@@ -133,9 +133,9 @@ def test_broken(tmp_path, break_it, message, kind, left):
     write_mask_files(tmp_path, two_images(), classes=False)
     break_it(tmp_path / "a")
     with pytest.raises(AnnotationError, match=message):
-        load_mask_files(tmp_path)
+        read_mask_files(tmp_path)
     with pytest.warns(UserWarning, match=f"left out 1 x {kind}"):
-        dataset = load_mask_files(tmp_path, strict=False)
+        dataset = read_mask_files(tmp_path, strict=False)
     assert dataset.problems.counts() == {kind: 1}
     assert sum(len(info["instances"]) for info in dataset.image_info) == left
     assert dataset.image_info[-1]["id"] == "b"
@@ -148,9 +148,9 @@ def test_broken_beside(tmp_path):
     (tmp_path / "masks" / "gone").mkdir()
     (tmp_path / "masks" / "flat.png").write_bytes(b"")
     with pytest.raises(AnnotationError, match=r"images, a.png, field 'name': 'a.jpg' has the same name before the dot"):
-        load_mask_files(tmp_path)
+        read_mask_files(tmp_path)
     with pytest.warns(UserWarning, match="left out"):
-        dataset = load_mask_files(tmp_path, strict=False)
+        dataset = read_mask_files(tmp_path, strict=False)
     assert [(p.kind, p.record, p.field) for p in dataset.problems] == [
         (problems.CLASH, "a.png", "name"),
         (problems.BROKEN, "flat.png", "name"),
@@ -169,8 +169,8 @@ def test_masks_that_show_to_be_damaged_or_empty_when_read(tmp_path):
     (folder / "000.png").write_bytes(whole[: len(whole) // 2])
     write_png(folder / "001.png", np.zeros((20, 30), np.uint8))
     with pytest.raises(AnnotationError, match=r"mask 'a/masks/000.png', field 'pixels': .*not a picture, or damaged"):
-        load_mask_files(tmp_path).load_mask(0)
-    dataset = load_mask_files(tmp_path, strict=False)
+        read_mask_files(tmp_path).load_mask(0)
+    dataset = read_mask_files(tmp_path, strict=False)
     masks, _ = dataset.load_mask(0)
     assert masks.sum(axis=(0, 1)).tolist() == [0, 0, 9 * 15]
     assert dataset.problems.counts() == {problems.BROKEN: 1, problems.EMPTY: 1}
@@ -178,16 +178,16 @@ def test_masks_that_show_to_be_damaged_or_empty_when_read(tmp_path):
 
 def test_folders_without_the_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder '.*gone'; check the path"):
-        load_mask_files(tmp_path / "gone")
+        read_mask_files(tmp_path / "gone")
     (tmp_path / "train" / "a").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no folder '.*val'; '.*' holds train/"):
-        load_mask_files(tmp_path, "val")
+        read_mask_files(tmp_path, "val")
     with pytest.raises(FileNotFoundError, match=r"no masks in '.*': expected <id>/images/ .* it holds train/; is a"):
-        load_mask_files(tmp_path)
+        read_mask_files(tmp_path)
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
     with pytest.raises(AnnotationError, match="field 'images': there is no image that can be read"):
-        load_mask_files(tmp_path)
+        read_mask_files(tmp_path)
 
 
 def test_files_beside_the_folders(tmp_path):
@@ -195,7 +195,7 @@ def test_files_beside_the_folders(tmp_path):
     write_mask_files(tmp_path, two_images())
     for name in ("README.txt", "labels.csv", "0 LICENSE", "a.json"):
         (tmp_path / name).write_text("notes")
-    dataset = load_mask_files(tmp_path)
+    dataset = read_mask_files(tmp_path)
     assert_same(dataset, two_images())
     assert not len(dataset.problems)
     write_image(tmp_path / "stray.JPG", 20, 30)
@@ -204,24 +204,24 @@ def test_files_beside_the_folders(tmp_path):
         match="left out 1 x broken record; the first: .*stray.JPG, field 'name': a picture "
         "beside the folders, without masks; expected <id>/images/",
     ):
-        dataset = load_mask_files(tmp_path)
+        dataset = read_mask_files(tmp_path)
     assert_same(dataset, two_images())
     (tmp_path / "other").mkdir()
     with pytest.raises(AnnotationError, match="other, field 'images': expected one image in other/images, got 0"):
-        load_mask_files(tmp_path)
+        read_mask_files(tmp_path)
 
 
 def test_files_of_file_managers_are_passed_over(tmp_path):
     write_mask_files(tmp_path, two_images(), classes=False)
     for name in (".DS_Store", "Thumbs.db", "a/masks/.DS_Store", "a/masks/Thumbs.db", "a/images/._a.png"):
         (tmp_path / name).write_bytes(b"")
-    assert load_mask_files(tmp_path).load_mask(0)[0].shape[2] == 3
+    assert read_mask_files(tmp_path).load_mask(0)[0].shape[2] == 3
 
 
 def test_nuclei():
     if not NUCLEI.is_dir():
         pytest.skip(f"the nuclei are not at {NUCLEI}")
-    dataset = load_mask_files(NUCLEI, "val", class_names=["nucleus"])
+    dataset = read_mask_files(NUCLEI, "val", class_names=["nucleus"])
     assert dataset.num_images == 21 and not len(dataset.problems)
     most = max(dataset.image_ids, key=lambda i: len(dataset.image_info[i]["instances"]))
     masks, class_ids = dataset.load_mask(most)

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrcnn.data.formats import problems, via
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.upright import TAGGED
-from mrcnn.data.formats.via import load_via
-from mrcnn.data.outlines import Polygons
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.outlines import Polygons
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.upright import TAGGED
+from mrcnn.data.formats import via
+from mrcnn.data.formats.via import read_via
 
 POLYGON = {"name": "polygon", "all_points_x": [2, 6, 6, 2], "all_points_y": [3, 3, 8, 8]}
 RECT = {"name": "rect", "x": 1, "y": 2, "width": 5, "height": 3}
@@ -46,7 +47,7 @@ def test_reads_both_versions(tmp_path, version):
         content = {"_via_settings": {}, "_via_img_metadata": content}
     write(tmp_path / "train", content)
     with pytest.warns(UserWarning, match=f"left out 1 x {problems.UNANNOTATED}; the first: .*image 'b.png'"):
-        dataset = load_via(tmp_path, "train", "balloon", source="balloon")
+        dataset = read_via(tmp_path, "train", "balloon", source="balloon")
     assert dataset.class_names == ["BG", "balloon"]
     assert [info["id"] for info in dataset.image_info] == ["a.png"]  # b.png has no regions
     assert dataset.load_image(0).shape == (20, 30, 3)
@@ -64,35 +65,35 @@ def test_classes_by_attribute(tmp_path):
     regions = [region(RECT, kind="cat"), region(POLYGON, kind={"dog": True, "cat": False})]  # a text, and checkboxes
     write(tmp_path, [{"filename": "a.png", "regions": regions}])
     for names in ({"class_name": ["dog", "cat"]}, {"class_names": ["dog", "cat"]}):
-        dataset = load_via(tmp_path, attribute="kind", **names)
+        dataset = read_via(tmp_path, attribute="kind", **names)
         assert dataset.class_names == ["BG", "dog", "cat"]
         np.testing.assert_array_equal(dataset.load_mask(0)[1], [2, 1])
-    found = load_via(tmp_path, attribute="kind")  # their names, sorted
+    found = read_via(tmp_path, attribute="kind")  # their names, sorted
     assert found.class_names == ["BG", "cat", "dog"] and found.load_mask(0)[1].tolist() == [1, 2]
     with pytest.raises(
         AnnotationError,
         match=r"'a.png', region 0, field 'kind': the class 'cat' is not among "
         r"\['dog'\]; add it to class_names",
     ):
-        load_via(tmp_path, class_name="dog", attribute="kind")
+        read_via(tmp_path, class_name="dog", attribute="kind")
     with pytest.raises(ValueError, match=r"2 classes \['dog', 'cat'\] need attribute="):
-        load_via(tmp_path, class_name=["dog", "cat"])
+        read_via(tmp_path, class_name=["dog", "cat"])
     with pytest.raises(ValueError, match="say the same; give one"):
-        load_via(tmp_path, class_name="dog", class_names=["dog"])
+        read_via(tmp_path, class_name="dog", class_names=["dog"])
     with pytest.raises(ValueError, match="give at least one"):
-        load_via(tmp_path, class_names=[])
+        read_via(tmp_path, class_names=[])
 
 
 def test_attributes_that_are_not_read_are_noted(tmp_path):
     write(tmp_path, [{"filename": "a.png", "regions": [region(RECT, kind="cat", age="")]}])
-    (problem,) = load_via(tmp_path).problems
+    (problem,) = read_via(tmp_path).problems
     assert problem.kind == via.UNREAD and "the attributes ['kind']" in problem.message
-    assert not len(load_via(tmp_path, class_name="cat").problems)
+    assert not len(read_via(tmp_path, class_name="cat").problems)
 
 
 def masks_of(folder, *shapes, size=(20, 20)):
     write(folder, [{"filename": "a.png", "regions": [region(shape) for shape in shapes]}], size=size)
-    return np.moveaxis(load_via(folder).load_mask(0)[0], 2, 0)
+    return np.moveaxis(read_via(folder).load_mask(0)[0], 2, 0)
 
 
 def test_circles_and_ellipses(tmp_path):
@@ -151,10 +152,10 @@ def test_a_broken_region_is_named_or_counted(tmp_path, name):
     content, message = BROKEN[name]
     write(tmp_path, content)
     with pytest.raises(AnnotationError, match=message) as raised:
-        load_via(tmp_path)
+        read_via(tmp_path)
     assert str(tmp_path / "via_region_data.json") in str(raised.value) and "'a.png', region 1" in str(raised.value)
     with pytest.warns(UserWarning, match="left out 1 x broken record"):
-        dataset = load_via(tmp_path, strict=False)
+        dataset = read_via(tmp_path, strict=False)
     assert dataset.load_mask(0)[0].shape[2] == 1 and dataset.problems.counts() == {problems.BROKEN: 1}
 
 
@@ -171,9 +172,9 @@ def test_a_broken_region_is_named_or_counted(tmp_path, name):
 def test_a_region_without_a_class(tmp_path, value, message):
     write(tmp_path, [{"filename": "a.png", "regions": [region(RECT, kind=value), region(RECT, kind="dog")]}])
     with pytest.raises(AnnotationError, match=f"'a.png', region 0, field 'kind': .*{message}"):
-        load_via(tmp_path, attribute="kind")
+        read_via(tmp_path, attribute="kind")
     with pytest.warns(UserWarning, match="1 x broken record"):
-        assert load_via(tmp_path, attribute="kind", strict=False).load_mask(0)[0].shape[2] == 1
+        assert read_via(tmp_path, attribute="kind", strict=False).load_mask(0)[0].shape[2] == 1
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_region_without_a_class(tmp_path, value, message):
 def test_a_click_without_a_drag_is_left_out_and_counted(tmp_path, flat):
     write(tmp_path, [{"filename": "a.png", "regions": [region(flat), region(RECT)]}])
     with pytest.warns(UserWarning, match="1 x empty mask; the first: .*'a.png', region 0.* which has no area"):
-        dataset = load_via(tmp_path)
+        dataset = read_via(tmp_path)
     assert dataset.load_mask(0)[0].shape[2] == 1
 
 
@@ -208,10 +209,10 @@ def test_a_broken_image_is_named_or_counted(tmp_path, name):
     write(tmp_path, [{"filename": "a.png", "regions": [region(RECT)]}, *entries])
     (tmp_path / "c.png").write_text("no image")
     with pytest.raises(AnnotationError, match=message) as raised:
-        load_via(tmp_path)
+        read_via(tmp_path)
     assert raised.value.file == str(tmp_path / "via_region_data.json")
     with pytest.warns(UserWarning, match="left out 1 x "):
-        dataset = load_via(tmp_path, strict=False)
+        dataset = read_via(tmp_path, strict=False)
     assert [info["id"] for info in dataset.image_info] == ["a.png"] and len(dataset.problems) == 1
 
 
@@ -232,13 +233,13 @@ def test_a_broken_image_is_named_or_counted(tmp_path, name):
 def test_a_file_that_is_wrong_as_a_whole(tmp_path, content, message):
     write(tmp_path, content)
     with pytest.raises(AnnotationError, match=message) as raised:
-        load_via(tmp_path)
+        read_via(tmp_path)
     assert raised.value.file == str(tmp_path / "via_region_data.json")
 
 
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no annotations of VIA at .*via_region_data.json"):
-        load_via(tmp_path, "train")
+        read_via(tmp_path, "train")
 
 
 def test_an_image_of_another_size_shows_by_its_length_and_by_regions_outside(tmp_path):
@@ -247,14 +248,14 @@ def test_an_image_of_another_size_shows_by_its_length_and_by_regions_outside(tmp
     write(tmp_path, content)
     length = (tmp_path / "a.png").stat().st_size
     with pytest.warns(UserWarning, match=r"1 x outline outside the image; .*region 0.*the image \(20, 30\)"):
-        dataset = load_via(tmp_path)
+        dataset = read_via(tmp_path)
     first, second = dataset.problems
     assert (first.kind, second.kind, second.field) == (problems.OUTSIDE, via.LENGTH, "size")
     assert f"had 70 bytes, {str(tmp_path / 'a.png')!r} has {length}" in second.message
     content[0]["size"] = length
     write(tmp_path, content)
     with pytest.warns(UserWarning):
-        assert load_via(tmp_path).problems.counts() == {problems.OUTSIDE: 1}
+        assert read_via(tmp_path).problems.counts() == {problems.OUTSIDE: 1}
 
 
 def test_photographs_with_an_orientation_tag_need_to_be_told_apart(tmp_path):
@@ -265,10 +266,10 @@ def test_photographs_with_an_orientation_tag_need_to_be_told_apart(tmp_path):
     pixels[:, :10] = 255
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=tags, quality=95)
     with pytest.raises(AnnotationError, match="image 'a.jpg', field 'filename': .*orientation tag 6; were its regions"):
-        load_via(tmp_path)
+        read_via(tmp_path)
     with pytest.warns(UserWarning, match=TAGGED):
-        assert load_via(tmp_path, strict=False).problems.counts() == {TAGGED: 1, problems.BROKEN: 1}
-    stored, turned = load_via(tmp_path, upright=False), load_via(tmp_path, upright=True)
+        assert read_via(tmp_path, strict=False).problems.counts() == {TAGGED: 1, problems.BROKEN: 1}
+    stored, turned = read_via(tmp_path, upright=False), read_via(tmp_path, upright=True)
     assert stored.load_image(0).shape == (20, 30, 3) and stored.load_mask(0)[0].shape == (20, 30, 1)
     assert turned.load_image(0).shape == (30, 20, 3) and turned.load_mask(0)[0].shape == (30, 20, 1)
     assert turned.load_image(0)[:9].min() > 200  # the left side is the top
@@ -287,7 +288,7 @@ def test_polygons_written_and_read_back(tmp_path_factory, polygons):
     ]
     inside = {"name": "rect", "x": 0, "y": 0, "width": 1, "height": 1}  # so that something is never outside
     write(folder, [{"filename": "a.png", "regions": [region(s) for s in [*shapes, inside]]}])
-    dataset = load_via(folder) if all(map(within, polygons)) else load_warned(folder)
+    dataset = read_via(folder) if all(map(within, polygons)) else load_warned(folder)
     expected = [Polygons((np.array(points, float),)).fill(20, 30) for points in polygons if within(points)]
     masks = np.moveaxis(dataset.load_mask(0)[0], 2, 0)
     np.testing.assert_array_equal(masks, np.array([*expected, area(0, 0, 1, 1)]))
@@ -300,4 +301,4 @@ def within(points):
 
 def load_warned(folder):
     with pytest.warns(UserWarning, match="outside the image|empty mask"):
-        return load_via(folder)
+        return read_via(folder)

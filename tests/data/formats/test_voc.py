@@ -6,17 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.voc import TWO_CLASSES, UNLIKE, load_voc, voc_root
-from mrcnn.data.formats.voc_classes import (
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.formats.voc import (
     NUMBER_OF,
+    TWO_CLASSES,
+    UNLIKE,
     VOC_CLASSES,
     VOID_COLOUR,
     Header,
     colour_of,
     most_of,
     read_labelmap,
+    read_voc,
+    voc_root,
 )
 from tests.data.mask_writers import (
     PALETTE,
@@ -50,18 +53,18 @@ def test_facts():
 @pytest.mark.parametrize("xml", [False, True])
 def test_reads(tmp_path, colours, xml):
     write_voc(tmp_path, two_images(), colours, border=True, xml=xml)
-    dataset = load_voc(tmp_path, "train")
+    dataset = read_voc(tmp_path, "train")
     assert dataset.class_names == ["BG", *VOC_CLASSES]
     assert_same(dataset, two_images())  # whose masks hold no pixel of the border
     assert [info["id"] for info in dataset.image_info] == ["a", "b"] and not len(dataset.problems)
-    chosen = load_voc(tmp_path, class_names=["dog", "cat"])
+    chosen = read_voc(tmp_path, class_names=["dog", "cat"])
     assert chosen.class_names == ["BG", "dog", "cat"] and chosen.load_mask(0)[1].tolist() == [1, 2, 1]
     with pytest.raises(
         AnnotationError,
         match=r"SegmentationClass/a.png, image 'a', object 2, field 'class': the class "
         r"'cat' is not among \['dog'\]; add it to class_names",
     ):
-        load_voc(tmp_path, class_names=["dog"])
+        read_voc(tmp_path, class_names=["dog"])
 
 
 @settings(max_examples=25, deadline=None)
@@ -69,28 +72,28 @@ def test_reads(tmp_path, colours, xml):
 def test_round_trip(tmp_path_factory, scene, colours, border):
     root = tmp_path_factory.mktemp("scene")
     write_voc(root, scene, colours, border)
-    assert_same(load_voc(root, "train"), scene)
-    assert_same(load_voc(root), scene)
+    assert_same(read_voc(root, "train"), scene)
+    assert_same(read_voc(root), scene)
 
 
 @pytest.mark.parametrize("place", ["VOC2012", "VOCdevkit/VOC2012", "train"])
 def test_folders_above(tmp_path, place):
     write_voc(tmp_path / place, two_images())
-    assert_same(load_voc(tmp_path, "train"), two_images())
+    assert_same(read_voc(tmp_path, "train"), two_images())
 
 
 def test_lists(tmp_path):
     write_voc(tmp_path, two_images())
     lists = tmp_path / "ImageSets" / "Segmentation"
     (lists / "val.txt").write_text("b\n\n a \n")
-    assert [info["id"] for info in load_voc(tmp_path, "val").image_info] == ["b", "a"]
+    assert [info["id"] for info in read_voc(tmp_path, "val").image_info] == ["b", "a"]
     with pytest.raises(FileNotFoundError, match=r"no list '.*test.txt' of the images of 'test'; .* holds train.txt"):
-        load_voc(tmp_path, "test")
+        read_voc(tmp_path, "test")
     (lists / "val.txt").write_text("a\na\nb\ngone\n")
     with pytest.raises(AnnotationError, match=r"val.txt, image 'a', field 'name': it stands there 2 times"):
-        load_voc(tmp_path, "val")
+        read_voc(tmp_path, "val")
     with pytest.warns(UserWarning, match="left out 1 x clashing id, 3 x missing image file"):
-        dataset = load_voc(tmp_path, "val", strict=False)
+        dataset = read_voc(tmp_path, "val", strict=False)
     assert dataset.num_images == 2 and {p.field for p in list(dataset.problems)[1:]} == {
         "JPEGImages",
         "SegmentationObject",
@@ -98,7 +101,7 @@ def test_lists(tmp_path):
     }
     (lists / "val.txt").write_text("")
     with pytest.raises(AnnotationError, match="field 'JPEGImages': there is no image that can be read"):
-        load_voc(tmp_path, "val")
+        read_voc(tmp_path, "val")
 
 
 def test_the_class_is_that_of_most_pixels(tmp_path):
@@ -107,7 +110,7 @@ def test_the_class_is_that_of_most_pixels(tmp_path):
     classes[10:18, 1:12], classes[2:4, 3:9], classes[4:7, 3:9], classes[4:19, 20:29] = 8, 8, 12, 255
     classes[4, 20:29] = 3
     write_png(tmp_path / "SegmentationClass" / "a.png", classes, PALETTE)
-    dataset = load_voc(tmp_path)
+    dataset = read_voc(tmp_path)
     names = [dataset.class_names[i] for i in dataset.load_mask(0)[1]]
     assert names == ["dog", "cat", "bird"]  # void and background do not count
     assert [(p.kind, p.record, p.message) for p in dataset.problems] == [
@@ -128,10 +131,10 @@ def test_difficult_objects_are_crowds(tmp_path, colours):
     write_voc(tmp_path, two_images(), colours)
     xml = tmp_path / "Annotations" / "a.xml"
     write_xml(xml, 20, 30, [("dog", False), ("cat", True), ("dog", True)])
-    dataset = load_voc(tmp_path)
+    dataset = read_voc(tmp_path)
     assert dataset.load_mask(0)[1].tolist() == [12, -8, -12] and not len(dataset.problems)
     write_xml(xml, 20, 30, [("dog", False), ("cow", True)])
-    dataset = load_voc(tmp_path)
+    dataset = read_voc(tmp_path)
     assert dataset.load_mask(0)[1].tolist() == [12, 8, 12]
     assert [(p.kind, p.message) for p in dataset.problems] == [(UNLIKE, "the xml has a 'cow' in its place")]
 
@@ -158,12 +161,12 @@ def test_labelmap(tmp_path, pictures):
         "numbers": (values.astype(np.uint8),),
     }
     write_png(tmp_path / "SegmentationClass" / "a.png", *made[pictures])
-    dataset = load_voc(tmp_path)
+    dataset = read_voc(tmp_path)
     assert dataset.class_names == ["BG", "blue cell", "red"]
     assert_same(dataset, {"a": (20, 30, [(values == 2, "red"), (mask, "blue cell")])}, order=False)
     write_png(tmp_path / "SegmentationClass" / "a.png", np.full((20, 30, 3), 77, np.uint8))
     with pytest.raises(AnnotationError, match=r"field 'class': the value 5066061 of its pixels stands for no class"):
-        load_voc(tmp_path)
+        read_voc(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -185,16 +188,16 @@ def test_broken_labelmap(tmp_path, text, message):
 
 def test_labels_name_the_numbers(tmp_path):
     write_voc(tmp_path, two_images(), xml=False)
-    dataset = load_voc(tmp_path, labels={8: "lion", 12: "wolf", 30: "bear"})
+    dataset = read_voc(tmp_path, labels={8: "lion", 12: "wolf", 30: "bear"})
     assert dataset.class_names == ["BG", "lion", "wolf", "bear"] and dataset.load_mask(0)[1].tolist() == [2, 1, 2]
     with pytest.raises(
         AnnotationError,
         match=r"a.png, image 'a', object 1, field 'class': the value 12 of its pixels "
         r"stands for no class; known are \['lion'\], labels= or a labelmap.txt",
     ):
-        load_voc(tmp_path, labels={8: "lion"})
+        read_voc(tmp_path, labels={8: "lion"})
     with pytest.raises(ValueError, match=r"none of the class_names \['wolf'\] is among .*; labels= names the numbers"):
-        load_voc(tmp_path, class_names=["wolf"])
+        read_voc(tmp_path, class_names=["wolf"])
 
 
 def cut(path, share=0.5):
@@ -283,9 +286,9 @@ def test_broken(tmp_path, break_it, message, kind, images):
     write_voc(tmp_path, two_images())
     break_it(tmp_path)
     with pytest.raises(AnnotationError, match=message):
-        load_voc(tmp_path)
+        read_voc(tmp_path)
     with pytest.warns(UserWarning, match="left out"):
-        dataset = load_voc(tmp_path, strict=False)
+        dataset = read_voc(tmp_path, strict=False)
     assert kind in dataset.problems.counts()
     assert [info["id"] for info in dataset.image_info] == list(images)
 
@@ -304,12 +307,12 @@ def test_the_header_of_what_is_no_picture(tmp_path, monkeypatch):
 
 def test_folders_without_the_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder SegmentationObject in '.*', which holds nothing"):
-        load_voc(tmp_path)
+        read_voc(tmp_path)
     assert voc_root(str(tmp_path)) is None
     for year in ("VOC2007", "VOC2012"):
         write_voc(tmp_path / year, two_images())
     with pytest.raises(ValueError, match="holds several: .*VOC2007.*VOC2012.*; name the one to read"):
-        load_voc(tmp_path, "train")
+        read_voc(tmp_path, "train")
 
 
 def test_with_16_bits_255_is_a_number_as_any_other(tmp_path):
@@ -317,4 +320,4 @@ def test_with_16_bits_255_is_a_number_as_any_other(tmp_path):
     values = numbers_of(two_images(), "a").astype(np.uint16)
     values[values == 3] = 255
     write_png(tmp_path / "SegmentationObject" / "a.png", values)
-    assert_same(load_voc(tmp_path), two_images())
+    assert_same(read_voc(tmp_path), two_images())

@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.upright import TAGGED
-from mrcnn.data.formats.yolo import load_yolo
-from mrcnn.data.outlines import Polygons
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.outlines import Polygons
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.upright import TAGGED
+from mrcnn.data.formats.yolo import read_yolo
 
 SQUARE = "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"  # of 20 x 40: 5 to 15 down, 4 to 20 across
 CORNER = "2 0 0 0.25 0 0.25 0.5 0 0.5"  # 0 to 10 down, 0 to 10 across
@@ -51,9 +51,9 @@ def assert_as_written(dataset, names=("cat", "dog", "bird")):
 
 
 def test_images_and_labels(tmp_path):
-    assert_as_written(load_yolo(write(tmp_path)))
-    assert_as_written(load_yolo(tmp_path / "data.yaml"))
-    assert_as_written(load_yolo(tmp_path, class_names=["bird", "dog", "cat"]), ("bird", "dog", "cat"))
+    assert_as_written(read_yolo(write(tmp_path)))
+    assert_as_written(read_yolo(tmp_path / "data.yaml"))
+    assert_as_written(read_yolo(tmp_path, class_names=["bird", "dog", "cat"]), ("bird", "dog", "cat"))
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_images_and_labels(tmp_path):
 )
 def test_folders_of_subsets_by_their_names(tmp_path, images, texts, subset):
     write(tmp_path, images=images, texts=texts)
-    assert_as_written(load_yolo(tmp_path, subset))
+    assert_as_written(read_yolo(tmp_path, subset))
     with pytest.raises(FileNotFoundError, match="no images of YOLO's layout and of the subset 'test' in .* holds data"):
-        load_yolo(tmp_path, "test")
+        read_yolo(tmp_path, "test")
     if "/images" in images:
-        assert_as_written(load_yolo(tmp_path / images.split("/")[0]))  # its names are in the yaml above
+        assert_as_written(read_yolo(tmp_path / images.split("/")[0]))  # its names are in the yaml above
     with pytest.raises(FileNotFoundError, match="no images of YOLO's layout in"):
-        load_yolo(tmp_path)
+        read_yolo(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -93,48 +93,48 @@ def test_folders_of_subsets_by_their_names(tmp_path, images, texts, subset):
 def test_folders_by_the_yaml(tmp_path, keys, place):
     folder = tmp_path / "set"
     write(folder, yaml=f"{keys}\n{NAMES}", images=f"{place}/images", texts=f"{place}/labels")
-    assert_as_written(load_yolo(folder, "train"))
+    assert_as_written(read_yolo(folder, "train"))
     if place == "photos":
-        assert_as_written(load_yolo(folder / "data.yaml"))  # the only subset
+        assert_as_written(read_yolo(folder / "data.yaml"))  # the only subset
 
 
 def test_texts_that_list_images(tmp_path):
     labels = {"a": f"{SQUARE}\n{CORNER}\n", "b": "", "c": SQUARE}
     write(tmp_path, labels, f"train: train.txt\n{NAMES}")
     (tmp_path / "train.txt").write_text("./images/a.png\nimages/b.png\n")
-    dataset = load_yolo(tmp_path, "train")  # c.txt belongs to an image that is not in this list
+    dataset = read_yolo(tmp_path, "train")  # c.txt belongs to an image that is not in this list
     assert [info["id"] for info in dataset.image_info] == ["images/a", "images/b"] and not len(dataset.problems)
     (tmp_path / "train.txt").write_text("images/a.png\nimages/gone.png")
     with pytest.raises(AnnotationError, match="image 'images/gone': there is no image file"):
-        load_yolo(tmp_path, "train")
+        read_yolo(tmp_path, "train")
     (tmp_path / "train.txt").write_text("images/a.png\nimages/a.png")
     with pytest.raises(AnnotationError, match="image .*a.png', field 'name': it is listed twice"):
-        load_yolo(tmp_path, "train")
+        read_yolo(tmp_path, "train")
 
 
 def test_a_yaml_with_several_folders_and_with_several_subsets(tmp_path):
     for place in ("one", "two"):
         write(tmp_path, None, f"val: [one/images, two/images]\n{NAMES}", f"{place}/images", f"{place}/labels")
-    assert [info["id"] for info in load_yolo(tmp_path, "val").image_info] == [
+    assert [info["id"] for info in read_yolo(tmp_path, "val").image_info] == [
         "one/images/a",
         "one/images/b",
         "two/images/a",
         "two/images/b",
     ]
     (tmp_path / "data.yaml").write_text(f"train: one/images\nval: two/images\n{NAMES}")
-    assert_as_written(load_yolo(tmp_path, "val"))
+    assert_as_written(read_yolo(tmp_path, "val"))
     with pytest.raises(ValueError, match="data.yaml' has the subsets train, val; name one, subset='train'"):
-        load_yolo(tmp_path)
+        read_yolo(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt"])
 def test_names_in_a_text(tmp_path, place):
     write(tmp_path, yaml=None)
     with pytest.raises(FileNotFoundError, match="nothing in .* names the classes: no yaml with names, no classes.txt"):
-        load_yolo(tmp_path)
-    assert_as_written(load_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
+        read_yolo(tmp_path)
+    assert_as_written(read_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
     (tmp_path / place).write_text("cat\ndog\n\nbird\n")
-    assert_as_written(load_yolo(tmp_path))
+    assert_as_written(read_yolo(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -147,16 +147,16 @@ def test_names_in_a_text(tmp_path, place):
     ],
 )
 def test_names_in_every_form(tmp_path, yaml):
-    assert_as_written(load_yolo(write(tmp_path, yaml=yaml)))
+    assert_as_written(read_yolo(write(tmp_path, yaml=yaml)))
 
 
 def test_names_that_are_numbers_and_a_count_alone(tmp_path):
     write(tmp_path, yaml="names: [0, 1.5, x]\n")
-    assert load_yolo(tmp_path).class_names == ["BG", "0", "1.5", "x"]
+    assert read_yolo(tmp_path).class_names == ["BG", "0", "1.5", "x"]
     write(tmp_path, yaml="nc: 3\n")
     with pytest.raises(FileNotFoundError, match="names the classes"):
-        load_yolo(tmp_path)
-    assert_as_written(load_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
+        read_yolo(tmp_path)
+    assert_as_written(read_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
 
 
 @pytest.mark.parametrize(
@@ -177,24 +177,24 @@ def test_names_that_are_numbers_and_a_count_alone(tmp_path):
 def test_a_wrong_yaml(tmp_path, yaml, message):
     write(tmp_path, yaml=yaml, images="train/images", texts="train/labels")
     with pytest.raises(AnnotationError, match=message) as raised:
-        load_yolo(tmp_path, "train")
+        read_yolo(tmp_path, "train")
     assert raised.value.file == str(tmp_path / "data.yaml")
 
 
 def test_a_yaml_of_something_else_and_several(tmp_path):
     write(tmp_path)
     (tmp_path / "hyper.yaml").write_text("lr0: 0.1\n")
-    assert_as_written(load_yolo(tmp_path))
+    assert_as_written(read_yolo(tmp_path))
     with pytest.raises(AnnotationError, match="hyper.yaml, field 'names': expected a list of names"):
-        load_yolo(tmp_path / "hyper.yaml")
+        read_yolo(tmp_path / "hyper.yaml")
     (tmp_path / "other.yml").write_text(NAMES)
     with pytest.raises(ValueError, match="several files name classes: .*give the path of one of them"):
-        load_yolo(tmp_path)
+        read_yolo(tmp_path)
     (tmp_path / "other.yml").write_text("- names\n")
     with pytest.raises(AnnotationError, match="expected keys such as names, got"):
-        load_yolo(tmp_path / "other.yml")
+        read_yolo(tmp_path / "other.yml")
     with pytest.raises(FileNotFoundError, match="no folder or yaml .*gone"):
-        load_yolo(tmp_path / "gone")
+        read_yolo(tmp_path / "gone")
 
 
 BROKEN = {
@@ -219,36 +219,36 @@ def test_a_broken_line_is_named_or_counted(tmp_path, name):
     line, field, message = BROKEN[name]
     write(tmp_path, {"a": f"{CORNER}\n\n{line}\n"})
     with pytest.raises(AnnotationError, match=f"line 3, field '{field}': .*{message}") as raised:
-        load_yolo(tmp_path)
+        read_yolo(tmp_path)
     assert (raised.value.file, raised.value.field) == (str(tmp_path / "labels" / "a.txt"), field)
     with pytest.warns(UserWarning, match="left out 1 x broken record"):
-        dataset = load_yolo(tmp_path, strict=False)
+        dataset = read_yolo(tmp_path, strict=False)
     assert dataset.load_mask(0)[0].shape[2] == 1 and dataset.problems.counts() == {problems.BROKEN: 1}
 
 
 def test_a_class_that_is_not_wanted_and_one_as_a_decimal(tmp_path):
     write(tmp_path, {"a": SQUARE.replace("0 ", "0.0 ", 1) + "\n" + CORNER})
     with pytest.raises(AnnotationError, match="line 2, field 'class': the class 'bird' is not among"):
-        load_yolo(tmp_path, class_names=["cat", "dog"])
-    assert load_yolo(tmp_path).load_mask(0)[1].tolist() == [1, 3]
+        read_yolo(tmp_path, class_names=["cat", "dog"])
+    assert read_yolo(tmp_path).load_mask(0)[1].tolist() == [1, 3]
 
 
 def test_polygons_that_leave_the_image_are_cut_off_or_left_out(tmp_path):
     write(tmp_path, {"a": "0 -0.1 0.5 0.25 0.5 0.25 1.5 -0.1 1.5\n1 1.2 0 1.4 0 1.4 0.5 1.2 0.5\n"})
     with pytest.warns(UserWarning, match="1 x outline outside the image; the first: .*a.txt, line 2"):
-        dataset = load_yolo(tmp_path)
+        dataset = read_yolo(tmp_path)
     np.testing.assert_array_equal(dataset.load_mask(0)[0][..., 0], area(10, 0, 20, 10))
 
 
 def test_an_image_without_a_text_has_no_instances_and_is_noted(tmp_path):
     write(tmp_path, {"a": SQUARE, "b": None})
-    dataset = load_yolo(tmp_path)
+    dataset = read_yolo(tmp_path)
     assert dataset.load_mask(1)[0].shape == (20, 40, 0)
     (problem,) = dataset.problems
     assert problem.kind == problems.UNANNOTATED and problem.treatment == "an image without instances"
     (tmp_path / "labels" / "a.txt").unlink()
     with pytest.raises(AnnotationError, match="field 'labels': none of the 2 images has labels, such as .*a.txt'"):
-        load_yolo(tmp_path)
+        read_yolo(tmp_path)
 
 
 def orphan(folder):
@@ -281,9 +281,9 @@ def test_a_broken_file_is_named_or_counted(tmp_path, change):
     write(tmp_path)
     kind, message = change(tmp_path)
     with pytest.raises(AnnotationError, match=message):
-        load_yolo(tmp_path)
+        read_yolo(tmp_path)
     with pytest.warns(UserWarning, match=f"left out 1 x {kind}"):
-        dataset = load_yolo(tmp_path, strict=False)
+        dataset = read_yolo(tmp_path, strict=False)
     assert dataset.problems.counts() == {kind: 1} and 1 <= len(dataset.image_info) <= 2
 
 
@@ -292,7 +292,7 @@ def test_what_goes_with_a_file_is_counted(tmp_path):
     damaged(tmp_path)
     orphan(tmp_path)
     with pytest.warns(UserWarning, match="left out"):
-        dataset = load_yolo(tmp_path, strict=False)
+        dataset = read_yolo(tmp_path, strict=False)
     assert [(p.kind, p.images, p.instances) for p in dataset.problems] == [
         (problems.MISSING, 1, 1),
         (problems.BROKEN, None, None),
@@ -300,7 +300,7 @@ def test_what_goes_with_a_file_is_counted(tmp_path):
     ]
     no_text(tmp_path)
     with pytest.warns(UserWarning, match="left out"):
-        dataset = load_yolo(tmp_path, strict=False)
+        dataset = read_yolo(tmp_path, strict=False)
     assert [(p.kind, p.images, p.instances) for p in dataset.problems] == [
         (problems.MISSING, 1, 1),
         (problems.BROKEN, 0, 1),
@@ -315,7 +315,7 @@ def test_no_images(tmp_path):
         (tmp_path / "labels" / f"{name}.txt").unlink()
     (tmp_path / "data.yaml").write_text(f"train: images\n{NAMES}")
     with pytest.raises(AnnotationError, match="field 'images': there is no image that can be read in"):
-        load_yolo(tmp_path, "train")
+        read_yolo(tmp_path, "train")
 
 
 def test_photographs_stored_on_their_side_are_turned(tmp_path):
@@ -325,13 +325,13 @@ def test_photographs_stored_on_their_side_are_turned(tmp_path):
     tags[0x0112] = 8
     (tmp_path / "images" / "a.png").unlink()
     picture(tmp_path / "images" / "a.jpg", (40, 20), exif=tags)
-    dataset = load_yolo(tmp_path)
+    dataset = read_yolo(tmp_path)
     assert dataset.load_image(0).shape == (20, 40, 3) and dataset.problems.counts() == {TAGGED: 1}
     np.testing.assert_array_equal(dataset.load_mask(0)[0][..., 0], area(5, 4, 15, 20))
 
 
 def test_an_image_that_is_changed_later_raises(tmp_path):
-    dataset = load_yolo(write(tmp_path))
+    dataset = read_yolo(write(tmp_path))
     picture(tmp_path / "images" / "a.png", (21, 40))
     with pytest.raises(AnnotationError, match="image 'a', field 'height/width': .* 20 x 40, but .* 21 x 40"):
         dataset.load_image(0)
@@ -355,7 +355,7 @@ def test_polygons_written_and_read_back(tmp_path_factory, drawn):
         lines.append(f"{number} " + " ".join(f"{x / 61:.6f} {y / 37:.6f}" for x, y in polygon))
     write(folder, {"a": "\n".join(lines)})
     picture(folder / "images" / "a.png", (37, 61))
-    dataset = load_yolo(folder)
+    dataset = read_yolo(folder)
     for instance, (polygon, _) in zip(dataset.image_info[0]["instances"], drawn, strict=True):
         np.testing.assert_array_equal(instance.outline.parts[0], polygon)
     masks, class_ids = dataset.load_mask(0)

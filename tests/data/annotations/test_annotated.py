@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn.data.formats import annotated, problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, Instance, class_table, image_size, read_json
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.outlines import Ellipse, Polygons, Rectangle
+from mrcnn.data.annotations import annotated, problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance, image_size
+from mrcnn.data.annotations.classes import class_table
+from mrcnn.data.annotations.outlines import Ellipse, Polygons, Rectangle
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.text_files import read_json
 from mrcnn.data.sample import load_sample
 
 

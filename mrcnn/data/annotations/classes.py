@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mrcnn.data.formats.annotated import AnnotatedDataset, class_table
+from mrcnn.data.annotations.annotated import AnnotatedDataset
 
 Labels = Mapping[int, str] | Sequence[str]
 
@@ -50,3 +50,11 @@ def only_name(class_name: str | None, class_names: Sequence[str] | None) -> str:
     if class_name is not None:
         return class_name
     return class_names[0] if class_names is not None and len(class_names) == 1 else "object"
+
+
+def class_table(found: Iterable[str], class_names: Sequence[str] | None) -> list[str]:
+    """The names of the classes 1, 2, ...: those given, or those found, sorted."""
+    names = sorted(set(found)) if class_names is None else list(class_names)
+    if len(set(names)) != len(names):
+        raise ValueError(f"class names {names} repeat; give each class once")
+    return names

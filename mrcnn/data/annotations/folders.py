@@ -2,12 +2,17 @@
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, image_size
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, image_size
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")  # jpeg changes values: zeros around a mask would become ones
+Places = list[dict[str, Any]]
+LOOKED_AT = 5  # of the json files in a folder: labelme has one an image
+INSTANCES = "instances_"
+COCO_KEYS, LABELME_KEYS = {"images", "annotations"}, {"shapes", "imagePath", "imageData", "imageHeight"}
 LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # of file managers
 
 
@@ -111,3 +116,19 @@ def same_size(dataset: AnnotatedDataset, path: str, record: str, image: str, siz
         )
         return False
     return True
+
+
+def files_in(folder: str, *suffixes: str) -> list[str]:
+    return [entry.path for entry in listed(folder) if entry.name.lower().endswith(suffixes) and entry.is_file()]
+
+
+def stem_of(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def of_subset(files: list[str], subset: str | None) -> list[str]:
+    """The file of exactly this name, else those that have it in theirs."""
+    if subset is None:
+        return files
+    exact = [file for file in files if stem_of(file).removeprefix(INSTANCES) == subset]
+    return exact or [file for file in files if subset in stem_of(file)]

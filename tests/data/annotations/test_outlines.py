@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn.data import rle
-from mrcnn.data.outlines import Ellipse, MaskFile, Polygons, Rectangle, Runs, fill_box, read_values
+from mrcnn.data.annotations.outlines import Ellipse, MaskFile, Polygons, Rectangle, Runs, fill_box, read_values
 
 
 def polygon(*points):

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 
 from mrcnn import utils
-from mrcnn.data.formats import FORMATS, json_head, load_dataset, recognise
-from mrcnn.data.formats.json_head import read_head
-from mrcnn.data.formats.places import is_coco, is_labelme, is_via
-from mrcnn.data.formats.problems import AnnotationError
+from mrcnn.data.annotations import text_files
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.text_files import read_head
+from mrcnn.data.formats import FORMATS, load_dataset, recognise
+from mrcnn.data.formats.coco import is_coco
+from mrcnn.data.formats.labelme import is_labelme
+from mrcnn.data.formats.via import is_via
 from tests.data import mask_writers
 from tests.data.mask_writers import assert_same, two_images, write_image
 from tests.data.scenes import FORMATS as WRITTEN
 from tests.data.scenes import SCENE
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -36,9 +39,9 @@ def test_every_format(tmp_path, name):
 
 
 def test_every_format_of_the_table_has_a_reader_with_the_same_options():
-    for name, format in FORMATS.items():
-        module, function = format.reader.split(":")
-        parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    for name in FORMATS:
+        module = importlib.import_module(f"mrcnn.data.formats.{name}")
+        parameters = inspect.signature(getattr(module, f"read_{name}")).parameters
         assert {"class_names", "source", "strict"} <= set(parameters), name
 
 
@@ -157,7 +160,7 @@ def test_head_of_a_json(tmp_path):
         path.write_text(text)
         assert read_head(path).second == set()
     assert read_head(tmp_path / "gone.json") == (set(), set(), "")
-    path.write_text('{"a": 1, "text": "' + "x" * json_head.HEAD + '", "z": 1}')
+    path.write_text('{"a": 1, "text": "' + "x" * text_files.HEAD + '", "z": 1}')
     assert read_head(path).top == {"a", "text"}  # only the start is read
 
 
@@ -170,7 +173,7 @@ def test_nothing_fits(tmp_path):
         load_dataset(tmp_path)
     text = str(caught.value)
     assert "there is train/, val/; with subset= one of ['train', 'val'] it would" in text
-    assert all(f"  {name}: {format.wants}" in text for name, format in FORMATS.items())
+    assert all(f"  {name}: {wants}" in text for name, wants in FORMATS.items())
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match="no format fits '.*notes.txt'; there is a file of 5 bytes. Looked for"):
         recognise(tmp_path / "notes.txt")

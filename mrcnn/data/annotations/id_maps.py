@@ -5,10 +5,10 @@ import threading
 
 import numpy as np
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.annotated import AnnotatedDataset, Instance
-from mrcnn.data.formats.folders import same_size
-from mrcnn.data.outlines import read_values
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.folders import same_size
+from mrcnn.data.annotations.outlines import read_values
 
 MOST = 10_000  # different values in a picture; a photograph has more, no picture of instances
 SHORT = 2**16  # values below it are counted in a table

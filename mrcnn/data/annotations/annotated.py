@@ -1,18 +1,17 @@
 """AnnotatedDataset: images with outlines of instances, what every reader of an annotation format makes."""
 
-import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, fill_box, open_picture
+from mrcnn.data.annotations.problems import AnnotationError, Problems
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.problems import AnnotationError, Problems
-from mrcnn.data.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, fill_box, open_picture
 
 KEPT_BYTES = 256 * 2**20  # of filled masks, a bit a pixel of each box
 
@@ -213,34 +212,6 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
             return image.height, image.width
     except OSError as error:
         raise ValueError(f"{os.fspath(path)!r} is not an image: {error}") from error
-
-
-def read_json(path: str | os.PathLike, what: str) -> Any:
-    """The content of a json file. Raises FileNotFoundError, or AnnotationError saying where it is damaged."""
-    path = os.fspath(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no {what} at {path!r}; check the path") from None
-    except json.JSONDecodeError as error:
-        raise AnnotationError(
-            path, f"line {error.lineno}", "", f"it is not json ({error.msg}), damaged or cut off; export {what} again"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(
-            path, f"byte {error.start}", "", f"it is not text in UTF-8; export {what} again"
-        ) from error
-    except (RecursionError, ValueError) as error:  # lists in lists without end, numbers of thousands of digits
-        raise AnnotationError(path, "", "", f"it cannot be read ({error}); export {what} again") from error
-
-
-def class_table(found: Iterable[str], class_names: Sequence[str] | None) -> list[str]:
-    """The names of the classes 1, 2, ...: those given, or those found, sorted."""
-    names = sorted(set(found)) if class_names is None else list(class_names)
-    if len(set(names)) != len(names):
-        raise ValueError(f"class names {names} repeat; give each class once")
-    return names
 
 
 def _bytes(filled: list[tuple]) -> int:

@@ -1,7 +1,7 @@
 import pytest
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.problems import AnnotationError, Problems
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.problems import AnnotationError, Problems
 
 
 def test_an_error_says_where():

@@ -1,11 +1,62 @@
 """Tables in csv files, checked row by row."""
 
 import csv
+import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-from mrcnn.data.formats.problems import AnnotationError, Problems
+from mrcnn.data.annotations.problems import AnnotationError, Problems
+
+HEAD = 2**16  # characters
+TOKEN = re.compile(r'\s*(?:"(?P<text>(?:[^"\\]|\\.)*)"(?P<key>\s*:)?|(?P<open>[\[{])|(?P<close>[\]}])|[^\s"\[\]{}]+)')
+
+
+FILE_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+class Head(NamedTuple):
+    """Keys of the outermost object (`top`), and of the objects that lie directly in it, or in a list (`second`).
+
+    file_name: the first value of such a key; "" without one.
+    """
+
+    top: frozenset[str] = frozenset()
+    second: frozenset[str] = frozenset()
+    file_name: str = ""
+
+
+def read_head(path: str | os.PathLike) -> Head:
+    """The keys in the first 64 thousand characters; none when the file is not json, or cannot be read as text."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(HEAD)
+    except OSError:
+        return Head()
+    keys: dict[int, set[str]] = {}
+    depth, place = 0, 0
+    while token := TOKEN.match(text, place):  # ends at a text that is cut off
+        place = token.end()
+        if token["open"]:
+            depth += 1
+        elif token["close"]:
+            depth -= 1
+        elif token["key"]:
+            keys.setdefault(depth, set()).add(_unescaped(f'"{token["text"]}"'))
+        elif depth == 0:
+            break  # a number, or no json at all
+    name = FILE_NAME.search(text)
+    return Head(frozenset(keys.get(1, ())), frozenset(keys.get(2, ())), _unescaped(name[1]) if name else "")
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return json.loads(text, strict=False)
+    except ValueError:  # the reader says what is wrong
+        return text
+
 
 NO_END = "file without a last line break"
 
@@ -85,3 +136,23 @@ def _ends_with_line_break(path: str) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) in b"\r\n"
+
+
+def read_json(path: str | os.PathLike, what: str) -> Any:
+    """The content of a json file. Raises FileNotFoundError, or AnnotationError saying where it is damaged."""
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no {what} at {path!r}; check the path") from None
+    except json.JSONDecodeError as error:
+        raise AnnotationError(
+            path, f"line {error.lineno}", "", f"it is not json ({error.msg}), damaged or cut off; export {what} again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(
+            path, f"byte {error.start}", "", f"it is not text in UTF-8; export {what} again"
+        ) from error
+    except (RecursionError, ValueError) as error:  # lists in lists without end, numbers of thousands of digits
+        raise AnnotationError(path, "", "", f"it cannot be read ({error}); export {what} again") from error

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mrcnn.data.formats.annotated import Instance
-from mrcnn.data.formats.problems import AnnotationError
-from mrcnn.data.formats.upright import TAG, UprightDataset, known_size, turned, upright_size
+from mrcnn.data.annotations.annotated import Instance
+from mrcnn.data.annotations.outlines import Rectangle
+from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.upright import TAG, UprightDataset, known_size, turned, upright_size
 from mrcnn.data.images import read_image
-from mrcnn.data.outlines import Rectangle
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 9, 3), np.uint8)
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.data.formats import problems
-from mrcnn.data.formats.problems import Problems
-from mrcnn.data.outlines import Ellipse, Outline, Polygons, Rectangle
+from mrcnn.data.annotations import problems
+from mrcnn.data.annotations.outlines import Ellipse, Outline, Polygons, Rectangle
+from mrcnn.data.annotations.problems import Problems
 
 MOST_SHOWN = 60  # characters
 MOST = 1e300
 
 
 class FieldError(ValueError):
-    """A field of a record that cannot be read; `kind` is that of `mrcnn.data.formats.problems`."""
+    """A field of a record that cannot be read; `kind` is that of `mrcnn.data.annotations.problems`."""
 
     def __init__(self, field: str, message: str, kind: str = problems.BROKEN) -> None:
         super().__init__(message)

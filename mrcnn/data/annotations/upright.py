@@ -9,8 +9,8 @@ import os
 
 import numpy as np
 
-from mrcnn.data.formats.annotated import AnnotatedDataset
-from mrcnn.data.outlines import open_picture
+from mrcnn.data.annotations.annotated import AnnotatedDataset
+from mrcnn.data.annotations.outlines import open_picture
 
 TAG = 0x0112  # of Exif and TIFF; https://www.media.mit.edu/pia/Research/deepview/exif.html
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
