@@ -41,22 +41,24 @@ def main() -> None:
     find_much(model.network)
     images = photographs(arguments.batch, arguments.size)
     start = time.perf_counter()
-    found = model.detect(images)
+    found = model.detect(images, prepare="full")
     first = time.perf_counter() - start
 
     detector = model.detector
-    molded = [detector.mold(image) for image in images]
+    molded = [detector.network_input(image) for image in images]
     pixels, windows = (np.stack([getattr(m, name) for m in molded]) for name in ("image", "window"))
     raw = detector.run(pixels, windows)
     folded = fold(model.network.trunk, training=False)
     trunk = tf.function(lambda x: folded(x), input_signature=[tf.TensorSpec(folded.inputs[0].shape)])
-    whole = median_ms(lambda: model.detect(images), arguments.runs)
+    whole = median_ms(lambda: model.detect(images, prepare="full"), arguments.runs)
     memory = peak_memory_mb()  # before the stages, which hold tensors that detect does not
     stages = {
-        "mold": median_ms(lambda: [detector.mold(image) for image in images], arguments.runs),
+        "mold": median_ms(lambda: [detector.network_input(image) for image in images], arguments.runs),
         "trunk": median_ms(lambda: trunk(pixels), arguments.runs),
         "network": median_ms(lambda: detector.run(pixels, windows), arguments.runs),
-        "unmold": median_ms(lambda: [detector.unmold(r, m) for r, m in zip(raw, molded, strict=True)], arguments.runs),
+        "paste": median_ms(
+            lambda: [detector.result(r, m).masks for r, m in zip(raw, molded, strict=True)], arguments.runs
+        ),
     }
     report(
         arguments,

@@ -40,7 +40,7 @@ class Stages:
     def __init__(self, model: MaskRCNN, image: np.ndarray, pixels: np.ndarray | None = None) -> None:
         self.model, self.image = model, image
         self.network, self.layer = model.network, model.inference_model.get_layer
-        self.molded = model.detector.mold(image)
+        self.molded = model.detector.network_input(image)
         if pixels is not None:
             if pixels.shape != self.molded.image.shape:
                 raise ValueError(f"the input is {pixels.shape} there and {self.molded.image.shape} here")

@@ -35,19 +35,20 @@ def main() -> None:
     """Builds, times, prints."""
     flags = parser(__doc__)
     flags.add_argument("--photograph", type=int, nargs=2, metavar=("H", "W"), help="its own pixels; default: --size")
-    flags.add_argument("--masks", default="full", choices=["full", "rle", "crop", "none"], help="what `detect` gives")
+    flags.add_argument("--masks", default="full", choices=["full", "rle", "crops"], help="which form is computed")
     arguments = flags.parse_args()
     from mrcnn.config import Config
+    from mrcnn.inference.results import Result
     from mrcnn.model import MaskRCNN
 
     model = MaskRCNN("inference", Config(**settings(arguments)))
     find_much(model.network)
     images = photographs(arguments.batch, *(arguments.photograph or (arguments.size,)))
-    molded = [model.detector.mold(image) for image in images]
+    molded = [model.detector.network_input(image) for image in images]
     pixels, windows = (np.stack([getattr(m, name) for m in molded]) for name in ("image", "window"))
     calls = {name: (lambda call=call: call(pixels, windows)) for name, call in prefixes(model).items()}
-    calls["whole"] = lambda: model.detect(images, masks=arguments.masks)
-    beside = {"mold": recorded(model.detector, "mold"), "pasting": recorded(model.detector, "unmold")}
+    calls["whole"] = lambda: model.detect(images, prepare=arguments.masks)
+    beside = {"mold": recorded(model.detector, "network_input"), "pasting": recorded(Result, "prepare")}
     calls |= {f"best {kind}": call for kind, call in ceilings(arguments.precision).items()}
     seconds = in_turn(calls, arguments.runs)
     last = arguments.batch * arguments.runs  # photographs of the rounds that count

@@ -17,7 +17,7 @@ from keras import ops
 
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import unmold_image
-from mrcnn.inference.detector import Molded
+from mrcnn.inference.detector import NetworkInput
 from mrcnn.ops import boxes as box_ops
 
 FIRST_LEVEL = 2  # P2 is the finest
@@ -262,11 +262,11 @@ def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
     )
 
 
-def _mold(model: Any, image: Any) -> Molded:
-    return model.detector.mold(read_image(image, model.config.IMAGE_CHANNEL_COUNT))
+def _mold(model: Any, image: Any) -> NetworkInput:
+    return model.detector.network_input(read_image(image, model.config.IMAGE_CHANNEL_COUNT))
 
 
-def _inputs(molded: Molded) -> dict[str, np.ndarray]:
+def _inputs(molded: NetworkInput) -> dict[str, np.ndarray]:
     return {"image": molded.image[None], "window": molded.window[None]}
 
 
@@ -286,7 +286,7 @@ def _layer(graph: keras.Model, name: str) -> keras.layers.Layer:
     return graph.get_layer(name)
 
 
-def _rpn(model: Any, molded: Molded) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], np.ndarray]:
+def _rpn(model: Any, molded: NetworkInput) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], np.ndarray]:
     """Per level: logits [A_l], deltas [A_l, 4], anchors [A_l, 4]; and what proposals are clipped to, [4]."""
     tensors = _layer(model.inference_model, "proposals").input
     *values, bounds = _run(model.inference_model, _inputs(molded), tensors)

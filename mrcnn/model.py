@@ -15,6 +15,7 @@ from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.start import start
 from mrcnn.inference.compiled import compiled
 from mrcnn.inference.detector import Detector, canvas_limits
+from mrcnn.inference.results import Result
 from mrcnn.legacy.mold_image import mold_image
 from mrcnn.network.backbone import build_backbone
 from mrcnn.network.graph import build_network, inference_graph
@@ -76,7 +77,7 @@ class MaskRCNN:
 
     @cached_property
     def detector(self) -> Detector:
-        """Photographs in, detections out."""
+        """From images to results."""
         return Detector(compiled(self.inference_model, canvas_limits(self.config)), self.config, self.scaling)
 
     @property
@@ -86,24 +87,26 @@ class MaskRCNN:
 
     # Detection
 
-    def detect(self, images: Sequence[Any], verbose: int = 0, masks: str = "full") -> list[dict[str, Any]]:
-        """Finds the objects of any number of photographs of any sizes.
+    def detect(self, images: Sequence[Any], verbose: int = 0, *, prepare: str | None = None) -> list[Result]:
+        """Finds the objects in any number of images of any sizes.
+
+        Images whose network inputs have one size run together, up to DETECTION_BATCH_SIZE of them.
 
         Args:
             images: paths or arrays: grey, RGB or RGBA, uint8 or float.
-            verbose: 1 prints for each image how many candidates fell at each step.
-            masks: "full": [H, W, N] bool; "rle": a list of N run lengths as COCO's, see `mrcnn.data.rle`; "crop": a
-                list of N parts [h, w] bool, with their top left pixels in `mask_origins` [N, (y, x)] int32; "none".
+            verbose: 1 prints for each image how many candidates each step left.
+            prepare: "full", "rle" or "crops": compute the masks in this form now, and drop the probabilities behind
+                them (about 3 kB an instance). None: each form is computed when it is first used.
 
         Returns:
-            A dict an image: rois [N, (y1, x1, y2, x2)] float32 in the photograph's own pixels, class_ids [N] int32,
-            scores [N] float32 in falling order, and masks.
+            A `Result` per image: the old package's dict of rois, class_ids, scores and masks, whose attributes offer
+            more. Boxes and masks are in pixels of the image as given; scores fall.
 
-        Raises ValueError, TypeError or OSError for a bad image, naming its place in the list.
+        Raises ValueError, TypeError or OSError for a bad image, with its index in the list.
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
-        return self.detector.detect(list(images), verbose, masks)
+        return self.detector.detect(list(images), verbose, prepare, self.class_names)
 
     # Training
 

@@ -25,7 +25,7 @@ def image() -> np.ndarray:
 
 def in_network(model: MaskRCNN, image: np.ndarray) -> dict:
     """What the compiled graph says, in pixels of the network's input."""
-    molded = model.detector.mold(image)
+    molded = model.detector.network_input(image)
     return model.detector.run(molded.image[None], molded.window[None])[0]
 
 
@@ -43,7 +43,7 @@ def test_rpn_predictions_are_of_all_anchors_in_order(model, image):
     )
     np.testing.assert_array_equal(rpn.anchors, np.concatenate(anchors))
     assert np.bincount(rpn.levels).tolist() == [0, 0, 256, 64, 16, 4, 1]
-    logits, deltas = model.network.rpn(model.network.trunk(model.detector.mold(image).image[None])[1])  # P3
+    logits, deltas = model.network.rpn(model.network.trunk(model.detector.network_input(image).image[None])[1])  # P3
     np.testing.assert_allclose(rpn.scores[rpn.levels == 3], 1 / (1 + np.exp(-np.array(logits[0]))), atol=1e-6)
     np.testing.assert_allclose(rpn.deltas[rpn.levels == 3], deltas[0], atol=1e-6)
     np.testing.assert_allclose(rpn.refined, box_ops.decode(rpn.deltas, rpn.anchors, config.RPN_BBOX_STD_DEV))
@@ -126,7 +126,7 @@ def test_nothing_found_is_empty_everywhere(image, tmp_path):
 
 def test_activations_are_those_of_the_trunk(model, image):
     values = inspection.activations(model, image, ["res2_relu", "fpn_p3"])
-    levels = model.network.trunk(model.detector.mold(image).image[None])
+    levels = model.network.trunk(model.detector.network_input(image).image[None])
     np.testing.assert_allclose(values["fpn_p3"], levels[1][0], atol=1e-5)
     assert values["res2_relu"].shape == (16, 16, 8) and values["res2_relu"].min() >= 0
     assert {name: value.shape[0] for name, value in inspection.activations(model, image).items()} == {

@@ -239,16 +239,14 @@ def test_sizes_of_one_bucket_are_compiled_once_and_give_the_same_as_without(netw
     monkeypatch.setattr(Proposals, "call", lambda self, *args: traces.append(self) or call(self, *args))
     model = request.getfixturevalue(network)
     photographs = [TinyDataset(1, sizes=(size,), seed=i).load_image(0) for i, size in enumerate(sizes)]
-    found = model.detect([*photographs, *photographs], masks="none")
-    molded = [model.detector.mold(photograph) for photograph in photographs]
+    found = model.detect([*photographs, *photographs])
+    molded = [model.detector.network_input(photograph) for photograph in photographs]
     assert len({m.image.shape for m in molded}) == len(sizes)
     assert len(traces) == 1, "the canvas of all is 128 x 192"
     for m, through_detect in zip(molded, found, strict=False):
         expected = plainly(model, m, m.image.shape[:2])
         assert len(expected["scores"]) >= 10
-        np.testing.assert_allclose(
-            through_detect["rois"], model.detector.unmold(expected, m, "none")["rois"], atol=1e-3
-        )
+        np.testing.assert_allclose(through_detect["rois"], model.detector.result(expected, m)["rois"], atol=1e-3)
         (raw,) = model.detector.run(m.image[None], m.window[None])
         for name, atol in (("boxes", 1e-3), ("class_ids", 0), ("scores", 1e-5), ("masks", 1e-4)):
             np.testing.assert_allclose(raw[name], expected[name], atol=atol, err_msg=name)

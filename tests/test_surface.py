@@ -300,7 +300,9 @@ def test_mold_image_knows_the_backbones_pixels(backbone, settings, expected):
 
 def test_mold_image_gives_what_detect_gives_the_network(shapes, inference):
     image = shapes.val.load_image(0)
-    np.testing.assert_array_equal(modellib.mold_image(image, inference.config), inference.detector.mold(image).image)
+    np.testing.assert_array_equal(
+        modellib.mold_image(image, inference.config), inference.detector.network_input(image).image
+    )
 
 
 # The balloon sample: annotations of VIA, and here a second source of another class beside them

@@ -57,7 +57,7 @@ def detect_job(model, case) -> worker.Job:
             "masks": list(result[0]["masks"].shape),
         }
 
-    return worker.Job(lambda: model.detect(images), found)
+    return worker.Job(lambda: model.detect(images, prepare="full"), found)
 
 
 def train_job(model, case) -> worker.Job:

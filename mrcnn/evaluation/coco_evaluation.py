@@ -6,12 +6,10 @@ What went wrong, and where, is told by `mrcnn.evaluation.analysis`, which takes 
 """
 
 import dataclasses
-import inspect
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,9 +100,6 @@ def evaluate(
     records = Records(*_order(dataset, image_ids), [], [])
     sizes = {image["id"]: image for image in records.images}
     seconds: list[float] = []
-    # Run lengths where the model can: masks as large as the photograph are then never all in memory
-    runs = "masks" in inspect.signature(model.detect).parameters
-    detect = partial(model.detect, masks="rle") if runs else model.detect
     with results_file(results, dataset) as write:
         for image_id in _progress_bar(image_ids, progress):
             image = dataset.load_image(image_id)
@@ -112,7 +107,7 @@ def evaluate(
             sizes[image_id] |= {"height": shape[0], "width": shape[1]}
             records.truth.extend(ground_truth_annotations(dataset, image_id, shape))
             start = time.perf_counter()
-            (detection,) = detect([image])
+            (detection,) = model.detect([image])
             seconds.append(time.perf_counter() - start)
             found = detection_annotations(detection, dataset, image_id, shape)
             write(found)

@@ -18,6 +18,7 @@ from mrcnn.data import rle
 from mrcnn.data.annotations.fields import shown
 from mrcnn.evaluation.coco_checks import check_class_ids, check_masks, check_numbers
 from mrcnn.files import atomic_path
+from mrcnn.inference.results import Result
 
 Annotation = dict[str, Any]
 KEYS = ("image_id", "category_id", "segmentation", "score")
@@ -93,11 +94,12 @@ def detection_annotations(
 ) -> list[Annotation]:
     """The COCO annotations, with scores, of what `detect` found in one image of a dataset; nothing is rounded.
 
-    `masks` are [H, W, N] or, as of `detect(..., masks="rle")`, a list of run lengths. Detections of classes that the
-    image's source does not annotate are left out.
+    Any dict will do whose `masks` are [H, W, N] or a list of run lengths; of a `Result`, full masks are never computed.
+    Detections of classes that the image's source does not annotate are left out.
     """
     class_ids, what = np.asarray(detection["class_ids"]), f"the detections in image {image_id}"
-    encoded = _runs(detection["masks"], class_ids, image_shape, dataset.num_classes, what)
+    masks = detection.rle if isinstance(detection, Result) else detection["masks"]
+    encoded = _runs(masks, class_ids, image_shape, dataset.num_classes, what)
     boxes = np.asarray(detection["rois"], np.float64).reshape(-1, 4)
     scores = np.asarray(detection["scores"], np.float64).reshape(-1)
     check_numbers(boxes, scores, len(class_ids), what)

@@ -1,107 +1,137 @@
-"""Photographs in, detections out: molding, the inference graph, and the way back to the photographs' own pixels."""
+"""From images to results: network inputs, the inference graph, and the way back to the pixels of the images."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.images import read_image
-from mrcnn.data.masks import mask_parts, paste_masks
-from mrcnn.data.molding import canvas_side, mold_for_network
-from mrcnn.data.rle import encode_parts
+from mrcnn.data.molding import canvas_side, mold_for_network, plan
 from mrcnn.inference.compiled import Canvases
+from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
 from mrcnn.network.pixels import PixelScaling
 
-MASK_FORMS = ("full", "rle", "crop", "none")
 COUNT_NAMES = ("proposals", "scores over the minimum", "left by NMS", "detections")
 
 
-class Molded(NamedTuple):
-    """A photograph as the network takes it, and what leads back from there."""
+class NetworkInput(NamedTuple):
+    """One image as the network takes it, and what leads back to its own pixels."""
 
-    image: np.ndarray  # [height, width, channels] float32, normalised and padded
-    window: np.ndarray  # (y1, x1, y2, x2) of the photograph inside it
-    scale: tuple[float, float]  # network pixels a photograph's pixel: y, x
-    size: tuple[int, int]  # height, width of the photograph
+    image: np.ndarray  # [height, width, channels] float32, normalized and padded
+    window: np.ndarray  # (y1, x1, y2, x2) float32: where in it the image lies, in pixels
+    scale: tuple[float, float]  # (y, x): pixels of the network input per pixel of the image
+    size: tuple[int, int]  # (height, width) of the image
 
 
 class Detector:
-    """Runs an inference graph over any number of photographs of any sizes.
+    """Runs an inference graph on any number of images of any sizes.
 
     Args:
-        call: (image, window) -> outputs, what `mrcnn.inference.compiled.compiled` makes of
-            `mrcnn.network.graph.inference_graph`'s model.
-        config: its settings.
-        scaling: the pixels that the backbone expects.
+        call: (images, windows) -> outputs, as `mrcnn.inference.compiled.compiled` makes it of an inference graph.
+        config: the settings of that graph.
+        scaling: the pixel values that the backbone expects.
     """
 
     def __init__(self, call: Callable[[Any, Any], Mapping[str, Any]], config: Config, scaling: PixelScaling) -> None:
         self.call, self.config, self.scaling = call, config, scaling
 
-    def detect(self, images: Sequence[Any], verbose: int = 0, masks: str = "full") -> list[dict[str, Any]]:
+    def detect(
+        self, images: Sequence[Any], verbose: int = 0, prepare: str | None = None, class_names: Sequence[str] = ()
+    ) -> list[Result]:
         """See `MaskRCNN.detect`."""
-        if masks not in MASK_FORMS:
-            raise ValueError(f"masks is one of {MASK_FORMS}, got {masks!r}")
+        if prepare is not None and prepare not in MASK_FORMS:
+            raise ValueError(f"prepare is one of {MASK_FORMS} or None, got {prepare!r}")
         images = list(images)
-        # All are read before the first detection, so that a bad one costs no time; the pixels of files are not kept
-        shapes = [self._read(i, images).shape for i in range(len(images))]
-        results: list[Any] = [None] * len(images)
-        for batch in self._batches(shapes):
-            molded = [self.mold(self._read(i, images)) for i in batch]
-            raw = self.run(np.stack([m.image for m in molded]), np.stack([m.window for m in molded]))
+        # Sizes first, so that a bad image is reported before the first detection. Files are decoded once, later.
+        sizes = [self._size(i, images) for i in range(len(images))]
+        results: dict[int, Result] = {}
+        for batch in self._batches(sizes):
+            inputs = [self.network_input(self._pixels(i, images)) for i in batch]
+            raw = self.run(np.stack([i.image for i in inputs]), np.stack([i.window for i in inputs]))
             for row, i in enumerate(batch):
-                results[i] = self.unmold(raw[row], molded[row], masks)
+                results[i] = self.result(raw[row], inputs[row], class_names)
+                if prepare:
+                    results[i].prepare(prepare)
                 if verbose:
-                    print(_account(i, molded[row], raw[row]["counts"]))
-        return results
+                    print(_account(i, inputs[row], raw[row]["counts"]))
+        return [results[i] for i in range(len(images))]
 
-    def _read(self, index: int, images: list[Any]) -> np.ndarray:
-        """The pixels of `images[index]`; those of anything but a file are kept there, converted."""
+    def _size(self, index: int, images: list[Any]) -> tuple[int, int]:
+        """(height, width) of `images[index]`: of a file by its header; anything else is converted in the list."""
         image = images[index]
-        try:
-            pixels = read_image(image, self.config.IMAGE_CHANNEL_COUNT)
-        except (ValueError, TypeError, OSError) as error:
-            where = f"images[{index}] of {len(images)}: {error}. Nothing was detected; mend or leave out that image."
-            raise type(error)(where) from error
-        if not isinstance(image, (str, os.PathLike)):
+        if isinstance(image, str | os.PathLike):
+            size = _header_size(image)
+            if size is not None:
+                return size
+        pixels = self._pixels(index, images)
+        if not isinstance(image, str | os.PathLike):
             images[index] = pixels
-        return pixels
+        return pixels.shape[0], pixels.shape[1]
 
-    def _batches(self, shapes: list[tuple[int, ...]]) -> list[list[int]]:
-        """Indices of images that share a shape, at most DETECTION_BATCH_SIZE of them together."""
-        by_size: dict[tuple, list[int]] = {}
-        for i, shape in enumerate(shapes):
-            by_size.setdefault(shape, []).append(i)
+    def _pixels(self, index: int, images: Sequence[Any]) -> np.ndarray:
+        """The pixels of `images[index]`, [H, W, C] uint8."""
+        try:
+            return read_image(images[index], self.config.IMAGE_CHANNEL_COUNT)
+        except (ValueError, TypeError, OSError) as error:
+            where = f"images[{index}] of {len(images)}: {error}. No results were returned; fix or leave out that image."
+            raise type(error)(where) from error
+
+    def _batches(self, sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+        """Indices of images whose network inputs have one size, at most DETECTION_BATCH_SIZE of them together."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for i, size in enumerate(sizes):
+            by_size.setdefault(self.input_size(size), []).append(i)
         step = self.config.DETECTION_BATCH_SIZE
-        return [same[k : k + step] for same in by_size.values() for k in range(0, len(same), step)]
+        for same in by_size.values():
+            for k in range(0, len(same), step):
+                yield same[k : k + step]
 
-    def mold(self, image: np.ndarray) -> Molded:
-        """Resizes, normalises and pads one [H, W, C] uint8 photograph."""
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the network input that an image of (height, width) gets."""
+        geometry = self._geometry()
+        half_up = geometry.pop("resizer") == "pillow"
+        placement = plan(*size, **geometry, half_up=half_up)
+        return placement.canvas_height, placement.canvas_width
+
+    def _geometry(self) -> dict[str, Any]:
+        """How images are resized and padded."""
         config = self.config
-        crops = config.IMAGE_RESIZE_MODE == "crop"  # a way of training: detection sees the whole photograph
-        mode = "square" if crops else config.IMAGE_RESIZE_MODE
-        molded, window, scale = mold_for_network(
+        crops = config.IMAGE_RESIZE_MODE == "crop"  # a way of training: detection sees the whole image
+        return {
+            "mode": "square" if crops else config.IMAGE_RESIZE_MODE,
+            "min_dim": config.IMAGE_MIN_DIM,
+            "max_dim": _max_dim(config),
+            "min_scale": config.IMAGE_MIN_SCALE,
+            "divisor": config.SIZE_DIVISOR,
+            "resizer": config.IMAGE_RESIZER,
+        }
+
+    def network_input(self, image: np.ndarray) -> NetworkInput:
+        """Resizes, normalizes and pads one image [H, W, C] uint8."""
+        pixels, window, scale = mold_for_network(
             image,
-            mode=mode,
-            min_dim=config.IMAGE_MIN_DIM,
-            max_dim=_max_dim(config),
-            min_scale=config.IMAGE_MIN_SCALE,
-            divisor=config.SIZE_DIVISOR,
+            **self._geometry(),
             scaling=self.scaling,
-            antialias=config.IMAGE_ANTIALIAS,
-            resizer=config.IMAGE_RESIZER,
-            pad_pixel=config.IMAGE_PAD_PIXEL,
+            antialias=self.config.IMAGE_ANTIALIAS,
+            pad_pixel=self.config.IMAGE_PAD_PIXEL,
         )
-        return Molded(molded, window, scale, image.shape[:2])
+        return NetworkInput(pixels, window, scale, (image.shape[0], image.shape[1]))
 
     def run(self, images: np.ndarray, windows: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Detections in network pixels, one dict an image: boxes [n, 4], class_ids, scores [n], masks [n, size, size]
-        probabilities, counts [4]."""
+        """Detections in pixels of the network input.
+
+        Args:
+            images: [B, height, width, C] float32. windows: [B, (y1, x1, y2, x2)] float32.
+
+        Returns:
+            A dict per image, without padding rows: boxes [N, (y1, x1, y2, x2)], class_ids [N] int32, scores [N],
+            masks [N, m, m] probabilities, and counts [4] (see `COUNT_NAMES`).
+        """
         raw = {name: np.asarray(value) for name, value in self.call(images, windows).items()}
         valid, masks = raw["valid"], raw["masks"]
-        if len(masks) == valid.size and not valid.all():  # static shapes: a row for every slot, real or not
+        if len(masks) == valid.size and not valid.all():  # static shapes: padding rows have masks, too
             masks = masks[valid.reshape(-1)]
         ends = np.cumsum(valid.sum(axis=1))
         return [
@@ -115,21 +145,30 @@ class Detector:
             for i, end in enumerate(ends)
         ]
 
-    def unmold(self, raw: dict[str, np.ndarray], molded: Molded, masks: str = "full") -> dict[str, Any]:
-        """Boxes and masks in the photograph's own pixels."""
-        height, width = molded.size
-        place = _rounded_boxes if self.config.DETECTION_ROUND_BOXES else _boxes
-        boxes = np.clip(place(raw["boxes"], molded), 0, np.array([height, width] * 2)).astype(np.float32)
-        return {
-            "rois": boxes,
-            "class_ids": raw["class_ids"],
-            "scores": raw["scores"].astype(np.float32),
-            **_masks(masks, raw["masks"], boxes, height, width),
-        }
+    def result(self, raw: Mapping[str, np.ndarray], source: NetworkInput, class_names: Sequence[str] = ()) -> Result:
+        """What `run` gave for a network input, in pixels of its image."""
+        limits = np.array(source.size * 2)
+        if self.config.DETECTION_ROUND_BOXES:
+            rois = np.clip(_rounded_boxes(raw["boxes"], source), 0, limits).astype(np.int32)
+        else:
+            rois = np.clip(_boxes(raw["boxes"], source), 0, limits).astype(np.float32)
+        masks = SoftMasks(np.asarray(raw["masks"], np.float32), rois.astype(np.float32))
+        return Result(rois, raw["class_ids"], raw["scores"].astype(np.float32), masks, source.size, class_names)
+
+
+def _header_size(path: str | os.PathLike) -> tuple[int, int] | None:
+    """(height, width) as the header of an image file has them; None where it cannot be read, and decoding decides."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def canvas_limits(config: Config) -> Canvases:
-    """What the settings say of the canvases of molded photographs."""
+    """What the settings say about the sizes of network inputs."""
     mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
     if mode in ("none", "pad64"):
         return Canvases(batch=batch)
@@ -144,35 +183,21 @@ def _max_dim(config: Config) -> int | None:
     return config.IMAGE_MIN_DIM if crops and not config.IMAGE_MAX_DIM else config.IMAGE_MAX_DIM
 
 
-def _masks(form: str, probs: np.ndarray, boxes: np.ndarray, height: int, width: int) -> dict[str, Any]:
-    """What `MaskRCNN.detect` gives of masks in each of `MASK_FORMS`."""
-    if form == "full":
-        return {"masks": paste_masks(probs, boxes, height, width)}
-    parts = mask_parts(probs, boxes, height, width)
-    if form == "rle":
-        return {"masks": encode_parts(parts, height, width)}
-    if form == "none":
-        return {}
-    parts = list(parts)
-    origins = np.array([(top, left) for _, top, left in parts], np.int32).reshape(-1, 2)
-    return {"masks": [part for part, _, _ in parts], "mask_origins": origins}
+def _boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:
+    """Boxes [N, 4] of the network input in pixels of the image."""
+    return (boxes - np.tile(source.window[:2], 2)) / np.tile(source.scale, 2)
 
 
-def _boxes(boxes: np.ndarray, molded: Molded) -> np.ndarray:
-    """Boxes [n, 4] of the network's input in pixels of the photograph."""
-    return (boxes - np.tile(molded.window[:2], 2)) / np.tile(molded.scale, 2)
-
-
-def _rounded_boxes(boxes: np.ndarray, molded: Molded) -> np.ndarray:
-    """The same in whole pixels, as matterport's `unmold_detections` has them: it scales corners that name the last
-    pixel, from the last of the window to the last of the photograph, and rounds."""
-    top, left, bottom, right = molded.window
-    scale = (np.array(molded.size) - 1) / (bottom - top - 1, right - left - 1)
+def _rounded_boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:
+    """The same in whole pixels, as in matterport's `unmold_detections`: corners name the last pixel, are scaled from
+    the last pixel of the window to the last of the image, and rounded."""
+    top, left, bottom, right = source.window
+    scale = (np.array(source.size) - 1) / (bottom - top - 1, right - left - 1)
     last = np.array([0, 0, 1, 1])
     return np.rint((boxes - last - (top, left, top, left)) * np.tile(scale, 2)) + last
 
 
-def _account(index: int, molded: Molded, counts: np.ndarray) -> str:
+def _account(index: int, source: NetworkInput, counts: np.ndarray) -> str:
     steps = ", ".join(f"{int(n)} {name}" for n, name in zip(counts, COUNT_NAMES, strict=True))
-    height, width = molded.size
-    return f"image {index}: {height} x {width} as {molded.image.shape[0]} x {molded.image.shape[1]}: {steps}"
+    height, width = source.size
+    return f"image {index}: {height} x {width} as {source.image.shape[0]} x {source.image.shape[1]}: {steps}"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.coco_classes import coco_names
+from mrcnn.inference.results import Result
 
 
 def names_of(class_names: Sequence[str], num_classes: int) -> list[str]:
@@ -32,18 +33,16 @@ class InNumbersOf:
                 "class in common. Give the data that the model was trained for, or another model."
             )
         ids = {name: i for i, name in enumerate(wanted)}
+        self.wanted = tuple(wanted)
         self.model, self.table = model, np.array([ids[name] if name in common else 0 for name in own], np.int32)
 
-    def detect(self, images: Sequence[Any], masks: str = "full") -> list[dict[str, Any]]:
-        """As `MaskRCNN.detect`, with masks "full" or "rle"."""
-        return [self._renumbered(found) for found in self.model.detect(images, masks=masks)]
+    def detect(self, images: Sequence[Any]) -> list[Result]:
+        """As `MaskRCNN.detect`."""
+        return [self._renumbered(found) for found in self.model.detect(images)]
 
-    def _renumbered(self, found: dict[str, Any]) -> dict[str, Any]:
-        class_ids, masks = self.table[found["class_ids"]], found["masks"]
-        kept = class_ids > 0
-        return {
-            "rois": found["rois"][kept],
-            "class_ids": class_ids[kept],
-            "scores": found["scores"][kept],
-            "masks": [masks[i] for i in np.flatnonzero(kept)] if isinstance(masks, list) else masks[..., kept],
-        }
+    def _renumbered(self, found: Result) -> Result:
+        class_ids = self.table[found.class_ids]
+        kept = found.keep(class_ids > 0)
+        kept["class_ids"] = class_ids[class_ids > 0]
+        kept.class_names = self.wanted
+        return kept

@@ -16,6 +16,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.coco import read_coco
 from mrcnn.evaluation.coco_evaluation import evaluate, evaluate_results
 from mrcnn.evaluation.coco_results import detection_annotations, ground_truth_annotations, read_results, results_file
+from mrcnn.inference.results import Result
 
 MINI = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_mini"
 HEIGHT, WIDTH = 60, 90
@@ -425,24 +426,32 @@ def test_no_file_is_asked_for():
 
 
 def test_detections_may_come_as_run_lengths(generated):
-    """A model whose `detect` takes `masks` is asked for run lengths, and gives the same numbers."""
+    """As a list in a plain dict, or as a `Result`, whose full masks are never computed."""
     _, dataset = generated
 
     class Running(Detector):
-        def detect(self, images, verbose=0, masks="full"):
-            assert masks == "rle"
+        def detect(self, images, verbose=0):
             (found,) = super().detect(images)
             return [found | {"masks": rle.encode_all(found["masks"])}]
 
-    whole, runs = (evaluate(kind(dataset, noisy), dataset, progress=False) for kind in (Detector, Running))
-    assert runs.box == whole.box and runs.mask == whole.mask
+    class Modern(Running):
+        def detect(self, images, verbose=0):
+            (found,) = super().detect(images)
+            returned.append(Result(found["rois"], found["class_ids"], found["scores"], found["masks"], (HEIGHT, WIDTH)))
+            return returned[-1:]
+
+    returned = []
+    kinds = (Detector, Running, Modern)
+    whole, runs, modern = (evaluate(kind(dataset, noisy), dataset, progress=False) for kind in kinds)
+    assert runs.box == modern.box == whole.box and runs.mask == modern.mask == whole.mask
+    assert returned and all(result._stored() is None for result in returned)
 
 
 def test_run_lengths_of_another_size_are_named(generated):
     _, dataset = generated
 
     class Other(Detector):
-        def detect(self, images, verbose=0, masks="full"):
+        def detect(self, images, verbose=0):
             (found,) = super().detect(images)
             return [found | {"masks": rle.encode_all(found["masks"][:-1])}]
 

@@ -1,4 +1,4 @@
-"""From photographs to the network and back, with a network that answers what the test wants."""
+"""From images to the network and back, with a network that answers what the test wants."""
 
 import weakref
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from mrcnn.data.images import read_image
-from mrcnn.data.rle import encode_all
 from mrcnn.inference.compiled import Canvases
 from mrcnn.inference.detector import Detector, canvas_limits
 from mrcnn.network.pixels import PixelScaling
@@ -56,8 +55,8 @@ def grey(height, width, value=100):
     return np.full((height, width, 3), value, np.uint8)
 
 
-def test_boxes_come_back_in_the_photograph_s_own_pixels():
-    """32 x 128 is shrunk to 16 x 64: a box of the network is twice as large in the photograph."""
+def test_boxes_come_back_in_the_pixels_of_the_image():
+    """32 x 128 is shrunk to 16 x 64: a box of the network input is twice as large in the image."""
     model = Answering((2, 8, 10, 40))
     (found,) = detector(model).detect([grey(32, 128)])
     np.testing.assert_allclose(found["rois"], [[4, 16, 20, 80]], atol=1e-4)
@@ -74,7 +73,7 @@ def test_the_two_axes_have_a_scale_each():
     assert found["masks"].mean() > 0.97, "all but the corners, where the mask fades to both sides"
 
 
-def test_a_centred_photograph_is_shifted_back():
+def test_a_centered_image_is_shifted_back():
     """Square mode: 32 x 64 lies at row 16 of a square of 64."""
     model = Answering((16, 0, 48, 64), (20, 10, 40, 30))
     (found,) = detector(model, IMAGE_RESIZE_MODE="square", IMAGE_MIN_DIM=0).detect([grey(32, 64)])
@@ -82,7 +81,7 @@ def test_a_centred_photograph_is_shifted_back():
     np.testing.assert_allclose(found["rois"], [[0, 0, 32, 64], [4, 10, 24, 30]], atol=1e-4)
 
 
-def test_crop_mode_detects_on_the_whole_photograph():
+def test_crop_mode_detects_on_the_whole_image():
     model = Answering((0, 0, 64, 64))
     settings = {"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 32, "IMAGE_MAX_DIM": 64}
     (found,) = detector(model, **settings).detect([grey(64, 64)])
@@ -91,13 +90,13 @@ def test_crop_mode_detects_on_the_whole_photograph():
 
 @pytest.mark.parametrize("max_dim, side", [(100, 128), (None, 32)])
 def test_crop_mode_detects_with_any_largest_side(max_dim, side):
-    """The canvas is a multiple of SIZE_DIVISOR; without IMAGE_MAX_DIM its side is IMAGE_MIN_DIM."""
+    """The network input is a multiple of SIZE_DIVISOR; without IMAGE_MAX_DIM its side is IMAGE_MIN_DIM."""
     model = Answering()
     detector(model, IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=max_dim).detect([grey(40, 50)])
     assert model.asked[0]["image"].shape == (1, side, side, 3)
 
 
-def test_boxes_and_masks_stay_inside_the_photograph():
+def test_boxes_and_masks_stay_inside_the_image():
     (found,) = detector(Answering((-5, -5, 70, 90), (50, 50, 64, 64))).detect([grey(64, 64)])
     assert found["rois"].min() >= 0 and found["rois"].max() <= 64
     assert found["masks"].shape == (64, 64, 2)
@@ -137,6 +136,33 @@ def test_no_images_are_no_results():
     model = Answering()
     assert detector(model).detect([]) == []
     assert model.asked == []
+
+
+def test_images_of_one_padded_size_share_a_batch():
+    """100 x 90 to 100 x 93 are all 64 x 57 to 64 x 60 of a square of 64, and of a padded 64 x 64."""
+    for mode in ("square", "fit"):
+        model = Answering((0, 0, 16, 16))
+        runner = detector(model, DETECTION_BATCH_SIZE=4, IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=64 * (mode == "fit"))
+        images = [grey(100, 90 + i, value=i + 1) for i in range(4)]
+        results = runner.detect(images)
+        assert [len(asked["image"]) for asked in model.asked] == [4]
+        assert model.asked[0]["image"].max(axis=(1, 2, 3)).round(3).tolist() == [1, 2, 3, 4]
+        assert len({tuple(window) for window in model.asked[0]["window"].tolist()}) > 1
+        assert [result.size for result in results] == [image.shape[:2] for image in images]
+        for image, result in zip(images, results, strict=True):
+            (alone,) = detector(
+                Answering((0, 0, 16, 16)), IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=64 * (mode == "fit")
+            ).detect([image])
+            np.testing.assert_array_equal(result["rois"], alone["rois"])
+
+
+@pytest.mark.parametrize("mode", ["fit", "square", "pad64", "none", "crop"])
+@pytest.mark.parametrize("resizer", ["opencv", "pillow"])
+def test_the_size_of_a_network_input_is_known_beforehand(mode, resizer):
+    runner = detector(Answering(), IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=32, IMAGE_RESIZER=resizer)
+    for size in ((32, 128), (65, 101), (101, 65), (33, 33), (1, 200)):
+        if mode in ("square", "crop") or max(size) <= 128:
+            assert runner.input_size(size) == runner.network_input(grey(*size)).image.shape[:2]
 
 
 def test_images_of_one_size_share_a_batch_and_results_keep_the_order():
@@ -200,13 +226,13 @@ def test_verbose_says_how_many_candidates_fell_at_each_step(capsys):
 )
 def test_a_bad_image_names_its_place_and_nothing_is_lost_silently(bad, error, message):
     model = Answering((0, 0, 9, 9))
-    with pytest.raises(error, match=rf"images\[1\] of 3: .*{message}.*. Nothing was detected; mend or leave out"):
+    with pytest.raises(error, match=rf"images\[1\] of 3: .*{message}.*. No results were returned; fix or leave out"):
         detector(model).detect([grey(64, 64), bad, grey(64, 64)])
     assert model.asked == [], "it is found before the first detection"
 
 
-def test_the_pixels_of_files_are_kept_for_a_batch_at_most(tmp_path, monkeypatch):
-    """All files are decoded before the first detection, and again one batch at a time; arrays are converted once."""
+def test_files_are_decoded_once_and_kept_for_a_batch_at_most(tmp_path, monkeypatch):
+    """Their headers tell how to group them; arrays are converted once, before the first detection."""
     kept, most = weakref.WeakSet(), []
 
     class Pixels(np.ndarray):
@@ -232,8 +258,30 @@ def test_the_pixels_of_files_are_kept_for_a_batch_at_most(tmp_path, monkeypatch)
         cv2.imwrite(path, grey(64, 64, value=10 * i))
     model = Answering((0, 0, 9, 9))
     results = detector(model, DETECTION_BATCH_SIZE=2).detect([*paths, grey(64, 64, value=200)])
-    assert len(results) == 7 and len(most) == 12 and max(most) <= 2
+    assert len(results) == 7 and len(most) == 6 and max(most) <= 2
     assert [asked["image"][:, 0, 0, 0].tolist() for asked in model.asked] == [[0, 10], [20, 30], [40, 50], [200]]
+
+
+def test_the_header_gives_the_size_of_the_stored_pixels(tmp_path):
+    """An orientation tag turns neither the pixels nor the size; two images that differ by it share no batch."""
+    from PIL import Image
+
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.new("RGB", (100, 40)).save(tmp_path / "turned.jpg", exif=tag)
+    cv2.imwrite(str(tmp_path / "plain.png"), grey(100, 40))
+    model = Answering((0, 0, 9, 9))
+    paths = [tmp_path / "turned.jpg", tmp_path / "plain.png"]
+    results = detector(model, DETECTION_BATCH_SIZE=2, IMAGE_MIN_DIM=16).detect(paths)
+    assert [asked["image"].shape for asked in model.asked] == [(1, 32, 64, 3), (1, 64, 32, 3)]
+    assert [result.size for result in results] == [(40, 100), (100, 40)]
+
+
+def test_a_file_whose_header_is_right_and_its_pixels_missing_is_named(tmp_path):
+    whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "cut.png").write_bytes(whole[:2000])
+    with pytest.raises(ValueError, match=r"images\[1\] of 2: .*cut.png' is truncated or damaged.*fix or leave out"):
+        detector(Answering()).detect([grey(64, 64), tmp_path / "cut.png"])
 
 
 def test_an_image_of_another_number_of_channels_names_the_setting():
@@ -254,13 +302,16 @@ def test_boxes_in_whole_pixels_by_their_last_ones():
     model = Answering((16, 0, 48, 64), (20.4, 10.3, 40.6, 30.2))
     (found,) = detector(model, **settings).detect([grey(32, 64)])
     np.testing.assert_array_equal(found["rois"], [[0, 0, 32, 64], [4, 10, 25, 30]])
+    assert found["rois"].dtype == np.int32 and found["masks"].shape == (32, 64, 2)
+    y1, x1, y2, x2 = found["rois"][1]
+    assert grey(32, 64)[y1:y2, x1:x2].shape == (21, 20, 3)
     # (y - 16) * 15 / 31, rounded: 4.4 -> 2, 23.6 (last 39.6 - 16) -> 11, so 12 is the end; x * 31 / 63: 5, 14, so 15
     (found,) = detector(model, **settings).detect([grey(16, 32)])
     np.testing.assert_array_equal(found["rois"], [[0, 0, 16, 32], [2, 5, 12, 15]])
     rows, columns = np.nonzero(found["masks"][..., 1])
     assert rows.min() >= 2 and rows.max() < 12 and columns.min() >= 5 and columns.max() < 15
     (found,) = detector(Answering(), **settings).detect([grey(16, 32)])
-    assert found["rois"].shape == (0, 4)
+    assert found["rois"].shape == (0, 4) and found["rois"].dtype == np.int32
 
 
 def test_padding_and_resizer_are_those_of_the_settings():
@@ -284,26 +335,27 @@ def test_padding_and_resizer_are_those_of_the_settings():
 
 
 @pytest.mark.parametrize("boxes", [((2, 8, 10, 40), (1.3, 2.7, 15.1, 63.9), (4, 4, 4, 9)), ()])
-def test_masks_in_every_form_are_the_same(boxes):
+def test_masks_are_computed_when_they_are_used_or_ahead(boxes):
     masks = np.random.default_rng(0).random((1, len(boxes), 4, 4))
     runner = detector(Answering(*boxes, masks=masks))
     image = grey(32, 128)
-    full, runs, crops, none = (runner.detect([image], masks=form)[0] for form in ("full", "rle", "crop", "none"))
-    assert full["masks"].shape == (32, 128, len(boxes)) and full["masks"].any() == bool(boxes)
-    assert runs["masks"] == encode_all(full["masks"])
-    assert len(crops["masks"]) == len(boxes) and crops["mask_origins"].shape == (len(boxes), 2)
-    for i, (part, (top, left)) in enumerate(zip(crops["masks"], crops["mask_origins"], strict=True)):
-        pasted = np.zeros((32, 128), bool)
-        pasted[top : top + part.shape[0], left : left + part.shape[1]] = part
-        np.testing.assert_array_equal(pasted, full["masks"][..., i])
-    assert "masks" not in none
-    for other in (runs, crops, none):
-        np.testing.assert_array_equal(other["rois"], full["rois"])
+    later, *ahead = (runner.detect([image], prepare=form)[0] for form in (None, "full", "rle", "crops"))
+    assert later.soft is not None and later["masks"].shape == (32, 128, len(boxes))
+    assert later["masks"].any() == bool(boxes)
+    for result in ahead:
+        assert result.soft is None
+        np.testing.assert_array_equal(result["masks"], later["masks"])
+        np.testing.assert_array_equal(result["rois"], later["rois"])
 
 
 def test_an_unknown_form_of_masks_names_those_there_are():
-    with pytest.raises(ValueError, match=r"masks is one of \('full', 'rle', 'crop', 'none'\), got 'polygons'"):
-        detector(Answering()).detect([grey(32, 64)], masks="polygons")
+    with pytest.raises(ValueError, match=r"prepare is one of \('full', 'rle', 'crops'\) or None, got 'polygons'"):
+        detector(Answering()).detect([grey(32, 64)], prepare="polygons")
+
+
+def test_results_know_the_names_of_their_classes():
+    (found,) = detector(Answering((0, 0, 9, 9))).detect([grey(64, 64)], class_names=["BG", "cat"])
+    assert found.names == ["cat"]
 
 
 @pytest.mark.parametrize(
@@ -322,11 +374,11 @@ def test_an_unknown_form_of_masks_names_those_there_are():
         ({"IMAGE_RESIZE_MODE": "pad64", "DETECTION_BATCH_SIZE": 3}, Canvases(batch=3)),
     ],
 )
-def test_limits_are_those_of_molded_photographs(settings, limits):
+def test_limits_are_those_of_network_inputs(settings, limits):
     runner = detector(Answering(), **settings)
     assert canvas_limits(runner.config) == limits
     if limits.long is not None:
         for size in ((300, 300), (200, 3000), (2000, 1000)):
-            sides = sorted(runner.mold(grey(*size)).image.shape[:2])
+            sides = sorted(runner.network_input(grey(*size)).image.shape[:2])
             assert sides[0] <= limits.short and sides[1] <= limits.long
             assert sides == [limits.short, limits.long] or not limits.one_size

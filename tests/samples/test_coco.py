@@ -14,6 +14,7 @@ import pytest
 from mrcnn.config import Config
 from mrcnn.data.formats.coco import read_coco
 from mrcnn.evaluation.coco_evaluation import evaluate_results
+from mrcnn.inference.results import Result
 from mrcnn.model import MaskRCNN
 from samples.coco import coco, plan, recipes
 from samples.coco.classes import InNumbersOf, names_of
@@ -436,20 +437,24 @@ def test_names_for_weights_that_come_without():
 
 
 def test_a_model_of_other_classes_is_judged_by_the_names_that_it_shares():
-    found = {
-        "rois": np.arange(12).reshape(3, 4),
-        "class_ids": np.array([1, 2, 3]),
-        "scores": np.array([0.9, 0.8, 0.7]),
-        "masks": np.arange(3)[None, None].repeat(2, 0) > 0,
-    }
+    found = Result(
+        rois=np.arange(12).reshape(3, 4),
+        class_ids=np.array([1, 2, 3]),
+        scores=np.array([0.9, 0.8, 0.7]),
+        masks=np.arange(3)[None, None].repeat(2, 0) > 0,
+        size=(2, 1),
+        class_names=["BG", "cat", "dog", "car"],
+    )
 
     class Model:
-        def detect(self, images, masks):
+        def detect(self, images):
             return [found] * len(images)
 
     model = InNumbersOf(Model(), ["BG", "cat", "dog", "car"], ["BG", "car", "bird", "cat"])
     (mapped,) = model.detect(["image"])
-    assert list(mapped["class_ids"]) == [3, 1] and list(mapped["scores"]) == [0.9, 0.7]
+    assert (
+        list(mapped["class_ids"]) == [3, 1] and mapped.names == ["cat", "car"] and list(mapped["scores"]) == [0.9, 0.7]
+    )
     assert mapped["rois"].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]] and mapped["masks"][0, 0].tolist() == [False, True]
     with pytest.raises(ValueError, match="no class in common"):
         InNumbersOf(Model(), ["BG", "cat"], ["BG", "dog"])
