@@ -172,7 +172,7 @@ def canvas_limits(config: Config) -> Canvases:
     mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
     if mode in ("none", "pad64"):
         return Canvases(batch=batch)
-    long = canvas_side(_max_dim(config), config.SIZE_DIVISOR)
+    long = canvas_side(_max_dim(config) or 0, config.SIZE_DIVISOR)
     if mode == "fit":
         return Canvases(canvas_side(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
     return Canvases(long, long, batch, one_size=True)

@@ -156,7 +156,8 @@ class Result(dict[str, Any]):
         if "crops" in self._forms:
             yield from self._forms["crops"]
         elif "soft" in self._forms and "rle" not in self._forms:
-            for part, top, left in mask_parts(*self._forms["soft"], *self.size):
+            probabilities, boxes = self._forms["soft"]
+            for part, top, left in mask_parts(probabilities, boxes, *self.size):
                 yield Crop(part, top, left)
         else:
             for rle in self.rle:
@@ -250,13 +251,13 @@ class Result(dict[str, Any]):
     def copy(self) -> Self:
         return copy.copy(self)
 
-    def __or__(self, other: Any) -> dict[str, Any]:
+    def __or__(self, other: Any) -> Any:
         return dict(self) | other
 
-    def __ror__(self, other: Any) -> dict[str, Any]:
+    def __ror__(self, other: Any) -> Any:
         return other | dict(self)
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
         self.update(other)
         return self
 
