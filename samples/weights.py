@@ -8,6 +8,7 @@ from typing import Any
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
+from mrcnn.weights.importers import imagenet
 from mrcnn.weights.recognise import read_source
 from samples.settings import configure
 
@@ -39,18 +40,20 @@ def load_weights(model: MaskRCNN, weights: str | Path, exclude: Sequence[str] = 
     if weights == "none":
         return
     strict = model.mode == "inference"
-    report = model.load_weights(path_of(weights, model), exclude=list(exclude) or None, strict=strict)
+    report = model.load_weights(
+        path_of(weights, model.config, model.model_dir), exclude=list(exclude) or None, strict=strict
+    )
     if not report.notes:  # else it has been printed
         print(report)
 
 
-def path_of(weights: str | Path, model: MaskRCNN) -> Path:
+def path_of(weights: str | Path, config: Config, logs: str | Path) -> Path:
     """The file that the flag names; ImageNet weights are fetched when they are not here yet."""
     if weights == "imagenet":
-        return model.get_imagenet_weights()
+        return imagenet.download(config.BACKBONE, config.BACKBONE_OPTIONS)
     if weights == "coco":
         return coco_weights()
-    return model.find_last() if weights == "last" else Path(weights)
+    return run_folder.find_last(Path(logs), config.NAME) if weights == "last" else Path(weights)
 
 
 def settings_of(weights: str | Path, logs: str | Path, name: str) -> Path | None:

@@ -115,11 +115,16 @@ def build_network(config: Config) -> Network:
                 config.RPN_CONVOLUTIONS,
             ),
             box_head=box_head,
-            mask_head=heads.build(
-                config.MASK_HEAD, (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, channels), config.NUM_CLASSES
-            ),
+            mask_head=build_mask_head(config),
             backbone=backbone,
         )
+
+
+def build_mask_head(config: Config) -> keras.Model:
+    """The mask head alone, as in the network. Raises ValueError for an unknown head or option."""
+    side = config.MASK_POOL_SIZE
+    with precision(config.PRECISION):
+        return heads.build(config.MASK_HEAD, (side, side, config.TOP_DOWN_PYRAMID_SIZE), config.NUM_CLASSES)
 
 
 def _image_inputs(config: Config) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from mrcnn.data.formats.coco import CocoDataset
 from mrcnn.evaluation.callback import AveragePrecision
 from mrcnn.evaluation.coco_evaluation import Results
 from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
+from mrcnn.experiments import plan
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
-from samples.coco import plan
 from samples.coco.classes import InNumbersOf, names_of
 from samples.coco.compare import compare_heads
 from samples.coco.detection import draw_detections, planned_drawings

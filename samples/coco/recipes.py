@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mrcnn import presets
 from mrcnn.config import Config
+from mrcnn.experiments import plan
 from mrcnn.model import MaskRCNN
-from samples.coco import plan
 from samples.settings import configure
 from samples.weights import path_of
 
@@ -82,20 +82,24 @@ def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: P
     """
     old = plan.Run.load(folder) if folder else None
     preset = _preset(arguments, old)
-    epochs = arguments.epochs or (old.stages[-1].until if old else EPOCHS.get(preset, REFERENCE_EPOCHS))
-    rate = model.config.LEARNING_RATE
-    if preset == "matterport" and not arguments.layers:
-        stages = plan.matterport(epochs, rate)
-    else:  # a frozen stem and first stage are for weights that know something
-        fresh = "all" if arguments.model == "none" else "3+"
-        stages = plan.reference(epochs, arguments.layers or (old.stages[-1].layers if old else fresh), rate)
+    stages = stages_of(arguments, model.config.LEARNING_RATE, old)
     if old is None or arguments.exclude:  # what is left of a checkpoint begins anew
-        path = None if arguments.model == "none" else path_of(arguments.model, model)
+        path = None if arguments.model == "none" else path_of(arguments.model, model.config, arguments.logs)
         start = plan.start_of(path, arguments.exclude)
         return plan.Run(stages, start, data, preset, plan.key(model.config, stages, start, data))
     if (stages, data) == (old.stages, old.data) and _same_settings(model.config, folder / "config.json"):
         return old
     return plan.Run(stages, old.start, data, preset, plan.key(model.config, stages, old.start, data, after=old.key))
+
+
+def stages_of(arguments: argparse.Namespace, rate: float, old: plan.Run | None = None) -> list[plan.Stage]:
+    """The schedule that a command line asks for; `old` is the run that goes on."""
+    preset = _preset(arguments, old)
+    epochs = arguments.epochs or (old.stages[-1].until if old else EPOCHS.get(preset, REFERENCE_EPOCHS))
+    if preset == "matterport" and not arguments.layers:
+        return plan.matterport(epochs, rate)
+    fresh = "all" if arguments.model == "none" else "3+"  # random weights are not worth freezing
+    return plan.reference(epochs, arguments.layers or (old.stages[-1].layers if old else fresh), rate)
 
 
 def _preset(arguments: argparse.Namespace, old: plan.Run | None) -> str:

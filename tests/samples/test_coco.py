@@ -14,9 +14,10 @@ import pytest
 from mrcnn.config import Config
 from mrcnn.data.formats.coco import read_coco
 from mrcnn.evaluation.coco_evaluation import evaluate_results
+from mrcnn.experiments import plan
 from mrcnn.inference.results import Result
 from mrcnn.model import MaskRCNN
-from samples.coco import coco, plan, recipes
+from samples.coco import coco, recipes
 from samples.coco.classes import InNumbersOf, names_of
 from samples.coco.recipes import CocoConfig, MatterportCocoConfig
 from tests.samples.tiny_coco import write_coco

@@ -1,5 +1,6 @@
-"""The table of a comparison of heads, as text, json, markdown and a plot."""
+"""The table of a head comparison as text, JSON, Markdown and a plot."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.files import write_atomically
-from samples.files import atomic_media
+from mrcnn.files import atomic_path, write_atomically
 
-# name in a row, title, digits, divisor; AP50 and AP75 are the masks'
+# name in a row, title, digits, divisor; AP50 and AP75 are of masks
 NUMBERS = (
     ("box_ap", "box AP", 3, 1),
     ("mask_ap", "mask AP", 3, 1),
@@ -23,25 +23,32 @@ NUMBERS = (
     ("ms_per_image", "ms/image", 0, 1),
 )
 APS = NUMBERS[:5]
-LEAST_AP = 0.01  # that the plot's axes reach, so that differences of nothing do not look like some
+LEAST_AP = 0.01  # lower bound of the plot's upper limit, so that noise around zero does not fill the axes
 
-Row = dict[str, Any]  # "head" and "seeds", and for each number a list with a value a seed, or one value
+# "dataset", "head" and "seeds", and each number as one value or as a list with a value per seed
+Row = dict[str, Any]
 
 
 def mean(value: float | Sequence[float]) -> float:
-    """Of the seeds."""
+    """Mean over the seeds."""
     return float(np.mean(value))
 
 
 def spread(value: float | Sequence[float]) -> float | None:
-    """Standard deviation of the seeds (of n - 1); None for one."""
+    """Sample standard deviation (n - 1) over the seeds; None for a single seed."""
     values = np.atleast_1d(value)
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def cells(row: Row) -> list[str]:
-    """A row's texts: mean, and behind it the spread where there are several seeds."""
-    texts = [row["head"]]
+def names(rows: Sequence[Row]) -> list[str]:
+    """What to call each row: its head, after its dataset if there are several."""
+    several = len({row.get("dataset") for row in rows}) > 1
+    return [f"{row['dataset']}, {row['head']}" if several else row["head"] for row in rows]
+
+
+def cells(row: Row, name: str | None = None) -> list[str]:
+    """The texts of a row: its name, then each mean, with the spread if there are several seeds."""
+    texts = [name or row["head"]]
     for name, _, digits, divisor in NUMBERS:
         value = row.get(name)
         if value is None:
@@ -54,8 +61,8 @@ def cells(row: Row) -> list[str]:
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """Aligned columns."""
-    table = [["head", *(title for _, title, *_ in NUMBERS)], *map(cells, rows)]
+    """The table with aligned columns."""
+    table = [["head", *(title for _, title, *_ in NUMBERS)], *map(cells, rows, names(rows))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(
@@ -66,8 +73,9 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """As GitHub shows it."""
-    lines = [["head", *(title for _, title, *_ in NUMBERS)], ["---", *("---:" for _ in NUMBERS)], *map(cells, rows)]
+    """The table in GitHub's Markdown."""
+    titles = [title for _, title, *_ in NUMBERS]
+    lines = [["head", *titles], ["---", *("---:" for _ in NUMBERS)], *map(cells, rows, names(rows))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -75,6 +83,7 @@ def as_json(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """Every value, and the means and spreads."""
     summary = [
         {
+            "dataset": row.get("dataset"),
             "head": row["head"],
             "mean": {name: mean(row[name]) for name, *_ in NUMBERS if name in row},
             "spread": {name: spread(row[name]) for name, *_ in NUMBERS if isinstance(row.get(name), list)},
@@ -85,16 +94,16 @@ def as_json(rows: Sequence[Row], about: dict[str, Any]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """The APs of the heads side by side, and the mask AP over the time of a RoI batch."""
+    """Draws the APs of the heads side by side, and the mask AP over the time per RoI batch."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     bars, costs = figure.subplots(1, 2, width_ratios=(2, 1))
     width = 0.8 / len(rows)
-    for i, row in enumerate(rows):
+    for i, (row, name) in enumerate(zip(rows, names(rows), strict=True)):
         places = np.arange(len(APS)) + (i - (len(rows) - 1) / 2) * width
-        errors = None if spread(row["mask_ap"]) is None else [spread(row[name]) for name, *_ in APS]
-        bars.bar(places, [mean(row[name]) for name, *_ in APS], width * 0.9, label=row["head"], yerr=errors, capsize=3)
+        errors = None if spread(row["mask_ap"]) is None else [spread(row[ap]) for ap, *_ in APS]
+        bars.bar(places, [mean(row[ap]) for ap, *_ in APS], width * 0.9, label=name, yerr=errors, capsize=3)
         if "ms_per_batch" in row:
             costs.errorbar(
                 mean(row["ms_per_batch"]),
@@ -102,24 +111,26 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 yerr=spread(row["mask_ap"]),
                 fmt="o",
                 capsize=3,
-                label=row["head"],
+                label=name,
             )
     bars.set_xticks(range(len(APS)), [title for _, title, *_ in APS])
     bars.set_ylabel("AP")
     bars.legend(frameon=False)
-    costs.set_xlabel("ms a RoI batch")
+    costs.set_xlabel("ms per RoI batch")
     costs.set_ylabel("mask AP")
     costs.margins(0.15)
     costs.set_xlim(left=0)
     for axes in (bars, costs):
         axes.set_ylim(0, max(axes.get_ylim()[1], LEAST_AP))
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_media(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getvalue())
 
 
 def write(rows: Sequence[Row], folder: Path, about: dict[str, Any]) -> str:
-    """Writes comparison.txt, .md, .json and .png into the folder, each whole or not at all; returns the text."""
+    """Writes comparison.txt, .md, .json and .png into the folder, each completely or not at all; returns the text."""
     text = text_table(rows)
     write_atomically(folder / "comparison.txt", text + "\n")
     write_atomically(folder / "comparison.md", markdown_table(rows) + "\n")

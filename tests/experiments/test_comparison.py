@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+import heads
+import mrcnn.experiments
+from mrcnn.experiments import comparison, costs, plan, report
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
-from samples.coco import coco, compare, costs, plan, recipes, report
+from samples.coco import coco, recipes
 from tests.samples.tiny_coco import write_coco
-from tests.tiny import TinyConfig
+from tests.tiny import TinyConfig, TinyDataset
 
 HEADS = ("--head", "fcn:filters=8,convolutions=1", "--head", "unet:filters=8")
 LABELS = ["fcn:filters=8,convolutions=1", "unet:filters=8"]
@@ -72,14 +75,15 @@ def test_two_heads_are_trained_from_one_start_on_one_batch_and_compared(folder, 
     assert losses[0]["mrcnn_mask_loss"] != losses[1]["mrcnn_mask_loss"]
 
     for row in rows:
-        assert all(0 <= row[name][0] <= 1 for name in compare.AP_KEYS)
+        assert all(0 <= row[name][0] <= 1 for name in comparison.AP_KEYS)
         assert row["ms_per_batch"] > 0 and row["ms_per_image"][0] > 0 and row["flops"] > row["parameters"] > 0
     output = tmp_path / "comparison"
     assert sorted(path.suffix for path in output.glob("comparison.*")) == [".json", ".md", ".png", ".txt"]
     assert (output / "comparison.txt").read_text().strip() in capsys.readouterr().out
     stored = json.loads((output / "comparison.json").read_text())
-    assert stored["rows"] == rows and stored["about"]["validation_images"] == 2
-    assert stored["about"]["stages"] == [{"until": 1, "layers": "all", "learning_rate": 0.01}]
+    about = stored["about"]["datasets"]["data"]
+    assert stored["rows"] == rows and about["validation_images"] == 2
+    assert about["stages"] == [{"until": 1, "layers": "all", "learning_rate": 0.01}]
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def calls(monkeypatch):
         return SimpleNamespace(box=numbers, mask=numbers, boundary=numbers, ms_per_image=5.0)
 
     monkeypatch.setattr(MaskRCNN, "train", train)
-    monkeypatch.setattr(compare, "evaluate", evaluate)
+    monkeypatch.setattr(comparison, "evaluate", evaluate)
     monkeypatch.setattr(costs, "milliseconds", lambda heads: dict.fromkeys(heads, 1.5))
     monkeypatch.setattr(costs, "flops", lambda head: 10**9)
     return calls
@@ -230,19 +234,19 @@ def test_seeds_are_trained_each_and_summed_up(folder, tmp_path, calls):
 
 
 def test_the_table_stands_after_each_training(folder, tmp_path, calls, monkeypatch):
-    judged = compare.evaluate
+    judged = comparison.evaluate
 
     def killed(model, dataset, boundary):
         if model.config.MASK_HEAD["name"] == "unet":
             raise KeyboardInterrupt
         return judged(model, dataset, boundary)
 
-    monkeypatch.setattr(compare, "evaluate", killed)
+    monkeypatch.setattr(comparison, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         coco.main(command(folder, tmp_path, *HEADS, "--output", str(tmp_path / "out")))
     stored = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [row["head"] for row in stored["rows"]] == LABELS[:1]
-    monkeypatch.setattr(compare, "evaluate", judged)
+    monkeypatch.setattr(comparison, "evaluate", judged)
     coco.main(command(folder, tmp_path, *HEADS, "--output", str(tmp_path / "out")))
     assert calls.trained == [("fcn", 0, 0), ("unet", 0, 0)] and calls.judged == [("fcn", 0), ("unet", 0)]
 
@@ -262,9 +266,34 @@ def test_wrong_heads_are_said_before_anything_is_trained(folder, tmp_path, calls
     assert not calls.trained and not list(tmp_path.iterdir())
 
 
-def test_without_names_all_registered_heads_are_compared():
-    arguments = coco.parse(command(".", "."), "")
-    assert [label for _, label, _ in compare.single_commands(arguments)] == ["fcn", "unet"]
+def test_without_names_all_registered_heads_are_compared(folder, tmp_path, calls):
+    rows = coco.main(command(folder, tmp_path, "--head-option", "filters=8"))
+    assert [row["head"] for row in rows] == [f"{name}:filters=8" for name in heads.names()]
+
+
+def test_it_is_a_function_that_a_notebook_can_call(tmp_path, calls):
+    """Two datasets of different classes, a seed each; settings and schedule follow the data."""
+    pairs = {name: (TinyDataset(3, seed=i), TinyDataset(2, seed=9)) for i, name in enumerate(["first", "second"])}
+    rows = mrcnn.experiments.compare(
+        pairs, ["fcn", {"name": "unet", "filters": 8}], TinyConfig, epochs=1, logs=tmp_path, verbose=0
+    )
+    assert [(row["dataset"], row["head"], row["seeds"]) for row in rows] == [
+        (dataset, head, [0]) for dataset in pairs for head in ("fcn", "unet:filters=8")
+    ]
+    assert "second, unet:filters=8" in (tmp_path / "comparison" / "comparison.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "datasets, chosen, message",
+    [
+        ({}, ["fcn"], "no dataset to compare on"),
+        ({"mine": (None, None)}, ["fcn"], "dataset 'mine' has no settings"),
+        ({"mine": comparison.Task(None, None, TinyConfig(), [], fingerprints=("", ""))}, [], "no heads to compare"),
+    ],
+)
+def test_calls_that_cannot_work_are_refused(datasets, chosen, message):
+    with pytest.raises(ValueError, match=message):
+        mrcnn.experiments.compare(datasets, chosen)
 
 
 # Costs and tables

@@ -1,4 +1,4 @@
-"""A training as it is planned, written down beside its checkpoints, and carried out or taken up again."""
+"""Plans of training runs: schedule, start and data, saved beside the checkpoints; carried out or resumed."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from mrcnn.training import run_folder
 from mrcnn.weights.importers.imagenet import is_keras_weights
 
 FILE = "run.json"
-# They change neither what is learnt nor in which order.
+# Settings that change neither what is learned nor in which order.
 INDIFFERENT = ("KEEP_CHECKPOINTS", "LOADER_WORKERS", "VALIDATION_STEPS")
 
 
 class Stage(NamedTuple):
-    """Training up to the epoch `until`, counted from the run's first, of the layers that `MaskRCNN.train` knows so."""
+    """Training of some layers, named as in `MaskRCNN.train`, until the end of epoch `until` of the run."""
 
     until: int
     layers: str
@@ -29,7 +29,7 @@ class Stage(NamedTuple):
 
 
 def reference(epochs: int, layers: str, learning_rate: float) -> list[Stage]:
-    """One stage; the rate's own schedule is the configuration's."""
+    """A single stage; the learning rate follows the schedule in the configuration."""
     return [Stage(epochs, layers, learning_rate)]
 
 
@@ -46,11 +46,10 @@ def matterport(epochs: int, learning_rate: float) -> list[Stage]:
 
 
 class Run(NamedTuple):
-    """What makes a training what it is.
+    """Everything that identifies a training run.
 
-    stages: what learns when. start: the weights at its beginning, "none" or a hash of their file, with what was left
-    out. data: fingerprint of the training images. preset: whose conventions. key: the same for trainings that learn
-    the same.
+    stages: its schedule. start: the initial weights, "none" or a hash of their file with the excluded layers. data:
+    fingerprint of the training images. preset: name of the conventions. key: equal for runs that learn the same.
     """
 
     stages: list[Stage]
@@ -65,7 +64,7 @@ class Run(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path) -> "Run | None":
-        """What `save` wrote; None where there is no such file."""
+        """Reads what `save` wrote; None if there is no such file."""
         if not (folder / FILE).is_file():
             return None
         values = json.loads((folder / FILE).read_text())
@@ -73,7 +72,7 @@ class Run(NamedTuple):
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learnt."""
+    """The settings that decide what is learned."""
     values = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
     if isinstance(config.MASK_HEAD, str):
         values["MASK_HEAD"] = {"name": config.MASK_HEAD}
@@ -81,19 +80,19 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def key(config: Config, stages: Sequence[Stage], start: str, data: str, after: str | None = None) -> str:
-    """`Run.key` of the settings that are asked for, before any that weights bring along.
+    """`Run.key` of a training with these settings, as they are before weights bring their own.
 
     Args:
-        after: key of the training that came before in the same run, where that was another.
+        after: key of the training that the same run did before, if that was another.
     """
     content = [settings(config), stages, start, data, *([] if after is None else [after])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
-    """`Run.start` of a file of weights, by its content; only a checkpoint has layers to leave out.
+    """`Run.start` of a weights file, by its content; only checkpoints have layers to exclude.
 
-    Raises FileNotFoundError when there is no such file.
+    Raises FileNotFoundError if there is no such file.
     """
     if path is None:
         return "none"
@@ -121,14 +120,14 @@ def carry_out(
     judge: AveragePrecision | None = None,
     **options: Any,
 ) -> None:
-    """Trains what is not trained yet.
+    """Trains the epochs of a run that are not done yet.
 
     Args:
         validation: for the val_ losses.
-        judge: takes the AP at the end of epochs, and may end the training.
+        judge: measures the AP at the end of epochs, and may stop the training.
         options: further ones of `MaskRCNN.train`.
 
-    Raises ValueError when the model is past the last epoch: a longer training is not the one that was asked for.
+    Raises ValueError when the model is past the last epoch of the run.
     """
     last = run.stages[-1].until
     if model.epoch > last:
@@ -136,19 +135,19 @@ def carry_out(
             f"--epochs {last}: the run goes on from a checkpoint of epoch {model.epoch}, so ask for at "
             f"least {model.epoch}; for {last} in all, begin with a checkpoint of an earlier epoch."
         )
-    if model.epoch < last:  # a finished run stays what it is, whatever was asked for
+    if model.epoch < last:  # the record of a finished run is not changed
         run.save(model.log_dir)
     for stage in run.stages:
         if judge is not None and judge.exhausted():
             print(
                 f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations brought no better "
-                f"{judge.metric}. A larger --patience goes on."
+                f"{judge.metric}. To go on, pass a larger --patience."
             )
             break
         if model.epoch >= stage.until and stage is not run.stages[-1]:
             continue
         with warnings.catch_warnings():
-            if stage is not run.stages[0]:  # the momentum of other layers is of no use to the next stage
+            if stage is not run.stages[0]:  # the next stage has no use for the momentum of other layers
                 warnings.filterwarnings("ignore", ".*state of an optimizer over other variables")
             model.train(
                 training,

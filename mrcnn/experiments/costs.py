@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
-ROIS = 100  # of a batch: the most that an image has in detection
+ROIS = 100  # RoIs per batch: the maximum per image in detection
 ROUNDS = 15
 
 
 def flops(head: keras.Model, rois: int = ROIS) -> int:
     """Floating-point operations of a head on a batch of RoIs, by TensorFlow's own profiler.
 
-    A multiplication and an addition count as two. Operations that the profiler has no rule for, such as ReLU and the
-    repetition of pixels, count as none.
+    A multiply-add counts as two. Operations that the profiler has no rule for, such as ReLU and upsampling, count as
+    none.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -31,7 +31,7 @@ def flops(head: keras.Model, rois: int = ROIS) -> int:
 
 
 def milliseconds(heads: Mapping[str, keras.Model], rois: int = ROIS, rounds: int = ROUNDS) -> dict[str, float]:
-    """Median time of each head on a batch of random RoIs. The heads take turns, so that all meet the same machine."""
+    """Median time of each head on a batch of random RoIs. The heads take turns, so that all see the same load."""
     calls = {name: _call(head, rois) for name, head in heads.items()}
     for call in calls.values():
         call()  # traces
