@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
@@ -219,6 +220,19 @@ def test_every_head_begins_with_the_same_trunk_rpn_and_box_head(folder, tmp_path
     fresh = MaskRCNN("training", unet.config, tmp_path)
     for mine, initial in zip(of(unet, "mask_head"), of(fresh, "mask_head"), strict=True):
         np.testing.assert_array_equal(mine, initial, "the mask head of the start would favour its own kind")
+
+
+def test_heads_begin_with_a_backbone_of_keras_applications(folder, tmp_path, calls):
+    """Such a file has no mask head to leave out, and is loaded whole."""
+    options = {"alpha": 0.25}
+    backbone = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 64, 3), **options)
+    backbone.save_weights(tmp_path / "start.weights.h5")
+    flags = ("--backbone", "mobilenet", "--backbone-option", "alpha=0.25")
+    coco.main(command(folder, tmp_path, *HEADS, *flags, model=tmp_path / "start.weights.h5"))
+    assert [name for name, *_ in calls.trained] == ["fcn", "unet"]
+    for model in calls.starts:
+        kernel = model.network.backbone.source.get_layer("conv1").kernel
+        np.testing.assert_array_equal(kernel, backbone.get_layer("conv1").kernel)
 
 
 def test_seeds_are_trained_each_and_summed_up(folder, tmp_path, calls):
