@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats.coco import load_coco
+from mrcnn.data.formats.coco import read_coco
 from mrcnn.experiments.fingerprint import fingerprint
 from tests.samples.tiny_coco import write_coco
 from tests.tiny import TinyDataset
@@ -21,7 +21,7 @@ def made(**record):
 
 
 def coco(folder):
-    return load_coco(folder / "annotations" / "instances_train2017.json", folder / "train2017")
+    return read_coco(folder / "annotations" / "instances_train2017.json", folder / "train2017")
 
 
 def test_folders_do_not_count_but_annotations_and_image_files_do(tmp_path):
