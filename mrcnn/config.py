@@ -75,6 +75,7 @@ class Config:
     IMAGE_RESIZER = "opencv"  # "skimage", "pillow": slower, to the pixel as matterport and Detectron2 resize
     IMAGE_PAD_PIXEL = None  # RGB of the padding, such as (0, 0, 0) of matterport; None: zero after the normalisation
     SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
+    IMAGE_MAX_PIXELS = 300_000_000  # of an image file; a larger one raises by its header, before it takes memory
     IMAGE_CHANNEL_COUNT = 3
     MEAN_PIXEL = None  # RGB; None: what the backbone's ImageNet weights expect
     PIXEL_STD = None  # RGB; None: what the backbone's ImageNet weights expect

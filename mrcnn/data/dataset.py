@@ -1,8 +1,14 @@
 """Dataset: the base class for the photographs and annotations of a user."""
 
+import os
+import warnings
+from numbers import Integral
+from typing import Any
+
 import numpy as np
 
-from mrcnn.data.images import read_image
+from mrcnn.data.images import MAX_PIXELS, Header, ImageFile, read_image
+from mrcnn.data.images.orientation import choose_orientation
 
 __all__ = ["Dataset", "read_image"]
 
@@ -28,6 +34,11 @@ class Dataset:
     that reads from one open file (HDF5, a zip archive, a database) needs LOADER_WORKERS = 1 or a lock around its reads.
     """
 
+    # How to read images with an orientation tag where `image_info` has no height and width that decide it. True: turned
+    # upright, as image viewers show them; False: as stored. None: turned upright, with a warning that says so.
+    upright: bool | None = None
+    max_pixels = MAX_PIXELS  # of an image file; larger ones raise before they are decoded
+
     def __init__(self, class_map=None):
         del class_map  # accepted because subclasses written for the old package pass it on
         self._image_ids = np.zeros([0], np.int32)
@@ -37,6 +48,7 @@ class Dataset:
         self.source_class_ids = {}
         self.num_classes = 0
         self.num_images = 0
+        self._warned_of_orientation = False
 
     def add_class(self, source: str, class_id: int, class_name: str) -> None:
         """Adds a class under the id that the source gives it; the same class twice is ignored."""
@@ -112,14 +124,39 @@ class Dataset:
         return self.image_info[image_id]["path"]
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The photograph, [H, W, 3] uint8 RGB. Raises when the file is missing, truncated or no image.
+        """The image, [H, W, 3] uint8 RGB, turned by its orientation tag where `orientation_of` says so.
 
         Override it when IMAGE_CHANNEL_COUNT is not 3, to return [H, W, IMAGE_CHANNEL_COUNT].
+
+        Raises FileNotFoundError, OSError or ValueError where the file is missing, truncated, too large or no image.
         """
         path = self.image_info[image_id]["path"]
         if path is None:
             raise ValueError(f"image {image_id} has no path; override load_image to make or fetch its pixels")
-        return read_image(path)
+        file = ImageFile(path, self.max_pixels)
+        return file.decode(self.orientation_of(image_id, file.header))
+
+    def orientation_of(self, image_id: int, header: Header) -> int:
+        """How `load_image` turns an image whose file has this header: 1 (as stored) to 8.
+
+        A height and width in `image_info` that only the stored or only the upright image has decide it, then `upright`.
+        """
+        info = self.image_info[image_id]
+        choice = choose_orientation(header.orientation, header.size, annotated_size(info), self.upright)
+        if not choice.proven:
+            self.note_orientation(image_id, header)
+        return choice.orientation
+
+    def note_orientation(self, image_id: int, header: Header) -> None:
+        """Called where nothing but the package's rule decided how an image is turned; warns, once for the dataset."""
+        if not self._warned_of_orientation:
+            self._warned_of_orientation = True
+            warnings.warn(
+                f"{os.fspath(self.image_info[image_id]['path'])!r} has the orientation tag {header.orientation} and is "
+                "turned upright, as image viewers show it. If masks were drawn on the pixels as stored, set "
+                "dataset.upright = False; True turns all such images without this warning (said once)",
+                stacklevel=3,
+            )
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """The instances of an image; override it.
@@ -137,3 +174,9 @@ class Dataset:
         """Annotated boxes [N, (y1, x1, y2, x2)] in pixels of the photograph; None takes them from the masks."""
         del image_id
         return None
+
+
+def annotated_size(info: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) that an `image_info` states; None where it states none."""
+    height, width = info.get("height"), info.get("width")
+    return (int(height), int(width)) if isinstance(height, Integral) and isinstance(width, Integral) else None

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -141,14 +142,14 @@ def test_a_picture_that_pillow_takes_for_a_bomb_is_reported(tmp_path, capsys, mo
 def test_the_package_declares_what_its_data_modules_import():
     """Whatever pip gives another name than Python stands in the table below."""
     root = Path(__file__).resolve().parents[2]
-    trees = [ast.parse(path.read_text()) for path in (root / "mrcnn" / "data").glob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in (root / "mrcnn" / "data").rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     used = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     used |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     used = {name.split(".")[0] for name in used} - set(sys.stdlib_module_names) - {"mrcnn", "imgaug"}
     named = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "yaml": "pyyaml"}
-    section = (root / "requirements.txt").read_text().split("# --- ")[1]
-    declared = {re.split("[<>=]", line)[0].lower() for line in section.splitlines()[1:]}
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = {re.split("[<>=]", line)[0].lower() for line in project["dependencies"]}
     assert {"PIL", "scipy", "numpy"} <= used and {named.get(name, name) for name in used} <= declared
 
 

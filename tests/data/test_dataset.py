@@ -80,3 +80,54 @@ def test_load_mask_must_be_overridden_and_load_boxes_need_not():
     with pytest.raises(NotImplementedError, match="Dataset does not override load_mask"):
         dataset.load_mask(0)
     assert dataset.load_boxes(0) is None
+
+
+def tagged(path, orientation, size=(4, 6)):
+    pixels = np.arange(size[0] * size[1] * 3, dtype=np.uint8).reshape(*size, 3)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    return pixels
+
+
+def dataset_of(path, upright=None, **info):
+    dataset = Dataset()
+    dataset.upright = upright
+    dataset.add_image("made", 0, path, **info)
+    dataset.prepare()
+    return dataset
+
+
+@pytest.mark.parametrize("upright", [None, False, True])
+def test_a_size_that_fits_the_upright_or_the_stored_image_decides_how_it_is_turned(tmp_path, recwarn, upright):
+    path = tmp_path / "a.png"
+    pixels = tagged(path, 6)
+    np.testing.assert_array_equal(dataset_of(path, upright, height=6, width=4).load_image(0), np.rot90(pixels, -1))
+    np.testing.assert_array_equal(dataset_of(path, upright, height=4, width=6).load_image(0), pixels)
+    assert not recwarn.list
+
+
+def test_where_nothing_decides_images_are_turned_upright_with_one_warning(tmp_path, recwarn):
+    path = tmp_path / "a.png"
+    pixels = tagged(path, 3)
+    upside_down = pixels[::-1, ::-1]
+    np.testing.assert_array_equal(dataset_of(path, True, height=4, width=6).load_image(0), upside_down)
+    np.testing.assert_array_equal(dataset_of(path, False, height=4, width=6).load_image(0), pixels)
+    assert not recwarn.list
+    dataset = dataset_of(path, width=6)
+    with pytest.warns(UserWarning, match="a.png' has the orientation tag 3 and is turned upright.*upright = False"):
+        np.testing.assert_array_equal(dataset.load_image(0), upside_down)
+    recwarn.clear()
+    dataset.load_image(0)
+    assert not recwarn.list
+
+
+def test_the_limit_in_pixels_can_be_raised(tmp_path):
+    path = tmp_path / "a.png"
+    tagged(path, 1)
+    dataset = dataset_of(path)
+    dataset.max_pixels = 23
+    with pytest.raises(ValueError, match="24 pixels, more than the limit of 23.*`max_pixels` of a Dataset"):
+        dataset.load_image(0)
+    dataset.max_pixels = 24
+    assert dataset.load_image(0).shape == (4, 6, 3)

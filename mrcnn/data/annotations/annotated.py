@@ -12,6 +12,7 @@ from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, fill_box, open_picture
 from mrcnn.data.annotations.problems import AnnotationError, Problems
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.images import Header
 
 KEPT_BYTES = 256 * 2**20  # of filled masks, a bit a pixel of each box
 
@@ -45,6 +46,7 @@ class AnnotatedDataset(Dataset):
         # Filling outlines takes longer than decoding the photograph, so those of the last images are kept
         self._kept: OrderedDict[int, list[tuple]] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()
+        self._tagged: set[str] = set()  # records of images whose orientation was noted
         self._reported: dict[int, Instance] = {}  # by their id(), which another may get once one is deleted
 
     def add_annotated(
@@ -137,6 +139,22 @@ class AnnotatedDataset(Dataset):
     def load_image(self, image_id: int) -> np.ndarray:
         """The photograph, [H, W, 3] uint8 RGB. Raises AnnotationError when its size is not what the file states."""
         return self.of_stated_size(image_id, super().load_image(image_id))
+
+    def note_orientation(self, image_id: int, header: Header) -> None:
+        """Notes in `problems`, once for each image, that the package's rule decided how it is turned."""
+        record = self.image_info[image_id]["record"]
+        with self._lock:
+            if record not in self._tagged:
+                self._tagged.add(record)
+                self.problems.noted(
+                    problems.TAGGED,
+                    self.file,
+                    record,
+                    "",
+                    f"{self.image_info[image_id]['path']!r} has the orientation {header.orientation}, and nothing says "
+                    "whether its annotations are of the upright or of the stored image",
+                    "turned upright; upright=False reads it as stored",
+                )
 
     def of_stated_size(self, image_id: int, image: np.ndarray) -> np.ndarray:
         """The image [H, W, C]. Raises AnnotationError when its size is not what the file states."""

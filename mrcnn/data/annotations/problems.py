@@ -18,6 +18,7 @@ SELF_CROSSING = "self-intersecting polygon"
 DUPLICATE = "duplicate instance"
 SMALL = "box under a pixel"
 UNANNOTATED = "image without instances"
+TAGGED = "image with an orientation tag"
 
 LEFT_OUT = "left out"
 

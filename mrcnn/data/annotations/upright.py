@@ -11,10 +11,11 @@ import numpy as np
 
 from mrcnn.data.annotations.annotated import AnnotatedDataset
 from mrcnn.data.annotations.outlines import open_picture
+from mrcnn.data.annotations.problems import TAGGED as TAGGED
+from mrcnn.data.images import ImageFile
 
 TAG = 0x0112  # of Exif and TIFF; https://www.media.mit.edu/pia/Research/deepview/exif.html
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
-TAGGED = "photograph with an orientation tag"
 
 
 class UprightDataset(AnnotatedDataset):
@@ -27,7 +28,7 @@ class UprightDataset(AnnotatedDataset):
 
     def read_stored(self, image_id: int) -> np.ndarray:
         """The pixels as they are stored."""
-        return super(AnnotatedDataset, self).load_image(image_id)
+        return ImageFile(self.image_info[image_id]["path"], self.max_pixels).decode()
 
 
 def turned(image: np.ndarray, orientation: int) -> np.ndarray:

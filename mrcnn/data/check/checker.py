@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrcnn.data.annotations import problems
-from mrcnn.data.annotations.annotated import AnnotatedDataset, image_size
+from mrcnn.data.annotations.annotated import AnnotatedDataset
 from mrcnn.data.annotations.outlines import Outline, Polygons
 from mrcnn.data.annotations.problems import LEFT_OUT, AnnotationError, Problem
 from mrcnn.data.check import report
@@ -19,7 +19,8 @@ from mrcnn.data.check.findings import Region, beyond, crossings, region, same_ma
 from mrcnn.data.check.report import AS_IS, RAISES
 from mrcnn.data.check.statistics import Statistics
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.images import read_image
+from mrcnn.data.images import read_header, read_image
+from mrcnn.data.images.orientation import upright_size
 from mrcnn.data.sample import load_instances
 
 TINY_SIDE = 32  # pixels
@@ -125,7 +126,7 @@ class Checker:
         try:
             if isinstance(info["path"], (str, os.PathLike)):
                 self._listed(os.path.realpath(info["path"]), name)
-            return self._decoded(image_id, name) if self.decode else self._header(info, declared)
+            return self._decoded(image_id, name) if self.decode else self._header(image_id, declared)
         except AnnotationError as error:
             self._note(problems.SIZE, name, error.field, _message(error), RAISES)
         except FileNotFoundError as error:
@@ -158,16 +159,15 @@ class Checker:
             self._note(report.SAME_IMAGE, name, "", f"its pixels are those of {first}", AS_IS)
         return image.shape[:2]
 
-    def _header(self, info: dict[str, Any], declared: tuple[int, int] | None) -> tuple[int, int] | None:
+    def _header(self, image_id: int, declared: tuple[int, int] | None) -> tuple[int, int] | None:
         """The size by the file's header, where load_image is not a user's own; raises when it is not as declared."""
         if type(self.dataset).load_image not in (Dataset.load_image, AnnotatedDataset.load_image):
             return declared
-        path = info["path"]
+        path = self.dataset.image_info[image_id]["path"]
         if path is None:
             raise ValueError("it has no path; override load_image to make or fetch its pixels")
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"no image file at {os.fspath(path)!r}")
-        found = image_size(path)
+        header = read_header(path, self.dataset.max_pixels)
+        found = upright_size(header.size, self.dataset.orientation_of(image_id, header))
         if declared is not None and found != tuple(declared):
             raise AnnotationError(
                 self.file,

@@ -38,6 +38,8 @@ WAYS_OUT = {
     problems.DUPLICATE: "delete one of the two; both teach, and in evaluation one of them cannot be found",
     problems.SMALL: "delete them if they are slips of the mouse",
     problems.UNANNOTATED: "ALLOW_EMPTY_IMAGES = True learns from them as background; evaluation always counts them",
+    problems.TAGGED: "compare an outline with its image: upright=False reads such images as stored, upright=True turns "
+    "them without this note",
     BOX: "correct the box, or drop the boxes from the file: they are then taken from the masks",
     SAME_MASK: "decide which class it is",
     CROWDED: "raise MAX_GT_INSTANCES (and DETECTION_MAX_INSTANCES), or cut the images into tiles",

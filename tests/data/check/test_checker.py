@@ -454,3 +454,41 @@ def test_the_records_of_other_formats_are_counted_too(tmp_path, make):
     assert found.records["used"] == {"images": 1, "instances": used, "others": 0}
     assert found.records[LEFT_OUT] == {"images": 0, "instances": lost, "others": 0}, found.findings
     assert all("a.png" in p.record or "line" in p.record or "masks" in p.record for p in found.broken)
+
+
+def rotated(orientation, turn_sizes):
+    """Gives the images an orientation tag, and their records the sizes of the upright images or of the stored ones."""
+
+    def change(content, folder):
+        for image in content["images"]:
+            path = folder / image["file_name"]
+            tags = Image.Exif()
+            tags[274] = orientation
+            with Image.open(path) as stored:
+                stored.load()
+            stored.save(path, exif=tags)
+            if turn_sizes:
+                image["height"], image["width"] = image["width"], image["height"]
+        content["annotations"].clear()
+
+    return change
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_orientation_tags_that_sizes_do_not_explain_are_noted_once(write, images):
+    dataset = read(write(rotated(3, turn_sizes=False)))
+    found = check(dataset, images=images)
+    noted = [problem for problem in found.findings if problem.kind == problems.TAGGED]
+    assert len(noted) == len(dataset.image_ids) and "orientation 3" in noted[0].message
+    assert noted[0].treatment == "turned upright; upright=False reads it as stored" and not found.broken
+    assert check(dataset, images=images).counts()[problems.TAGGED] == len(noted)
+
+
+@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize("turn_sizes", [False, True])
+def test_orientation_tags_that_sizes_explain_are_followed(write, images, turn_sizes):
+    dataset = read(write(rotated(6, turn_sizes)))
+    found = check(dataset, images=images)
+    assert not found.broken and problems.TAGGED not in found.counts()
+    info = dataset.image_info[0]
+    assert dataset.load_image(0).shape[:2] == (info["height"], info["width"])

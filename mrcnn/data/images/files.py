@@ -1,0 +1,106 @@
+"""Image files: read once, checked by their header, then decoded once."""
+
+import io
+import os
+from typing import Self
+
+import cv2
+import numpy as np
+
+from mrcnn.data.images.arrays import check_depth
+from mrcnn.data.images.headers import MAX_PIXELS, open_regular, parse_header
+from mrcnn.data.images.jpeg import JpegError, check_complete
+from mrcnn.data.images.orientation import turn, turn_back
+
+MOST_BYTES = 1 << 30  # of a file, or as many as this for each of its pixels:
+BYTES_A_PIXEL = 16
+FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+class ImageFile:
+    """An image file in memory, not decoded yet.
+
+    Args:
+        path: of the file.
+        max_pixels: largest number of pixels it may have.
+
+    Raises FileNotFoundError or OSError where it cannot be opened; ValueError where it is no image or too large. Both
+    name it.
+    """
+
+    def __init__(self, path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> None:
+        self.path = os.fspath(path)
+        with open_regular(self.path) as file:
+            self.header = parse_header(file, self.path, max_pixels)
+            most = max(MOST_BYTES, BYTES_A_PIXEL * self.header.height * self.header.width)
+            length = os.fstat(file.fileno()).st_size
+            if length > most:
+                raise ValueError(
+                    f"{self.path!r} has {length:,} bytes, more than its {self.header.height} x {self.header.width} "
+                    "pixels can need; save it anew as PNG or JPEG"
+                )
+            file.seek(0)
+            self.data = file.read()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Self:
+        """The content of an image file that lies in another file; `name` stands for its path in errors."""
+        file = cls.__new__(cls)
+        file.path, file.data, file.header = name, data, parse_header(io.BytesIO(data), name, max_pixels)
+        return file
+
+    def decode(self, orientation: int = 1, grey: bool = False) -> np.ndarray:
+        """The pixels, [H, W, 3] uint8 RGB or [H, W, 1] grey.
+
+        Args:
+            orientation: how the stored image is turned, 1 to 8; see `mrcnn.data.images.orientation`.
+
+        Raises ValueError, naming the file, where it is truncated or cannot be decoded.
+        """
+        image = self._stored()
+        # Grey from the decoded colors: OpenCV's decoders weigh them differently from format to format
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None] if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return turn(image, orientation)
+
+    def _stored(self) -> np.ndarray:
+        """The pixels as they are stored, [H, W, 3] BGR."""
+        header = self.header
+        image = self._decoded(self.data)
+        if image is None:
+            raise self._error(f"OpenCV cannot decode this {header.kind}")
+        if header.kind == "TIFF":  # which OpenCV turns whatever it is told
+            image = turn_back(image, header.orientation)
+        if image.shape[:2] != header.size:
+            raise self._error(
+                f"its header says {header.height} x {header.width} (height x width), but it has "
+                f"{image.shape[0]} x {image.shape[1]} pixels"
+            )
+        if header.kind == "JPEG":
+            try:
+                check_complete(self.data, image, self._decoded)
+            except JpegError as error:
+                raise self._error(str(error)) from error
+        if header.bits is not None and header.bits > 8:
+            self._check_depth(image)
+        return image
+
+    def _decoded(self, data: bytes, flags: int = FLAGS) -> np.ndarray | None:
+        """What OpenCV makes of the content of a file; None where it cannot decode it."""
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except (cv2.error, MemoryError) as error:
+            raise self._error(str(error).strip()) from error
+
+    def _check_depth(self, image: np.ndarray) -> None:
+        if image.max() < 16:
+            deep = self._decoded(self.data, FLAGS | cv2.IMREAD_ANYDEPTH)
+            if deep is not None and deep.dtype == np.uint16:
+                try:
+                    check_depth(deep)
+                except ValueError as error:
+                    raise ValueError(f"{self.path!r}: {error}") from error
+
+    def _error(self, reason: str) -> ValueError:
+        return ValueError(
+            f"{self.path!r} is truncated or damaged ({len(self.data)} bytes: {reason}); fetch or copy it again"
+        )

@@ -1,0 +1,285 @@
+"""Headers of image files: size and orientation, read without decoding a pixel.
+
+PNG, JPEG, BMP, TIFF, WebP and GIF are parsed here, because Pillow decodes a whole PNG to find its orientation and has a
+limit in pixels of its own. Pillow reads the headers of the other formats.
+"""
+
+import io
+import os
+import struct
+from typing import BinaryIO, NamedTuple
+
+from mrcnn.data.images import orientation
+from mrcnn.data.images.jpeg import NOT_FRAMES, START
+
+MAX_PIXELS = 300_000_000  # of an image file; the default of every limit
+HEIGHT, WIDTH, BITS, ORIENTATION = TIFF_TAGS = 257, 256, 258, 274
+MOST_EXIF = 1 << 16  # bytes; a JPEG segment holds no more
+MOST_PARTS = 100_000  # markers, chunks or tags that are looked at
+PILLOW_FORMATS = ("PPM", "JPEG2000", "AVIF", "SUN")  # those of the others that OpenCV decodes
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class Header(NamedTuple):
+    """What an image file says of itself.
+
+    height, width: in pixels, as stored. orientation: 1 to 8. kind: the format, such as "PNG". bits: of a channel,
+    None where that is not read.
+    """
+
+    height: int
+    width: int
+    orientation: int = 1
+    kind: str = ""
+    bits: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as stored."""
+        return self.height, self.width
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(height, width) of the image turned upright."""
+        return orientation.upright_size(self.size, self.orientation)
+
+
+class _NotThisFormat(Exception):
+    """The content contradicts its first bytes."""
+
+
+def read_header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Header:
+    """Reads the header of an image file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a folder, a device or an empty file, no image, or more than `max_pixels` pixels; it names the file.
+    """
+    path = os.fspath(path)
+    with open_regular(path) as file:
+        return parse_header(file, path, max_pixels)
+
+
+def read_image_size(path: str | os.PathLike, upright: bool = True, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of the image that `read_image` returns for a file, from its header. Raises as `read_header`."""
+    header = read_header(path, max_pixels)
+    return header.upright_size if upright else header.size
+
+
+def open_regular(path: str) -> BinaryIO:
+    """The opened file. Raises FileNotFoundError, or ValueError for a folder, a device, a pipe or an empty file."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path!r} is a folder, not an image file; pass the files in it one by one")
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for its writer
+            raise ValueError(f"{path!r} is a device or a pipe, not an image file")
+        file = open(path, "rb", buffering=0)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image file at {path!r}; check the path and the dataset's folder") from None
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise ValueError(f"{path!r} is an empty file, not an image; fetch or copy it again")
+    return file
+
+
+def parse_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Header:
+    """The header of an opened image, called `name` in errors. Raises ValueError as `read_header`."""
+    try:
+        header = _parse(file)
+    except (_NotThisFormat, struct.error, OverflowError) as error:
+        raise ValueError(f"{name!r} is no image, or its header is damaged: {error}; fetch or copy it again") from error
+    header = header or _by_pillow(file, name)
+    if header.height < 1 or header.width < 1:
+        raise ValueError(f"{name!r} is {_described(header)}: it has no pixels; fetch or copy it again")
+    check_pixels(header.size, repr(name), max_pixels)
+    return header
+
+
+def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raises ValueError for an image of more than `max_pixels` pixels, saying how to raise the limit."""
+    if size[0] * size[1] > max_pixels:
+        raise ValueError(
+            f"{name} is {size[0]} x {size[1]} (height x width), {size[0] * size[1]:,} pixels, more than the limit of "
+            f"{max_pixels:,}. Cut it into tiles, or raise the limit if you trust the file: IMAGE_MAX_PIXELS in the "
+            "settings of a model, `max_pixels` of a Dataset or of read_image"
+        )
+
+
+def _described(header: Header) -> str:
+    return f"a {header.kind} image of {header.height} x {header.width} pixels (height x width)"
+
+
+def _parse(file: BinaryIO) -> Header | None:
+    """The header, None for another format than those parsed here."""
+    start = _read(file, 0, 16)
+    if start.startswith(START):
+        return _jpeg(file)
+    if start.startswith(PNG_START):
+        return _png(file)
+    if start.startswith(TIFF_STARTS):
+        return _tiff(file)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return _webp(file)
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        width, height = struct.unpack("<HH", start[6:10])
+        return Header(height, width, kind="GIF")
+    if start.startswith(b"BM"):
+        return _bmp(file)
+    return None
+
+
+def _read(file: BinaryIO, offset: int, count: int) -> bytes:
+    """Up to `count` bytes at `offset`."""
+    file.seek(offset)
+    return file.read(count)
+
+
+def _jpeg(file: BinaryIO) -> Header:
+    offset, orientation = 2, 1
+    for _ in range(MOST_PARTS):
+        head = _read(file, offset, 4)
+        if len(head) < 4 or head[0] != 0xFF:
+            raise _NotThisFormat(f"a JPEG marker is missing at byte {offset}")
+        marker, length = head[1], int.from_bytes(head[2:], "big")
+        if marker == 0xFF:  # a fill byte
+            offset += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length follows
+            offset += 2
+        elif 0xC0 <= marker <= 0xCF and marker not in NOT_FRAMES:
+            bits, height, width = struct.unpack(">BHH", _read(file, offset + 4, 5))
+            return Header(height, width, orientation, "JPEG", bits)
+        elif marker in (0xD9, 0xDA) or length < 2:
+            raise _NotThisFormat("a JPEG without a size")
+        else:
+            if marker == 0xE1 and orientation == 1:
+                segment = _read(file, offset + 4, length - 2)
+                if segment.startswith(b"Exif\0"):
+                    orientation = _exif_orientation(segment[6:])
+            offset += 2 + length
+    raise _NotThisFormat("a JPEG of nothing but markers")
+
+
+def _png(file: BinaryIO) -> Header:
+    offset, size, bits, orientation = len(PNG_START), None, 8, 1
+    for _ in range(MOST_PARTS):
+        if len(head := _read(file, offset, 8)) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head)
+        if size is None and kind != b"IHDR":
+            raise _NotThisFormat(f"a PNG that starts with {kind!r} instead of IHDR")
+        if kind == b"IHDR":
+            width, height, bits = struct.unpack(">IIB", _read(file, offset + 8, 9))
+            size = height, width
+        elif kind == b"eXIf" and length <= MOST_EXIF:
+            orientation = _exif_orientation(_read(file, offset + 8, length))
+            break
+        elif kind == b"IEND":
+            break
+        offset += 12 + length
+    if size is None:
+        raise _NotThisFormat("a PNG without a size")
+    return Header(*size, orientation, "PNG", bits)
+
+
+def _webp(file: BinaryIO) -> Header:
+    offset, size, orientation = 12, None, 1
+    for _ in range(MOST_PARTS):
+        if len(head := _read(file, offset, 8)) < 8:
+            break
+        kind, length = struct.unpack("<4sI", head)
+        part = _read(file, offset + 8, 10)
+        if size is None and kind == b"VP8X":
+            size = int.from_bytes(part[7:10], "little") + 1, int.from_bytes(part[4:7], "little") + 1
+            if not part[0] & 8:  # it says that there is no Exif
+                break
+        elif size is None and kind == b"VP8 ":
+            width, height = struct.unpack("<HH", part[6:10])
+            size = height & 0x3FFF, width & 0x3FFF
+            break
+        elif size is None and kind == b"VP8L":
+            packed = int.from_bytes(part[1:5], "little")
+            size = (packed >> 14 & 0x3FFF) + 1, (packed & 0x3FFF) + 1
+            break
+        elif kind == b"EXIF" and length <= MOST_EXIF:
+            exif = _read(file, offset + 8, length)
+            orientation = _exif_orientation(exif.removeprefix(b"Exif\0\0"))
+            break
+        offset += 8 + length + length % 2
+    if size is None:
+        raise _NotThisFormat("a WebP without a size")
+    return Header(*size, orientation, "WebP", 8)
+
+
+def _bmp(file: BinaryIO) -> Header | None:
+    head = _read(file, 14, 16)
+    (length,) = struct.unpack("<I", head[:4])
+    if length == 12:
+        width, height = struct.unpack("<HH", head[4:8])
+    elif 40 <= length <= 256:
+        width, height = struct.unpack("<ii", head[4:12])
+    else:
+        return None  # "BM" alone does not make a file a BMP
+    return Header(abs(height), abs(width), kind="BMP", bits=8)
+
+
+def _tiff(file: BinaryIO) -> Header:
+    tags = _ifd(file)
+    if not {HEIGHT, WIDTH} <= tags.keys():
+        raise _NotThisFormat("a TIFF without a size")
+    return Header(tags[HEIGHT], tags[WIDTH], _valid(tags.get(ORIENTATION, 1)), "TIFF", tags.get(BITS, 1))
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """The orientation in an Exif block; 1 where it has none, or is damaged: that makes the pixels no worse."""
+    try:
+        return _valid(_ifd(io.BytesIO(exif)).get(ORIENTATION, 1))
+    except (_NotThisFormat, struct.error):
+        return 1
+
+
+def _valid(orientation: int) -> int:
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _ifd(file: BinaryIO) -> dict[int, int]:
+    """The whole numbers of the first directory of a TIFF or BigTIFF; of several numbers the first."""
+    start = _read(file, 0, 16)
+    order = "<" if start.startswith(b"II") else ">"
+    if start[2:4] in (b"*\0", b"\0*"):
+        (at,) = struct.unpack(order + "I", start[4:8])
+        count_format, entry_format, room = "H", "HHI4s", 4
+    elif start[2:4] in (b"+\0", b"\0+"):
+        (at,) = struct.unpack(order + "Q", start[8:16])
+        count_format, entry_format, room = "Q", "HHQ8s", 8
+    else:
+        raise _NotThisFormat("a TIFF directory is missing")
+    first = at + struct.calcsize(count_format)
+    (count,) = struct.unpack(order + count_format, _read(file, at, first - at))
+    size = struct.calcsize(order + entry_format)
+    entries = _read(file, first, min(count, MOST_PARTS) * size)
+    tags: dict[int, int] = {}
+    for tag, kind, many, value in struct.iter_unpack(order + entry_format, entries[: len(entries) // size * size]):
+        number_format = {1: "B", 3: "H", 4: "I"}.get(kind)
+        if tag in TIFF_TAGS and number_format is not None:
+            length = struct.calcsize(number_format)
+            if many * length > room:  # the entry holds the place of the numbers
+                value = _read(file, int.from_bytes(value, "little" if order == "<" else "big"), length)
+            tags.setdefault(tag, *struct.unpack(order + number_format, value[:length]))
+    return tags
+
+
+def _by_pillow(file: BinaryIO, name: str) -> Header:
+    from PIL import Image
+
+    file.seek(0)
+    try:
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
+            return Header(image.height, image.width, kind=image.format or "")
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name!r} is too large: {error}; cut it into tiles, or convert it to PNG or JPEG") from error
+    except Exception as error:  # plugins raise whatever a damaged file leads them to
+        raise ValueError(
+            f"{name!r} is not an image, or of a kind that cannot be read; convert it to JPEG or PNG"
+        ) from error
