@@ -1,117 +1,25 @@
-"""Pickles of strangers, read without running anything of theirs.
+"""Pickles of numpy arrays from strangers, read without running anything of theirs.
 
-A pickle is a program: it names functions and has them called. Here every name is looked up in a short table of our own
-functions, which build arrays and plain containers. A file that names anything else is refused, before anything of it
-was called.
+`mrcnn.weights.importers.pickle_machine` carries out the pickle; the functions that it may call are here. They build
+arrays and plain containers.
 """
 
 import os
-import pickle
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-KINDS = "biuf"  # bool, signed and unsigned integers, floats: what a weight may be
+from mrcnn.weights.importers.pickle_machine import MAX_DEPTH, ForbiddenPickle, Known, PickleMachine, set_items
+
+__all__ = ["NUMPY", "PLAIN", "ForbiddenPickle", "load_pickle"]
+
+DTYPE = re.compile(r"[<>=|]?[biuf]\d{1,2}")  # bool, integers and floats: what a weight may be
+MAX_AXES = 16
 
 
-class ForbiddenPickle(ValueError):
-    """A pickle that asks for more than arrays and plain containers."""
-
-
-class _Rest:
-    """The rest of a file. A pickle that announces more than that is refused before memory is taken for it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        start = file.tell()
-        self._file, self._left = file, file.seek(0, os.SEEK_END) - start
-        file.seek(start)
-
-    def read(self, count: int) -> bytes:
-        if count > self._left:
-            raise ValueError(f"{count} bytes are announced where {self._left} are left")
-        self._left -= count
-        return self._file.read(count)
-
-    def readline(self) -> bytes:
-        line = self._file.readline()
-        self._left -= len(line)
-        return line
-
-
-class RestrictedUnpickler(pickle._Unpickler):
-    """Unpickler that knows only the names in `known`: (module, name) -> what stands for it.
-
-    It is the one in Python: the one in C keeps what LONG_BINPUT numbers in an array as long as the number says, and a
-    pickle of nine bytes takes 34 GB. A file of weights has some ten thousand instructions; little time goes there.
-
-    Args:
-        file: opened in binary, and seekable; it is read up to the end of the pickle and no further.
-        path: for messages.
-        known: what may be named.
-        persistent: builds what a persistent id stands for; without it such ids are refused.
-    """
-
-    def __init__(
-        self,
-        file: BinaryIO,
-        path: str | os.PathLike,
-        known: Mapping[tuple[str, str], Any],
-        persistent: Callable[[Any], Any] | None = None,
-    ) -> None:
-        # latin1: Python 2 wrote the bytes of arrays as text
-        super().__init__(_Rest(file), fix_imports=False, encoding="latin1")
-        self._path, self._known, self._persistent = os.fspath(path), known, persistent
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            known = self._known[module, name]
-            return _Call(known) if callable(known) else known
-        except KeyError:
-            raise ForbiddenPickle(
-                f"{self._path} asks for {module}.{name}. A pickle can run any code, so that only arrays and plain "
-                "containers are read from one; nothing of it has run. Save the bare dict of weights and load that"
-            ) from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        if self._persistent is None:
-            raise ForbiddenPickle(f"{self._path} refers to the object {pid!r} outside the pickle, which is not read")
-        return self._persistent(pid)
-
-    def _load_bytearray8(self) -> None:
-        """As bytes; pickle's own takes the memory before it reads."""
-        self.append(self.read(int.from_bytes(self.read(8), "little")))
-
-    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _load_bytearray8}
-
-
-class _Call:
-    """One of our functions, wrapped anew for each time it is named: a pickle may set attributes of what it names."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-
-def read_pickle(unpickler: RestrictedUnpickler, path: str | os.PathLike) -> Any:
-    """What the unpickler makes; every kind of damage as ValueError."""
-    try:
-        return unpickler.load()
-    except ForbiddenPickle:
-        raise
-    except MemoryError as error:
-        raise ValueError(f"{os.fspath(path)} announces more data than there is memory; it is damaged") from error
-    except Exception as error:  # a damaged pickle fails in any way, inside the functions that it calls too
-        raise ValueError(f"{os.fspath(path)} is no pickle, or truncated or damaged: {error}") from error
-
-
-def load_pickle(path: str | os.PathLike) -> Any:
+def load_pickle(path: str | os.PathLike[str]) -> Any:
     """A pickle of containers and numpy arrays, such as Detectron2's `.pkl`.
 
     Returns:
@@ -120,13 +28,13 @@ def load_pickle(path: str | os.PathLike) -> Any:
     Raises:
         FileNotFoundError: no such file.
         ForbiddenPickle: it asks for more; nothing has run.
-        ValueError: it is damaged, or holds arrays of anything but numbers.
+        ValueError: it is damaged, holds arrays of anything but numbers, or takes more steps or memory than weights do.
     """
     with open(path, "rb") as file:
-        content = read_pickle(RestrictedUnpickler(file, path, NUMPY), path)
+        content = PickleMachine(file, path, NUMPY).run()
     try:
-        return _finished(content, {})
-    except (ValueError, RecursionError) as error:
+        return _finished(content, {}, MAX_DEPTH)
+    except ValueError as error:
         raise ValueError(f"{os.fspath(path)} cannot be read: {error}") from error
 
 
@@ -134,17 +42,15 @@ class _Type:
     """Stands for a numpy.dtype while unpickling: numpy's own would take any state that a file makes up."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        self.code, self.order = code, "="
+        if not isinstance(code, str) or not DTYPE.fullmatch(code):
+            raise ValueError("an array is of a type that holds no numbers")
+        self.dtype = np.dtype(code)
 
-    def __setstate__(self, state: tuple) -> None:
-        self.order = state[1]
-
-    def dtype(self) -> np.dtype:
-        """The type. Raises ValueError for one that is no number."""
-        dtype = np.dtype(str(self.code)) if str(self.code)[:1] in KINDS + "<>|=" else None
-        if dtype is None or dtype.kind not in KINDS or self.order not in ("<", ">", "=", "|"):
-            raise ValueError(f"an array of type {self.code!r} holds no numbers")
-        return dtype.newbyteorder(self.order)
+    def take_state(self, state: Any) -> None:
+        """The second item of the state is the order of bytes."""
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+            raise ValueError("a type has no order of bytes")
+        self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array:
@@ -152,12 +58,32 @@ class _Array:
 
     array: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple) -> None:
+    @property
+    def size_in_bytes(self) -> int:
+        return 0 if self.array is None else self.array.nbytes
+
+    def take_state(self, state: Any) -> None:
+        """(version, shape, type, whether the first axis changes fastest, data)."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise ValueError("an array has no state")
         _, shape, kind, fortran, data = state
-        data = data.encode("latin1") if isinstance(data, str) else data
-        if not isinstance(data, bytes) or not isinstance(kind, _Type):
-            raise ValueError("an array does not consist of bytes")
-        self.array = np.frombuffer(data, kind.dtype()).reshape(shape, order="F" if fortran else "C")
+        if not isinstance(fortran, int):
+            raise ValueError("an array does not say in which order its numbers are")
+        self.array = _numbers(data, kind).reshape(_shape(shape), order="F" if fortran else "C")
+
+
+def _numbers(data: Any, kind: Any) -> np.ndarray:
+    """Python 2 wrote the bytes of arrays as text."""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    if not isinstance(data, bytes) or not isinstance(kind, _Type):
+        raise ValueError("an array does not consist of bytes")
+    return np.frombuffer(data, kind.dtype)
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or len(shape) > MAX_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("the shape of an array is no tuple of whole numbers")
+    return shape
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
@@ -165,30 +91,54 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
     return _Array()
 
 
-def _from_buffer(data: bytes, kind: _Type, shape: tuple, order: str, axes: tuple | None = None) -> _Array:
+def _from_buffer(data: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
     """An array of protocol 5. order "K": `shape` is that of the data, whose axes are turned to `axes` then."""
-    if not isinstance(data, bytes) or not isinstance(kind, _Type):
-        raise ValueError("an array does not consist of bytes")
-    values, result = np.frombuffer(data, kind.dtype()), _Array()
-    if order == "K" and axes is not None:
-        result.array = values.reshape(shape).transpose(axes)
+    result = _Array()
+    if isinstance(order, str) and order == "K" and axes is not None:
+        result.array = _numbers(data, kind).reshape(_shape(shape)).transpose(_shape(axes))
     else:
-        result.array = values.reshape(shape, order=order)
+        fortran = isinstance(order, str) and order == "F"
+        result.array = _numbers(data, kind).reshape(_shape(shape), order="F" if fortran else "C")
     return result
 
 
-def _scalar(kind: _Type, data: bytes | str) -> Any:
-    data = data.encode("latin1") if isinstance(data, str) else data
-    return np.frombuffer(data, kind.dtype(), count=1)[0]
+def _scalar(kind: Any, data: Any) -> Any:
+    numbers = _numbers(data, kind)
+    if numbers.size != 1:
+        raise ValueError("a single number has the data of several")
+    return numbers[0]
 
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    if encoding != "latin1":
-        raise ValueError(f"bytes written as {encoding!r} text")
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding != "latin1":
+        raise ValueError("bytes are written in another way than as latin1 text")
     return text.encode("latin1")
 
 
-def _finished(value: Any, done: dict[int, Any]) -> Any:
+def _dict(items: Any = ()) -> dict[Any, Any]:
+    """A Counter, such as the milestones of torch's MultiStepLR, as a plain dict."""
+    if not isinstance(items, dict):
+        raise ValueError("a dict is made of what is no dict")
+    return dict(items)
+
+
+def _ordered_dict(items: Any = ()) -> OrderedDict[Any, Any]:
+    """Of a dict, or of pairs: lists in Python 2."""
+    found: OrderedDict[Any, Any] = OrderedDict()
+    if isinstance(items, dict):
+        found.update(items)
+    elif isinstance(items, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in items):
+        set_items(found, [(key, value) for key, value in items])
+    else:
+        raise ValueError("a dict is made of what are no pairs")
+    return found
+
+
+def _no_bytes() -> bytes:
+    return b""  # how the older protocols write it
+
+
+def _finished(value: Any, done: dict[int, Any], depth: int) -> Any:
     """The same containers, with arrays in the place of what stood for them.
 
     `done`, from id to result, keeps shared parts shared: they could multiply without end otherwise.
@@ -201,36 +151,31 @@ def _finished(value: Any, done: dict[int, Any]) -> Any:
         if value.array is None:
             raise ValueError("an array has no data; the file is damaged")
         return value.array
-    if not isinstance(value, (dict, list, tuple)) or not value:
+    if not isinstance(value, dict | list | tuple) or not value:
         return value
+    if not depth:
+        raise ValueError(f"its containers lie in one another more than {MAX_DEPTH} deep")
     done[id(value)] = None
+    result: Any
     if isinstance(value, dict):
-        result = type(value)((key, _finished(item, done)) for key, item in value.items())
+        result = type(value)((key, _finished(item, done, depth - 1)) for key, item in value.items())
     else:
-        result = type(value)(_finished(item, done) for item in value)
+        result = type(value)(_finished(item, done, depth - 1) for item in value)
     done[id(value)] = result
     return result
 
 
-def _counter(counts: Mapping = MappingProxyType({})) -> dict:
-    """A Counter, such as the milestones of torch's MultiStepLR, as a plain dict."""
-    return dict(counts)
-
-
-def _no_bytes() -> bytes:
-    return b""  # how the older protocols write it
-
-
-PLAIN = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "Counter"): _counter,
+PLAIN: Known = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "Counter"): _dict,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _no_bytes,
 }
-NUMPY = (
-    PLAIN
-    | {("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): _Type}
-    | {
+NUMPY: Known = {
+    **PLAIN,
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): _Type,
+    **{
         (f"numpy.{core}.{module}", name): function
         for core in ("core", "_core")
         for module, name, function in (
@@ -238,5 +183,5 @@ NUMPY = (
             ("multiarray", "scalar", _scalar),
             ("numeric", "_frombuffer", _from_buffer),
         )
-    }
-)
+    },
+}

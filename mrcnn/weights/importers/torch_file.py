@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without torch: the zip of today and the format before torch 1.6.
+"""Files of `torch.save`, read without torch: today's zip and the format before torch 1.6.
 
 Sources: torch/serialization.py and torch/_utils.py of torch 2.13 for the layout. Tensors come as `Lazy`, so that a file
 is read piece by piece.
@@ -11,11 +11,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from mrcnn.weights.importers.pickles import PLAIN, RestrictedUnpickler, read_pickle
+from mrcnn.weights.importers.pickle_machine import PickleMachine
+from mrcnn.weights.importers.pickles import PLAIN
 from mrcnn.weights.source import Lazy
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -31,17 +33,35 @@ STORAGES = {
     "ByteStorage": "|u1",
     "BoolStorage": "|b1",
 }
+MAX_AXES = 16
+SHARED = 8  # bytes that all tensors together may cover, in multiples of the length of the file; few share a storage,
+FREE_BYTES = 2**24  # and beyond that
 
 
-class _Storage(NamedTuple):
-    """A run of numbers in the file: `read` gives its bytes."""
+@dataclass(frozen=True)
+class _Storage:
+    """A run of numbers in the file: `read(start, stop)` gives some of its bytes."""
 
     kind: str
     count: int
-    read: Callable[[], bytes]
+    read: Callable[[int, int], bytes]
+
+    @property
+    def itemsize(self) -> int:
+        return _itemsize(self.kind)
 
 
-def is_torch_file(path: str | os.PathLike) -> bool:
+@dataclass(frozen=True)
+class _Pid:
+    """What a pickle says of a storage."""
+
+    kind: str
+    key: str
+    count: int
+    is_view: bool
+
+
+def is_torch_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file has the form of torch.save, of either age."""
     if zipfile.is_zipfile(path):
         return any(name.endswith("/data.pkl") for name in _zip_entries(os.fspath(path)))
@@ -50,38 +70,61 @@ def is_torch_file(path: str | os.PathLike) -> bool:
         return file.read(14)[2:] == b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 
 
-def load_torch(path: str | os.PathLike) -> Any:
+def load_torch(path: str | os.PathLike[str]) -> Any:
     """What `torch.save` wrote: containers, texts and numbers as they were, tensors as `Lazy`.
 
     Raises:
         FileNotFoundError: no such file.
         ForbiddenPickle: it asks for more than tensors and plain containers; nothing has run.
-        ValueError: it is truncated or damaged.
+        ValueError: it is truncated or damaged, or takes more steps or memory than weights do.
     """
     path = os.fspath(path)
     return _load_zip(path) if zipfile.is_zipfile(path) else _load_legacy(path)
+
+
+# The zip
 
 
 def _load_zip(path: str) -> Any:
     entries = _zip_entries(path)
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise ValueError(f"{path} is a zip without the data.pkl of torch.save; it holds {list(entries)[:3]}")
+        raise ValueError(f"{path} is a zip file without the data.pkl of torch.save, or with several")
     _require_stored(path, entries)
     folder = pickles[0].removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
     if order and (order.file_size > len("little") or _zip_entry(path, order) != b"little"):
         raise ValueError(f"{path} was written on a big-endian machine; save it again on another")
 
-    def storage(pid: Any) -> _Storage:
-        _, kind, key, _, count = pid
-        name = f"{folder}data/{key}"
-        if name not in entries:
-            raise ValueError(f"there are no data {name!r}")
-        return _Storage(kind, _checked(kind, count, entries[name].file_size), lambda: _zip_entry(path, entries[name]))
+    def storage(pid: _Pid) -> _Storage:
+        entry = entries.get(f"{folder}data/{pid.key}")
+        if entry is None:
+            raise ValueError("the data of a storage are not in the file")
+        size = pid.count * _itemsize(pid.kind)
+        if size != entry.file_size:
+            raise ValueError(f"a storage of {pid.count} numbers has {entry.file_size} bytes, not {size}")
+        return _Storage(pid.kind, pid.count, _ZipData(path, entry).read)
 
     file = io.BytesIO(_zip_entry(path, entries[pickles[0]]))
-    return read_pickle(_unpickler(file, path, storage), path)
+    return _machine(file, path, storage, os.path.getsize(path)).run()
+
+
+class _ZipData:
+    """The bytes of an entry. Before a part of it is read alone, its checksum is compared, once."""
+
+    def __init__(self, path: str, entry: zipfile.ZipInfo) -> None:
+        self._path, self._entry, self._is_checked = path, entry, False
+
+    def read(self, start: int, stop: int) -> bytes:
+        if (start, stop) == (0, self._entry.file_size):
+            return _zip_entry(self._path, self._entry)
+        if not self._is_checked:
+            _zip_entry(self._path, self._entry)
+            self._is_checked = True
+        with open(self._path, "rb") as file:
+            _seek_data(file, self._entry)
+            file.seek(start, os.SEEK_CUR)
+            return file.read(stop - start)
 
 
 def _zip_entries(path: str) -> dict[str, zipfile.ZipInfo]:
@@ -94,64 +137,72 @@ def _zip_entries(path: str) -> dict[str, zipfile.ZipInfo]:
 
 
 def _require_stored(path: str, entries: dict[str, zipfile.ZipInfo]) -> None:
-    """Raises ValueError unless every entry lies in the file as it is, so that none takes more memory than the file."""
+    """Raises ValueError unless every entry lies in the file as it is, apart from the others: none takes more memory or
+    time than the file is long."""
     size = os.path.getsize(path)
     for name, entry in entries.items():
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{path}: the data {name!r} are compressed, which torch.save never does")
+            raise ValueError(f"{path}: the data {name[-60:]!r} are compressed, which torch.save never does")
         if entry.flag_bits & 1:
-            raise ValueError(f"{path}: the data {name!r} are encrypted, which torch.save never does")
+            raise ValueError(f"{path}: the data {name[-60:]!r} are encrypted, which torch.save never does")
         if (
             entry.compress_size != entry.file_size
             or entry.header_offset < 0
             or entry.header_offset + entry.file_size > size
         ):
             raise ValueError(
-                f"{path} is truncated or damaged: it has {size} bytes, {name!r} would have "
+                f"{path} is truncated or damaged: it has {size} bytes, {name[-60:]!r} would have "
                 f"{entry.file_size} (stored: {entry.compress_size}) from {entry.header_offset} on"
             )
+    if sum(entry.file_size for entry in entries.values()) > size:
+        raise ValueError(f"{path} is damaged: its parts together are longer than the file, so that some overlap")
+
+
+def _seek_data(file: BinaryIO, entry: zipfile.ZipInfo) -> None:
+    file.seek(entry.header_offset + 26)  # of the local header's 30 bytes, the last four: lengths of what follows it
+    lengths = np.frombuffer(file.read(4).ljust(4, b"\0"), "<u2")
+    file.seek(int(lengths.sum()), os.SEEK_CUR)
 
 
 def _zip_entry(path: str, entry: zipfile.ZipInfo) -> bytes:
     """The bytes of a stored entry. zipfile would read the directory of the whole file again for each of a thousand."""
     with open(path, "rb") as file:
-        file.seek(entry.header_offset + 26)  # of the local header's 30 bytes, the last four: lengths of what follows it
-        lengths = np.frombuffer(file.read(4).ljust(4, b"\0"), "<u2")
-        file.seek(int(lengths.sum()), os.SEEK_CUR)
+        _seek_data(file, entry)
         data = file.read(entry.file_size)
     if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
-        raise ValueError(f"{path} is truncated or damaged in {entry.filename!r}: Bad CRC-32; fetch it again")
+        raise ValueError(f"{path} is truncated or damaged in {entry.filename[-60:]!r}: Bad CRC-32; fetch it again")
     return data
 
 
+# The format before torch 1.6
+
+
 def _load_legacy(path: str) -> Any:
-    """The format before torch 1.6: five pickles, then each storage as its count and its bytes."""
-    places: dict[str, tuple[int, int]] = {}  # key: start and bytes in the file, known once the pickles are read
+    """Five pickles, then each storage as its count and its bytes."""
+    places: dict[str, int] = {}  # key to where its bytes start, known once the pickles are read
     wanted: dict[str, tuple[str, int]] = {}
 
-    def storage(pid: Any) -> _Storage:
-        _, kind, key, _, count, *view = pid
-        if view and view[0] is not None:
-            raise ValueError(f"the storage {key!r} is a view of another, as only torch before 0.4 wrote them")
-        if wanted.setdefault(key, (kind, count)) != (kind, count):
-            raise ValueError(f"the storage {key!r} is of two kinds")
-        return _Storage(kind, count, lambda: _piece(path, *places[key]))
+    def storage(pid: _Pid) -> _Storage:
+        if pid.is_view:
+            raise ValueError("a storage is a view of another, as only torch before 0.4 wrote them")
+        if wanted.setdefault(pid.key, (pid.kind, pid.count)) != (pid.kind, pid.count):
+            raise ValueError("a storage is of two kinds")
+        return _Storage(pid.kind, pid.count, lambda start, stop: _piece(path, places[pid.key] + start, stop - start))
 
+    size = os.path.getsize(path)
     with open(path, "rb") as file:
-        read = [read_pickle(_unpickler(file, path, storage), path) for _ in range(5)]
-        magic, protocol, _, content, keys = read
-        if (magic, protocol) != (LEGACY_MAGIC, LEGACY_PROTOCOL) or not isinstance(keys, list):
+        magic, protocol, _, content, keys = (_machine(file, path, storage, size).run() for _ in range(5))
+        if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(keys, list):
             raise ValueError(f"{path} is not a file of torch.save")
-        size = os.path.getsize(path)
         for key in keys:
             kind, count = wanted.get(key, ("", -1)) if isinstance(key, str) else ("", -1)
             start, length = file.tell() + 8, count * _itemsize(kind) if count >= 0 else -1
             if int.from_bytes(file.read(8), "little") != count or length < 0 or start + length > size:
-                raise ValueError(f"{path} is truncated or damaged in the storage {key!r}; fetch it again")
-            places[key] = start, length
+                raise ValueError(f"{path} is truncated or damaged in storage {len(places)}; fetch it again")
+            places[key] = start
             file.seek(start + length)
-    if set(wanted) != set(places):
-        raise ValueError(f"{path} is damaged: it lacks the storages {sorted(set(wanted) - set(places))[:5]}")
+    if missing := set(wanted) - set(places):
+        raise ValueError(f"{path} is damaged: it lacks {len(missing)} of its {len(wanted)} storages")
     return content
 
 
@@ -161,67 +212,92 @@ def _piece(path: str, start: int, length: int) -> bytes:
         return file.read(length)
 
 
-def _unpickler(file: BinaryIO, path: str, storage: Callable[[Any], _Storage]) -> RestrictedUnpickler:
-    def persistent(pid: Any) -> _Storage:
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or pid[1] not in STORAGES:
-            raise ValueError(f"{pid!r} is no storage of numbers")
-        if not isinstance(pid[4], int) or pid[4] < 0:
-            raise ValueError(f"a storage of {pid[4]!r} numbers")
-        return storage(pid)
+# What either pickle may say
 
-    return RestrictedUnpickler(file, path, TORCH, persistent)
+
+def _machine(file: BinaryIO, path: str, storage: Callable[[_Pid], _Storage], size: int) -> PickleMachine:
+    def persistent(pid: Any) -> _Storage:
+        return storage(_checked_pid(pid))
+
+    known = TORCH | {("torch._utils", name): _Tensors(size).rebuild for name in REBUILD}
+    return PickleMachine(file, path, known, persistent)
+
+
+def _checked_pid(pid: Any) -> _Pid:
+    """("storage", its type, its key, device, count of numbers), and in the older format a view or None."""
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6):
+        raise ValueError("something outside the pickle is no storage of numbers")
+    name, kind, key, _, count, *view = pid
+    if not (isinstance(name, str) and name == "storage" and isinstance(kind, str) and kind in STORAGES):
+        raise ValueError("something outside the pickle is no storage of numbers")
+    if not isinstance(key, str) or type(count) is not int or count < 0:
+        raise ValueError("a storage has no key, or no count of numbers")
+    return _Pid(kind, key, count, bool(view) and view[0] is not None)
 
 
 def _itemsize(kind: str) -> int:
     return 2 if kind == "BFloat16Storage" else np.dtype(STORAGES[kind]).itemsize
 
 
-def _checked(kind: str, count: int, size: int) -> int:
-    if count * _itemsize(kind) != size:
-        raise ValueError(f"a storage of {count} numbers of {_itemsize(kind)} bytes has {size} bytes")
-    return count
+class _Tensors:
+    """Makes the tensors of a file, and keeps count of the bytes that they cover.
+
+    Many tensors may share one storage, so that a short file could announce any number of large ones.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.bytes_left = SHARED * size + FREE_BYTES
+
+    def rebuild(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Lazy:
+        """A tensor over a part of a storage; raises ValueError where it leaves the storage."""
+        size, stride = _whole_numbers(size), _whole_numbers(stride)
+        if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0 or len(size) != len(stride):
+            raise ValueError("a tensor of size, stride or offset that are none")
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        count = math.prod(size)
+        if count and (last >= storage.count or count > storage.count):
+            raise ValueError(f"a tensor of size {size} and stride {stride} does not fit its {storage.count} numbers")
+        stop = last + 1 if count else offset
+        self.bytes_left -= (stop - offset) * storage.itemsize
+        if self.bytes_left < 0:
+            raise ValueError("its tensors share their numbers over and over, to many times the length of the file")
+        return Lazy(size, lambda: _strided(storage, offset, stop, size, stride))
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> Lazy:
-    """A tensor over a part of a storage; raises ValueError where it leaves the storage."""
-    size, stride = tuple(size), tuple(stride)
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, _Storage) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError(f"a tensor of size {size}, stride {stride} and offset {offset!r}")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if math.prod(size) and (last >= storage.count or math.prod(size) > storage.count):
-        raise ValueError(f"a tensor of size {size} and stride {stride} does not fit its {storage.count} numbers")
-
-    def read() -> np.ndarray:
-        values = _values(storage)
-        view = np.lib.stride_tricks.as_strided(
-            values[offset:], size, tuple(step * values.itemsize for step in stride), writeable=False
-        )
-        return view if view.flags.c_contiguous else np.ascontiguousarray(view)
-
-    return Lazy(size, read)
+def _whole_numbers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or len(values) > MAX_AXES or not all(type(n) is int and n >= 0 for n in values):
+        raise ValueError("a tensor of size or stride that are no whole numbers")
+    return values
 
 
-def _values(storage: _Storage) -> np.ndarray:
-    data = storage.read()
-    if len(data) != storage.count * _itemsize(storage.kind):
-        raise ValueError(f"a storage of {storage.count} numbers has {len(data)} bytes; the file is truncated")
+def _strided(storage: _Storage, offset: int, stop: int, size: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray:
+    """Numbers `offset` up to `stop` of a storage, as an array."""
+    if stop == offset:
+        return np.zeros(size, "<f4" if storage.kind == "BFloat16Storage" else STORAGES[storage.kind])
+    values = _numbers(storage, offset, stop)
+    view = np.lib.stride_tricks.as_strided(
+        values, size, tuple(step * values.itemsize for step in stride), writeable=False
+    )
+    return view if view.flags.c_contiguous else np.ascontiguousarray(view)
+
+
+def _numbers(storage: _Storage, offset: int, stop: int) -> np.ndarray:
+    data = storage.read(offset * storage.itemsize, stop * storage.itemsize)
+    if len(data) != (stop - offset) * storage.itemsize:
+        raise ValueError(f"{stop - offset} numbers have {len(data)} bytes; the file is truncated")
     if storage.kind != "BFloat16Storage":
         return np.frombuffer(data, STORAGES[storage.kind])
     return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
 
 
-def _rebuild_parameter(data: Lazy, *_: Any) -> Lazy:
+def _rebuild_parameter(data: Any, *_: Any) -> Any:
     return data
 
 
-TORCH = (
-    PLAIN
-    | {
-        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-        ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        ("torch", "Size"): tuple,
-    }
-    | {("torch", name): name for name in STORAGES}
-)
+REBUILD = ("_rebuild_tensor_v2", "_rebuild_tensor")
+TORCH = {
+    **PLAIN,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch", "Size"): _whole_numbers,
+    **{("torch", name): name for name in STORAGES},
+}

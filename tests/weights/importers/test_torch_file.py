@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn.weights.importers.pickles import ForbiddenPickle
-from mrcnn.weights.importers.torch_file import is_torch_file, load_torch
+from mrcnn.weights.importers.pickle_machine import ForbiddenPickle
+from mrcnn.weights.importers.torch_file import LEGACY_MAGIC, is_torch_file, load_torch
+from mrcnn.weights.recognise import read_source
 from mrcnn.weights.source import Lazy
 from tests.weights.torch_writer import Tensor, save_legacy, save_zip
 
@@ -83,7 +84,7 @@ def test_tensors_and_containers_come_back(save):
 )
 def test_a_tensor_that_leaves_its_storage(save, size, stride, offset):
     path = save({"a": Tensor(np.arange(24, dtype=np.float32), size, stride, offset)})
-    with pytest.raises(ValueError, match=r"a.pth is no pickle, or truncated or damaged: (a tensor of size|zip\(\))"):
+    with pytest.raises(ValueError, match="a.pth is no pickle, or truncated or damaged: a tensor of size"):
         load_torch(path)
 
 
@@ -124,7 +125,7 @@ def test_other_files(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("letter.txt", "hello")
     assert not is_torch_file(path)
-    with pytest.raises(ValueError, match=r"a zip without the data.pkl of torch.save; it holds \['letter.txt'\]"):
+    with pytest.raises(ValueError, match="a zip file without the data.pkl of torch.save, or with several"):
         load_torch(path)
 
 
@@ -207,7 +208,7 @@ def test_a_storage_of_the_zip_is_missing(tmp_path):
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
         new.writestr("archive/data.pkl", old.read("archive/data.pkl"))
     path.write_bytes(changed.getvalue())
-    with pytest.raises(ValueError, match="there are no data 'archive/data/0'"):
+    with pytest.raises(ValueError, match="the data of a storage are not in the file"):
         load_torch(path)
 
 
@@ -232,3 +233,120 @@ def test_truncated_anywhere(tmp_path_factory, kind, share):
     with pytest.raises(ValueError, match="a.pth"):
         for tensor in load_torch(path)["model"].values():
             tensor.read()
+
+
+def nested(count=60):
+    """Instructions that leave a tuple of 2^60 parts."""
+    step = b"".join(pickle.BINGET + bytes([i]) + pickle.TUPLE2 + pickle.MEMOIZE for i in range(count))
+    return b"N" + pickle.MEMOIZE + step
+
+
+def text(value):
+    return pickle.SHORT_BINUNICODE + bytes([len(value)]) + value.encode()
+
+
+STORAGE = text("FloatStorage")
+PIDS = {
+    "all": nested(),
+    "name": b"(" + nested() + STORAGE + text("0") + text("cpu") + b"K\x01t",
+    "kind": b"(" + text("storage") + nested() + text("0") + text("cpu") + b"K\x01t",
+    "key": b"(" + text("storage") + STORAGE + nested() + text("cpu") + b"K\x01t",
+    "count": b"(" + text("storage") + STORAGE + text("0") + text("cpu") + nested() + b"t",
+    "view": b"(" + text("storage") + STORAGE + text("0") + text("cpu") + b"K\x01" + nested() + b"t",
+}
+CALLS = {f"pid: {name}": code + pickle.BINPERSID for name, code in PIDS.items()} | {
+    "size": b"ctorch\nSize\n" + nested() + b"\x85R",
+    "tensor": b"ctorch._utils\n_rebuild_tensor_v2\n(NK\x00" + nested() + nested() + b"tR",
+    "keys of a legacy file": nested(),
+}
+
+
+@pytest.mark.parametrize("code", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_tuples_that_multiply(tmp_path, code, kind):
+    path = tmp_path / "a.pth"
+    data = b"\x80\x04" + code + b"."
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+            archive.writestr("archive/data/0", bytes(4))
+    else:
+        head = [pickle.dumps(value, 2) for value in (LEGACY_MAGIC, 1001, {})]
+        path.write_bytes(b"".join(head) + data + data)
+    with pytest.raises(ValueError, match="a.pth") as caught:
+        read_source(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_size_that_is_copied_over_and_over(tmp_path):
+    path = tmp_path / "a.pth"
+    numbers = pickle.dumps(tuple(range(50_000)), 4)[:-1]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", numbers + b"0](" + b"ctorch\nSize\nh\x00\x85R" * 1000 + b"e.")
+    with pytest.raises(ValueError, match="truncated or damaged: a tensor of size or stride that are no whole numbers"):
+        load_torch(path)
+
+
+def test_tensors_that_share_their_numbers_over_and_over(save):
+    shared = np.zeros(10**6, np.float32)
+    assert len(load_torch(save({str(i): Tensor(shared) for i in range(3)}))) == 3
+
+
+def test_a_short_file_does_not_announce_a_large_model(tmp_path):
+    """Here one storage of 4 MB stands behind a hundred tensors."""
+    path = tmp_path / "a.pth"
+    save_zip(path, {"a": np.zeros(10**6, np.float32)})
+    changed = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("data.pkl"):
+                rebuilt = data[data.index(b"ctorch._utils") : data.rindex(b"R") + 1]
+                data = b"\x80\x02](" + rebuilt * 100 + b"e."
+            new.writestr(name, data)
+    path.write_bytes(changed.getvalue())
+    with pytest.raises(ValueError, match="its tensors share their numbers over and over"):
+        load_torch(path)
+
+
+def test_parts_of_a_zip_that_overlap(tmp_path):
+    """The directory may name the same bytes any number of times."""
+    path = tmp_path / "a.pth"
+    save_zip(path, {"a": np.zeros(1000, np.float32), "b": np.zeros(1000, np.float32)})
+    data = bytearray(path.read_bytes())
+    entries = [i for i in range(len(data)) if data[i : i + 4] == b"PK\x01\x02"]
+    first, second = [i for i in entries if b"/data/" in data[i + 46 : i + 62]]
+    for start in (first, second):
+        struct.pack_into("<II", data, start + 20, 5000, 5000)
+        data[start + 42 : start + 46] = data[first + 42 : first + 46]
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="its parts together are longer than the file"):
+        load_torch(path)
+
+
+def test_a_part_of_a_damaged_storage_is_found_too(tmp_path):
+    path = tmp_path / "a.pth"
+    save_zip(path, {"a": Tensor(np.full(100, 3.25, np.float32), (10,), (1,), offset=50)})
+    np.testing.assert_array_equal(load_torch(path)["a"].read(), np.full(10, 3.25))
+    data = bytearray(path.read_bytes())
+    data[data.index(np.full(4, 3.25, np.float32).tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="Bad CRC-32"):
+        load_torch(path)["a"].read()
+
+
+@pytest.mark.parametrize("state", [{"read": 1}, {}, {"_read": None}])
+def test_attributes_of_a_tensor_cannot_be_set(tmp_path, state):
+    path = tmp_path / "a.pth"
+    save_zip(path, {"a": np.zeros(10, np.float32)})
+    changed = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("data.pkl"):
+                end = data.rindex(b"R") + 1
+                data = data[:end] + pickle.dumps(state, 4)[2:-1] + b"b" + data[end:]
+            new.writestr(name, data)
+    path.write_bytes(changed.getvalue())
+    with pytest.raises(ValueError, match="attributes are set of what has none"):
+        load_torch(path)
