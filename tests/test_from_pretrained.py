@@ -3,17 +3,18 @@
 import json
 import pickle
 
-import h5py
 import numpy as np
 import pytest
 
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
+from mrcnn.weights.checkpoint import read_metadata
 from mrcnn.weights.recognise import read_source
 from tests import parity
 from tests.tiny import TinyConfig, TinyDataset
 from tests.weights import matterport_writer
 from tests.weights.importers import test_detectron2, test_torchvision
+from tests.weights.metadata import set_metadata
 from tests.weights.torch_writer import save_zip
 
 SMALL = {
@@ -120,11 +121,10 @@ def test_settings_of_another_version_are_left_out_with_a_warning(own, tmp_path):
     _, path, _ = own
     copy = tmp_path / "later.h5"
     copy.write_bytes(path.read_bytes())
-    with h5py.File(copy, "r+") as file:
-        metadata = json.loads(file.attrs["metadata"])
-        metadata["config"] |= {"MIND_READING": True}
-        del metadata["config"]["RPN_MIN_SIZE"]
-        file.attrs["metadata"] = json.dumps(metadata)
+    metadata = read_metadata(copy)
+    metadata["config"] |= {"MIND_READING": True}
+    del metadata["config"]["RPN_MIN_SIZE"]
+    set_metadata(copy, metadata)
     with pytest.warns(UserWarning, match=r"does not know, which are left out: \['MIND_READING'\]"):
         model = MaskRCNN.from_pretrained(copy, config=TinyConfig)
     assert model.config.RPN_MIN_SIZE == Config.RPN_MIN_SIZE

@@ -2,19 +2,20 @@
 
 Layout:
     attribute `metadata`                  json: what the caller gave (config, class names, epoch) and `format_version`
-    `weights/<layer key>/<weight name>`   one dataset a weight, each with a checksum
-    `optimizer/<index>`                   one dataset a variable of the optimizer, in its own order
+    attribute `metadata_sha256`           of that text; format 1 has none
+    `weights/<layer key>/<weight name>`   one dataset per weight, each with a checksum
+    `optimizer/<index>`                   one dataset per variable of the optimizer, in its own order
 
 Keys are the layer keys of the caller ("trunk/res2a_branch2a"), not positions within one Keras model, so that
 two graphs sharing parts read the same file. Seed generators hold no knowledge and are not stored.
 """
 
+import hashlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ import numpy as np
 
 from mrcnn.files import atomic_path
 from mrcnn.weights.assign import Exclude, PathLike, assign, is_finite, named_weights, users_level
+from mrcnn.weights.hdf5 import CHECKSUM, Dataset, lazy, list_datasets, open_hdf5, text_attribute
 from mrcnn.weights.report import LoadReport
 from mrcnn.weights.source import OWN, Lazy, Source
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+ADVICE = "use an earlier checkpoint"
 # What this package itself reads of the metadata: what it must be, and whether it is.
 FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format_version": ("a whole number", lambda value: type(value) is int),
@@ -90,8 +93,7 @@ def read_metadata(path: PathLike) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, not HDF5, not a checkpoint of this package, or its metadata are damaged.
     """
-    with _open(path) as file:
-        return _metadata(path, file)
+    return _contents(path)[0]
 
 
 def load_checkpoint(
@@ -117,38 +119,28 @@ def load_checkpoint(
         ValueError: the file is damaged, its layers are not those of the model, or an expression is broken. The model is
             unchanged then.
     """
-    with _open(path) as file:
-        _metadata(path, file)
-        return assign(
-            path, layers, _datasets(file, "weights"), exclude=exclude, strict=strict, skip_mismatch=skip_mismatch
-        )
+    _, datasets = _contents(path)
+    return assign(
+        path, layers, _below(path, datasets, "weights"), exclude=exclude, strict=strict, skip_mismatch=skip_mismatch
+    )
 
 
 def is_checkpoint(path: PathLike) -> bool:
     """Whether a file is one of `save_checkpoint`. Raises as `read_metadata` for one that is missing or damaged."""
     if not h5py.is_hdf5(path):
         return False
-    with _open(path) as file:
-        return "metadata" in file.attrs and "weights" in file
+    with open_hdf5(path, ADVICE) as file:
+        return "metadata" in file.attrs and file.get("weights", getlink=True) is not None
 
 
 def checkpoint_source(path: PathLike) -> Source:
     """The weights of a checkpoint, to be read when they are wanted, with its configuration and class names.
 
-    Raises as `read_metadata`.
+    Raises as `read_metadata`, and ValueError for a file whose data lie in another.
     """
-    with _open(path) as file:
-        metadata = _metadata(path, file)
-        tensors = {
-            name: Lazy(dataset.shape, partial(_read, path, f"weights/{name}"))
-            for name, dataset in _datasets(file, "weights").items()
-        }
+    metadata, datasets = _contents(path)
+    tensors = _below(path, datasets, "weights")
     return Source(OWN, tensors, metadata.get("config", {}), metadata.get("class_names", []))
-
-
-def _read(path: PathLike, name: str) -> np.ndarray:
-    with _open(path) as file:
-        return file[name][()]
 
 
 def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> bool:
@@ -167,26 +159,23 @@ def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> boo
     """
     if not optimizer.built:
         raise ValueError("the optimizer is not built: call optimizer.build(model.trainable_variables) first.")
-    with _open(path) as file:
-        _metadata(path, file)
-        stored = _datasets(file, "optimizer")
-        if not stored:
-            return False
-        if set(stored) != set(map(str, range(len(stored)))):
-            raise ValueError(
-                f"{path} is damaged: its optimizer's variables are {sorted(stored)[:5]}, not 0, 1, 2 ...; "
-                "use an earlier checkpoint."
-            )
-        shapes = [stored[str(index)].shape for index in range(len(stored))]
-        expected = [tuple(variable.shape) for variable in optimizer.variables]
-        if shapes != expected:
-            warnings.warn(
-                f"{path} holds the state of an optimizer over other variables ({len(shapes)} tensors, here "
-                f"{len(expected)}): training starts with a fresh optimizer.",
-                stacklevel=users_level(),
-            )
-            return False
-        values = [stored[str(index)][()] for index in range(len(expected))]
+    stored = _below(path, _contents(path)[1], "optimizer")
+    if not stored:
+        return False
+    if set(stored) != set(map(str, range(len(stored)))):
+        raise ValueError(
+            f"{path} is damaged: its optimizer's variables are {sorted(stored)[:5]}, not 0, 1, 2 ...; {ADVICE}."
+        )
+    shapes = [stored[str(index)].shape for index in range(len(stored))]
+    expected = [tuple(variable.shape) for variable in optimizer.variables]
+    if shapes != expected:
+        warnings.warn(
+            f"{path} holds the state of an optimizer over other variables ({len(shapes)} tensors, here "
+            f"{len(expected)}): training starts with a fresh optimizer.",
+            stacklevel=users_level(),
+        )
+        return False
+    values = [stored[str(index)].read() for index in range(len(expected))]
     if not all(is_finite(value) for value in values):
         raise ValueError(f"{path} holds an optimizer state with NaN or infinite values; use an earlier checkpoint.")
     for variable, value in zip(optimizer.variables, values, strict=True):
@@ -195,36 +184,37 @@ def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> boo
     return True
 
 
-@contextmanager
-def _open(path: PathLike) -> Iterator[h5py.File]:
-    """The file opened to read; whatever h5py finds wrong with it, on opening or later, as a ValueError."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint file at {path}" + (" (it is a folder)" if path.is_dir() else ""))
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes): not a checkpoint, or cut short.")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path} is truncated or damaged; use an earlier checkpoint. {error}") from error
+def _contents(path: PathLike) -> tuple[dict[str, Any], dict[str, Dataset]]:
+    """The metadata of a checkpoint and all of its datasets."""
+    with open_hdf5(path, ADVICE) as file:
+        datasets = list_datasets(file)
+        text = text_attribute(file, "metadata")
+        if text is None or not isinstance(file.get("weights"), h5py.Group):
+            found = ", ".join(list(file)[:5]) or "nothing"
+            raise ValueError(f"{path} is an HDF5 file but not a checkpoint of this package (it holds: {found}).")
+        return _metadata(path, text, text_attribute(file, "metadata_sha256")), datasets
 
 
-def _metadata(path: PathLike, file: h5py.File) -> dict[str, Any]:
-    text = file.attrs.get("metadata")
-    if not isinstance(text, str) or not isinstance(file.get("weights"), h5py.Group):
-        found = ", ".join(list(file)[:5]) or "nothing"
-        raise ValueError(f"{path} is an HDF5 file but not a checkpoint of this package (it holds: {found}).")
+def _metadata(path: PathLike, text: str, checksum: str | None) -> dict[str, Any]:
+    if checksum is not None and checksum != _sha256(text):
+        raise ValueError(
+            f"{path} is damaged: its metadata do not have the checksum that they were saved with; {ADVICE}."
+        )
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"is no json ({error}):", text) from error
     _check(path, metadata)
-    if metadata.get("format_version", 0) > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format {metadata['format_version']}, this version reads up to {FORMAT_VERSION}: upgrade it."
-        )
+    version = metadata.get("format_version", 0)
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{path} has format {version}, this version reads up to {FORMAT_VERSION}: upgrade it.")
+    if version > 1 and checksum is None:
+        raise ValueError(f"{path} is damaged: the checksum of its metadata is missing; {ADVICE}.")
     return metadata
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _check(path: PathLike, metadata: Any) -> None:
@@ -242,11 +232,12 @@ def _damaged(path: PathLike, what: str, found: Any) -> ValueError:
     return ValueError(f"{path} is damaged: its metadata {what} {shown}; use an earlier checkpoint.")
 
 
-def _datasets(file: h5py.File, group: str) -> dict[str, h5py.Dataset]:
-    found: dict[str, h5py.Dataset] = {}
-    if group in file:
-        file[group].visititems(lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {}))
-    return found
+def _below(path: PathLike, datasets: Mapping[str, Dataset], group: str) -> dict[str, Lazy]:
+    """The datasets of a group. Raises ValueError for one that holds no numbers."""
+    found = {name: dataset for name, dataset in datasets.items() if name.startswith(f"{group}/")}
+    if other := next((name for name, dataset in found.items() if dataset.dtype is None), None):
+        raise ValueError(f"{path}: {other} holds no numbers; the file is damaged, {ADVICE}.")
+    return {name.removeprefix(f"{group}/"): lazy(path, name, dataset, ADVICE) for name, dataset in found.items()}
 
 
 def _write(path: Path, datasets: Mapping[str, np.ndarray], metadata: str) -> None:
@@ -255,10 +246,14 @@ def _write(path: Path, datasets: Mapping[str, np.ndarray], metadata: str) -> Non
     # The newer file format, because the older one limits an attribute (the metadata) to 64 KB.
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
         file.attrs["metadata"] = metadata
+        file.attrs["metadata_sha256"] = _sha256(metadata)
         file.create_group("weights")
         for name, value in datasets.items():
-            # A checksum can only be kept for chunked data, which excludes scalars and empty arrays.
-            file.create_dataset(name, data=value, fletcher32=True if value.size and value.ndim else None)
+            # HDF5 keeps checksums for chunked data alone, which excludes scalars and empty arrays.
+            chunked = bool(value.size and value.ndim)
+            dataset = file.create_dataset(name, data=value, fletcher32=True if chunked else None)
+            if not chunked:
+                dataset.attrs[CHECKSUM] = zlib.crc32(value.tobytes())
     path.write_bytes(image.getbuffer())
 
 

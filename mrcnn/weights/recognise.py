@@ -11,6 +11,7 @@ import numpy as np
 
 from mrcnn.data.coco_classes import coco_names
 from mrcnn.weights.checkpoint import checkpoint_source, is_checkpoint
+from mrcnn.weights.hdf5 import MAX_NAME
 from mrcnn.weights.importers.detectron2 import detectron2_source, is_detectron2
 from mrcnn.weights.importers.imagenet import is_keras_weights
 from mrcnn.weights.importers.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
@@ -107,12 +108,19 @@ def _state_dicts(content: Any) -> Iterator[dict[str, Any]]:
     for candidate in (content, *(content.get(name) for name in FOLDERS)):
         if isinstance(candidate, Mapping):
             found = {
-                str(name).removeprefix("module."): tensor
+                _name(name).removeprefix("module."): tensor
                 for name, tensor in candidate.items()
                 if isinstance(tensor, Lazy | np.ndarray)
             }
             if found:
                 yield found
+
+
+def _name(name: Any) -> str:
+    text = str(name)
+    if len(text) > MAX_NAME or not text.isprintable():
+        raise ValueError(f"a tensor has a name of {len(text)} characters, or of such as cannot be printed")
+    return text
 
 
 def _imported(importer: Callable[..., Source], tensors: Mapping[str, Any], path: str, **options: Any) -> Source:
@@ -134,7 +142,7 @@ def _wrongly_shaped(path: str, error: Exception) -> ValueError:
 
 
 def _unknown(path: str, names: list, hint: str = "") -> ValueError:
-    shown = ", ".join(map(str, names[:5])) or "no tensors"
+    shown = ", ".join(str(name)[:60] for name in names[:5]) or "no tensors"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ValueError(
         f"{path} is of no program whose weights can be read here: it holds {shown}{more}. Known are {KNOWN}.{hint}"

@@ -1,6 +1,5 @@
 """The checkpoint file: what goes in comes out; what is wrong is named and changes nothing."""
 
-import json
 import re
 import resource
 
@@ -11,6 +10,7 @@ import pytest
 
 from mrcnn.weights.checkpoint import checkpoint_source, load_checkpoint, load_optimizer, read_metadata, save_checkpoint
 from mrcnn.weights.recognise import read_source
+from tests.weights.metadata import set_metadata
 
 
 def network(classes: int = 3, seed: int = 0) -> tuple[keras.Model, dict]:
@@ -79,7 +79,7 @@ def test_names_used_twice_in_a_layer_are_made_unique(tmp_path):
 
 def test_metadata(saved, tmp_path):
     path, _, layers = saved
-    assert read_metadata(path) == {"epoch": 7, "class_names": ["BG", "cat"], "format_version": 1}
+    assert read_metadata(path) == {"epoch": 7, "class_names": ["BG", "cat"], "format_version": 2}
     # Longer than the 64 KB that the older HDF5 format allows, and with the types that configurations hold.
     given = {"long": "x" * 100_000, "std": np.float32(0.5), "shape": (2, 3), "array": np.arange(2)}
     save_checkpoint(path, layers, given)
@@ -179,12 +179,33 @@ def test_damaged_metadata(saved, metadata, found):
     path = saved[0]
     model, layers = network(seed=1)
     before = values(model)
-    with h5py.File(path, "r+") as file:
-        file.attrs["metadata"] = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    set_metadata(path, metadata)
     for reader in (lambda path: load_checkpoint(path, layers), read_metadata, checkpoint_source, read_source):
         with pytest.raises(ValueError, match=f"a.h5 is damaged: its metadata {found}.*use an earlier checkpoint"):
             reader(path)
     assert_same(values(model), before)
+
+
+def test_a_changed_byte_in_the_metadata(saved):
+    """It renamed a class: "cat" was "bat" from then on."""
+    path, _, layers = saved
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"cat"', b'"bat"'))
+    for reader in (lambda path: load_checkpoint(path, layers), read_metadata, checkpoint_source, read_source):
+        with pytest.raises(ValueError, match="a.h5 is damaged: its metadata do not have the checksum"):
+            reader(path)
+
+
+def test_checkpoints_of_the_first_format_have_no_checksums(saved):
+    path, model, layers = saved
+    with h5py.File(path, "r+") as file:
+        del file.attrs["metadata_sha256"]
+    with pytest.raises(ValueError, match="a.h5 is damaged: the checksum of its metadata is missing"):
+        read_metadata(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["metadata"] = '{"epoch": 7, "format_version": 1}'
+    assert read_metadata(path)["epoch"] == 7
+    assert len(load_checkpoint(path, layers).loaded) == 8
 
 
 def test_weights_that_are_no_group(saved):
@@ -272,9 +293,8 @@ def test_not_a_checkpoint(tmp_path):
 
 def test_newer_format(saved):
     path, _, layers = saved
-    with h5py.File(path, "r+") as file:
-        file.attrs["metadata"] = '{"format_version": 99}'
-    with pytest.raises(ValueError, match="has format 99, this version reads up to 1"):
+    set_metadata(path, {"format_version": 99})
+    with pytest.raises(ValueError, match="has format 99, this version reads up to 2"):
         load_checkpoint(path, layers)
 
 
@@ -404,6 +424,20 @@ def test_variables_of_the_optimizer_that_are_missing(tmp_path):
             change(file["optimizer"])
         with pytest.raises(ValueError, match="a.h5 is damaged: its optimizer's variables are .*, not 0, 1, 2"):
             load_optimizer(tmp_path / "a.h5", model.optimizer)
+
+
+def test_a_changed_scalar_of_the_optimizer(tmp_path):
+    """HDF5 keeps no checksums for scalars, such as the count of iterations."""
+    model, layers = trained()
+    path = tmp_path / "a.h5"
+    save_checkpoint(path, layers, {}, model.optimizer)
+    with h5py.File(path, "r+") as file:
+        file["optimizer/0"][...] = 5
+    with pytest.raises(ValueError, match="a.h5 is damaged in 'optimizer/0', which has another checksum"):
+        load_optimizer(path, model.optimizer)
+    with h5py.File(path, "r+") as file:
+        del file["optimizer/0"].attrs["crc32"]  # of the first format
+    assert load_optimizer(path, model.optimizer) and int(model.optimizer.iterations) == 5
 
 
 def test_nan_in_the_optimizer(tmp_path):

@@ -3,6 +3,7 @@
 Those of ResNet50, 101 and 152 for this package's own ResNets are read by `mrcnn.weights.importers.keras_resnet`.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mrcnn.network.applications import find_application
 from mrcnn.network.backbone import Backbone
 from mrcnn.network.resnet import BLOCKS
 from mrcnn.weights.assign import Exclude, is_finite
+from mrcnn.weights.hdf5 import list_datasets, open_hdf5
 from mrcnn.weights.report import LoadReport, Tensor
 from mrcnn.weights.transfer import inflate
 
@@ -24,13 +26,14 @@ def is_keras_weights(path: str | Path) -> bool:
     """Whether a file holds Keras's own weights of one model (either of its h5 layouts).
 
     Not so a checkpoint of ours, nor of matterport's Mask_RCNN, although that has Keras's older layout.
+
+    Raises ValueError for a file that is damaged.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            names = [_text(name) for name in file.attrs.get("layer_names", ())]
-            found = "layers" in file or "_layer_checkpoint_dependencies" in file or "layer_names" in file.attrs
-    except OSError:
+    if not os.path.isfile(path) or not h5py.is_hdf5(path):
         return False  # missing or damaged: the checkpoint's reader says which
+    with open_hdf5(path) as file:
+        names = list(file)
+        found = "layers" in names or "_layer_checkpoint_dependencies" in names or "layer_names" in file.attrs
     return found and not any(name.startswith("mrcnn_") for name in names)
 
 
@@ -62,6 +65,8 @@ def load(
     _refuse(path, backbone, exclude=exclude, keep_classes=keep_classes, strict=strict)
     if build_rgb is not None and backbone.source.input_shape[-1] != 3:
         return _load_inflated(path, backbone, build_rgb())
+    with open_hdf5(path) as file:
+        list_datasets(file)  # which Keras would follow into any other file
     before = backbone.source.get_weights()
     try:
         backbone.source.load_weights(path)
@@ -130,10 +135,6 @@ def _about_channels(backbone: Backbone) -> str:
             "channels, and 3 in ImageNet weights"
         )
     )
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def download(backbone: str | Any, options: dict[str, Any]) -> Path:

@@ -3,11 +3,8 @@
 import os
 import re
 from collections import defaultdict
-from functools import partial
 
-import h5py
-import numpy as np
-
+from mrcnn.weights.hdf5 import Dataset, lazy, list_datasets, open_hdf5
 from mrcnn.weights.source import Lazy
 
 # What Keras 1 called the weights of a layer; its running_std holds the variance.
@@ -24,27 +21,24 @@ WEIGHTS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 Layers = dict[str, dict[str, Lazy]]
 
 
-def read_layers(path: str | os.PathLike) -> Layers:
+def read_layers(path: str | os.PathLike[str]) -> Layers:
     """The weights of a file by layer and by name, whatever models the layers lie in, read when they are wanted.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not HDF5, truncated, or gives a layer two weights of one name and different shapes.
+        ValueError: it is not HDF5, is truncated, has data in another file, or gives a layer two weights of one name and
+            different shapes.
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no file of weights at {path!r}; check the path")
+    with open_hdf5(path) as file:
+        datasets = list_datasets(file)
     found: Layers = defaultdict(dict)
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(lambda name, item: _take(found, path, name, item))
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} is not HDF5, or truncated or damaged: {error}; fetch it again") from error
+    for name, dataset in datasets.items():
+        _take(found, os.fspath(path), name, dataset)
     return dict(found)
 
 
-def _take(found: Layers, path: str, name: str, item: h5py.Dataset | h5py.Group) -> None:
-    if not isinstance(item, h5py.Dataset) or item.ndim == 0 or "optimizer_weights" in name.split("/")[:1]:
+def _take(found: Layers, path: str, name: str, dataset: Dataset) -> None:
+    if dataset.shape == () or dataset.dtype is None or "optimizer_weights" in name.split("/")[:1]:
         return
     *groups, last = name.removeprefix("model_weights/").split("/")
     weight, layer = re.sub(r"(_\d+)?:\d+$", "", last), _layer_of(groups)
@@ -54,9 +48,9 @@ def _take(found: Layers, path: str, name: str, item: h5py.Dataset | h5py.Group) 
     if weight not in WEIGHTS:
         return
     known = found[layer].get(weight)
-    if known is not None and known.shape != item.shape:
-        raise ValueError(f"{path} holds {layer}/{weight} twice, as {known.shape} and {item.shape}")
-    found[layer][weight] = Lazy(item.shape, partial(read_dataset, path, name))
+    if known is not None and known.shape != dataset.shape:
+        raise ValueError(f"{path} holds {layer}/{weight} twice, as {known.shape} and {dataset.shape}")
+    found[layer][weight] = lazy(path, name, dataset)
 
 
 def _layer_of(groups: list[str]) -> str:
@@ -69,12 +63,3 @@ def _layer_of(groups: list[str]) -> str:
     if own[0] == last and len(groups) > 1 and groups.count(last) == 1:
         return re.sub(r"_\d+$", "", last)  # in the group of another model
     return own[0]
-
-
-def read_dataset(path: str, name: str) -> np.ndarray:
-    """One dataset of an HDF5 file. Raises ValueError naming both when it cannot be read."""
-    try:
-        with h5py.File(path, "r") as file:
-            return file[name][()]
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path} is truncated or damaged in {name!r}: {error}; fetch it again") from error

@@ -7,15 +7,16 @@ with another epsilon, keras_applications/resnet50.py of 1.0.2).
 
 import os
 import re
-from collections.abc import Iterator
-from functools import partial
+from collections import defaultdict
+from collections.abc import Mapping
 
 import h5py
 
 from mrcnn.network.resnet import BLOCKS, block_letters
-from mrcnn.weights.importers.keras_h5 import WEIGHTS, Layers, read_dataset, read_layers
+from mrcnn.weights.hdf5 import MAX_NAME, Dataset, lazy, list_datasets, open_hdf5, text_attribute
+from mrcnn.weights.importers.keras_h5 import WEIGHTS, Layers, read_layers
 from mrcnn.weights.importers.matterport import resnet_name, resnet_trunk
-from mrcnn.weights.source import Lazy, Source
+from mrcnn.weights.source import Source
 
 EPSILON, OLD_EPSILON = 1.001e-5, 1e-3
 BRANCHES = {"0": "1", "1": "2a", "2": "2b", "3": "2c"}
@@ -34,31 +35,35 @@ def read_keras(path: str | os.PathLike) -> Layers:
     Raises:
         ValueError: it is truncated or damaged.
     """
-    path = os.fspath(path)
     layers = read_layers(path)
-    try:
-        with h5py.File(path, "r") as file:
-            groups = [item for item in _groups(file) if item.name.endswith("/vars") and len(item)]
-            named = {str(group.attrs.get("name", group.name.split("/")[-2])): _weights(path, group) for group in groups}
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} is truncated or damaged: {error}; fetch it again") from error
+    with open_hdf5(path) as file:
+        numbered = _numbered(path, list_datasets(file))
+        named = {_name_of(file[group], group): weights for group, weights in numbered.items()}
     return layers | _by_position(named)
 
 
-def _groups(file: h5py.File) -> Iterator[h5py.Group]:
-    found: list[h5py.Group] = []
-    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Group) else None)
-    return iter(found)
+def _numbered(path: str | os.PathLike[str], datasets: Mapping[str, Dataset]) -> Layers:
+    """Weights of a layer in Keras 3's layout, `<group>/vars/0` and so on, by group and then by name.
 
-
-def _weights(path: str, group: h5py.Group) -> dict[str, Lazy]:
-    """The numbered weights of a layer in Keras 3's layout: a norm has four, all else a kernel and perhaps a bias."""
-    arrays = [group[name] for name in sorted(group, key=lambda name: (len(name), name))]
-    names = WEIGHTS[2:] if len(arrays) == 4 else WEIGHTS[:2]
+    A norm has four, all else a kernel and perhaps a bias.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(datasets, key=lambda name: (len(name), name)):
+        group, _, last = name.rpartition("/")
+        if group.endswith("/vars") and last.isdigit():
+            groups[group].append(name)
+    kinds = {group: WEIGHTS[2:] if len(names) == 4 else WEIGHTS[:2] for group, names in groups.items()}
     return {
-        name: Lazy(array.shape, partial(read_dataset, path, array.name))
-        for name, array in zip(names, arrays, strict=False)
+        group: {kind: lazy(path, name, datasets[name]) for kind, name in zip(kinds[group], names, strict=False)}
+        for group, names in groups.items()
     }
+
+
+def _name_of(item: h5py.Group, group: str) -> str:
+    name = text_attribute(item, "name") or group.split("/")[-2]
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a layer has a name of {len(name)} characters")
+    return name
 
 
 def _by_position(layers: Layers) -> Layers:

@@ -117,6 +117,8 @@ def test_a_file_of_the_old_package_is_none_of_keras_applications(tmp_path, names
     path = tmp_path / "mask_rcnn_coco.h5"
     with h5py.File(path, "w") as h5:
         h5.attrs["layer_names"] = names
+        for name in names:
+            h5.create_group(name)
     assert imagenet.is_keras_weights(path) == of_keras
 
 

@@ -109,10 +109,10 @@ def test_one_weight_in_two_shapes_is_an_error(tmp_path):
 
 def test_other_files(tmp_path):
     path = tmp_path / "a.h5"
-    with pytest.raises(FileNotFoundError, match="no file of weights at .*a.h5"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint file at .*a.h5"):
         read_layers(path)
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match="a.h5 is not HDF5, or truncated or damaged"):
+    with pytest.raises(ValueError, match="a.h5 is not an HDF5 file"):
         read_layers(path)
 
 
@@ -122,7 +122,7 @@ def test_truncated_files(tmp_path, share):
     write(path, keras2)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match="a.h5 is not HDF5, or truncated or damaged"):
+    with pytest.raises(ValueError, match="a.h5 is truncated or damaged"):
         for weights in read_layers(path).values():
             for weight in weights.values():
                 weight.read()
@@ -133,5 +133,5 @@ def test_a_file_that_goes_between_reading_its_layers_and_their_weights(tmp_path)
     write(path, keras2)
     found = read_layers(path)
     path.write_bytes(b"gone")
-    with pytest.raises(ValueError, match="a.h5 is truncated or damaged in 'conv1/conv1/kernel:0'"):
+    with pytest.raises(ValueError, match="a.h5 is not an HDF5 file .4 bytes"):
         found["conv1"]["kernel"].read()
