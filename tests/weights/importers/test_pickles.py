@@ -240,8 +240,8 @@ def test_a_tuple_that_multiplies_may_stand_in_a_file(write):
 
 
 LARGE = {
-    "Counter of a dict": (named("collections", "Counter"), {i: None for i in range(50_000)}),
-    "OrderedDict of a dict": (named("collections", "OrderedDict"), {i: None for i in range(50_000)}),
+    "Counter of a dict": (named("collections", "Counter"), dict.fromkeys(range(50000))),
+    "OrderedDict of a dict": (named("collections", "OrderedDict"), dict.fromkeys(range(50000))),
     "OrderedDict of pairs": (named("collections", "OrderedDict"), [(i, i) for i in range(50_000)]),
     "bytes of a text": (named("_codecs", "encode"), "x" * 500_000),
 }
