@@ -14,7 +14,8 @@ from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_im
 from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.start import start
 from mrcnn.inference.compiled import compiled
-from mrcnn.inference.detector import Detector, canvas_limits
+from mrcnn.inference.detector import Detector
+from mrcnn.inference.input_sizes import canvas_limits
 from mrcnn.inference.results import Result
 from mrcnn.legacy.mold_image import mold_image
 from mrcnn.network.backbone import build_backbone

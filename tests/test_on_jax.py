@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mrcnn.inference.compiled import Canvases
+from mrcnn.inference.input_sizes import Canvases
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.proposals import Proposals
 from mrcnn.layers.roi_align.roi_align import RoIAlign, roi_align

@@ -3,29 +3,16 @@
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
 from mrcnn.inference.bounded import bounded, obstacle
+from mrcnn.inference.input_sizes import Canvases
 
 UNIT = 64  # pixels; sides of buckets are multiples of it
 PER_DOUBLING = 4  # sizes of buckets between a side and its double
-
-
-class Canvases(NamedTuple):
-    """What is known beforehand of the photographs that come: what need not be compiled for others.
-
-    short, long: the longest that the shorter and the longer side of any canvas can be, in pixels; None: no limit.
-    batch: most photographs that come together; None: any number.
-    one_size: all canvases are of one size.
-    """
-
-    short: int | None = None
-    long: int | None = None
-    batch: int | None = None
-    one_size: bool = False
 
 
 def compiled(model: keras.Model, canvases: Canvases) -> Callable[[Any, Any], Mapping[str, Any]]:

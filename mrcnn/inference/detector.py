@@ -8,8 +8,8 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.images import read_image
-from mrcnn.data.molding import canvas_side, mold_for_network, plan
-from mrcnn.inference.compiled import Canvases
+from mrcnn.data.molding import mold_for_network, plan
+from mrcnn.inference.input_sizes import largest_side
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
 from mrcnn.network.pixels import PixelScaling
 
@@ -102,7 +102,7 @@ class Detector:
         return {
             "mode": "square" if crops else config.IMAGE_RESIZE_MODE,
             "min_dim": config.IMAGE_MIN_DIM,
-            "max_dim": _max_dim(config),
+            "max_dim": largest_side(config),
             "min_scale": config.IMAGE_MIN_SCALE,
             "divisor": config.SIZE_DIVISOR,
             "resizer": config.IMAGE_RESIZER,
@@ -165,22 +165,6 @@ def _header_size(path: str | os.PathLike) -> tuple[int, int] | None:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-
-
-def canvas_limits(config: Config) -> Canvases:
-    """What the settings say about the sizes of network inputs."""
-    mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
-    if mode in ("none", "pad64"):
-        return Canvases(batch=batch)
-    long = canvas_side(_max_dim(config) or 0, config.SIZE_DIVISOR)
-    if mode == "fit":
-        return Canvases(canvas_side(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
-    return Canvases(long, long, batch, one_size=True)
-
-
-def _max_dim(config: Config) -> int | None:
-    crops = config.IMAGE_RESIZE_MODE == "crop"
-    return config.IMAGE_MIN_DIM if crops and not config.IMAGE_MAX_DIM else config.IMAGE_MAX_DIM
 
 
 def _boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:

@@ -9,7 +9,8 @@ import pytest
 from keras import layers
 
 from mrcnn.inference.bounded import bounded, obstacle
-from mrcnn.inference.compiled import Canvases, PerBucket, bucket, bucket_count
+from mrcnn.inference.compiled import PerBucket, bucket, bucket_count
+from mrcnn.inference.input_sizes import Canvases
 from mrcnn.model import MaskRCNN
 from tests.tiny import TinyConfig, tiny_backbone
 

@@ -1,0 +1,37 @@
+"""What the settings say about the sizes of network inputs."""
+
+from typing import NamedTuple
+
+from mrcnn.config import Config
+from mrcnn.data.molding import canvas_side
+
+
+class Canvases(NamedTuple):
+    """What is known in advance about network inputs, so that nothing is compiled for others.
+
+    short, long: upper limits of the shorter and the longer side, in pixels; None: no limit.
+    batch: most images per batch; None: any number.
+    one_size: all network inputs have one size.
+    """
+
+    short: int | None = None
+    long: int | None = None
+    batch: int | None = None
+    one_size: bool = False
+
+
+def canvas_limits(config: Config) -> Canvases:
+    """What the settings say about the sizes of network inputs."""
+    mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
+    if mode in ("none", "pad64"):
+        return Canvases(batch=batch)
+    long = canvas_side(largest_side(config) or 0, config.SIZE_DIVISOR)
+    if mode == "fit":
+        return Canvases(canvas_side(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
+    return Canvases(long, long, batch, one_size=True)
+
+
+def largest_side(config: Config) -> int | None:
+    """The longest side of a resized image in pixels; None: no limit."""
+    crops = config.IMAGE_RESIZE_MODE == "crop"
+    return config.IMAGE_MIN_DIM if crops and not config.IMAGE_MAX_DIM else config.IMAGE_MAX_DIM
