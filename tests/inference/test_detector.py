@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from mrcnn.data.images import read_image
-from mrcnn.inference.input_sizes import Canvases
 from mrcnn.inference.detector import Detector
-from mrcnn.inference.input_sizes import canvas_limits
+from mrcnn.inference.input_sizes import Canvases, canvas_limits
 from mrcnn.network.pixels import PixelScaling
 from tests.tiny import TinyConfig
 
