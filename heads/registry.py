@@ -1,22 +1,29 @@
-"""The mask heads known by name, and the contract that each of them keeps."""
+"""The heads known by name, and how they are built."""
 
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from numbers import Integral
+from typing import Any
 
 import keras
 
-HeadFunction = Callable[..., keras.Model]
+from heads.protocol.check import check_head, check_inputs
+from heads.protocol.costs import multiply_adds
+from heads.protocol.head import FunctionHead, Head
+
+HeadFunction = Callable[..., keras.Model | Head]
+STRIDES = (4, 8, 16, 32)  # pixels between the cells of the pyramid levels that RoIs are pooled from
 
 _heads: dict[str, HeadFunction] = {}
 
 
 def register(name: str) -> Callable[[HeadFunction], HeadFunction]:
-    """Decorator that makes a mask head known as `name`.
+    """Decorator that makes a head known as `name`.
 
-    The function maps `(input_shape, num_classes, **options)` to a `keras.Model` from RoI features [R, h, w, C] to mask
-    probabilities [R, m, m, num_classes], float32. It knows nothing of batches, images, boxes or configurations:
+    In the common case it decorates a function that maps `(input_shape, num_classes, **options)` to a `keras.Model` from
+    RoI features [R, h, w, C] to mask probabilities [R, m, m, num_classes], float32. The function knows nothing of
+    batches, images, boxes or settings:
 
         @heads.register("mine")
         def mine(input_shape, num_classes, *, filters=64):
@@ -24,18 +31,24 @@ def register(name: str) -> Callable[[HeadFunction], HeadFunction]:
             ...
             return keras.Model(features, masks, name="mask_head")
 
-    Registering the same function again (same module and qualified name: a notebook cell run twice) replaces it.
+    Heads with other inputs or outputs, their own loss, targets or inference are classes: see `heads.Head`.
+
+    Registering the same function or class again (same module and qualified name: a notebook cell that is run twice)
+    replaces it.
 
     Raises:
         ValueError: if `name` is empty or no string, or another function has it already.
         TypeError: if what is decorated cannot be called.
     """
-    if not isinstance(name, str) or not name.strip():
+    if not str(name or "").strip() or not isinstance(name, str):
         raise ValueError(f'a head is registered under a name, as @register("mine"); received {name!r}')
 
     def decorate(function: HeadFunction) -> HeadFunction:
         if not callable(function):
-            raise TypeError(f"head {name!r} must be a function that returns a keras.Model, received {function!r}")
+            raise TypeError(
+                f"head {name!r} must be a function that returns a keras.Model, or a subclass of heads.Head, "
+                f"received {function!r}"
+            )
         known = _heads.get(name)
         if known is not None and _origin(known) != _origin(function):
             raise ValueError(
@@ -47,13 +60,15 @@ def register(name: str) -> Callable[[HeadFunction], HeadFunction]:
     return decorate
 
 
-def names() -> list[str]:
-    """The names of all registered heads, sorted."""
-    return sorted(_heads)
+def names(kind: str | None = None) -> list[str]:
+    """The names of all registered heads, sorted, or of those of a kind: "mask" or "keypoints"."""
+    return sorted(name for name, function in _heads.items() if kind in (None, getattr(function, "kind", "mask")))
 
 
-def build(name: str | dict, input_shape: tuple[int, int, int], num_classes: int, **options) -> keras.Model:
+def build(name: str | dict, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> keras.Model | Head:
     """Builds a registered head and checks that it keeps the contract.
+
+    The check includes a trial on random features: masks must lie in 0..1, and losses must be finite.
 
     Args:
         name: a registered name, or a dict of it and options: {"name": "fcn", "normalization": "batch"}.
@@ -62,22 +77,86 @@ def build(name: str | dict, input_shape: tuple[int, int, int], num_classes: int,
         options: the head's own; they go before those of a dict.
 
     Returns:
-        `keras.Model` [R, height, width, channels] -> [R, m, m, num_classes] float32 probabilities.
+        `keras.Model` [R, height, width, channels] -> [R, m, m, num_classes] float32 probabilities; of a head that is a
+        class, the `heads.Head`.
 
     Raises:
-        ValueError: for an unknown name or option, sizes that are no positive integers, or a model that breaks the
+        ValueError: for an unknown name or option, sizes that are no positive integers, or a head that breaks the
             contract.
-        TypeError: if the head returns something else than a `keras.Model`.
+        TypeError: if the head returns something else than a `keras.Model` or a `heads.Head`.
     """
     name, options = _name_and_options(name, options)
-    input_shape, num_classes = _checked_sizes(input_shape, num_classes)
+    head = make(name, input_shape, num_classes, options)
+    return head.model if head.is_plain else head
+
+
+def make(
+    name: str | dict,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    options: dict[str, Any] | None = None,
+    *,
+    kind: str | None = None,
+    strides: Sequence[int] = STRIDES,
+) -> Head:
+    """What `build` does, as a `Head` in every case.
+
+    Args:
+        kind: "mask" or "keypoints"; None for either.
+        strides: pixels between the cells of the pyramid levels that RoIs are pooled from.
+
+    Raises as `build`, and ValueError for a head of another kind.
+    """
+    name, options = _name_and_options(name, options or {})
     function = _heads.get(name)
     if function is None:
         raise ValueError(f"unknown mask head {name!r}; the registered ones are {names()}{_closest(name, names())}")
+    input_shape, num_classes = _checked_sizes(input_shape, num_classes)
     _check_options(name, function, options)
-    model = function(input_shape, num_classes, **options)
-    _check_contract(name, model, input_shape, num_classes)
-    return model
+    made = function(input_shape, num_classes, **options)
+    if isinstance(made, Head):
+        head = made
+        head.strides = tuple(strides)
+        check_inputs(name, head)
+        head.assemble()
+    else:
+        _check_contract(name, made, input_shape, num_classes)
+        head = FunctionHead(made)
+    if kind not in (None, head.kind):
+        raise ValueError(f"head {name!r} is a {head.kind} head; a {kind} head is needed: {names(kind)}")
+    check_head(name, head)
+    return head
+
+
+def describe(
+    name: str | dict, input_shape: tuple[int, int, int] = (14, 14, 256), num_classes: int = 81, **options: Any
+) -> str:
+    """Prints and returns what a head takes and gives, its losses, and what it costs."""
+    name, options = _name_and_options(name, options)
+    head = make(name, input_shape, num_classes, options)
+    lines = [f"{name}: {head.kind} head for {num_classes} classes and features of {input_shape}"]
+    for title, model in (("training", head.model), ("inference", head.inference)):
+        if title == "inference" and model is head.model:
+            break
+        given = {"features": model.input} if head.is_plain else model.input
+        taken = {"masks": model.output} if head.is_plain else model.output
+        lines += [f"  {title} inputs   {_shapes(given)}", f"  {title} outputs  {_shapes(taken)}"]
+        lines.append(f"  {title} multiply-adds per RoI  {multiply_adds(model):,}")
+    lines += [f"  losses      {', '.join(head.loss_names)}", f"  parameters  {head.model.count_params():,}"]
+    flags = ("source_masks", "train_on_predicted_boxes", "rescores")
+    lines += [f"  {flag}" for flag in flags if getattr(head, flag)]
+    text = "\n".join(lines)
+    print(text)
+    return text
+
+
+def _shapes(tensors: dict[str, Any]) -> str:
+    """Names, sizes and types of tensors."""
+    parts = []
+    for name, tensor in tensors.items():
+        tensor = tensor[0] if isinstance(tensor, list) else tensor
+        parts.append(f"{name} {list(tensor.shape)} {keras.backend.standardize_dtype(tensor.dtype)}")
+    return ", ".join(parts).replace("None", "?")
 
 
 def _origin(function: HeadFunction) -> str:
@@ -101,7 +180,7 @@ def _name_and_options(name: str | dict, options: dict) -> tuple[str, dict]:
     return name, options
 
 
-def _checked_sizes(input_shape, num_classes) -> tuple[tuple[int, int, int], int]:
+def _checked_sizes(input_shape: Any, num_classes: Any) -> tuple[tuple[int, int, int], int]:
     sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if len(sizes) != 3 or not all(map(_is_count, sizes)):
         raise ValueError(
@@ -112,11 +191,11 @@ def _checked_sizes(input_shape, num_classes) -> tuple[tuple[int, int, int], int]
         raise ValueError(
             f"num_classes of a mask head is a positive integer, background included; received {num_classes!r}"
         )
-    return tuple(map(int, sizes)), int(num_classes)
+    return (int(sizes[0]), int(sizes[1]), int(sizes[2])), int(num_classes)
 
 
-def _is_count(value) -> bool:
-    return isinstance(value, Integral) and value > 0
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and int(value) > 0
 
 
 def _check_options(name: str, function: HeadFunction, options: dict) -> None:
@@ -130,9 +209,11 @@ def _check_options(name: str, function: HeadFunction, options: dict) -> None:
             raise ValueError(f"mask head {name!r} has no option {option!r}; it has {known}{_closest(option, known)}")
 
 
-def _check_contract(name: str, model, input_shape: tuple[int, int, int], num_classes: int) -> None:
+def _check_contract(name: str, model: Any, input_shape: tuple[int, int, int], num_classes: int) -> None:
     if not isinstance(model, keras.Model):
-        raise TypeError(f"mask head {name!r} must return a keras.Model, it returned {type(model).__name__}")
+        raise TypeError(
+            f"mask head {name!r} must return a keras.Model or be a heads.Head, it returned {type(model).__name__}"
+        )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"mask head {name!r} must have one input and one output, it has {len(model.inputs)} and "

@@ -1,5 +1,7 @@
 """A modified shallow U-Net as a mask head: it also sees the RoI at half its size, and has no transposed convolution."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -50,7 +52,7 @@ def unet(input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 
     return keras.Model(features, masks, name="mask_head")
 
 
-def _block(x, filters: int, name: str):
+def _block(x: Any, filters: int, name: str) -> Any:
     x = layers.Conv2D(
         filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)

@@ -85,7 +85,7 @@ def test_a_head_needs_a_name(name):
 
 
 def test_a_head_is_a_function():
-    with pytest.raises(TypeError, match="must be a function that returns a keras.Model, received 3"):
+    with pytest.raises(TypeError, match="must be a function .* or a subclass of heads.Head, received 3"):
         heads.register("three")(3)
 
 
@@ -131,8 +131,8 @@ def test_the_number_of_classes_is_a_positive_integer(num_classes):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda x, n: masks(x, n), TypeError, "must return a keras.Model, it returned KerasTensor"),
-        (lambda x, n: None, TypeError, "must return a keras.Model, it returned NoneType"),
+        (lambda x, n: masks(x, n), TypeError, "must return a keras.Model or be a heads.Head, it returned KerasTensor"),
+        (lambda x, n: None, TypeError, "must return a keras.Model or be a heads.Head, it returned NoneType"),
         (lambda x, n: keras.Model(x, [masks(x, n), x]), ValueError, "one input and one output, it has 1 and 2"),
         (
             lambda x, n: keras.Model(y := keras.Input((7, 7, 8)), masks(y, n)),
@@ -153,3 +153,35 @@ def test_a_broken_contract_is_named(make, error, message):
     register_model(make)
     with pytest.raises(error, match=f"mask head 'bad'.*{message}"):
         heads.build("bad", (14, 14, 8), 3)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "tanh", "softplus"])
+def test_masks_that_leave_0_to_1_are_refused(activation):
+    """Such a head would be trained without complaint, on a cross-entropy of clipped numbers."""
+    register_model(lambda x, n: keras.Model(x, keras.layers.Conv2D(n, 1, activation=activation)(x)))
+    with pytest.raises(ValueError, match="head 'bad' must give probabilities, 0 to 1; for random features its masks"):
+        heads.build("bad", (14, 14, 8), 3)
+
+
+def test_masks_that_are_no_numbers_are_refused():
+    register_model(lambda x, n: keras.Model(x, masks(x, n, bias_initializer=lambda *a, **k: keras.ops.zeros(n) / 0.0)))
+    with pytest.raises(ValueError, match="must give probabilities, 0 to 1; for random features its masks are from nan"):
+        heads.build("bad", (14, 14, 8), 3)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "hard_sigmoid"])
+def test_the_trial_draws_no_number_that_others_would_draw(activation):
+    def make(x, n):
+        x = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(x))
+        return keras.Model(x0, keras.layers.Conv2D(n, 1, activation=activation)(x))
+
+    x0 = keras.Input((14, 14, 8))
+    register_model(lambda x, n: make(x0, n))
+    keras.utils.set_random_seed(1)
+    built = heads.build("bad", (14, 14, 8), 3)
+    after = keras.random.uniform((3,))
+    keras.utils.set_random_seed(1)
+    same = make(x0, 3)
+    for one, other in zip(built.weights, same.weights, strict=True):
+        assert (keras.ops.convert_to_numpy(one) == keras.ops.convert_to_numpy(other)).all()
+    assert (keras.ops.convert_to_numpy(after) == keras.ops.convert_to_numpy(keras.random.uniform((3,)))).all()

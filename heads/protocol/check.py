@@ -1,0 +1,195 @@
+"""What `heads.build` checks: the shapes that a head declares, and the numbers that it gives for random inputs."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from heads.protocol.head import INPUTS, FunctionHead, Head
+from heads.protocol.points import cell_centers
+from heads.protocol.targets import Targets
+
+ROIS, IMAGES = 3, 2  # of a trial
+LOUD = 30.0  # deviation of the features of a trial: outputs without a sigmoid leave 0..1
+
+
+class TrialTargets(Targets):
+    """The ground truth of RoIs in which each object is a disc."""
+
+    def at(self, size: int) -> Any:
+        points = ops.tile(cell_centers(size)[None], (ROIS, 1, 1))
+        return ops.reshape(ops.cast(self.at_points(points) >= 0.5, "float32"), (ROIS, size, size))
+
+    def at_points(self, points: Any) -> Any:
+        distance = ops.sum(ops.square(ops.cast(points, "float32") - 0.5), axis=-1)
+        return ops.cast(distance < 0.16, "float32")
+
+    def area_ratio(self) -> Any:
+        return ops.full((ROIS,), 0.75)
+
+    def keypoints(self, size: int) -> tuple[Any, Any]:
+        keypoints = self.num_classes
+        return ops.zeros((ROIS, keypoints), "int32"), ops.ones((ROIS, keypoints))
+
+    def __init__(self, class_ids: Any, boxes: Any, num_classes: int) -> None:
+        super().__init__(class_ids, ops.convert_to_tensor([1.0] * (ROIS - 1) + [0.0]), boxes)
+        self.num_classes = num_classes
+
+
+def check_inputs(name: str, head: Head) -> None:
+    """Raises ValueError for inputs that there are not, before the head is assembled."""
+    for training in (True, False):
+        for given in head.needs(training):
+            if given not in INPUTS:
+                close = difflib.get_close_matches(given, INPUTS, n=1)
+                raise ValueError(
+                    f"{head.kind} head {name!r} takes an input {given!r}; the parameters of `call` and `infer` name "
+                    f"inputs, which are {list(INPUTS)}" + (f"; did you mean {close[0]!r}?" if close else "")
+                )
+            if given == "fine" and (not isinstance(head.fine_size, int) or head.fine_size < 1):
+                raise ValueError(
+                    f"{head.kind} head {name!r} takes `fine`, so it must set fine_size, the cells per side of that "
+                    f"input, to a positive integer; it is {head.fine_size!r}"
+                )
+
+
+def check_head(name: str, head: Head) -> None:
+    """Checks an assembled head, and notes the names of its losses in it.
+
+    Raises ValueError or TypeError for a head that breaks the protocol, saying how to fix it.
+    """
+    called = f"{head.kind} head {name!r}"
+    if isinstance(head, FunctionHead):
+        masks = head.model(_normal(ROIS, head.input_shape), training=False)
+        _check_range(called, masks, "sigmoid")
+        return
+    for training, model in ((True, head.model), (False, head.inference)):
+        _check_declared(called, head, model, "call" if training else "infer")
+    _check_weights(called, head)
+    for training, model in ((True, head.model), (False, head.inference)):
+        inputs = trial_inputs(head, training)
+        outputs = model(inputs, training=False)
+        if head.kind == "mask":
+            _check_range(called, outputs["masks"], head.activation)
+        if training:
+            head.loss_names = _check_loss(called, head, outputs)
+        elif head.rescores:
+            scores = head.rescore(outputs, ops.full((ROIS,), 0.5), _class_ids(head))
+            if tuple(scores.shape) != (ROIS,) or not _finite(scores):
+                raise ValueError(
+                    f"{called}: rescore must give a finite score per RoI, [{ROIS}]; it gave {tuple(scores.shape)}"
+                )
+
+
+def trial_inputs(head: Head, training: bool, rois: int = ROIS) -> dict[str, Any]:
+    """Random values for the inputs of a head, for RoIs on two images of 128 pixels."""
+    channels = head.input_shape[-1]
+    side = 128
+    corners = ops.reshape(keras.random.uniform((rois * 4,), 0.0, side / 2, seed=1), (rois, 4))
+    boxes = ops.concatenate([corners[:, :2], corners[:, :2] + 8.0 + corners[:, 2:]], axis=-1)
+    makers = {
+        "features": lambda: _normal(rois, head.input_shape),
+        "fine": lambda: _normal(rois, (head.fine_size, head.fine_size, channels)),
+        "pyramid": lambda: [_normal(IMAGES, (-(-side // s), -(-side // s), channels)) for s in head.strides],
+        "boxes": lambda: boxes,
+        "class_ids": lambda: _class_ids(head, rois),
+        "image_index": lambda: ops.arange(rois, dtype="int32") % IMAGES,
+        "seed": lambda: ops.arange(rois, dtype="int32"),
+    }
+    return {name: makers[name]() for name in head.needs(training)}
+
+
+def trial_targets(head: Head) -> Targets:
+    """Ground truth for the RoIs of `trial_inputs`."""
+    boxes = ops.convert_to_tensor([[0.0, 0.0, 9.0, 9.0]] * ROIS)
+    return TrialTargets(_class_ids(head), boxes, head.num_classes)
+
+
+def _class_ids(head: Head, rois: int = ROIS) -> Any:
+    return ops.zeros((rois,), "int32") + min(1, head.num_classes - 1)
+
+
+def _normal(count: int, shape: Sequence[int | None]) -> Any:
+    values = LOUD * keras.random.normal((count, *shape), seed=0)  # of its own: no other random number changes by it
+    return ops.cast(values, keras.config.dtype_policy().compute_dtype)
+
+
+def _check_declared(called: str, head: Head, model: keras.Model, method: str) -> None:
+    """The required output of `call` or `infer`, as declared."""
+    outputs = model.output
+    if head.output not in outputs:
+        raise ValueError(f"{called}: {method} must return the output {head.output!r}; it returned {sorted(outputs)}")
+    shape = tuple(outputs[head.output].shape)
+    if len(shape) != 4 or shape[1] is None or shape[1] != shape[2]:
+        raise ValueError(
+            f"{called}: {method} must give square {head.output} [R, m, m, channels] of a known size m, they are {shape}"
+        )
+    allowed = (1, head.num_classes) if head.kind == "mask" else (head.num_classes,)
+    if shape[3] not in allowed:
+        raise ValueError(
+            f"{called}: {head.output} of {method} must have {' or '.join(map(str, dict.fromkeys(allowed)))} channels "
+            f"(one for the RoI's own class, or one per class), they are {shape}"
+        )
+    dtype = keras.backend.standardize_dtype(outputs[head.output].dtype)
+    if dtype != "float32":
+        raise ValueError(
+            f"{called}: {head.output} of {method} must be float32, they are {dtype}; "
+            'give the last layer dtype="float32"'
+        )
+    if head.activation not in ("sigmoid", "softmax"):
+        raise ValueError(f'{called}: activation is "sigmoid" or "softmax", it is {head.activation!r}')
+    if head.activation == "softmax" and shape[3] != head.num_classes:
+        raise ValueError(f"{called}: a softmax needs a channel per class, {head.num_classes}, its masks are {shape}")
+
+
+def _check_weights(called: str, head: Head) -> None:
+    known = {id(weight) for weight in head.model.weights}
+    alone = [weight.path for weight in head.inference.weights if id(weight) not in known]
+    if alone:
+        raise ValueError(
+            f"{called}: infer has weights that call has not, {alone[:3]}, so that they would not be trained or saved; "
+            "make its layers in __init__ and use the same ones in call"
+        )
+
+
+def _check_range(called: str, masks: Any, activation: str) -> None:
+    low, high = float(ops.min(masks)), float(ops.max(masks))
+    if not (low >= 0.0 and high <= 1.0):  # NaN is neither
+        raise ValueError(
+            f"{called} must give probabilities, 0 to 1; for random features its masks are from {low:.3g} to "
+            f'{high:.3g}. End it with a sigmoid, as in layers.Conv2D(channels, 1, activation="sigmoid")'
+        )
+    if activation == "softmax":
+        sums = ops.sum(masks, axis=-1)
+        worst = float(ops.max(ops.abs(sums - 1.0)))
+        if worst > 1e-3:
+            raise ValueError(
+                f"{called} has activation = 'softmax', but its channels do not add up to 1 (off by {worst:.3g}); end "
+                'it with activation="softmax"'
+            )
+
+
+def _check_loss(called: str, head: Head, outputs: Any) -> list[str]:
+    values: Any = head.loss(outputs, trial_targets(head))  # a user's method may return anything
+    if not isinstance(values, Mapping) or not values:
+        raise TypeError(
+            f"{called}: loss must return a dict of (sum, count) pairs by the names of the losses, as "
+            f'{{"edge_loss": targets.total(values)}}; it returned {type(values).__name__}'
+        )
+    for name, pair in dict[Any, Any](values).items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"{called}: the name of a loss is a column of the log, such as 'edge_loss', not {name!r}")
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or any(ops.ndim(part) for part in pair):
+            raise ValueError(
+                f"{called}: loss {name!r} must be a pair of scalars (sum, count), which targets.total makes of a value "
+                f"per RoI; it is {pair!r}"
+            )
+        if not all(map(_finite, pair)):
+            raise ValueError(f"{called}: loss {name!r} is {[float(part) for part in pair]} for random inputs")
+    return list(values)
+
+
+def _finite(value: Any) -> bool:
+    return bool(ops.all(ops.isfinite(ops.cast(value, "float32"))))
