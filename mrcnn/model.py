@@ -10,14 +10,14 @@ import numpy as np
 
 from mrcnn.config import Config, setting_names
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.image_gt import compose_image_meta, load_image_gt, log, parse_image_meta
 from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.start import start
 from mrcnn.inference.compiled import compiled
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.input_sizes import canvas_limits
 from mrcnn.inference.results import Result
-from mrcnn.legacy.mold_image import mold_image
+from mrcnn.legacy import names
+from mrcnn.legacy.methods import OldMethods
 from mrcnn.network.backbone import build_backbone
 from mrcnn.network.graph import build_network, inference_graph
 from mrcnn.network.pixels import PixelScaling, scaling_of
@@ -30,12 +30,16 @@ from mrcnn.weights.importers import imagenet
 from mrcnn.weights.recognise import read_source
 from mrcnn.weights.source import Source
 
-__all__ = ["MaskRCNN", "compose_image_meta", "load_image_gt", "log", "mold_image", "parse_image_meta"]  # as the old one
+__all__ = ["MaskRCNN", *names.MODEL]  # as the old package's module
 
 DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
 
-class MaskRCNN:
+def __getattr__(name: str) -> Any:
+    return names.find(__name__, name)
+
+
+class MaskRCNN(OldMethods):
     """Mask R-CNN (He et al. 2017) on a feature pyramid, with a mask head chosen by name.
 
     Args:
@@ -70,11 +74,6 @@ class MaskRCNN:
     def inference_model(self) -> keras.Model:
         """The model behind `detect`."""
         return inference_graph(self.network, self.config)
-
-    @property
-    def keras_model(self) -> keras.Model:
-        """The graph of this object's mode."""
-        return self.training_model if self.mode == "training" else self.inference_model
 
     @cached_property
     def detector(self) -> Detector:

@@ -1,6 +1,5 @@
 """The surface that users of the old package know: its names, and its samples' flows, shortened, on generated data."""
 
-import inspect
 import os
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from mrcnn import model as modellib
 from mrcnn import utils, visualize
-from mrcnn.config import LOSS_NAMES, REMOVED, Config
+from mrcnn.config import LOSS_NAMES, Config
 from mrcnn.data.formats.via import read_via
 from tests.old_programs import (
     BalloonConfig,
@@ -33,106 +32,7 @@ from tests.old_programs import (
 )
 from tests.tiny import TinyDataset
 
-# Leading parameters, as scripts written for the old package pass them by position.
-SURFACE = {
-    Config: {"display": "self"},
-    modellib: {
-        "MaskRCNN": "mode config model_dir",
-        "load_image_gt": "dataset config image_id augment augmentation use_mini_mask",
-        "mold_image": "image config",
-        "compose_image_meta": "image_id original_image_shape image_shape window scale active_class_ids",
-        "parse_image_meta": "meta",
-        "log": "text array",
-    },
-    modellib.MaskRCNN: {
-        "train": "self train_dataset val_dataset learning_rate epochs layers augmentation custom_callbacks "
-        "no_augmentation_sources",
-        "detect": "self images verbose",
-        "load_weights": "self filepath by_name exclude",
-        "find_last": "self",
-        "get_imagenet_weights": "self",
-    },
-    utils.Dataset: {
-        "__init__": "self class_map",
-        "add_class": "self source class_id class_name",
-        "add_image": "self source image_id path",
-        "prepare": "self class_map",
-        "load_image": "self image_id",
-        "load_mask": "self image_id",
-        "image_reference": "self image_id",
-        "source_image_link": "self image_id",
-        "map_source_class_id": "self source_class_id",
-        "get_source_class_id": "self class_id source",
-    },
-    utils: {
-        "compute_iou": "box boxes box_area boxes_area",
-        "compute_overlaps": "boxes1 boxes2",
-        "compute_overlaps_masks": "masks1 masks2",
-        "compute_matches": "gt_boxes gt_class_ids gt_masks pred_boxes pred_class_ids pred_scores pred_masks "
-        "iou_threshold score_threshold",
-        "compute_ap": "gt_boxes gt_class_ids gt_masks pred_boxes pred_class_ids pred_scores pred_masks iou_threshold",
-        "compute_ap_range": "gt_box gt_class_id gt_mask pred_box pred_class_id pred_score pred_mask iou_thresholds "
-        "verbose",
-        "compute_recall": "pred_boxes gt_boxes iou",
-        "extract_bboxes": "mask",
-        "resize_image": "image min_dim max_dim min_scale mode",
-        "resize_mask": "mask scale padding crop",
-        "minimize_mask": "bbox mask mini_shape",
-        "expand_mask": "bbox mini_mask image_shape",
-        "unmold_mask": "mask bbox image_shape",
-    },
-    visualize: {
-        "display_instances": "image boxes masks class_ids class_names scores title figsize ax show_mask show_bbox "
-        "colors captions",
-        "display_images": "images titles cols cmap norm interpolation",
-        "display_differences": "image gt_box gt_class_id gt_mask pred_box pred_class_id pred_score pred_mask "
-        "class_names title ax show_mask show_box iou_threshold score_threshold",
-        "display_top_masks": "image mask class_ids class_names limit",
-        "plot_precision_recall": "AP precisions recalls",
-        "plot_overlaps": "gt_class_ids pred_class_ids pred_scores overlaps class_names threshold",
-        "draw_rois": "image rois refined_rois mask class_ids class_names limit",
-        "draw_boxes": "image boxes refined_boxes masks captions visibilities title ax",
-        "display_weight_stats": "model",
-        "random_colors": "N bright",
-        "apply_mask": "image mask color alpha",
-    },
-}
-SETTINGS = """
-    NAME GPU_COUNT IMAGES_PER_GPU STEPS_PER_EPOCH VALIDATION_STEPS BACKBONE COMPUTE_BACKBONE_SHAPE BACKBONE_STRIDES
-    FPN_CLASSIF_FC_LAYERS_SIZE TOP_DOWN_PYRAMID_SIZE NUM_CLASSES RPN_ANCHOR_SCALES RPN_ANCHOR_RATIOS RPN_ANCHOR_STRIDE
-    RPN_NMS_THRESHOLD RPN_TRAIN_ANCHORS_PER_IMAGE PRE_NMS_LIMIT POST_NMS_ROIS_TRAINING POST_NMS_ROIS_INFERENCE
-    USE_MINI_MASK MINI_MASK_SHAPE IMAGE_RESIZE_MODE IMAGE_MIN_DIM IMAGE_MAX_DIM IMAGE_MIN_SCALE IMAGE_CHANNEL_COUNT
-    MEAN_PIXEL TRAIN_ROIS_PER_IMAGE ROI_POSITIVE_RATIO POOL_SIZE MASK_POOL_SIZE MASK_SHAPE MAX_GT_INSTANCES
-    RPN_BBOX_STD_DEV BBOX_STD_DEV DETECTION_MAX_INSTANCES DETECTION_MIN_CONFIDENCE DETECTION_NMS_THRESHOLD
-    LEARNING_RATE LEARNING_MOMENTUM WEIGHT_DECAY LOSS_WEIGHTS USE_RPN_ROIS TRAIN_BN GRADIENT_CLIP_NORM
-    BATCH_SIZE IMAGE_SHAPE IMAGE_META_SIZE""".split()
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
-
-
-@pytest.mark.parametrize(
-    "owner, name",
-    [(owner, name) for owner, names in SURFACE.items() for name in names],
-    ids=lambda value: getattr(value, "__name__", value),
-)
-def test_old_names_take_old_arguments_in_their_order(owner, name):
-    old, ours = SURFACE[owner][name].split(), inspect.signature(getattr(owner, name)).parameters
-    assert list(ours)[: len(old)] == old
-    further = [p for p in list(ours.values())[len(old) :] if p.kind is not p.VAR_KEYWORD]
-    assert all(p.default is not p.empty for p in further), "an old call would lack an argument"
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_an_old_setting_is_there_or_says_where_it_went(name):
-    if hasattr(Config(), name):
-        return
-    assert name in REMOVED
-    with pytest.raises(ValueError, match=f"{name} of the old package is gone: .*; drop it"):
-        type("OldConfig", (Config,), {name: None})
-
-
-def test_train_bn_none_of_the_old_package_is_not_taken_for_false():
-    with pytest.raises(ValueError, match="TRAIN_BN must be True or False, got None"):
-        Config(TRAIN_BN=None)
 
 
 # The shapes notebook
@@ -414,14 +314,6 @@ def test_splash_with_the_model_that_was_just_trained(balloons):
     mask = np.sum(r["masks"], -1, keepdims=True) >= 1
     splash = np.where(mask, image, grey).astype(np.uint8)
     assert len(r["scores"]) > 0 and splash.shape == image.shape
-
-
-def test_display_prints_every_setting(balloons, capsys):
-    balloons.config.display()
-    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip()][1:]
-    printed = {line[0]: line[1] for line in lines}
-    assert set(SETTINGS) - set(REMOVED) <= set(printed)
-    assert (printed["NUM_CLASSES"], printed["BATCH_SIZE"], printed["IMAGE_SHAPE"]) == ("3", "2", "(64, 64, 3)")
 
 
 # The nucleus sample: a mask a file, crops, imgaug, and run lengths of its own

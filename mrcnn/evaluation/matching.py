@@ -93,7 +93,8 @@ def compute_ap(
     crowd of their class (by `iou_threshold` of their own pixels) do not count.
 
     Returns:
-        ap: area under the curve of precision over recall. An image without objects has 0: leave it out of a mean.
+        ap: area under the curve of precision over recall. An image without objects has no recall, so detections in it
+            give nan, as in the old package; `np.nanmean` leaves it out. Without detections either, it is 0.
         precisions: [M + 2] never rising, of the M counted detections in falling order of score, between two end points.
         recalls: [M + 2] never falling.
         overlaps: [M, N] mask IoU.
@@ -106,7 +107,8 @@ def compute_ap(
     counted = (pred_match > -1) | ~_in_crowds(gt_class_ids, gt_masks, *found, iou_threshold)
     hits = np.cumsum(pred_match[counted] > -1)
     precisions = np.concatenate([[0], hits / np.arange(1, len(hits) + 1), [0]])
-    recalls = np.concatenate([[0], hits / max(int((gt_class_ids > 0).sum()), 1), [1]])
+    objects = int((gt_class_ids > 0).sum())
+    recalls = np.concatenate([[0], hits / objects if objects else np.full(len(hits), np.nan), [1]])
     # The highest precision at this recall or at any higher one
     precisions = np.maximum.accumulate(precisions[::-1])[::-1]
     ap = float(np.sum(np.diff(recalls) * precisions[1:]))

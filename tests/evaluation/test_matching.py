@@ -136,12 +136,21 @@ def test_range_is_the_mean_over_thresholds(capsys):
 
 def test_nothing_to_find_or_nothing_found():
     none, one = instances(), instances((0, 4, 1))
-    no_detections, detection = detections(), detections((0, 4, 1, 0.9))
-    for truth, found in ((none, no_detections), (none, detection), (one, no_detections)):
+    no_detections = detections()
+    for truth, found in ((none, no_detections), (one, no_detections)):
         ap, precisions, recalls, overlaps = compute_ap(*truth, *found)
-        assert ap == 0.0 and np.isfinite(precisions).all() and np.isfinite(recalls).all()
-        assert len(precisions) == len(recalls) == len(found[1]) + 2
-        assert overlaps.shape == (len(found[1]), len(truth[1]))
+        assert ap == 0.0 and precisions.tolist() == [0, 0] and recalls.tolist() == [0, 1]
+        assert overlaps.shape == (0, len(truth[1]))
+
+
+def test_detections_without_objects_are_nan_as_in_the_old_package():
+    crowd = instances((0, 4, -1))
+    found = detections((0, 4, 1, 0.9), (5, 9, 1, 0.8))
+    for truth, counted in ((instances(), 2), (crowd, 1)):  # the first detection lies in the crowd and is not counted
+        ap, precisions, recalls, overlaps = compute_ap(*truth, *found)
+        assert np.isnan(ap) and np.isnan(recalls[1:-1]).all() and len(recalls) == counted + 2
+        assert (precisions == 0).all() and overlaps.shape == (2, len(truth[1]))
+        assert np.isnan(compute_ap_range(*truth, *found, verbose=0))
 
 
 def test_padding_does_not_count():

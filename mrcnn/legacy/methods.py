@@ -1,0 +1,301 @@
+"""Methods and attributes of the old package's MaskRCNN that no new code uses."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn.config import Config
+from mrcnn.data.masks import paste_masks, unmold_mask
+from mrcnn.layers.anchors import pyramid_anchors
+from mrcnn.legacy.anchors import compute_backbone_shapes
+from mrcnn.legacy.boxes import denorm_boxes, norm_boxes
+from mrcnn.legacy.images import compose_image_meta, log, parse_image_meta
+from mrcnn.legacy.removed import Removed, RemovedNameError
+from mrcnn.training.model import set_trainable
+
+if TYPE_CHECKING:
+    from mrcnn.inference.detector import Detector
+    from mrcnn.network.graph import Network
+
+HOOKS = ("build", "compile", "set_trainable", "mold_inputs", "unmold_detections", "get_anchors", "detect_molded")
+GRAPH_ATTRIBUTES = {  # of the Keras model of the old package
+    "metrics_tensors": "the losses are Keras metrics. `train` returns a History that has them by name, and "
+    "callbacks get them as `logs`.",
+    "_make_predict_function": "Keras 3 builds the function itself at the first detection; drop the call.",
+    "fit_generator": "MaskRCNN.train takes datasets and makes the batches; `keras_model.fit(loader)` takes a "
+    "`mrcnn.data.loader.Loader`.",
+    "predict_generator": "use MaskRCNN.detect, which takes any number of images.",
+}
+
+
+class OldMethods:
+    """What `MaskRCNN` inherits so that programs of the old package find its methods."""
+
+    mode: str
+    config: Config
+    network: Network
+    epoch: int
+    _log_dir: Path | None
+
+    if TYPE_CHECKING:
+
+        @property
+        def training_model(self) -> keras.Model: ...
+        @property
+        def inference_model(self) -> keras.Model: ...
+        @property
+        def detector(self) -> Detector: ...
+
+    build = Removed(
+        "MaskRCNN.build",
+        "the graphs are built when first used, as `training_model` and `inference_model`. To change the network, "
+        "register a mask head (`heads.register`) or give BACKBONE a function.",
+    )
+    compile = Removed(
+        "MaskRCNN.compile",
+        "`train` compiles. Pass it learning_rate, and set LEARNING_MOMENTUM, WEIGHT_DECAY and GRADIENT_CLIP_NORM.",
+    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = [name for name in HOOKS if name in vars(cls)]
+        if own:
+            warnings.warn(
+                f"{cls.__name__} overrides {', '.join(own)}, which this package does not call, unlike the old one. "
+                "Mask heads (heads.register), BACKBONE functions and the settings take the place of such changes.",
+                stacklevel=2,
+            )
+
+    @property
+    def keras_model(self) -> keras.Model:
+        """The graph of this object's mode. `inference_model` and `training_model` exist in either mode."""
+        graph = self.training_model if self.mode == "training" else self.inference_model
+        for name, instead in GRAPH_ATTRIBUTES.items():
+            if name not in vars(graph):
+                setattr(graph, name, Removed(f"keras_model.{name}", instead))
+        return graph
+
+    # Images in and out of the network
+
+    def mold_inputs(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Resizes, normalizes and pads images as `detect` does.
+
+        Args:
+            images: [H, W, C] uint8 each, of sizes that give one size of network input.
+
+        Returns:
+            molded_images [images, height, width, C] float32, image_metas [images, length] (see `compose_image_meta`),
+            and windows [images, (y1, x1, y2, x2)], where in each network input the image is.
+
+        Raises ValueError for images that need network inputs of different sizes.
+        """
+        molded = [self.detector.network_input(np.asarray(image)) for image in images]
+        sizes = sorted({one.image.shape[:2] for one in molded})
+        if len(sizes) != 1:
+            raise ValueError(
+                f"{len(images)} images give network inputs of the sizes {sizes}; mold_inputs needs one size. Pass them "
+                'one by one, set IMAGE_RESIZE_MODE = "square", or use `detect`, which takes any sizes.'
+            )
+        active = np.zeros(self.config.NUM_CLASSES)
+        metas = [
+            compose_image_meta(0, np.shape(image), one.image.shape, one.window, one.scale[0], active)
+            for image, one in zip(images, molded, strict=True)
+        ]
+        return np.stack([one.image for one in molded]), np.stack(metas), np.stack([one.window for one in molded])
+
+    def detect_molded(
+        self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
+    ) -> list[dict[str, np.ndarray]]:
+        """Detects in network inputs, for looking at them.
+
+        Args:
+            molded_images: [images, height, width, C], of `mold_inputs`.
+            image_metas: [images, length], of the same.
+            verbose: 1 prints the arrays.
+
+        Returns:
+            As `detect`, but boxes and masks are in pixels of the network input.
+        """
+        if len(molded_images) != len(image_metas):
+            raise ValueError(f"{len(molded_images)} images and {len(image_metas)} image metas; one meta per image.")
+        if verbose:
+            log(f"Processing {len(molded_images)} images")
+            for name, array in (("molded_images", molded_images), ("image_metas", image_metas)):
+                log(name, array)
+        windows = parse_image_meta(image_metas)["window"].astype(np.float32)
+        height, width = molded_images.shape[1:3]
+        raw = self.detector.run(np.asarray(molded_images, np.float32), windows)
+        return [
+            {
+                "rois": one["boxes"],
+                "class_ids": one["class_ids"],
+                "scores": one["scores"],
+                "masks": paste_masks(one["masks"], one["boxes"], height, width),
+            }
+            for one in raw
+        ]
+
+    def unmold_detections(
+        self,
+        detections: np.ndarray,
+        mrcnn_mask: np.ndarray,
+        original_image_shape: Sequence[int],
+        image_shape: Sequence[int],
+        window: Sequence[float],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Brings detections in the old package's form back to the image. `detect` does this itself.
+
+        Args:
+            detections: [N, (y1, x1, y2, x2, class_id, score)], boxes normalized by `norm_boxes`, zero-padded.
+            mrcnn_mask: [N, height, width, classes] in 0..1.
+            original_image_shape: (height, width, ...) of the image.
+            image_shape: (height, width, ...) of the network input.
+            window: (y1, x1, y2, x2) of the image in the network input, in pixels.
+
+        Returns:
+            boxes [n, (y1, x1, y2, x2)] int32, class_ids [n] int32, scores [n], masks [height, width, n] bool; boxes
+            without area are left out.
+        """
+        count = int(np.append(np.flatnonzero(detections[:, 4] == 0), len(detections))[0])
+        detections = detections[:count]
+        class_ids = detections[:, 4].astype(np.int32)
+        y1, x1, y2, x2 = norm_boxes(np.asarray(window)[None], image_shape[:2])[0]
+        boxes = (detections[:, :4] - (y1, x1, y1, x1)) / (y2 - y1, x2 - x1, y2 - y1, x2 - x1)
+        boxes = denorm_boxes(boxes, original_image_shape[:2])
+        kept = np.flatnonzero(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) > 0)
+        masks = [unmold_mask(mrcnn_mask[i, :, :, class_ids[i]], boxes[i], original_image_shape) for i in kept]
+        full = np.stack(masks, axis=-1) if masks else np.zeros((*original_image_shape[:2], 0), bool)
+        return boxes[kept], class_ids[kept], detections[kept, 5], full
+
+    # Anchors
+
+    _anchors: np.ndarray | None = None
+
+    @property
+    def anchors(self) -> np.ndarray:
+        """[anchors, (y1, x1, y2, x2)] float32 in pixels, of the last `get_anchors`, or of a training image."""
+        if self._anchors is None:
+            self.get_anchors(self.config.IMAGE_SHAPE)
+        assert self._anchors is not None
+        return self._anchors
+
+    def get_anchors(self, image_shape: Sequence[int | None]) -> np.ndarray:
+        """The network's anchors [anchors, (y1, x1, y2, x2)] float32, normalized, fine levels first.
+
+        Args:
+            image_shape: (height, width, ...) of the network input.
+        """
+        config = self.config
+        height, width = image_shape[:2]
+        if not height or not width:
+            raise ValueError(f"get_anchors needs the size of the network input, got {tuple(image_shape)}.")
+        levels = pyramid_anchors(
+            config.RPN_ANCHOR_SCALES,
+            config.RPN_ANCHOR_RATIOS,
+            [(int(h), int(w)) for h, w in compute_backbone_shapes(config, (height, width))],
+            config.BACKBONE_STRIDES,
+            config.RPN_ANCHOR_STRIDE,
+            rounded=config.RPN_ANCHOR_ROUNDED,
+            ratio_meaning=config.RPN_ANCHOR_RATIO_MEANING,
+        )
+        self._anchors = np.concatenate(levels)
+        return norm_boxes(self._anchors, (height, width))
+
+    # Looking inside
+
+    def run_graph(
+        self, images: Sequence[Any], outputs: Sequence[tuple[str, Any]], image_metas: np.ndarray | None = None
+    ) -> OrderedDict[str, np.ndarray]:
+        """Values of tensors of `inference_model`, for images. `mrcnn.inspection` has the steps ready to use.
+
+        Args:
+            images: as for `mold_inputs`, or with `image_metas` what `mold_inputs` returned.
+            outputs: (name, tensor) pairs; a layer's name may stand for its output.
+            image_metas: of images that are molded already.
+
+        Returns:
+            Arrays by name, each printed.
+        """
+        tensors = {name: self.ancestor(None, at) if isinstance(at, str) else at for name, at in outputs}
+        if image_metas is None:
+            molded, image_metas, _ = self.mold_inputs(images)
+        else:
+            molded = np.asarray(images, np.float32)
+        inputs = {"image": molded, "window": parse_image_meta(image_metas)["window"].astype(np.float32)}
+        values = keras.Model(self.inference_model.input, tensors)(inputs, training=False)
+        found = OrderedDict((name, keras.tree.map_structure(ops.convert_to_numpy, values[name])) for name in tensors)
+        for name, value in found.items():
+            for array in keras.tree.flatten(value):
+                log(name, array)
+        return found
+
+    def ancestor(self, tensor: Any, name: str, checked: Any = None) -> Any:
+        """The output of the layer `name` of `inference_model`.
+
+        Raises `RemovedNameError` for a name of a TensorFlow operation; the message says which function of
+        `mrcnn.inspection` has what it was for. Raises ValueError for an unknown layer.
+        """
+        del tensor, checked
+        scope = re.sub(r"[\^$\\].*|:\d+$", "", name).split("/")[0]
+        if name not in (layer.name for layer in self.inference_model.layers):
+            for stage, instead in STAGES.items():
+                if scope.startswith(stage):
+                    raise RemovedNameError(f"Layers have no operations with names such as {name!r}: {instead}.")
+        return self.inference_model.get_layer(name).output
+
+    def find_trainable_layer(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+        """The layer that holds the weights: `layer` itself, or the first with weights inside it; None without any."""
+        inside = [own for own in getattr(layer, "layers", [layer]) if own.weights]
+        return inside[0] if inside else None
+
+    def get_trainable_layers(self) -> list[keras.layers.Layer]:
+        """Every layer that holds weights. `network.layers()` has them by name."""
+        return list(self.network.layers().values())
+
+    def set_trainable(self, layer_regex: str, keras_model: Any = None, indent: int = 0, verbose: int = 1) -> None:
+        """Chooses which layers learn, by a regular expression; `train(layers=...)` chooses anew.
+
+        Args:
+            layer_regex: see `mrcnn.training.model.set_trainable`.
+            keras_model, indent: not used.
+            verbose: 1 prints the names of the chosen layers.
+        """
+        del keras_model, indent
+        chosen = set_trainable(self.network, layer_regex, train_bn=self.config.TRAIN_BN)
+        if verbose:
+            print("Layers that learn:", *chosen, sep="\n    ")
+
+    # Runs
+
+    def set_log_dir(self, model_path: str | Path | None = None) -> None:
+        """Begins a new run, or goes on in the folder of a checkpoint with its epoch.
+
+        `load_weights` does this itself for a checkpoint of this package.
+        """
+        self.epoch, self._log_dir = 0, None
+        found = re.fullmatch(r"mask_rcnn_.*_(\d{4,})\.h5", Path(model_path).name) if model_path else None
+        if found and model_path:
+            self.epoch, self._log_dir = int(found[1]), Path(model_path).parent
+
+
+STAGES = {
+    "ROI": "mrcnn.inspection.proposal_steps(model, image) has the anchors, their scores and the boxes before and after "
+    "clipping and NMS",
+    "proposal_targets": "mrcnn.inspection.training_targets(model, batch) has the sampled RoIs and their targets",
+    "mrcnn_detection": "mrcnn.inspection.detection_steps(model, image) has the candidates and which of them NMS kept",
+    "rpn": "mrcnn.inspection.rpn_predictions(model, image) has anchors, scores and deltas",
+    "roi_align": "mrcnn.inspection.mask_predictions(model, image) has the features that RoIAlign returns",
+    "mrcnn_mask": "mrcnn.inspection.mask_predictions(model, image) has the masks of all classes",
+    "mrcnn_": "mrcnn.inspection.detection_steps(model, image) has the probabilities and boxes",
+    "res": "mrcnn.inspection.activations(model, image, [name]) has the feature maps of the backbone",
+    "fpn": "mrcnn.inspection.activations(model, image, [name]) has the feature maps of the pyramid",
+}
