@@ -14,7 +14,9 @@ import numpy as np
 from keras import ops
 
 from mrcnn.config import Config
-from mrcnn.data.masks import paste_masks, unmold_mask
+from mrcnn.data.images import read_image
+from mrcnn.data.masks import unmold_mask
+from mrcnn.inference.results import Result, SoftMasks
 from mrcnn.layers.anchors import pyramid_anchors
 from mrcnn.legacy.anchors import compute_backbone_shapes
 from mrcnn.legacy.boxes import denorm_boxes, norm_boxes
@@ -44,6 +46,7 @@ class OldMethods:
     config: Config
     network: Network
     epoch: int
+    class_names: list[str]
     _log_dir: Path | None
 
     if TYPE_CHECKING:
@@ -98,7 +101,8 @@ class OldMethods:
 
         Raises ValueError for images that need network inputs of different sizes.
         """
-        molded = [self.detector.network_input(np.asarray(image)) for image in images]
+        pixels = [read_image(image, self.config.IMAGE_CHANNEL_COUNT) for image in images]
+        molded = [self.detector.network_input(image) for image in pixels]
         sizes = sorted({one.image.shape[:2] for one in molded})
         if len(sizes) != 1:
             raise ValueError(
@@ -107,14 +111,12 @@ class OldMethods:
             )
         active = np.zeros(self.config.NUM_CLASSES)
         metas = [
-            compose_image_meta(0, np.shape(image), one.image.shape, one.window, one.scale[0], active)
-            for image, one in zip(images, molded, strict=True)
+            compose_image_meta(0, image.shape, one.image.shape, one.window, one.scale[0], active)
+            for image, one in zip(pixels, molded, strict=True)
         ]
         return np.stack([one.image for one in molded]), np.stack(metas), np.stack([one.window for one in molded])
 
-    def detect_molded(
-        self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
-    ) -> list[dict[str, np.ndarray]]:
+    def detect_molded(self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0) -> list[Result]:
         """Detects in network inputs, for looking at them.
 
         Args:
@@ -132,15 +134,16 @@ class OldMethods:
             for name, array in (("molded_images", molded_images), ("image_metas", image_metas)):
                 log(name, array)
         windows = parse_image_meta(image_metas)["window"].astype(np.float32)
-        height, width = molded_images.shape[1:3]
         raw = self.detector.run(np.asarray(molded_images, np.float32), windows)
         return [
-            {
-                "rois": one["boxes"],
-                "class_ids": one["class_ids"],
-                "scores": one["scores"],
-                "masks": paste_masks(one["masks"], one["boxes"], height, width),
-            }
+            Result(
+                one["boxes"],
+                one["class_ids"],
+                one["scores"],
+                SoftMasks(one["masks"], one["boxes"]),
+                molded_images.shape[1:3],
+                self.class_names,
+            )
             for one in raw
         ]
 
