@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from mrcnn.ops.keras_internals import Built, all_layers
+
 
 def _context() -> Any:
     """TensorFlow's replica context, in a step of several replicas only."""
@@ -56,15 +58,12 @@ def whole_batch(loss: Any, parts: dict[str, Any], image_ids: Any) -> tuple[Any, 
     return shown, values[0], parts, ops.cast(values[count:], "int32")
 
 
-class ReplicatedModel(keras.Model):
+class ReplicatedModel(Built, keras.Model):
     """A built model. Made in the scope of a `tf.distribute` strategy, its `fit` runs on all replicas of it.
 
     Keras 3's own functions of a step take the mean of the replicas' logs, and fail on a MultiWorkerMirroredStrategy
     (tensorflow#72388). Here the logs are made the same on all replicas inside the step.
     """
-
-    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing is left to build. Keras's own takes a batch for it and averages the replicas' images, which fails."""
 
     def make_train_function(self, force: bool = False) -> Any:
         return self._make("train_function", self.train_step, super().make_train_function, force)
@@ -73,11 +72,10 @@ class ReplicatedModel(keras.Model):
         return self._make("test_function", self.test_step, super().make_test_function, force)
 
     def _make(self, name: str, step: Callable, make: Callable, force: bool) -> Any:
-        strategy = getattr(self, "_distribute_strategy", None)
-        if strategy is None:
+        if self.strategy is None:
             return make(force)
         if getattr(self, name) is None or force:
-            setattr(self, name, _on_replicas(strategy, step))
+            setattr(self, name, _on_replicas(self.strategy, step))
         return getattr(self, name)
 
     def synchronise_batch_norm(self) -> None:
@@ -86,8 +84,8 @@ class ReplicatedModel(keras.Model):
         Those of a mask head count a row of padding for each replica whose images have no positive RoI (images without
         objects only); on one device that is so for a whole batch without any.
         """
-        if getattr(self, "_distribute_strategy", None) is not None:
-            for layer in self._flatten_layers():
+        if self.strategy is not None:
+            for layer in all_layers(self):
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True
 

@@ -1,13 +1,17 @@
-"""3x3 convolutions of many channels in a quarter of their multiplications: Winograd's F(4x4, 3x3).
+"""3x3 convolutions of many channels with a quarter of the multiplications: Winograd's F(4x4, 3x3), with its gradient.
 
-A tile of 4x4 outputs hangs on 6x6 inputs. In another basis of them, that of polynomials' values at six points, it is 36
-products of matrices [tiles, channels] x [channels, filters], where the convolution itself takes 4 * 4 * 9 = 144 (Lavin
-& Gray 2016, "Fast algorithms for convolutional neural networks", sections 4.1 to 4.3). The points are some with which
-float32 loses little (as Barabasz et al. 2018 look for): of 256 channels sums differ from exact ones by 1.2e-6 of the
-outputs' standard deviation, those of oneDNN's own convolution by 0.6e-6 (`benchmarks/convolutions.py`).
+Each 4x4 output tile depends on a 6x6 input tile. In the basis of a polynomial's values at six points, the tile is 36
+matrix products [tiles, channels] x [channels, filters], where the direct convolution needs 4 * 4 * 9 = 144 (Lavin &
+Gray 2016, "Fast algorithms for convolutional neural networks", sections 4.1 to 4.3). The points are chosen for small
+float32 error, as in Barabasz et al. 2018: with 256 channels the error is 1.2e-6 of the outputs' standard deviation,
+against 0.6e-6 for oneDNN's direct convolution (`benchmarks/convolutions.py`).
+
+Only `mrcnn.fusion.folding.fold(..., winograd=True)` uses this file, for graphs that run on this machine. Layers do not
+save the flag, so a saved model is the ordinary convolution, and graphs for export are folded without it.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -15,39 +19,14 @@ import numpy as np
 from keras import ops
 from numpy.polynomial import polynomial
 
-OUT, IN, KERNEL = 4, 6, 3  # sides of a tile's outputs, of its inputs and of the kernel
+OUT, IN, KERNEL = 4, 6, 3  # sides of an output tile, of its input tile and of the kernel
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
-TILES = 300  # at once, or about: what they take stays in the cache of a core
-FEWEST_TILES = 32  # with fewer, transforming the kernel costs more than is gained
-FEWEST_CHANNELS = 256  # in and out; with 128 the transforms cost what the products gain
+TILES = 300  # computed at once, approximately: their data stays in the cache of a core
+FEWEST_TILES = 32  # with fewer, transforming the kernel costs more than the products save
+FEWEST_CHANNELS = 256  # in and out; with 128 the transforms cost what the products save
 
-
-class Transforms(NamedTuple):
-    """Matrices of the values of both axes together, float32.
-
-    inputs: [36, 36], of a tile's inputs; kernel: [36, 9]; outputs: [16, 36], of the 36 products.
-    """
-
-    inputs: np.ndarray
-    kernel: np.ndarray
-    outputs: np.ndarray
-
-
-@functools.cache
-def transforms() -> Transforms:
-    """Those of one axis are Toom's and Cook's: outputs = A [(G kernel) * (B inputs)], Lavin & Gray 2016, section 4."""
-    a = np.array([[point**i for point in POINTS] + [float(i == OUT - 1)] for i in range(OUT)])
-    b, g = np.zeros((IN, IN)), np.zeros((IN, KERNEL))
-    b[-1], g[-1, -1] = polynomial.polyfromroots(POINTS), 1
-    for i, point in enumerate(POINTS):
-        others = np.array([other for other in POINTS if other != point])
-        b[i, :-1] = polynomial.polyfromroots(others)
-        g[i] = point ** np.arange(KERNEL) / np.prod(point - others)
-    return Transforms(*(np.kron(matrix, matrix).astype(np.float32) for matrix in (b, g, a)))
-
-
-def gains_by_winograd(convolution: keras.layers.Layer) -> bool:
-    """Whether a built `Conv2D` is one that TensorFlow computes faster by `by_winograd`, on this machine."""
+def gains(convolution: keras.layers.Layer) -> bool:
+    """Whether TensorFlow computes a built `Conv2D` faster by `convolve` on this machine."""
     if keras.backend.backend() != "tensorflow" or type(convolution) is not keras.layers.Conv2D:
         return False
     import tensorflow as tf
@@ -66,16 +45,122 @@ def gains_by_winograd(convolution: keras.layers.Layer) -> bool:
     )
 
 
+def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = False) -> Any:
+    """Convolution with `kernel * scale`, padding "same", bias and ReLU, and its gradient; only on TensorFlow.
+
+    Few tiles (`FEWEST_TILES`) are convolved directly. Both passes are functions in the graph, not laid out where they
+    are called: otherwise TensorFlow would compute `kernel * scale`, which depends on no data, for every layer up front
+    and keep it.
+
+    Args:
+        inputs: [B, H, W, c] float32; B, H and W are 1 or more.
+        kernel: [3, 3, c, filters]; scale, bias: [filters]; float32.
+
+    Returns:
+        [B, H, W, filters] float32.
+    """
+    import tensorflow as tf
+
+    size, channels = tuple(kernel.shape), kernel.shape[2:]
+
+    @tf.custom_gradient
+    def convolved(inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, Any]:
+        # An eager tape would go on recording inside the function
+        outputs = _forward(channels, relu)(*map(tf.stop_gradient, (inputs, kernel, scale, bias)))
+
+        def gradient(upstream: Any) -> tuple[Any, Any, Any, Any]:
+            if relu:
+                upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
+            by_inputs = tf.ensure_shape(_backward(channels)(upstream, kernel, scale, tf.shape(inputs)), inputs.shape)
+            by_scaled = tf.raw_ops.Conv2DBackpropFilter(
+                input=inputs, filter_sizes=size, out_backprop=upstream, strides=[1] * 4, padding="SAME"
+            )
+            by_bias = tf.raw_ops.BiasAddGrad(out_backprop=upstream)
+            return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
+
+        return outputs, gradient
+
+    # A function in the graph does not say which sizes it keeps
+    return tf.ensure_shape(convolved(inputs, kernel, scale, bias), [*inputs.shape[:3], channels[1]])
+
+
+@functools.cache
+def _forward(channels: tuple[int, int], relu: bool) -> Callable[..., Any]:
+    """(inputs, kernel, scale, bias) -> outputs."""
+    import tensorflow as tf
+
+    def call(inputs: Any, kernel: Any, scale: Any, bias: Any) -> Any:
+        def direct() -> Any:
+            outputs = tf.nn.bias_add(tf.nn.conv2d(inputs, kernel * scale, 1, "SAME"), bias)
+            return tf.nn.relu(outputs) if relu else outputs
+
+        return tf.cond(is_large(inputs), lambda: by_winograd(inputs, kernel * scale, bias, relu=relu), direct)
+
+    return _function(call, channels, channels[0], tf.TensorSpec(channels[1:]))
+
+
+@functools.cache
+def _backward(channels: tuple[int, int]) -> Callable[..., Any]:
+    """(upstream, kernel, scale, shape of the inputs [4]) -> gradient of the inputs: a convolution, too."""
+    import tensorflow as tf
+
+    def call(upstream: Any, kernel: Any, scale: Any, shape: Any) -> Any:
+        kernel = kernel * scale
+
+        def turned() -> Any:
+            return by_winograd(upstream, tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2)), tf.zeros(channels[0]))
+
+        return tf.cond(is_large(upstream), turned, lambda: tf.nn.conv2d_transpose(upstream, kernel, shape, 1, "SAME"))
+
+    return _function(call, channels, channels[1], tf.TensorSpec([4], tf.int32))
+
+
+def _function(call: Callable[..., Any], channels: tuple[int, int], given: int, last: Any) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    kernel = [tf.TensorSpec([KERNEL, KERNEL, *channels]), tf.TensorSpec(channels[1:])]
+    return tf.function(
+        call,
+        input_signature=[tf.TensorSpec([None, None, None, given]), *kernel, last],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+class Transforms(NamedTuple):
+    """Matrices for both axes together, float32.
+
+    inputs: [36, 36], of an input tile; kernel: [36, 9]; outputs: [16, 36], of the 36 products.
+    """
+
+    inputs: np.ndarray
+    kernel: np.ndarray
+    outputs: np.ndarray
+
+
+@functools.cache
+def transforms() -> Transforms:
+    """Toom-Cook's matrices: outputs = A [(G kernel) * (B inputs)] on one axis (Lavin & Gray 2016, section 4)."""
+    a = np.array([[point**i for point in POINTS] + [float(i == OUT - 1)] for i in range(OUT)])
+    b, g = np.zeros((IN, IN)), np.zeros((IN, KERNEL))
+    b[-1], g[-1, -1] = polynomial.polyfromroots(POINTS), 1
+    for i, point in enumerate(POINTS):
+        others = np.array([other for other in POINTS if other != point])
+        b[i, :-1] = polynomial.polyfromroots(others)
+        g[i] = point ** np.arange(KERNEL) / np.prod(point - others)
+    return Transforms(*(np.kron(matrix, matrix).astype(np.float32) for matrix in (b, g, a)))
+
+
 def is_large(images: Any) -> Any:
-    """Whether [B, H, W, c] has tiles enough for `by_winograd` to gain, a scalar."""
+    """Whether [B, H, W, c] has enough tiles for `by_winograd` to gain; a scalar."""
     batch, height, width = ops.shape(images)[:3]
     return batch * _tiles(height) * _tiles(width) >= FEWEST_TILES
 
 
 def by_winograd(images: Any, kernel: Any, bias: Any, *, relu: bool = False) -> Any:
-    """Convolution with padding "same", bias and ReLU; only on TensorFlow.
+    """Convolution with padding "same", bias and ReLU.
 
-    Some whole images are computed at a time, or a strip of one where an image has more than `TILES` tiles.
+    Computed for several whole images at a time, or for a strip of one image where it has more than `TILES` tiles.
 
     Args:
         images: [B, H, W, c] float32; B, H and W are 1 or more.
@@ -113,7 +198,7 @@ def _tiles(side: Any) -> Any:
 
 
 def _at_once(batch: Any, rows: Any, columns: Any) -> tuple[Any, Any, Any]:
-    """How many images, rows and columns of tiles are computed at a time, of how many there are."""
+    """How many images, rows and columns of tiles are computed at a time."""
     import tensorflow as tf
 
     strips = -(-rows * columns // TILES)
@@ -121,7 +206,7 @@ def _at_once(batch: Any, rows: Any, columns: Any) -> tuple[Any, Any, Any]:
 
 
 def _bordered(images: Any, first: Any, top: Any, at_once: tuple[Any, Any, Any]) -> Any:
-    """The cells [n, c] of the images from `first` and of their rows from `top`, row by row, zeros around them."""
+    """Cells [n, c], row by row, of the images from `first` on and their rows from `top` on, with a border of zeros."""
     import tensorflow as tf
 
     many, height, width = at_once[0], *(count * OUT + 2 for count in at_once[1:])
@@ -132,7 +217,7 @@ def _bordered(images: Any, first: Any, top: Any, at_once: tuple[Any, Any, Any]) 
 
 
 def _patches(many: Any, rows: Any, columns: Any) -> Any:
-    """Which of the cells of `_bordered` each tile's inputs are: [36, tiles] int32."""
+    """Indices into the cells of `_bordered` of each input tile: [36, tiles] int32."""
     import tensorflow as tf
 
     height, width = rows * OUT + 2, columns * OUT + 2
@@ -142,7 +227,7 @@ def _patches(many: Any, rows: Any, columns: Any) -> Any:
 
 
 def _transform(matrix: np.ndarray, values: Any) -> Any:
-    """matrix [m, k], values [k, ..., c] -> [m, n, c]: one product of matrices."""
+    """matrix [m, k], values [k, ..., c] -> [m, n, c], as one matrix product."""
     import tensorflow as tf
 
     return tf.reshape(

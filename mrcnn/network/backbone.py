@@ -19,6 +19,7 @@ from mrcnn.network.applications import (
 from mrcnn.network.frozen_batch_norm import freeze_batch_norm
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS, resnet, stage_of
+from mrcnn.ops.keras_internals import all_layers
 
 # torchvision's ImageNet pixels, in 0..255, RGB.
 RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -68,16 +69,14 @@ def build_backbone(
     if isinstance(backbone, str):
         name = backbone.lower()
         built = (
-            _own_resnet(name, channels, options, stride_in_1x1, stem_padding)
+            _own_resnet(name, channels, options, stride_in_1x1, stem_padding, train_bn)
             if name in BLOCKS
-            else _application(backbone, channels, options)
+            else _application(backbone, channels, options, train_bn)
         )
     elif callable(backbone):
-        built = _from_function(backbone, channels, options)
+        built = _from_function(backbone, channels, options, train_bn)
     else:
         raise TypeError(f"a backbone is a name or a function, received {backbone!r}")
-    if not train_bn:
-        freeze_batch_norm(built.source or built.model)
     return built
 
 
@@ -90,12 +89,13 @@ def backbone_scaling(backbone: str | Callable, channels: int = 3) -> PixelScalin
     return pixel_scaling(_known_application(backbone), channels)
 
 
-def _own_resnet(name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str) -> Backbone:
+def _own_resnet(name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str, train_bn: bool) -> Backbone:
     if unknown := set(options) - {"width", "groups", "group_width"}:
         raise ValueError(
             f"BACKBONE_OPTIONS: {name} takes ['width', 'groups', 'group_width'], received {sorted(unknown)}"
         )
     model = resnet(name, channels=channels, stride_in_1x1=stride_in_1x1, stem_padding=stem_padding, **options)
+    model = model if train_bn else freeze_batch_norm(model)
     return Backbone(
         model, {layer.name: stage_of(layer.name) for layer in model.layers}, backbone_scaling(name, channels)
     )
@@ -115,14 +115,15 @@ def _known_application(name: str) -> Callable[..., keras.Model]:
     return function
 
 
-def _application(name: str, channels: int, options: dict) -> Backbone:
+def _application(name: str, channels: int, options: dict, train_bn: bool) -> Backbone:
     source = build_application(_known_application(name), channels, options)
     _name_by_position(source)
+    source = source if train_bn else freeze_batch_norm(source)
     model = keras.Model(source.inputs[0], strides.taps(source), name=source.name)
     return Backbone(model, strides.stages(source), backbone_scaling(name, channels), source)
 
 
-def _from_function(function: Callable, channels: int, options: dict) -> Backbone:
+def _from_function(function: Callable, channels: int, options: dict, train_bn: bool) -> Backbone:
     label = getattr(function, "__name__", repr(function))
     image = keras.Input((None, None, channels), name="image")
     outputs = function(image, **options)
@@ -142,6 +143,7 @@ def _from_function(function: Callable, channels: int, options: dict) -> Backbone
         )
     strides.check_strides(model, label)
     _name_by_position(model)
+    model = model if train_bn else freeze_batch_norm(model)
     return Backbone(model, strides.stages(model), backbone_scaling(function, channels))
 
 
@@ -151,7 +153,7 @@ def _name_by_position(model: keras.Model) -> None:
     Checkpoints go by names. Numbered within the model, they are the same wherever and whenever it is built.
     """
     numbers: Counter[str] = Counter()
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model, include_self=False):
         stem = re.sub(r"_\d+$", "", layer.name)
         if stem.replace("_", "") == type(layer).__name__.lower():
             layer.name = f"{stem}_{numbers[stem]}" if numbers[stem] else stem

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from mrcnn.ops.keras_internals import all_layers, node_of, nodes_of
+
 # Two sizes of image, both multiples of every stride asked about; their difference tells stride and border apart.
 PROBES = (256, 512)
 
@@ -20,11 +22,6 @@ class FeatureMap(NamedTuple):
     stride: int | None
     excess: int
     is_bottleneck: bool
-
-
-def nodes_of(model: keras.Model) -> list:
-    """The calls of layers that a functional model is made of, inputs first; the layers may stand in others too."""
-    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
 
 
 def feature_maps(model: keras.Model) -> list[FeatureMap]:
@@ -97,13 +94,12 @@ def stages(model: keras.Model) -> dict[str, int]:
     at: dict[int, int] = {}
     result: dict[str, int] = {}
     for feature in feature_maps(model):
-        node = feature.layer._inbound_nodes[feature.tensor._keras_history.node_index]
-        stage = max([at.get(id(tensor), 1) for tensor in node.input_tensors], default=1)
+        stage = max([at.get(id(tensor), 1) for tensor in node_of(feature.tensor).input_tensors], default=1)
         if feature.stride is not None:
             stage = min(max(feature.stride.bit_length() - 1, 1), 5)
         at[id(feature.tensor)] = stage
         if isinstance(feature.layer, keras.layers.Layer):
-            result.update({inner.name: stage for inner in feature.layer._flatten_layers()})
+            result.update({inner.name: stage for inner in all_layers(feature.layer)})
     return result
 
 

@@ -1,22 +1,38 @@
-"""BatchNorm that does not learn, for trunks that start from ImageNet and see too few images a batch to do better."""
+"""BatchNorm that does not learn, for trunks that start from ImageNet and see too few images per batch to do better."""
+
+from typing import Any, Self
 
 import keras
 
+from mrcnn.ops.keras_internals import replace_layers
+
 
 @keras.saving.register_keras_serializable("mrcnn", name="FrozenBatchNormalization")
-class FrozenBatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` that always uses its moving statistics and whose weights never train.
 
     `trainable = False` on the ordinary layer is undone by setting it on a model around it, and `training=False` at the
     call by calling that model with `training=True`. Here neither has an effect.
+
+    The name of the class is the ordinary layer's because Keras finds the layers of a `.weights.h5` file by it.
     """
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        self._freeze_weights()
+    @classmethod
+    def of(cls, layer: keras.layers.BatchNormalization) -> Self:
+        """A frozen layer with the settings and the weights of a built one."""
+        frozen = cls.from_config(layer.get_config())
+        frozen.build(layer.get_build_config()["input_shape"])
+        frozen.set_weights(layer.get_weights())
+        return frozen
 
-    def call(self, inputs, training=None, mask=None):
-        """`training` is taken, and ignored, because Keras passes it to every layer that takes it."""
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        # A model collects what trains from the weights' own flags, without asking their layer.
+        for weight in self.weights:
+            weight.trainable = False
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """`training` is ignored. Keras passes it to every layer whose `call` takes it."""
         return super().call(inputs, training=False, mask=mask)
 
     @property
@@ -27,26 +43,31 @@ class FrozenBatchNormalization(keras.layers.BatchNormalization):
     def trainable(self, value: bool) -> None:
         pass
 
-    def _freeze_weights(self) -> None:
-        # A model collects what trains from the weights' own flags, without asking their layer.
-        for weight in self.weights:
-            weight.trainable = False
 
+def freeze_batch_norm(model: keras.Model) -> keras.Model:
+    """The same model with a frozen layer in place of each `keras.layers.BatchNormalization`, at any depth.
 
-# Keras keys the layers of a .weights.h5 file by class name: with this one, files of the ordinary layer load.
-FrozenBatchNormalization.__name__ = "BatchNormalization"
+    Args:
+        model: functional or sequential; built.
 
-
-def freeze_batch_norm(model: keras.Model) -> int:
-    """Freezes every `keras.layers.BatchNormalization` anywhere inside `model`, in place; returns how many.
-
-    The class of each layer is exchanged: a copy of the model would lose the identity of its layers and would not reach
-    into layers that hold others.
+    Returns:
+        A model that shares all other layers with `model`. Layers that hold BatchNorm themselves are changed in place.
     """
-    count = 0
-    for layer in model._flatten_layers():
-        if type(layer) is keras.layers.BatchNormalization:
-            layer.__class__ = FrozenBatchNormalization
-            layer._freeze_weights()
-            count += 1
-    return count
+    frozen: dict[int, keras.layers.Layer] = {}
+
+    def replaced(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if id(layer) not in frozen:
+            frozen[id(layer)] = _frozen(layer, replaced)
+        return frozen[id(layer)]
+
+    return keras.models.clone_model(model, clone_function=replaced)
+
+
+def _frozen(layer: keras.layers.Layer, replaced: Any) -> keras.layers.Layer:
+    if type(layer) is keras.layers.BatchNormalization:
+        return BatchNormalization.of(layer)
+    if isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and layer.inputs):
+        return freeze_batch_norm(layer)
+    if not isinstance(layer, keras.layers.InputLayer):
+        replace_layers(layer, replaced)
+    return layer

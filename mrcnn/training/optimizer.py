@@ -9,10 +9,11 @@ import keras
 from keras import ops
 
 from mrcnn.distribution.replicas import total
+from mrcnn.ops.keras_internals import OwnReduction
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class SGD(keras.optimizers.SGD):
+class SGD(OwnReduction, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with `l2 * weight` added to the gradient of kernels and biases.
 
     Keras's own `weight_decay` is decoupled from the momentum, which makes it 1 / (1 - momentum) times weaker than
@@ -27,12 +28,8 @@ class SGD(keras.optimizers.SGD):
         super().__init__(learning_rate, momentum, **kwargs)
         self.l2 = l2
 
-    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        return super()._clip_gradients(total([ops.convert_to_tensor(gradient) for gradient in grads]))
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
-        """Keras's addition over the replicas, already done."""
-        return list(grads_and_vars)
+    def combined(self, gradients: list[Any]) -> list[Any]:
+        return total([ops.convert_to_tensor(gradient) for gradient in gradients])
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         gradient = ops.cast(gradient, variable.dtype)
@@ -41,7 +38,7 @@ class SGD(keras.optimizers.SGD):
             with _once_there(gradient) if in_place else nullcontext():
                 gradient = gradient + ops.cast(self.l2, gradient.dtype) * variable
         if in_place:
-            velocity = self.momentums[self._get_variable_index(variable)].value
+            velocity = self.momentums[self.index_of(variable)].value
             _apply_momentum(variable, velocity, gradient, learning_rate, self.momentum, self.nesterov)
         else:
             super().update_step(gradient, variable, learning_rate)

@@ -1,0 +1,82 @@
+"""Keras's private names. The package uses them in this file only, so a new version of Keras is one file to check.
+
+`tests/ops/test_keras_internals.py` covers each of them; `make test-oldest` runs it on the oldest Keras that
+pyproject.toml allows.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+def nodes_of(model: keras.Model) -> list[Any]:
+    """The layer calls that a functional model consists of, inputs first. Its layers may have calls elsewhere too.
+
+    A node has `operation` (the layer), `input_tensors`, `outputs`, `arguments` and `is_input`.
+    """
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def node_of(tensor: keras.KerasTensor) -> Any:
+    """The layer call that a symbolic tensor comes from."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+def all_layers(layer: keras.layers.Layer, include_self: bool = True) -> list[keras.layers.Layer]:
+    """A layer or model and everything inside it, at any depth."""
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def replace_layers(holder: keras.layers.Layer, replace: Callable[[keras.layers.Layer], keras.layers.Layer]) -> None:
+    """Replaces the layers that a layer has in its attributes, or in lists, tuples and dicts there.
+
+    Not for functional models, whose graph refers to the layers as well.
+    """
+    new = {id(old): replace(old) for old in holder._layers}
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, list):
+            for i, item in enumerate(value):
+                list.__setitem__(value, i, changed(item))  # the list's own method refuses once the layer is built
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                dict.__setitem__(value, key, changed(item))
+        elif type(value) is tuple:
+            return tuple(changed(item) for item in value)
+        return new.get(id(value), value)
+
+    for name, value in vars(holder).items():
+        if name != "_tracker":
+            vars(holder)[name] = changed(value)
+
+
+class OwnReduction:
+    """Mixin for an optimizer that combines the replicas' gradients itself, before they are clipped."""
+
+    def combined(self, gradients: list[Any]) -> list[Any]:
+        """The gradients of all replicas together, from those of this one."""
+        return gradients
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        return super()._clip_gradients(self.combined(grads))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
+        return list(grads_and_vars)  # already combined
+
+    def index_of(self, variable: Any) -> int:
+        """The place of a variable in the optimizer's lists, such as `momentums`."""
+        return self._get_variable_index(variable)
+
+
+class Built:
+    """Mixin for a model that is built, with no batch needed for it: Keras's way averages the replicas' images."""
+
+    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    @property
+    def strategy(self) -> Any:
+        """The `tf.distribute` strategy in whose scope the model was made, or None."""
+        return getattr(self, "_distribute_strategy", None)
