@@ -91,14 +91,17 @@ def prefixes(model: Any) -> dict[str, Callable]:
     import tensorflow as tf
 
     from mrcnn.fusion.folding import fold
+    from mrcnn.network.frozen_batch_norm import fixed_norms
+    from mrcnn.network.graph import inference_graph
 
-    graph, network = model.inference_model, model.network
+    graph, network = inference_graph(model.network, model.config, fast=True), model.network
 
     def traced(call: Callable) -> Callable:
         signature = [tf.TensorSpec(graph.input[name].shape) for name in ("image", "window")]
         return tf.function(call, input_signature=signature, autograph=False)
 
-    backbone, trunk, rpn = (fold(part, training=False) for part in (network.backbone.model, network.trunk, network.rpn))
+    parts = (network.backbone.model, network.trunk, network.rpn)
+    backbone, trunk, rpn = (fold(part, fixed_norms(training=False), by_winograd=True) for part in parts)
     found = {
         "backbone": traced(lambda image, window: backbone(image)[-1]),
         "pyramid": traced(lambda image, window: trunk(image)),

@@ -78,7 +78,8 @@ class MaskRCNN(OldMethods):
     @cached_property
     def detector(self) -> Detector:
         """From images to results."""
-        return Detector(compiled(self.inference_model, canvas_limits(self.config)), self.config, self.scaling)
+        graph = inference_graph(self.network, self.config, fast=True)
+        return Detector(compiled(graph, canvas_limits(self.config)), self.config, self.scaling)
 
     @property
     def scaling(self) -> PixelScaling:

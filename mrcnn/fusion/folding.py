@@ -1,10 +1,11 @@
-"""The same functions in fewer and faster operations: BatchNorm in its convolution, transposed convolutions as 1x1 ones.
+"""The same functions in fewer operations: BatchNorm folded into its convolution, transposed convolutions as 1x1 ones.
 
-Keras computes BatchNorm as plain arithmetic, two passes over a feature map each way; in bfloat16 they take as long as
-the convolutions. With fixed statistics it is linear, and so is the convolution: one kernel and one bias do for both.
+Keras computes BatchNorm as plain arithmetic, two passes over a feature map in each direction; in bfloat16 these take as
+long as the convolutions. With fixed statistics BatchNorm is linear, and so is the convolution: one kernel and one bias
+replace both.
 
-Bias and ReLU of a transposed convolution are passes of their own as well. Where its stride is its kernel's size, each
-output has one input: a 1x1 convolution whose channels are then laid out as pixels, and which TensorFlow fuses.
+A transposed convolution whose stride equals its kernel size has one input cell per output. It is a 1x1 convolution,
+which TensorFlow fuses with bias and ReLU, followed by `depth_to_space`.
 """
 
 from collections import Counter
@@ -13,16 +14,15 @@ from typing import Any
 import keras
 from keras import ops
 
+from mrcnn.fusion import winograd
 from mrcnn.fusion.convolution import Kind, convolve
-from mrcnn.fusion.shared_weights import Sharing, build_unbuilt
-from mrcnn.fusion.winograd import gains_by_winograd
-from mrcnn.layers.static_output import Declared
-from mrcnn.network.feature_taps import nodes_of
-from mrcnn.network.frozen_batch_norm import FrozenBatchNormalization
+from mrcnn.fusion.shared_weights import SharedWeightsLayer, build_unbuilt
+from mrcnn.layers.static_output import StaticOutputLayer
+from mrcnn.ops.keras_internals import node_of, nodes_of
 
 
 def functional(model: keras.Model) -> keras.Model:
-    """The model itself, or the layers of a `keras.Sequential` as a functional one."""
+    """The model itself, or a `keras.Sequential` as a functional model."""
     return (
         keras.Model(model.inputs[0], model.outputs[0], name=model.name)
         if isinstance(model, keras.Sequential)
@@ -30,25 +30,36 @@ def functional(model: keras.Model) -> keras.Model:
     )
 
 
-class _ByConvolve(Sharing, Declared):
-    """A layer that stands for a convolution, of the same outputs, by `mrcnn.fusion.convolution.convolve`."""
+class _ConvolutionLayer(SharedWeightsLayer, StaticOutputLayer):
+    """A layer with the outputs of a convolution, whose weights it has.
+
+    Args:
+        by_winograd: compute by `mrcnn.fusion.winograd` where it gains. Not saved: a loaded layer computes directly.
+    """
 
     shared = ("convolution",)
 
+    def __init__(self, *layers: keras.layers.Layer, by_winograd: bool = False, **kwargs: Any) -> None:
+        super().__init__(*layers, **kwargs)
+        self.by_winograd = by_winograd
+
     def build(self, input_shape: Any) -> None:
         build_unbuilt(self.convolution, input_shape)
-        self.supports_jit = not gains_by_winograd(self.convolution)
+        self.supports_jit = not self.gains_by_winograd()
 
-    def declared_outputs(self, inputs: Any) -> Any:
+    def gains_by_winograd(self) -> bool:
+        return self.by_winograd and winograd.gains(self.convolution)
+
+    def static_outputs(self, inputs: Any) -> Any:
         return self.convolution.compute_output_spec(inputs)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class FoldedConvolution(_ByConvolve):
+class FoldedConvolution(_ConvolutionLayer):
     """A convolution and the BatchNorm after it as one convolution, with the weights of both layers.
 
-    The kernel is scaled at each call and in float32, so that what trains, loads or is set in either layer counts at
-    once, and gradients reach the convolution's own kernel.
+    The kernel is scaled at each call, in float32. Changes to either layer's weights therefore take effect at once, and
+    gradients reach the convolution's own kernel.
 
     Args:
         convolution: `Conv2D` or `DepthwiseConv2D` without activation, channels last; built.
@@ -69,21 +80,11 @@ class FoldedConvolution(_ByConvolve):
         padding = "same" if convolution.kernel_size == (1, 1) else convolution.padding
         strides, dilations = convolution.strides, convolution.dilation_rate
         scale, bias = self._scale_and_bias()
+        if self.gains_by_winograd():
+            return winograd.convolve(inputs, convolution.kernel, scale, bias)
         if keras.backend.backend() == "tensorflow" and not self._is_grouped():
-            return convolve(
-                inputs,
-                convolution.kernel,
-                scale,
-                bias,
-                Kind(
-                    tuple(convolution.kernel.shape),
-                    dtype,
-                    strides,
-                    padding.upper(),
-                    dilations,
-                    winograd=gains_by_winograd(convolution),
-                ),
-            )
+            kind = Kind(tuple(convolution.kernel.shape), dtype, strides, padding.upper(), dilations)
+            return convolve(inputs, convolution.kernel, scale, bias, kind)
         # A depthwise kernel [h, w, channels, multiplier] has its outputs in the order of its last two axes
         by_output = ops.reshape(scale, convolution.kernel.shape[2:]) if self._is_depthwise() else scale
         outputs = (ops.depthwise_conv if self._is_depthwise() else ops.conv)(
@@ -97,7 +98,7 @@ class FoldedConvolution(_ByConvolve):
         return ops.add(outputs, ops.reshape(ops.cast(bias, dtype), (1, 1, 1, -1)))
 
     def _scale_and_bias(self) -> tuple[Any, Any]:
-        """What the norm multiplies the convolution's kernel with, and what the two add; float32."""
+        """The factor of the kernel and the bias of the two layers together; float32."""
         norm = self.norm
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
         if norm.scale:
@@ -113,8 +114,8 @@ class FoldedConvolution(_ByConvolve):
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class WinogradConvolution(_ByConvolve):
-    """A `Conv2D` that `gains_by_winograd`, computed so; with the weights of that layer. Elsewhere it is that layer.
+class WinogradConvolution(_ConvolutionLayer):
+    """A `Conv2D` computed by `mrcnn.fusion.winograd` where that gains, and as itself elsewhere; it has its weights.
 
     call: [B, H, W, c] -> [B, H, W, filters] in the layer's compute dtype.
     """
@@ -122,29 +123,19 @@ class WinogradConvolution(_ByConvolve):
     def call(self, inputs: Any) -> Any:
         layer = self.convolution
         inputs = ops.cast(inputs, layer.compute_dtype)
-        if not gains_by_winograd(layer):
+        if not self.gains_by_winograd():
             return layer(inputs)
         filters = layer.kernel.shape[-1:]
         bias = ops.zeros(filters) if layer.bias is None else layer.bias
-        return convolve(
-            inputs,
-            layer.kernel,
-            ops.ones(filters),
-            bias,
-            Kind(
-                tuple(layer.kernel.shape),
-                layer.compute_dtype,
-                relu=layer.activation is keras.activations.relu,
-                winograd=True,
-            ),
-        )
+        relu = layer.activation is keras.activations.relu
+        return winograd.convolve(inputs, layer.kernel, ops.ones(filters), bias, relu=relu)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class TransposeAsPointwise(Sharing):
-    """A `Conv2DTranspose` whose stride is its kernel's size, as a 1x1 convolution; with the weights of that layer.
+class TransposeAsPointwise(SharedWeightsLayer):
+    """A `Conv2DTranspose` whose stride equals its kernel size, as a 1x1 convolution with the weights of that layer.
 
-    call: [B, H, W, c] -> [B, H, W, s * s * filters] in the layer's compute dtype; `SpreadPixels` comes after it.
+    call: [B, H, W, c] -> [B, H, W, s * s * filters] in the layer's compute dtype; `DepthToSpace` comes after it.
     """
 
     shared = ("transpose",)
@@ -164,59 +155,54 @@ class TransposeAsPointwise(Sharing):
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class SpreadPixels(keras.layers.Layer):
-    """call: [B, H, W, rows * columns * c] -> [B, rows * H, columns * W, c]: channels laid out as pixels."""
+class DepthToSpace(keras.layers.Layer):
+    """call: [B, H, W, rows * columns * c] -> [B, rows * H, columns * W, c], by `depth_to_space`."""
 
     def __init__(self, rows: int, columns: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.rows, self.columns = rows, columns
 
     def call(self, inputs: Any) -> Any:
-        return spread(inputs, self.rows, self.columns)
+        return depth_to_space(inputs, self.rows, self.columns)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rows": self.rows, "columns": self.columns}
 
 
-def spread(inputs: Any, rows: int, columns: int) -> Any:
-    """What `SpreadPixels` does."""
+def depth_to_space(inputs: Any, rows: int, columns: int) -> Any:
+    """Rearranges the channels of each cell into rows x columns pixels, row by row."""
     _, height, width = ops.shape(inputs)[:3]
     channels = inputs.shape[-1] // (rows * columns)
     outputs = ops.transpose(ops.reshape(inputs, (-1, height, width, rows, columns, channels)), (0, 1, 3, 2, 4, 5))
     return ops.reshape(outputs, (-1, height * rows, width * columns, channels))
 
 
-def fold(model: keras.Model, *, training: bool) -> keras.Model:
-    """The same function with the same weights in operations that cost less.
+def fold(model: keras.Model, norms: tuple[type, ...], *, by_winograd: bool = False) -> keras.Model:
+    """The same function with the same weights in fewer operations.
 
     Args:
-        model: a functional or sequential model, possibly with models inside, which stay as they are.
-        training: fold only what a training step may not change: frozen BatchNorm. Otherwise all of it, and the result
-            is for inference.
+        model: a functional or sequential model. Models inside it stay as they are.
+        norms: the BatchNorm classes to fold. The result always uses their moving statistics, so for training these are
+            the classes that do so anyway.
+        by_winograd: compute 3x3 convolutions by `mrcnn.fusion.winograd` where it gains; not for graphs to export.
 
     Returns:
-        A model that shares every layer with `model`: each BatchNorm that alone follows a convolution folded into it,
-        each transposed convolution without overlap as a 1x1 convolution, and `mrcnn.fusion.winograd` where it gains.
+        A model that shares every layer with `model`: each BatchNorm that alone follows a convolution is folded into
+        it, and each transposed convolution without overlap is a 1x1 convolution.
     """
     model = functional(model)
-    kinds = (FrozenBatchNormalization,) if training else (FrozenBatchNormalization, keras.layers.BatchNormalization)
-    pairs = _pairs(model, kinds)
-    new = {before: FoldedConvolution(before, norm, name=f"{before.name}_folded") for norm, before in pairs.items()}
-    new |= {
-        layer: TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
-        for layer in model.layers
-        if _is_without_overlap(layer)
+    pairs = _pairs(model, norms)
+    new: dict[keras.layers.Layer, keras.layers.Layer] = {
+        before: FoldedConvolution(before, norm, by_winograd=by_winograd, name=f"{before.name}_folded")
+        for norm, before in pairs.items()
     }
-    new |= {
-        layer: WinogradConvolution(layer, name=f"{layer.name}_winograd")
-        for layer in model.layers
-        if layer not in new and gains_by_winograd(layer)
-    }
-    pixels = {
-        layer: SpreadPixels(*layer.transpose.strides, name=f"{layer.name}_pixels")
-        for layer in new.values()
-        if isinstance(layer, TransposeAsPointwise)
-    }
+    pixels = {}
+    for layer in model.layers:
+        if _is_without_overlap(layer):
+            new[layer] = TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
+            pixels[new[layer]] = DepthToSpace(*layer.strides, name=f"{new[layer].name}_pixels")
+        elif by_winograd and layer not in new and winograd.gains(layer):
+            new[layer] = WinogradConvolution(layer, by_winograd=True, name=f"{layer.name}_winograd")
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         if layer in pixels:
@@ -227,7 +213,7 @@ def fold(model: keras.Model, *, training: bool) -> keras.Model:
 
 
 def _pairs(model: keras.Model, kinds: tuple[type, ...]) -> dict[keras.layers.Layer, keras.layers.Layer]:
-    """The BatchNorm layers of exactly these kinds that can be folded, each with its convolution."""
+    """The BatchNorm layers of exactly these classes that can be folded, each with its convolution."""
     calls = Counter(node.operation for node in nodes_of(model))
     uses = Counter(id(tensor) for node in nodes_of(model) for tensor in node.input_tensors)
     uses.update(id(tensor) for tensor in model.outputs)
@@ -235,7 +221,7 @@ def _pairs(model: keras.Model, kinds: tuple[type, ...]) -> dict[keras.layers.Lay
     for node in nodes_of(model):
         norm = node.operation
         if type(norm) in kinds and norm.axis in (-1, 3) and calls[norm] == 1:
-            before = node.input_tensors[0]._keras_history.operation
+            before = node_of(node.input_tensors[0]).operation
             if _is_plain(before) and calls[before] == 1 and uses[id(node.input_tensors[0])] == 1:
                 found[norm] = before
     return found

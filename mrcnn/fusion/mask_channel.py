@@ -1,4 +1,4 @@
-"""Masks of each RoI's own class: one channel of a head's last convolution is computed, not that of every class."""
+"""Masks of each RoI's own class: computes one channel of a head's last convolution instead of one per class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.fusion.folding import SpreadPixels, functional, spread
-from mrcnn.fusion.shared_weights import Sharing, build_unbuilt
+from mrcnn.fusion.folding import DepthToSpace, depth_to_space, functional
+from mrcnn.fusion.shared_weights import SharedWeightsLayer, build_unbuilt
+from mrcnn.ops.keras_internals import node_of
 
 
 def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any], Any]:
@@ -17,16 +18,15 @@ def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any]
     weights; any other is run whole and its channel picked.
     """
     mask_head = functional(mask_head)
-    last, index, _ = mask_head.output._keras_history
-    if _is_pointwise(last):
-        x = last._inbound_nodes[index].input_tensors[0]
-        spreading, index, _ = x._keras_history
-        pixels = (1, 1)
-        if isinstance(spreading, SpreadPixels):  # one channel is laid out as pixels, and not all that go into it
-            x, pixels = spreading._inbound_nodes[index].input_tensors[0], (spreading.rows, spreading.columns)
-        before = keras.Model(mask_head.input, x, name=f"{mask_head.name}_features")
-        channel = ClassChannel(last, pixels, name="masks")
-        return lambda features, class_ids: channel(before(features), class_ids)
+    last = node_of(mask_head.output)
+    if _is_pointwise(last.operation):
+        x, pixels = last.input_tensors[0], (1, 1)
+        before = node_of(x)
+        if isinstance(before.operation, DepthToSpace):  # rearrange one channel instead of all that go into it
+            x, pixels = before.input_tensors[0], (before.operation.rows, before.operation.columns)
+        trunk = keras.Model(mask_head.input, x, name=f"{mask_head.name}_features")
+        channel = ClassChannel(last.operation, pixels, name="masks")
+        return lambda features, class_ids: channel(trunk(features), class_ids)
     pick = PickClass(num_classes, name="masks")
     return lambda features, class_ids: pick(mask_head(features), class_ids)
 
@@ -43,7 +43,7 @@ def _is_pointwise(layer: Any) -> bool:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class ClassChannel(Sharing):
+class ClassChannel(SharedWeightsLayer):
     """One output channel of a 1x1 convolution with a sigmoid, another for each RoI. Has that convolution's weights.
 
     Args:
@@ -79,7 +79,7 @@ class ClassChannel(Sharing):
         logits = ops.cast(ops.reshape(logits, (-1, height, width, many)), "float32")
         if self.convolution.bias is not None:
             logits = logits + ops.matmul(own, self.convolution.bias[:, None])[:, :, None, None]
-        return ops.sigmoid(spread(logits, *self.pixels)[..., 0])
+        return ops.sigmoid(depth_to_space(logits, *self.pixels)[..., 0])
 
 
 @keras.saving.register_keras_serializable("mrcnn")

@@ -1,16 +1,15 @@
-"""Layers that compute what others would, with the weights of those others."""
+"""Layers that compute the result of other layers, with the weights of those layers."""
 
 from typing import Any, ClassVar, Self
 
 import keras
 
 
-class Sharing(keras.layers.Layer):
-    """A layer made from others, whose weights it has; it is saved with them inside.
+class SharedWeightsLayer(keras.layers.Layer):
+    """A layer that uses the weights of other layers and is saved with those layers inside.
 
-    Inputs and weights come to `call` as they are, without Keras's casts: float32 weights of a bfloat16 layer would be
-    rounded before anything is computed from them. So its own policy is float32, whatever those of the layers are; with
-    another, Keras rounds weights where such a layer is called by itself, though `autocast` is off.
+    Its policy is float32 and its inputs are not cast, whatever the policies of the layers: Keras would round the
+    float32 weights of a bfloat16 layer before anything is computed from them.
 
     Args:
         layers: one for each name in `shared`, under which they become attributes.
@@ -31,12 +30,12 @@ class Sharing(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """A layer around new ones, without weights."""
+        """The layer around new layers without weights."""
         layers = [keras.saving.deserialize_keras_object(config[name]) for name in cls.shared]
         return cls(*layers, **{name: value for name, value in config.items() if name not in cls.shared})
 
 
 def build_unbuilt(layer: keras.layers.Layer, shape: Any) -> None:
-    """Gives a layer inside another its weights, if it has none yet: it comes from a file."""
+    """Builds a layer inside another one if it has no weights yet, as after loading from a file."""
     if not layer.built:
         layer.build(shape)

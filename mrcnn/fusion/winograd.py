@@ -6,8 +6,8 @@ Gray 2016, "Fast algorithms for convolutional neural networks", sections 4.1 to 
 float32 error, as in Barabasz et al. 2018: with 256 channels the error is 1.2e-6 of the outputs' standard deviation,
 against 0.6e-6 for oneDNN's direct convolution (`benchmarks/convolutions.py`).
 
-Only `mrcnn.fusion.folding.fold(..., winograd=True)` uses this file, for graphs that run on this machine. Layers do not
-save the flag, so a saved model is the ordinary convolution, and graphs for export are folded without it.
+Only `mrcnn.fusion.folding.fold(..., by_winograd=True)` uses this file, for graphs that run on this machine. Layers do
+not save the flag, so a saved model is the ordinary convolution, and graphs for export are folded without it.
 """
 
 import functools
@@ -24,6 +24,7 @@ POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 TILES = 300  # computed at once, approximately: their data stays in the cache of a core
 FEWEST_TILES = 32  # with fewer, transforming the kernel costs more than the products save
 FEWEST_CHANNELS = 256  # in and out; with 128 the transforms cost what the products save
+
 
 def gains(convolution: keras.layers.Layer) -> bool:
     """Whether TensorFlow computes a built `Conv2D` faster by `convolve` on this machine."""
@@ -71,7 +72,8 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = Fa
         def gradient(upstream: Any) -> tuple[Any, Any, Any, Any]:
             if relu:
                 upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
-            by_inputs = tf.ensure_shape(_backward(channels)(upstream, kernel, scale, tf.shape(inputs)), inputs.shape)
+            by_inputs = _backward(channels)(upstream, kernel, scale, tf.shape(inputs))
+            by_inputs.set_shape(inputs.shape)
             by_scaled = tf.raw_ops.Conv2DBackpropFilter(
                 input=inputs, filter_sizes=size, out_backprop=upstream, strides=[1] * 4, padding="SAME"
             )
@@ -80,8 +82,9 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = Fa
 
         return outputs, gradient
 
-    # A function in the graph does not say which sizes it keeps
-    return tf.ensure_shape(convolved(inputs, kernel, scale, bias), [*inputs.shape[:3], channels[1]])
+    outputs = convolved(inputs, *map(tf.convert_to_tensor, (kernel, scale, bias)))
+    outputs.set_shape([*inputs.shape[:3], channels[1]])  # a function in the graph does not say which sizes it keeps
+    return outputs
 
 
 @functools.cache

@@ -1,14 +1,11 @@
 """The inference graph as one compiled function, of the backend's own kind."""
 
-import functools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from mrcnn.inference.bounded import bounded, obstacle
 from mrcnn.inference.input_sizes import Canvases
 
 UNIT = 64  # pixels; sides of buckets are multiples of it
@@ -36,52 +33,31 @@ def compiled(model: keras.Model, canvases: Canvases) -> Callable[[Any, Any], Map
 
 
 class PerBucket:
-    """The function of `compiled` where Keras compiles for each shape: on canvases of few sizes, for few numbers.
+    """The function of `compiled` where Keras compiles for each shape: for network inputs of few sizes, in few numbers.
 
-    The canvas is the next `bucket` of the photographs', with zeros below and right of them. The results are, to
-    rounding, those of the photographs' own canvas; where `mrcnn.inference.bounded.bounded` cannot have it so,
-    every size is compiled, and a warning at the first call says why. Photographs that fill up a batch are dropped from
+    Each image is padded below and right with zeros, up to the next `bucket`, as Detectron2 and torchvision pad the
+    smaller images of a batch. Measured cost: benchmarks/README.md. Images that only fill up a batch are dropped from
     the results.
-
-    One graph serves all photographs of a bucket: those that fill its canvas pay for the masking of the others.
 
     Args:
         model: of `mrcnn.network.graph.inference_graph`.
-        canvases: what comes.
+        canvases: what is known of the images to come.
     """
 
     def __init__(self, model: keras.Model, canvases: Canvases) -> None:
         self.model, self.canvases = model, canvases
 
-    @functools.cached_property
-    def sized(self) -> keras.Model | None:
-        """The graph for larger canvases, with the photographs' own size as an input; None: no need, or none there."""
-        if self.canvases.one_size:
-            return None
-        graph = bounded(self.model)
-        if graph is None:
-            warnings.warn(
-                "detection is compiled anew for every size of photograph, which takes long where there are many: what "
-                f"this network finds depends on the size of its input, by {obstacle(self.model)}. IMAGE_RESIZE_MODE = "
-                '"square" makes one size of all',
-                stacklevel=1,
-            )
-        return graph
-
     def __call__(self, image: Any, window: Any) -> dict[str, Any]:
         image, window = np.asarray(image, np.float32), np.asarray(window, np.float32)
         count, height, width, channels = image.shape
         known = self.canvases
-        canvas = bucket(height, width, known.short, known.long) if self.sized else (height, width)
+        canvas = (height, width) if known.one_size else bucket(height, width, known.short, known.long)
         number = bucket_count(count, known.batch)
         if (number, *canvas) != (count, height, width):
             larger = np.zeros((number, *canvas, channels), np.float32)
             larger[:count, :height, :width] = image
             image, window = larger, np.concatenate([window, np.zeros((number - count, 4), np.float32)])
-        inputs = {"image": image, "window": window}
-        if self.sized:
-            inputs["size"] = np.tile(np.int32([height, width]), (number, 1))
-        outputs = (self.sized or self.model).predict_on_batch(inputs)
+        outputs = self.model.predict_on_batch({"image": image, "window": window})
         return {name: value[: count * (len(value) // number)] for name, value in outputs.items()}
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn.layers.static_output import Declared, spec
+from mrcnn.layers.static_output import StaticOutputLayer, spec
 
 RATIO_MEANINGS = ("height/width", "width/height")
 
@@ -77,7 +77,7 @@ def pyramid_anchors(
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class Anchors(Declared):
+class Anchors(StaticOutputLayer):
     """Anchors of each level, from the sizes of its feature maps. No weights.
 
     Sizes known when the graph is traced give constants; others are computed at run time, with equal results.
@@ -133,7 +133,7 @@ class Anchors(Declared):
             ]
         return [self._level(*level) for level in zip(range(len(features)), features, steps, strict=True)]
 
-    def declared_outputs(self, features: list[Any]) -> list[Any]:
+    def static_outputs(self, features: list[Any]) -> list[Any]:
         known = [None not in feature.shape[1:3] for feature in features]
         if all(known):
             return [spec(*anchors.shape) for anchors in self.call(features)]

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.layers.static_output import Declared, spec
+from mrcnn.layers.static_output import StaticOutputLayer, spec
 from mrcnn.ops import boxes as box_ops
 from mrcnn.ops.nms import LOWEST, nms_per_group
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class Detections(Declared):
+class Detections(StaticOutputLayer):
     """Labelled boxes from class logits and box deltas (torchvision and Detectron2). No weights, no gradient.
 
     Every class over `min_confidence` of every RoI is a candidate: decoded with that class's deltas, clipped to the
@@ -95,7 +95,7 @@ class Detections(Declared):
         counts = ops.stack([_count(rois_valid), _count(confident), _count(survived), _count(valid)], axis=-1)
         return ops.stop_gradient(boxes), class_ids, ops.stop_gradient(scores), valid, counts
 
-    def declared_outputs(
+    def static_outputs(
         self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any
     ) -> tuple[Any, Any, Any, Any, Any]:
         rows = (rois.shape[0], self.max_instances)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.layers.static_output import Declared, spec
+from mrcnn.layers.static_output import StaticOutputLayer, spec
 
 
 def trim(valid: Any, *arrays: Any) -> tuple[Any, ...]:
@@ -29,7 +29,7 @@ def trim(valid: Any, *arrays: Any) -> tuple[Any, ...]:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class KeepValid(Declared):
+class KeepValid(StaticOutputLayer):
     """Folds the batch axis into the rows and keeps the valid ones.
 
     call: (valid [batch, rows] bool, arrays: list of [batch, rows, ...]) ->
@@ -59,7 +59,7 @@ class KeepValid(Declared):
         rows = ops.where(keep > 0)[0]
         return [ops.take(a, rows, axis=0) for a in folded], ops.take(image_index, rows), ops.take(weight, rows)
 
-    def declared_outputs(self, valid: Any, arrays: list[Any]) -> tuple[list[Any], Any, Any]:
+    def static_outputs(self, valid: Any, arrays: list[Any]) -> tuple[list[Any], Any, Any]:
         rows = None if None in valid.shape[:2] else valid.shape[0] * valid.shape[1]
         kept = [spec(rows, *array.shape[2:], dtype=array.dtype) for array in arrays]
         return kept, spec(rows, dtype="int32"), spec(rows)

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.layers.static_output import Declared, spec
+from mrcnn.layers.static_output import StaticOutputLayer, spec
 from mrcnn.ops import boxes as box_ops
 from mrcnn.ops.nms import LOWEST, nms_per_group
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class WholeInput(Declared):
+class WholeInput(StaticOutputLayer):
     """Windows that hold the padding too: images [B, H, W, C] -> [B, (0, 0, H, W)] float32, pixels of the input.
 
     matterport's proposals are clipped to these, not to the photograph.
@@ -29,12 +29,12 @@ class WholeInput(Declared):
         window = ops.cast(ops.stack([0, 0, height, width]), "float32")
         return ops.broadcast_to(window[None], (batch, 4))
 
-    def declared_outputs(self, images: Any) -> Any:
+    def static_outputs(self, images: Any) -> Any:
         return spec(images.shape[0], 4)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class Proposals(Declared):
+class Proposals(StaticOutputLayer):
     """Turns the outputs of the RPN into RoIs (FPN, section 4.1; torchvision and Detectron2). No weights, no gradient.
 
     Per level: the `pre_nms_limit` best anchors by logit, decoded, clipped to the photograph, those with a side below
@@ -101,7 +101,7 @@ class Proposals(Declared):
             rois = ops.where(valid[..., None], box_ops.to_exclusive(rois), 0.0)
         return ops.stop_gradient(rois), valid, ops.stop_gradient(scores)
 
-    def declared_outputs(self, logits: list[Any], deltas: Any, anchors: Any, windows: Any) -> tuple[Any, Any, Any]:
+    def static_outputs(self, logits: list[Any], deltas: Any, anchors: Any, windows: Any) -> tuple[Any, Any, Any]:
         rows = (logits[0].shape[0], self.post_nms_limit)
         return spec(*rows, 4), spec(*rows, dtype="bool"), spec(*rows)
 

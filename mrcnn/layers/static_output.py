@@ -1,26 +1,25 @@
-"""Layers that say what they return, so that no tracing need find it out."""
+"""Layers that state the shapes and types of their outputs, so that Keras does not trace them to find out."""
 
 from typing import Any
 
 import keras
 
 
-class Declared(keras.layers.Layer):
-    """A layer whose `declared_outputs` stand for its outputs in a graph of unknown sizes.
+class StaticOutputLayer(keras.layers.Layer):
+    """A layer whose symbolic outputs are `static_outputs`, instead of a trace of its `call`.
 
-    Keras would find the outputs of a layer by tracing its `call`. On JAX it does so with one symbol for all unknown
-    sizes, which neither sorting nor comparing of sizes can do; so there `call` only ever sees known sizes. TensorFlow
-    keeps every graph that has a gradient of its own for good, and with it the weights of a model that is gone.
+    On JAX, Keras traces with one symbol for all unknown sizes, which sorting and comparisons of sizes do not support.
+    On TensorFlow, a traced graph with a custom gradient is never freed, nor are the weights of its model.
     """
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        return self.declared_outputs(*args, **kwargs)
+        return self.static_outputs(*args, **kwargs)
 
-    def declared_outputs(self, *args: Any, **kwargs: Any) -> Any:
+    def static_outputs(self, *args: Any, **kwargs: Any) -> Any:
         """`keras.KerasTensor`s in the structure of `call`'s outputs, from its arguments."""
-        raise NotImplementedError(f"{type(self).__name__} does not declare its outputs; give it declared_outputs")
+        raise NotImplementedError(f"{type(self).__name__} needs a method static_outputs, which states its outputs")
 
 
 def spec(*shape: int | None, dtype: str = "float32") -> keras.KerasTensor:
-    """An output of this shape, None where it is unknown."""
+    """An output of this shape; None is an unknown size."""
     return keras.KerasTensor(shape, dtype)

@@ -11,14 +11,14 @@ from keras import ops
 
 from mrcnn.layers import keep_valid as padding
 from mrcnn.layers.roi_align import roi_align
-from mrcnn.layers.static_output import Declared, spec
+from mrcnn.layers.static_output import StaticOutputLayer, spec
 from mrcnn.ops import boxes, sampling
 
 CROWD_OVERLAP = 0.001  # IoU with a crowd from which a box is no negative (matterport)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class AnchorTargets(Declared):
+class AnchorTargets(StaticOutputLayer):
     """Samples the anchors that the RPN learns from (Ren et al. 2015, section 3.1.2).
 
     An anchor is positive when its IoU with an object reaches `positive_overlap`, or when no anchor overlaps some
@@ -77,7 +77,7 @@ class AnchorTargets(Declared):
             "std_dev": self.std_dev,
         }
 
-    def declared_outputs(self, anchors: Any, gt_boxes: Any, *_: Any) -> tuple[Any, Any, Any]:
+    def static_outputs(self, anchors: Any, gt_boxes: Any, *_: Any) -> tuple[Any, Any, Any]:
         rows = (gt_boxes.shape[0], self.count)
         return spec(*rows, dtype="int32"), spec(*rows, dtype="int32"), spec(*rows, 4)
 
@@ -121,7 +121,7 @@ def _touches_crowd(overlaps: Any, gt_class_ids: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class RoITargets(Declared):
+class RoITargets(StaticOutputLayer):
     """Samples the RoIs that the heads learn from (He et al. 2017, section 3.1; Model Garden's roi_sampler).
 
     call: (rois [batch, rois, (y1, x1, y2, x2)] zero-padded, valid [batch, rois] bool,
@@ -181,7 +181,7 @@ class RoITargets(Declared):
             "std_dev": self.std_dev,
         }
 
-    def declared_outputs(self, rois: Any, *_: Any) -> tuple[Any, ...]:
+    def static_outputs(self, rois: Any, *_: Any) -> tuple[Any, ...]:
         rows = (rois.shape[0], self.count)
         return (
             spec(*rows, 4),
@@ -197,7 +197,7 @@ def _rows(array: Any, indices: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class MaskTargets(Declared):
+class MaskTargets(StaticOutputLayer):
     """Ground-truth masks as the positive RoIs see them.
 
     call: (rois [kept, (y1, x1, y2, x2)], image_index [kept], instance [kept],
@@ -233,5 +233,5 @@ class MaskTargets(Declared):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mask_size": self.mask_size}
 
-    def declared_outputs(self, rois: Any, *_: Any) -> Any:
+    def static_outputs(self, rois: Any, *_: Any) -> Any:
         return spec(rois.shape[0], self.mask_size, self.mask_size)

@@ -89,7 +89,9 @@ def backbone_scaling(backbone: str | Callable, channels: int = 3) -> PixelScalin
     return pixel_scaling(_known_application(backbone), channels)
 
 
-def _own_resnet(name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str, train_bn: bool) -> Backbone:
+def _own_resnet(
+    name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str, train_bn: bool
+) -> Backbone:
     if unknown := set(options) - {"width", "groups", "group_width"}:
         raise ValueError(
             f"BACKBONE_OPTIONS: {name} takes ['width', 'groups', 'group_width'], received {sorted(unknown)}"

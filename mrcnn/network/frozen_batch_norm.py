@@ -44,6 +44,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         pass
 
 
+def fixed_norms(*, training: bool) -> tuple[type[keras.layers.BatchNormalization], ...]:
+    """The BatchNorm classes that use their moving statistics in training, or in inference."""
+    return (BatchNormalization,) if training else (BatchNormalization, keras.layers.BatchNormalization)
+
+
 def freeze_batch_norm(model: keras.Model) -> keras.Model:
     """The same model with a frozen layer in place of each `keras.layers.BatchNormalization`, at any depth.
 
@@ -68,6 +73,6 @@ def _frozen(layer: keras.layers.Layer, replaced: Any) -> keras.layers.Layer:
         return BatchNormalization.of(layer)
     if isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and layer.inputs):
         return freeze_batch_norm(layer)
-    if not isinstance(layer, keras.layers.InputLayer):
+    if isinstance(layer, keras.layers.Layer):  # an operation such as `x + y` is none
         replace_layers(layer, replaced)
     return layer

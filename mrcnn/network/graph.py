@@ -25,6 +25,7 @@ from mrcnn.layers.targets import AnchorTargets, MaskTargets, RoITargets
 from mrcnn.network.backbone import Backbone, build_backbone
 from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
+from mrcnn.network.frozen_batch_norm import fixed_norms
 from mrcnn.network.rpn import build_rpn
 
 
@@ -134,10 +135,16 @@ def _image_inputs(config: Config) -> dict[str, Any]:
     }
 
 
-def _pyramid(network: Network, config: Config, image: Any, *, training: bool) -> tuple[list, list, list, list]:
+def _folded(model: keras.Model, *, training: bool, fast: bool) -> keras.Model:
+    return fold(model, fixed_norms(training=training), by_winograd=fast)
+
+
+def _pyramid(
+    network: Network, config: Config, image: Any, *, training: bool, fast: bool
+) -> tuple[list, list, list, list]:
     """Levels P2..P6 with, for each, the RPN's logits and deltas and the anchors."""
-    levels = fold(network.trunk, training=training)(image)
-    rpn = fold(network.rpn, training=training)
+    levels = _folded(network.trunk, training=training, fast=fast)(image)
+    rpn = _folded(network.rpn, training=training, fast=fast)
     logits, deltas = zip(*(rpn(level) for level in levels), strict=True)
     anchors = Anchors(
         scales=config.RPN_ANCHOR_SCALES,
@@ -170,7 +177,7 @@ def _bounds(config: Config, inputs: dict[str, Any]) -> Any:
     return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else WholeInput(name="whole_input")(inputs["image"])
 
 
-def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
+def _roi_align(config: Config, pool_size: int, name: str, *, fast: bool) -> RoIAlign:
     return RoIAlign(
         pool_size,
         config.ROI_SAMPLING_RATIO,
@@ -178,16 +185,18 @@ def _roi_align(config: Config, pool_size: int, name: str) -> RoIAlign:
         strides=tuple(config.BACKBONE_STRIDES[:4]),
         level_rounding=config.ROI_LEVEL_ROUNDING,
         geometry=config.ROI_GEOMETRY,
-        method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY),
+        method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None,
         name=name,
     )
 
 
-def _box_branch(network: Network, config: Config, levels: list, rois: Any, *, training: bool) -> tuple[Any, Any]:
+def _box_branch(
+    network: Network, config: Config, levels: list, rois: Any, *, training: bool, fast: bool
+) -> tuple[Any, Any]:
     """Class logits [batch, rois, classes] and deltas [batch, rois, classes, 4] of rois [batch, rois, 4]."""
     count = rois.shape[1]
-    features = _roi_align(config, config.POOL_SIZE, "roi_align_box")(levels[:4], rois)
-    logits, deltas = fold(network.box_head, training=training)(features)
+    features = _roi_align(config, config.POOL_SIZE, "roi_align_box", fast=fast)(levels[:4], rois)
+    logits, deltas = _folded(network.box_head, training=training, fast=fast)(features)
     return (
         ops.reshape(logits, (-1, count, config.NUM_CLASSES)),
         ops.reshape(deltas, (-1, count, config.NUM_CLASSES, 4)),
@@ -212,7 +221,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         "seed": keras.Input((), dtype="int32", name="seed"),
     }
     gt_boxes, gt_class_ids, seed = inputs["gt_boxes"], inputs["gt_class_ids"], inputs["seed"]
-    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=True)
+    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=True, fast=True)
 
     # RPN: the anchors that teach it, gathered from all levels.
     indices, rpn_labels, rpn_target = AnchorTargets(
@@ -240,7 +249,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         std_dev=config.BBOX_STD_DEV,
         name="roi_targets",
     )(rois, valid, gt_boxes, gt_class_ids, seed)
-    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=True)
+    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=True, fast=True)
     own = ops.one_hot(class_ids, config.NUM_CLASSES, dtype="float32")[..., None]
     outputs |= {
         "roi_class_ids": class_ids,
@@ -257,8 +266,8 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     (rois, class_ids, instance), image_index, weight = KeepValid(name="positive_rois")(
         positive, [rois[:, :most], class_ids[:, :most], instance[:, :most]]
     )
-    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], rois, image_index)
-    mask_head = fold(network.mask_head, training=True)
+    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask", fast=True)(levels[:4], rois, image_index)
+    mask_head = _folded(network.mask_head, training=True, fast=True)
     outputs |= {
         "masks": class_masks(mask_head, config.NUM_CLASSES)(features, class_ids),
         "mask_target": MaskTargets(mask_size=network.mask_size, name="mask_targets")(
@@ -270,18 +279,22 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     return inputs, outputs
 
 
-def inference_graph(network: Network, config: Config) -> keras.Model:
+def inference_graph(network: Network, config: Config, *, fast: bool = False) -> keras.Model:
     """From images to detections, in pixels of the network's input.
 
-    Model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
+    Args:
+        fast: with what only runs well on this machine: Winograd's convolutions and the fastest RoIAlign. Not for
+            graphs to save or export.
+
+    Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
     sorted by score; masks [valid detections, size, size] of each one's class, image after image (at least one row);
     counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, what NMS left, detections.
     """
     inputs = _image_inputs(config)
-    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False)
+    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False, fast=fast)
     rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, _bounds(config, inputs))
-    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=False)
+    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=False, fast=fast)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES,
         max_instances=config.DETECTION_MAX_INSTANCES,
@@ -294,8 +307,8 @@ def inference_graph(network: Network, config: Config) -> keras.Model:
         name="detections",
     )(rois, valid, class_logits, box_deltas, inputs["window"])
     (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
-    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask")(levels[:4], kept, image_index)
-    mask_head = fold(network.mask_head, training=False)
+    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask", fast=fast)(levels[:4], kept, image_index)
+    mask_head = _folded(network.mask_head, training=False, fast=fast)
     masks = class_masks(mask_head, config.NUM_CLASSES)(features, kept_ids)
     outputs = {
         "boxes": boxes,

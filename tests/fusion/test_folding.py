@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 from keras import layers
 
-from mrcnn.fusion import winograd
-from mrcnn.fusion.folding import FoldedConvolution, SpreadPixels, TransposeAsPointwise, WinogradConvolution, fold
+from mrcnn.fusion import folding, winograd
+from mrcnn.fusion.folding import DepthToSpace, FoldedConvolution, TransposeAsPointwise, WinogradConvolution
 from mrcnn.fusion.winograd import by_winograd
 from mrcnn.model import MaskRCNN
-from mrcnn.network.frozen_batch_norm import freeze_batch_norm
-from mrcnn.network.graph import precision
+from mrcnn.network.frozen_batch_norm import fixed_norms, freeze_batch_norm
+from mrcnn.network.graph import inference_graph, precision
 from mrcnn.network.resnet import resnet
-from tests.fusion.test_convolution import forget_traces
+from tests.fusion.test_winograd import forget_traces
 from tests.tiny import TinyConfig, TinyDataset
 
 RNG = np.random.default_rng(0)
+
+
+def fold(model, *, training, by_winograd=True):
+    return folding.fold(model, fixed_norms(training=training), by_winograd=by_winograd)
 
 
 def randomised(model):
@@ -148,7 +152,7 @@ def test_saved_and_cloned(tmp_path):
     image = pixels()
     clone.set_weights(model.get_weights())
     for other in (loaded, clone):
-        assert kinds(other) == ["InputLayer", "FoldedConvolution", "TransposeAsPointwise", "SpreadPixels"]
+        assert kinds(other) == ["InputLayer", "FoldedConvolution", "TransposeAsPointwise", "DepthToSpace"]
         assert not {id(w) for w in other.weights} & {id(w) for w in model.weights}
         np.testing.assert_array_equal(other(image), model(image))
 
@@ -156,7 +160,7 @@ def test_saved_and_cloned(tmp_path):
 def test_in_training_only_frozen_norms_are_folded():
     model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization())
     assert "BatchNormalization" in kinds(fold(model, training=True))
-    freeze_batch_norm(model)
+    model = freeze_batch_norm(model)
     assert "FoldedConvolution" in kinds(fold(model, training=True))
     assert "FoldedConvolution" in kinds(fold(model, training=False)), "a model may be folded again"
 
@@ -174,7 +178,7 @@ def test_gradients_reach_the_convolution_and_not_the_frozen_norm():
     import tensorflow as tf
 
     model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization())
-    freeze_batch_norm(model)
+    model = freeze_batch_norm(model)
     folded = fold(model, training=True)
     assert len(folded.trainable_weights) == 2
     image = pixels()
@@ -203,7 +207,7 @@ def test_transposed_convolutions_without_overlap(size, options):
     transpose = layers.Conv2DTranspose(5, size, strides=size, **options)
     model = model_of(transpose)
     folded = fold(model, training=True)
-    assert kinds(folded) == ["InputLayer", "TransposeAsPointwise", "SpreadPixels"]
+    assert kinds(folded) == ["InputLayer", "TransposeAsPointwise", "DepthToSpace"]
     image = pixels()
     assert folded.output_shape == model.output_shape == (None, 8 * size, 8 * size, 5)
     np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-5)
@@ -212,10 +216,10 @@ def test_transposed_convolutions_without_overlap(size, options):
 def test_channels_as_pixels_by_hand():
     """One cell of 2 x 3 pixels of one channel, and two cells side by side of 1 x 2 pixels of two channels."""
     np.testing.assert_array_equal(
-        SpreadPixels(2, 3)(np.arange(6.0).reshape(1, 1, 1, 6)), [[[[0], [1], [2]], [[3], [4], [5]]]]
+        DepthToSpace(2, 3)(np.arange(6.0).reshape(1, 1, 1, 6)), [[[[0], [1], [2]], [[3], [4], [5]]]]
     )
     np.testing.assert_array_equal(
-        SpreadPixels(1, 2)(np.arange(8.0).reshape(1, 1, 2, 4)), [[[[0, 1], [2, 3], [4, 5], [6, 7]]]]
+        DepthToSpace(1, 2)(np.arange(8.0).reshape(1, 1, 2, 4)), [[[[0, 1], [2, 3], [4, 5], [6, 7]]]]
     )
 
 
@@ -230,7 +234,7 @@ def test_pixels_of_bfloat16_stay_so():
     with precision("bfloat16"):
         model = model_of(layers.Conv2DTranspose(4, 2, strides=2), layers.Conv2D(2, 3))
     folded = fold(model, training=False)
-    assert [layer.output.dtype for layer in folded.layers if isinstance(layer, SpreadPixels)] == ["bfloat16"]
+    assert [layer.output.dtype for layer in folded.layers if isinstance(layer, DepthToSpace)] == ["bfloat16"]
 
 
 def test_other_transposed_convolutions_stay():
@@ -288,7 +292,7 @@ def test_convolutions_by_winograd(training, few_channels, monkeypatch):
         layers.ReLU(),
         layers.Conv2D(2, 1),
     )
-    freeze_batch_norm(model)
+    model = freeze_batch_norm(model)
     folded = fold(model, training=training)
     assert [type(layer) for layer in folded.layers[1:3]] == [WinogradConvolution, FoldedConvolution]
     assert {id(weight) for weight in folded.weights} == {id(weight) for weight in model.weights}
@@ -296,7 +300,7 @@ def test_convolutions_by_winograd(training, few_channels, monkeypatch):
     np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
     traced = []
     monkeypatch.setattr(
-        "mrcnn.fusion.convolution.by_winograd", lambda *args, relu: traced.append(relu) or by_winograd(*args, relu=relu)
+        "mrcnn.fusion.winograd.by_winograd", lambda *args, relu: traced.append(relu) or by_winograd(*args, relu=relu)
     )
     forget_traces()
     folded(image)
@@ -312,7 +316,7 @@ def test_a_convolution_by_winograd_alone(options, few_channels, monkeypatch):
     again = WinogradConvolution.from_config(alone.get_config())
     again.build((None, None, None, 3))
     again.set_weights(alone.get_weights())
-    np.testing.assert_array_equal(again(image), alone(image))
+    np.testing.assert_array_equal(again(image), model(image), "a loaded one computes directly")
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 5)
     np.testing.assert_array_equal(alone(image), model(image), "where nothing is gained it is the layer")
 
@@ -323,7 +327,7 @@ def test_a_layer_of_float32_among_others_of_bfloat16(few_channels):
     layer = model_of(layers.Conv2D(4, 3, padding="same")).layers[1]
     image = tf.cast(pixels(), tf.bfloat16)
     with precision("bfloat16"):
-        alone = WinogradConvolution(layer)
+        alone = WinogradConvolution(layer, by_winograd=True)
     assert alone(image).dtype == tf.float32
     np.testing.assert_allclose(alone(image), layer(image), rtol=1e-5, atol=1e-5)
 
@@ -338,10 +342,13 @@ def test_a_network_detects_and_learns_as_without(few_channels, monkeypatch, tmp_
     for fewest in (10**9, 1):
         monkeypatch.setattr(winograd, "FEWEST_CHANNELS", fewest)
         model = MaskRCNN("training", config, model_dir=tmp_path)
-        inner = [layer for layer in model.inference_model._flatten_layers() if isinstance(layer, WinogradConvolution)]
-        assert bool(inner) == (fewest == 1)
-        outputs = [model.inference_model(given)]
-        if inner:
+        fast = inference_graph(model.network, config, fast=True)
+        for graph, uses in ((fast, fewest == 1), (model.training_model, fewest == 1), (model.inference_model, False)):
+            inner = [layer for layer in graph._flatten_layers() if isinstance(layer, folding._ConvolutionLayer)]
+            assert any(layer.gains_by_winograd() for layer in inner) == uses
+        outputs = [fast(given)]
+        if fewest == 1:
+            outputs.append(model.inference_model(given))
             model.inference_model.export(tmp_path / "exported", verbose=False)
             model.inference_model.save(tmp_path / "saved.keras")
             served = tf.saved_model.load(tmp_path / "exported")

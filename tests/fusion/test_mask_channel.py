@@ -6,8 +6,9 @@ import pytest
 from keras import layers
 
 import heads
-from mrcnn.fusion.folding import SpreadPixels, fold
+from mrcnn.fusion.folding import DepthToSpace, fold
 from mrcnn.fusion.mask_channel import class_masks
+from mrcnn.network.frozen_batch_norm import fixed_norms
 
 RNG = np.random.default_rng(0)
 
@@ -40,8 +41,8 @@ def test_a_folded_head_s_channels_are_not_laid_out_as_pixels():
     """One channel is; its values are the head's."""
     head = heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7)
     inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
-    model = keras.Model([inputs, ids], class_masks(fold(head, training=False), 7)(inputs, ids))
-    assert not [layer for layer in model._flatten_layers() if isinstance(layer, SpreadPixels)]
+    model = keras.Model([inputs, ids], class_masks(fold(head, fixed_norms(training=False)), 7)(inputs, ids))
+    assert not [layer for layer in model._flatten_layers() if isinstance(layer, DepthToSpace)]
     x, class_ids = features(), np.array([3, 0, 6, 3, 1])
     np.testing.assert_allclose(model([x, class_ids]), np.asarray(head(x))[np.arange(5), :, :, class_ids], atol=1e-6)
     again = keras.models.clone_model(model)
@@ -62,7 +63,7 @@ def test_a_sequential_head(training):
     )
     x, class_ids = features(), np.array([3, 0, 6, 3, 1])
     expected = np.asarray(head(x))[np.arange(5), :, :, class_ids]
-    for either in (head, fold(head, training=training)):
+    for either in (head, fold(head, fixed_norms(training=training))):
         np.testing.assert_allclose(class_masks(either, 7)(x, class_ids), expected, atol=1e-5)
 
 

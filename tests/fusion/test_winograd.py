@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from mrcnn.fusion import winograd
-from mrcnn.fusion.winograd import by_winograd, gains_by_winograd, is_large, transforms
+from mrcnn.fusion.winograd import by_winograd, convolve, gains, is_large, transforms
 from mrcnn.network.graph import precision
 
 RNG = np.random.default_rng(0)
@@ -75,6 +75,86 @@ def test_sums_of_many_channels_are_as_near_as_the_docs_say():
     assert np.sqrt(np.mean(error**2)) < 2e-6 * expected.std()
 
 
+def forget_traces():
+    winograd._forward.cache_clear()
+    winograd._backward.cache_clear()
+
+
+def plainly(inputs, kernel, scale, bias, relu=False):
+    outputs = tf.nn.conv2d(inputs, kernel * scale, 1, "SAME") + bias
+    return tf.nn.relu(outputs) if relu else outputs
+
+
+@tf.function
+def value_and_gradients(function, given, upstream, relu):
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        outputs = function(*given, relu=relu)
+        total = tf.reduce_sum(outputs * upstream)
+    return outputs, *tape.gradient(total, given)
+
+
+def inputs_and_weights(*size):
+    return [tf.constant(values) for values in (normal(*size, 3), normal(3, 3, 3, 4), normal(4), normal(4))]
+
+
+# 21 x 26 is 42 tiles, 20 x 28 is 35, 9 x 10 too few for Winograd's
+@pytest.mark.parametrize("size", [(1, 21, 26), (2, 20, 28), (1, 9, 10)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_values_and_gradients(relu, size):
+    given, upstream = inputs_and_weights(*size), tf.constant(normal(*size, 4))
+    found = value_and_gradients(convolve, given, upstream, relu)
+    for ours, expected in zip(found, value_and_gradients(plainly, given, upstream, relu), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=2e-4)
+
+
+def test_by_hand():
+    """Ones, a kernel of ones over 3 channels, scaled by 2, bias 1: 2 * 3 * the cells that it sees + 1."""
+    outputs = convolve(tf.ones((1, 24, 24, 3)), tf.ones((3, 3, 3, 4)), tf.fill([4], 2.0), tf.ones(4)).numpy()
+    for (y, x), seen in zip(((0, 0), (0, 5), (5, 5)), (4, 6, 9), strict=True):
+        np.testing.assert_allclose(outputs[0, y, x], np.full(4, 6.0 * seen + 1), rtol=1e-5)
+
+
+def test_sizes_known_before_stay_known():
+    """A head is built on features whose sides it knows."""
+    shapes = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 14, 14, 3])])
+    def trace(x):
+        outputs = convolve(x, tf.constant(normal(3, 3, 3, 4)), tf.ones(4), tf.ones(4))
+        shapes.append(outputs.shape.as_list())
+        return outputs
+
+    assert trace(normal(2, 14, 14, 3)).shape == (2, 14, 14, 4)
+    assert shapes == [[None, 14, 14, 4]]
+
+
+def test_large_images_go_by_winograd_both_ways_and_small_ones_do_not(monkeypatch):
+    def marked(images, kernel, bias, relu=False):
+        return tf.fill(tf.concat([tf.shape(images)[:3], bias.shape], 0), 7.0)
+
+    monkeypatch.setattr(winograd, "by_winograd", marked)
+    forget_traces()
+    traced_anew = tf.function(value_and_gradients.python_function)
+    try:
+        for size, is_by_winograd in (((1, 21, 26), True), ((1, 9, 10), False)):
+            outputs, by_inputs, *_ = traced_anew(convolve, inputs_and_weights(*size), normal(*size, 4), False)
+            assert [bool(np.all(found == 7.0)) for found in (outputs, by_inputs)] == [is_by_winograd] * 2
+    finally:
+        forget_traces()
+
+
+def test_an_eager_tape_sees_the_gradient_and_not_the_way_there():
+    given, found = inputs_and_weights(1, 21, 26), []
+    for function in (convolve, plainly):
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            total = tf.reduce_sum(tf.square(function(*given)))
+        found.append(tape.gradient(total, given))
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_which_images_are_large():
     assert [
         bool(is_large(tf.zeros(shape)))
@@ -91,9 +171,9 @@ def convolution(filters=256, channels=256, **options):
 def test_which_convolutions_gain(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     for options in ({}, {"filters": 512}, {"activation": "relu"}, {"use_bias": False}):
-        assert gains_by_winograd(convolution(**options)), options
+        assert gains(convolution(**options)), options
     with precision("bfloat16"):
-        assert not gains_by_winograd(convolution()), "its products are faster than all else around them"
+        assert not gains(convolution()), "its products are faster than all else around them"
     for options in (
         {"channels": 128},
         {"filters": 128},
@@ -105,12 +185,12 @@ def test_which_convolutions_gain(monkeypatch):
         {"activation": "softmax"},
         {"activity_regularizer": "l2"},
     ):
-        assert not gains_by_winograd(convolution(**options)), options
+        assert not gains(convolution(**options)), options
     depthwise = layers.DepthwiseConv2D(3, padding="same")
     depthwise.build((None, None, None, 256))
-    assert not gains_by_winograd(depthwise)
+    assert not gains(depthwise)
     layer = convolution()
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
-    assert not gains_by_winograd(layer)
+    assert not gains(layer)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    assert not gains_by_winograd(layer)
+    assert not gains(layer)

@@ -1,18 +1,13 @@
 """One compiled function for photographs of every size."""
 
-import functools
-import warnings
-
 import keras
 import numpy as np
 import pytest
-from keras import layers
 
-from mrcnn.inference.bounded import bounded, obstacle
 from mrcnn.inference.compiled import PerBucket, bucket, bucket_count
 from mrcnn.inference.input_sizes import Canvases
 from mrcnn.model import MaskRCNN
-from tests.tiny import TinyConfig, tiny_backbone
+from tests.tiny import TinyConfig
 
 
 def run(call, batch, height, width):
@@ -126,114 +121,13 @@ def test_batches_are_of_few_numbers():
     assert bucket_count(5, 3) == 8
 
 
-def averaging(last):
-    """Cells that depend on the whole image, as those of squeeze-and-excitation do."""
-    return layers.Multiply()([last, layers.GlobalAveragePooling2D(keepdims=True)(last)])
-
-
-def ending_in(end):
-    """A backbone whose C5 is what `end` makes of the tiny one's."""
-
-    def backbone(image):
-        *taps, last = tiny_backbone(image)
-        return [*taps, end(last)]
-
-    return backbone
-
-
-DISTANCE, EDGES = "the distance between its anchors", "its RoIAlign at the edges"
-FAR = "of its trunk, which is not known to look at near cells alone"
-
-
-@pytest.mark.parametrize(
-    "settings, reason",
-    [
-        ({}, None),
-        ({"RPN_ANCHOR_STRIDE": 2}, DISTANCE),
-        ({"RPN_ANCHOR_STEP_FROM_SIZE": True}, DISTANCE),
-        ({"ROI_ALIGNED": False}, EDGES),
-        ({"ROI_GEOMETRY": "crop"}, EDGES),
-        ({"BACKBONE": ending_in(averaging)}, f"layer 'global_average_pooling2d' {FAR}"),
-    ],
-    ids=lambda given: next(iter(given), "nothing") if isinstance(given, dict) else "",
-)
-def test_what_depends_on_the_canvas_is_not_put_on_a_larger_one(settings, reason):
-    model = MaskRCNN("inference", TinyConfig(**settings)).inference_model
-    assert obstacle(model) == reason
-    if reason:  # the graph of the others is in tests/test_on_jax.py
-        assert bounded(model) is None
-
-
-def of_backbone(backbone):
-    """As much of the inference graph as says something of a backbone."""
-    image = keras.Input((None, None, 3))
-    trunk = keras.Model(image, backbone(image), name="trunk")
-    return keras.Model(image, trunk(image))
-
-
-def centred(x):
-    return x - keras.ops.mean(x, axis=(1, 2), keepdims=True)
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        lambda x: layers.Activation(centred, name="own")(x),
-        lambda x: layers.Activation(functools.partial(keras.activations.softmax, axis=1), name="own")(x),
-        lambda x: layers.Conv2D(8, 1, activation=centred, name="own")(x),
-        lambda x: layers.AveragePooling2D(3, 1, padding="same", name="own")(x),
-        lambda x: layers.LayerNormalization(name="own")(x),
-        lambda x: layers.AveragePooling2D(2)(layers.UpSampling2D(2, interpolation="bilinear", name="own")(x)),
-        lambda x: layers.MaxPooling2D((2, 1))(layers.Concatenate(axis=1, name="own")([x, x])),
-        lambda x: layers.MaxPooling2D((1, 2))(layers.UpSampling2D((1, 2), name="own")(x)),
-        lambda x: layers.Conv2D(8, (1, 7), padding="same")(layers.ZeroPadding2D(((1, 1), (0, 0)), name="own")(x)),
-    ],
-)
-def test_a_layer_that_may_look_anywhere_is_named(end):
-    assert obstacle(of_backbone(ending_in(end))) == f"layer 'own' {FAR}"
-
-
-def test_everything_near_is_known():
-    def end(x):
-        x = layers.Conv2D(8, (1, 7), padding="same", activation="gelu")(layers.Activation("softmax")(x))
-        x = layers.ZeroPadding2D(((0, 2), (1, 1)))(layers.AveragePooling2D(3, 1)(x))
-        return layers.Dropout(0.5)(layers.LeakyReLU()(layers.BatchNormalization()(x)))
-
-    assert obstacle(of_backbone(ending_in(end))) is None
-
-
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_maps_smaller_than_the_canvas_divides_are_named(padding):
-    """Of 5 cells "same" pads above and below, of 6 only below."""
-
-    def end(x):
-        x = x if padding == "same" else layers.ZeroPadding2D(1)(x)
-        pooled = layers.MaxPooling2D(3, strides=2, padding=padding, name="own")(x)
-        return layers.UpSampling2D(2)(pooled)
-
-    assert obstacle(of_backbone(ending_in(end))) == (
-        "layer 'own' of its trunk, whose map has the stride 64, which does not divide 32"
-    )
-
-
-def test_maps_larger_than_the_canvas_are_named():
-    def backbone(image):
-        return tiny_backbone(layers.MaxPooling2D(2)(layers.UpSampling2D(2, name="own")(image)))
-
-    assert obstacle(of_backbone(backbone)) == "layer 'own' of its trunk, whose map has no stride"
-    assert bounded(of_backbone(backbone)) is None
-
-
-def test_where_the_canvas_counts_it_stays_and_it_is_said_once_why():
-    model = MaskRCNN("inference", TinyConfig(RPN_ANCHOR_STEP_FROM_SIZE=True)).inference_model
-    model.predict_on_batch = lambda inputs: {"shape": np.array([inputs["image"].shape])}
-    image, window = np.ones((1, 96, 160, 3)), np.zeros((1, 4))
-    call = PerBucket(model, Canvases())
-    message = f'compiled anew for every size.*, by {DISTANCE}.*IMAGE_RESIZE_MODE = "square"'
-    with pytest.warns(UserWarning, match=message) as told:
-        for _ in range(2):
-            assert call(image, window)["shape"].tolist() == [[1, 96, 160, 3]]
-    assert len(told) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # where all are of one size nothing is lost
-        assert PerBucket(model, Canvases(one_size=True))(image, window)["shape"].tolist() == [[1, 96, 160, 3]]
+@pytest.mark.parametrize("one_size, canvas", [(False, (128, 192)), (True, (96, 160))])
+def test_images_are_padded_with_zeros_to_their_bucket(one_size, canvas):
+    asked = []
+    model = MaskRCNN("inference", TinyConfig()).inference_model
+    model.predict_on_batch = lambda inputs: asked.append(inputs) or {"number": np.arange(len(inputs["image"]))}
+    image, window = np.ones((3, 96, 160, 3)), np.ones((3, 4))
+    assert PerBucket(model, Canvases(one_size=one_size))(image, window)["number"].tolist() == [0, 1, 2]
+    assert asked[0]["image"].shape == (4, *canvas, 3)
+    assert asked[0]["image"].sum() == image.sum() == asked[0]["image"][:3, :96, :160].sum()
+    assert asked[0]["window"].tolist() == [[1] * 4] * 3 + [[0] * 4]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.network.frozen_batch_norm import FrozenBatchNormalization, freeze_batch_norm
+from mrcnn.network.frozen_batch_norm import BatchNormalization, freeze_batch_norm
 
 X = np.random.default_rng(0).normal(3, 2, (4, 6, 6, 3)).astype("float32")
 
@@ -38,15 +38,40 @@ def values(model):
 
 
 def test_finds_every_one():
-    assert freeze_batch_norm(network()) == 3
+    norms = [layer for layer in freeze_batch_norm(network())._flatten_layers() if hasattr(layer, "gamma")]
+    assert [type(layer) for layer in norms] == [BatchNormalization] * 3
 
 
-def test_freezing_keeps_the_layers_and_their_weights():
+def test_freezing_keeps_the_other_layers_and_all_weights_and_names():
     model = network()
-    layer, before = model.layers[1], model(X)
-    freeze_batch_norm(model)
-    assert model.layers[1] is layer
-    np.testing.assert_array_equal(model(X), before)
+    before, block = model(X), model.layers[-1]
+    frozen = freeze_batch_norm(model)
+    assert frozen.layers[-1] is block
+    assert [layer.name for layer in frozen.layers[1:]] == [layer.name for layer in model.layers[1:]]
+    np.testing.assert_array_equal(frozen(X), before)
+
+
+class Lists(keras.layers.Layer):
+    """Layers in containers, one of them twice."""
+
+    def __init__(self):
+        super().__init__()
+        norm = keras.layers.BatchNormalization()
+        self.several = [norm, (norm, keras.layers.Dense(3))]
+        self.named = {"last": keras.layers.BatchNormalization()}
+
+    def call(self, x):
+        return self.named["last"](self.several[1][1](self.several[1][0](self.several[0](x))))
+
+
+def test_layers_in_lists_tuples_and_dicts():
+    image = keras.Input((None, None, 3))
+    layer = Lists()
+    model = freeze_batch_norm(keras.Model(image, layer(image)))
+    model.trainable = True
+    assert len(model.trainable_variables) == 2
+    assert layer.several[0] is layer.several[1][0]
+    assert {type(norm) for norm in (layer.several[0], layer.named["last"])} == {BatchNormalization}
 
 
 def thaw_each_layer(model):
@@ -56,8 +81,7 @@ def thaw_each_layer(model):
 
 @pytest.mark.parametrize("thaw", [lambda model: None, lambda model: setattr(model, "trainable", True), thaw_each_layer])
 def test_training_does_not_touch_it(thaw):
-    model = network()
-    freeze_batch_norm(model)
+    model = freeze_batch_norm(network())
     thaw(model)
     assert len(model.trainable_variables) == 4  # two kernels and their biases
     before = values(model)
@@ -76,16 +100,14 @@ def test_the_ordinary_layer_does_learn_in_the_same_model():
 
 
 def test_uses_its_statistics_when_called_for_training():
-    layer = FrozenBatchNormalization(epsilon=0.0)
+    layer = BatchNormalization(epsilon=0.0)
     layer.build(X.shape)
     layer.set_weights([np.full(3, 2.0), np.full(3, 1.0), np.full(3, 3.0), np.full(3, 4.0)])
     np.testing.assert_allclose(layer(X, training=True), (X - 3) / 2 * 2 + 1, rtol=1e-5, atol=1e-5)
 
 
 def test_is_saved_and_read_again(tmp_path):
-    model = network()
-    freeze_batch_norm(model)
-    model = keras.Sequential([keras.Input((6, 6, 3)), model.layers[1]])
+    model = keras.Sequential([keras.Input((6, 6, 3)), freeze_batch_norm(network()).layers[1]])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     loaded.trainable = True
@@ -100,6 +122,6 @@ def test_reads_weight_files_of_the_ordinary_layer(tmp_path):
     ordinary, frozen = model(), model()
     ordinary.set_weights([np.random.default_rng(1).uniform(1, 2, weight.shape) for weight in ordinary.get_weights()])
     ordinary.save_weights(tmp_path / "x.weights.h5")
-    freeze_batch_norm(frozen)
+    frozen = freeze_batch_norm(frozen)
     frozen.load_weights(tmp_path / "x.weights.h5")
     np.testing.assert_array_equal(frozen(X), ordinary(X))

@@ -289,7 +289,7 @@ def test_detections_are_those_of_the_parts_as_they_are(options, photographs, mon
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.7, 1.3, w.shape) for w in layer.weights])
     found = graphs.detect(*photographs)
-    monkeypatch.setattr(graph, "fold", lambda model, training: model)
+    monkeypatch.setattr(graph, "fold", lambda model, norms, by_winograd: model)
     monkeypatch.setattr(
         graph,
         "class_masks",

@@ -37,8 +37,7 @@ def trunk(request):
     backbone = resnet("resnet50", **options)
     model = keras.Model(backbone.inputs[0], [*backbone.outputs, *feature_pyramid(backbone.outputs)])
     trunks.assign(model, request.param)
-    freeze_batch_norm(model)
-    features = [keras.ops.convert_to_numpy(x) for x in model(program_input(request.param, arrays))]
+    features = [keras.ops.convert_to_numpy(x) for x in freeze_batch_norm(model)(program_input(request.param, arrays))]
     names = ["C2", "C3", "C4", "C5", "P2", "P3", "P4", "P5", "P6"]
     return request.param, dict(zip(names, features, strict=True)), arrays
 

@@ -11,7 +11,7 @@ from keras import ops
 
 from mrcnn.layers.roi_align import gather as roi_gather
 from mrcnn.layers.roi_align import samples as roi_samples
-from mrcnn.layers.static_output import Declared, spec
+from mrcnn.layers.static_output import StaticOutputLayer, spec
 
 LEVEL_ROUNDINGS = ("floor", "round")
 GEOMETRIES = ("aligned", "crop")
@@ -85,7 +85,7 @@ def roi_align(
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class RoIAlign(Declared):
+class RoIAlign(StaticOutputLayer):
     """`roi_align` on the pyramid level that suits each RoI's size (FPN, Eqn. 1). No weights.
 
     Args:
@@ -164,7 +164,7 @@ class RoIAlign(Declared):
             pooled = self._pool_at_once(features, boxes, image_index, levels)
         return ops.cast(pooled, self.compute_dtype)
 
-    def declared_outputs(self, features: list[Any], boxes: Any, image_index: Any = None) -> Any:
+    def static_outputs(self, features: list[Any], boxes: Any, image_index: Any = None) -> Any:
         *counts, _ = boxes.shape
         count = None if None in counts else math.prod(counts)
         return spec(count, self.pool_size, self.pool_size, features[0].shape[-1], dtype=self.compute_dtype)
