@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.images import read_image
+from mrcnn.data.images import read_image, read_image_size
 from mrcnn.data.molding import mold_for_network, plan
 from mrcnn.inference.input_sizes import largest_side
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
@@ -61,22 +61,20 @@ class Detector:
     def _size(self, index: int, images: list[Any]) -> tuple[int, int]:
         """(height, width) of `images[index]`: of a file by its header; anything else is converted in the list."""
         image = images[index]
-        if isinstance(image, str | os.PathLike):
-            size = _header_size(image)
-            if size is not None:
-                return size
-        pixels = self._pixels(index, images)
         if not isinstance(image, str | os.PathLike):
-            images[index] = pixels
-        return pixels.shape[0], pixels.shape[1]
+            images[index] = image = self._pixels(index, images)
+            return image.shape[0], image.shape[1]
+        try:
+            return read_image_size(image, max_pixels=self.config.IMAGE_MAX_PIXELS)
+        except (ValueError, OSError) as error:
+            raise _placed(error, index, images) from error
 
     def _pixels(self, index: int, images: Sequence[Any]) -> np.ndarray:
         """The pixels of `images[index]`, [H, W, C] uint8."""
         try:
-            return read_image(images[index], self.config.IMAGE_CHANNEL_COUNT)
+            return read_image(images[index], self.config.IMAGE_CHANNEL_COUNT, max_pixels=self.config.IMAGE_MAX_PIXELS)
         except (ValueError, TypeError, OSError) as error:
-            where = f"images[{index}] of {len(images)}: {error}. No results were returned; fix or leave out that image."
-            raise type(error)(where) from error
+            raise _placed(error, index, images) from error
 
     def _batches(self, sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
         """Indices of images whose network inputs have one size, at most DETECTION_BATCH_SIZE of them together."""
@@ -156,15 +154,11 @@ class Detector:
         return Result(rois, raw["class_ids"], raw["scores"].astype(np.float32), masks, source.size, class_names)
 
 
-def _header_size(path: str | os.PathLike) -> tuple[int, int] | None:
-    """(height, width) as the header of an image file has them; None where it cannot be read, and decoding decides."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+def _placed(error: Exception, index: int, images: Sequence[Any]) -> Exception:
+    """The same error, naming the place of the image in the list."""
+    return type(error)(
+        f"images[{index}] of {len(images)}: {error}. No results were returned; fix or leave out that image."
+    )
 
 
 def _boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:

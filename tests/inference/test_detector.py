@@ -238,10 +238,10 @@ def test_files_are_decoded_once_and_kept_for_a_batch_at_most(tmp_path, monkeypat
     class Pixels(np.ndarray):
         pass
 
-    def read(source, channels):
+    def read(source, channels, **options):
         if isinstance(source, np.ndarray):
             return source
-        pixels = read_image(source, channels).view(Pixels)
+        pixels = read_image(source, channels, **options).view(Pixels)
         kept.add(Held(pixels))
         most.append(sum(1 for _ in kept))
         return pixels
@@ -262,8 +262,8 @@ def test_files_are_decoded_once_and_kept_for_a_batch_at_most(tmp_path, monkeypat
     assert [asked["image"][:, 0, 0, 0].tolist() for asked in model.asked] == [[0, 10], [20, 30], [40, 50], [200]]
 
 
-def test_the_header_gives_the_size_of_the_stored_pixels(tmp_path):
-    """An orientation tag turns neither the pixels nor the size; two images that differ by it share no batch."""
+def test_the_header_gives_the_size_of_the_upright_image(tmp_path):
+    """An orientation tag turns pixels and size alike, so that both images share a batch."""
     from PIL import Image
 
     tag = Image.Exif()
@@ -273,8 +273,8 @@ def test_the_header_gives_the_size_of_the_stored_pixels(tmp_path):
     model = Answering((0, 0, 9, 9))
     paths = [tmp_path / "turned.jpg", tmp_path / "plain.png"]
     results = detector(model, DETECTION_BATCH_SIZE=2, IMAGE_MIN_DIM=16).detect(paths)
-    assert [asked["image"].shape for asked in model.asked] == [(1, 32, 64, 3), (1, 64, 32, 3)]
-    assert [result.size for result in results] == [(40, 100), (100, 40)]
+    assert [asked["image"].shape for asked in model.asked] == [(2, 64, 32, 3)]
+    assert [result.size for result in results] == [(100, 40), (100, 40)]
 
 
 def test_a_file_whose_header_is_right_and_its_pixels_missing_is_named(tmp_path):
