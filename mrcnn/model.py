@@ -12,6 +12,7 @@ from mrcnn.config import Config, setting_names
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.start import start
+from mrcnn.inference import export
 from mrcnn.inference.compiled import compiled
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.input_sizes import canvas_limits
@@ -108,6 +109,34 @@ class MaskRCNN(OldMethods):
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
+
+    def export(self, path: str | Path, *, precision: str = "float32", calibration: Sequence[Any] = ()) -> Path:
+        """Writes the model for programs that run without this package's graph.
+
+        `mrcnn.inference.predictor.Predictor(path).detect(images)` gives what `detect` gives, without TensorFlow.
+
+        Args:
+            path: its ending names the format: .onnx, .xml (OpenVINO), or none for a SavedModel folder. A JSON file
+                beside it holds the class names and how images become network inputs.
+            precision: "float32"; for OpenVINO also "float16" (smaller file) and "int8" (faster on a CPU).
+            calibration: paths or arrays of some 50 images, for int8.
+
+        Returns:
+            `path`.
+
+        Raises ValueError for another ending or precision, NotImplementedError for settings that the format cannot
+        express, ImportError (with the command that installs it) for a missing library.
+        """
+        return export.export(
+            self.network,
+            self.inference_model,
+            path,
+            config=self.config,
+            scaling=self.scaling,
+            class_names=self.class_names,
+            precision=precision,
+            calibration=calibration,
+        )
 
     # Training
 

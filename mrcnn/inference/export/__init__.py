@@ -1,0 +1,92 @@
+"""Exporting a model for programs that run without this package's graph: `MaskRCNN.export`.
+
+Every format holds the whole network: from the network input to detections and their masks. How images become network
+inputs, and the class names, stand in a JSON file beside it, which `mrcnn.inference.predictor.Predictor` reads.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from mrcnn.config import Config
+from mrcnn.files import write_atomically
+from mrcnn.network.graph import Network
+from mrcnn.network.pixels import PixelScaling
+
+FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", "": "a SavedModel folder"}
+PRECISIONS = ("float32", "float16", "int8")
+
+
+def export(
+    network: Network,
+    graph: keras.Model,
+    path: str | Path,
+    *,
+    config: Config,
+    scaling: PixelScaling,
+    class_names: Sequence[str] = (),
+    precision: str = "float32",
+    calibration: Sequence[Any] = (),
+) -> Path:
+    """Writes a network in the format that the ending of `path` names. See `MaskRCNN.export`."""
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path.name}: the ending is one of {_endings()}, got {path.suffix!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {PRECISIONS}, got {precision!r}")
+    if precision != "float32" and path.suffix != ".xml":
+        raise ValueError(f"precision {precision!r} is for OpenVINO; name the file {path.with_suffix('.xml').name}")
+    if precision == "int8" and not len(calibration):
+        raise ValueError("int8 needs calibration=: some images as the network will see them, 50 or more")
+    described = description(config, scaling, class_names, precision)
+    if path.suffix == "":
+        from mrcnn.inference.export.saved_model import save
+
+        save(graph, path)
+    else:
+        from mrcnn.inference.export.onnx_graph import onnx_model
+
+        model = onnx_model(network, graph, {"mask_rcnn": json.dumps(described)})
+        if path.suffix == ".onnx":
+            from mrcnn.inference.export.onnx_graph import save_onnx
+
+            save_onnx(model, path)
+        else:
+            from mrcnn.inference.export.openvino import save_openvino
+
+            save_openvino(model, path, precision=precision, calibration=calibration, config=config, scaling=scaling)
+    write_atomically(description_path(path), json.dumps(described, indent=1))
+    return path
+
+
+def description(config: Config, scaling: PixelScaling, class_names: Sequence[str], precision: str) -> dict[str, Any]:
+    """What a program needs to know beside the network itself."""
+    return {
+        "format": 1,
+        "inputs": {
+            "image": "[1, height, width, channels] float32: resized, scaled and padded as the settings say",
+            "window": "[1, (y1, x1, y2, x2)] float32: where in it the image lies, in pixels",
+        },
+        "outputs": {
+            "boxes": "[n, (y1, x1, y2, x2)] float32, pixels of the network input",
+            "class_ids": "[n] int64, from 1 on",
+            "scores": "[n] float32, falling",
+            "masks": "[n, m, m] float32, probabilities inside each box",
+        },
+        "precision": precision,
+        "class_names": list(class_names),
+        "pixels": {"mean": list(scaling.mean), "std": list(scaling.std), "bgr": scaling.bgr},
+        "config": config.to_dict(),
+    }
+
+
+def description_path(path: Path) -> Path:
+    """The JSON file that belongs to an exported file or folder."""
+    return path / "mask_rcnn.json" if path.suffix == "" else path.with_suffix(".json")
+
+
+def _endings() -> str:
+    return ", ".join(f"{ending or 'none'} ({name})" for ending, name in FORMATS.items())

@@ -1,0 +1,114 @@
+"""OnnxBuilder: writes an ONNX graph operation by operation, and takes in graphs that a converter made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mrcnn.inference.extras import require
+
+OPSET = 18
+
+
+class OnnxBuilder:
+    """An ONNX graph under construction. Tensors are known by their names."""
+
+    def __init__(self) -> None:
+        self.onnx = require("onnx", "onnx")
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self._count = 0
+
+    def name(self, stem: str) -> str:
+        """A name that no tensor has yet."""
+        self._count += 1
+        return f"{stem}_{self._count}"
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """The name of a tensor with this value."""
+        name = self.name("constant")
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """Adds an operation; the name of its output, or a list of names where it has several."""
+        names = [self.name(kind.lower()) for _ in range(outputs)]
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), names, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def include(self, model: Any, inputs: Sequence[str]) -> list[str]:
+        """Adds the operations of a converted model, applied to `inputs`; the names of its outputs.
+
+        Its weights are stored once, however often it is included.
+        """
+        graph = model.graph
+        weights = {weight.name for weight in graph.initializer}
+        known = {weight.name for weight in self.initializers}
+        self.initializers += [weight for weight in graph.initializer if weight.name not in known]
+        renamed = dict(zip((value.name for value in graph.input if value.name not in weights), inputs, strict=True))
+        prefix = self.name("part")
+        for node in graph.node:
+            copied = self.onnx.NodeProto()
+            copied.CopyFrom(node)
+            copied.name = f"{prefix}/{node.name}"
+            for output in node.output:
+                renamed[output] = f"{prefix}/{output}"
+            for field in ("input", "output"):
+                names = [renamed.get(name, name) for name in getattr(node, field)]
+                copied.ClearField(field)
+                getattr(copied, field).extend(names)
+            self.nodes.append(copied)
+        return [renamed[value.name] for value in graph.output]
+
+    def model(self, inputs: dict[str, Sequence[Any]], outputs: dict[str, tuple[str, type, Sequence[Any]]]) -> Any:
+        """The finished model.
+
+        Args:
+            inputs: name -> shape, a text for each size that varies; float32.
+            outputs: name -> (tensor, numpy type, shape).
+        """
+        helper, float32 = self.onnx.helper, self.onnx.TensorProto.FLOAT
+        given = [helper.make_tensor_value_info(name, float32, list(shape)) for name, shape in inputs.items()]
+        made = []
+        for name, (tensor, dtype, shape) in outputs.items():
+            self.nodes.append(helper.make_node("Identity", [tensor], [name]))
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            made.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        graph = helper.make_graph(self.nodes, "mask_rcnn", given, made, self.initializers)
+        # 8 is the oldest file version of this opset, which more programs read than the newest
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+    # What the steps of the network are written in
+
+    def stack(self, *tensors: str) -> str:
+        """Tensors [...] side by side on a new last axis."""
+        last = self.constant([-1], np.int64)
+        return self.op("Concat", *(self.op("Unsqueeze", tensor, last) for tensor in tensors), axis=-1)
+
+    def unstack(self, tensor: str, count: int) -> list[str]:
+        """The `count` entries of the last axis, each [...]."""
+        last = self.constant([-1], np.int64)
+        parts = self.op("Split", tensor, outputs=count, axis=-1, num_outputs=count)
+        return [self.op("Squeeze", part, last) for part in parts]
+
+    def rows(self, tensor: str, index: str) -> str:
+        """Rows of a tensor."""
+        return self.op("Gather", tensor, index, axis=0)
+
+    def where_true(self, flags: str) -> str:
+        """Indices [n] int64 at which `flags` [N] hold."""
+        return self.op("Squeeze", self.op("NonZero", flags), self.constant([0], np.int64))
+
+    def size(self, tensor: str, axis: int) -> str:
+        """The length of an axis, [1] int64."""
+        return self.op("Shape", tensor, start=axis, end=axis + 1)
+
+    def best(self, scores: str, most: int) -> tuple[str, str]:
+        """The `most` largest of `scores` [N], or all where there are fewer: values and indices, falling."""
+        count = self.op("Min", self.size(scores, 0), self.constant([most], np.int64))
+        values, index = self.op("TopK", scores, count, outputs=2, axis=0, largest=1, sorted=1)
+        return values, index
+
+    def reshape(self, tensor: str, *shape: int) -> str:
+        """The tensor in this shape: -1 for the rest, 0 for the size the axis has."""
+        return self.op("Reshape", tensor, self.constant(shape, np.int64))

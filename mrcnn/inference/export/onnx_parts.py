@@ -1,0 +1,79 @@
+"""A Keras model converted to ONNX by tf2onnx, with channels first at both ends."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from mrcnn.inference.export.onnx_builder import OPSET
+from mrcnn.inference.extras import require
+
+
+def to_onnx(model: keras.Model, prefix: str) -> Any:
+    """The ONNX model of a functional Keras model with one input.
+
+    Maps [B, H, W, C] become [B, C, H, W] at both ends; other inputs and outputs stay as they are. Weights are named
+    with the prefix, so that models can stand in one graph.
+
+    Raises ImportError without tf2onnx, ValueError for an operation that ONNX lacks.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(f"export converts TensorFlow's graph; KERAS_BACKEND is {keras.backend.backend()!r}")
+    import tensorflow as tf
+
+    tf2onnx = _tf2onnx()
+    shape = model.inputs[0].shape
+    spec = [tf.TensorSpec([None, *shape[1:]], tf.float32, name="x")]
+    outputs = keras.tree.flatten(model.output)
+    maps = [f"Identity{f'_{i}' if i else ''}:0" for i, output in enumerate(outputs) if len(output.shape) == 4]
+    call = tf.function(lambda x: keras.tree.flatten(model(x, training=False)), input_signature=spec, autograph=False)
+    with _quiet():
+        converted, _ = tf2onnx.convert.from_function(
+            call,
+            input_signature=spec,
+            opset=OPSET,
+            inputs_as_nchw=["x"] if len(shape) == 4 else None,
+            outputs_as_nchw=maps or None,
+        )
+    _rename_weights(converted.graph, prefix)
+    return converted
+
+
+def _tf2onnx() -> Any:
+    tf2onnx = require("tf2onnx", "onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # tf2onnx 1.17 uses names that NumPy 2 removed; Keras has the repair for its own export
+        with contextlib.suppress(ImportError):
+            from keras.src.export.tf2onnx_lib import patch_tf2onnx
+
+            patch_tf2onnx()
+    require("tf2onnx.convert", "onnx")
+    return tf2onnx
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """tf2onnx and absl report every step as a warning."""
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "absl", "tensorflow")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _rename_weights(graph: Any, prefix: str) -> None:
+    renamed = {weight.name: f"{prefix}/{weight.name}" for weight in graph.initializer}
+    for weight in graph.initializer:
+        weight.name = renamed[weight.name]
+    for node in graph.node:
+        names: Sequence[str] = [renamed.get(name, name) for name in node.input]
+        node.ClearField("input")
+        node.input.extend(names)

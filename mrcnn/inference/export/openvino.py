@@ -1,0 +1,54 @@
+"""OpenVINO's files, made from the ONNX graph; int8 by NNCF."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.config import Config
+from mrcnn.files import atomic_path
+from mrcnn.inference.detector import Detector
+from mrcnn.inference.extras import require
+from mrcnn.network.pixels import PixelScaling
+
+
+def save_openvino(
+    model: Any, path: Path, *, precision: str, calibration: Sequence[Any], config: Config, scaling: PixelScaling
+) -> None:
+    """Writes `path` (.xml) and its weights (.bin).
+
+    Args:
+        model: the ONNX model.
+        precision: "float32"; "float16" stores weights so; "int8" also computes convolutions and products so.
+        calibration: images from which NNCF takes the ranges of activations, for int8.
+        config, scaling: how they become network inputs.
+    """
+    openvino = require("openvino", "openvino")
+    converted = openvino.Core().read_model(model.SerializeToString())
+    if precision == "int8":
+        detector = Detector(lambda *_: {}, config, scaling)
+        converted = _quantized(converted, detector, calibration)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".openvino.") as folder:
+        made = Path(folder) / path.name
+        openvino.save_model(converted, made, compress_to_fp16=precision == "float16")
+        for suffix in (".bin", ".xml"):
+            with atomic_path(path.with_suffix(suffix)) as temporary:
+                made.with_suffix(suffix).replace(temporary)
+
+
+def _quantized(model: Any, detector: Detector, images: Sequence[Any]) -> Any:
+    """int8 where NNCF finds it safe. Box arithmetic, between the parts with weights, stays float32."""
+    nncf = require("nncf", "openvino")
+
+    def inputs() -> Iterator[dict[str, Any]]:
+        for index in range(len(images)):
+            given = detector.network_input(detector._pixels(index, images))
+            yield {"image": given.image[None], "window": given.window[None]}
+
+    return nncf.quantize(
+        model,
+        nncf.Dataset(list(inputs())),
+        subset_size=len(images),
+        preset=nncf.QuantizationPreset.MIXED,
+        ignored_scope=nncf.IgnoredScope(types=["Add", "Subtract", "Multiply", "Divide"], validate=False),
+    )

@@ -1,0 +1,39 @@
+"""TensorFlow's SavedModel, for TensorFlow Serving."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+
+def save(graph: keras.Model, folder: Path) -> None:
+    """Writes the inference graph as it is, for any number of images. The folder is replaced as a whole.
+
+    The signature `serving_default` takes image [B, height, width, C] and window [B, 4] and gives the outputs of
+    `mrcnn.network.graph.inference_graph`, zero-padded to DETECTION_MAX_INSTANCES rows.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(f"a SavedModel needs TensorFlow; KERAS_BACKEND is {keras.backend.backend()!r}")
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec(graph.input[name].shape, tf.float32, name=name) for name in ("image", "window")]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def serve(image: Any, window: Any) -> dict[str, Any]:
+        return graph({"image": image, "window": window}, training=False)
+
+    module = tf.Module()
+    module.graph, module.serve = graph, serve
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        made = Path(temporary) / "model"
+        tf.saved_model.save(module, made, signatures={"serving_default": serve})
+        if folder.exists():
+            if not (folder / "saved_model.pb").exists() and any(folder.iterdir()):
+                raise FileExistsError(
+                    f"{folder} exists and holds something else than a SavedModel; name another folder"
+                )
+            shutil.rmtree(folder)
+        made.replace(folder)

@@ -1,0 +1,111 @@
+"""Predictor: runs an exported model, without TensorFlow and without Keras.
+
+from mrcnn.inference.predictor import Predictor
+
+predictor = Predictor("model.onnx")             # or model.xml (OpenVINO)
+results = predictor.detect(["a.jpg", "b.jpg"])  # as from MaskRCNN.detect
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrcnn.config import Config
+from mrcnn.inference.detector import Detector
+from mrcnn.inference.extras import require
+from mrcnn.inference.results import Result
+from mrcnn.network.pixels import PixelScaling
+
+OUTPUTS = ("boxes", "class_ids", "scores", "masks")
+
+Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]  # image [1, H, W, C], window [1, 4] -> OUTPUTS
+
+
+class Predictor:
+    """An exported model that is called as a `MaskRCNN` is. It can be pickled: it then loads the file again.
+
+    Args:
+        path: a file of `MaskRCNN.export`, ending in .onnx or .xml, with its .json beside it.
+        threads: processor threads; None: as many as the engine takes.
+        precision: of OpenVINO's arithmetic: "f32", "bf16", or None for the engine's own choice.
+
+    Raises FileNotFoundError for a missing file, ValueError for another kind of file, ImportError for a missing engine.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None, precision: str | None = "f32") -> None:
+        self.arguments = (path, threads, precision)
+        path = Path(path)
+        described = _description(path)
+        self.class_names: list[str] = described["class_names"]
+        self.config = Config.from_dict(described["config"])
+        pixels = described["pixels"]
+        scaling = PixelScaling(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["bgr"])
+        self.run = _onnxruntime(path, threads) if path.suffix == ".onnx" else _openvino(path, threads, precision)
+        self.detector = Detector(self._call, self.config, scaling)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.arguments
+
+    def detect(self, images: Sequence[Any], verbose: int = 0, *, prepare: str | None = None) -> list[Result]:
+        """As `MaskRCNN.detect`: paths or arrays to a `Result` per image."""
+        return self.detector.detect(list(images), verbose, prepare, self.class_names)
+
+    def _call(self, images: np.ndarray, windows: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of the package's own inference graph, from a file that takes one image at a time."""
+        found = [self.run(image[None], window[None]) for image, window in zip(images, windows, strict=True)]
+        most = max(len(one["scores"]) for one in found)
+        valid = np.arange(most) < np.array([[len(one["scores"])] for one in found])
+        outputs = {name: np.stack([_padded(one[name], most) for one in found]) for name in OUTPUTS[:3]}
+        masks = np.concatenate([one["masks"] for one in found])
+        return {**outputs, "masks": masks, "valid": valid, "counts": np.zeros((len(found), 4), np.int32)}
+
+
+def _padded(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.concatenate([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if path.suffix not in (".onnx", ".xml"):
+        raise ValueError(f"{path}: expected a file of MaskRCNN.export that ends in .onnx or .xml, got {path.suffix!r}")
+    for needed in (path, path.with_suffix(".json")):
+        if not needed.is_file():
+            raise FileNotFoundError(f"{needed} is missing; MaskRCNN.export writes {path.name} and {path.stem}.json")
+    try:
+        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if described["format"] == 1:
+            return described
+        raise ValueError(f"{path.with_suffix('.json')}: format {described['format']!r}; this version reads format 1")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.with_suffix('.json')} is not a description by MaskRCNN.export: {error}") from error
+
+
+def _onnxruntime(path: Path, threads: int | None) -> Run:
+    runtime = require("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
+        found = session.run(OUTPUTS, {"image": image, "window": window})
+        return dict(zip(OUTPUTS, found, strict=True))
+
+    return run
+
+
+def _openvino(path: Path, threads: int | None, precision: str | None) -> Run:
+    openvino = require("openvino", "openvino")
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    settings |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+    model = openvino.Core().compile_model(str(path), "CPU", settings)
+    order = {name: output for output in model.outputs for name in output.names if name in OUTPUTS}
+
+    def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
+        found = model({"image": image, "window": window})
+        return {name: np.array(found[order[name]]) for name in OUTPUTS}
+
+    return run

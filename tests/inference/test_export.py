@@ -1,0 +1,172 @@
+"""Exported files against `detect`, on a tiny network; broken requests."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mrcnn.inference.extras import require
+from mrcnn.inference.predictor import Predictor
+from mrcnn.model import MaskRCNN
+from tests.tiny import TinyConfig
+
+NAMES = ["BG", "a", "b"]
+
+
+def varied(model, seed=0):
+    """Gives the outputs of a network the spread of a trained one, so that rounding decides nothing."""
+    generator = np.random.default_rng(seed)
+    spreads = {"rpn": 0.2, "mrcnn_class": 0.4, "mrcnn_bbox": 0.05}
+    for layer in [*model.network.rpn.layers, *model.network.box_head.layers]:
+        if weights := layer.get_weights():
+            spread = next((value for name, value in spreads.items() if layer.name.startswith(name)), 0.1)
+            layer.set_weights([generator.normal(0, spread, weights[0].shape), *weights[1:]])
+    return model
+
+
+def images():
+    generator = np.random.default_rng(1)
+    return [
+        generator.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((60, 90), (80, 64), (33, 97))
+    ]
+
+
+@pytest.fixture(scope="module")
+def model():
+    built = varied(MaskRCNN("inference", TinyConfig(NUM_CLASSES=3)))
+    built.class_names = NAMES
+    return built
+
+
+@pytest.fixture(scope="module")
+def onnx_file(model, tmp_path_factory):
+    pytest.importorskip("tf2onnx")
+    return model.export(tmp_path_factory.mktemp("export") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def openvino_file(model, tmp_path_factory):
+    pytest.importorskip("openvino")
+    pytest.importorskip("tf2onnx")
+    return model.export(tmp_path_factory.mktemp("export") / "tiny.xml")
+
+
+def assert_same(found, expected):
+    """Every detection has its partner, as close as the issue of exports asks."""
+    assert sum(len(result.scores) for result in expected) > 5
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.class_ids.tolist() == theirs.class_ids.tolist()
+        np.testing.assert_allclose(ours.rois, theirs.rois, atol=0.05)
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-3)
+        np.testing.assert_allclose(ours.soft.probabilities, theirs.soft.probabilities, atol=1e-3)
+
+
+def test_onnx_gives_what_detect_gives(model, onnx_file):
+    predictor = Predictor(onnx_file, threads=1)
+    assert predictor.class_names == NAMES
+    assert_same(predictor.detect(images()), model.detect(images()))
+
+
+def test_openvino_gives_what_detect_gives(model, openvino_file):
+    assert {path.suffix for path in openvino_file.parent.iterdir()} == {".xml", ".bin", ".json"}
+    assert_same(Predictor(openvino_file, threads=1).detect(images()), model.detect(images()))
+
+
+def test_nothing_found_is_an_empty_result(onnx_file, openvino_file):
+    for file in (onnx_file, openvino_file):
+        predictor = Predictor(file, threads=1)
+        image = np.zeros((1, 64, 64, 3), np.float32)
+        found = predictor.run(image, np.zeros((1, 4), np.float32))  # a window without area holds nothing
+        assert [len(found[name]) for name in ("boxes", "class_ids", "scores", "masks")] == [0, 0, 0, 0]
+
+
+def test_a_saved_model_gives_the_outputs_of_the_graph(model, tmp_path):
+    import tensorflow as tf
+
+    folder = model.export(tmp_path / "saved")
+    (tmp_path / "saved" / "old").write_text("")
+    assert model.export(folder) == folder and not (folder / "old").exists()
+    assert json.loads((folder / "mask_rcnn.json").read_text())["class_names"] == NAMES
+    given = model.detector.network_input(images()[0])
+    served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    found = served(image=tf.constant(given.image[None]), window=tf.constant(given.window[None], tf.float32))
+    expected = model.detector.call(given.image[None], given.window[None])
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-6)
+
+
+def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="mine exists and holds something else than a SavedModel"):
+        model.export(tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_the_description_says_how_to_use_the_file(onnx_file):
+    import onnx
+
+    described = json.loads(onnx_file.with_suffix(".json").read_text())
+    assert described["config"]["NUM_CLASSES"] == 3 and len(described["pixels"]["mean"]) == 3
+    (stored,) = onnx.load(onnx_file).metadata_props
+    assert json.loads(stored.value) == described
+
+
+def test_a_pickled_predictor_finds_the_same(onnx_file):
+    predictor = Predictor(onnx_file, threads=1)
+    again = pickle.loads(pickle.dumps(predictor))
+    assert_same(again.detect(images()), predictor.detect(images()))
+
+
+def test_a_predictor_needs_no_keras(onnx_file):
+    code = (
+        f"import sys, numpy as np; from mrcnn.inference.predictor import Predictor; "
+        f"p = Predictor({str(onnx_file)!r}, threads=1); p.detect([np.zeros((50, 60, 3), np.uint8)]); "
+        f"print([name for name in ('keras', 'tensorflow', 'jax', 'scipy', 'skimage') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("a.pt", {}, r"a.pt: the ending is one of .onnx \(ONNX\), .xml \(OpenVINO\), none .*, got '.pt'"),
+        ("a.onnx", {"precision": "int4"}, "precision is one of .*, got 'int4'"),
+        ("a.onnx", {"precision": "int8"}, "precision 'int8' is for OpenVINO; name the file a.xml"),
+        ("a.xml", {"precision": "int8"}, "int8 needs calibration=: some images"),
+    ],
+)
+def test_requests_that_cannot_be_met(model, tmp_path, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.export(tmp_path / name, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_geometry_that_onnx_lacks(tmp_path):
+    pytest.importorskip("tf2onnx")
+    model = MaskRCNN("inference", TinyConfig(ROI_GEOMETRY="crop"))
+    with pytest.raises(NotImplementedError, match="ROI_GEOMETRY = 'crop': ONNX has no such operation"):
+        model.export(tmp_path / "a.onnx")
+
+
+def test_a_missing_library_names_the_command():
+    with pytest.raises(ImportError, match=r"run: pip install 'mask-rcnn-keras\[onnx\]'"):
+        require("no_such_library.part", "onnx")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [("{", "is not a description by MaskRCNN.export"), ('{"format": 9}', "format 9; this version reads format 1")],
+)
+def test_a_broken_description(tmp_path, text, message):
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="a.json is missing; MaskRCNN.export writes a.onnx and a.json"):
+        Predictor(tmp_path / "a.onnx")
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Predictor(tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match="expected a file of MaskRCNN.export that ends in .onnx or .xml, got '.h5'"):
+        Predictor(tmp_path / "a.h5")
