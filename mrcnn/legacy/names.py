@@ -159,6 +159,46 @@ PARALLEL: dict[str, Kept | Gone] = {
     "ParallelModel": Gone('set DISTRIBUTION = "mirrored" and GPU_COUNT; MaskRCNN then trains on all devices.')
 }
 
+FOLDERS = {"ROOT_DIR": Kept(), "DEFAULT_LOGS_DIR": Kept()}
+SAMPLES: dict[str, dict[str, Kept | Gone]] = {
+    "samples.balloon.balloon": {
+        "BalloonConfig": Kept(differs="a MobileNet at 512 pixels"),
+        "BalloonDataset": Kept(differs="`image_info` has `instances` instead of `polygons`"),
+        "train": Kept(differs="takes the arguments of the command line, too"),
+        "color_splash": Kept(),
+        "detect_and_color_splash": Kept(differs="files are named after the image or video"),
+        "COCO_WEIGHTS_PATH": Kept(),
+        **FOLDERS,
+    },
+    "samples.coco.coco": {
+        "CocoConfig": Kept(differs="an epoch is once through the images; `MatterportCocoConfig` has the old settings"),
+        "CocoDataset": Kept(),
+        "build_coco_results": Kept(),
+        "evaluate_coco": Kept(),
+        "COCO_MODEL_PATH": Kept(),
+        "DEFAULT_DATASET_YEAR": Kept(),
+        **FOLDERS,
+    },
+    "samples.nucleus.nucleus": {
+        "NucleusConfig": Kept(differs="a MobileNet; MEAN_PIXEL is what it expects"),
+        "NucleusInferenceConfig": Kept(),
+        "NucleusDataset": Kept(differs="holds 4% of stage1_train out as `val`, other images than the old list"),
+        "train": Kept(differs="takes a Config and the arguments of the command line"),
+        "detect": Kept(differs="writes submission.csv; no pictures"),
+        "rle_encode": Kept(),
+        "rle_decode": Kept(),
+        "mask_to_rle": Kept(),
+        "VAL_IMAGE_IDS": Gone("see its message"),
+        "RESULTS_DIR": Kept(),
+        "COCO_WEIGHTS_PATH": Kept(),
+        **FOLDERS,
+    },
+    "samples.shapes.shapes": {
+        "ShapesConfig": Kept(differs="a small backbone; learns in minutes on two cores"),
+        "ShapesDataset": Kept(differs="draws on photographs; `draw_shape`, `random_shape` and `random_image` are gone"),
+    },
+}
+
 # By the module or class that programs take the names from.
 TABLE: dict[str, dict[str, Kept | Gone]] = {
     "mrcnn.model": MODEL,
@@ -166,6 +206,7 @@ TABLE: dict[str, dict[str, Kept | Gone]] = {
     "mrcnn.utils": UTILS,
     "mrcnn.visualize": VISUALIZE,
     "mrcnn.parallel_model": PARALLEL,
+    **SAMPLES,
 }
 SHORT = {"mrcnn.model": "modellib", "mrcnn.utils": "utils", "mrcnn.parallel_model": "parallel_model"}
 

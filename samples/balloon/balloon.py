@@ -20,6 +20,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.via import read_via
 from mrcnn.model import MaskRCNN
 from samples.files import atomic_media
+from samples.old_names import COCO_WEIGHTS_PATH, DEFAULT_LOGS_DIR, ROOT_DIR, BalloonDataset  # noqa: F401
 from samples.settings import add_settings, configure
 from samples.weights import configure_as_trained, load_weights
 
@@ -86,14 +87,21 @@ def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path, white: bool =
         print(path)
 
 
-def color_splash(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The photograph in grey, with its colours where any mask is.
+def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image in gray, in color where any mask is.
 
     Args:
-        image: [H, W, 3] uint8; masks: [H, W, N] bool.
+        image: [H, W, 3] uint8; mask: [H, W, N] bool.
     """
-    grey = np.repeat(np.round(image @ [0.2125, 0.7154, 0.0721])[..., None], 3, axis=-1).astype(np.uint8)
-    return np.where(masks.any(axis=-1, keepdims=True), image, grey)
+    gray = np.repeat(np.round(image @ [0.2125, 0.7154, 0.0721])[..., None], 3, axis=-1).astype(np.uint8)
+    return np.where(np.any(mask, axis=-1, keepdims=True), image, gray)
+
+
+def detect_and_color_splash(model: MaskRCNN, image_path: str | None = None, video_path: str | None = None) -> None:
+    """`splash` as programs of the old package call it; the file is named after the image or video."""
+    if (image_path is None) == (video_path is None):
+        raise ValueError(f"give image_path or video_path, got {image_path!r} and {video_path!r}")
+    splash(model, argparse.Namespace(image=image_path, video=video_path))
 
 
 def splash(model: MaskRCNN, arguments: argparse.Namespace) -> None:

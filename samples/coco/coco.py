@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mrcnn.data.formats.coco import CocoDataset
 from mrcnn.evaluation.callback import AveragePrecision
 from mrcnn.evaluation.coco_evaluation import Results
 from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
@@ -27,6 +26,15 @@ from samples.coco.download import download
 from samples.coco.flags import parse
 from samples.coco.layout import fingerprint, load_split, require
 from samples.coco.recipes import CONFIGS, CocoConfig, planned, training_config
+from samples.old_names import (  # noqa: F401
+    COCO_MODEL_PATH,
+    DEFAULT_DATASET_YEAR,
+    DEFAULT_LOGS_DIR,
+    ROOT_DIR,
+    CocoDataset,
+    build_coco_results,
+    evaluate_coco,
+)
 from samples.weights import configure_as_trained, load_weights
 
 

@@ -21,8 +21,20 @@ from mrcnn.config import Config
 from mrcnn.data.annotations.folders import subset_folder
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.mask_files import read_mask_files
+from mrcnn.model import MaskRCNN
 from samples import competition
 from samples.balloon.balloon import draw_overlays
+from samples.old_names import (  # noqa: F401
+    COCO_WEIGHTS_PATH,
+    DEFAULT_LOGS_DIR,
+    RESULTS_DIR,
+    ROOT_DIR,
+    VAL_IMAGE_IDS,
+    NucleusDataset,
+    mask_to_rle,
+    rle_decode,
+    rle_encode,
+)
 from samples.submission import encoded_pixels, separated, write_submission
 
 
@@ -56,6 +68,13 @@ class NucleusConfig(Config):
     LEARNING_RATE = 0.01
     WARMUP_STEPS = 100
     LR_STEPS = (0.75,)
+
+
+class NucleusInferenceConfig(NucleusConfig):
+    """Whole images, at the size that crops are cut from."""
+
+    IMAGES_PER_GPU = 1
+    IMAGE_RESIZE_MODE = "pad64"
 
 
 def load_nuclei(folder: str | Path, subset: str) -> Dataset:
@@ -126,6 +145,13 @@ def submit(config: Config, arguments: argparse.Namespace) -> None:
         arguments.output, ("ImageId", "EncodedPixels"), model, images, submission_rows, min_score=arguments.min_score
     )
     print(f"Saved to {arguments.output}")
+
+
+def detect(model: MaskRCNN, dataset_dir: str | Path, subset: str, output: str = "submission.csv") -> None:
+    """`submit` as programs of the old package call it, with a model of their own."""
+    images = image_files(dataset_dir, subset)
+    write_submission(output, ("ImageId", "EncodedPixels"), model, images, submission_rows)
+    print(f"Saved to {output}")
 
 
 def submission_rows(image_id: str, found: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:

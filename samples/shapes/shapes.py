@@ -18,6 +18,7 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import read_image
+from mrcnn.legacy.removed import Removed
 from samples.shapes import drawing
 from samples.shapes.backbone import compact
 
@@ -71,6 +72,15 @@ class ShapesConfig(Config):
 
 class ShapesDataset(Dataset):
     """Photographs with 1 to `max_shapes` shapes each; image i is a pure function of (seed, i) and the arguments."""
+
+    draw_shape, random_shape, random_image = (
+        Removed(f"ShapesDataset.{name}", f"`samples.shapes.drawing.{instead}` takes its place.")
+        for name, instead in (
+            ("draw_shape", "paint"),
+            ("random_shape", "random_shape"),
+            ("random_image", "random_shape"),
+        )
+    )
 
     def load_shapes(
         self,

@@ -37,6 +37,16 @@ OLD = {
         display_images random_colors apply_mask display_instances display_differences draw_rois draw_box
         display_top_masks plot_precision_recall plot_overlaps draw_boxes display_table display_weight_stats""",
     "mrcnn.parallel_model": "ParallelModel",
+    "samples.balloon.balloon": """
+        BalloonConfig BalloonDataset train color_splash detect_and_color_splash COCO_WEIGHTS_PATH DEFAULT_LOGS_DIR
+        ROOT_DIR""",
+    "samples.coco.coco": """
+        CocoConfig CocoDataset build_coco_results evaluate_coco COCO_MODEL_PATH DEFAULT_DATASET_YEAR DEFAULT_LOGS_DIR
+        ROOT_DIR""",
+    "samples.nucleus.nucleus": """
+        NucleusConfig NucleusInferenceConfig NucleusDataset train detect rle_encode rle_decode mask_to_rle VAL_IMAGE_IDS
+        RESULTS_DIR COCO_WEIGHTS_PATH DEFAULT_LOGS_DIR ROOT_DIR""",
+    "samples.shapes.shapes": "ShapesConfig ShapesDataset",
 }
 DATASET = """
     add_class add_image image_reference prepare map_source_class_id get_source_class_id image_ids source_image_link
