@@ -1,6 +1,7 @@
 """MaskRCNN: the object that users hold, with the old package's names."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class MaskRCNN(OldMethods):
         with self.distribution.scope():
             self.network = build_network(config)
         self.epoch, self.class_names = 0, []
+        self._process = os.getpid()
         self._log_dir: Path | None = None
         self._resume_from: Path | None = None
 
@@ -80,7 +82,7 @@ class MaskRCNN(OldMethods):
     def detector(self) -> Detector:
         """From images to results."""
         graph = inference_graph(self.network, self.config, fast=True)
-        return Detector(compiled(graph, canvas_limits(self.config)), self.config, self.scaling)
+        return Detector(compiled(graph, canvas_limits(self.config)), self.config, self.scaling, self._process)
 
     @property
     def scaling(self) -> PixelScaling:
@@ -109,6 +111,20 @@ class MaskRCNN(OldMethods):
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
+
+    def stream(
+        self, images: Iterable[Any], *, prepare: str | None = "rle", failures: str = "raise"
+    ) -> Iterator[Result | Exception]:
+        """`detect` for more images than memory holds: yields the results in order, as they come.
+
+        Files are read, and masks pasted, while the network runs. Memory does not grow with the number of images.
+
+        Args:
+            images: paths or arrays, as in `detect`; any iterable, read no further ahead than needed.
+            prepare: as in `detect`; run lengths keep a result at about a kilobyte per instance.
+            failures: "raise" for an image that cannot be read, or "yield" its exception in its place and go on.
+        """
+        return self.detector.stream(images, prepare=prepare, class_names=self.class_names, failures=failures)
 
     def export(self, path: str | Path, *, precision: str = "float32", calibration: Sequence[Any] = ()) -> Path:
         """Writes the model for programs that run without this package's graph.

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import re
 
 import cv2
@@ -584,8 +585,29 @@ def test_a_bad_photograph_names_its_place(run, tmp_path):
     image = run.dataset.load_image(0)
     path = tmp_path / "cut.png"
     path.write_bytes(cv2.imencode(".png", image)[1].tobytes()[:200])
-    with pytest.raises(ValueError, match=r"images\[2\] of 3: .*cut.png' is truncated.*Nothing was detected; mend or"):
+    with pytest.raises(ValueError, match=r"images\[2\] of 3: .*cut.png' is truncated.*No results were returned; fix or"):
         run.model.detect([image, image, path])
+
+
+def test_detect_in_a_forked_process_raises_at_once(run):
+    """TensorFlow's threads are not there after a fork; without a check the child would wait for them forever."""
+    image = run.dataset.load_image(0)
+    run.model.detect([image])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            run.model.detect([image])
+            message = "it returned"
+        except BaseException as error:
+            message = f"{type(error).__name__}: {error}"
+        os.write(writer, message.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader) as answer:
+        message = answer.read()
+    assert message.startswith("RuntimeError: ") and "'spawn'" in message
 
 
 def test_verbose_counts_what_fell_at_each_step(run, capsys):

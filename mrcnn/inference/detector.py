@@ -1,7 +1,9 @@
 """From images to results: network inputs, the inference graph, and the way back to the pixels of the images."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ from mrcnn.config import Config
 from mrcnn.data.images import read_image, read_image_size
 from mrcnn.data.molding import mold_for_network, plan
 from mrcnn.inference.input_sizes import largest_side
+from mrcnn.inference.pipeline import WINDOW, Buffers, batches, overlapped
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
 from mrcnn.network.pixels import PixelScaling
 
@@ -25,6 +28,29 @@ class NetworkInput(NamedTuple):
     size: tuple[int, int]  # (height, width) of the image
 
 
+@dataclass(frozen=True)
+class Source:
+    """An image to detect in, before it is decoded.
+
+    index: its place among the images. image: a path, pixels [H, W, C] uint8, or the exception that it raised.
+    size: (height, width), of a file by its header; None for an image that raised.
+    """
+
+    index: int
+    image: Any
+    size: tuple[int, int] | None
+
+
+class Batch(NamedTuple):
+    """Images whose network inputs have one size, as they go through the pipeline."""
+
+    sources: list[Source]
+    buffer: np.ndarray  # [B, height, width, channels], to be given back
+    inputs: list[NetworkInput]
+    failures: dict[int, Exception]  # by index
+    raw: list[dict[str, np.ndarray]]
+
+
 class Detector:
     """Runs an inference graph on any number of images of any sizes.
 
@@ -32,59 +58,154 @@ class Detector:
         call: (images, windows) -> outputs, as `mrcnn.inference.compiled.compiled` makes it of an inference graph.
         config: the settings of that graph.
         scaling: the pixel values that the backbone expects.
+        process: id of the process in which the network was built; None: this one.
     """
 
-    def __init__(self, call: Callable[[Any, Any], Mapping[str, Any]], config: Config, scaling: PixelScaling) -> None:
+    def __init__(
+        self,
+        call: Callable[[Any, Any], Mapping[str, Any]],
+        config: Config,
+        scaling: PixelScaling,
+        process: int | None = None,
+    ) -> None:
         self.call, self.config, self.scaling = call, config, scaling
+        self.process = os.getpid() if process is None else process
+        self.buffers = Buffers()
 
     def detect(
         self, images: Sequence[Any], verbose: int = 0, prepare: str | None = None, class_names: Sequence[str] = ()
     ) -> list[Result]:
         """See `MaskRCNN.detect`."""
-        if prepare is not None and prepare not in MASK_FORMS:
-            raise ValueError(f"prepare is one of {MASK_FORMS} or None, got {prepare!r}")
-        images = list(images)
-        # Sizes first, so that a bad image is reported before the first detection. Files are decoded once, later.
-        sizes = [self._size(i, images) for i in range(len(images))]
-        results: dict[int, Result] = {}
-        for batch in self._batches(sizes):
-            inputs = [self.network_input(self._pixels(i, images)) for i in batch]
-            raw = self.run(np.stack([i.image for i in inputs]), np.stack([i.window for i in inputs]))
-            for row, i in enumerate(batch):
-                results[i] = self.result(raw[row], inputs[row], class_names)
+        _check_form(prepare)
+        total = len(images)
+        # All headers first: a bad image is then reported before the first detection, and sizes that go together are
+        # found however far apart they stand. Files are decoded once, later.
+        sources = [self._source(i, image, total) for i, image in enumerate(images)]
+        found = self._run(sources, prepare=prepare, class_names=class_names, verbose=verbose, window=None, total=total)
+        results = {index: outcome for index, outcome in found if isinstance(outcome, Result)}
+        return [results[i] for i in range(total)]
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        *,
+        prepare: str | None = None,
+        class_names: Sequence[str] = (),
+        failures: str = "raise",
+    ) -> Iterator[Result | Exception]:
+        """See `MaskRCNN.stream`."""
+        _check_form(prepare)
+        if failures not in ("raise", "yield"):
+            raise ValueError(f'failures is "raise" or "yield", got {failures!r}')
+
+        def source(index: int, image: Any) -> Source:
+            try:
+                return self._source(index, image)
+            except (ValueError, TypeError, OSError) as error:
+                if failures == "raise":
+                    raise
+                return Source(index, error, None)
+
+        sources = (source(index, image) for index, image in enumerate(images))
+        window = WINDOW * self.config.DETECTION_BATCH_SIZE
+        found = self._run(sources, prepare=prepare, class_names=class_names, window=window, fails=failures == "yield")
+        early: dict[int, Result | Exception] = {}  # those whose turn has not come
+        due = 0
+        for index, outcome in found:
+            early[index] = outcome
+            while due in early:
+                yield early.pop(due)
+                due += 1
+
+    def _run(
+        self,
+        sources: Iterable[Source],
+        *,
+        prepare: str | None,
+        class_names: Sequence[str],
+        window: int | None,
+        total: int | None = None,
+        verbose: int = 0,
+        fails: bool = False,
+    ) -> Iterator[tuple[int, Result | Exception]]:
+        """(index, result) of each image in the order in which they are done.
+
+        Args:
+            window: see `mrcnn.inference.pipeline.batches`.
+            total: number of images, for messages.
+            fails: give the exception of an image that cannot be decoded, instead of raising it.
+        """
+        waiting: dict[int, Source] = {}
+
+        def sized() -> Iterator[tuple[int, tuple[int, int] | None]]:
+            for source in sources:
+                waiting[source.index] = source
+                yield source.index, source.size and self.input_size(source.size)
+
+        def read(group: list[Source]) -> Batch:
+            batch = self._read(group, total)
+            if batch.failures and not fails:
+                raise next(iter(batch.failures.values()))
+            return batch
+
+        def run(batch: Batch) -> Batch:
+            raw = []
+            if batch.inputs:
+                raw = self.run(batch.buffer[: len(batch.inputs)], np.stack([i.window for i in batch.inputs]))
+            self.buffers.give(batch.buffer)
+            return batch._replace(raw=raw)
+
+        def finish(batch: Batch) -> list[tuple[int, Result | Exception, str]]:
+            outcomes: list[tuple[int, Result | Exception, str]] = [(i, e, "") for i, e in batch.failures.items()]
+            for source, place, raw in zip(batch.sources, batch.inputs, batch.raw, strict=True):
+                result = self.result(raw, place, class_names)
                 if prepare:
-                    results[i].prepare(prepare)
+                    result.prepare(prepare)
+                outcomes.append((source.index, result, _account(source.index, place, raw["counts"])))
+            return outcomes
+
+        groups = batches(sized(), self.config.DETECTION_BATCH_SIZE, window)
+        work = ([waiting.pop(i) for i in group] for group in groups)
+        for outcomes in overlapped(work, read, run, finish):
+            for index, outcome, account in outcomes:
                 if verbose:
-                    print(_account(i, inputs[row], raw[row]["counts"]))
-        return [results[i] for i in range(len(images))]
+                    print(account)
+                yield index, outcome
 
-    def _size(self, index: int, images: list[Any]) -> tuple[int, int]:
-        """(height, width) of `images[index]`: of a file by its header; anything else is converted in the list."""
-        image = images[index]
-        if not isinstance(image, str | os.PathLike):
-            images[index] = image = self._pixels(index, images)
-            return image.shape[0], image.shape[1]
-        try:
-            return read_image_size(image, max_pixels=self.config.IMAGE_MAX_PIXELS)
-        except (ValueError, OSError) as error:
-            raise _placed(error, index, images) from error
+    def _source(self, index: int, image: Any, total: int | None = None) -> Source:
+        """An image with its size; what is not a path is converted at once. Raises as `read_image`, naming the index."""
+        config = self.config
+        with _named(index, total):
+            if isinstance(image, str | os.PathLike) and config.IMAGE_CHANNEL_COUNT in (1, 3):
+                return Source(index, image, read_image_size(image, max_pixels=config.IMAGE_MAX_PIXELS))
+            pixels = read_image(image, config.IMAGE_CHANNEL_COUNT, max_pixels=config.IMAGE_MAX_PIXELS)
+            return Source(index, pixels, pixels.shape[:2])
 
-    def _pixels(self, index: int, images: Sequence[Any]) -> np.ndarray:
-        """The pixels of `images[index]`, [H, W, C] uint8."""
-        try:
-            return read_image(images[index], self.config.IMAGE_CHANNEL_COUNT, max_pixels=self.config.IMAGE_MAX_PIXELS)
-        except (ValueError, TypeError, OSError) as error:
-            raise _placed(error, index, images) from error
+    def _read(self, sources: list[Source], total: int | None) -> Batch:
+        """Decodes, resizes and normalizes images into one array; those that cannot be decoded take no place in it."""
+        height, width = self.input_size(sources[0].size) if sources[0].size else (0, 0)
+        buffer = self.buffers.take((len(sources), height, width, self.config.IMAGE_CHANNEL_COUNT))
+        batch = Batch([], buffer, [], {}, [])
+        for source in sources:
+            try:
+                with _named(source.index, total):
+                    batch.inputs.append(self.network_input(self._pixels(source), buffer[len(batch.inputs)]))
+                batch.sources.append(source)
+            except (ValueError, TypeError, OSError) as error:
+                batch.failures[source.index] = source.image if source.size is None else error
+        return batch
 
-    def _batches(self, sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-        """Indices of images whose network inputs have one size, at most DETECTION_BATCH_SIZE of them together."""
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for i, size in enumerate(sizes):
-            by_size.setdefault(self.input_size(size), []).append(i)
-        step = self.config.DETECTION_BATCH_SIZE
-        for same in by_size.values():
-            for k in range(0, len(same), step):
-                yield same[k : k + step]
+    def _pixels(self, source: Source) -> np.ndarray:
+        """The pixels of an image, [H, W, C] uint8. Raises as `read_image`."""
+        if source.size is None:
+            raise source.image
+        pixels = read_image(source.image, self.config.IMAGE_CHANNEL_COUNT, max_pixels=self.config.IMAGE_MAX_PIXELS)
+        if pixels.shape[:2] != source.size:
+            raise ValueError(
+                f"{source.image!r} has {pixels.shape[:2]} pixels (height, width), its header said {source.size}; "
+                "the file is damaged, or was replaced in the meantime"
+            )
+        return pixels
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the network input that an image of (height, width) gets."""
@@ -106,14 +227,19 @@ class Detector:
             "resizer": config.IMAGE_RESIZER,
         }
 
-    def network_input(self, image: np.ndarray) -> NetworkInput:
-        """Resizes, normalizes and pads one image [H, W, C] uint8."""
+    def network_input(self, image: np.ndarray, out: np.ndarray | None = None) -> NetworkInput:
+        """Resizes, normalizes and pads one image [H, W, C] uint8.
+
+        Args:
+            out: float32 of `input_size`, which becomes the image of the result: its place in a batch. None: a new one.
+        """
         pixels, window, scale = mold_for_network(
             image,
             **self._geometry(),
             scaling=self.scaling,
             antialias=self.config.IMAGE_ANTIALIAS,
             pad_pixel=self.config.IMAGE_PAD_PIXEL,
+            canvas=out,
         )
         return NetworkInput(pixels, window, scale, (image.shape[0], image.shape[1]))
 
@@ -126,7 +252,15 @@ class Detector:
         Returns:
             A dict per image, without padding rows: boxes [N, (y1, x1, y2, x2)], class_ids [N] int32, scores [N],
             masks [N, m, m] probabilities, and counts [4] (see `COUNT_NAMES`).
+
+        Raises RuntimeError in a process forked from the one that built the network.
         """
+        if os.getpid() != self.process:  # TensorFlow would wait forever for its threads, which a fork does not copy
+            raise RuntimeError(
+                f"this process ({os.getpid()}) was forked from the one that built the model ({self.process}), and "
+                "TensorFlow and JAX cannot run after a fork. Build the model in the new process, or start processes by "
+                "multiprocessing.get_context('spawn')."
+            )
         raw = {name: np.asarray(value) for name, value in self.call(images, windows).items()}
         valid, masks = raw["valid"], raw["masks"]
         if len(masks) == valid.size and not valid.all():  # static shapes: padding rows have masks, too
@@ -154,11 +288,21 @@ class Detector:
         return Result(rois, raw["class_ids"], raw["scores"].astype(np.float32), masks, source.size, class_names)
 
 
-def _placed(error: Exception, index: int, images: Sequence[Any]) -> Exception:
-    """The same error, naming the place of the image in the list."""
-    return type(error)(
-        f"images[{index}] of {len(images)}: {error}. No results were returned; fix or leave out that image."
-    )
+@contextmanager
+def _named(index: int, total: int | None) -> Iterator[None]:
+    """Errors of an image get its index."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        if total is None:
+            raise type(error)(f"images[{index}]: {error}") from error
+        advice = "No results were returned; fix or leave out that image"
+        raise type(error)(f"images[{index}] of {total}: {error}. {advice}.") from error
+
+
+def _check_form(form: str | None) -> None:
+    if form is not None and form not in MASK_FORMS:
+        raise ValueError(f"prepare is one of {MASK_FORMS} or None, got {form!r}")
 
 
 def _boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:

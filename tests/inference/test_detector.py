@@ -9,6 +9,7 @@ import pytest
 from mrcnn.data.images import read_image
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.input_sizes import Canvases, canvas_limits
+from mrcnn.inference.pipeline import READERS
 from mrcnn.network.pixels import PixelScaling
 from tests.tiny import TinyConfig
 
@@ -25,7 +26,7 @@ class Answering:
         self.boxes, self.masks, self.static, self.asked = np.array(boxes, np.float32).reshape(-1, 4), masks, static, []
 
     def __call__(self, image, window):
-        self.asked.append({"image": image, "window": window})
+        self.asked.append({"image": image.copy(), "window": window})  # the memory of images is used again
         batch, count = len(image), len(self.boxes)
         valid = np.tile(np.arange(SLOTS) < count, (batch, 1))
         padded = np.zeros((batch, SLOTS, 4), np.float32)
@@ -169,8 +170,8 @@ def test_images_of_one_size_share_a_batch_and_results_keep_the_order():
     model = Answering((0, 0, 16, 16))
     sizes = [(64, 64), (32, 64), (64, 64), (64, 64), (32, 64)]
     results = detector(model, DETECTION_BATCH_SIZE=2).detect([grey(*size, value=i) for i, size in enumerate(sizes)])
-    assert [len(asked["image"]) for asked in model.asked] == [2, 1, 2]
-    assert [set(np.unique(asked["image"][:, :32]).tolist()) for asked in model.asked] == [{0, 2}, {3}, {1, 4}]
+    assert [len(asked["image"]) for asked in model.asked] == [2, 2, 1], "as soon as a batch is full"
+    assert [set(np.unique(asked["image"][:, :32]).tolist()) for asked in model.asked] == [{0, 2}, {1, 4}, {3}]
     assert [result["masks"].shape[:2] for result in results] == sizes
 
 
@@ -258,23 +259,23 @@ def test_files_are_decoded_once_and_kept_for_a_batch_at_most(tmp_path, monkeypat
         cv2.imwrite(path, grey(64, 64, value=10 * i))
     model = Answering((0, 0, 9, 9))
     results = detector(model, DETECTION_BATCH_SIZE=2).detect([*paths, grey(64, 64, value=200)])
-    assert len(results) == 7 and len(most) == 6 and max(most) <= 2
+    assert len(results) == 7 and len(most) == 6
+    assert max(most) <= READERS, "one per thread that decodes: pixels go straight into the batch"
     assert [asked["image"][:, 0, 0, 0].tolist() for asked in model.asked] == [[0, 10], [20, 30], [40, 50], [200]]
 
 
-def test_the_header_gives_the_size_of_the_upright_image(tmp_path):
-    """An orientation tag turns pixels and size alike, so that both images share a batch."""
+def test_files_are_turned_upright_and_grouped_as_they_are_then(tmp_path):
     from PIL import Image
 
     tag = Image.Exif()
     tag[0x0112] = 6
     Image.new("RGB", (100, 40)).save(tmp_path / "turned.jpg", exif=tag)
-    cv2.imwrite(str(tmp_path / "plain.png"), grey(100, 40))
+    cv2.imwrite(str(tmp_path / "upright.png"), grey(100, 40))
     model = Answering((0, 0, 9, 9))
-    paths = [tmp_path / "turned.jpg", tmp_path / "plain.png"]
+    paths = [tmp_path / "turned.jpg", tmp_path / "upright.png"]
     results = detector(model, DETECTION_BATCH_SIZE=2, IMAGE_MIN_DIM=16).detect(paths)
     assert [asked["image"].shape for asked in model.asked] == [(2, 64, 32, 3)]
-    assert [result.size for result in results] == [(100, 40), (100, 40)]
+    assert [result.size for result in results] == [(100, 40)] * 2
 
 
 def test_a_file_whose_header_is_right_and_its_pixels_missing_is_named(tmp_path):
@@ -382,3 +383,85 @@ def test_limits_are_those_of_network_inputs(settings, limits):
             sides = sorted(runner.network_input(grey(*size)).image.shape[:2])
             assert sides[0] <= limits.short and sides[1] <= limits.long
             assert sides == [limits.short, limits.long] or not limits.one_size
+
+
+def write_images(folder, count, damaged=()):
+    """Paths of images of one value each, of three sizes in turn; damaged ones are cut off, or no image at all."""
+    paths = []
+    for i in range(count):
+        paths.append(folder / f"{i:03d}.png")
+        cv2.imwrite(str(paths[-1]), grey(64, (64, 48, 20)[i % 3], value=i + 1))
+        if i in damaged:
+            content = paths[-1].read_bytes()
+            paths[-1].write_bytes(content[: len(content) - 20] if i % 2 else b"no image")
+    return paths
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_stream_gives_what_detect_gives(tmp_path, batch):
+    paths = write_images(tmp_path, 14)
+    runner = detector(Answering((0, 0, 16, 16), (3, 4, 20, 30)), DETECTION_BATCH_SIZE=batch)
+    expected = runner.detect(paths, prepare="rle")
+    for found, result in zip(runner.stream(iter(paths), prepare="rle"), expected, strict=True):
+        assert found.rle == result.rle and found.soft is None and found.size == result.size
+        np.testing.assert_array_equal(found["rois"], result["rois"])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_stream_goes_on_past_images_that_cannot_be_read(tmp_path, batch):
+    damaged = {0, 1, 6, 11, 12, 13}
+    paths = write_images(tmp_path, 14, damaged)
+    model = Answering((0, 0, 16, 16))
+    runner = detector(model, DETECTION_BATCH_SIZE=batch)
+    outcomes = list(runner.stream([*paths, "missing.png", np.full((4, 4, 3), np.nan)], failures="yield"))
+    failed = {i for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
+    assert failed == damaged | {14, 15} and len(outcomes) == 16
+    for i in damaged:
+        assert f"{i:03d}.png" in str(outcomes[i]) and f"images[{i}]" in str(outcomes[i])
+    assert isinstance(outcomes[14], FileNotFoundError) and "NaN" in str(outcomes[15])
+    whole = sorted(set(range(14)) - damaged)
+    seen = [value for asked in model.asked for value in asked["image"].max(axis=(1, 2, 3)).round().tolist()]
+    assert sorted(seen) == [i + 1 for i in whole], "each whole image once, and nothing for the others"
+    assert [outcomes[i].size for i in whole] == [(64, (64, 48, 20)[i % 3]) for i in whole]
+
+
+def test_a_stream_raises_at_an_image_that_cannot_be_read(tmp_path):
+    paths = write_images(tmp_path, 6, {3})
+    found = []
+    with pytest.raises(ValueError, match=r"images\[3\]: .*003.png"):
+        for result in detector(Answering((0, 0, 9, 9))).stream(paths):
+            found.append(result)
+    assert len(found) <= 3
+    with pytest.raises(ValueError, match='failures is "raise" or "yield"'):
+        next(detector(Answering()).stream(paths, failures="ignore"))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_stream_reads_little_ahead(batch):
+    """So that it takes constant memory, however many images there are, whole or not."""
+    read = []
+
+    def images():
+        for i in range(500):
+            read.append(i)
+            yield np.zeros((3, 8, 8)) if i % 7 == 0 else grey(64, 32 + i % 5 * 8)
+
+    runner = detector(Answering((0, 0, 9, 9)), DETECTION_BATCH_SIZE=batch)
+    most = 0
+    for i, _ in enumerate(runner.stream(images(), failures="yield")):
+        most = max(most, len(read) - i)
+    assert i == 499 and most <= 5 if batch == 1 else most <= 25 * batch
+
+
+def test_the_memory_of_network_inputs_is_used_again():
+    starts = set()
+
+    class Watching(Answering):
+        def __call__(self, image, window):
+            starts.add(image.ctypes.data)
+            return super().__call__(image, window)
+
+    runner = detector(Watching((0, 0, 9, 9)))
+    for _ in range(5):
+        runner.detect([grey(64, 64), grey(64, 32), grey(64, 64)])
+    assert len(starts) <= 6, "of 15 calls; the first ones make it"

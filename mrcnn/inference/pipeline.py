@@ -1,0 +1,101 @@
+"""Many images through one network: reading and pasting while the network runs, in constant memory."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+READERS = 2  # threads that decode and resize images
+AHEAD = 2  # batches that are prepared while the network runs
+WINDOW = 16  # batches' worth of images among which partners of one size are looked for
+KEPT_BUFFERS = AHEAD + 1
+
+
+def batches(sized: Iterable[tuple[int, Hashable]], count: int, window: int | None = None) -> Iterator[list[int]]:
+    """Groups items of equal size.
+
+    Args:
+        sized: (index, size) of each item; read no further than needed. An item without a size (None) goes alone.
+        count: items per group; fewer where no more of one size come.
+        window: items that may wait for partners; once there are more, the group of the oldest goes. None: no limit.
+
+    Yields:
+        The indices of each group, as soon as it is complete.
+    """
+    waiting: dict[Hashable, list[int]] = {}  # in the order of their oldest items
+    number = 0
+    for index, size in sized:
+        if size is None:
+            yield [index]
+            continue
+        waiting.setdefault(size, []).append(index)
+        number += 1
+        if len(waiting[size]) < count and (window is None or number < window):
+            continue
+        full = size if len(waiting[size]) == count else next(iter(waiting))
+        number -= len(waiting[full])
+        yield waiting.pop(full)
+    yield from waiting.values()
+
+
+def overlapped(
+    work: Iterable[Any],
+    prepare: Callable[[Any], Any],
+    run: Callable[[Any], Any],
+    finish: Callable[[Any], Any],
+    *,
+    ahead: int = AHEAD,
+) -> Iterator[Any]:
+    """finish(run(prepare(item))) of each item, in order, with the three steps of different items at the same time.
+
+    `run` is called here, one item after the other; `prepare` and `finish` in other threads. What any of them raises is
+    raised here. At most `ahead` items are prepared beforehand, and one waits to be finished.
+    """
+    with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "paste") as finisher:
+        prepared: deque[Future] = deque()
+        finished: deque[Future] = deque()
+        items = iter(work)
+        try:
+            while True:
+                for item in itertools.islice(items, ahead + 1 - len(prepared)):
+                    prepared.append(readers.submit(prepare, item))
+                if not prepared:
+                    break
+                output = run(prepared.popleft().result())
+                finished.append(finisher.submit(finish, output))
+                while len(finished) > 1 or (finished and finished[0].done()):
+                    yield finished.popleft().result()
+            while finished:
+                yield finished.popleft().result()
+        finally:  # also when the caller stops early
+            for future in [*prepared, *finished]:
+                future.cancel()
+
+
+class Buffers:
+    """Float32 memory that network inputs of any sizes reuse: new pages cost more than the resizing that fills them."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array with any content, to be given back."""
+        size = int(np.prod(shape))
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(0, np.float32)
+        if memory.size < size:
+            memory = np.empty(size, np.float32)
+        return memory[:size].reshape(shape)
+
+    def give(self, array: np.ndarray) -> None:
+        """Takes an array of `take` back; nobody may use it any more."""
+        memory = array
+        while isinstance(memory.base, np.ndarray):
+            memory = memory.base
+        if len(self._free) < KEPT_BUFFERS:
+            self._free.append(memory)
