@@ -1,6 +1,6 @@
 """Damaged and made-up HDF5 files: read as weights, or refused with a ValueError.
 
-    python -m tests.fuzz.h5 --count 20000
+python -m tests.fuzz.h5 --count 20000
 """
 
 import contextlib
@@ -160,7 +160,21 @@ def _group(rng, file, name):
     file.create_group(name).attrs["name"] = rng.choice(("conv1", b"conv1", 5, ["a"], "x" * 10**5))
 
 
-THINGS = (_numbers, _numbers, _unwritten, _texts, _null, _type, _pairs, _external, _virtual, _soft, _link, _hard, _group)
+THINGS = (
+    _numbers,
+    _numbers,
+    _unwritten,
+    _texts,
+    _null,
+    _type,
+    _pairs,
+    _external,
+    _virtual,
+    _soft,
+    _link,
+    _hard,
+    _group,
+)
 
 
 def read(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Damaged and made-up pickles and files of torch.save: read as weights, or refused with a ValueError.
 
-    python -m tests.fuzz.pickles --count 20000
+python -m tests.fuzz.pickles --count 20000
 """
 
 import functools
@@ -132,14 +132,18 @@ def instructions(rng: random.Random, torch: bool = False) -> bytes:
         elif kind < 0.8:
             parts.append(rng.choice((b"K", b"h", b"q", b"C\x01")) + bytes([rng.randrange(rng.choice((3, 256)))]))
         elif kind < 0.85:
-            parts.append(rng.choice((b"J", b"j", b"r", b"X", b"B", b"T")) + struct.pack("<I", rng.choice((0, 3, 2**31))))
+            parts.append(
+                rng.choice((b"J", b"j", b"r", b"X", b"B", b"T")) + struct.pack("<I", rng.choice((0, 3, 2**31)))
+            )
         elif kind < 0.9:
             parts.append(b"\x94" + b"".join(b"h" + bytes([i]) + b"\x86\x94" for i in range(rng.choice((3, 60, 200)))))
         else:
             run = b"".join(parts[-rng.randrange(1, 6) :])
             parts.append(run * min(rng.choice((2, 10, 1000)), 200_000 // (len(run) + 1)))
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x18tQ"
-    return b"".join(parts) + (tensor + b"K\0K\x18\x85K\x01\x85\x89NtR" if torch and rng.random() < 0.5 else b"") + b"."
+    if torch and rng.random() < 0.5:
+        storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x18tQ"
+        parts.append(b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0K\x18\x85K\x01\x85\x89NtR")
+    return b"".join(parts) + b"."
 
 
 def read(path: Path) -> None:

@@ -237,7 +237,9 @@ def test_settings_of_a_larger_model_than_the_files_own(tmp_path):
         if settings["NUM_CLASSES"] == 3:
             assert checkpoint_source(path).settings == settings
             continue
-        with pytest.raises(ValueError, match="has 'NUM_CLASSES', which box_head/mrcnn_class_logits/bias has as 3, as 99"):
+        with pytest.raises(
+            ValueError, match="has 'NUM_CLASSES', which box_head/mrcnn_class_logits/bias has as 3, as 99"
+        ):
             checkpoint_source(path)
 
 
