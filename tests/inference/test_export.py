@@ -11,6 +11,7 @@ import pytest
 from mrcnn.inference.extras import require
 from mrcnn.inference.predictor import Predictor
 from mrcnn.model import MaskRCNN
+from mrcnn.presets import Matterport
 from tests.tiny import TinyConfig
 
 NAMES = ["BG", "a", "b"]
@@ -145,11 +146,20 @@ def test_requests_that_cannot_be_met(model, tmp_path, name, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_geometry_that_onnx_lacks(tmp_path):
+def test_the_conventions_of_matterport(tmp_path):
+    """Its geometry of RoIAlign, one NMS over all levels, corners that name the last pixel, the best class alone."""
     pytest.importorskip("tf2onnx")
-    model = MaskRCNN("inference", TinyConfig(ROI_GEOMETRY="crop"))
-    with pytest.raises(NotImplementedError, match="ROI_GEOMETRY = 'crop': ONNX has no such operation"):
-        model.export(tmp_path / "a.onnx")
+    tiny = {name: getattr(TinyConfig, name) for name in vars(TinyConfig) if name.isupper()}
+    matterport = {name: value for name, value in vars(Matterport).items() if name.isupper() and name not in tiny}
+    model = varied(MaskRCNN("inference", TinyConfig(**{**matterport, "DETECTION_MIN_CONFIDENCE": 0.05})), seed=3)
+    predictor = Predictor(model.export(tmp_path / "a.onnx"), threads=1)
+    given = [model.detector.network_input(image) for image in images()]
+    for one in given:
+        expected = model.detector.run(one.image[None], one.window[None])[0]
+        found = predictor.detector.run(one.image[None], one.window[None])[0]
+        assert found["class_ids"].tolist() == expected["class_ids"].tolist() != []
+        np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=0.05)
+        np.testing.assert_allclose(found["masks"], expected["masks"], atol=1e-3)
 
 
 def test_a_missing_library_names_the_command():

@@ -29,15 +29,8 @@ def onnx_model(network: Network, graph: keras.Model, metadata: Mapping[str, str]
         A model of image [1, height, width, channels] float32, the network input, and window [1, (y1, x1, y2, x2)],
         where in it the image lies, to n detections sorted by falling score: boxes [n, (y1, x1, y2, x2)] float32 in
         pixels of the network input, class_ids [n] int64, scores [n] float32, masks [n, m, m] float32 probabilities.
-
-    Raises NotImplementedError for settings that ONNX has no operation for, naming them.
     """
     layer = {known.name: known for known in graph.layers}
-    for name in ("roi_align_box", "roi_align_mask"):
-        if layer[name].geometry != "aligned":
-            raise NotImplementedError(
-                f"ROI_GEOMETRY = {layer[name].geometry!r}: ONNX has no such operation. Export to a SavedModel instead."
-            )
     b = OnnxBuilder()
     parts = {name: to_onnx(part, name) for name, part in network.parts().items()}
     window = b.op("Squeeze", "window", b.constant([0], np.int64))
@@ -57,7 +50,7 @@ def onnx_model(network: Network, graph: keras.Model, metadata: Mapping[str, str]
     back = b.op("ScatterElements", order, order, b.op("Range", *_range(b, order)))
     channels = network.trunk.input_shape[-1]
     side = network.mask_size
-    found = {
+    found: dict[str, tuple[str, type, list[Any]]] = {
         "boxes": (boxes, np.float32, ["n", 4]),
         "class_ids": (class_ids, np.int64, ["n"]),
         "scores": (scores, np.float32, ["n"]),

@@ -158,37 +158,62 @@ def roi_align(b: OnnxBuilder, levels: Sequence[str], boxes: str, layer: Any) -> 
 
     The boxes of one level stand together, the finest level first.
     """
-    level = levels_of(b, boxes, layer)
-    y1, x1, y2, x2 = b.unstack(boxes, 4)
-    corners = b.stack(x1, y1, x2, y2)
+    crop = layer.geometry == "crop"
+    fractions = corner_fractions(b, levels[0], boxes, layer.strides[0]) if crop else ""
+    level = levels_of(b, b.op("Mul", fractions, sides(b, levels[0], layer.strides[0])) if crop else boxes, layer)
     order, pooled = [], []
     for number, (features, stride) in enumerate(zip(levels, layer.strides, strict=True)):
         own = b.where_true(b.op("Equal", level, b.constant(float(number))))
-        chosen = b.rows(corners, own)
+        rows = b.rows(fractions if crop else boxes, own)
+        y1, x1, y2, x2 = b.unstack(crop_corners(b, features, rows, layer.pool_size) if crop else rows, 4)
         pooled.append(
             b.op(
                 "RoiAlign",
                 features,
-                chosen,
+                b.stack(x1, y1, x2, y2),
                 b.op("Mul", own, b.constant(0, np.int64)),
                 mode="avg",
                 output_height=layer.pool_size,
                 output_width=layer.pool_size,
-                sampling_ratio=layer.sampling_ratio,
-                spatial_scale=1.0 / stride,
-                coordinate_transformation_mode="half_pixel" if layer.aligned else "output_half_pixel",
+                sampling_ratio=1 if crop else layer.sampling_ratio,
+                spatial_scale=1.0 if crop else 1.0 / stride,
+                coordinate_transformation_mode="half_pixel" if crop or layer.aligned else "output_half_pixel",
             )
         )
         order.append(own)
     return b.op("Concat", *pooled, axis=0), b.op("Concat", *order, axis=0)
 
 
+def sides(b: OnnxBuilder, features: str, stride: int = 1) -> str:
+    """(height, width, height, width) of a map [1, C, H, W], times the stride."""
+    size = b.op("Cast", b.op("Shape", features, start=2, end=4), to=1)
+    return b.op("Mul", b.op("Concat", size, size, axis=0), b.constant(float(stride)))
+
+
+def corner_fractions(b: OnnxBuilder, finest: str, boxes: str, stride: int) -> str:
+    """As `mrcnn.layers.roi_align.samples.corner_fractions`: 0 is the first pixel of the input and 1 the last."""
+    last = b.op("Sub", sides(b, finest, stride), b.constant(1.0))
+    return b.op("Div", inclusive(b, boxes, True), last)
+
+
+def crop_corners(b: OnnxBuilder, features: str, fractions: str, pool_size: int) -> str:
+    """Boxes in cells whose bins have their centers where matterport's `crop_and_resize` takes its samples."""
+    y1, x1, y2, x2 = b.unstack(b.op("Mul", fractions, b.op("Sub", sides(b, features), b.constant(1.0))), 4)
+    corners = []
+    for first, last in ((y1, y2), (x1, x2)):
+        step = b.op("Div", b.op("Sub", last, first), b.constant(float(pool_size - 1)))
+        start = b.op("Add", b.op("Sub", first, b.op("Mul", step, b.constant(0.5))), b.constant(0.5))
+        corners.append((start, b.op("Add", start, b.op("Mul", step, b.constant(float(pool_size))))))
+    (top, bottom), (left, right) = corners
+    return b.stack(top, left, bottom, right)
+
+
 def levels_of(b: OnnxBuilder, boxes: str, layer: Any) -> str:
     """The level of each of boxes [M, 4] -> [M] float32, as `RoIAlign` chooses it."""
     y1, x1, y2, x2 = b.unstack(boxes, 4)
     zero = b.constant(0.0)
-    sides = [b.op("Max", b.op("Sub", high, low), zero) for low, high in ((y1, y2), (x1, x2))]
-    size = b.op("Div", b.op("Sqrt", b.op("Mul", *sides)), b.constant(layer.canonical_size))
+    lengths = [b.op("Max", b.op("Sub", high, low), zero) for low, high in ((y1, y2), (x1, x2))]
+    size = b.op("Div", b.op("Sqrt", b.op("Mul", *lengths)), b.constant(layer.canonical_size))
     log = b.op("Div", b.op("Log", b.op("Max", size, b.constant(1e-9))), b.constant(math.log(2.0)))
     level = b.op("Add", b.constant(float(layer.canonical_level)), log)
     if layer.level_rounding == "floor":
