@@ -34,10 +34,12 @@ def onnx_model(network: Network, graph: keras.Model, metadata: Mapping[str, str]
     b = OnnxBuilder()
     parts = {name: to_onnx(part, name) for name, part in network.parts().items()}
     window = b.op("Squeeze", "window", b.constant([0], np.int64))
-    levels = b.include(parts["trunk"], [b.op("Transpose", "image", perm=[0, 3, 1, 2])])
+    image = b.op("Transpose", "image", perm=[0, 3, 1, 2])
+    levels = b.include(parts["trunk"], [image])
     logits, deltas = zip(*(b.include(parts["rpn"], [level]) for level in levels), strict=True)
     grid = steps.anchors(b, levels, layer["anchors"])
-    rois = steps.proposals(b, logits, deltas, grid, window, layer["proposals"])
+    bounds = steps.whole_input(b, image) if "whole_input" in layer else window
+    rois = steps.proposals(b, logits, deltas, grid, bounds, layer["proposals"])
     features, order = steps.roi_align(b, levels[:4], rois, layer["roi_align_box"])
     class_logits, box_deltas = b.include(parts["box_head"], [features])
     boxes, class_ids, scores = steps.detections(

@@ -68,9 +68,14 @@ def shortest_side(b: OnnxBuilder, boxes: str) -> str:
 
 
 def large_enough(b: OnnxBuilder, boxes: str, min_size: float) -> str:
-    """Which boxes have sides of `min_size` or more, and an area."""
-    side = shortest_side(b, boxes)
-    return b.op("GreaterOrEqual", side, b.constant(min_size)) if min_size else b.op("Greater", side, b.constant(0.0))
+    """Which boxes have sides of `min_size` or more; with 0 those without area, too."""
+    return b.op("GreaterOrEqual", shortest_side(b, boxes), b.constant(min_size))
+
+
+def whole_input(b: OnnxBuilder, image: str) -> str:
+    """As `WholeInput`, for image [1, C, H, W]: [(0, 0, H, W)]."""
+    size = b.op("Cast", b.op("Shape", image, start=2, end=4), to=1)
+    return b.op("Concat", b.constant([0, 0]), size, axis=0)
 
 
 def proposals(
