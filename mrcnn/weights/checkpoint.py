@@ -23,7 +23,6 @@ import h5py
 import keras
 import numpy as np
 
-from mrcnn.config import Config
 from mrcnn.files import atomic_path
 from mrcnn.weights.assign import Exclude, PathLike, assign, is_finite, named_weights, users_level
 from mrcnn.weights.hdf5 import CHECKSUM, Dataset, lazy, list_datasets, open_hdf5, text_attribute
@@ -42,21 +41,11 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, list) and all(isinstance(name, str | int | float) for name in value),
     ),
 }
-# Settings that memory grows with: the most of each that a file is believed.
-LIMITS = {
-    **dict.fromkeys(("POOL_SIZE", "MASK_POOL_SIZE", "RPN_CONVOLUTIONS", "BOX_HEAD_CONVOLUTIONS"), 100),
-    **dict.fromkeys(("BOX_HEAD_FC_LAYERS", "ROI_SAMPLING_RATIO", "DETECTION_BATCH_SIZE"), 100),
-    **dict.fromkeys(("NUM_CLASSES", "IMAGE_CHANNEL_COUNT", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM"), 100_000),
-    **dict.fromkeys(("TOP_DOWN_PYRAMID_SIZE", "RPN_CHANNELS", "FPN_CLASSIF_FC_LAYERS_SIZE"), 100_000),
-    **dict.fromkeys(("PRE_NMS_LIMIT", "POST_NMS_ROIS_INFERENCE", "DETECTION_MAX_INSTANCES"), 100_000),
-}
-MOST_ITEMS, LARGEST_OPTION = 1000, 100_000
-# Layers whose last axis is as long as a setting says.
-LENGTHS = {
-    "NUM_CLASSES": "box_head/mrcnn_class_logits/bias",
-    "TOP_DOWN_PYRAMID_SIZE": "trunk/fpn_p2/kernel",
-    "RPN_CHANNELS": "rpn/rpn_conv_shared/kernel",
-    "FPN_CLASSIF_FC_LAYERS_SIZE": "box_head/mrcnn_fc1/kernel",
+# Of the settings, those that are needed before `Config` checks them all.
+SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "BACKBONE": ("a name", lambda value: isinstance(value, str)),
+    "BACKBONE_OPTIONS": ("a dict of options", lambda value: isinstance(value, dict)),
+    "IMAGE_CHANNEL_COUNT": ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
 }
 
 
@@ -150,9 +139,8 @@ def checkpoint_source(path: PathLike) -> Source:
     Raises as `read_metadata`, and ValueError for a file whose data lie in another.
     """
     metadata, datasets = _contents(path)
-    tensors, settings = _below(path, datasets, "weights"), metadata.get("config", {})
-    _check_lengths(path, settings, tensors)
-    return Source(OWN, tensors, settings, metadata.get("class_names", []))
+    tensors = _below(path, datasets, "weights")
+    return Source(OWN, tensors, metadata.get("config", {}), metadata.get("class_names", []))
 
 
 def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> bool:
@@ -232,47 +220,10 @@ def _sha256(text: str) -> str:
 def _check(path: PathLike, metadata: Any) -> None:
     if not isinstance(metadata, dict):
         raise _damaged(path, "is no dict but", metadata)
-    for name, (what, fits) in FIELDS.items():
-        if name in metadata and not fits(metadata[name]):
-            raise _damaged(path, f"has {name!r}, which must be {what}, as", metadata[name])
-    for name, value in metadata.get("config", {}).items():
-        what = _misfit(name, value, getattr(Config, name, None))
-        if not what and name in LIMITS and value is not None and not 0 <= value <= LIMITS[name]:
-            what = f"from 0 to {LIMITS[name]}"
-        if what:
-            raise _damaged(path, f"has {name!r}, which must be {what}, as", value)
-
-
-def _misfit(name: str, value: Any, default: Any) -> str:
-    """What a stored setting must be, where it cannot be taken for one; `Config` checks what its value may be."""
-    if isinstance(value, list | dict) and len(value) > MOST_ITEMS:
-        return f"no more than {MOST_ITEMS} items"
-    if isinstance(default, bool):
-        return "" if isinstance(value, bool) else "true or false"
-    if isinstance(default, dict):
-        return "" if isinstance(value, dict) and _are_options(value) else "a dict of options"
-    if isinstance(default, list | tuple):
-        of_numbers = isinstance(value, list) and all(isinstance(item, int | float) for item in value)
-        return "" if of_numbers else "a list of numbers"
-    if isinstance(default, str):
-        if name.endswith("_HEAD"):
-            is_head = value is None or isinstance(value, str) or (isinstance(value, dict) and _are_options(value))
-            return "" if is_head else "a name, or a dict of a name and options"
-        return "" if isinstance(value, str) else "a name"
-    if isinstance(default, int | float):
-        return "" if value is None or isinstance(value, int | float) else "a number"
-    return ""
-
-
-def _are_options(value: dict[str, Any]) -> bool:
-    return all(not isinstance(item, int | float) or abs(item) <= LARGEST_OPTION for item in value.values())
-
-
-def _check_lengths(path: PathLike, settings: Mapping[str, Any], tensors: Mapping[str, Lazy]) -> None:
-    """A model that is built for the file is then no larger than the file's own weights."""
-    for name, weight in LENGTHS.items():
-        if name in settings and weight in tensors and settings[name] != tensors[weight].shape[-1]:
-            raise _damaged(path, f"has {name!r}, which {weight} has as {tensors[weight].shape[-1]}, as", settings[name])
+    for fields, within in ((FIELDS, metadata), (SETTINGS, metadata.get("config", {}))):
+        for name, (what, fits) in fields.items():
+            if name in within and not fits(within[name]):
+                raise _damaged(path, f"has {name!r}, which must be {what}, as", within[name])
 
 
 def _damaged(path: PathLike, what: str, found: Any) -> ValueError:

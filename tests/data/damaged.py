@@ -127,7 +127,14 @@ DAMAGE = {
     ),
     "of no image": (annotation(0, image_id=77), problems.BROKEN, LEFT_OUT, "annotation 11", "77", (4, 0, 1)),
     "of no class": (annotation(0, category_id=77), problems.BROKEN, LEFT_OUT, "annotation 11", "77", (4, 0, 1)),
-    "a clash of ids": (annotation(1, id=11), problems.CLASH, LEFT_OUT, "annotations[1]", "the same id", (4, 0, 1)),
+    "a clash of ids": (
+        annotation(1, id=11),
+        problems.UNREAD,
+        "another number is used",
+        "annotation 11",
+        "a whole number of its own",
+        (5, 0, 0),
+    ),
     "two points": (outline(5, 5, 9, 9), problems.DEGENERATE, LEFT_OUT, "annotation 11", "[2] points", (4, 0, 1)),
     "two points beside a polygon": (
         annotation(0, segmentation=[[5, 5, 9, 9], [5, 5, 25, 5, 25, 25, 5, 25]]),

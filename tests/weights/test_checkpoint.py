@@ -164,25 +164,14 @@ SETTINGS = {"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {}, "IMAGE_CHANNEL_COUNT
         ({"epoch": "3"}, "has 'epoch', which must be a whole number, as '3'"),
         ({"epoch": True}, "has 'epoch', which must be a whole number, as True"),
         ({"format_version": "1"}, "has 'format_version', which must be a whole number, as '1'"),
-        *(
-            ({"config": SETTINGS | {name: value}}, rf"has '{name}', which must be {what}, as ")
-            for name, value, what in (
-                ("BACKBONE", 5, "a name"),
-                ("BACKBONE", [], "a name"),
-                ("BACKBONE_OPTIONS", [1], "a dict of options"),
-                ("BACKBONE_OPTIONS", {"width": 10**9}, "a dict of options"),
-                ("MASK_HEAD", {"name": "fcn", "filters": 10**9}, "a name, or a dict of a name and options"),
-                ("MASK_HEAD", 3, "a name, or a dict of a name and options"),
-                ("IMAGE_RESIZE_MODE", [], "a name"),
-                ("BACKBONE_STRIDES", 5, "a list of numbers"),
-                ("RPN_ANCHOR_RATIOS", [1] * 2000, "no more than 1000 items"),
-                ("RPN_ANCHOR_SCALES", [[1]], "a list of numbers"),
-                ("BOXES_INCLUSIVE", 1, "true or false"),
-                ("LEARNING_RATE", "1", "a number"),
-                ("NUM_CLASSES", 2**40, "from 0 to 100000"),
-                ("POOL_SIZE", 10**6, "from 0 to 100"),
-                ("POST_NMS_ROIS_INFERENCE", -1, "from 0 to 100000"),
-            )
+        ({"config": SETTINGS | {"BACKBONE": 5}}, "has 'BACKBONE', which must be a name, as 5"),
+        (
+            {"config": SETTINGS | {"BACKBONE_OPTIONS": [1]}},
+            r"has 'BACKBONE_OPTIONS', which must be a dict of .*, as \[1\]",
+        ),
+        (
+            {"config": SETTINGS | {"IMAGE_CHANNEL_COUNT": 0}},
+            "has 'IMAGE_CHANNEL_COUNT', which must be .* from 1 on, as 0",
         ),
     ],
 )
@@ -225,22 +214,6 @@ def test_weights_that_are_no_group(saved):
         file["weights"] = np.zeros(3)
     with pytest.raises(ValueError, match="a.h5 is an HDF5 file but not a checkpoint of this package .it holds: weigh"):
         read_metadata(saved[0])
-
-
-def test_settings_of_a_larger_model_than_the_files_own(tmp_path):
-    """Such a model would be built, with all memory, before its weights were found to be others."""
-    layer = keras.layers.Dense(3)
-    layer.build((None, 2))
-    path = tmp_path / "a.h5"
-    for settings in ({"NUM_CLASSES": 3}, {"NUM_CLASSES": 99_999}):
-        save_checkpoint(path, {"box_head/mrcnn_class_logits": layer}, {"config": settings})
-        if settings["NUM_CLASSES"] == 3:
-            assert checkpoint_source(path).settings == settings
-            continue
-        with pytest.raises(
-            ValueError, match="has 'NUM_CLASSES', which box_head/mrcnn_class_logits/bias has as 3, as 99"
-        ):
-            checkpoint_source(path)
 
 
 def test_names_of_classes_may_be_numbers(saved):

@@ -9,25 +9,29 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mrcnn.data.annotations import problems
-from mrcnn.data.annotations.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, fill_box, open_picture
+from mrcnn.data.annotations.fields import NEEDS_MASKS
+from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons, fill_box
 from mrcnn.data.annotations.problems import AnnotationError, Problems
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.images import Header
+from mrcnn.data.images import Header, read_header
+from mrcnn.data.images.orientation import choose_orientation, upright_size
 
 KEPT_BYTES = 256 * 2**20  # of filled masks, a bit a pixel of each box
+LARGE = 2**24  # pixels: images that a file states to be so large are looked at before room for their masks is made
+HEADERS_AT_ONCE = 10_000  # image files that reading a dataset opens for their orientation; more take minutes on a disk
 
 
 class Instance(NamedTuple):
     """One instance as its file has it.
 
-    class_id: the source's, from 1 on. box: (y1, x1, y2, x2) where the file gives one. record, field: where in the file
-    it stands, for messages.
+    class_id: the source's, from 1 on. outline: None where the file gives a box only. box: (y1, x1, y2, x2) where
+    the file gives one. record, field: where in the file it stands, for messages.
     """
 
     class_id: int
-    outline: Outline
+    outline: Outline | None
     crowd: bool = False
-    box: tuple[float, float, float, float] | None = None
+    box: Bounds | None = None
     record: str = ""
     field: str = ""
 
@@ -35,15 +39,31 @@ class Instance(NamedTuple):
 class AnnotatedDataset(Dataset):
     """Images with outlines, filled when they are asked for.
 
+    To read data of any other kind, fill one yourself::
+
+        dataset = AnnotatedDataset()
+        dataset.add_class("mine", 1, "cat")
+        for row in rows:
+            polygons = Polygons(tuple(np.reshape(part, (-1, 2)) for part in row["segmentation"]))
+            dataset.add_annotated("mine", row["id"], row["path"], [Instance(1, polygons)])
+        dataset.finish()
+
     Args:
         file: path of the annotations, for messages.
         strict: raise at the first broken record; else leave it out, count it in `problems`, and go on.
+        masks: False: keep boxes only, for a model without a mask head. Boxes without masks are broken records
+        otherwise.
+        upright: how to read images with an orientation tag, where sizes do not tell whether the upright or the stored
+            image was annotated. True: upright, False: as stored. None: upright, and noted in `problems`.
     """
 
-    def __init__(self, file: str | os.PathLike = "", strict: bool = True) -> None:
+    def __init__(
+        self, file: str | os.PathLike = "", strict: bool = True, *, masks: bool = True, upright: bool | None = None
+    ) -> None:
         super().__init__()
         self.file, self.problems = os.fspath(file), Problems(strict)
-        # Filling outlines takes longer than decoding the photograph, so those of the last images are kept
+        self.masks, self.upright = masks, upright
+        # Filling outlines takes longer than decoding the image, so those of the last images are kept
         self._kept: OrderedDict[int, list[tuple]] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()
         self._tagged: set[str] = set()  # records of images whose orientation was noted
@@ -59,6 +79,8 @@ class AnnotatedDataset(Dataset):
         height: int | None = None,
         width: int | None = None,
         record: str = "",
+        hint: str = "",
+        tagged: Header | None = None,
         **info: Any,
     ) -> bool:
         """Adds an image with its instances; those that enclose nothing are left out, and counted.
@@ -66,64 +88,102 @@ class AnnotatedDataset(Dataset):
         Args:
             height, width: of the image as the file states them; None reads them from the image's header.
             record: where the image stands in the file; `image <image_id>` unless given.
+            hint: what to say where the image is missing.
+            tagged: as `sized` returned it with the height and width.
 
         Returns:
             Whether the image was added: with strict=False one that is missing or unreadable is left out.
         """
         path, record = os.fspath(path), record or f"image {image_id!r}"
-        if not os.path.isfile(path):
-            self.problems.broken(
-                self.file,
-                record,
-                "",
-                f"there is no image file {path!r}",
-                problems.MISSING,
-                images=1,
-                instances=len(instances),
-            )
+        lost = {"images": 1, "instances": len(instances)}
+        if not self._is_there(path, record, hint, lost):
             return False
         if height is None or width is None:
-            try:
-                height, width = image_size(path)
-            except ValueError as error:
-                self.problems.broken(
-                    self.file, record, "", str(error), problems.UNREADABLE, images=1, instances=len(instances)
-                )
+            header = self.image_header(path, record, len(instances))
+            if header is None:
                 return False
-        usable = [instance for instance in map(self._usable, instances, [(height, width)] * len(instances)) if instance]
-        self.add_image(source, image_id, path, height=height, width=width, instances=usable, record=record, **info)
+            (height, width), tagged = self.sized(header)
+        elif height * width > self.max_pixels:
+            message = f"{height} x {width} pixels are more than {self.max_pixels:,}, the limit; see `max_pixels`"
+            self.problems.broken(self.file, record, "height/width", message, problems.SIZE, **lost)
+            return False
+        usable = [self._usable(instance, height, width) for instance in instances]
+        kept = [instance for instance in usable if instance is not None]
+        self.add_image(source, image_id, path, height=height, width=width, instances=kept, record=record, **info)
+        if tagged is not None:
+            self.note_orientation(len(self.image_info) - 1, tagged)
         return True
 
-    def _usable(self, instance: Instance, size: tuple[int, int]) -> Instance | None:
+    def sized(self, header: Header, annotated: tuple[int, int] | None = None) -> tuple[tuple[int, int], Header | None]:
+        """(height, width) of an image, turned as it is read; and its header, where nothing but the rule decided that.
+
+        annotated: (height, width) that was annotated, where it is known.
+        """
+        choice = choose_orientation(header.orientation, header.size, annotated, self.upright)
+        return upright_size(header.size, choice.orientation), None if choice.proven else header
+
+    def image_header(self, path: str, record: str, instances: int) -> Header | None:
+        """The header of an image; broken, and None, where it is missing or unreadable, and `instances` go with it."""
+        lost = {"images": 1, "instances": instances}
+        if not self._is_there(path, record, "", lost):
+            return None
+        try:
+            return read_header(path, self.max_pixels)
+        except (OSError, ValueError) as error:
+            self.problems.broken(self.file, record, "", str(error), problems.UNREADABLE, **lost)
+            return None
+
+    def _is_there(self, path: str, record: str, hint: str, lost: dict[str, int]) -> bool:
+        if os.path.isfile(path):
+            return True
+        self.problems.broken(self.file, record, "", f"there is no image file {path!r}{hint}", problems.MISSING, **lost)
+        return False
+
+    def _usable(self, instance: Instance, height: int, width: int) -> Instance | None:
         """The instance without what encloses nothing; None when nothing is left."""
         outline, where = instance.outline, (self.file, instance.record, instance.field)
-        if isinstance(outline, Polygons):
-            if not outline.parts:
-                self.problems.left_out(problems.EMPTY, *where, "it has no polygon")
+        if outline is None:
+            if self.masks:
+                self.problems.broken(*where, NEEDS_MASKS, problems.BOXES_ONLY, images=0, instances=1)
                 return None
-            parts = tuple(part for part in outline.parts if len(part) >= 3)
-            if len(parts) < len(outline.parts):
-                points = [len(part) for part in outline.parts if len(part) < 3]
-                self.problems.noted(
-                    problems.DEGENERATE,
-                    *where,
-                    f"parts of {points} points enclose no area",
-                    "the other parts are used" if parts else problems.LEFT_OUT,
-                )
-            if not parts:
+            bounds = instance.box
+        else:
+            if isinstance(outline, Polygons):
+                outline = self._enclosing(outline, where)
+                if outline is None:
+                    return None
+            bounds = outline.bounds()
+        if bounds is not None:
+            y1, x1, y2, x2 = bounds
+            if not (y1 >= -FAR and x1 >= -FAR and y2 <= FAR and x2 <= FAR):  # true for NaN, too
+                message = f"coordinates span {bounds} (y1, x1, y2, x2); expected pixels of the image"
+                self.problems.broken(*where, message, images=0, instances=1)
                 return None
-            outline = Polygons(parts)
-        bounds = outline.bounds()
-        if isinstance(outline, (Polygons, Rectangle, Ellipse)) and not np.abs(bounds).max() <= FAR:
-            self.problems.broken(*where, f"coordinates span {bounds} (y1, x1, y2, x2); expected pixels of the image")
-            return None
-        if bounds and (bounds[2] <= 0 or bounds[3] <= 0 or bounds[0] >= size[0] or bounds[1] >= size[1]):
-            kind = problems.EMPTY if bounds[0] == bounds[2] == 0 else problems.OUTSIDE
-            self.problems.left_out(kind, *where, f"it spans {bounds} (y1, x1, y2, x2), the image {size}")
-            return None
-        return instance._replace(outline=outline)
+            if y2 <= 0 or x2 <= 0 or y1 >= height or x1 >= width:
+                kind = problems.EMPTY if y1 == y2 == 0 else problems.OUTSIDE
+                message = f"it spans {bounds} (y1, x1, y2, x2), the image {(height, width)}"
+                self.problems.left_out(kind, *where, message, images=0, instances=1)
+                return None
+        if not self.masks and bounds is not None:
+            return instance._replace(outline=None, box=instance.box or bounds)
+        return instance if outline is instance.outline else instance._replace(outline=outline)
 
-    def prepare(self, class_map=None) -> None:
+    def _enclosing(self, outline: Polygons, where: tuple[str, str, str]) -> Polygons | None:
+        """The parts that enclose something; None without any."""
+        if not outline.parts:
+            self.problems.left_out(problems.EMPTY, *where, "it has no polygon", images=0, instances=1)
+            return None
+        parts = tuple(part for part in outline.parts if len(part) >= 3)
+        if len(parts) == len(outline.parts):
+            return outline
+        message = f"parts of {[len(part) for part in outline.parts if len(part) < 3]} points enclose no area"
+        if parts:
+            self.problems.noted(problems.DEGENERATE, *where, message, "the other parts are used")
+            return Polygons(parts)
+        self.problems.left_out(problems.DEGENERATE, *where, message, images=0, instances=1)
+        return None
+
+    def prepare(self, class_map: Any = None) -> None:
         """As `Dataset.prepare`; may be called again after images were added or taken away."""
         super().prepare(class_map)
         with self._lock:  # an image may have another number now
@@ -131,13 +191,18 @@ class AnnotatedDataset(Dataset):
             self._bytes = 0
 
     def finish(self) -> Self:
-        """Prepares the dataset and warns, once, of what was left out."""
+        """Prepares the dataset, notes images that a tag turns, and warns, once, of what was left out."""
         self.prepare()
+        for image_id, info in enumerate(self.image_info[:HEADERS_AT_ONCE]):
+            try:
+                self.orientation_of(image_id, read_header(info["path"], self.max_pixels))
+            except (OSError, ValueError):  # said where the image is used
+                continue
         self.problems.warn(self.file)
         return self
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The photograph, [H, W, 3] uint8 RGB. Raises AnnotationError when its size is not what the file states."""
+        """The image, [H, W, 3] uint8 RGB. Raises AnnotationError when its size is not what the file states."""
         return self.of_stated_size(image_id, super().load_image(image_id))
 
     def note_orientation(self, image_id: int, header: Header) -> None:
@@ -158,31 +223,56 @@ class AnnotatedDataset(Dataset):
 
     def of_stated_size(self, image_id: int, image: np.ndarray) -> np.ndarray:
         """The image [H, W, C]. Raises AnnotationError when its size is not what the file states."""
+        self._check_size(image_id, image.shape[:2])
+        return image
+
+    def _check_size(self, image_id: int, size: tuple[int, ...]) -> None:
+        """Raises AnnotationError when an image's (height, width) is not what the file states."""
         info = self.image_info[image_id]
-        if image.shape[:2] != (info["height"], info["width"]):
+        if size != (info["height"], info["width"]):
             raise AnnotationError(
                 self.file,
                 info["record"],
                 "height/width",
                 f"the annotations are of an image of {info['height']} x {info['width']}, but {info['path']!r} is "
-                f"{image.shape[0]} x {image.shape[1]} (height x width); annotate this file, or put back the other",
+                f"{size[0]} x {size[1]} (height x width); annotate this file, or put back the other",
             )
-        return image
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """masks [H, W, N] bool and class ids [N] int32, negative for crowds."""
+        """masks [H, W, N] bool and class ids [N] int32, negative for crowds.
+
+        Raises ValueError for a dataset that was read with masks=False.
+        """
         info = self.image_info[image_id]
-        instances = info["instances"]
-        masks = np.zeros([len(instances), info["height"], info["width"]], bool)
-        for mask, (y1, x1, y2, x2, bits) in zip(masks, self._filled(image_id), strict=True):
+        if not self.masks:
+            raise ValueError(
+                f"{self.file}, {info['record']}: the dataset was read with masks=False and has boxes only; read it "
+                "with masks=True, or train a model with MASK_HEAD = None"
+            )
+        filled = self._filled(image_id)
+        masks = np.zeros([len(filled), info["height"], info["width"]], bool)
+        for mask, (y1, x1, y2, x2, bits) in zip(masks, filled, strict=True):
             mask[y1:y2, x1:x2] = np.unpackbits(bits, axis=1, count=x2 - x1).view(bool)
-        ids = [self.map_source_class_id(f"{info['source']}.{instance.class_id}") for instance in instances]
-        signs = [-1 if instance.crowd else 1 for instance in instances]
-        return np.moveaxis(masks, 0, 2), np.array(ids, np.int32) * np.array(signs, np.int32)
+        return np.moveaxis(masks, 0, 2), self.load_class_ids(image_id)
+
+    def load_class_ids(self, image_id: int) -> np.ndarray:
+        """[N] int32, negative for crowds."""
+        info = self.image_info[image_id]
+        ids = [self.map_source_class_id(f"{info['source']}.{instance.class_id}") for instance in info["instances"]]
+        signs = [-1 if instance.crowd else 1 for instance in info["instances"]]
+        return np.array(ids, np.int32) * np.array(signs, np.int32)
 
     def load_boxes(self, image_id: int) -> np.ndarray | None:
-        """[N, (y1, x1, y2, x2)] in pixels of the photograph, where the file gives a box for each instance."""
-        boxes = [instance.box for instance in self.image_info[image_id]["instances"]]
+        """[N, (y1, x1, y2, x2)] in pixels of the image, where the file gives a box for each instance.
+
+        With masks=False, boxes that the file does not give are those around the masks.
+        """
+        instances = self.image_info[image_id]["instances"]
+        boxes = [instance.box for instance in instances]
+        if not self.masks:
+            if None in boxes:
+                boxes = [box or filled[:4] for box, filled in zip(boxes, self._filled(image_id), strict=True)]
+            return np.array(boxes, np.float64).reshape(-1, 4)
         return None if None in boxes or not boxes else np.array(boxes, np.float64)
 
     def _filled(self, image_id: int) -> list[tuple]:
@@ -191,7 +281,11 @@ class AnnotatedDataset(Dataset):
             if image_id in self._kept:
                 self._kept.move_to_end(image_id)
                 return self._kept[image_id]
-        filled = [self._fill(image_id, instance) for instance in self.image_info[image_id]["instances"]]
+        info = self.image_info[image_id]
+        if info["height"] * info["width"] > LARGE:
+            header = read_header(info["path"], self.max_pixels)
+            self._check_size(image_id, upright_size(header.size, self.orientation_of(image_id, header)))
+        filled = [self._fill(image_id, instance) for instance in info["instances"]]
         with self._lock:
             if image_id not in self._kept:
                 self._kept[image_id] = filled
@@ -202,6 +296,8 @@ class AnnotatedDataset(Dataset):
 
     def _fill(self, image_id: int, instance: Instance) -> tuple:
         info, kind, message = self.image_info[image_id], problems.EMPTY, "it covers no pixel"
+        if instance.outline is None:  # of a dataset of boxes, some of which come from masks
+            return *map(int, instance.box or (0,) * 4), np.zeros((0, 0), np.uint8)
         try:
             part, (y1, x1, y2, x2) = fill_box(instance.outline, info["height"], info["width"])
         except (ValueError, OSError) as error:
@@ -217,19 +313,8 @@ class AnnotatedDataset(Dataset):
         with self._lock:
             if id(instance) not in self._reported:
                 self._reported[id(instance)] = instance
-                self.problems.left_out(kind, self.file, instance.record, instance.field, message)
-
-
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) from an image's header; the orientation tag is ignored, as `read_image` does.
-
-    Raises ValueError when the file is no image, or larger than Pillow takes.
-    """
-    try:
-        with open_picture(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise ValueError(f"{os.fspath(path)!r} is not an image: {error}") from error
+                where = self.file, instance.record, instance.field
+                self.problems.left_out(kind, *where, message, images=0, instances=1)
 
 
 def _bytes(filled: list[tuple]) -> int:

@@ -5,6 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from mrcnn.data.annotations.annotated import AnnotatedDataset
 
 Labels = Mapping[int, str] | Sequence[str]
+NO_CLASSES = (
+    "_background_",
+    "__background__",
+    "__ignore__",
+    "_ignore_",
+)  # labels that tools write for what is no object
+BACKGROUND_NAMES = ("background", "bg")  # are classes where something is annotated with them
 
 
 class Classes:
@@ -34,6 +41,11 @@ class Classes:
                 f"the class {name!r} is not among {self.names}; add it to class_names, or correct it",
             )
         return self._numbers.get(name)
+
+
+def is_class(name: str) -> bool:
+    """Whether a label names a class, rather than the background or what is to be ignored."""
+    return name not in NO_CLASSES
 
 
 def numbered(labels: Labels | None) -> dict[int, str]:

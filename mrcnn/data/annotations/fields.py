@@ -1,5 +1,7 @@
 """Values of records, checked: what the readers of json and text have in common."""
 
+import reprlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,11 @@ from mrcnn.data.annotations.outlines import Ellipse, Outline, Polygons, Rectangl
 from mrcnn.data.annotations.problems import Problems
 
 MOST_SHOWN = 60  # characters
+NEEDS_MASKS = "boxes only; masks are needed, or masks=False and a model with MASK_HEAD = None"
 MOST = 1e300
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 4, 200, 200, 200
+SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = SHORT.maxset = 20
 
 
 class FieldError(ValueError):
@@ -21,8 +27,11 @@ class FieldError(ValueError):
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it."""
-    text = repr(value)
+    """A value as an error message shows it, however large it is and however deeply nested."""
+    try:
+        text = SHORT.repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = f"a {type(value).__name__}"
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
@@ -48,22 +57,24 @@ def size_of(record: dict, field: str) -> float:
     return value
 
 
-def whole(
-    record: dict, field: str, least: int | None = None, most: int | None = None, what: str = "a whole number"
-) -> int:
-    """A field that is a whole number, from `least` to `most` where those are given; True and False are none."""
-    value = record[field]
-    if type(value) is not int or (least is not None and value < least) or (most is not None and value > most):
-        between = "" if least is None else f" from {least} on" if most is None else f" from {least} on, {most} at most"
-        raise FieldError(field, f"expected {what}{between}, got {shown(value)}")
-    return value
+def id_of(value: Any, field: str) -> int | str:
+    """An id in the form in which ids are compared: 1.0 and "1" are 1. Raises FieldError."""
+    key = plain_id(value)
+    if key is None:
+        raise FieldError(field, f"expected a whole number, got {shown(value)}")
+    return key
 
 
-def text(record: dict, field: str) -> str:
-    """A field that is a text of at least one character."""
-    if not isinstance(record[field], str) or not record[field]:
-        raise FieldError(field, f"expected a text, got {shown(record[field])}")
-    return record[field]
+def plain_id(value: Any) -> int | str | None:
+    """As `id_of`; None for what is no id."""
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is str and value:
+        whole = value.isascii() and value.isdecimal() and len(value) < 19 and str(int(value)) == value
+        return int(value) if whole else value
+    return None
 
 
 def polygon(points: list, field: str) -> Polygons:
@@ -88,3 +99,25 @@ def encloses(found: Problems, outline: Outline, file: str, record: str, field: s
             )
             return False
     return True
+
+
+class Unread:
+    """Fields that are not used, counted: a file of a million records may have the same fault in each of them."""
+
+    def __init__(self, found: Problems, file: str) -> None:
+        self._found, self._file = found, file
+        self._first: dict[tuple[str, str, str], tuple[str, str]] = {}
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def add(self, what: str, record: str, field: str, message: str, treatment: str) -> None:
+        """Counts a field of a record; what: the kind of record."""
+        key = what, field, treatment
+        self._counts[key] += 1
+        self._first.setdefault(key, (record, message))
+
+    def note(self) -> None:
+        """Notes each kind once, with the first record."""
+        for (what, field, treatment), count in self._counts.items():
+            record, message = self._first[what, field, treatment]
+            others = f"; so in {count - 1} other {what} records" if count > 1 else ""
+            self._found.noted(problems.UNREAD, self._file, record, field, message + others, treatment)

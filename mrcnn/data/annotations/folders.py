@@ -1,22 +1,26 @@
-"""Folders of pictures: what the readers of annotations that are pictures themselves have in common."""
+"""Folders of images and annotations: what they hold, which subset they are, and which files belong together."""
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from mrcnn.data.annotations import problems
-from mrcnn.data.annotations.annotated import AnnotatedDataset, image_size
+from mrcnn.data.annotations.annotated import AnnotatedDataset
+from mrcnn.data.images import Header, read_header
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")  # jpeg changes values: zeros around a mask would become ones
-Places = list[dict[str, Any]]
-LOOKED_AT = 5  # of the json files in a folder: labelme has one an image
-INSTANCES = "instances_"
-COCO_KEYS, LABELME_KEYS = {"images", "annotations"}, {"shapes", "imagePath", "imageData", "imageHeight"}
 LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # of file managers
+LOOKED_AT = 5  # of the json files in a folder: labelme has one an image
+INSTANCES = "instances_"  # COCO's files are called so before the subset
+SUBSETS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # words for the same
+WORD = re.compile(r"[^\W\d_]+|\d+")
+
+Places = list[dict[str, Any]]  # arguments for a format's reader, once for each place that could be meant
 
 
-def listed(folder: str) -> list[os.DirEntry]:
+def listed(folder: str) -> list[os.DirEntry[str]]:
     """What a folder holds, by name; hidden files and those of file managers left out. Empty when there is none."""
     try:
         with os.scandir(folder) as entries:
@@ -24,7 +28,7 @@ def listed(folder: str) -> list[os.DirEntry]:
                 (e for e in entries if not e.name.startswith(".") and e.name.lower() not in LITTER),
                 key=lambda entry: entry.name,
             )
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte in the path
         return []
 
 
@@ -34,37 +38,103 @@ def names_in(folder: str) -> str:
     return ", ".join(names[:8] + [f"{len(names) - 8} more"] * (len(names) > 8)) or "nothing"
 
 
+def files_in(folder: str, *suffixes: str) -> list[str]:
+    """The files in a folder whose names end so, by name."""
+    return [entry.path for entry in listed(folder) if entry.name.lower().endswith(suffixes) and entry.is_file()]
+
+
+def stem_of(path: str) -> str:
+    """The name of a file without its suffix."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def spellings(subset: str) -> tuple[str, ...]:
+    """The subset, and other words for it: Roboflow's `valid` is `val` elsewhere."""
+    same = next((words for words in SUBSETS if subset.lower() in words), ())
+    return (subset, *(word for word in same if word != subset))
+
+
+def of_subset(files: list[str], subset: str | None) -> list[str]:
+    """The files of a subset: the one of exactly this name, else those with it among the words of theirs.
+
+    `train` is a word of instances_train2017.json, but not of trainval.json; nor is train_val.json the file of either.
+    """
+    if subset is None:
+        return files
+    names = spellings(subset)
+    others = {word for words in SUBSETS for word in words} - set(names)
+    for name in names:
+        if exact := [file for file in files if stem_of(file).removeprefix(INSTANCES) == name]:
+            return exact
+    for name in names:
+        wanted = _words(name)
+        fitting = [file for file in files if _holds(_words(stem_of(file)), wanted)]
+        if alone := [file for file in fitting if not others & set(_words(stem_of(file))) - set(wanted)]:
+            return alone
+    return []
+
+
+def _words(name: str) -> list[str]:
+    """Runs of letters, and of digits; an upper case letter after a lower case one begins a word, too."""
+    return [word.lower() for word in WORD.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))]
+
+
+def _holds(words: list[str], wanted: list[str]) -> bool:
+    ends = range(len(wanted), len(words) + 1)
+    return bool(wanted) and any(words[end - len(wanted) : end] == wanted for end in ends)
+
+
 def subset_folder(root: str | os.PathLike, subset: str | None) -> str:
-    """`root`/`subset`. Raises FileNotFoundError saying what is there instead."""
+    """`root`/`subset`, or the folder of another word for it. Raises FileNotFoundError saying what is there instead."""
     root = os.fspath(root)
-    folder = os.path.join(root, subset) if subset else root
     if not os.path.isdir(root):
         raise FileNotFoundError(f"no folder {root!r}; check the path")
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"no folder {folder!r}; {root!r} holds {names_in(root)}")
-    return folder
+    if not subset:
+        return root
+    folders = [os.path.join(root, name) for name in spellings(subset)]
+    if not any(map(os.path.isdir, folders)):
+        raise FileNotFoundError(f"no folder {folders[0]!r}; {root!r} holds {names_in(root)}")
+    return next(filter(os.path.isdir, folders))
+
+
+def folder_or_root(root: str, subset: str | None) -> str:
+    """`root`/`subset`, or the folder of another word for it, whether it is there or not; `root` without a subset."""
+    try:
+        return subset_folder(root, subset)
+    except FileNotFoundError:
+        return os.path.join(root, subset or "")
 
 
 def paired_folders(
-    root: str | os.PathLike, subset: str | None, names: Sequence[str], fits: Callable[[str], bool]
+    root: str | os.PathLike,
+    subset: str | None,
+    names: Sequence[str],
+    fits: Callable[[str], bool],
+    images: str = "images",
 ) -> tuple[str, list[str]]:
     """The folder of images, and the folders of these names beside it that fit; "" and [] when none does.
 
     With a subset, `root`/`subset`/images is looked for first, then `root`/images/`subset`.
     """
-    root = os.fspath(root)
+    for part in spellings(subset) if subset else ("",):
+        for order in ("{root}/{part}/{name}", "{root}/{name}/{part}"):
 
-    def inner(name: str) -> str:
-        return os.path.join(root, subset or "", name).rstrip(os.sep)
+            def place(name: str, order: str = order, part: str = part) -> str:
+                return os.path.normpath(order.format(root=os.fspath(root), part=part, name=name))
 
-    def outer(name: str) -> str:
-        return os.path.join(root, name, subset or "").rstrip(os.sep)
-
-    for place in (inner, outer):
-        beside = [place(name) for name in names if fits(place(name))]
-        if os.path.isdir(place("images")) and beside:
-            return place("images"), beside
+            beside = [place(name) for name in names if fits(place(name))]
+            if os.path.isdir(place(images)) and beside:
+                return place(images), beside
     return "", []
+
+
+def below(folder: str) -> Iterator[os.DirEntry[str]]:
+    """The files in a folder, and in those below it."""
+    for entry in listed(folder):
+        if entry.is_dir():
+            yield from below(entry.path)
+        else:
+            yield entry
 
 
 def by_stem(dataset: AnnotatedDataset, folder: str, suffixes: Sequence[str] = PICTURES) -> dict[str, str]:
@@ -72,63 +142,45 @@ def by_stem(dataset: AnnotatedDataset, folder: str, suffixes: Sequence[str] = PI
     found: dict[str, str] = {}
     for entry in listed(folder):
         stem, suffix = os.path.splitext(entry.name)
+        where = folder, entry.name, "name"
         if entry.is_dir() or suffix.lower() not in suffixes:
-            dataset.problems.broken(folder, entry.name, "name", f"expected a picture, one of {', '.join(suffixes)}")
+            dataset.problems.broken(*where, f"expected a picture, one of {', '.join(suffixes)}")
         elif stem in found:
-            dataset.problems.broken(
-                folder,
-                entry.name,
-                "name",
-                f"{os.path.basename(found[stem])!r} has the same name before the dot, so it is unclear which is meant",
-                problems.CLASH,
-            )
+            message = f"{os.path.basename(found[stem])!r} has the same name before the dot: which is meant?"
+            dataset.problems.broken(*where, message, problems.CLASH)
         else:
             found[stem] = entry.path
     return found
 
 
-def header_size(path: str) -> tuple[int, int] | None:
-    """(height, width) from the header of a picture; None when it is none."""
+def header_of(path: str) -> Header | None:
+    """The header of an image; None when it is missing or no image, which is said where the image is added."""
     try:
-        return image_size(path)
-    except ValueError:
+        return read_header(path)
+    except (OSError, ValueError):
         return None
 
 
-def same_size(dataset: AnnotatedDataset, path: str, record: str, image: str, size: tuple[int, int] | None) -> bool:
-    """Whether a mask picture has the (height, width) of its image, by their headers; broken otherwise.
+def mask_size(
+    dataset: AnnotatedDataset, path: str, record: str, image: str, fitting: Collection[tuple[int, int]], **lost: int
+) -> tuple[int, int] | None:
+    """(height, width) of a mask picture; broken, and None, when its image has none of the `fitting` sizes.
 
-    size: the image's; None when that is unreadable, which is reported elsewhere.
+    fitting: of the image, upright and as stored; () when it is unreadable, which is reported elsewhere.
     """
-    found = header_size(path)
-    if found is None:
-        dataset.problems.broken(
-            path, record, "header", "it is not a picture, or damaged; write it again as png", problems.UNREADABLE
-        )
-        return False
-    if size is not None and found != size:
-        dataset.problems.broken(
-            path,
-            record,
-            "height/width",
-            f"it is {found[0]} x {found[1]}, its image {image!r} {size[0]} x {size[1]} (height x width)",
-            problems.SIZE,
-        )
-        return False
-    return True
+    header = header_of(path)
+    if header is None:
+        message = "it is not a picture, or damaged; write it again as png"
+        dataset.problems.broken(path, record, "header", message, problems.UNREADABLE, **lost)
+        return None
+    if fitting and header.size not in fitting:
+        tall, wide = next(iter(fitting))
+        message = f"it is {header.height} x {header.width}, its image {image!r} {tall} x {wide} (height x width)"
+        dataset.problems.broken(path, record, "height/width", message, problems.SIZE, **lost)
+        return None
+    return header.size
 
 
-def files_in(folder: str, *suffixes: str) -> list[str]:
-    return [entry.path for entry in listed(folder) if entry.name.lower().endswith(suffixes) and entry.is_file()]
-
-
-def stem_of(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0]
-
-
-def of_subset(files: list[str], subset: str | None) -> list[str]:
-    """The file of exactly this name, else those that have it in theirs."""
-    if subset is None:
-        return files
-    exact = [file for file in files if stem_of(file).removeprefix(INSTANCES) == subset]
-    return exact or [file for file in files if subset in stem_of(file)]
+def fitting_sizes(header: Header | None) -> tuple[tuple[int, int], ...]:
+    """(height, width) that masks of an image may have: as stored, and upright. () for an image that is unreadable."""
+    return () if header is None else tuple(dict.fromkeys((header.size, header.upright_size)))

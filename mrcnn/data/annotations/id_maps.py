@@ -1,31 +1,38 @@
 """Pictures whose pixels are numbers of instances: what is in them, and a dataset that reads each of them once."""
 
-import os
 import threading
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from mrcnn.data import rle
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
-from mrcnn.data.annotations.folders import same_size
-from mrcnn.data.annotations.outlines import read_values
+from mrcnn.data.annotations.folders import mask_size
+from mrcnn.data.annotations.outlines import MaskFile, Runs, read_values
 
 MOST = 10_000  # different values in a picture; a photograph has more, no picture of instances
 SHORT = 2**16  # values below it are counted in a table
+SAMPLE = 50  # pictures that are searched for pieces
+CRUMB = 5  # pixels
+PIECES = "number in several pieces"
 
 
 class InstanceIdDataset(AnnotatedDataset):
     """Instances that share a picture, each with a value of its own; the picture is read once for all of them."""
 
-    def __init__(self, file: str | os.PathLike = "", strict: bool = True) -> None:
-        super().__init__(file, strict)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._last = threading.local()  # path and regions of the picture that this thread read last
 
     def _fill(self, image_id: int, instance: Instance) -> tuple:
-        try:
-            region = self._regions(image_id, instance.outline.path).get(instance.outline.value)
-        except (ValueError, OSError):
-            region = None
+        region, outline = None, instance.outline
+        if isinstance(outline, MaskFile) and outline.value is not None:
+            try:
+                region = self._regions(image_id, outline.path).get(outline.value)
+            except (ValueError, OSError):
+                region = None
         return region or super()._fill(image_id, instance)  # which says what is wrong
 
     def _regions(self, image_id: int, path: str) -> dict[int, tuple]:
@@ -71,18 +78,18 @@ def regions(values: np.ndarray) -> dict[int, tuple]:
 
 
 def read_numbers(
-    dataset: AnnotatedDataset, path: str, record: str, image: str, size: tuple[int, int] | None
+    dataset: AnnotatedDataset, path: str, record: str, image: str, fitting: Collection[tuple[int, int]]
 ) -> np.ndarray | None:
     """The values [H, W] int32 of a picture of instances; None when it is broken, and reading goes on.
 
-    size: (height, width) of its image; None when that is unreadable.
+    fitting: (height, width) that it may have, see `mask_size`.
     """
-    if not same_size(dataset, path, record, image, size):
+    if mask_size(dataset, path, record, image, fitting) is None:
         return None
     try:
         values = read_values(path)
         count = len(values_in(values))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         dataset.problems.broken(path, record, "pixels", str(error), problems.UNREADABLE)
         return None
     if count > MOST:
@@ -95,3 +102,71 @@ def read_numbers(
         )
         return None
     return values
+
+
+def pieces_of(values: np.ndarray) -> dict[int, list[np.ndarray]]:
+    """The pieces [pixels] of each value but 0 that do not touch, the largest first, as places in the flat picture.
+
+    Crumbs of less than a hundredth of the largest piece, or of `CRUMB` pixels, count for that one.
+    """
+    from skimage.measure import label
+
+    numbered = label(values, background=0, connectivity=2).ravel()
+    order = np.argsort(numbered, kind="stable")
+    bounds = np.searchsorted(numbered[order], np.arange(1, numbered.max(initial=0) + 2))
+    found: dict[int, list[np.ndarray]] = {}
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        places = order[start:end]
+        found.setdefault(int(values.flat[places[0]]), []).append(places)
+    for pieces in found.values():
+        pieces.sort(key=len, reverse=True)
+        least = max(len(pieces[0]) / 100, min(CRUMB, len(pieces[0])))
+        crumbs = [piece for piece in pieces if len(piece) < least]
+        del pieces[len(pieces) - len(crumbs) :]
+        pieces[0] = np.sort(np.concatenate([pieces[0], *crumbs]))
+    return dict(sorted(found.items()))
+
+
+def piece_outline(places: np.ndarray, height: int, width: int) -> Runs:
+    """The outline of pixels given by their places in the flat picture."""
+    rows, columns = np.divmod(places, width)
+    top, left = rows.min(), columns.min()
+    part = np.zeros((rows.max() - top + 1, columns.max() - left + 1), bool)
+    part[rows - top, columns - left] = True
+    return Runs(rle.encode_box(part, int(top), int(left), height, width))
+
+
+def check_single(dataset: AnnotatedDataset, maps: Mapping[str, str], numbers: Mapping[str, Sequence[int]]) -> bool:
+    """Whether the numbers in pictures are of instances, as far as a sample tells; broken when they seem to be classes.
+
+    A class has several pieces in an image; most instances have one, are numbered 1, 2, ... in each image, and only some
+    are cut in two by what stands before them.
+
+    Args:
+        maps: pictures by their names. numbers: the numbers in each.
+    """
+    names = [name for name in maps if numbers.get(name)]
+    names = names[:: max(1, len(names) // SAMPLE)]
+    split: dict[int, int] = {}
+    seen: dict[int, int] = {}
+    for name in names:
+        for number, pieces in pieces_of(read_values(maps[name])).items():
+            seen[number] = seen.get(number, 0) + 1
+            split[number] = split.get(number, 0) + (len(pieces) > 1)
+    total, several = sum(seen.values()), sum(split.values())
+    counted = sum(list(numbers[name]) == list(range(1, len(numbers[name]) + 1)) for name in names)
+    few = len(seen) == 1 and len(names) > 1
+    if not total or several / total < (0.1 if few or counted < len(names) / 2 else 0.5):
+        return True
+    number = max(split, key=lambda key: (split[key], -key))
+    dataset.problems.broken(
+        dataset.file,
+        f"number {number}",
+        "pixels",
+        f"it is in several pieces in {split[number]} of {seen[number]} images; is it a class? separate=True makes an "
+        "instance of each piece, separate=False of each number",
+        PIECES,
+        images=0,
+        instances=sum(map(len, numbers.values())),
+    )
+    return False

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,17 +17,21 @@ from mrcnn.data import rle
 from mrcnn.data.masks import extract_bboxes
 
 Bounds = tuple[float, float, float, float]
+MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "JPEG", "WEBP", "PPM")
 FAR = 1e5  # pixels; the rasteriser's time and memory grow with the length of the outline, in the image or not
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Polygons:
-    """The union of closed polygons, each [points, (x, y)] float64."""
+    """The union of closed polygons, each [points, (x, y)] float64. known: their bounds, where they are known."""
 
     parts: tuple[np.ndarray, ...]
+    known: Bounds | None = None
 
     def bounds(self) -> Bounds:
         """(y1, x1, y2, x2) of all points."""
+        if self.known is not None:
+            return self.known
         points = np.concatenate(self.parts)
         (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
         return float(y1), float(x1), float(y2), float(x2)
@@ -52,7 +56,7 @@ class Polygons:
         return coco_mask.merge(runs)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Rectangle:
     """An upright rectangle. Pixels whose centre lies inside belong to it."""
 
@@ -73,7 +77,7 @@ class Rectangle:
         return mask
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Ellipse:
     """An ellipse, turned by `angle` radians clockwise in the image. Pixels whose centre lies inside belong to it."""
 
@@ -97,7 +101,7 @@ class Ellipse:
         return (along / self.rx) ** 2 + (across / self.ry) ** 2 <= 1
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Runs:
     """A mask as COCO's run lengths: {"size": [height, width], "counts": ...}, compressed or not."""
 
@@ -121,11 +125,12 @@ class Runs:
         return self.runs
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class MaskFile:
     """A picture that holds a mask: the pixels of one `value`, or all that are not zero.
 
-    The value of a pixel is its grey value (8 or 16 bits), its number in the palette, or r + 256 g + 65536 b.
+    The value of a pixel is its grey value (8 or 16 bits), its number in the palette, or r + 256 g + 65536 b; 0
+    where the picture is transparent. A mask that is drawn in the alpha channel alone has the values 0 and 1.
     """
 
     path: str
@@ -162,42 +167,75 @@ def fill_box(outline: Outline, height: int, width: int) -> tuple[np.ndarray, tup
 
 
 @contextmanager
-def open_picture(path: str | os.PathLike) -> Iterator[Any]:
-    """The picture, opened by Pillow; raises as that does, but ValueError naming the file for one that is too large.
+def open_picture(source: str | os.PathLike | BinaryIO, name: str = "") -> Iterator[Any]:
+    """The picture in a file, opened by Pillow; of the formats that masks and images come in, none that runs a program.
 
-    Pillow refuses pictures of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, with an error that is no OSError.
+    Args:
+        source: a path, or an open file.
+        name: what to call an open file in messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: naming it, for a file that is no picture, is damaged, or is larger than Pillow takes, here or where
+            its pixels are read inside the block.
     """
     from PIL import Image
 
+    name = name or repr(os.fspath(source))
     try:
-        with Image.open(path) as image:
+        with Image.open(source, formats=MASK_FORMATS) as image:
             yield image
+    except FileNotFoundError:
+        raise
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{os.fspath(path)!r} is too large: {error}; cut it into tiles, or, if you trust the file, "
+            f"{name} is too large: {error}; cut it into tiles, or, if you trust the file, "
             "raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
+    except ValueError:
+        raise
+    except Exception as error:  # plugins raise whatever a damaged file leads them to
+        raise ValueError(f"{name} is not a picture, or damaged: {error}; write it again as png") from error
 
 
 def read_values(path: str) -> np.ndarray:
     """The values [H, W] int32 of a mask picture; see `MaskFile`. Raises FileNotFoundError or ValueError naming it."""
     try:
         with open_picture(path) as image:
-            if image.mode in ("P", "L", "I", "1") or image.mode.startswith("I;16"):
-                return np.asarray(image).astype(np.int32)
-            if image.mode == "LA":
-                return np.asarray(image)[..., 0].astype(np.int32)
-            if image.mode not in ("RGB", "RGBA", "PA"):
-                raise ValueError(
-                    f"{path!r} has pixels of mode {image.mode}, which hold no whole numbers of instances; "
-                    "write it as an 8 or 16 bit png"
-                )
-            red, green, blue = (np.asarray(image.convert("RGB"))[..., i].astype(np.int32) for i in range(3))
-            return red + 256 * green + 65536 * blue
+            return values_of(image, repr(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"no mask picture at {path!r}; check the path and the dataset's folder") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path!r} is not a picture, or damaged: {error}; write it again as png") from error
+
+
+def values_of(image: Any, name: str) -> np.ndarray:
+    """The values [H, W] int32 of an opened picture; see `MaskFile`. Raises ValueError for pixels of another kind."""
+    bands = image.getbands()
+    if image.mode in ("P", "L", "I", "1") or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int32)
+    elif image.mode in ("LA", "PA"):
+        values = np.asarray(image)[..., 0].astype(np.int32)
+    elif image.mode in ("RGB", "RGBA"):
+        red, green, blue = (np.asarray(image)[..., i].astype(np.int32) for i in range(3))
+        values = red + 256 * green + 65536 * blue
+    else:
+        raise ValueError(
+            f"{name} has pixels of mode {image.mode}, which hold no whole numbers of instances; "
+            "write it as an 8 or 16 bit png"
+        )
+    if "A" in bands:
+        return _opaque(values, np.asarray(image.getchannel("A")))
+    if image.info.get("transparency") is not None and image.mode in ("P", "L", "1", "RGB"):
+        return _opaque(values, np.asarray(image.convert("RGBA").getchannel("A")))
+    return values
+
+
+def _opaque(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The values, 0 where a picture is transparent; 1 for what is opaque where nothing opaque has another value."""
+    opaque = alpha > 0
+    if opaque.all() or not opaque.any():
+        return values
+    values = np.where(opaque, values, 0)
+    return values if values.any() else opaque.astype(np.int32)
 
 
 def _centres(start: float, end: float, size: int) -> tuple[int, int]:

@@ -19,6 +19,10 @@ DUPLICATE = "duplicate instance"
 SMALL = "box under a pixel"
 UNANNOTATED = "image without instances"
 TAGGED = "image with an orientation tag"
+BOXES_ONLY = "box without a mask"
+NOT_A_CLASS = "label that is not a class"
+UNREAD = "field that is not used"
+FOUND = "images in another folder"
 
 LEFT_OUT = "left out"
 

@@ -40,6 +40,10 @@ WAYS_OUT = {
     problems.UNANNOTATED: "ALLOW_EMPTY_IMAGES = True learns from them as background; evaluation always counts them",
     problems.TAGGED: "compare an outline with its image: upright=False reads such images as stored, upright=True turns "
     "them without this note",
+    problems.BOXES_ONLY: "draw masks, or read boxes alone with masks=False, for a model with MASK_HEAD = None",
+    problems.NOT_A_CLASS: "nothing to do, unless objects were drawn with this label",
+    problems.UNREAD: "nothing to do, unless a program of yours needs these fields",
+    problems.FOUND: "nothing to do if these are the images; else name their folder with image_dir=",
     BOX: "correct the box, or drop the boxes from the file: they are then taken from the masks",
     SAME_MASK: "decide which class it is",
     CROWDED: "raise MAX_GT_INSTANCES (and DETECTION_MAX_INSTANCES), or cut the images into tiles",

@@ -15,13 +15,15 @@ from mrcnn.data.annotations.folders import listed, names_in
 FORMATS: dict[str, str] = {
     "coco": "a json with images, annotations and categories: itself, annotations/instances_<subset>.json, or "
     "<subset>/_annotations.coco.json",
-    "via": "a json of the VGG Image Annotator: itself, or in <subset>/",
-    "labelme": "json files with shapes, one an image",
+    "via": "a json or csv of the VGG Image Annotator: itself, or in <subset>/",
+    "labelme": "json files with shapes, one an image, or labels/ with them",
     "voc": "a folder SegmentationObject, or VOC<year>/SegmentationObject",
     "yolo": "a yaml with names, or labels/ with txt files",
     "mask_files": "<id>/images/ and <id>/masks/, or images/ and masks/<name>/ with a picture a mask",
-    "instance_ids": "images/ and masks/, instances/ or labels/ with a picture an image",
-    "rle_csv": "a csv with the columns ImageId and EncodedPixels: itself, <subset>.csv, or in the folder",
+    "instance_ids": "images/ and masks/, instances/ or labels/ with a picture an image; leftImg8bit/ and gtFine/; "
+    "PNGImages/ and PedMasks/",
+    "rle_csv": "a csv with the columns ImageId and EncodedPixels, or others like them: itself, <subset>.csv, or in the "
+    "folder",
 }
 
 
@@ -38,7 +40,7 @@ def load_dataset(
         path: a file of annotations, or a folder.
         subset: the part of it, such as "train": the folder or the file of that name.
         format: one of `FORMATS`; None: recognised by what is there.
-        options: of the format's reader; all take class_names, source and strict.
+        options: of the format's reader; all take class_names, source, masks, upright and strict.
 
     Returns:
         A prepared dataset.

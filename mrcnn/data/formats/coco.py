@@ -1,41 +1,67 @@
-"""COCO's json: polygons, run lengths compressed or not, and crowds, as a Dataset."""
+"""COCO's JSON, as COCO, LVIS and the exports of many tools write it: polygons, run lengths, crowds, or boxes only."""
 
+import gc
 import os
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrcnn.data import rle
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
-from mrcnn.data.annotations.classes import class_table
-from mrcnn.data.annotations.fields import FieldError, is_number, shown, size_of, text, whole
+from mrcnn.data.annotations.classes import BACKGROUND_NAMES, class_table, is_class, only_name
+from mrcnn.data.annotations.fields import NEEDS_MASKS, FieldError, Unread, id_of, is_number, plain_id, shown
 from mrcnn.data.annotations.folders import (
-    COCO_KEYS,
     INSTANCES,
-    LABELME_KEYS,
     LOOKED_AT,
     Places,
     files_in,
+    folder_or_root,
     of_subset,
+    spellings,
     stem_of,
 )
-from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons, Runs
+from mrcnn.data.annotations.image_finder import ImageFinder
+from mrcnn.data.annotations.json_records import NO_LIST, read_records
+from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons
 from mrcnn.data.annotations.problems import AnnotationError
-from mrcnn.data.annotations.text_files import Head, read_head, read_json
+from mrcnn.data.annotations.segmentations import plain_polygons, read_outline
+from mrcnn.data.annotations.text_files import Head, read_head
 
-KEYS = {
-    "images": ("id", "file_name", "height", "width"),
-    "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id"),
-}
+LISTS = ("images", "categories", "annotations")
+OTHER_FORMATS = {"shapes", "imagePath", "imageData", "imageHeight", "_via_settings", "_via_img_metadata"}
+TELLS = frozenset({"images", "annotations", "shapes", "_via_img_metadata"})
 MOST_SIDE = 100_000  # pixels of an image
+CHUNK = 8192  # annotations whose polygons are converted together
+NO_CATEGORY = 1  # the class id where the file has no categories
+
+
+class Record(NamedTuple):
+    """An annotation as the file has it, but for plain polygons, which are converted already."""
+
+    place: int
+    id: Any
+    image: Any
+    category: Any
+    outline: Polygons | None
+    segmentation: Any
+    box: Any
+    area: Any
+    crowd: Any
+
+
+class Stored(NamedTuple):
+    """What the evaluation takes from the file rather than from the mask. box: [x, y, width, height]. area: or None."""
+
+    id: int
+    box: Sequence[float]
+    area: float | None
 
 
 class CocoDataset(AnnotatedDataset):
-    """Photographs annotated in COCO's format; made by `read_coco`."""
+    """Images annotated in COCO's format; made by `read_coco`."""
 
     def annotations(self, image_id: int) -> list[dict[str, Any]]:
         """The annotations of an image as COCO's evaluation wants them: ids, areas and boxes are the file's own.
@@ -44,18 +70,17 @@ class CocoDataset(AnnotatedDataset):
         """
         info = self.image_info[image_id]
         masks, class_ids = self.load_mask(image_id)
-        runs = rle.encode_all(masks)
         return [
             {
-                "id": stored["id"],
+                "id": stored.id,
                 "image_id": image_id,
                 "category_id": int(abs(class_id)),
-                "bbox": stored["bbox"],
-                "area": stored["area"],
+                "bbox": list(stored.box),
+                "area": rle.area(run) if stored.area is None else stored.area,
                 "iscrowd": int(class_id < 0),
                 "segmentation": run,
             }
-            for stored, class_id, run in zip(info["stored"], class_ids, runs, strict=True)
+            for stored, class_id, run in zip(info["stored"], class_ids, rle.encode_all(masks), strict=True)
         ]
 
     def image_reference(self, image_id: int) -> str:
@@ -63,276 +88,453 @@ class CocoDataset(AnnotatedDataset):
         return f"https://cocodataset.org/#explore?id={self.image_info[image_id]['id']}"
 
 
+def find(path: str, subset: str | None) -> Places:
+    """A json; annotations/instances_<subset>.json; a json in the folder `subset`, or named after it."""
+    if os.path.isfile(path):
+        files = [path] if path.lower().endswith(".json") and is_coco(read_head(path, TELLS)) else []
+    else:
+        official = _coco_files(os.path.join(path, "annotations"), None)
+        instances = [file for file in official if stem_of(file).startswith(INSTANCES)]
+        files = of_subset(instances or official, subset)
+        files = files or _coco_files(folder_or_root(path, subset), LOOKED_AT)
+        files = files or [
+            file for file in of_subset(files_in(path, ".json"), subset) if is_coco(read_head(file, TELLS))
+        ]
+    return [{"annotation_file": file, "subset": subset} for file in files]
+
+
+def is_coco(head: Head) -> bool:
+    """Whether the keys are those of COCO's instances."""
+    return bool(head.top & {"images", "annotations"}) and not head.top & OTHER_FORMATS
+
+
+def _coco_files(folder: str, most: int | None) -> list[str]:
+    return [file for file in files_in(folder, ".json")[:most] if is_coco(read_head(file, TELLS))]
+
+
 def read_coco(
     annotation_file: str | os.PathLike,
     image_dir: str | os.PathLike | None = None,
     *,
+    subset: str | None = None,
+    class_name: str | None = None,
     class_names: Sequence[str] | None = None,
     source: str = "coco",
+    masks: bool = True,
+    upright: bool | None = None,
     strict: bool = True,
 ) -> CocoDataset:
-    """Reads a file of COCO's `instances` form.
+    """Reads a file of COCO's `instances` form; of LVIS, too.
+
+    Fields that training does not need, or that can be found elsewhere, need not be sound: areas, boxes, ids of
+    annotations, sizes of images. What was not used of them is noted in `problems`.
 
     Args:
         annotation_file: the json.
-        image_dir: folder of the images; None: the folder of the json.
+        image_dir: folder of the images. None: the folder named after the file or the subset, images/, that of the json,
+            or else the one below it that holds the images.
+        subset: a name that the folder of images may have.
+        class_name: of all instances, in a file without categories; None: the only one of class_names, or "object".
         class_names: the classes to read, in this order; annotations of the file's other categories are not read. None:
             all categories, by their ids, which go up but need not be 1, 2, 3.
         source: the source's name in the dataset.
-        strict: raise at the first broken record; else leave it out and count it in `problems`.
+        masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
         A prepared dataset; images by their ids.
 
     Raises:
         FileNotFoundError: no such file.
-        AnnotationError: naming file, record and field.
+        AnnotationError: naming file, record and field; for a file that has boxes only unless masks is False.
         ValueError: class_names that repeat.
     """
-    path = os.fspath(annotation_file)
-    content = read_json(path, "COCO annotations")
-    dataset = CocoDataset(path, strict)
-    _drop_unused_namesakes(dataset, content)
-    images, categories, annotations = (_table(dataset, content, key) for key in KEYS)
-    chosen = _classes(dataset, path, categories, class_names, source)
-    by_image = _by_image(dataset, images, categories, annotations)
-    folder = os.path.dirname(path) if image_dir is None else os.fspath(image_dir)
-    for image_id in sorted(images):
-        image = images[image_id]
-        read = [(a, _instance(dataset, a, image)) for a in by_image[image_id] if a["category_id"] in chosen]
-        _add(dataset, source, os.path.join(folder, image["file_name"]), image, read)
-    if not dataset.image_info:
-        dataset.problems.broken(path, "", "images", "it lists no image that can be read; check image_dir")
+    dataset = CocoDataset(os.fspath(annotation_file), strict, masks=masks, upright=upright)
+    with _without_garbage_collection():
+        _Reader(dataset, source).read(
+            None if image_dir is None else os.fspath(image_dir), subset, class_name, class_names
+        )
     return dataset.finish()
 
 
-def _drop_unused_namesakes(dataset: CocoDataset, content: Any) -> None:
-    """Takes out categories that no annotation uses where another has their name: some tools write one for the root of
-    their hierarchy, which is often called as the only class."""
-    lists = [content.get(key) if isinstance(content, dict) else None for key in ("categories", "annotations")]
-    if not all(isinstance(records, list) and all(isinstance(r, dict) for r in records) for records in lists):
-        return  # said where the lists are read
-    categories, annotations = lists
-    used = {repr(annotation.get("category_id")) for annotation in annotations}
-    names = [repr(category.get("name")) for category in categories]
-    unused = [
-        i for i, category in enumerate(categories) if names.count(names[i]) > 1 and repr(category.get("id")) not in used
-    ]
-    if len(unused) == len(categories):
-        return
-    for i in unused:
-        dataset.problems.noted(
-            problems.CLASH,
-            dataset.file,
-            f"categories[{i}] (id {shown(categories[i].get('id'))})",
-            "name",
-            f"another category is called {names[i]}, and no annotation uses this one",
-            "the other one is taken",
-        )
-    content["categories"] = [category for i, category in enumerate(categories) if i not in unused]
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Millions of small objects are made and none is garbage: looking for it would double the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _table(dataset: CocoDataset, content: Any, key: str) -> dict[int, dict]:
-    """The records of one list of the file by their ids, those that cannot be read left out."""
-    records = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(records, list):
-        raise AnnotationError(
-            dataset.file, "", key, f"expected a list of {key}, got {shown(records)}; is it a file of COCO instances?"
-        )
-    table: dict[int, dict] = {}
-    for place, record in enumerate(records):
+class _Reader:
+    """Reads one file. Images, categories and annotations may come in any order."""
+
+    def __init__(self, dataset: CocoDataset, source: str) -> None:
+        self.dataset, self.source, self.file = dataset, source, dataset.file
+        self.images: dict[Any, dict] = {}
+        self.categories: dict[Any, dict] = {}
+        self.records: list[Record] = []
+        self.unread = Unread(dataset.problems, dataset.file)
+
+    def read(
+        self, image_dir: str | None, subset: str | None, class_name: str | None, class_names: Sequence[str] | None
+    ) -> None:
+        """Fills the dataset."""
+        self._read_lists()
+        self._drop_unused_categories()
+        numbers = self._classes(class_name, class_names)
+        self._check_boxes_only()
+        by_image = self._by_image(numbers)
+        above, folders = _folders(self.file, subset)
+        finder = ImageFinder([image["file_name"] for image in self.images.values()], folders, above, image_dir)
+        for key in sorted(self.images, key=lambda key: (isinstance(key, str), key)):
+            self._add(key, self.images[key], by_image.pop(key, ()), finder)
+        finder.note(self.dataset.problems, self.file)
+        self.unread.note()
+        if not self.dataset.image_info:
+            message = "it lists no image that can be read; check image_dir"
+            self.dataset.problems.broken(self.file, "", "images", message)
+
+    def _read_lists(self) -> None:
+        found, chunk = {}, []
+        for key, place, record in read_records(self.file, "COCO annotations", LISTS):
+            if place == NO_LIST:
+                found[key] = record
+            elif key == "annotations":
+                chunk.append((place, record))
+                if len(chunk) == CHUNK:
+                    self._convert(chunk)
+                    chunk = []
+            else:
+                self._enter(key, place, record)
+        self._convert(chunk)
+        for key in ("images", "annotations"):
+            if not isinstance(found.get(key), list):
+                message = f"expected a list of {key}, got {shown(found.get(key))}; is it a file of COCO instances?"
+                raise AnnotationError(self.file, "", key, message)
+        if not isinstance(found.get("categories", []), list | None):
+            message = f"expected a list of categories, got {shown(found['categories'])}"
+            self.dataset.problems.broken(self.file, "", "categories", message)
+
+    def _enter(self, key: str, place: int, record: Any) -> None:
+        """Enters an image or a category; what is broken is left out."""
+        table = self.images if key == "images" else self.categories
         name = f"{key}[{place}]"
         name += f" (id {shown(record['id'])})" if isinstance(record, dict) and "id" in record else ""
         try:
-            _check(key, record)
-            _check_new(key, record, table)
+            if not isinstance(record, dict) or "id" not in record:
+                raise FieldError("id", "it is missing")
+            number = id_of(record["id"], "id")
+            entry = self._image(record, name) if key == "images" else self._category(record, name, number)
+            if number in table:
+                if entry == table[number]:
+                    self.unread.add(key[:-1], name, "id", "the record stands there twice", "the first is used")
+                    return
+                raise FieldError("id", "another record has the same id", problems.CLASH)
         except FieldError as error:
-            dataset.problems.broken(dataset.file, name, error.field, str(error), error.kind)
+            where = self.file, name, error.field, str(error), error.kind
+            self.dataset.problems.broken(*where, images=int(key == "images"), instances=0)
         else:
-            table[record["id"]] = record
-    return table
+            table[number] = entry
 
-
-def _check(key: str, record: Any) -> None:
-    """Raises FieldError when a field of an image or a category is missing or not of its type.
-
-    Those of an annotation are looked at where they are used, as those of other classes need not be sound.
-    """
-    for field in KEYS[key]:
-        if not isinstance(record, dict) or field not in record:
-            raise FieldError(field, "it is missing")
-    whole(record, "id")
-    if key == "images":
+    def _image(self, record: dict, name: str) -> dict[str, Any]:
+        """What is read of an image. height, width: None where they cannot be used."""
+        file_name = record.get("file_name")
+        if file_name is None:  # LVIS has an address only
+            file_name = record.get("coco_url", record.get("path"))
+        if file_name is None:
+            raise FieldError("file_name", "it is missing")
+        if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+            raise FieldError("file_name", f"expected a text, got {shown(file_name)}")
+        size = []
         for field in ("height", "width"):
-            whole(record, field, 1, MOST_SIDE, "pixels")
-        text(record, "file_name")
-    elif key == "categories":
-        text(record, "name")
+            value = record.get(field)
+            fits = type(value) in (int, float) and 1 <= value <= MOST_SIDE and value == int(value)
+            if not fits:
+                message = f"expected pixels from 1 on, {MOST_SIDE} at most, got {shown(value)}"
+                self.unread.add("image", name, field, message, "the size is taken from the image")
+            size.append(int(value) if fits else None)
+        height, width = size if None not in size else (None, None)
+        return {"id": record["id"], "file_name": file_name, "height": height, "width": width}
 
+    def _category(self, record: dict, name: str, number: int | str) -> dict[str, Any]:
+        """What is read of a category."""
+        title = record.get("name")
+        if type(title) in (int, float):
+            title = str(title)
+        if not isinstance(title, str) or not title:
+            self.unread.add("category", name, "name", f"expected a text, got {shown(title)}", "called by its id")
+            title = f"class {number}"
+        above = record.get("supercategory")
+        return {"name": title, "above": above if isinstance(above, str) else "", "place": name}
 
-def _check_new(key: str, record: dict, table: dict[int, dict]) -> None:
-    """Raises FieldError for the id of another record, or the name of another category."""
-    if record["id"] in table:
-        raise FieldError("id", "another record has the same id", problems.CLASH)
-    if key == "categories" and any(other["name"] == record["name"] for other in table.values()):
-        raise FieldError(
-            "name",
-            f"another category is called {shown(record['name'])}, too, and classes are told apart "
-            "by their names; rename one, or give its annotations to the other",
-            problems.CLASH,
+    def _convert(self, chunk: list[tuple[int, Any]]) -> None:
+        """Keeps annotations; their polygons together, so that each costs little."""
+        sound = []
+        for place, record in chunk:
+            if isinstance(record, dict):
+                sound.append((place, record))
+            else:
+                message = f"expected an object, got {shown(record)}"
+                where = self.file, f"annotations[{place}]", "", message
+                self.dataset.problems.broken(*where, images=0, instances=1)
+        outlines = plain_polygons([record.get("segmentation") for _, record in sound])
+        for (place, record), outline in zip(sound, outlines, strict=True):
+            get = record.get
+            segmentation = get("segmentation") if outline is None else None
+            self.records.append(
+                Record(
+                    place,
+                    get("id"),
+                    get("image_id"),
+                    get("category_id"),
+                    outline,
+                    segmentation,
+                    get("bbox"),
+                    get("area", "missing"),
+                    get("iscrowd", 0),
+                )
+            )
+
+    def _drop_unused_categories(self) -> None:
+        """Takes out categories that no annotation uses and that are no classes.
+
+        Some tools write one for the root of their hierarchy, whose name may be that of the only class; others
+        one for the background.
+        """
+        used = {key for record in self.records if (key := plain_id(record.category)) is not None}
+        names = [category["name"] for category in self.categories.values()]
+        for key, category in list(self.categories.items()):
+            name = category["name"]
+            others = [other for number, other in self.categories.items() if number != key]
+            root = key == 0 and category["above"] == "none" and all(other["above"] == name for other in others)
+            double = names.count(name) > 1
+            background = not is_class(name) or name.lower() in BACKGROUND_NAMES
+            if key in used or not others or not (double or root or background):
+                continue
+            del self.categories[key]
+            names.remove(name)
+            where = self.file, category["place"], "name"
+            if double:
+                message = f"another category is called {name!r}, and no annotation uses this one"
+                self.dataset.problems.noted(problems.CLASH, *where, message, "the other one is taken")
+            else:
+                message = f"no annotation uses {name!r}, the {'root' if root else 'background'}"
+                self.dataset.problems.noted(problems.NOT_A_CLASS, *where, message, "not a class")
+
+    def _classes(self, class_name: str | None, class_names: Sequence[str] | None) -> dict[Any, int | None]:
+        """Adds the classes, and returns their ids by category; None: not read."""
+        if not self.categories:
+            return self._unnamed_classes(class_name, class_names)
+        ids: dict[str, int] = {}
+        numbers: dict[Any, int | None] = {}
+        free = max(filter(_is_int, self.categories), default=0)
+        for key, category in self.categories.items():
+            name = category["name"]
+            if not is_class(name):
+                numbers[key] = None
+            elif name not in ids:
+                free += isinstance(key, str)
+                ids[name] = numbers[key] = free if isinstance(key, str) else key
+            elif self._is_same(name, category):
+                numbers[key] = ids[name]
+            else:
+                message = (
+                    f"another category is called {name!r}, too, and classes are told apart by their names; rename one, "
+                    "or give its annotations to the other"
+                )
+                where = self.file, category["place"], "name", message
+                self.dataset.problems.broken(*where, problems.CLASH, images=0, instances=0)
+        by_id = sorted(ids, key=lambda name: ids[name])
+        chosen = class_table((), by_id if class_names is None else class_names)
+        if unknown := [name for name in chosen if name not in ids]:
+            raise AnnotationError(self.file, "", "categories", f"there are no classes {unknown}; it has {sorted(ids)}")
+        for name in chosen:  # not by add_class: many tools number their categories from 0, the network's classes not
+            self.dataset.class_info.append({"source": self.source, "id": ids[name], "name": name})
+        return {key: None if number not in map(ids.get, chosen) else number for key, number in numbers.items()}
+
+    def _is_same(self, name: str, category: dict) -> bool:
+        """Whether a category of a name that another has is the same class: their supercategories are equal."""
+        first = next(other for other in self.categories.values() if other["name"] == name)
+        if not category["above"] or first["above"] != category["above"]:
+            return False
+        message = f"{first['place']} is called {name!r}, too, under the same supercategory"
+        self.dataset.problems.noted(problems.CLASH, self.file, category["place"], "name", message, "both are one class")
+        return True
+
+    def _unnamed_classes(self, class_name: str | None, class_names: Sequence[str] | None) -> dict[Any, int | None]:
+        """The classes of a file without categories: one, or one for each category id, called by it."""
+        keys = {plain_id(record.category) for record in self.records} - {None}
+        names = {key: f"class {key}" for key in sorted(keys, key=lambda key: (isinstance(key, str), key))}
+        if class_name is not None or not names or (class_names is not None and len(class_names) == 1):
+            names = {None: only_name(class_name, class_names)}
+        chosen = class_table((), list(names.values()) if class_names is None else class_names)
+        ids = {name: number for number, name in enumerate(names.values(), NO_CATEGORY)}
+        if unknown := [name for name in chosen if name not in ids]:
+            raise AnnotationError(self.file, "", "categories", f"there are no classes {unknown}; it has {sorted(ids)}")
+        for name in chosen:
+            self.dataset.add_class(self.source, ids[name], name)
+        message, treatment = "the file has no categories", f"classes are {chosen}; class_name= names one for all"
+        self.dataset.problems.noted(problems.UNREAD, self.file, "", "categories", message, treatment)
+        if None in names:
+            return dict.fromkeys((*keys, None), NO_CATEGORY)
+        return {key: ids[name] if name in chosen else None for key, name in names.items()}
+
+    def _check_boxes_only(self) -> None:
+        """Raises AnnotationError when no annotation has an outline and they have boxes."""
+        if not self.dataset.masks or not self.records:
+            return
+        if all(record.outline is None and _is_empty(record.segmentation) for record in self.records):
+            if any(record.box for record in self.records):
+                first = self.records[0]
+                message = f"{NEEDS_MASKS}; {len(self.records)} annotations have an empty segmentation"
+                where = self.file, _name(first), "segmentation", message, problems.BOXES_ONLY
+                self.dataset.problems.broken(*where, images=0, instances=len(self.records))
+                self.records.clear()
+
+    def _by_image(self, numbers: dict[Any, int | None]) -> dict[Any, list[tuple[Instance, Stored]]]:
+        """Instances by the image that they belong to, in the order of the file."""
+        by_image: dict[Any, list[tuple[Instance, Stored]]] = {}
+        ids: dict[Any, Record] = {}
+        free = max(
+            (record.id for record in self.records if type(record.id) is int and abs(record.id) < 2**62), default=0
         )
+        for record in self.records:
+            try:
+                image = id_of(record.image, "image_id")
+                if image not in self.images:
+                    raise FieldError("image_id", f"{shown(record.image)} is not among the file's {len(self.images)}")
+                category = plain_id(record.category)
+                if category not in numbers:
+                    known = len(self.categories)
+                    raise FieldError("category_id", f"{shown(record.category)} is not among the file's {known}")
+                number = numbers[category]
+                if number is None:
+                    self._note_not_a_class(record, category)
+                    continue
+                instance = self._instance(record, number, self.images[image])
+            except FieldError as error:
+                where = self.file, _name(record), error.field, str(error)
+                self.dataset.problems.broken(*where, images=0, instances=1)
+                continue
+            number = record.id
+            if type(number) is not int or number in ids:
+                if type(number) is int and self._is_repeated(record, ids[number]):
+                    continue
+                free += 1
+                number = free
+                message = f"expected a whole number of its own, got {shown(record.id)}"
+                self.unread.add("annotation", instance.record, "id", message, "another number is used")
+            ids[number] = record
+            by_image.setdefault(image, []).append((instance, self._stored(record, instance, number)))
+        self.records.clear()
+        return by_image
 
+    def _note_not_a_class(self, record: Record, category: Any) -> None:
+        """Notes an instance of a category that is no class; those of classes that were not chosen are not meant."""
+        name = self.categories[category]["name"] if category in self.categories else ""
+        if name and not is_class(name):
+            where = self.file, _name(record), "category_id", f"{name!r} is not a class"
+            self.dataset.problems.left_out(problems.NOT_A_CLASS, *where, images=0, instances=1)
 
-def _classes(
-    dataset: CocoDataset, path: str, categories: dict[int, dict], class_names: Sequence[str] | None, source: str
-) -> set[int]:
-    """Adds the classes, and returns the categories that they come from."""
-    if class_names is None:
-        chosen = sorted(categories)
-    else:
-        by_name = {category["name"]: category_id for category_id, category in categories.items()}
-        names = class_table((), class_names)
-        unknown = [name for name in names if name not in by_name]
-        if unknown:
-            raise AnnotationError(path, "", "categories", f"there are no classes {unknown}; it has {sorted(by_name)}")
-        chosen = [by_name[name] for name in names]
-    for category_id in chosen:  # not by add_class: many tools number their categories from 0, the network's classes not
-        dataset.class_info.append({"source": source, "id": category_id, "name": categories[category_id]["name"]})
-    return set(chosen)
+    def _is_repeated(self, record: Record, first: Record) -> bool:
+        """Whether an annotation is another over again, which is noted."""
+        fields = [(r.image, r.category, r.box, r.area, r.segmentation) for r in (record, first)]
+        outlines = [r.outline.parts if r.outline is not None else () for r in (record, first)]
+        same = fields[0] == fields[1] and len(outlines[0]) == len(outlines[1])
+        if not same or not all(map(np.array_equal, *outlines)):
+            return False
+        where = self.file, f"annotations[{record.place}] (id {record.id})", "id", "the record stands there twice"
+        self.dataset.problems.left_out(problems.CLASH, *where, images=0, instances=1)
+        return True
 
+    def _instance(self, record: Record, number: int, image: dict) -> Instance:
+        """Raises FieldError for an annotation whose outline, or only box, cannot be read."""
+        name = _name(record)
+        outline: Outline | None = record.outline
+        if outline is None and (self.dataset.masks or not _is_empty(record.segmentation)):
+            outline = read_outline(record.segmentation, image["height"], image["width"])
+        box = self._box(record, name, outline)
+        if outline is None and box is None:
+            raise FieldError("bbox", f"expected [x, y, width, height], got {shown(record.box)}")
+        crowd = record.crowd
+        if crowd not in (0, 1) or type(crowd) not in (int, bool, float):
+            if crowd in ("0", "1"):
+                crowd = crowd == "1"
+            else:
+                self.unread.add("annotation", name, "iscrowd", f"expected 0 or 1, got {shown(crowd)}", "taken as 0")
+                crowd = 0
+        return Instance(number, outline, bool(crowd), box, name, "segmentation")
 
-def _by_image(dataset: CocoDataset, images: dict, categories: dict, annotations: dict) -> dict[int, list[dict]]:
-    """Annotations by the image that they belong to, in the order of the file."""
-    by_image = defaultdict(list)
-    for annotation in annotations.values():
-        try:
-            for field, known in (("image_id", images), ("category_id", categories)):
-                if whole(annotation, field) not in known:
-                    raise FieldError(field, f"{shown(annotation[field])} is not among the file's {len(known)}")
-        except FieldError as error:
-            dataset.problems.broken(dataset.file, f"annotation {annotation['id']}", error.field, str(error))
-        else:
-            by_image[annotation["image_id"]].append(annotation)
-    return by_image
-
-
-def _add(dataset: CocoDataset, source: str, path: str, image: dict, read: list[tuple]) -> None:
-    """Adds an image with those of its annotations that have an outline of use."""
-    instances = [instance for _, instance in read if instance is not None]
-    if not dataset.add_annotated(
-        source, image["id"], path, instances, height=image["height"], width=image["width"], file_name=image["file_name"]
-    ):
-        return
-    info = dataset.image_info[-1]
-    by_record = {instance.record: annotation for annotation, instance in read if instance is not None}
-    info["stored"] = [_stored(by_record[instance.record], instance) for instance in info["instances"]]
-
-
-def _stored(annotation: dict, instance: Instance) -> dict[str, Any]:
-    """What the evaluation takes from the file rather than from the mask."""
-    y1, x1, y2, x2 = instance.box
-    box = annotation.get("bbox") or [x1, y1, x2 - x1, y2 - y1]  # to the last digit, which adding and subtracting loses
-    area = annotation.get("area", box[2] * box[3])
-    return {"id": annotation["id"], "bbox": box, "area": area}
-
-
-def _instance(dataset: CocoDataset, annotation: dict, image: dict) -> Instance | None:
-    """None when the annotation is broken and reading goes on."""
-    record = f"annotation {annotation['id']}"
-    try:
-        outline = _outline(annotation.get("segmentation"), image)
-        box = _box(annotation, outline)
-        if "area" in annotation:
-            size_of(annotation, "area")
-        crowd = _crowd(annotation)
-    except FieldError as error:
-        dataset.problems.broken(dataset.file, record, error.field, str(error))
-        return None
-    return Instance(annotation["category_id"], outline, crowd, box, record, "segmentation")
-
-
-def _box(annotation: dict, outline: Outline) -> Bounds:
-    """The box of an annotation, or where it has none that of its outline. Raises FieldError."""
-    box = annotation.get("bbox")
-    if box is None:
+    def _box(self, record: Record, name: str, outline: Outline | None) -> Bounds | None:
+        """The box of an annotation, or where it has none of use that of its outline."""
+        box = record.box
+        if isinstance(box, list) and len(box) == 4 and all(map(is_number, box)):
+            x, y, width, height = map(float, box)
+            if width >= 0 and height >= 0 and max(abs(x), abs(y), width, height) <= FAR:
+                return y, x, y + height, x + width
+        if box is not None and box != []:
+            message = f"expected [x, y, width, height] in pixels, width and height from 0 on, got {shown(box)}"
+            self.unread.add("annotation", name, "bbox", message, "boxes are taken from the outlines")
+        if outline is None:
+            return None
         drawn = not isinstance(outline, Polygons) or any(len(part) for part in outline.parts)
         return outline.bounds() if drawn else (0.0,) * 4  # what is not drawn is left out later
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise FieldError("bbox", f"expected [x, y, width, height], got {shown(box)}")
-    x, y, width, height = map(float, box)
-    if min(width, height) < 0 or max(map(abs, (x, y, width, height))) > FAR:
-        raise FieldError(
-            "bbox", f"expected [x, y, width, height] in pixels, width and height from 0 on, got {shown(box)}"
+
+    def _stored(self, record: Record, instance: Instance, number: int) -> Stored:
+        y1, x1, y2, x2 = instance.box or (0.0,) * 4
+        box = record.box  # to the last digit, which adding and subtracting loses
+        if not isinstance(box, list) or len(box) != 4 or (box[0], box[1]) != (x1, y1) or min(box[2:]) < 0:
+            box = (x1, y1, x2 - x1, y2 - y1)
+        area = record.area
+        if not is_number(area) or area < 0:
+            if area != "missing":
+                message = f"expected a number from 0 on, got {shown(area)}"
+                self.unread.add("annotation", instance.record, "area", message, "areas are those of the masks")
+            area = None
+        return Stored(number, box, area)
+
+    def _add(self, key: Any, image: dict, read: Sequence[tuple[Instance, Stored]], finder: ImageFinder) -> None:
+        """Adds an image with those of its annotations that have an outline of use."""
+        path = finder.path(image["file_name"])
+        added = self.dataset.add_annotated(
+            self.source,
+            key,
+            path,
+            [instance for instance, _ in read],
+            height=image["height"],
+            width=image["width"],
+            hint=finder.why(path),
+            file_name=image["file_name"],
         )
-    return y, x, y + height, x + width
+        if added:
+            info = self.dataset.image_info[-1]
+            by_record = {instance.record: stored for instance, stored in read}
+            info["stored"] = [by_record[instance.record] for instance in info["instances"]]
 
 
-def _crowd(annotation: dict) -> bool:
-    crowd = annotation.get("iscrowd", 0)
-    if type(crowd) not in (int, bool) or crowd not in (0, 1):
-        raise FieldError("iscrowd", f"expected 0 or 1, got {shown(crowd)}")
-    return bool(crowd)
+def _is_empty(segmentation: Any) -> bool:
+    """Whether there is no outline at all: null, [] or [[]]."""
+    return segmentation is None or segmentation in ([], [[]], {})
 
 
-def _outline(segmentation: Any, image: dict) -> Outline:
-    """The outline. Raises FieldError."""
-    if isinstance(segmentation, dict):
-        return _runs(segmentation, image)
-    if not isinstance(segmentation, list) or not all(
-        isinstance(part, list) and all(map(is_number, part)) for part in segmentation
-    ):
-        raise FieldError("segmentation", f"expected lists of coordinates or run lengths, got {shown(segmentation)}")
-    odd = [len(part) for part in segmentation if len(part) % 2]
-    if odd:
-        raise FieldError("segmentation", f"a polygon has {odd[0]} coordinates, not pairs of x and y")
-    return Polygons(tuple(np.array(part, np.float64).reshape(-1, 2) for part in segmentation))
+def _name(record: Record) -> str:
+    return f"annotation {record.id}" if type(record.id) is int else f"annotations[{record.place}]"
 
 
-def _runs(segmentation: dict, image: dict) -> Runs:
-    """The outline of run lengths. Raises FieldError."""
-    if {"size", "counts"} - segmentation.keys():
-        raise FieldError("segmentation", f"run lengths need size and counts, got the keys {sorted(segmentation)}")
-    size = [image["height"], image["width"]]
-    if segmentation["size"] != size:
-        raise FieldError("segmentation", f"it is of size {shown(segmentation['size'])}, its image of {size}")
-    try:
-        rle.area(segmentation)
-    except ValueError as error:
-        raise FieldError("segmentation", str(error)) from error
-    return Runs(segmentation)
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int)
 
 
-def find(path: str, subset: str | None) -> Places:
-    """A json; annotations/instances_<subset>.json; or a json in the folder `subset`."""
-    if os.path.isfile(path):
-        return [_coco_file(path, subset)] if path.endswith(".json") and is_coco(read_head(path)) else []
-    official = [file for file in files_in(os.path.join(path, "annotations"), ".json") if is_coco(read_head(file))]
-    instances = [file for file in official if stem_of(file).startswith(INSTANCES)]
-    files = of_subset(instances or official, subset)
-    if not files:
-        folder = os.path.join(path, subset or "")
-        files = [file for file in files_in(folder, ".json")[:LOOKED_AT] if is_coco(read_head(file))]
-        if not files and subset:
-            files = [file for file in of_subset(files_in(path, ".json"), subset) if is_coco(read_head(file))]
-    return [_coco_file(file, subset) for file in files]
-
-
-def is_coco(head: Head) -> bool:
-    """Whether the keys are those of COCO's instances."""
-    return bool(head.top & COCO_KEYS) and not head.top & LABELME_KEYS
-
-
-def _coco_file(file: str, subset: str | None) -> dict[str, Any]:
-    """The json, and the folder of its images: the first in question that holds one of them, or is there."""
-    above, name = os.path.dirname(file), stem_of(file).removeprefix(INSTANCES)
+def _folders(file: str, subset: str | None) -> tuple[str, list[str]]:
+    """The folder of the dataset, and folders in it that its images may lie in by convention."""
+    above, stem = os.path.dirname(file), stem_of(file)
     if os.path.basename(above) == "annotations":
         above = os.path.dirname(above)
-    names, first = [name, *filter(None, [subset])], read_head(file).file_name
-    places = [
-        *(os.path.join(above, *parts, n) for n in names for parts in ((), ("images",))),
-        os.path.join(above, "images"),
-        above or ".",
-    ]
-    there = list(filter(os.path.isdir, places))
-    holding = [folder for folder in there if first and os.path.isfile(os.path.join(folder, first))]
-    return {"annotation_file": file, "image_dir": (holding or there)[0]}
+    above = above or "."
+    name = stem.removeprefix(INSTANCES)
+    names = list(dict.fromkeys([name, *(spellings(name)), *(spellings(subset) if subset else ())]))
+    places = [os.path.join(above, *parts, n) for n in names for parts in ((), ("images",))]
+    return above, [*places, os.path.join(above, "images"), above, os.path.dirname(file) or "."]

@@ -1,29 +1,56 @@
-"""One picture an image whose pixels are numbers of instances, 0 for none."""
+"""One picture an image whose pixels are numbers of instances, 0 for none; the layouts of Cityscapes and Penn-Fudan."""
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mrcnn.data.annotations import problems
-from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.annotated import LARGE, AnnotatedDataset, Instance
 from mrcnn.data.annotations.classes import Classes, Labels, numbered, only_name
 from mrcnn.data.annotations.folders import (
     LOSSLESS,
     PICTURES,
     Places,
+    below,
     by_stem,
-    header_size,
+    fitting_sizes,
+    header_of,
     listed,
+    mask_size,
     names_in,
     paired_folders,
+    stem_of,
     subset_folder,
 )
-from mrcnn.data.annotations.id_maps import InstanceIdDataset, read_numbers, values_in
-from mrcnn.data.annotations.outlines import MaskFile, read_values
+from mrcnn.data.annotations.id_maps import (
+    InstanceIdDataset,
+    check_single,
+    piece_outline,
+    pieces_of,
+    read_numbers,
+    values_in,
+)
+from mrcnn.data.annotations.outlines import MaskFile, Outline, read_values
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import read_json, read_rows
 
+FOLDERS = ("masks", "instances", "labels")
+PENN_FUDAN, PEDESTRIAN, MASK = ("PNGImages", "PedMasks"), "pedestrian", "_mask"  # cis.upenn.edu/~jshi/ped_html
+CITYSCAPES, CITYSCAPES_PARTS = ("leftImg8bit", "gtFine"), ("train", "val", "test")
+# Those of cityscapes-dataset.com/dataset-overview whose instances are told apart, by their ids
+CITYSCAPES_CLASSES = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    29: "caravan",
+    30: "trailer",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
 CLASS_FILES = ("classes.json", "classes.csv")
 COLUMNS = ("image", "id", "class")
 STUFF = "pixels of no single instance"
@@ -41,34 +68,37 @@ class Kind(NamedTuple):
 Kinds = dict[str, dict[int, Kind]]  # by images and numbers; background has none
 
 
-def kinds_by_divisor(dataset: AnnotatedDataset, numbers: Numbers, divisor: int, labels: Mapping[int, str]) -> Kinds:
-    """number // divisor is the number of the class; numbers under the divisor are crowds, or background."""
+def kinds_by_divisor(
+    dataset: AnnotatedDataset,
+    numbers: Numbers,
+    divisor: int,
+    labels: Mapping[int, str],
+    only: Mapping[int, str] | None = None,
+) -> Kinds:
+    """number // divisor is the number of the class; numbers under the divisor are crowds, or background.
+
+    only: the classes with instances, where those are known; other numbers are background.
+    """
     if divisor < 2:
         raise ValueError(f"divisor is {divisor}; expected a whole number from 2 on, such as 1000")
-    names = {
-        number // divisor: labels.get(number // divisor, str(number // divisor))
-        for of_image in numbers.values()
-        for number in of_image
-        if number >= divisor
-    }
-    single = Counter(number for of_image in numbers.values() for number in of_image if number < divisor)
-    for number, count in sorted(single.items()):
-        dataset.problems.noted(
-            STUFF,
-            dataset.file,
-            f"number {number}",
-            "pixels",
-            f"in {count} images; it is under the divisor {divisor}",
-            "a crowd" if number in names else "background",
-        )
-    return {
-        stem: {
-            n: Kind(names[n if n < divisor else n // divisor], n < divisor)
-            for n in of_image
-            if n >= divisor or n in names
-        }
-        for stem, of_image in numbers.items()
-    }
+    if only:
+        names = dict(only)
+    else:
+        large = {number // divisor for of_image in numbers.values() for number in of_image if number >= divisor}
+        names = {number: labels.get(number, str(number)) for number in large}
+        single = Counter(number for of_image in numbers.values() for number in of_image if number < divisor)
+        for number, count in sorted(single.items()):
+            message = f"in {count} images; it is under the divisor {divisor}"
+            treatment = "a crowd" if number in names else "background"
+            dataset.problems.noted(STUFF, dataset.file, f"number {number}", "pixels", message, treatment)
+    kinds: Kinds = {stem: {} for stem in numbers}
+    for stem, of_image in numbers.items():
+        for number in of_image:
+            crowd = number < divisor
+            class_number = number if crowd else number // divisor
+            if class_number in names:
+                kinds[stem][number] = Kind(names[class_number], crowd)
+    return kinds
 
 
 def kinds_by_file(
@@ -166,11 +196,23 @@ def _stem(name: str) -> str:
     return stem if suffix.lower() in PICTURES else name
 
 
-FOLDERS = ("masks", "instances", "labels")
+class Pairs(NamedTuple):
+    """Images and the pictures of their instances, by names without suffix.
+
+    place: the folder of the pictures, for messages. divisor, labels: see `read_instance_ids`; of Cityscapes, whose
+    other numbers are background. class_name: the only class.
+    """
+
+    place: str
+    images: dict[str, str]
+    maps: dict[str, str]
+    divisor: int | None = None
+    labels: dict[int, str] | None = None
+    class_name: str | None = None
 
 
 class Picture(NamedTuple):
-    """An image, the picture of its instances, and the numbers in it."""
+    """An image, the picture of its instances and its size, and the numbers in it."""
 
     stem: str
     image: str
@@ -188,11 +230,17 @@ def read_instance_ids(
     classes: str | os.PathLike | None = None,
     divisor: int | None = None,
     labels: Labels | None = None,
+    separate: bool | None = None,
     folder: str | None = None,
     source: str = "instance_ids",
+    masks: bool = True,
+    upright: bool | None = None,
     strict: bool = True,
 ) -> InstanceIdDataset:
     """Reads images/<name>.jpg with masks/<name>.png (or instances/, labels/), whose pixels are numbers of instances.
+
+    Other layouts: Cityscapes' leftImg8bit/ and gtFine/, with its classes; Penn-Fudan's PNGImages/ and PedMasks/, whose
+    pictures are called <name>_mask.png.
 
     Pictures may have 8 or 16 bits, a palette (the number is that in the palette), or colours (r + 256 g + 65536 b).
     Their class comes from the first of these that there is:
@@ -207,11 +255,13 @@ def read_instance_ids(
         class_name: the only class; None: the only one of class_names, or "object".
         class_names: the classes, in this order; None: those found, sorted.
         classes: the file; None: classes.json or classes.csv beside the folder of images, if there is one.
-        labels: with a divisor: names of the classes by their numbers, or a list of the names of 1, 2, ...; a number
-            that has none is its own name.
+        labels: with a divisor, or with separate=True: names of the classes by their numbers, or a list of the names of
+            1, 2, ...; a number that has none is its own name.
+        separate: True: numbers are classes, and each of their pieces is an instance. False: a number is an instance, in
+            however many pieces. None: as False, but numbers that seem to be classes are broken records.
         folder: the name of the folder of pictures; None: the one that is there.
         source: the source's name in the dataset.
-        strict: raise at the first broken record; else leave it out and count it in `problems`.
+        masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
         A prepared dataset; images by their names, ids are names without suffix.
@@ -222,23 +272,38 @@ def read_instance_ids(
     """
     if divisor is not None and classes is not None:
         raise ValueError("divisor and classes both give the class of an instance; give one of them")
-    images, ids = _folders(dataset_dir, subset, folder)
-    dataset = InstanceIdDataset(ids, strict)
-    pictures, gone = _pictures(dataset, images, ids)
-    numbers, only = {p.stem: p.numbers for p in pictures}, only_name(class_name, class_names)
-    if divisor is not None:
-        kinds = kinds_by_divisor(dataset, numbers, divisor, numbered(labels))
-    elif path := _class_file(dataset_dir, images, classes):
+    place = _place(os.fspath(dataset_dir), subset, folder)
+    dataset = InstanceIdDataset(place[1], strict, masks=masks, upright=upright)
+    pairs = _pairs(dataset, *place)
+    pictures, gone = _pictures(dataset, pairs)
+    numbers, only = {p.stem: p.numbers for p in pictures}, only_name(class_name or pairs.class_name, class_names)
+    if separate:
+        kinds = _kinds_by_number(numbers, numbered(labels), only)
+    elif divisor is not None or pairs.divisor is not None:
+        kinds = kinds_by_divisor(dataset, numbers, divisor or pairs.divisor, numbered(labels), pairs.labels)
+    elif path := _class_file(dataset_dir, place[0], classes):
         kinds = kinds_by_file(dataset, numbers, path, bool(subset), gone)
     else:
+        if separate is None and not check_single(dataset, {p.stem: p.path for p in pictures}, numbers):
+            numbers = dict.fromkeys(numbers, ())
         kinds = {stem: dict.fromkeys(of_image, Kind(only)) for stem, of_image in numbers.items()}
     found = {kind.class_name for of_image in kinds.values() for kind in of_image.values()}
+    if pairs.labels and divisor is None:
+        class_names = list(pairs.labels.values()) if class_names is None else class_names
+        for of_image in kinds.values():  # of Cityscapes' classes, others are not meant
+            for number in [number for number, kind in of_image.items() if kind.class_name not in class_names]:
+                del of_image[number]
     table = Classes(dataset, source, found or {only}, class_names)
     for picture in pictures:
-        _add(dataset, source, picture, kinds[picture.stem], table)
+        _add(dataset, source, picture, kinds[picture.stem], table, bool(separate))
     if not dataset.image_info:
-        dataset.problems.broken(ids, "", "images", "there is no image that can be read")
+        dataset.problems.broken(dataset.file, "", "images", "there is no image that can be read")
     return dataset.finish()
+
+
+def find(path: str, subset: str | None) -> Places:
+    """images/ and masks/, instances/ or labels/ with pictures in it; the layouts of Cityscapes and Penn-Fudan."""
+    return [{"dataset_dir": path, "subset": subset}] if any(_places(path, subset, FOLDERS)) else []
 
 
 def holds_pictures(folder: str) -> bool:
@@ -246,29 +311,64 @@ def holds_pictures(folder: str) -> bool:
     return any(entry.name.lower().endswith(LOSSLESS) and entry.is_file() for entry in listed(folder))
 
 
-def _folders(root: str | os.PathLike, subset: str | None, folder: str | None) -> tuple[str, str]:
+def _places(root: str, subset: str | None, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The folders of images and of pictures of instances that there are."""
+    images, beside = paired_folders(root, subset, names, holds_pictures)
+    yield from ((images, folder) for folder in beside)
+    images, beside = paired_folders(root, subset, [PENN_FUDAN[1]], holds_pictures, PENN_FUDAN[0])
+    yield from ((images, folder) for folder in beside)
+    images, beside = paired_folders(root, subset, [CITYSCAPES[1]], os.path.isdir, CITYSCAPES[0])
+    yield from ((images, folder) for folder in beside)
+
+
+def _place(root: str, subset: str | None, folder: str | None) -> tuple[str, str]:
     """The folders of images and of pictures of instances."""
     names = FOLDERS if folder is None else (folder,)
-    images, beside = paired_folders(root, subset, names, holds_pictures)
-    if len(beside) > 1:
+    places = list(_places(root, subset, names))
+    if len(places) > 1:
+        beside = [path for _, path in places]
         raise ValueError(f"several folders may hold the numbers of instances: {beside}; choose one with folder=")
-    if not beside:
+    if not places:
         below = subset_folder(root, None)
         raise FileNotFoundError(
             f"no pictures of instances in {below!r}: expected images/ and one of "
             f"{', '.join(name + '/' for name in names)} beside it, the subset below or above; it "
             f"holds {names_in(below)}"
         )
-    return images, beside[0]
+    return places[0]
 
 
-def _pictures(dataset: InstanceIdDataset, images: str, ids: str) -> tuple[list[Picture], dict[str, list[int]]]:
+def _pairs(dataset: InstanceIdDataset, images: str, maps: str) -> Pairs:
+    """The images and pictures in two folders."""
+    if CITYSCAPES[1] in maps.split(os.sep)[-2:]:
+        return _cityscapes(images, maps)
+    photographs, pictures = by_stem(dataset, images), by_stem(dataset, maps, LOSSLESS)
+    for stem in list(pictures):  # Penn-Fudan's, and many others', are called <name>_mask
+        bare = stem.removesuffix(MASK)
+        if stem not in photographs and bare in photographs and bare not in pictures:
+            pictures[bare] = pictures.pop(stem)
+    return Pairs(maps, photographs, pictures, class_name=PEDESTRIAN if PENN_FUDAN[1] in maps.split(os.sep) else None)
+
+
+def _cityscapes(images: str, maps: str) -> Pairs:
+    """Cityscapes' <city>/<name>_leftImg8bit.png and <city>/<name>_gtFine_instanceIds.png."""
+    parts = [entry.name for entry in listed(images) if entry.name in CITYSCAPES_PARTS]
+    if len(parts) > 1:
+        raise ValueError(f"{images!r} holds the subsets {parts}; name one, subset={parts[0]!r}")
+    found = [
+        {stem_of(e.path).removesuffix(end): e.path for e in below(folder) if stem_of(e.path).endswith(end)}
+        for folder, end in ((images, f"_{CITYSCAPES[0]}"), (maps, f"_{CITYSCAPES[1]}_instanceIds"))
+    ]
+    return Pairs(maps, found[0], found[1], 1000, CITYSCAPES_CLASSES)
+
+
+def _pictures(dataset: InstanceIdDataset, pairs: Pairs) -> tuple[list[Picture], dict[str, list[int]]]:
     """Images with their pictures, and the numbers, by stem, of those left out; what stands alone is broken."""
     gone = {}
-    photographs, maps = by_stem(dataset, images), by_stem(dataset, ids, LOSSLESS)
-    for stem in sorted(photographs.keys() ^ maps.keys()):
-        path, other = (maps[stem], images) if stem in maps else (photographs[stem], ids)
-        gone[stem] = _readable_numbers(maps[stem]) if stem in maps else []
+    for stem in sorted(pairs.images.keys() ^ pairs.maps.keys()):
+        there = pairs.maps if stem in pairs.maps else pairs.images
+        gone[stem] = _readable_numbers(pairs.maps[stem]) if stem in pairs.maps else []
+        path, other = there[stem], pairs.place if there is pairs.images else _folder_of(pairs.images)
         dataset.problems.broken(
             os.path.dirname(path),
             os.path.basename(path),
@@ -279,46 +379,36 @@ def _pictures(dataset: InstanceIdDataset, images: str, ids: str) -> tuple[list[P
             instances=len(gone[stem]),
         )
     found = []
-    for stem in sorted(photographs.keys() & maps.keys()):
-        size = header_size(photographs[stem])
-        values = read_numbers(dataset, maps[stem], f"image {stem!r}", photographs[stem], None)
-        numbers = [] if values is None else values_in(values)
+    for stem in sorted(pairs.images.keys() & pairs.maps.keys()):
+        image, path, record = pairs.images[stem], pairs.maps[stem], f"image {stem!r}"
+        fitting = fitting_sizes(header_of(image))
+        found_header = header_of(path)
+        if found_header is not None and fitting and found_header.size not in fitting:
+            gone[stem] = _readable_numbers(path)
+            mask_size(dataset, path, record, image, fitting, images=1, instances=len(gone[stem]))
+            continue
+        values = read_numbers(dataset, path, record, image, fitting)
         if values is None:
-            gone[stem] = numbers
-        elif size is not None and values.shape != size:
-            gone[stem] = numbers
-            _other_size(dataset, maps[stem], f"image {stem!r}", values.shape, photographs[stem], size, len(numbers))
-        else:
-            found.append(Picture(stem, photographs[stem], maps[stem], size, numbers))
+            gone[stem] = []
+            continue
+        size = (int(values.shape[0]), int(values.shape[1])) if fitting else None
+        found.append(Picture(stem, image, path, size, values_in(values)))
     return found, gone
 
 
+def _folder_of(paths: Mapping[str, str]) -> str:
+    return os.path.dirname(next(iter(paths.values()), ""))
+
+
 def _readable_numbers(path: str) -> list[int]:
-    """The numbers in a picture; none in one that cannot be read."""
+    """The numbers in a picture; none in one that cannot be read, or is so large that it would take long."""
+    header = header_of(path)
     try:
+        if header is None or header.height * header.width > LARGE:
+            return []
         return values_in(read_values(path))
     except (ValueError, OSError):
         return []
-
-
-def _other_size(
-    dataset: InstanceIdDataset,
-    path: str,
-    record: str,
-    found: tuple[int, ...],
-    image: str,
-    size: tuple[int, int],
-    instances: int,
-) -> None:
-    dataset.problems.broken(
-        path,
-        record,
-        "height/width",
-        f"it is {found[0]} x {found[1]}, its image {image!r} {size[0]} x {size[1]} (height x width)",
-        problems.SIZE,
-        images=1,
-        instances=instances,
-    )
 
 
 def _class_file(root: str | os.PathLike, images: str, classes: str | os.PathLike | None) -> str | None:
@@ -329,20 +419,35 @@ def _class_file(root: str | os.PathLike, images: str, classes: str | os.PathLike
     return next(filter(os.path.isfile, places), None)
 
 
-def _add(dataset: InstanceIdDataset, source: str, picture: Picture, kinds: dict[int, Kind], classes: Classes) -> None:
+def _kinds_by_number(numbers: Numbers, labels: Mapping[int, str], only: str) -> Kinds:
+    """Each number is the class of that name; where there is one number only, it is the only class."""
+    found = sorted({number for of_image in numbers.values() for number in of_image})
+    single = len(found) == 1 and not labels
+    names = {number: only if single else labels.get(number, f"class {number}") for number in found}
+    return {stem: {number: Kind(names[number]) for number in of_image} for stem, of_image in numbers.items()}
+
+
+def _add(
+    dataset: InstanceIdDataset, source: str, picture: Picture, kinds: dict[int, Kind], classes: Classes, separate: bool
+) -> None:
     instances = []
+    pieces = pieces_of(read_values(picture.path)) if separate else {}
     for number, kind in kinds.items():
         record = f"image {picture.stem!r}, instance {number}"
         class_id = classes.number(kind.class_name, dataset.file, record, "class")
-        if class_id is not None:
-            instances.append(
-                Instance(class_id, MaskFile(picture.path, number), kind.crowd, record=record, field="pixels")
-            )
+        if class_id is None:
+            continue
+        if not separate:
+            outlines: list[tuple[str, Outline]] = [(record, MaskFile(picture.path, number))]
+        elif picture.size is not None:
+            outlines = [
+                (f"{record}, piece {i}", piece_outline(places, *picture.size))
+                for i, places in enumerate(pieces[number])
+            ]
+        else:
+            outlines = []
+        instances += [
+            Instance(class_id, outline, kind.crowd, record=where, field="pixels") for where, outline in outlines
+        ]
     height, width = picture.size or (None, None)
     dataset.add_annotated(source, picture.stem, picture.image, instances, height=height, width=width)
-
-
-def find(path: str, subset: str | None) -> Places:
-    """images/ and masks/, instances/ or labels/ with pictures in it."""
-    _, beside = paired_folders(path, subset, FOLDERS, holds_pictures)
-    return [{"dataset_dir": path, "subset": subset}] if beside else []

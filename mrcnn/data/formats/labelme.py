@@ -1,39 +1,165 @@
-"""Annotations of labelme: a json an image, as a Dataset."""
+"""Annotations of labelme, and of tools that write its JSON: a file an image."""
 
 import base64
 import binascii
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrcnn.data import rle
 from mrcnn.data.annotations import problems
-from mrcnn.data.annotations.annotated import Instance
-from mrcnn.data.annotations.classes import Classes
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.classes import Classes, is_class
 from mrcnn.data.annotations.fields import FieldError, encloses, polygon, shown
 from mrcnn.data.annotations.folders import (
-    LABELME_KEYS,
     LOOKED_AT,
     PICTURES,
     Places,
     files_in,
+    folder_or_root,
     listed,
     names_in,
+    stem_of,
     subset_folder,
 )
-from mrcnn.data.annotations.outlines import Ellipse, Outline, Polygons, Rectangle, Runs
-from mrcnn.data.annotations.problems import AnnotationError, Problems
+from mrcnn.data.annotations.image_finder import FOR_ANNOTATIONS, ImageFinder, search_root
+from mrcnn.data.annotations.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, Runs, open_picture, values_of
+from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import Head, read_head, read_json
-from mrcnn.data.annotations.upright import SIDEWAYS, TAGGED, UprightDataset, header_of, upright_size
-from mrcnn.data.images import read_image
+from mrcnn.data.images import Header, ImageFile, read_header
 
+SUFFIX, WHAT = ".json", "annotations of labelme"
+KEYS = {"shapes", "imagePath", "imageData", "imageHeight"}
+TELLS = frozenset({"shapes", "images", "_via_img_metadata"})
+SIZE_FIELDS = "imageHeight", "imageWidth"
 CORNERS = ("oriented_rectangle", "rotation")  # of labelme 6 and X-AnyLabeling: the four corners
 TYPES = ("polygon", "rectangle", "circle", "mask", *CORNERS)
 POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,), **dict.fromkeys(CORNERS, (4,))}
+
+
+class Picture(NamedTuple):
+    """An image of which there is an annotation file.
+
+    path: the picture, or the json where the picture is in it (`embedded`). size: (height, width) of what was annotated.
+    tagged: the header of an image that nothing but the package's rule decided how to turn.
+    """
+
+    file: str
+    path: str
+    size: tuple[int, int]
+    embedded: bool
+    tagged: Header | None = None
+
+
+class Shape(NamedTuple):
+    """A shape that can be read."""
+
+    name: str
+    group: Any
+    outline: Outline
+    record: str
+
+
+class LabelmeDataset(AnnotatedDataset):
+    """Images annotated with labelme; made by `read_labelme`."""
+
+    def load_image(self, image_id: int) -> np.ndarray:
+        """The image in its file or in the annotation file, upright, [H, W, 3] uint8 RGB.
+
+        Raises AnnotationError when its size is not what the file states, or when it cannot be decoded.
+        """
+        info = self.image_info[image_id]
+        if not info.get("embedded"):
+            return super().load_image(image_id)
+        content = read_json(info["path"], WHAT)
+        try:
+            file = _embedded(info["path"], content, self.max_pixels)
+            image = file.decode(self.orientation_of(image_id, file.header))
+        except (FieldError, ValueError) as error:
+            message = f"it cannot be decoded: {error}"
+            raise AnnotationError(info["path"], info["record"], "imageData", message) from error
+        return self.of_stated_size(image_id, image)
+
+
+def read_labelme(
+    dataset_dir: str | os.PathLike,
+    subset: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    image_dir: str | os.PathLike | None = None,
+    source: str = "labelme",
+    masks: bool = True,
+    upright: bool | None = None,
+    strict: bool = True,
+) -> LabelmeDataset:
+    """Reads a folder of labelme's json files, one an image; an image without shapes has no instances.
+
+    Polygons, rectangles, circles and masks become instances; several shapes of one label and one group_id are parts of
+    one. Lines and points have no area and are broken records. As in labelme, the picture is the one inside the json
+    (`imageData`) where there is one, else the file that `imagePath` names. Pictures beside the json files that have
+    none
+    were not annotated: they are left out, and counted.
+
+    Args:
+        dataset_dir, subset: the folder `dataset_dir/subset`, or one json file.
+        class_names: the classes, in this order; None: the labels found, sorted.
+        image_dir: folder of the images; None: where `imagePath` leads, the folder of the json files, or the one
+        beside or
+            below it that holds them.
+        source: the source's name in the dataset.
+        masks, upright, strict: see `AnnotatedDataset`.
+
+    Returns:
+        A prepared dataset; images by the names of the json files, ids are names without suffix.
+
+    Raises:
+        FileNotFoundError: no such folder, or no json in it.
+        AnnotationError: naming file, record and field.
+    """
+    files, folder = _files(dataset_dir, subset)
+    dataset = LabelmeDataset(folder or files[0], strict, masks=masks, upright=upright)
+    contents = {file: content for file in files if (content := _content(dataset, file)) is not None}
+    above = folder or os.path.dirname(files[0]) or "."
+    names = [content["imagePath"] for content in contents.values() if content["imagePath"]]
+    finder = ImageFinder(names, [above], search_root(above), None if image_dir is None else os.fspath(image_dir))
+    read = list(_annotated(dataset, contents, finder))
+    finder.note(dataset.problems, dataset.file)
+    if folder:
+        _note_others(dataset, folder, files, {picture.path for picture, _ in read})
+    found = {shape.name for _, shapes in read for shape in shapes}
+    if not found and class_names is None:
+        message = "no file holds a shape that can be read, so that there are "
+        message += "no classes; pass class_names= for a dataset without instances"
+        dataset.problems.broken(dataset.file, "", "shapes", message)
+    classes = Classes(dataset, source, found, class_names)
+    for picture, shapes in read:
+        _add(dataset, source, picture, shapes, classes)
+    return dataset.finish()
+
+
+def find(path: str, subset: str | None) -> Places:
+    """A folder of json files, one an image, or the only one in it, or one of them."""
+    if os.path.isfile(path):
+        fits = path.lower().endswith(SUFFIX) and is_labelme(read_head(path, TELLS))
+        return [{"dataset_dir": path}] if fits else []
+    folder = folder_or_root(path, subset)
+    if _holds_labelme(folder):
+        return [{"dataset_dir": path, "subset": subset}]
+    inside = [entry.path for entry in listed(folder) if entry.name in FOR_ANNOTATIONS and _holds_labelme(entry.path)]
+    return [{"dataset_dir": inside[0]}] if len(inside) == 1 else []
+
+
+def is_labelme(head: Head) -> bool:
+    """Whether the keys are those of labelme."""
+    return "shapes" in head.top or len(head.top & KEYS) > 1
+
+
+def _holds_labelme(folder: str) -> bool:
+    return any(is_labelme(read_head(file, TELLS)) for file in files_in(folder, SUFFIX)[:LOOKED_AT])
 
 
 def outline_of(shape: dict, height: int, width: int) -> tuple[Outline, int]:
@@ -73,6 +199,34 @@ def union(outlines: list[Outline], height: int, width: int) -> Outline:
     return Runs(rle.encode(mask))
 
 
+def _mask(shape: dict, points: np.ndarray, height: int, width: int) -> tuple[Runs, int]:
+    """A png of the pixels between two corners, both of which it covers."""
+    if np.abs(points).max() > FAR:
+        raise FieldError("points", f"expected pixels of the image, got {shown(points.tolist())}")
+    left, top = np.round(points[0]).astype(int).tolist()
+    between = np.abs(np.round(points[1]) - np.round(points[0])).astype(int) + 1
+    part = _mask_pixels(shape.get("mask"), int(between[1]), int(between[0]))
+    y1, x1 = min(max(top, 0), height), min(max(left, 0), width)
+    inside = part[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    return Runs(rle.encode_box(inside, y1, x1, height, width)), int(part.sum() - inside.sum())
+
+
+def _mask_pixels(text: Any, height: int, width: int) -> np.ndarray:
+    """[h, w] bool: the pixels of a picture in base64 that are not zero. Raises FieldError for one of another size."""
+    data = io.BytesIO(decoded(text, "mask"))
+    try:
+        with open_picture(data, "the picture") as image:
+            # Corners that are no whole numbers may round apart
+            if max(abs(height - image.height), abs(width - image.width)) > 1:
+                message = f"the picture is {image.height} x {image.width}, between its points are {height} x {width}"
+                raise FieldError("mask", f"{message} pixels (height x width)")
+            return values_of(image, "the picture") != 0
+    except FieldError:
+        raise
+    except ValueError as error:
+        raise FieldError("mask", f"{error}; is it cut off?") from error
+
+
 def decoded(text: Any, field: str) -> bytes:
     """What a text in base64 holds. Raises FieldError."""
     if not isinstance(text, str) or not text:
@@ -83,281 +237,134 @@ def decoded(text: Any, field: str) -> bytes:
         raise FieldError(field, f"it is not base64, or cut off: {error}") from error
 
 
-def _mask(shape: dict, points: np.ndarray, height: int, width: int) -> tuple[Runs, int]:
-    """A png of the pixels between two corners, both of which it covers."""
-    part = _mask_pixels(shape.get("mask"))
-    left, top = np.round(points[0]).astype(int).tolist()
-    between = np.abs(np.round(points[1]) - np.round(points[0])).astype(int) + 1
-    # Corners that are no whole numbers may round apart
-    if max(abs(between[1] - part.shape[0]), abs(between[0] - part.shape[1])) > 1:
-        raise FieldError(
-            "mask",
-            f"the picture is {part.shape[0]} x {part.shape[1]}, between its points are "
-            f"{between[1]} x {between[0]} pixels (height x width)",
-        )
-    y1, x1 = min(max(top, 0), height), min(max(left, 0), width)
-    inside = part[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
-    return Runs(rle.encode_box(inside, y1, x1, height, width)), int(part.sum() - inside.sum())
-
-
-def _mask_pixels(text: Any) -> np.ndarray:
-    """[h, w] bool: the pixels of a picture in base64 that are not zero."""
-    from PIL import Image
-
-    data = decoded(text, "mask")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise FieldError("mask", f"it is not a picture, or cut off: {error}") from error
-    except Image.DecompressionBombError as error:  # none of these; `outlines.open_picture` is for files
-        raise FieldError(
-            "mask",
-            f"it is too large: {error}; draw it on a smaller image, or, if you trust the file, "
-            "raise PIL.Image.MAX_IMAGE_PIXELS",
-        ) from error
-    return values != 0 if values.ndim == 2 else values[..., :3].any(axis=-1)
-
-
-SIZE_FIELDS = "imageHeight", "imageWidth"
-
-
-class Picture(NamedTuple):
-    """An image of which there is an annotation file.
-
-    path: the picture, or the json where the picture is in it (`embedded`). size: (height, width), upright.
-    """
-
-    file: str
-    path: str
-    size: tuple[int, int]
-    orientation: int
-    embedded: bool
-
-
-def picture_of(found: Problems, file: str, record: str, content: dict) -> Picture | None:
-    """The picture of a json; broken, and None, when it is missing, unreadable or of another size."""
-    try:
-        picture = _picture(file, content)
-    except FieldError as error:
-        found.broken(file, record, error.field, str(error), error.kind)
-        return None
-    if picture.orientation != 1:
-        found.noted(
-            TAGGED,
-            file,
-            record,
-            "imagePath",
-            f"{picture.path!r} has the orientation tag {picture.orientation}",
-            "turned upright, as labelme shows it",
-        )
-    return picture
-
-
-def opened(text: Any):
-    """The picture, open, in a text in base64. Raises FieldError."""
-    from PIL import Image
-
-    try:
-        return Image.open(io.BytesIO(decoded(text, "imageData")))
-    except OSError as error:
-        raise FieldError("imageData", f"it is not a picture: {error}", problems.UNREADABLE) from error
-    except Image.DecompressionBombError as error:  # no OSError; `outlines.open_picture` is for files
-        raise FieldError(
-            "imageData",
-            f"it is too large: {error}; cut it into tiles, or, if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS",
-            problems.UNREADABLE,
-        ) from error
-
-
-def _picture(file: str, content: dict) -> Picture:
-    path = _path(file, content)
-    if os.path.isfile(path):
-        try:
-            found, where, embedded = upright_size(path), repr(path), False
-        except ValueError as error:
-            raise FieldError("imagePath", str(error), problems.UNREADABLE) from error
-    elif content.get("imageData"):
-        with opened(content["imageData"]) as image:
-            found, where, embedded = header_of(image), "its imageData", True
-    else:
-        raise FieldError("imagePath", f"there is no image file {path!r}, and no imageData", problems.MISSING)
-    size, orientation = _agreed(content, *found, where)
-    return Picture(file, file if embedded else path, size, orientation, embedded)
-
-
-def _path(file: str, content: dict) -> str:
-    """The path of the picture: as it is written, maybe on Windows, or of the same name beside the json."""
-    name = content.get("imagePath")
-    if not isinstance(name, str) or not name:
-        if content.get("imageData"):
-            return ""
-        raise FieldError("imagePath", f"expected the name of a picture, got {shown(name)}")
-    folder, name = os.path.dirname(file), name.replace("\\", "/")
-    path, beside = os.path.normpath(os.path.join(folder, name)), os.path.join(folder, os.path.basename(name))
-    return beside if os.path.isfile(beside) and not os.path.isfile(path) else path
-
-
-def _agreed(content: dict, size: tuple[int, int], orientation: int, where: str) -> tuple[tuple[int, int], int]:
-    """The size and orientation in which the picture was annotated. Raises FieldError when it is another picture."""
-    stated = []
-    for field, length in zip(SIZE_FIELDS, size, strict=True):
-        value = content.get(field)
-        if value is not None and (type(value) is not int or value < 1):
-            raise FieldError(field, f"expected pixels from 1 on, got {shown(value)}")
-        stated.append(length if value is None else value)
-    if tuple(stated) == size:
-        return size, orientation
-    if orientation in SIDEWAYS and tuple(stated) == size[::-1]:
-        return size[::-1], 1  # annotated as its pixels are stored, by a labelme that ignored the tag
-    raise FieldError(
-        "/".join(SIZE_FIELDS),
-        f"the annotations are of an image of {stated[0]} x {stated[1]}, but "
-        f"{where} is {size[0]} x {size[1]} (height x width)",
-        problems.SIZE,
-    )
-
-
-SUFFIX, WHAT = ".json", "annotations of labelme"
-
-
-class Shape(NamedTuple):
-    """A shape that can be read."""
-
-    name: str
-    group: Any
-    outline: Outline
-    record: str
-
-
-class LabelmeDataset(UprightDataset):
-    """Photographs annotated with labelme; made by `read_labelme`."""
-
-    def read_stored(self, image_id: int) -> np.ndarray:
-        """The pixels of the picture, or of that in the annotation file."""
-        info = self.image_info[image_id]
-        if not info["embedded"]:
-            return super().read_stored(image_id)
-        content = read_json(info["path"], WHAT)
-        try:
-            with opened(content["imageData"]) as image:
-                return read_image(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise AnnotationError(
-                info["path"], info["record"], "imageData", f"it cannot be decoded: {error}"
-            ) from error
-
-
-def read_labelme(
-    dataset_dir: str | os.PathLike,
-    subset: str | None = None,
-    *,
-    class_names: Sequence[str] | None = None,
-    source: str = "labelme",
-    strict: bool = True,
-) -> LabelmeDataset:
-    """Reads a folder of labelme's json files, one an image; an image without shapes has no instances.
-
-    Polygons, rectangles, circles and masks become instances; several shapes of one label and one group_id are parts of
-    one. Lines and points have no area and are broken records. The picture is the file that `imagePath` names, or, where
-    that is missing, the one inside the json (`imageData`). A photograph with an orientation tag is turned upright, as
-    labelme shows it. Pictures beside the json files that have none were not annotated: they are left out, and counted.
-
-    Args:
-        dataset_dir, subset: the folder `dataset_dir/subset`, or one json file.
-        class_names: the classes, in this order; None: the labels found, sorted.
-        source: the source's name in the dataset.
-        strict: raise at the first broken record; else leave it out and count it in `problems`.
-
-    Returns:
-        A prepared dataset; images by the names of the json files, ids are names without suffix.
-
-    Raises:
-        FileNotFoundError: no such folder, or no json in it.
-        AnnotationError: naming file, record and field.
-    """
-    files, folder = _files(dataset_dir, subset)
-    dataset = LabelmeDataset(folder or files[0], strict)
-    read = list(_annotated(dataset, files))
-    if folder:
-        _note_others(dataset, folder, files, {picture.path for picture, _ in read})
-    found = {shape.name for _, shapes in read for shape in shapes}
-    if not found and class_names is None:
-        dataset.problems.broken(
-            dataset.file,
-            "",
-            "shapes",
-            "no file holds a shape that can be read, so that there are "
-            "no classes; pass class_names= for a dataset without instances",
-        )
-    classes = Classes(dataset, source, found, class_names)
-    for picture, shapes in read:
-        _add(dataset, source, picture, shapes, classes)
-    return dataset.finish()
-
-
 def _files(dataset_dir: str | os.PathLike, subset: str | None) -> tuple[list[str], str]:
     """The json files, and their folder, "" for a single file."""
     if not subset and os.path.isfile(dataset_dir):
         return [os.fspath(dataset_dir)], ""
     folder = subset_folder(dataset_dir, subset)
-    files = [entry.path for entry in listed(folder) if entry.name.lower().endswith(SUFFIX) and entry.is_file()]
+    files = files_in(folder, SUFFIX)
     if not files:
         raise FileNotFoundError(f"no json files of labelme in {folder!r}, which holds {names_in(folder)}")
     return files, folder
 
 
-def _stem(file: str) -> str:
-    return os.path.splitext(os.path.basename(file))[0]
+def _content(dataset: LabelmeDataset, file: str) -> dict[str, Any] | None:
+    """What is read of a json; broken, and None, when it is not one of labelme's.
 
-
-def _annotated(dataset: LabelmeDataset, files: list[str]) -> Iterator[tuple[Picture, list[Shape]]]:
-    """The pictures that are annotated, each with its shapes."""
-    taken: dict[str, str] = {}
-    for file in files:
-        content, record = _content(dataset, file), f"image {_stem(file)!r}"
-        picture = content and picture_of(dataset.problems, file, record, content)
-        if not picture:
-            continue
-        first = taken.setdefault(os.path.realpath(picture.path), file)
-        if first == file:
-            yield picture, _shapes(dataset, picture, content["shapes"])
-        else:
-            dataset.problems.broken(
-                file,
-                record,
-                "imagePath",
-                f"{first!r} annotates the same picture {picture.path!r}; merge their shapes",
-                problems.CLASH,
-            )
-
-
-def _content(dataset: LabelmeDataset, file: str) -> dict | None:
-    """The content of a json; broken, and None, when it is not one of labelme's."""
-    record = f"image {_stem(file)!r}"
+    The picture in it stays in the file, from which it is read again: it may be of several megabytes.
+    """
+    record = f"image {stem_of(file)!r}"
     try:
         content = read_json(file, WHAT)
     except AnnotationError as error:
         if dataset.problems.strict:
             raise
-        dataset.problems.left_out(problems.BROKEN, file, record, "", str(error))
+        dataset.problems.left_out(problems.BROKEN, file, record, "", str(error), images=1, instances=0)
         return None
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list):
-        dataset.problems.broken(
-            file, record, "shapes", f"expected a list of shapes, got {shown(shapes)}; is it a file of labelme?"
-        )
+        message = f"expected a list of shapes, got {shown(shapes)}; is it a file of labelme?"
+        dataset.problems.broken(file, record, "shapes", message, images=1, instances=0)
         return None
-    return content
+    name = content.get("imagePath")
+    usable = isinstance(name, str) and name and "\0" not in name and os.path.basename(name) != os.path.basename(file)
+    kept = {field: content.get(field) for field in SIZE_FIELDS}
+    header: Header | str | None = None
+    if content.get("imageData"):
+        try:
+            header = _embedded(file, content, dataset.max_pixels).header
+        except (FieldError, ValueError) as error:
+            header = str(error)
+    return {**kept, "shapes": shapes, "imagePath": name if usable else "", "stated": name, "embedded": header}
+
+
+def _embedded(file: str, content: dict[str, Any], max_pixels: int) -> ImageFile:
+    """The picture in a json. Raises FieldError or ValueError."""
+    return ImageFile.from_bytes(decoded(content.get("imageData"), "imageData"), f"{file}: imageData", max_pixels)
+
+
+def _annotated(
+    dataset: LabelmeDataset, contents: Mapping[str, dict[str, Any]], finder: ImageFinder
+) -> Iterator[tuple[Picture, list[Shape]]]:
+    """The pictures that are annotated, each with its shapes."""
+    taken: dict[str, str] = {}
+    for file, content in contents.items():
+        where, lost = (file, f"image {stem_of(file)!r}"), {"images": 1, "instances": len(content["shapes"])}
+        try:
+            picture = _picture(dataset, file, content, finder)
+        except FieldError as error:
+            dataset.problems.broken(*where, error.field, str(error), error.kind, **lost)
+            continue
+        first = taken.setdefault(os.path.realpath(picture.path), file)
+        if first == file:
+            yield picture, _shapes(dataset, picture, content["shapes"])
+        else:
+            message = f"{first!r} annotates the same picture {picture.path!r}; merge their shapes"
+            dataset.problems.broken(*where, "imagePath", message, problems.CLASH, **lost)
+
+
+def _picture(dataset: LabelmeDataset, file: str, content: dict[str, Any], finder: ImageFinder) -> Picture:
+    """The picture of a json. Raises FieldError when it is missing, unreadable or of another size."""
+    header, path, embedded = content["embedded"], "", True
+    if not isinstance(header, Header):
+        path, embedded = _path(file, content, finder), False
+        if not os.path.isfile(path) and isinstance(header, str):
+            raise FieldError("imageData", header, problems.UNREADABLE)
+        if not path:
+            raise FieldError("imagePath", f"expected the name of a picture, got {shown(content['stated'])}")
+        if not os.path.isfile(path):
+            message = f"there is no image file {path!r}{finder.why(path)}, and no imageData"
+            raise FieldError("imagePath", message, problems.MISSING)
+        try:
+            header = read_header(path, dataset.max_pixels)
+        except (OSError, ValueError) as error:
+            raise FieldError("imagePath", str(error), problems.UNREADABLE) from error
+    stated = _stated(content)
+    size, tagged = dataset.sized(header, stated)
+    if stated not in (None, size):
+        where = "its imageData" if embedded else repr(path)
+        message = f"the annotations are of an image of {stated[0]} x {stated[1]}, but {where} is {size[0]} x {size[1]}"
+        raise FieldError("/".join(SIZE_FIELDS), f"{message} (height x width)", problems.SIZE)
+    return Picture(file, file if embedded else path, size, embedded, tagged)
+
+
+def _path(file: str, content: dict[str, Any], finder: ImageFinder) -> str:
+    """The path of the picture: where `imagePath` leads, or the picture of the same name as the json."""
+    name = content["imagePath"]
+    if name:
+        beside = os.path.normpath(os.path.join(os.path.dirname(file), name.replace("\\", "/")))
+        path = beside if os.path.isfile(beside) else finder.path(name)
+        if not os.path.isfile(path):
+            base = os.path.join(os.path.dirname(file), os.path.basename(name.replace("\\", "/")))
+            path = base if os.path.isfile(base) else path
+        if os.path.isfile(path):
+            return path
+    else:
+        path = ""
+    start = os.path.splitext(file)[0]
+    same = next((start + suffix for suffix in PICTURES if os.path.isfile(start + suffix)), "")
+    return path or same
+
+
+def _stated(content: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) that a json states; None where it does not. Raises FieldError."""
+    stated = []
+    for field in SIZE_FIELDS:
+        value = content.get(field)
+        if value is not None and (type(value) is not int or value < 1):
+            raise FieldError(field, f"expected pixels from 1 on, got {shown(value)}")
+        stated.append(value)
+    return None if None in stated else (stated[0], stated[1])
 
 
 def _note_others(dataset: LabelmeDataset, folder: str, files: list[str], paths: set[str]) -> None:
     """Counts the pictures in the folder that have no json."""
-    stems, taken = set(map(_stem, files)), set(map(os.path.realpath, paths))
+    stems, taken = set(map(stem_of, files)), set(map(os.path.realpath, paths))
     for entry in listed(folder):
         stem, suffix = os.path.splitext(entry.name)
         if suffix.lower() in PICTURES and stem not in stems and os.path.realpath(entry.path) not in taken:
-            dataset.problems.left_out(problems.UNANNOTATED, folder, f"image {entry.name!r}", "", "no json annotates it")
+            where = folder, f"image {entry.name!r}", "", "no json annotates it"
+            dataset.problems.left_out(problems.UNANNOTATED, *where, images=1, instances=0)
 
 
 def _shapes(dataset: LabelmeDataset, picture: Picture, shapes: list) -> list[Shape]:
@@ -367,11 +374,15 @@ def _shapes(dataset: LabelmeDataset, picture: Picture, shapes: list) -> list[Sha
         record = f"shape {place}"
         try:
             name, group = _label(shape)
+            if not is_class(name):
+                where = picture.file, record, "label", f"{name!r} is not a class"
+                dataset.problems.left_out(problems.NOT_A_CLASS, *where, images=0, instances=1)
+                continue
             outline, lost = outline_of(shape, *picture.size)
         except FieldError as error:
-            dataset.problems.broken(picture.file, record, error.field, str(error))
+            dataset.problems.broken(picture.file, record, error.field, str(error), images=0, instances=1)
             continue
-        inside = not lost or _is_inside(dataset, picture, record, outline, lost)
+        inside = not lost or not isinstance(outline, Runs) or _is_inside(dataset, picture, record, outline, lost)
         if inside and encloses(dataset.problems, outline, picture.file, record, "points"):
             found.append(Shape(name, group, outline, record))
     return found
@@ -393,7 +404,8 @@ def _is_inside(dataset: LabelmeDataset, picture: Picture, record: str, mask: Run
     """Whether anything of a mask is left that was cut off at the border."""
     text = f"{lost} pixels of the mask lie outside the image of {picture.size}"
     if not rle.area(mask.runs):
-        dataset.problems.left_out(problems.OUTSIDE, picture.file, record, "points", text)
+        where = picture.file, record, "points", text
+        dataset.problems.left_out(problems.OUTSIDE, *where, images=0, instances=1)
         return False
     dataset.problems.noted(problems.PARTLY_OUTSIDE, picture.file, record, "points", text, "cut off at the border")
     return True
@@ -408,12 +420,12 @@ def _add(dataset: LabelmeDataset, source: str, picture: Picture, shapes: list[Sh
     instances = [_instance(dataset, picture, parts, classes) for parts in groups.values()]
     dataset.add_annotated(
         source,
-        _stem(picture.file),
+        stem_of(picture.file),
         picture.path,
         [i for i in instances if i is not None],
         height=picture.size[0],
         width=picture.size[1],
-        orientation=picture.orientation,
+        tagged=picture.tagged,
         embedded=picture.embedded,
     )
 
@@ -427,21 +439,7 @@ def _instance(dataset: LabelmeDataset, picture: Picture, parts: list[Shape], cla
     try:
         outline = union([shape.outline for shape in parts], *picture.size)
     except ValueError as error:
-        dataset.problems.broken(picture.file, record, "points", str(error))
+        dataset.problems.broken(picture.file, record, "points", str(error), images=0, instances=1)
         return None
     where = record if dataset.file == picture.file else f"{os.path.basename(picture.file)}, {record}"
     return Instance(class_id, outline, record=where, field="points")
-
-
-def find(path: str, subset: str | None) -> Places:
-    """A folder of json files, one an image, or one of them."""
-    if os.path.isfile(path):
-        return [{"dataset_dir": path}] if path.endswith(".json") and is_labelme(read_head(path)) else []
-    files = files_in(os.path.join(path, subset or ""), ".json")[:LOOKED_AT]
-    fits = any(is_labelme(read_head(file)) for file in files)
-    return [{"dataset_dir": path, "subset": subset}] if fits else []
-
-
-def is_labelme(head: Head) -> bool:
-    """Whether the keys are those of labelme."""
-    return "shapes" in head.top or len(head.top & LABELME_KEYS) > 1

@@ -13,11 +13,13 @@ from mrcnn.data.annotations.folders import (
     Places,
     by_stem,
     files_in,
-    header_size,
+    fitting_sizes,
+    folder_or_root,
+    header_of,
     listed,
+    mask_size,
     names_in,
     paired_folders,
-    same_size,
     subset_folder,
 )
 from mrcnn.data.annotations.outlines import MaskFile
@@ -45,6 +47,8 @@ def read_mask_files(
     class_name: str | None = None,
     class_names: Sequence[str] | None = None,
     source: str = "mask_files",
+    masks: bool = True,
+    upright: bool | None = None,
     strict: bool = True,
 ) -> AnnotatedDataset:
     """Reads images whose instances have a mask file each: the pixels that are not zero. Masks may overlap.
@@ -65,7 +69,7 @@ def read_mask_files(
         class_name: of masks in no folder of a class; None: the only one of class_names, or "object".
         class_names: the classes, in this order; None: those found, sorted.
         source: the source's name in the dataset.
-        strict: raise at the first broken record; else leave it out and count it in `problems`.
+        masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
         A prepared dataset; images by their names, ids are names without suffix.
@@ -74,10 +78,10 @@ def read_mask_files(
         FileNotFoundError: no such folder, or no such layout in it.
         AnnotationError: naming file, record and field.
     """
-    images, masks = paired_folders(dataset_dir, subset, ["masks"], os.path.isdir)
+    images, beside = paired_folders(dataset_dir, subset, ["masks"], os.path.isdir)
     root = os.path.dirname(images) if images else subset_folder(dataset_dir, subset)
-    dataset = AnnotatedDataset(root, strict)
-    entries = _beside(dataset, images, masks[0]) if images else _one_folder_each(dataset, root)
+    dataset = AnnotatedDataset(root, strict, masks=masks, upright=upright)
+    entries = _beside(dataset, images, beside[0]) if images else _one_folder_each(dataset, root)
     default = only_name(class_name, class_names)
     found = {mask.class_name or default for entry in entries for mask in entry.masks}
     classes = Classes(dataset, source, found or {default}, class_names)
@@ -214,18 +218,24 @@ def _could_be_mask(name: str) -> int:
 
 
 def _add(dataset: AnnotatedDataset, source: str, entry: Entry, classes: Classes, default: str) -> None:
-    size, instances = header_size(entry.path), []
+    """Adds an image; masks of another size than it, or than its first mask, are broken."""
+    instances: list[Instance] = []
+    fitting = fitting_sizes(header_of(entry.path))
     for mask in entry.masks:
         record = f"mask {os.path.relpath(mask.path, dataset.file)!r}"
         number = classes.number(mask.class_name or default, dataset.file, record, "class")
-        if number is not None and same_size(dataset, mask.path, record, entry.path, size):
+        if number is None:
+            continue
+        size = mask_size(dataset, mask.path, record, entry.path, fitting, images=0, instances=1)
+        if size:
+            fitting = (size,) if fitting else ()
             instances.append(Instance(number, MaskFile(mask.path), record=record, field="pixels"))
-    height, width = size or (None, None)  # without one, the dataset says what is wrong with the image
+    height, width = fitting[0] if instances and fitting else (None, None)
     dataset.add_annotated(source, entry.image_id, entry.path, instances, height=height, width=width)
 
 
 def find(path: str, subset: str | None) -> Places:
     """<id>/images and <id>/masks; or images/ and masks/ with folders in it."""
     images, _ = paired_folders(path, subset, ["masks"], lambda folder: any(e.is_dir() for e in listed(folder)))
-    fits = files_in(images, *PICTURES) if images else is_one_folder_each(os.path.join(path, subset or ""))
+    fits = files_in(images, *PICTURES) if images else is_one_folder_each(folder_or_root(path, subset))
     return [{"dataset_dir": path, "subset": subset}] if fits else []

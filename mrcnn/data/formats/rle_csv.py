@@ -1,16 +1,26 @@
-"""Run lengths in a csv, a row a mask, as Kaggle's iMaterialist 2019 and 2020 and Data Science Bowl 2018 give them."""
+"""Run lengths in a CSV, a row a mask, as in the competitions of Kaggle: iMaterialist, Severstal, clouds and others."""
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mrcnn.data import rle
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
 from mrcnn.data.annotations.classes import Labels, class_table, numbered, only_name
 from mrcnn.data.annotations.fields import shown
-from mrcnn.data.annotations.folders import PICTURES, Places, files_in, header_size, listed
-from mrcnn.data.annotations.outlines import Rectangle, Runs
+from mrcnn.data.annotations.folders import (
+    PICTURES,
+    Places,
+    files_in,
+    fitting_sizes,
+    folder_or_root,
+    listed,
+    of_subset,
+    spellings,
+    stem_of,
+)
+from mrcnn.data.annotations.outlines import Runs
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import read_header, read_json, read_rows
 
@@ -22,33 +32,43 @@ IMAGE, PIXELS, HEIGHT, WIDTH, CLASS, ATTRIBUTES = (
     "ClassId",
     "AttributesIds",
 )
+BOTH = "ImageId_ClassId"  # "a.jpg_3"
+# Other names of the columns, in lower case and without underscores
+COLUMNS = {
+    IMAGE: {"imageid", "image", "imagename", "imgid", "filename", "id"},
+    PIXELS: {"encodedpixels", "rle", "rlemask", "rleencoding", "annotation"},
+    HEIGHT: {"height", "imageheight"},
+    WIDTH: {"width", "imagewidth"},
+    CLASS: {"classid", "class", "label", "category", "categoryid", "celltype"},
+    ATTRIBUTES: {"attributesids"},
+    BOTH: {"imageidclassid", "imagelabel", "imageclass", "imageidlabel", "imagelabelid"},
+}
+NOTHING = ("", "-1", "nan", "null")  # instead of run lengths: the image has no instance
 LABELS = "label_descriptions.json"
 ONLY = 1  # the id of the class in files that have none
-OF_LABELS = "_labels"  # stage1_train_labels.csv is of stage1_train/
+OF_LABELS, OF_IMAGES = "_labels", "_images"  # stage1_train_labels.csv is of stage1_train/, train.csv of train_images/
+SAMPLE = 50  # images that are looked for in each folder
+
+ClassKey = int | str  # the number, or the name, that the file has
 
 
 class Row(NamedTuple):
-    """A mask, once its row is checked. size: (height, width) that its runs are of.
-
-    runs, size: None where only the image, which cannot be read, could say the size.
-    """
+    """A mask. size: (height, width) that the row says its runs are of."""
 
     record: str
-    runs: dict[str, Any] | None
+    pixels: str
     size: tuple[int, int] | None
-    class_id: int
+    class_key: ClassKey
     attributes: tuple[int, ...]
 
 
 class Images:
-    """Where the images of a folder are, by their ImageIds, and how large."""
+    """Where the images of a folder are, by their ids."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self._sizes = folder, {}
+        self.folder = folder
         self._by_name = {entry.name: entry.path for entry in listed(folder)}
-        self._by_stem = {
-            os.path.splitext(name)[0]: path for name, path in self._by_name.items() if name.lower().endswith(PICTURES)
-        }
+        self._by_stem = {stem_of(name): path for name, path in self._by_name.items() if name.lower().endswith(PICTURES)}
 
     def path(self, image_id: str) -> str:
         """The image; one that is not there has the path it is expected at."""
@@ -58,11 +78,9 @@ class Images:
         pictures = [entry.path for entry in inside if entry.name.lower().endswith(PICTURES)]
         return pictures[0] if len(pictures) == 1 else path
 
-    def size(self, image_id: str) -> tuple[int, int] | None:
-        """(height, width) from the image's header; None when it is missing or no image."""
-        if image_id not in self._sizes:
-            self._sizes[image_id] = header_size(self.path(image_id))
-        return self._sizes[image_id]
+    def held(self, image_ids: Sequence[str]) -> int:
+        """How many of the images lie here."""
+        return sum(os.path.isfile(self.path(image_id)) for image_id in image_ids)
 
 
 def read_rle_csv(
@@ -73,26 +91,32 @@ def read_rle_csv(
     class_names: Sequence[str] | None = None,
     labels: Labels | str | os.PathLike | None = None,
     source: str = "rle_csv",
+    masks: bool = True,
+    upright: bool | None = None,
     strict: bool = True,
 ) -> AnnotatedDataset:
     """Reads a csv with the columns ImageId and EncodedPixels, and Height, Width, ClassId, AttributesIds if there.
 
-    EncodedPixels is "start length start length ...", counted from 1 down the columns. A row in which it and ClassId are
-    empty says that the image has no instances. ClassId may hold attributes after the class, "14_23_45" (iMaterialist
-    2019); these, or AttributesIds ("23,45", 2020), stand in `image_info[i]["attributes"]`, a tuple an instance. With
-    strict=False a row that is broken, or of another size than its image, is left out alone; an image of whose size no
-    row is goes as a whole.
+    Other names of these columns are known, too, and columns such as ImageId_ClassId and Image_Label, which hold the
+    image and the class, "a.jpg_3". Classes may be numbers or names.
+
+    EncodedPixels is "start length start length ...", counted from 1 down the columns. A row in which it is empty,
+    or -1, says that the image has no instances. ClassId may hold attributes after the class, "14_23_45"
+    (iMaterialist 2019); these, or AttributesIds ("23,45", 2020), stand in `image_info[i]["attributes"]`, a tuple an
+    instance. With strict=False a row that is broken, or of another size than its image, is left out alone; an image
+    of whose size no row is goes as a whole.
 
     Args:
         csv_file: the file.
         image_dir: folder of the images, <ImageId>, <ImageId>.jpg (or another suffix) or <ImageId>/images/<file>; None:
-            the folder beside the csv named as it (train/ for train.csv and train_labels.csv), else its own.
+            the folder beside the csv named as it (train/ or train_images/ for train.csv and train_labels.csv), images/,
+            its own, or else the one beside it that holds the images.
         class_name: of all masks, in a file without ClassId; None: the only one of class_names, or "object".
         class_names: the classes, in this order. None: all that `labels` names, else those found, by their ids.
         labels: names by ClassId, or a list of the names of 1, 2, ..., or a label_descriptions.json. None: that file
             beside the csv, if it is there. A class without a name has its id as name.
         source: the source's name in the dataset.
-        strict: raise at the first broken record; else leave it out and count it in `problems`.
+        masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
         A prepared dataset; images in the order of the file. Classes keep their ids as ids of the source.
@@ -102,73 +126,141 @@ def read_rle_csv(
         AnnotationError: naming file, record (the line) and field (the column).
     """
     path = os.fspath(csv_file)
-    dataset = AnnotatedDataset(path, strict)
-    images = Images(_image_dir(path, image_dir)) if os.path.isfile(path) else None
-    by_image: dict[str, list[Row]] = {}
-    for record, row in read_rows(dataset.problems, path, "csv of run lengths", (IMAGE, PIXELS)):
-        _collect(dataset, images, by_image, record, row)
-    if CLASS in read_header(path):
-        names = _names(path, labels)
-        found = {row.class_id for rows in by_image.values() for row in rows} - names.keys()
-        names |= {class_id: str(class_id) for class_id in found}
+    dataset = AnnotatedDataset(path, strict, masks=masks, upright=upright)
+    columns = _columns(read_header(path)) if os.path.isfile(path) else {}
+    required = () if BOTH in columns else (columns.get(IMAGE, IMAGE),)
+    table = _Table(dataset, columns)
+    for record, row in read_rows(
+        dataset.problems, path, "csv of run lengths", (*required, columns.get(PIXELS, PIXELS))
+    ):
+        table.collect(record, row)
+    if CLASS in columns or BOTH in columns:
+        names: dict[ClassKey, str] = {**_names(path, labels)}
+        for key in sorted(table.keys - names.keys(), key=lambda key: (isinstance(key, str), key)):
+            names[key] = str(key)
     else:
         names = {ONLY: only_name(class_name, class_names)}
-    chosen = _classes(dataset, source, names, class_names)
-    for image_id, rows in by_image.items():
-        _add(dataset, source, image_id, rows, names, chosen, images)
+    ids = _classes(dataset, source, names, class_names)
+    images = Images(_image_dir(dataset, path, image_dir, list(table.by_image)))
+    for image_id, rows in table.by_image.items():
+        _add(dataset, source, image_id, rows, names, ids, images)
     if not dataset.image_info:
-        dataset.problems.broken(path, "", IMAGE, "there is no row with an image that can be read; check image_dir")
+        message = "there is no row with an image that can be read; check image_dir"
+        dataset.problems.broken(path, "", columns.get(IMAGE, IMAGE), message)
     return dataset.finish()
 
 
-def _image_dir(path: str, image_dir: str | os.PathLike | None) -> str:
+def find(path: str, subset: str | None) -> Places:
+    """A csv with columns for the image and the run lengths; <subset>.csv; or one in the folder `subset`."""
+    if os.path.isfile(path):
+        files = [path] if path.lower().endswith(".csv") else []
+    else:
+        names = [f"{name}{end}.csv" for name in (spellings(subset) if subset else ()) for end in ("", OF_LABELS)]
+        files = [file for name in names if os.path.isfile(file := os.path.join(path, name))][:1]
+        files = files or files_in(folder_or_root(path, subset), ".csv")
+        files = files or of_subset(files_in(path, ".csv"), subset)
+    fitting = []
+    for file in files:
+        columns = _columns(read_header(file))
+        if PIXELS in columns and (IMAGE in columns or BOTH in columns):
+            fitting.append({"csv_file": file})
+    return fitting
+
+
+def _columns(header: Sequence[str]) -> dict[str, str]:
+    """The columns of a file by what they hold; its own names come before others for the same."""
+    plain = {name: name.lower().replace("_", "").replace(" ", "") for name in header}
+    found = {kind: kind for kind in COLUMNS if kind in header}
+    for kind, names in COLUMNS.items():
+        for name in header:
+            if plain[name] in names and name not in found.values():
+                found.setdefault(kind, name)
+    return found
+
+
+def _image_dir(
+    dataset: AnnotatedDataset, path: str, image_dir: str | os.PathLike | None, image_ids: Sequence[str]
+) -> str:
+    """The folder of the images: the first in question that holds some of them."""
     if image_dir is not None:
         folder = os.fspath(image_dir)
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"no folder {folder!r} of images; check image_dir")
         return folder
-    start, above = os.path.splitext(path)[0], os.path.dirname(path)
-    places = (start, start.removesuffix(OF_LABELS), os.path.join(above, "images"), above or ".")
-    return next(filter(os.path.isdir, places))
+    above, stem = os.path.dirname(path) or ".", stem_of(path).removesuffix(OF_LABELS)
+    names = [stem_of(path), stem, stem + OF_IMAGES, "images"]
+    places = list(filter(os.path.isdir, [*(os.path.join(above, name) for name in names), above]))
+    sample = image_ids[:: max(1, len(image_ids) // SAMPLE)]
+    if first := next((place for place in places if Images(place).held(sample)), None):
+        return first
+    beside = [entry.path for entry in listed(above) if entry.is_dir() and entry.path not in places]
+    holding = [folder for folder in beside if Images(folder).held(sample)]
+    if len(holding) == 1:
+        message = f"the images are in {holding[0]!r}"
+        dataset.problems.noted(problems.FOUND, path, "", "", message, "images are read from there")
+        return holding[0]
+    return places[0]
 
 
-def _collect(
-    dataset: AnnotatedDataset, images: Images, by_image: dict[str, list[Row]], record: str, row: Mapping[str, str]
-) -> None:
-    """Enters a row under its image. What is broken is left out."""
-    image_id, where = row[IMAGE].strip(), (dataset.file, record)
-    masked = bool(row[PIXELS].strip() or row.get(CLASS, "").strip())  # else it is an image without instances
-    of_image = by_image.setdefault(image_id, []) if image_id else []
-    wrong = _wrong(row)
-    if wrong is not None:
-        dataset.problems.broken(*where, *wrong, images=0, instances=int(masked))
-        return
-    if not masked:
-        return
-    size = (int(row[HEIGHT]), int(row[WIDTH])) if HEIGHT in row and WIDTH in row else images.size(image_id)
-    class_id, *attributes = row.get(CLASS, str(ONLY)).split("_")
-    attributes = row[ATTRIBUTES].split(",") if row.get(ATTRIBUTES) else attributes
-    try:
-        runs = None if size is None else rle.pairs_to_rle(row[PIXELS], *size)
-    except ValueError as error:
-        dataset.problems.broken(*where, PIXELS, str(error))
-    else:
-        of_image.append(Row(record, runs, size, int(class_id), tuple(map(int, attributes))))
+class _Table:
+    """The rows of a file by their images."""
 
+    def __init__(self, dataset: AnnotatedDataset, columns: Mapping[str, str]) -> None:
+        self.by_image: dict[str, list[Row]] = {}
+        self.keys: set[ClassKey] = set()
+        self._dataset, self._columns = dataset, columns
+        self._numbers: bool | None = None  # whether classes are numbers, as that of the first row is or is not
 
-def _wrong(row: Mapping[str, str]) -> tuple[str, str] | None:
-    """The column of a row that is broken, and why."""
-    if not row[IMAGE].strip():
-        return IMAGE, "it is empty"
-    for column in (HEIGHT, WIDTH):
-        if column in row and not (_whole(row[column]) and int(row[column])):
-            return column, f"expected pixels from 1 on, got {row[column]!r}"
-    numbers = row.get(CLASS, str(ONLY)).split("_")
-    if not all(map(_whole, numbers)) and (row[PIXELS].strip() or row[CLASS].strip()):
-        return CLASS, f"expected the number of a class, and of attributes after it, got {row[CLASS]!r}"
-    if row.get(ATTRIBUTES) and not all(map(_whole, row[ATTRIBUTES].split(","))):
-        return ATTRIBUTES, f"expected numbers with commas between them, got {row[ATTRIBUTES]!r}"
-    return None
+    def collect(self, record: str, row: Mapping[str, str]) -> None:
+        """Enters a row under its image. What is broken is left out."""
+        cells = {kind: row[name].strip() for kind, name in self._columns.items()}
+        both = BOTH in cells
+        if both:
+            cells[IMAGE], _, cells[CLASS] = cells[BOTH].rpartition("_")
+        empty = cells[PIXELS].lower() in NOTHING
+        masked = not empty or (bool(cells.get(CLASS)) and not both and not cells[PIXELS])
+        of_image = self.by_image.setdefault(cells[IMAGE], []) if cells[IMAGE] else []
+        wrong = self._wrong(cells, masked)
+        if wrong is not None:
+            kind, message = wrong
+            field = self._columns.get(kind) or self._columns[BOTH]
+            self._dataset.problems.broken(self._dataset.file, record, field, message, images=0, instances=int(masked))
+            return
+        key, attributes = self._class_of(cells.get(CLASS))
+        if key is not None:
+            self.keys.add(key)
+        if masked and key is not None:
+            size = (int(cells[HEIGHT]), int(cells[WIDTH])) if HEIGHT in cells and WIDTH in cells else None
+            attributes = cells[ATTRIBUTES].split(",") if cells.get(ATTRIBUTES) else attributes
+            of_image.append(Row(record, "" if empty else cells[PIXELS], size, key, tuple(map(int, attributes))))
+
+    def _wrong(self, cells: Mapping[str, str], masked: bool) -> tuple[str, str] | None:
+        """The column of a row that is broken, and why."""
+        if not cells[IMAGE]:
+            return IMAGE, "it is empty"
+        for column in (HEIGHT, WIDTH):
+            if column in cells and not (_whole(cells[column]) and int(cells[column])):
+                return column, f"expected pixels from 1 on, got {cells[column]!r}"
+        text = cells.get(CLASS, str(ONLY))
+        numbers = all(map(_whole, _bare(text).split("_")))
+        if self._numbers is None and text:
+            self._numbers = numbers
+        if masked and (not text or (self._numbers and not numbers)):
+            return CLASS, f"expected the number of a class, and of attributes after it, got {text!r}"
+        if cells.get(ATTRIBUTES) and not all(map(_whole, cells[ATTRIBUTES].split(","))):
+            return ATTRIBUTES, f"expected numbers with commas between them, got {cells[ATTRIBUTES]!r}"
+        return None
+
+    def _class_of(self, text: str | None) -> tuple[ClassKey | None, list[str]]:
+        """The class of a row, None where it says none, and the attributes after it."""
+        if text is None:
+            return ONLY, []
+        if not text:
+            return None, []
+        if not self._numbers:
+            return text, []
+        number, *attributes = _bare(text).split("_")
+        return int(number), attributes
 
 
 def _names(path: str, labels: Labels | str | os.PathLike | None) -> dict[int, str]:
@@ -211,17 +303,20 @@ def read_labels(path: str | os.PathLike) -> dict[int, str]:
 
 
 def _classes(
-    dataset: AnnotatedDataset, source: str, names: Mapping[int, str], class_names: Sequence[str] | None
-) -> list[str]:
-    """Adds the classes, under the ids of the file, and returns their names."""
+    dataset: AnnotatedDataset, source: str, names: Mapping[ClassKey, str], class_names: Sequence[str] | None
+) -> dict[str, int]:
+    """Adds the classes, under the ids of the file where those are numbers, and returns their ids by name."""
     class_table((), list(names.values()))  # raises for two classes of one name
-    ids = {names[class_id]: class_id for class_id in sorted(names)}
-    chosen = class_table((), list(ids) if class_names is None else class_names)
-    unused = max(names, default=0) + 1  # ids for classes that this file does not know
-    for place, name in enumerate(chosen):
-        # not by add_class: the ids of iMaterialist begin with 0
-        dataset.class_info.append({"source": source, "id": ids.get(name, unused + place), "name": name})
-    return chosen
+    free = max((key for key in names if isinstance(key, int)), default=0) + 1
+    ids: dict[str, int] = {}
+    for place, (key, name) in enumerate(names.items()):
+        ids[name] = key if isinstance(key, int) else free + place
+    chosen = class_table((), sorted(ids, key=lambda name: ids[name]) if class_names is None else class_names)
+    unused = max(ids.values(), default=0) + 1  # ids for classes that this file does not know
+    found = {name: ids.get(name, unused + place) for place, name in enumerate(chosen)}
+    for name, number in found.items():  # not by add_class: the ids of iMaterialist begin with 0
+        dataset.class_info.append({"source": source, "id": number, "name": name})
+    return found
 
 
 def _add(
@@ -229,52 +324,52 @@ def _add(
     source: str,
     image_id: str,
     rows: list[Row],
-    names: Mapping[int, str],
-    chosen: Sequence[str],
+    names: Mapping[ClassKey, str],
+    ids: Mapping[str, int],
     images: Images,
 ) -> None:
     """Adds an image with the masks of its rows."""
-    path, size = images.path(image_id), images.size(image_id)
-    fitting = [row for row in rows if size is None or row.size == size]
-    if rows and not fitting:  # they are of another file
+    path = images.path(image_id)
+    header = dataset.image_header(path, f"image {image_id!r}", len(rows))
+    if header is None:
+        return
+    fitting = fitting_sizes(header)
+    size, tagged = dataset.sized(header, next((row.size for row in rows if row.size in fitting), None))
+    if rows and all(row.size is not None and row.size not in fitting for row in rows):  # they are of another file
         _other_size(dataset, rows[0], path, size, images=1, instances=len(rows))
         return
     instances, attributes = [], {row.record: row.attributes for row in rows}
     for row in rows:
-        if size is not None and row.size != size:
+        where = dataset.file, row.record
+        if row.size is not None and row.size != size:
             _other_size(dataset, row, path, size, images=0, instances=1)
-        elif names[row.class_id] in chosen:
-            outline = Rectangle(0, 0, 0, 0) if row.runs is None else Runs(row.runs)  # which no one will see
-            instances.append(Instance(row.class_id, outline, record=row.record, field=PIXELS))
+        elif names[row.class_key] not in ids:
+            message = f"{row.class_key} is {names[row.class_key]!r}, not among {list(ids)}; "
+            message += "add it to class_names, or correct it"
+            dataset.problems.broken(*where, CLASS, message, images=0, instances=1)
         else:
-            dataset.problems.broken(
-                dataset.file,
-                row.record,
-                CLASS,
-                f"{row.class_id} is {names[row.class_id]!r}, not "
-                f"among {list(chosen)}; add it to class_names, or correct it",
-            )
-    height, width = size or (None, None)
-    if dataset.add_annotated(source, image_id, path, instances, height=height, width=width):
+            try:
+                runs = rle.pairs_to_rle(row.pixels, *size)
+            except ValueError as error:
+                dataset.problems.broken(*where, PIXELS, str(error), images=0, instances=1)
+                continue
+            instances.append(Instance(ids[names[row.class_key]], Runs(runs), record=row.record, field=PIXELS))
+    if dataset.add_annotated(source, image_id, path, instances, height=size[0], width=size[1], tagged=tagged):
         info = dataset.image_info[-1]
         info["attributes"] = [attributes[instance.record] for instance in info["instances"]]
 
 
 def _other_size(dataset: AnnotatedDataset, row: Row, path: str, size: tuple[int, int], **lost: int) -> None:
     many = f"; so are all {lost['instances']} rows of the image" if lost["instances"] > 1 else ""
-    text = f"it says {row.size[0]} x {row.size[1]}, the image {path!r} is {size[0]} x {size[1]} (height x width){many}"
+    tall, wide = row.size or (0, 0)
+    text = f"it says {tall} x {wide}, the image {path!r} is {size[0]} x {size[1]} (height x width){many}"
     dataset.problems.broken(dataset.file, row.record, f"{HEIGHT}/{WIDTH}", text, problems.SIZE, **lost)
 
 
-def _whole(text: Any) -> bool:
+def _bare(text: str) -> str:
+    """A number without the fraction that pandas gives to a column with gaps."""
+    return text.removesuffix(".0")
+
+
+def _whole(text: str) -> bool:
     return text.strip().isdecimal() and len(text) < 10
-
-
-def find(path: str, subset: str | None) -> Places:
-    """A csv with the columns ImageId and EncodedPixels; <subset>.csv; or one in the folder `subset`."""
-    if os.path.isfile(path):
-        files = [path] if path.endswith(".csv") else []
-    else:
-        beside = [os.path.join(path, f"{subset}{end}.csv") for end in ("", OF_LABELS)] if subset else []
-        files = list(filter(os.path.isfile, beside)) or files_in(os.path.join(path, subset or ""), ".csv")
-    return [{"csv_file": file} for file in files if {IMAGE, PIXELS} <= set(read_header(file))]

@@ -1,28 +1,40 @@
-"""Annotations of the VGG Image Annotator (VIA), versions 1 and 2, as a Dataset."""
+"""Annotations of the VGG Image Annotator (VIA): JSON and CSV of its versions 1, 2 and 3."""
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mrcnn.data.annotations import problems
-from mrcnn.data.annotations.annotated import Instance
-from mrcnn.data.annotations.classes import Classes
-from mrcnn.data.annotations.fields import FieldError, encloses, number, polygon, shown, size_of
-from mrcnn.data.annotations.folders import LOOKED_AT, Places, files_in
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
+from mrcnn.data.annotations.classes import Classes, is_class
+from mrcnn.data.annotations.fields import FieldError, Unread, encloses, number, polygon, shown, size_of
+from mrcnn.data.annotations.folders import LOOKED_AT, Places, files_in, folder_or_root
+from mrcnn.data.annotations.image_finder import ImageFinder, search_root
 from mrcnn.data.annotations.outlines import Ellipse, Outline, Rectangle
 from mrcnn.data.annotations.problems import AnnotationError
-from mrcnn.data.annotations.text_files import Head, read_head, read_json
-from mrcnn.data.annotations.upright import SIDEWAYS, TAGGED, UprightDataset, known_size
+from mrcnn.data.annotations.text_files import Head, read_head, read_header, read_json, read_rows
+from mrcnn.data.formats.via_3 import KEYS, TITLE, Entry, from_csv, from_project
 
 ANNOTATION_FILE = "via_region_data.json"
+WHAT = "annotations of VIA"
 SHAPES = ("polygon", "rect", "circle", "ellipse")
+# What a shape without a name is, by its fields
+FIELDS = {
+    "polygon": {"all_points_x", "all_points_y"},
+    "rect": {"x", "y", "width", "height"},
+    "circle": {"cx", "cy", "r"},
+    "ellipse": {"cx", "cy", "rx", "ry"},
+}
+CLOSED = 1.0  # pixels between the ends of a polyline that goes round an object
+TELLS = frozenset({"filename", "regions", "_via_settings", "_via_img_metadata", "shapes", "images", *KEYS})
 DEFAULT_NAME = "object"
 LENGTH = "image file of another length"
 UNREAD = "attribute that is not read"
 
 
-class ViaDataset(UprightDataset):
-    """Photographs annotated with polygons, rectangles, circles and ellipses; made by `read_via`."""
+class ViaDataset(AnnotatedDataset):
+    """Images annotated with polygons, rectangles, circles and ellipses; made by `read_via`."""
 
 
 class Region(NamedTuple):
@@ -39,29 +51,32 @@ def read_via(
     class_name: str | Sequence[str] = DEFAULT_NAME,
     *,
     attribute: str | None = None,
+    image_dir: str | os.PathLike | None = None,
     source: str = "via",
-    annotation_file: str = ANNOTATION_FILE,
+    annotation_file: str | None = None,
     class_names: Sequence[str] | None = None,
+    masks: bool = True,
     upright: bool | None = None,
     strict: bool = True,
 ) -> ViaDataset:
-    """Reads the photographs that were annotated in a folder; those without regions are left out, as in the old package.
+    """Reads the images that were annotated in a folder; those without regions are left out, as in the old package.
 
-    The file is an export as json, of VIA 1 or 2, or a saved project of VIA 2. It does not say how large the photographs
-    are; that comes from their headers.
+    The file is an export as JSON or CSV, or a saved project, of VIA 1, 2 or 3. It does not say how large the images
+    are; that comes from their headers. A polyline that ends where it begins is a polygon.
 
     Args:
-        dataset_dir, subset: the folder `dataset_dir/subset` holds photographs and the annotation file.
+        dataset_dir, subset: the folder `dataset_dir/subset` holds images and the annotation file.
         class_name: the name of the only class, or a list of names when `attribute` is given.
         attribute: the region attribute that holds the name of a region's class: a text or choice, or checkboxes of
             which one is ticked.
+        image_dir: folder of the images; None: that of the annotations, images/ in it, or the one that holds them.
         source: the source's name in the dataset.
-        annotation_file: its name in the folder.
+        annotation_file: its name in the folder. None: via_region_data.json, or else all files of VIA there are,
+        of which
+            no two may annotate one image.
         class_names: the classes, in this order, in place of class_name. None, with an attribute and no class_name: the
             names found, sorted.
-        upright: whether regions were drawn on photographs turned by their orientation tag, as browsers show them since
-            2020, or as their pixels are stored. None: photographs with such a tag are broken records.
-        strict: raise at the first broken record; else leave it out and count it in `problems`.
+        masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
         A prepared dataset.
@@ -69,33 +84,76 @@ def read_via(
     Raises:
         FileNotFoundError: for a missing annotation file.
         AnnotationError: naming file, record and field, for what is not VIA's, a shape that has no area, an unknown
-            class, a missing photograph.
+            class, a missing image.
     """
     names = _names(class_name, class_names, attribute)
-    folder = os.path.join(os.fspath(dataset_dir), subset or "")
-    dataset = ViaDataset(os.path.join(folder, annotation_file), strict)
-    entries = _entries(dataset, read_json(dataset.file, "annotations of VIA"))
-    only = None if attribute is not None else names[0]
-    regions = {filename: _regions(dataset, entry, attribute, only) for filename, entry in entries.items()}
+    folder = folder_or_root(os.fspath(dataset_dir), subset)
+    files = _files(folder, annotation_file)
+    dataset = ViaDataset(files[0] if len(files) == 1 else folder, strict, masks=masks, upright=upright)
+    entries = _entries(dataset, files)
+    only = None if attribute is not None else (names or [DEFAULT_NAME])[0]
+    unread = Unread(dataset.problems, dataset.file)
+    regions = {name: _regions(dataset, entry, attribute, only, unread) for name, entry in entries.items()}
+    unread.note()
     classes = Classes(dataset, source, {region.name for found in regions.values() for region in found}, names)
+    places = [folder, os.path.join(folder, "images")]
+    finder = ImageFinder(entries, places, search_root(folder), None if image_dir is None else os.fspath(image_dir))
     for filename, found in regions.items():
-        numbers = [classes.number(r.name, dataset.file, r.record, attribute or "region_attributes") for r in found]
+        entry, where = entries[filename], attribute or "region_attributes"
+        numbers = [classes.number(region.name, entry.file, region.record, where) for region in found]
         instances = [
             Instance(class_id, region.outline, record=region.record, field="shape_attributes")
             for class_id, region in zip(numbers, found, strict=True)
             if class_id is not None
         ]
-        _add(dataset, source, os.path.join(folder, filename), entries[filename], instances, upright)
+        _add(dataset, source, finder, entry, instances)
+    finder.note(dataset.problems, dataset.file)
     if class_names is None and class_name == DEFAULT_NAME and attribute is None:
         _note_attributes(dataset, entries)
     if not dataset.image_info:
-        dataset.problems.broken(
-            dataset.file,
-            "",
-            "regions",
-            "it annotates no regions that can be read; draw some in VIA and export them as json",
-        )
+        message = "it annotates no regions that can be read; draw some in VIA and export them as json"
+        dataset.problems.broken(dataset.file, "", "regions", message)
     return dataset.finish()
+
+
+def find(path: str, subset: str | None) -> Places:
+    """A file of VIA, or those in the folder `subset`."""
+    if os.path.isfile(path):
+        if not is_file(path):
+            return []
+        return [{"dataset_dir": os.path.dirname(path), "annotation_file": os.path.basename(path)}]
+    folder = folder_or_root(path, subset)
+    files = [file for suffix in (".json", ".csv") for file in files_in(folder, suffix)[:LOOKED_AT] if is_file(file)]
+    return [{"dataset_dir": folder}] if files else []
+
+
+def is_via(head: Head) -> bool:
+    """Whether the keys of a JSON file are those of VIA."""
+    return (
+        any(key.startswith("_via_") for key in head.top)
+        or {"filename", "regions"} <= head.second
+        or (KEYS <= head.top and not {"images", "shapes"} & head.top)
+    )
+
+
+def is_file(path: str) -> bool:
+    """Whether a file is one of VIA's."""
+    if path.lower().endswith(".json"):
+        return is_via(read_head(path, TELLS))
+    if not path.lower().endswith(".csv"):
+        return False
+    header = read_header(path)
+    return "region_shape_attributes" in header or bool(header) and header[0].startswith(TITLE)
+
+
+def _files(folder: str, annotation_file: str | None) -> list[str]:
+    """The annotation files to read together."""
+    if annotation_file is not None:
+        return [os.path.join(folder, annotation_file)]
+    usual = os.path.join(folder, ANNOTATION_FILE)
+    if os.path.isfile(usual):
+        return [usual]
+    return [file for file in files_in(folder, ".json", ".csv") if is_file(file)] or [usual]
 
 
 def _names(
@@ -115,39 +173,50 @@ def _names(
     return names
 
 
-def _entries(dataset: ViaDataset, content: Any) -> dict[str, dict]:
-    """The records of images by file name; those without regions are left out, broken ones too."""
+def _entries(dataset: ViaDataset, files: Sequence[str]) -> dict[str, Entry]:
+    """The images by file name; those without regions are left out, broken ones too."""
+    entries: dict[str, Entry] = {}
+    for file in files:
+        read = _from_csv if file.lower().endswith(".csv") else _from_json
+        for name, entry in read(dataset, file):
+            where = file, name, "filename"
+            if entry.filename in entries:
+                other = entries[entry.filename].file
+                message = f"another record is of {entry.filename!r}, too; merge their regions"
+                if other != file:
+                    message = f"{other!r} annotates {entry.filename!r}, too; choose one with annotation_file="
+                lost = {"images": 0, "instances": len(entry.regions)}
+                dataset.problems.broken(*where, message, problems.CLASH, **lost)
+            elif entry.regions:
+                entries[entry.filename] = entry
+            else:
+                where = file, f"image {entry.filename!r}", "regions"
+                message = "no region is drawn on it"
+                dataset.problems.left_out(problems.UNANNOTATED, *where, message, images=1, instances=0)
+    return entries
+
+
+def _from_json(dataset: ViaDataset, file: str) -> Iterable[tuple[str, Entry]]:
+    """The records of a JSON file, by what to call them."""
+    content = read_json(file, WHAT)
+    if isinstance(content, dict) and content.keys() >= KEYS:
+        yield from from_project(dataset, file, content)
+        return
     if isinstance(content, dict):
         content = content.get("_via_img_metadata", content)  # a saved VIA 2 project wraps them
     if isinstance(content, list):
         content = dict(enumerate(content))
     if not isinstance(content, dict) or content and not any(map(_is_near, content.values())):
-        raise AnnotationError(
-            dataset.file,
-            "",
-            "",
-            f"it is no annotation file of VIA 1 or 2: each entry must have filename and regions, got {shown(content)}",
+        message = (
+            f"it is no annotation file of VIA 1 or 2: each entry must have filename and regions, got {shown(content)}"
         )
-    entries: dict[str, dict] = {}
+        raise AnnotationError(file, "", "", message)
     for key, record in content.items():
-        name = f"image record {key!r}"
-        if _is_entry(dataset, name, record):
-            filename = record["filename"]
-            if filename in entries:
-                dataset.problems.broken(
-                    dataset.file,
-                    name,
-                    "filename",
-                    f"another record is of {filename!r}, too; merge their regions",
-                    problems.CLASH,
-                )
-            elif record["regions"]:
-                entries[filename] = record
-            else:
-                dataset.problems.left_out(
-                    problems.UNANNOTATED, dataset.file, f"image {filename!r}", "regions", "no region is drawn on it"
-                )
-    return entries
+        name = f"image record {shown(key)}"
+        if _is_entry(dataset, file, name, record):
+            regions = record["regions"]
+            regions = list(regions.values()) if isinstance(regions, dict) else regions
+            yield name, Entry(file, record["filename"], record.get("size"), regions)
 
 
 def _is_near(record: Any) -> bool:
@@ -155,29 +224,74 @@ def _is_near(record: Any) -> bool:
     return isinstance(record, dict) and not {"filename", "regions"}.isdisjoint(record)
 
 
-def _is_entry(dataset: ViaDataset, name: str, record: Any) -> bool:
+def _is_entry(dataset: ViaDataset, file: str, name: str, record: Any) -> bool:
     """Whether a record is one of an image; broken otherwise."""
     expected = {"filename": (str, "a name"), "regions": ((list, dict), "a list or, of VIA 1, an object")}
     for field, (kinds, wanted) in expected.items():
         value = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(value, kinds) or value == "":
-            dataset.problems.broken(dataset.file, name, field, f"expected {wanted}, got {shown(value)}")
+        if not isinstance(value, kinds) or value == "" or (field == "filename" and "\0" in value):
+            message = f"expected {wanted}, got {shown(value)}"
+            dataset.problems.broken(file, name, field, message, images=1, instances=0)
             return False
     return True
 
 
-def _regions(dataset: ViaDataset, entry: dict, attribute: str | None, only: str | None) -> list[Region]:
-    """The regions of an image that can be read; `only` is their class where no attribute gives it."""
-    regions, found = entry["regions"], []
-    for place, region in enumerate(regions.values() if isinstance(regions, dict) else regions):
-        record = f"{entry['filename']!r}, region {place}"
+def _from_csv(dataset: ViaDataset, file: str) -> Iterable[tuple[str, Entry]]:
+    """The images of a CSV file of VIA 1 or 2, a row a region, or of VIA 3."""
+    header = read_header(file)
+    if header and header[0].startswith(TITLE):
+        yield from from_csv(dataset, file)
+        return
+    image = "#filename" if "#filename" in header else "filename"  # of VIA 1
+    by_image: dict[str, tuple[str, Any, list]] = {}
+    for record, row in read_rows(dataset.problems, file, WHAT, (image, "region_shape_attributes")):
         try:
-            outline = _outline(_object(region, "shape_attributes"))
+            shape = _json(row, "region_shape_attributes")
+            attributes = _json(row, "region_attributes") if "region_attributes" in row else {}
+        except FieldError as error:
+            dataset.problems.broken(file, record, error.field, str(error), images=0, instances=1)
+            continue
+        if not row[image] or "\0" in row[image]:
+            dataset.problems.broken(
+                file, record, image, "expected a name, got ''", images=0, instances=int(bool(shape))
+            )
+            continue
+        length = row.get("file_size", "").strip()
+        known = by_image.setdefault(row[image], (record, int(length) if length.isdecimal() else -1, []))
+        if shape:  # a row without is of an image without regions
+            known[2].append({"shape_attributes": shape, "region_attributes": attributes})
+    for filename, (record, length, regions) in by_image.items():
+        yield record, Entry(file, filename, length, regions)
+
+
+def _json(row: Mapping[str, str], field: str) -> dict:
+    """The object in a field of a table. Raises FieldError."""
+    try:
+        value = json.loads(row[field] or "{}")
+    except (RecursionError, ValueError) as error:
+        raise FieldError(field, f"expected an object as json, got {shown(row[field])}") from error
+    if not isinstance(value, dict):
+        raise FieldError(field, f"expected an object as json, got {shown(value)}")
+    return value
+
+
+def _regions(
+    dataset: ViaDataset, entry: Entry, attribute: str | None, only: str | None, unread: Unread
+) -> list[Region]:
+    """The regions of an image that can be read; `only` is their class where no attribute gives it."""
+    found = []
+    for place, region in enumerate(entry.regions):
+        record = f"{entry.filename!r}, region {place}"
+        try:
+            outline = _outline(_shape(region), lambda *what, record=record: unread.add("region", record, *what))
             name = only if attribute is None else _class_name(region, attribute)
         except FieldError as error:
-            dataset.problems.broken(dataset.file, record, error.field, str(error))
+            dataset.problems.broken(entry.file, record, error.field, str(error), images=0, instances=1)
             continue
-        if encloses(dataset.problems, outline, dataset.file, record, "shape_attributes"):
+        if name is None or not is_class(name):
+            where = entry.file, record, attribute or "", f"{name!r} is not a class"
+            dataset.problems.left_out(problems.NOT_A_CLASS, *where, images=0, instances=1)
+        elif encloses(dataset.problems, outline, entry.file, record, "shape_attributes"):
             found.append(Region(name, outline, record))
     return found
 
@@ -189,11 +303,26 @@ def _object(region: Any, field: str) -> dict:
     return value
 
 
-def _outline(shape: dict) -> Outline:
+def _shape(region: Any) -> dict:
+    """The shape_attributes of a region, with a name. Raises FieldError."""
+    shape = _object(region, "shape_attributes")
+    if shape.get("name") is not None:
+        return shape
+    fitting = next((name for name, fields in FIELDS.items() if fields <= shape.keys()), None)
+    beside = region.get("name")  # some tools write it there
+    return {**shape, "name": beside if isinstance(beside, str) else fitting}
+
+
+def _outline(shape: dict, note: Callable[[str, str, str], None]) -> Outline:
     """The outline of a region's shape_attributes. Raises FieldError."""
     kind = shape.get("name")
     if kind == "polygon":
         return _polygon(shape)
+    if kind == "polyline":
+        points = _polygon(shape).parts[0]
+        if len(points) > 3 and abs(points[0] - points[-1]).max() <= CLOSED:
+            note("name", "it is a polyline that ends where it begins", "read as a polygon")
+            return polygon(points[:-1].tolist(), "all_points_x/all_points_y")
     if kind == "rect":
         x, y = number(shape, "x"), number(shape, "y")
         return Rectangle(y, x, y + size_of(shape, "height"), x + size_of(shape, "width"))
@@ -203,10 +332,10 @@ def _outline(shape: dict) -> Outline:
     if kind == "ellipse":
         angle = number(shape, "theta") if "theta" in shape else 0.0
         return Ellipse(number(shape, "cy"), number(shape, "cx"), size_of(shape, "ry"), size_of(shape, "rx"), angle)
-    raise FieldError("name", f"shape {kind!r} has no area; expected one of {SHAPES}")
+    raise FieldError("name", f"shape {shown(kind)} has no area; expected one of {SHAPES}")
 
 
-def _polygon(shape: dict) -> Outline:
+def _polygon(shape: dict) -> Any:
     fields = "all_points_x", "all_points_y"
     for field in fields:
         if not isinstance(shape.get(field), list):
@@ -230,49 +359,21 @@ def _class_name(region: dict, attribute: str) -> str:
     return value
 
 
-def _add(
-    dataset: ViaDataset, source: str, path: str, entry: dict, instances: list[Instance], turn: bool | None
-) -> None:
+def _add(dataset: ViaDataset, source: str, finder: ImageFinder, entry: Entry, instances: list[Instance]) -> None:
     """Adds an image."""
-    filename, (size, orientation) = entry["filename"], known_size(path)
-    record = f"image {filename!r}"
-    if orientation != 1 and turn is None:
-        dataset.problems.broken(
-            dataset.file,
-            record,
-            "filename",
-            f"{path!r} has the orientation tag {orientation}; "
-            "were its regions drawn on the photograph upright? Pass upright=True (browsers show it "
-            "so since 2020) or upright=False",
-            TAGGED,
-        )
-        return
-    if orientation != 1 and not turn:
-        size, orientation = (size[::-1] if orientation in SIDEWAYS else size), 1
-    added = dataset.add_annotated(
-        source, filename, path, instances, height=size[0], width=size[1], orientation=orientation
-    )
-    length = entry.get("size")
+    path, record = finder.path(entry.filename), f"image {entry.filename!r}"
+    added = dataset.add_annotated(source, entry.filename, path, instances, hint=finder.why(path))
+    length = entry.size
     if added and type(length) is int and length > 0 and length != os.path.getsize(path):  # -1: not known to VIA
-        dataset.problems.noted(
-            LENGTH,
-            dataset.file,
-            record,
-            "size",
-            f"the annotated file had {length} bytes, {path!r} "
-            f"has {os.path.getsize(path)}; is it the same, in the same size?",
-            "used",
-        )
+        message = f"the annotated file had {length} bytes, {path!r} has {os.path.getsize(path)}; "
+        message += "is it the same, in the same size?"
+        dataset.problems.noted(LENGTH, entry.file, record, "size", message, "used")
 
 
-def _note_attributes(dataset: ViaDataset, entries: dict[str, dict]) -> None:
+def _note_attributes(dataset: ViaDataset, entries: Mapping[str, Entry]) -> None:
     """Notes that regions have attributes, one of which may be meant as the class."""
-    regions = [
-        region
-        for entry in entries.values()
-        for region in (entry["regions"].values() if isinstance(entry["regions"], dict) else entry["regions"])
-    ]
-    attributes = [region.get("region_attributes") for region in regions if isinstance(region, dict)]
+    regions = [region for entry in entries.values() for region in entry.regions if isinstance(region, dict)]
+    attributes = [region.get("region_attributes") for region in regions]
     names = sorted({name for values in attributes if isinstance(values, dict) for name, v in values.items() if v})
     if names:
         dataset.problems.noted(
@@ -280,24 +381,6 @@ def _note_attributes(dataset: ViaDataset, entries: dict[str, dict]) -> None:
             dataset.file,
             "",
             "region_attributes",
-            f"regions have the attributes {names}",
+            f"regions have the attributes {shown(names)}",
             f"all are of the class {DEFAULT_NAME!r}; attribute= takes classes from one of them",
         )
-
-
-def find(path: str, subset: str | None) -> Places:
-    """A json, or one in the folder `subset`."""
-    if os.path.isfile(path):
-        files = [path] if path.endswith(".json") else []
-    else:
-        files = files_in(os.path.join(path, subset or ""), ".json")[:LOOKED_AT]
-    return [
-        {"dataset_dir": os.path.dirname(file), "annotation_file": os.path.basename(file)}
-        for file in files
-        if is_via(read_head(file))
-    ]
-
-
-def is_via(head: Head) -> bool:
-    """Whether the keys are those of the VGG Image Annotator."""
-    return any(key.startswith("_via_") for key in head.top) or {"filename", "regions"} <= head.second

@@ -4,18 +4,43 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
-from mrcnn.data.annotations.classes import Classes, Labels, numbered
-from mrcnn.data.annotations.folders import LOSSLESS, PICTURES, Places, by_stem, header_size, listed, names_in, same_size
-from mrcnn.data.annotations.id_maps import InstanceIdDataset, ranked, read_numbers
-from mrcnn.data.annotations.outlines import MaskFile, open_picture, read_values
+from mrcnn.data.annotations.classes import BACKGROUND_NAMES, NO_CLASSES, Classes, Labels, numbered
+from mrcnn.data.annotations.folders import (
+    LOSSLESS,
+    PICTURES,
+    Places,
+    by_stem,
+    fitting_sizes,
+    header_of,
+    listed,
+    mask_size,
+    names_in,
+    spellings,
+)
+from mrcnn.data.annotations.id_maps import (
+    SHORT,
+    InstanceIdDataset,
+    check_single,
+    piece_outline,
+    pieces_of,
+    ranked,
+    read_numbers,
+)
+from mrcnn.data.annotations.outlines import MaskFile, Outline, open_picture, read_values
 from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.text_files import read_lines, read_xml
 
+OBJECTS, CLASSES, IMAGES, DETAILS = "SegmentationObject", "SegmentationClass", "JPEGImages", "Annotations"
+SETS = os.path.join("ImageSets", "Segmentation")
+LABELMAP, NAME_FILES = "labelmap.txt", ("class_names.txt", "labels.txt", "classes.txt")
+TWO_CLASSES = "object of two classes"
+UNLIKE = "object that two files name differently"
+UNNAMED = "classes without names"
 # In the order of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/segexamples/index.html: the numbers 1 to 20
 VOC_CLASSES = (
     "aeroplane",
@@ -87,11 +112,8 @@ class Header:
     """
 
     def __init__(self, path: str) -> None:
-        try:
-            with open_picture(path) as image:
-                mode, palette = image.mode, image.getpalette() if image.mode == "P" else None
-        except OSError as error:
-            raise ValueError(f"{path!r} is not a picture, or damaged: {error}; write it again as png") from error
+        with open_picture(path) as image:
+            mode, palette = image.mode, image.getpalette() if image.mode == "P" else None
         self.numbers = mode not in ("RGB", "RGBA")
         self._void = mode in ("P", "L")  # with 16 bits, 255 is a number as any other
         self.palette = palette and {i: tuple(palette[3 * i : 3 * i + 3]) for i in range(len(palette) // 3)}
@@ -112,17 +134,17 @@ def read_labelmap(path: str | os.PathLike) -> ClassCodes:
 
     Raises AnnotationError naming the line.
     """
-    path, numbers, colours = os.fspath(path), {}, {}
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = [(place, line.strip()) for place, line in enumerate(file, 1)]
-    for place, line in lines:
+    path = os.fspath(path)
+    numbers: dict[int, str] = {}
+    colours: dict[Colour, str] = {}
+    for place, line in enumerate(read_lines(path, "names and colours of classes"), 1):
         if not line or line.startswith("#"):
             continue
         name, *rest = line.split(":")
         parts = rest[0].split(",") if rest else []
         if not name or len(parts) != 3 or not all(part.strip().isdecimal() and int(part) < 256 for part in parts):
             raise AnnotationError(path, f"line {place}", "color_rgb", f"expected name:red,green,blue::, got {line!r}")
-        colour = tuple(map(int, parts))
+        colour = int(parts[0]), int(parts[1]), int(parts[2])
         if colour in colours:
             raise AnnotationError(path, f"line {place}", "color_rgb", f"{colours[colour]!r} has the same colour")
         is_class = colour not in ((0, 0, 0), VOID_COLOUR)
@@ -138,23 +160,22 @@ def most_of(objects: np.ndarray, classes: np.ndarray) -> dict[int, dict[int, int
     objects, classes: [H, W], values of two pictures.
     """
     (numbers, rows), (codes, columns) = ranked(objects), ranked(classes)
-    counts = np.bincount((rows * len(codes) + columns).ravel()).tolist()
-    counts += [0] * (len(numbers) * len(codes) - len(counts))
-    found = {}
-    for row, number in enumerate(numbers.tolist()):
-        inside = zip(codes.tolist(), counts[row * len(codes) : (row + 1) * len(codes)], strict=True)
-        found[number] = dict(sorted(((code, n) for code, n in inside if n), key=lambda pair: -pair[1]))
+    pairs = rows.astype(np.int64) * len(codes) + columns
+    if len(numbers) * len(codes) < SHORT:
+        counts = np.bincount(pairs.ravel())
+        there = np.flatnonzero(counts)
+        counts = counts[there]
+    else:  # a table of all pairs could be as large as memory
+        there, counts = np.unique(pairs, return_counts=True)
+    found: dict[int, dict[int, int]] = {int(number): {} for number in numbers}
+    for place in np.argsort(-counts, kind="stable").tolist():
+        row, column = divmod(int(there[place]), len(codes))
+        found[int(numbers[row])][int(codes[column])] = int(counts[place])
     return found
 
 
 def _colour(value: int) -> Colour:
     return value & 255, value >> 8 & 255, value >> 16
-
-
-OBJECTS, CLASSES, IMAGES, DETAILS = "SegmentationObject", "SegmentationClass", "JPEGImages", "Annotations"
-SETS = os.path.join("ImageSets", "Segmentation")
-TWO_CLASSES = "object of two classes"
-UNLIKE = "object that two files name differently"
 
 
 class Detail(NamedTuple):
@@ -164,13 +185,40 @@ class Detail(NamedTuple):
     difficult: bool
 
 
+class Parsed(NamedTuple):
+    """An image whose pictures were read.
+
+    objects, classes: the pictures, and what their headers say. size: (height, width) of both. pixels: how many
+    pixels of each class are in each object, the commonest first. details: the objects of the xml, whose numbers are
+    1, 2, ...
+    """
+
+    stem: str
+    image: str
+    objects: str
+    classes: str
+    object_header: Header
+    class_header: Header
+    size: tuple[int, int] | None
+    pixels: dict[int, dict[int, int]]
+    details: list[Detail]
+
+    def detail(self, value: int) -> Detail | None:
+        """What the xml says of the object of a value."""
+        number = self.object_header.number(value)
+        return self.details[number - 1] if 0 < number <= len(self.details) else None
+
+
 def read_voc(
     dataset_dir: str | os.PathLike,
     subset: str | None = None,
     *,
     class_names: Sequence[str] | None = None,
     labels: Labels | None = None,
+    separate: bool | None = None,
     source: str = "voc",
+    masks: bool = True,
+    upright: bool | None = None,
     strict: bool = True,
 ) -> InstanceIdDataset:
     """Reads JPEGImages, SegmentationObject, SegmentationClass and, where there are any, Annotations/*.xml.
@@ -185,9 +233,12 @@ def read_voc(
             that have a picture of objects.
         class_names: the classes, in this order; None: all of them, in the order of their numbers.
         labels: names of the numbers in the pictures of classes, or a list of the names of 1, 2, ... None: those of
-            labelmap.txt (`name:red,green,blue::`) where there is one, else VOC's 20.
+            labelmap.txt (`name:red,green,blue::`) or class_names.txt (a line a class, from 0 on), or those that the xml
+            files prove, VOC's 20 among them. A number that nothing names is "class <number>".
+        separate: what to do where the pictures of objects are those of classes: True makes an instance of each piece,
+            False of each number. None: they are broken records where numbers are in several pieces.
         source: the source's name in the dataset.
-        strict: raise at the first broken record; else leave it out and count it in `problems`.
+        masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
         A prepared dataset; ids are names without suffix, in the order of the list.
@@ -197,23 +248,31 @@ def read_voc(
         AnnotationError: naming file, record and field.
     """
     root, inner = _root(dataset_dir, subset)
-    dataset = InstanceIdDataset(root, strict)
-    labelmap = os.path.join(root, "labelmap.txt")
-    if labels is None and os.path.isfile(labelmap):
-        codes = read_labelmap(labelmap)
-    else:
-        codes = ClassCodes(numbered(VOC_CLASSES if labels is None else labels))
+    dataset = InstanceIdDataset(root, strict, masks=masks, upright=upright)
+    parsed = [entry for stem in _stems(dataset, root, inner) if (entry := _parsed(dataset, root, stem)) is not None]
+    codes = _codes(dataset, root, labels, parsed)
     if class_names is not None and not set(class_names) & set(codes.names):
         raise ValueError(
             f"none of the class_names {list(class_names)} is among the names in {root!r}, {codes.names}; "
             "labels= names the numbers of the pictures of classes"
         )
     classes = Classes(dataset, source, (), codes.names if class_names is None else class_names)
-    for stem in _stems(dataset, root, inner):
-        _add(dataset, source, root, stem, codes, classes)
+    same = all(list(entry.pixels) == list(_largest(entry).values()) for entry in parsed)
+    if same and separate is None:
+        numbers = {entry.stem: list(entry.pixels) for entry in parsed}
+        if not check_single(dataset, {entry.stem: entry.objects for entry in parsed}, numbers):
+            parsed = [entry._replace(pixels={}) for entry in parsed]
+    for entry in parsed:
+        _add(dataset, source, entry, codes, classes, bool(separate) and same)
     if not dataset.image_info:
         dataset.problems.broken(root, "", IMAGES, "there is no image that can be read")
     return dataset.finish()
+
+
+def find(path: str, subset: str | None) -> Places:
+    """SegmentationObject, or VOC<year> with it."""
+    fits = voc_root(path) or any(voc_root(os.path.join(path, name)) for name in (spellings(subset) if subset else ()))
+    return [{"dataset_dir": path, "subset": subset}] if fits else []
 
 
 def voc_root(folder: str) -> str | None:
@@ -236,8 +295,9 @@ def _root(dataset_dir: str | os.PathLike, subset: str | None) -> tuple[str, str 
     folder = os.fspath(dataset_dir)
     if root := voc_root(folder):
         return root, subset
-    if subset and (root := voc_root(os.path.join(folder, subset))):
-        return root, None
+    for name in spellings(subset) if subset else ():
+        if root := voc_root(os.path.join(folder, name)):
+            return root, None
     raise FileNotFoundError(f"no folder {OBJECTS} in {folder!r}, which holds {names_in(folder)}")
 
 
@@ -245,16 +305,43 @@ def _stems(dataset: AnnotatedDataset, root: str, subset: str | None) -> list[str
     """The names of the images, without suffixes."""
     if subset is None:
         return list(by_stem(dataset, os.path.join(root, OBJECTS), LOSSLESS))
-    path = os.path.join(root, SETS, f"{subset}.txt")
-    if not os.path.isfile(path):
+    lists = [os.path.join(root, SETS, f"{name}.txt") for name in spellings(subset)]
+    path = next(filter(os.path.isfile, lists), None)
+    if path is None:
         folder = os.path.join(root, SETS)
-        raise FileNotFoundError(f"no list {path!r} of the images of {subset!r}; {folder!r} holds {names_in(folder)}")
-    with open(path, encoding="utf-8", errors="replace") as file:
-        stems = [line.strip() for line in file if line.strip()]
+        message = f"no list {lists[0]!r} of the images of {subset!r}; {folder!r} holds {names_in(folder)}"
+        raise FileNotFoundError(message)
+    stems = list(filter(None, read_lines(path, "names of images")))
     for stem, count in Counter(stems).items():
         if count > 1:
-            dataset.problems.broken(path, f"image {stem!r}", "name", f"it stands there {count} times", problems.CLASH)
+            where = path, f"image {stem!r}", "name", f"it stands there {count} times"
+            dataset.problems.broken(*where, problems.CLASH, images=0, instances=0)
     return list(dict.fromkeys(stems))
+
+
+def _parsed(dataset: InstanceIdDataset, root: str, stem: str) -> Parsed | None:
+    """An image with its pictures; broken, and None, when one is missing or cannot be read."""
+    record, suffixes = f"image {stem!r}", {IMAGES: PICTURES, OBJECTS: LOSSLESS, CLASSES: LOSSLESS}
+    image, objects, classes = (_picture(dataset, root, folder, stem, suffixes[folder]) for folder in suffixes)
+    if image is None or objects is None or classes is None:
+        return None
+    fitting = fitting_sizes(header_of(image))
+    values = read_numbers(dataset, objects, record, image, fitting)
+    if values is None:
+        return None
+    size = int(values.shape[0]), int(values.shape[1])
+    if mask_size(dataset, classes, record, image, (size,), images=1, instances=0) is None:
+        return None
+    try:
+        border, header, codes = Header(objects), Header(classes), read_values(classes)
+    except (OSError, ValueError) as error:
+        dataset.problems.broken(classes, record, "pixels", str(error), problems.UNREADABLE, images=1, instances=0)
+        return None
+    pixels = {
+        value: found for value, found in most_of(values, codes).items() if value != 0 and not border.is_void(value)
+    }
+    details = _details(dataset, os.path.join(root, DETAILS, f"{stem}.xml"), fitting)
+    return Parsed(stem, image, objects, classes, border, header, size if fitting else None, pixels, details)
 
 
 def _picture(dataset: AnnotatedDataset, root: str, folder: str, stem: str, suffixes: Sequence[str]) -> str | None:
@@ -262,125 +349,166 @@ def _picture(dataset: AnnotatedDataset, root: str, folder: str, stem: str, suffi
     start = os.path.join(root, folder, stem)
     found = next((start + suffix for suffix in suffixes if os.path.isfile(start + suffix)), None)
     if found is None:
-        dataset.problems.broken(root, f"image {stem!r}", folder, f"there is no picture {start}.*", problems.MISSING)
+        where = root, f"image {stem!r}", folder, f"there is no picture {start}.*"
+        dataset.problems.broken(*where, problems.MISSING, images=1, instances=0)
     return found
 
 
-def _add(dataset: InstanceIdDataset, source: str, root: str, stem: str, codes: ClassCodes, classes: Classes) -> None:
-    """Adds an image."""
-    record, suffixes = f"image {stem!r}", {IMAGES: PICTURES, OBJECTS: LOSSLESS, CLASSES: LOSSLESS}
-    image, objects, picture = (_picture(dataset, root, folder, stem, suffixes[folder]) for folder in suffixes)
-    if image is None or objects is None or picture is None:
-        return
-    size = header_size(image)
-    values = read_numbers(dataset, objects, record, image, size)
-    if values is None or not same_size(dataset, picture, record, image, size):
-        return
-    header = Header(objects)
-    details = _details(dataset, os.path.join(root, DETAILS, f"{stem}.xml"), size)
-    names = _names(dataset, values, header, picture, codes, record)
-    if names is None:
-        return
-    instances = []
-    for value, name in names.items():
-        number = header.number(value)
-        where = f"{record}, object {number}"
-        class_id = classes.number(name, picture, where, "class")
-        crowd = _difficult(dataset, details, number, name, where)
-        if class_id is not None:
-            instances.append(Instance(class_id, MaskFile(objects, value), crowd, record=where, field=OBJECTS))
-    height, width = size or (None, None)
-    dataset.add_annotated(source, stem, image, instances, height=height, width=width)
+def _codes(dataset: AnnotatedDataset, root: str, labels: Labels | None, parsed: Sequence[Parsed]) -> ClassCodes:
+    """What the values in pictures of classes stand for; numbers that nothing names are called by themselves."""
+    if labels is not None:
+        return ClassCodes(numbered(labels))
+    path = os.path.join(root, LABELMAP)
+    if os.path.isfile(path):
+        return read_labelmap(path)
+    for name in NAME_FILES:
+        path = os.path.join(root, name)
+        if os.path.isfile(path):
+            return read_class_names(path)
+    found = {_number(entry, code) for entry in parsed for of_object in entry.pixels.values() for code in of_object}
+    proven = _proven(parsed)
+    voc = dict(enumerate(VOC_CLASSES, 1))
+    if proven and proven.items() <= voc.items():
+        return ClassCodes(voc)
+    names = {number: proven.get(number, f"class {number}") for number in sorted(found - {0, VOID_NUMBER})}
+    unnamed = [number for number in names if number not in proven]
+    if unnamed:
+        message = f"nothing names the classes {unnamed}: no labelmap.txt, no class_names.txt, no xml"
+        treatment = f"called {names[unnamed[0]]!r} and so on; labels= names them"
+        dataset.problems.noted(UNNAMED, dataset.file, "", "class", message, treatment)
+    return ClassCodes(names)
 
 
-def _names(
-    dataset: AnnotatedDataset, objects: np.ndarray, border: Header, picture: str, codes: ClassCodes, record: str
-) -> dict[int, str] | None:
-    """The name of the class of each value of the picture of objects; objects without one are broken.
+def read_class_names(path: str | os.PathLike) -> ClassCodes:
+    """Reads a class_names.txt, as labelme's converter writes it: a name a line, for the numbers 0, 1, 2, ...
 
-    None when the picture of classes cannot be read.
+    A first line __ignore__ is for -1; without a line for the background, the first name is that of 1.
     """
-    try:
-        header, values = Header(picture), read_values(picture)
-    except ValueError as error:
-        dataset.problems.broken(picture, record, "pixels", str(error), problems.UNREADABLE)
-        return None
-    names = {}
-    for value, pixels in most_of(objects, values).items():
-        if value == 0 or border.is_void(value):
+    names = list(filter(None, read_lines(path, "names of classes")))
+    if names[:1] and names[0] in NO_CLASSES and "ignore" in names[0]:
+        names = names[1:]
+    background = bool(names) and (names[0] in NO_CLASSES or names[0].lower() in BACKGROUND_NAMES)
+    numbers = dict(enumerate(names, 0 if background else 1))
+    numbers.pop(0, None)
+    if not numbers:
+        raise AnnotationError(
+            os.fspath(path), "", "", "it names no class; expected a name a line, the background first"
+        )
+    return ClassCodes({number: VOID if name in NO_CLASSES else name for number, name in numbers.items()})
+
+
+def _largest(entry: Parsed) -> dict[int, int]:
+    """The number of the class that most of an object's pixels have, background and void aside."""
+    return {value: _number(entry, code) for value in entry.pixels if (code := _code(entry, value)) is not None}
+
+
+def _code(entry: Parsed, value: int) -> int | None:
+    return next((code for code in entry.pixels[value] if _number(entry, code) not in (0, VOID_NUMBER)), None)
+
+
+def _number(entry: Parsed, code: int) -> int:
+    return entry.class_header.number(code)
+
+
+def _proven(parsed: Sequence[Parsed]) -> dict[int, str]:
+    """Names of class numbers, as most objects have them in the xml."""
+    votes: dict[int, Counter[str]] = {}
+    for entry in parsed:
+        if len(entry.details) == len(entry.pixels):
+            for value, number in _largest(entry).items():
+                detail = entry.detail(value)
+                if detail is not None and detail.class_name:
+                    votes.setdefault(number, Counter())[detail.class_name] += 1
+    names = {number: of_number.most_common(1)[0][0] for number, of_number in sorted(votes.items())}
+    return names if len(set(names.values())) == len(names) else {}
+
+
+def _add(
+    dataset: InstanceIdDataset, source: str, entry: Parsed, codes: ClassCodes, classes: Classes, separate: bool
+) -> None:
+    """Adds an image."""
+    instances: list[Instance] = []
+    pieces = pieces_of(read_values(entry.objects)) if separate else {}
+    for value, name in _names(dataset, entry, codes).items():
+        where = f"image {entry.stem!r}, object {entry.object_header.number(value)}"
+        class_id = classes.number(name, entry.classes, where, "class")
+        crowd = _difficult(dataset, entry, value, name, where)
+        if class_id is None:
             continue
-        where = f"{record}, object {border.number(value)}"
-        found = {code: codes.name(code, header) for code in pixels}
+        outlines: list[Outline] = [MaskFile(entry.objects, value)]
+        if separate and entry.size is not None:
+            outlines = [piece_outline(places, *entry.size) for places in pieces[value]]
+        instances += [Instance(class_id, outline, crowd, record=where, field=OBJECTS) for outline in outlines]
+    height, width = entry.size or (None, None)
+    dataset.add_annotated(source, entry.stem, entry.image, instances, height=height, width=width)
+
+
+def _names(dataset: AnnotatedDataset, entry: Parsed, codes: ClassCodes) -> dict[int, str]:
+    """The name of the class of each value of the picture of objects; objects without one are broken."""
+    names = {}
+    for value, pixels in entry.pixels.items():
+        where = entry.classes, f"image {entry.stem!r}, object {entry.object_header.number(value)}", "class"
+        lost = {"images": 0, "instances": 1}
+        found = {code: codes.name(code, entry.class_header) for code in pixels}
         found = {code: name for code, name in found.items() if name not in (BACKGROUND, VOID)}
-        if None in found.values():
+        named = [name for name in found.values() if name is not None]
+        if len(named) < len(found):
             code = next(code for code, name in found.items() if name is None)
-            dataset.problems.broken(
-                picture,
-                where,
-                "class",
-                f"the value {code} of its pixels stands for no class; "
-                f"known are {codes.names}, labels= or a labelmap.txt may name others",
+            message = (
+                f"the value {code} of its pixels stands for no class; known are {codes.names}, "
+                f"labels= or a {LABELMAP} may name others"
             )
-        elif not found:
-            dataset.problems.broken(picture, where, "class", "none of its pixels has a class")
+            dataset.problems.broken(*where, message, **lost)
+        elif not named and any(_is_ignored(entry, codes, code) for code in pixels):
+            dataset.problems.left_out(problems.NOT_A_CLASS, *where, "it is labelled as to be ignored", **lost)
+        elif not named:
+            dataset.problems.broken(*where, "none of its pixels has a class", **lost)
         else:
-            names[value], *others = dict.fromkeys(found.values())
+            names[value], *others = dict.fromkeys(named)
             if others:
-                dataset.problems.noted(
-                    TWO_CLASSES,
-                    picture,
-                    where,
-                    "class",
-                    f"some of its pixels are {others}",
-                    f"it is {names[value]!r}, as most are",
-                )
+                message, treatment = f"some of its pixels are {others}", f"it is {names[value]!r}, as most are"
+                dataset.problems.noted(TWO_CLASSES, *where, message, treatment)
     return names
 
 
-def _details(dataset: AnnotatedDataset, path: str, size: tuple[int, int] | None) -> list[Detail]:
+def _is_ignored(entry: Parsed, codes: ClassCodes, code: int) -> bool:
+    """Whether a class number is that of __ignore__, rather than of the void around objects."""
+    return codes.name(code, entry.class_header) == VOID and _number(entry, code) != VOID_NUMBER
+
+
+def _details(dataset: AnnotatedDataset, path: str, fitting: Sequence[tuple[int, int]]) -> list[Detail]:
     """The objects in the xml of an image; [] when there is none."""
     if not os.path.isfile(path):
         return []
     try:
-        tree = ElementTree.parse(path)
-    except ElementTree.ParseError as error:
-        dataset.problems.broken(path, f"line {error.position[0]}", "", f"it is not xml: {error}; is it cut off?")
+        tree = read_xml(path, "objects of an image")
+    except AnnotationError as error:
+        if dataset.problems.strict:
+            raise
+        message = str(error).removeprefix(str(AnnotationError(path, error.record, error.field, "")))
+        dataset.problems.left_out(problems.BROKEN, path, error.record, error.field, message, images=0, instances=0)
         return []
     stated = [tree.findtext(f"size/{field}") for field in ("height", "width")]
-    if size is not None and all(stated) and stated != [str(length) for length in size]:
-        dataset.problems.broken(
-            path,
-            "size",
-            "height/width",
-            f"it says {' x '.join(stated)}, the image is {size[0]} x {size[1]} (height x width)",
-            problems.SIZE,
-        )
+    if fitting and all(stated) and stated not in [[str(length) for length in size] for size in fitting]:
+        tall, wide = fitting[0]
+        message = f"it says {' x '.join(filter(None, stated))}, the image is {tall} x {wide} (height x width)"
+        where = path, "size", "height/width", message
+        dataset.problems.broken(*where, problems.SIZE, images=0, instances=0)
         return []
     return [
-        Detail(entry.findtext("name", ""), entry.findtext("difficult", "0").strip() == "1")
+        Detail(entry.findtext("name", "").strip(), entry.findtext("difficult", "0").strip() == "1")
         for entry in tree.findall("object")
     ]
 
 
-def _difficult(dataset: AnnotatedDataset, details: list[Detail], number: int, name: str, where: str) -> bool:
+def _difficult(dataset: AnnotatedDataset, entry: Parsed, value: int, name: str, where: str) -> bool:
     """Whether the xml calls an object difficult; not when it means another, as it names another class."""
-    if number > len(details):
+    detail = entry.detail(value)
+    if detail is None:
         return False
-    detail = details[number - 1]
     if detail.class_name != name:
-        dataset.problems.noted(
-            UNLIKE,
-            dataset.file,
-            where,
-            "name",
-            f"the xml has a {detail.class_name!r} in its place",
-            f"it is {name!r}, as the picture of classes says, and not difficult",
-        )
+        message = f"the xml has a {detail.class_name!r} in its place"
+        treatment = f"it is {name!r}, as the picture of classes says, and not difficult"
+        dataset.problems.noted(UNLIKE, dataset.file, where, "name", message, treatment)
         return False
     return detail.difficult
-
-
-def find(path: str, subset: str | None) -> Places:
-    """SegmentationObject, or VOC<year> with it."""
-    fits = voc_root(path) or (subset and voc_root(os.path.join(path, subset)))
-    return [{"dataset_dir": path, "subset": subset}] if fits else []

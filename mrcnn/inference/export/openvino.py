@@ -41,8 +41,8 @@ def _quantized(model: Any, detector: Detector, images: Sequence[Any]) -> Any:
     nncf = require("nncf", "openvino")
 
     def inputs() -> Iterator[dict[str, Any]]:
-        for index, image in enumerate(images):
-            given = detector.network_input(detector.pixels(detector.source(index, image, len(images))))
+        for index in range(len(images)):
+            given = detector.network_input(detector._pixels(index, images))
             yield {"image": given.image[None], "window": given.window[None]}
 
     return nncf.quantize(

@@ -32,7 +32,7 @@ def is_keras_weights(path: str | Path) -> bool:
     if not os.path.isfile(path) or not h5py.is_hdf5(path):
         return False  # missing or damaged: the checkpoint's reader says which
     with open_hdf5(path) as file:
-        names = [str(name) for name in file]  # bytes where a name is damaged
+        names = list(file)
         found = "layers" in names or "_layer_checkpoint_dependencies" in names or "layer_names" in file.attrs
     return found and not any(name.startswith("mrcnn_") for name in names)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mrcnn.data.annotations import annotated, problems
-from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance, image_size
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
 from mrcnn.data.annotations.classes import class_table
 from mrcnn.data.annotations.outlines import Ellipse, Polygons, Rectangle
 from mrcnn.data.annotations.problems import AnnotationError
@@ -179,20 +179,14 @@ def test_threads_see_the_same_masks(photograph):
     assert len(found) == 8 and all(np.array_equal(masks, expected) for masks in found)
 
 
-def test_the_size_in_an_images_header_ignores_its_orientation(tmp_path):
-    image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
-    tags = Image.Exif()
-    tags[0x0112] = 6  # turn by 90 degrees
-    image.save(tmp_path / "a.jpg", exif=tags)
-    assert image_size(tmp_path / "a.jpg") == (20, 30)
-
-
-def test_an_image_that_pillow_takes_for_a_bomb_is_named(photograph, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)  # it refuses twice as many, with an error that is no OSError
-    with pytest.raises(ValueError, match=r"a.png' is too large: .*600 pixels.*; cut it into tiles"):
-        image_size(photograph)
-    dataset = made(photograph, Instance(3, Rectangle(0, 0, 5, 5)), strict=False)
-    assert dataset.problems.counts() == {problems.UNREADABLE: 1}
+def test_a_large_image_is_named_by_its_header(photograph):
+    dataset = AnnotatedDataset("notes.json", strict=False)
+    dataset.max_pixels = 599
+    assert not dataset.add_annotated("made", "a", photograph, [])
+    assert not dataset.add_annotated("made", "b", photograph, [], height=20, width=30)
+    first, second = dataset.problems
+    assert first.kind == problems.UNREADABLE and "20 x 30" in first.message and "limit of 599" in first.message
+    assert second.kind == problems.SIZE and "20 x 30 pixels are more than 599, the limit" in second.message
 
 
 def test_json_files(tmp_path):

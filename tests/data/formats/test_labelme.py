@@ -12,8 +12,8 @@ from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.fields import FieldError
 from mrcnn.data.annotations.outlines import Ellipse, Polygons
 from mrcnn.data.annotations.problems import AnnotationError
-from mrcnn.data.annotations.upright import TAGGED
-from mrcnn.data.formats.labelme import outline_of, read_labelme
+from mrcnn.data.formats import labelme, load_dataset
+from mrcnn.data.formats.labelme import LabelmeDataset, outline_of, read_labelme
 
 SQUARE = [[2, 3], [6, 3], [6, 8], [2, 8]]
 CORNER = [[20, 10], [30, 10], [30, 20]]
@@ -172,7 +172,7 @@ def test_photographs_stored_on_their_side_are_turned_as_labelme_shows_them(tmp_p
     assert dataset.load_image(0).shape == (*seen, 3) and dataset.load_mask(0)[0].shape == (*seen, 1)
     if seen == (30, 20):
         assert dataset.load_image(0)[:9].min() > 200  # what is stored left is the top
-        assert dataset.problems.counts() == {TAGGED: 1}
+        assert dataset.problems.counts() == ({} if stated == (30, 20) else {problems.TAGGED: 1})
     else:  # drawn by a labelme that ignored the tag
         assert dataset.load_image(0)[:, :9].min() > 200 and not len(dataset.problems)
 
@@ -222,7 +222,10 @@ BROKEN = {
     "no object": ("x", "field 'shapes': expected an object, got 'x'"),
     "no mask": (shape([[1, 2], [3, 4]], "mask"), "field 'mask': expected a picture in base64, got None"),
     "no base64": (shape([[1, 2], [3, 4]], "mask", mask="%%"), "field 'mask': it is not base64, or cut off"),
-    "no picture": (shape([[1, 2], [3, 4]], "mask", mask="AAAA"), "field 'mask': it is not a picture, or cut off"),
+    "no picture": (
+        shape([[1, 2], [3, 4]], "mask", mask="AAAA"),
+        "field 'mask': the picture is not a picture, .* is it cut off",
+    ),
     "another mask": (
         shape([[1, 2], [3, 4]], "mask", mask=text_of(np.ones((9, 9), bool))),
         "field 'mask': the picture is 9 x 9, between its points are 3 x 3 pixels",
@@ -257,7 +260,6 @@ IMAGES = {
         problems.MISSING,
         "field 'imagePath': there is no image file .*gone.png', and no imageData",
     ),
-    "no path": (content(shape(), imagePath=None), problems.BROKEN, "field 'imagePath': expected the name of a picture"),
     "of another height": (
         content(shape(), imagePath="b.png", imageHeight=21),
         problems.SIZE,
@@ -277,11 +279,11 @@ IMAGES = {
     "no picture inside": (
         content(shape(), imagePath="gone.png", imageData="AAAA"),
         problems.UNREADABLE,
-        "field 'imageData': it is not a picture",
+        "field 'imageData': .*imageData' is not an image",
     ),
     "no base64 inside": (
         content(shape(), imagePath="gone.png", imageData="A%"),
-        problems.BROKEN,
+        problems.UNREADABLE,
         "field 'imageData': it is not base64",
     ),
     "the same picture": (
@@ -313,23 +315,62 @@ def test_a_broken_file_is_named_or_counted(tmp_path, name):
 
 
 def test_pictures_inside_that_are_too_large_are_named(tmp_path, monkeypatch):
-    """Pillow refuses them with an error that is no OSError."""
-    mask = shape([[1, 2], [3, 3]], "mask", mask=text_of(np.ones([2, 3], np.uint8) * 255))
-    embedded = content(shape(), imagePath="gone.png", imageData=text_of(pixels()))
-    write(tmp_path, embedded, image=None)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
-    with pytest.raises(AnnotationError, match="field 'imageData': it is too large: .*600 pixels.*; cut it into tiles"):
-        read_labelme(tmp_path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    write(tmp_path, content(shape(), imagePath="gone.png", imageData=text_of(pixels())), image=None)
     dataset = read_labelme(tmp_path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
-    with pytest.raises(AnnotationError, match="a.json, image 'a', field 'imageData': .*too large"):
+    monkeypatch.setattr(LabelmeDataset, "max_pixels", 599)
+    with pytest.raises(AnnotationError, match="field 'imageData': .* is 20 x 30 .* more than the limit of 599"):
+        read_labelme(tmp_path)
+    with pytest.raises(AnnotationError, match="a.json, image 'a', field 'imageData': .*more than the limit"):
         dataset.load_image(0)
+
+
+def test_a_mask_of_another_size_is_not_decoded(monkeypatch):
+    """A few bytes of PNG can stand for gigabytes of pixels."""
+    mask = shape([[1, 2], [3, 3]], "mask", mask=text_of(np.ones([2, 3], np.uint8) * 255))
     assert outline_of(mask, 20, 30)[0].fill(20, 30).sum() == 6
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
-    with pytest.raises(FieldError, match="it is too large: .*6 pixels.*; draw it on a smaller image") as raised:
+    mask["points"][1] = [9, 9]
+    monkeypatch.setattr(labelme, "values_of", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(FieldError, match="the picture is 2 x 3, between its points are 8 x 9 pixels") as raised:
         outline_of(mask, 20, 30)
     assert raised.value.field == "mask"
+
+
+def test_the_picture_inside_comes_first(tmp_path):
+    """As in labelme, which looks at the file only where there is none."""
+    inside = 255 - pixels()
+    write(tmp_path, content(shape(), imageData=text_of(inside)))
+    np.testing.assert_array_equal(read_labelme(tmp_path).load_image(0), inside)
+    write(tmp_path, content(shape(), imageData="AAAA"))  # damaged, where the file is sound
+    np.testing.assert_array_equal(read_labelme(tmp_path).load_image(0), pixels())
+
+
+@pytest.mark.parametrize("path", ["a.json", "", None, "other/a.json"])
+def test_a_path_that_is_none_or_that_of_the_json(tmp_path, path):
+    write(tmp_path, content(shape(), imagePath=path))
+    assert read_labelme(tmp_path).image_info[0]["path"] == str(tmp_path / "a.png")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(AnnotationError, match="image 'a', field 'imagePath': expected the name of a picture"):
+        read_labelme(tmp_path)
+
+
+@pytest.mark.parametrize("images", ["images", "pictures/of today"])
+def test_images_beside_the_folder_of_labels(tmp_path, images):
+    for folder in ("labels", images):
+        (tmp_path / folder).mkdir(parents=True)
+    write(tmp_path / "labels", content(shape()), image=None)
+    Image.fromarray(pixels()).save(tmp_path / images / "a.png")
+    for path in (tmp_path, tmp_path / "labels"):
+        dataset = load_dataset(path)
+        assert dataset.image_info[0]["path"] == str(tmp_path / images / "a.png")
+        assert [p.kind for p in dataset.problems] == [problems.FOUND]
+    assert not len(load_dataset(tmp_path, image_dir=tmp_path / images).problems)
+
+
+def test_labels_that_are_no_classes_are_left_out(tmp_path):
+    write(tmp_path, content(shape(), shape(label="_background_"), shape(label="__ignore__")))
+    with pytest.warns(UserWarning, match="left out 2 x label that is not a class"):
+        dataset = read_labelme(tmp_path)
+    assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[0].shape[2] == 1
 
 
 def test_pictures_without_annotations_are_counted(tmp_path):

@@ -122,7 +122,7 @@ def test_any_value_but_zero_counts(tmp_path):
         ),
         (
             lambda f: (f / "images/a.png").write_bytes(b""),
-            r", image 'a': '.*a.png' is not an image",
+            r", image 'a': '.*a.png' is an empty file, not an image",
             problems.UNREADABLE,
             0,
         ),

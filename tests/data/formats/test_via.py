@@ -9,7 +9,6 @@ from PIL import Image
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.outlines import Polygons
 from mrcnn.data.annotations.problems import AnnotationError
-from mrcnn.data.annotations.upright import TAGGED
 from mrcnn.data.formats import via
 from mrcnn.data.formats.via import read_via
 
@@ -258,17 +257,15 @@ def test_an_image_of_another_size_shows_by_its_length_and_by_regions_outside(tmp
         assert read_via(tmp_path).problems.counts() == {problems.OUTSIDE: 1}
 
 
-def test_photographs_with_an_orientation_tag_need_to_be_told_apart(tmp_path):
+def test_images_with_an_orientation_tag_are_turned_and_noted(tmp_path):
     write(tmp_path, [{"filename": "a.jpg", "regions": [region(RECT)]}], ())
     tags = Image.Exif()
     tags[0x0112] = 6
     pixels = np.zeros([20, 30, 3], np.uint8)
     pixels[:, :10] = 255
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=tags, quality=95)
-    with pytest.raises(AnnotationError, match="image 'a.jpg', field 'filename': .*orientation tag 6; were its regions"):
-        read_via(tmp_path)
-    with pytest.warns(UserWarning, match=TAGGED):
-        assert read_via(tmp_path, strict=False).problems.counts() == {TAGGED: 1, problems.BROKEN: 1}
+    assert read_via(tmp_path).problems.counts() == {problems.TAGGED: 1}  # VIA says no size, so that the rule decides
+    assert read_via(tmp_path).load_image(0).shape == (30, 20, 3)
     stored, turned = read_via(tmp_path, upright=False), read_via(tmp_path, upright=True)
     assert stored.load_image(0).shape == (20, 30, 3) and stored.load_mask(0)[0].shape == (20, 30, 1)
     assert turned.load_image(0).shape == (30, 20, 3) and turned.load_mask(0)[0].shape == (30, 20, 1)

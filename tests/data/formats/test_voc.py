@@ -12,6 +12,7 @@ from mrcnn.data.formats.voc import (
     NUMBER_OF,
     TWO_CLASSES,
     UNLIKE,
+    UNNAMED,
     VOC_CLASSES,
     VOID_COLOUR,
     Header,
@@ -53,18 +54,75 @@ def test_facts():
 @pytest.mark.parametrize("xml", [False, True])
 def test_reads(tmp_path, colours, xml):
     write_voc(tmp_path, two_images(), colours, border=True, xml=xml)
-    dataset = read_voc(tmp_path, "train")
+    options = {} if xml else {"labels": VOC_CLASSES}  # the xml proves that the numbers are VOC's
+    dataset = read_voc(tmp_path, "train", **options)
     assert dataset.class_names == ["BG", *VOC_CLASSES]
     assert_same(dataset, two_images())  # whose masks hold no pixel of the border
     assert [info["id"] for info in dataset.image_info] == ["a", "b"] and not len(dataset.problems)
-    chosen = read_voc(tmp_path, class_names=["dog", "cat"])
+    chosen = read_voc(tmp_path, class_names=["dog", "cat"], **options)
     assert chosen.class_names == ["BG", "dog", "cat"] and chosen.load_mask(0)[1].tolist() == [1, 2, 1]
     with pytest.raises(
         AnnotationError,
         match=r"SegmentationClass/a.png, image 'a', object 2, field 'class': the class "
         r"'cat' is not among \['dog'\]; add it to class_names",
     ):
-        read_voc(tmp_path, class_names=["dog"])
+        read_voc(tmp_path, class_names=["dog"], **options)
+
+
+def test_a_class_that_nothing_names_is_called_by_its_number(tmp_path):
+    write_voc(tmp_path, two_images(), xml=False)
+    dataset = read_voc(tmp_path)
+    assert dataset.class_names == ["BG", "class 8", "class 12"] and dataset.load_mask(0)[1].tolist() == [2, 1, 2]
+    (problem,) = dataset.problems
+    assert problem.kind == UNNAMED and "the classes [8, 12]" in problem.message
+    write_xml(tmp_path / "Annotations" / "a.xml", 20, 30, [("wolf", False), ("lion", False), ("wolf", False)])
+    dataset = read_voc(tmp_path)  # another dataset with numbers of its own
+    assert dataset.class_names == ["BG", "lion", "wolf"] and not len(dataset.problems)
+
+
+CONVERTED = "_background_\ncat\ndog\n"
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("class_names.txt", CONVERTED),
+        ("class_names.txt", "\ufeff" + CONVERTED),
+        ("labels.txt", "__ignore__\n" + CONVERTED),
+        ("classes.txt", "cat\ndog"),
+    ],
+)
+def test_names_a_line_each(tmp_path, name, text):
+    """As labelme's converter writes them, which numbers classes on its own."""
+    write_voc(tmp_path, two_images(), xml=False, names=["cat", "dog"])
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    dataset = read_voc(tmp_path)
+    assert dataset.class_names == ["BG", "cat", "dog"] and not len(dataset.problems)
+    assert_same(dataset, two_images())
+    (tmp_path / name).write_text("_background_\n")
+    with pytest.raises(AnnotationError, match=f"{name}: it names no class; expected a name a line"):
+        read_voc(tmp_path)
+
+
+def test_objects_that_are_to_be_ignored_are_left_out(tmp_path):
+    write_voc(tmp_path, two_images(), xml=False, names=["cat", "dog"])
+    (tmp_path / "class_names.txt").write_text("_background_\n__ignore__\ndog\n")
+    with pytest.warns(UserWarning, match="left out 1 x label that is not a class"):
+        dataset = read_voc(tmp_path)
+    assert dataset.class_names == ["BG", "dog"] and dataset.load_mask(0)[1].tolist() == [1, 1]
+
+
+def test_maps_of_classes_in_place_of_objects_are_found(tmp_path):
+    """Somebody copied the pictures of classes: three boxes of two classes are two objects."""
+    write_voc(tmp_path, two_images(), xml=False)
+    for name in ("a", "b"):
+        (tmp_path / "SegmentationObject" / f"{name}.png").write_bytes(
+            (tmp_path / "SegmentationClass" / f"{name}.png").read_bytes()
+        )
+    with pytest.raises(AnnotationError, match="number 12, field 'pixels': it is in several pieces in 1 of 1 images"):
+        read_voc(tmp_path, labels=VOC_CLASSES)
+    assert read_voc(tmp_path, labels=VOC_CLASSES, separate=False).load_mask(0)[1].tolist() == [8, 12]
+    assert_same(read_voc(tmp_path, labels=VOC_CLASSES, separate=True), two_images(), order=False)
 
 
 @settings(max_examples=25, deadline=None)
@@ -110,7 +168,7 @@ def test_the_class_is_that_of_most_pixels(tmp_path):
     classes[10:18, 1:12], classes[2:4, 3:9], classes[4:7, 3:9], classes[4:19, 20:29] = 8, 8, 12, 255
     classes[4, 20:29] = 3
     write_png(tmp_path / "SegmentationClass" / "a.png", classes, PALETTE)
-    dataset = read_voc(tmp_path)
+    dataset = read_voc(tmp_path, labels=VOC_CLASSES)
     names = [dataset.class_names[i] for i in dataset.load_mask(0)[1]]
     assert names == ["dog", "cat", "bird"]  # void and background do not count
     assert [(p.kind, p.record, p.message) for p in dataset.problems] == [
@@ -134,7 +192,7 @@ def test_difficult_objects_are_crowds(tmp_path, colours):
     dataset = read_voc(tmp_path)
     assert dataset.load_mask(0)[1].tolist() == [12, -8, -12] and not len(dataset.problems)
     write_xml(xml, 20, 30, [("dog", False), ("cow", True)])
-    dataset = read_voc(tmp_path)
+    dataset = read_voc(tmp_path, labels=VOC_CLASSES)
     assert dataset.load_mask(0)[1].tolist() == [12, 8, 12]
     assert [(p.kind, p.message) for p in dataset.problems] == [(UNLIKE, "the xml has a 'cow' in its place")]
 
@@ -236,7 +294,7 @@ def noise(path):
             problems.UNREADABLE,
             "b",
         ),
-        (lambda f: cut(f / "JPEGImages/a.jpg", 0.05), r"image 'a': .*a.jpg' is not an image", problems.UNREADABLE, "b"),
+        (lambda f: cut(f / "JPEGImages/a.jpg", 0.05), r"image 'a': .*a.jpg' is no image", problems.UNREADABLE, "b"),
         (
             lambda f: (f / "SegmentationClass/a.png").unlink(),
             r"image 'a', field 'SegmentationClass': there is no picture",
@@ -320,4 +378,4 @@ def test_with_16_bits_255_is_a_number_as_any_other(tmp_path):
     values = numbers_of(two_images(), "a").astype(np.uint16)
     values[values == 3] = 255
     write_png(tmp_path / "SegmentationObject" / "a.png", values)
-    assert_same(read_voc(tmp_path), two_images())
+    assert_same(read_voc(tmp_path, labels=VOC_CLASSES), two_images())

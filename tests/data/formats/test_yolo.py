@@ -7,7 +7,6 @@ from PIL import Image
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.outlines import Polygons
 from mrcnn.data.annotations.problems import AnnotationError
-from mrcnn.data.annotations.upright import TAGGED
 from mrcnn.data.formats.yolo import read_yolo
 
 SQUARE = "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"  # of 20 x 40: 5 to 15 down, 4 to 20 across
@@ -198,7 +197,7 @@ def test_a_yaml_of_something_else_and_several(tmp_path):
 
 
 BROKEN = {
-    "a box": ("1 0.5 0.5 0.2 0.2", "coordinates", "it is a box .class, x, y, width, height., .* export polygons"),
+    "a box": ("1 0.5 0.5 0.2 0.2", "coordinates", "boxes only; masks are needed, .*: it is a box .class"),
     "two points": ("1 0.5 0.5 0.2", "coordinates", "at least three points, got 3 numbers; is the line"),
     "an odd number": (SQUARE + " 0.5", "coordinates", "expected x and y of at least three points, got 9 numbers"),
     "a class alone": ("1", "coordinates", "expected x and y of at least three points, got 0 numbers"),
@@ -221,9 +220,10 @@ def test_a_broken_line_is_named_or_counted(tmp_path, name):
     with pytest.raises(AnnotationError, match=f"line 3, field '{field}': .*{message}") as raised:
         read_yolo(tmp_path)
     assert (raised.value.file, raised.value.field) == (str(tmp_path / "labels" / "a.txt"), field)
-    with pytest.warns(UserWarning, match="left out 1 x broken record"):
+    kind = problems.BOXES_ONLY if name == "a box" else problems.BROKEN
+    with pytest.warns(UserWarning, match=f"left out 1 x {kind}"):
         dataset = read_yolo(tmp_path, strict=False)
-    assert dataset.load_mask(0)[0].shape[2] == 1 and dataset.problems.counts() == {problems.BROKEN: 1}
+    assert dataset.load_mask(0)[0].shape[2] == 1 and dataset.problems.counts() == {kind: 1}
 
 
 def test_a_class_that_is_not_wanted_and_one_as_a_decimal(tmp_path):
@@ -268,7 +268,7 @@ def same_name(folder):
 
 def no_text(folder):
     (folder / "labels" / "b.txt").write_bytes(b"\xff\xfe\x00")
-    return problems.BROKEN, "b.txt, image .*b.png', field 'labels': it is not a text in UTF-8"
+    return problems.BROKEN, "b.txt, image .*b.png', field 'labels': it is not text in UTF-16"
 
 
 def no_picture(folder):
@@ -295,7 +295,7 @@ def test_what_goes_with_a_file_is_counted(tmp_path):
         dataset = read_yolo(tmp_path, strict=False)
     assert [(p.kind, p.images, p.instances) for p in dataset.problems] == [
         (problems.MISSING, 1, 1),
-        (problems.BROKEN, None, None),
+        (problems.BROKEN, 0, 1),
         (problems.UNREADABLE, 1, 2),
     ]
     no_text(tmp_path)
@@ -326,7 +326,7 @@ def test_photographs_stored_on_their_side_are_turned(tmp_path):
     (tmp_path / "images" / "a.png").unlink()
     picture(tmp_path / "images" / "a.jpg", (40, 20), exif=tags)
     dataset = read_yolo(tmp_path)
-    assert dataset.load_image(0).shape == (20, 40, 3) and dataset.problems.counts() == {TAGGED: 1}
+    assert dataset.load_image(0).shape == (20, 40, 3) and dataset.problems.counts() == {problems.TAGGED: 1}
     np.testing.assert_array_equal(dataset.load_mask(0)[0][..., 0], area(5, 4, 15, 20))
 
 

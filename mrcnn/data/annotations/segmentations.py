@@ -1,0 +1,104 @@
+"""COCO's `segmentation` values as outlines: polygons in the forms in which tools write them, and run lengths."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data import rle
+from mrcnn.data.annotations.fields import FieldError, is_number, shown
+from mrcnn.data.annotations.outlines import Outline, Polygons, Runs
+
+
+def plain_polygons(segmentations: Sequence[Any]) -> list[Polygons | None]:
+    """Outlines of lists of polygons [x, y, x, y, ...], all at once; None for what is anything else, or damaged."""
+    flat: list[float] = []
+    ends: list[int] = []  # of polygons, in points
+    last: list[int] = []  # polygons up to the end of each segmentation; 0 for what is not plain
+    for segmentation in segmentations:
+        plain = type(segmentation) is list and bool(segmentation)
+        if plain:
+            for part in segmentation:
+                if type(part) is not list or len(part) < 6 or len(part) % 2:
+                    plain = False
+                    break
+        if plain:
+            for part in segmentation:
+                flat += part
+                ends.append(len(flat) // 2)
+        last.append(len(ends) if plain else 0)
+    if not ends:
+        return [None] * len(last)
+    try:
+        if not set(map(type, flat)) <= {int, float}:
+            raise TypeError
+        points = np.array(flat, np.float64).reshape(-1, 2)
+        if not np.abs(points).max() < np.inf:  # false for NaN, too
+            raise TypeError
+    except (TypeError, OverflowError):  # one of them is damaged
+        return [None] if len(last) == 1 else [plain_polygons([entry])[0] for entry in segmentations]
+    starts = np.array([0, *ends[:-1]])
+    low, high = np.minimum.reduceat(points, starts, axis=0), np.maximum.reduceat(points, starts, axis=0)
+    firsts = np.array([0, *dict.fromkeys(filter(None, last))][:-1])
+    low, high = np.minimum.reduceat(low, firsts, axis=0), np.maximum.reduceat(high, firsts, axis=0)
+    bounds = iter(np.concatenate([low[:, ::-1], high[:, ::-1]], axis=1).tolist())
+    outlines: list[Polygons | None] = []
+    first = start = 0
+    for until in last:
+        if not until:
+            outlines.append(None)
+            continue
+        parts = []
+        for end in ends[first:until]:
+            parts.append(points[start:end])
+            start = end
+        first = until
+        outlines.append(Polygons(tuple(parts), tuple(next(bounds))))
+    return outlines
+
+
+def read_outline(segmentation: Any, height: int | None, width: int | None) -> Outline:
+    """The outline that a `segmentation` stands for; of run lengths only where they are of the image's size.
+
+    Polygons may be written as [x, y, ...], as [[x, y], ...], or as lists of either.
+
+    Raises FieldError.
+    """
+    if isinstance(segmentation, dict):
+        return _runs(segmentation, height, width)
+    parts = segmentation
+    if isinstance(parts, list) and parts:
+        if all(map(is_number, parts)) or all(map(_is_point, parts)):  # one polygon, as VIA writes it
+            parts = [parts]
+    if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
+        raise FieldError("segmentation", f"expected lists of coordinates or run lengths, got {shown(segmentation)}")
+    return Polygons(tuple(_points(part, segmentation) for part in parts))
+
+
+def _points(part: list, segmentation: Any) -> np.ndarray:
+    """[points, (x, y)] of one polygon. Raises FieldError."""
+    if part and all(map(_is_point, part)):
+        part = [value for point in part for value in point]
+    if not all(map(is_number, part)):
+        raise FieldError("segmentation", f"expected lists of coordinates or run lengths, got {shown(segmentation)}")
+    if len(part) % 2:
+        raise FieldError("segmentation", f"a polygon has {len(part)} coordinates, not pairs of x and y")
+    return np.array(part, np.float64).reshape(-1, 2)
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
+def _runs(segmentation: dict, height: int | None, width: int | None) -> Runs:
+    """The outline of run lengths. Raises FieldError."""
+    if {"size", "counts"} - segmentation.keys():
+        raise FieldError("segmentation", f"run lengths need size and counts, got the keys {shown(list(segmentation))}")
+    size = [height, width]
+    if height is not None and segmentation["size"] != size:
+        raise FieldError("segmentation", f"it is of size {shown(segmentation['size'])}, its image of {size}")
+    try:
+        rle.area(segmentation)
+    except ValueError as error:
+        raise FieldError("segmentation", str(error)) from error
+    return Runs({"size": segmentation["size"], "counts": segmentation["counts"]})
