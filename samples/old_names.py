@@ -105,7 +105,7 @@ def mask_to_rle(image_id: str, mask: np.ndarray, scores: np.ndarray) -> str:
 class CocoDataset(coco.CocoDataset):
     """COCO's images."""
 
-    def read_coco(
+    def load_coco(
         self,
         dataset_dir: str | Path,
         subset: str,
@@ -204,7 +204,7 @@ def evaluate_coco(
 
     Args:
         dataset: prepared.
-        coco: what `read_coco(return_coco=True)` returned.
+        coco: what `load_coco(return_coco=True)` returned.
         eval_type: "bbox" or "segm".
         limit: the number of images; 0 for all.
         image_ids: ids of the images in the dataset; None for all.

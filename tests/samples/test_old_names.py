@@ -156,7 +156,7 @@ def test_nuclei_are_found_in_whole_images():
 def test_coco_is_loaded_by_a_method_and_evaluated(tmp_path, capsys):
     write_coco(tmp_path, year=2014)
     dataset = coco.CocoDataset()
-    truth = dataset.read_coco(str(tmp_path), "val", year="2014", return_coco=True)
+    truth = dataset.load_coco(str(tmp_path), "val", year="2014", return_coco=True)
     dataset.prepare()
     assert dataset.class_names == ["BG", "disc", "box"] and dataset.get_source_class_id(2, "coco") == 7
     assert [info["id"] for info in dataset.image_info] == [500, 501]
@@ -178,7 +178,7 @@ def printed_ap(capsys):
 def test_some_of_cocos_classes(tmp_path):
     write_coco(tmp_path)
     dataset = coco.CocoDataset()
-    assert dataset.read_coco(tmp_path, "train", year=2017, class_ids=[7]) is None
+    assert dataset.load_coco(tmp_path, "train", year=2017, class_ids=[7]) is None
     dataset.prepare()
     assert dataset.class_names == ["BG", "box"] and dataset.get_source_class_id(1, "coco") == 7
     assert dataset.load_mask(0)[0].shape[2] == 1
@@ -187,7 +187,7 @@ def test_some_of_cocos_classes(tmp_path):
 def test_coco_results_by_hand(tmp_path):
     write_coco(tmp_path)
     dataset = coco.CocoDataset()
-    dataset.read_coco(tmp_path, "val", year=2017)
+    dataset.load_coco(tmp_path, "val", year=2017)
     dataset.prepare()
     mask = np.zeros((4, 6, 1), bool)
     mask[1:3, 2:5] = True
