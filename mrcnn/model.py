@@ -19,6 +19,7 @@ from mrcnn.inference.detector import Detector
 from mrcnn.inference.input_sizes import canvas_limits
 from mrcnn.inference.results import Result
 from mrcnn.legacy import names
+from mrcnn.legacy.defaults import mention_defaults
 from mrcnn.legacy.methods import OldMethods
 from mrcnn.network.backbone import build_backbone
 from mrcnn.network.graph import build_network, inference_graph
@@ -56,6 +57,7 @@ class MaskRCNN(OldMethods):
     def __init__(self, mode: str, config: Config, model_dir: str | Path = "logs") -> None:
         if mode not in ("training", "inference"):
             raise ValueError(f'mode must be "training" or "inference", got {mode!r}.')
+        mention_defaults(config)
         self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
         self.distribution = start(config.DISTRIBUTION if mode == "training" else None, config.GPU_COUNT)
         with self.distribution.scope():
@@ -95,6 +97,13 @@ class MaskRCNN(OldMethods):
         """Finds the objects in any number of images of any sizes.
 
         Images whose network inputs have one size run together, up to DETECTION_BATCH_SIZE of them.
+
+        Detections of all scores from DETECTION_MIN_CONFIDENCE on are returned. It is 0.05 unless set, because average
+        precision needs them; `visualize.display_instances` draws those from 0.5 on, and
+        `result.keep(result.scores >= 0.5)` leaves them in a program.
+
+        One object may be found under several classes. DETECTION_BEST_CLASS_ONLY = True gives each RoI its best class
+        only. `result.keep(utils.non_max_suppression(result.rois, result.scores, 0.5))` is NMS over all classes.
 
         Args:
             images: paths or arrays: grey, RGB or RGBA, uint8 or float.

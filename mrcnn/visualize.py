@@ -1,10 +1,7 @@
-"""Looking at data, models and results.
+"""Draws data, results and evaluations, under the old package's names and some new ones.
 
-The old package's names; `save_comparison` for reports; and pictures of what `mrcnn.evaluation.analysis` tells about an
-evaluation.
-
-Every function that draws returns its matplotlib Axes or Figure, and shows it unless it was given axes or the backend
-only writes files::
+Every function that draws returns its matplotlib Axes or Figure. It shows the figure unless axes were given or the
+backend only writes files::
 
     results = model.detect([image])[0]
     ax = visualize.display_instances(

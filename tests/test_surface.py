@@ -129,7 +129,12 @@ def test_one_image_looked_at_as_in_the_notebook(shapes, inference, capsys):
     drawn = visualize.display_instances(
         original_image, r["rois"], r["masks"], r["class_ids"], shapes.val.class_names, r["scores"], ax=ax
     )
-    assert drawn is ax and len(ax.patches) >= len(r["rois"]) > 0
+    confident = int((r["scores"] >= 0.5).sum())
+    assert drawn is ax and len(ax.patches) == confident > 0
+    drawn = visualize.display_instances(
+        original_image, r["rois"], r["masks"], r["class_ids"], shapes.val.class_names, r["scores"], min_score=0
+    )
+    assert len(drawn.patches) >= len(r["rois"]) >= confident
     assert any(text.get_text().startswith(shapes.val.class_names[r["class_ids"][0]]) for text in ax.texts)
 
 

@@ -164,6 +164,39 @@ def test_what_to_show(image):
     assert ax.patches[0].get_edgecolor()[:3] == (1, 0, 0)
 
 
+def test_low_scores_are_not_drawn(image):
+    masks = rectangles(*BOXES)
+    ax = visualize.display_instances(image, BOXES, masks, [1, 2], NAMES, np.array([0.3, 0.5]))
+    np.testing.assert_array_equal(drawn_boxes(ax), BOXES[1:])
+    assert texts(ax) == ["dog 0.50", "1 with scores below 0.5 not drawn (min_score)"]
+    color = visualize.random_colors(2)[1]  # the same as if both were drawn
+    np.testing.assert_array_equal(picture(ax), colors.blend_masks(image, masks[..., 1:], [color]))
+    ax = visualize.display_instances(image, BOXES, masks, [1, 2], NAMES, [0.3, 0.5], min_score=0)
+    assert texts(ax) == ["cat 0.30", "dog 0.50"]
+    ax = visualize.display_instances(image, BOXES, None, [1, 2], NAMES, [0.3, 0.5], min_score=0.9)
+    assert len(drawn_boxes(ax)) == 0 and texts(ax) == ["2 with scores below 0.9 not drawn (min_score)"]
+
+
+def test_captions_and_colors_stay_with_their_instances_when_others_are_not_drawn(image):
+    ax = visualize.display_instances(
+        image, BOXES, None, [1, 2], NAMES, [0.3, 0.9], captions=["a", "b"], colors=[(1, 0, 0), (0, 1, 0)]
+    )
+    assert texts(ax)[0] == "b" and ax.patches[0].get_edgecolor()[:3] == (0, 1, 0)
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_one_label_per_place(image, with_masks):
+    boxes = np.array([[5, 10, 25, 40], [5, 10, 25, 36], [30, 42, 55, 75], [5, 10, 25, 24]])
+    masks = rectangles(*boxes) if with_masks else None
+    ids, scores = [1, 2, 2, 1], [0.6, 0.9, 0.7, 0.8]
+    ax = visualize.display_instances(image, boxes, masks, ids, NAMES, scores, max_overlap=0.5)
+    # The second covers 26 / 30 of the first, which goes; the last covers 14 / 26 of the second, which goes, too
+    assert texts(ax) == ["dog 0.90", "dog 0.70"]
+    ax = visualize.display_instances(image, boxes, masks, ids, NAMES, scores, max_overlap=0.6)
+    assert texts(ax) == ["dog 0.90", "dog 0.70", "cat 0.80"]
+    assert len(drawn_boxes(visualize.display_instances(image, boxes, masks, ids, NAMES, max_overlap=0.5))) == 4
+
+
 def test_given_axes_are_used(image):
     figure, axes = pyplot.subplots(1, 2)
     assert visualize.display_instances(image, BOXES, None, [1, 2], NAMES, ax=axes[1]) is axes[1]
@@ -188,7 +221,7 @@ def test_masks_without_pixels_have_no_outline(image):
     assert len(drawn_boxes(ax)) == 2 and not outlines(ax)
 
 
-def test_grey_images_and_floats():
+def test_gray_images_and_floats():
     for image in (np.full((HEIGHT, WIDTH), 0.5), np.full((HEIGHT, WIDTH, 4), 128, np.uint8)):
         ax = visualize.display_instances(image, BOXES, None, [1, 2], NAMES)
         assert picture(ax).shape == (HEIGHT, WIDTH, 3) and (picture(ax) == 128).all()
@@ -312,8 +345,8 @@ def test_comparison_of_several(image, tmp_path):
 
 
 def test_unmatched_instances_have_colours_of_their_own():
-    truth = (BOXES, rectangles(*BOXES), np.array([1, 2]), None)
-    found = (BOXES, rectangles(*BOXES), np.array([2, 2]), np.array([0.5, 0.6]))
+    truth = comparison.Instances(BOXES, rectangles(*BOXES), np.array([1, 2]), None)
+    found = comparison.Instances(BOXES, rectangles(*BOXES), np.array([2, 2]), np.array([0.5, 0.6]))
     true_colors, found_colors = comparison.matching_colors(truth, found)
     assert found_colors[1] == true_colors[1]
     assert found_colors[0] not in true_colors and len(set(true_colors)) == 2
@@ -371,7 +404,7 @@ def test_draw_boxes(image):
     ax = visualize.draw_boxes(image, BOXES, refined, captions=["first", ""], visibilities=[2, 0], title="step 1")
     np.testing.assert_allclose(drawn_boxes(ax), [BOXES[0], refined[0], BOXES[1], refined[1]])
     assert [patch.get_linestyle() for patch in ax.patches] == ["solid", "solid", "dotted", "solid"]
-    assert ax.patches[2].get_edgecolor()[:3] == colors.GREY
+    assert ax.patches[2].get_edgecolor()[:3] == colors.GRAY
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[10, 5], [12, 6.5]])
     assert texts(ax) == ["first"] and ax.get_title() == "step 1"
 

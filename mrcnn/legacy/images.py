@@ -71,7 +71,7 @@ def load_image_gt(
 
 
 def _resized(image: np.ndarray, masks: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, Window, float]:
-    """The image and its masks at the size of a training image, and where the image lies in it."""
+    """The image and its masks at the size of a training image, and the window of the image in it."""
     min_dim, max_dim = config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM
     if config.IMAGE_RESIZE_MODE != "fit":
         image, window, scale, padding, crop = resize_image(

@@ -1,1 +1,1 @@
-"""Pictures of instances, boxes, metrics and weights; `mrcnn.visualize` is the door to them."""
+"""Drawing of instances, boxes, metrics and weights; users import it from `mrcnn.visualize`."""

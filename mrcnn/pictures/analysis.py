@@ -1,4 +1,4 @@
-"""Pictures of what `mrcnn.evaluation.analysis` finds: curves, confusion, mistakes, and the worst images."""
+"""Plots of what `mrcnn.evaluation.analysis` finds: curves, confusion matrix, mistakes, and the worst images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mrcnn.data import rle
 from mrcnn.evaluation.analysis import ERRORS, ConfusionMatrix, Curves, ErrorBreakdown, ImageReport, worst_images
 from mrcnn.evaluation.coco_results import Annotation, Records
 from mrcnn.pictures import canvas
-from mrcnn.pictures.colors import GREY, Color, random_colors
+from mrcnn.pictures.colors import GRAY, Color, random_colors
 from mrcnn.pictures.instances import display_instances
 
-# One colour for each kind of mistake, in all pictures; green is right, red is missed.
+# One color per kind of mistake, in all figures; green is right, red is missed.
 COLORS: dict[str, Color] = {
     "class": (0.62, 0.35, 0.85),
     "localisation": (1.0, 0.6, 0.1),
@@ -24,20 +24,20 @@ COLORS: dict[str, Color] = {
     "missed": (0.95, 0.2, 0.2),
     "correct": (0.1, 0.75, 0.25),
     "found": (0.1, 0.75, 0.25),
-    "ignored": GREY,
-    "crowd": GREY,
+    "ignored": GRAY,
+    "crowd": GRAY,
 }
 RIGHT = ("correct", "found", "ignored", "crowd")
-CAPTIONS = 12  # with more instances in an image, only so many mistakes are named, the largest ones
-TALLEST = 0.85  # height of a photograph on a page, as a share of the width of its place
+CAPTIONS = 12  # an image with more instances has captions for this many mistakes, the largest
+TALLEST = 0.85  # height of an image on a page, as a fraction of the width of its place
 
 
 def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
-    """Plots precision over recall: a line a class, the mean in black.
+    """Plots precision over recall: one line per class, the mean in black.
 
     Args:
         curves: of `precision_recall`.
-        most: so many classes get a colour and a name, those with the most objects; the others are grey.
+        most: the number of classes with a color and a name, those with the most objects; the others are gray.
         ax: axes to draw on.
 
     Returns:
@@ -58,7 +58,7 @@ def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
     title = f"AP of {_objects(curves.kind)} at IoU {curves.iou:g}: {curves.ap:.3f}"
     ax.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="recall", ylabel="precision", title=title)
     _tidy(ax)
-    # Beside the plot: curves may be anywhere in it
+    # Beside the plot, where no curve can be
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8.5, title="class, AP")
     if new:
         canvas.show(ax.figure)
@@ -66,9 +66,9 @@ def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
 
 
 def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
-    """Shows which classes are taken for which; a row's colours are shares of its objects.
+    """Shows which classes are confused; the colors of a row are fractions of its objects.
 
-    Classes without objects and detections are left out.
+    Classes with neither objects nor detections are left out.
 
     Args:
         matrix: of `confusion_matrix`.
@@ -80,15 +80,15 @@ def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
     from matplotlib.colors import PowerNorm
 
     used = np.flatnonzero(matrix.counts.sum(axis=0) + matrix.counts.sum(axis=1) > 0)
-    # Background last, where margins are looked for
+    # Background last, as a margin
     order = [int(i) for i in used if i > 0] + [0]
     counts, names = matrix.counts[np.ix_(order, order)], [matrix.names[i] for i in order]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.42 * len(names), 2.6, 13))
     ax, new = _axes(ax, (side + 2.6 + 0.04 * side, side + 1.5))
-    # Few mistakes of one kind among many objects shall be seen: darker than their share
+    # Rare mistakes must be visible: darker than their fraction
     picture = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    size = float(np.clip(72 * side / len(names) * 0.75, 4.5, 10))  # of labels: a cell's height, in points
+    size = float(np.clip(72 * side / len(names) * 0.75, 4.5, 10))  # of labels: the height of a cell, in points
     ax.set_xticks(range(len(names)), [*names[:-1], "(missed)"], rotation=90, fontsize=size)
     ax.set_yticks(range(len(names)), [*names[:-1], "(nothing there)"], fontsize=size)
     ax.set(xlabel="found as", ylabel="true class")
@@ -107,22 +107,22 @@ def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
 
 
 def plot_errors(breakdown: ErrorBreakdown | Mapping[str, ErrorBreakdown], ax: Any = None) -> Any:
-    """Bars of the AP that mending each kind of mistake would add, with the number of mistakes.
+    """Shows, for each kind of mistake, the AP that correcting it would add, and the number of mistakes.
 
     Args:
-        breakdown: of `error_breakdown`; or several by name, such as of several heads, to be compared.
+        breakdown: of `error_breakdown`; or several by name to compare, for example of several heads.
         ax: axes to draw on.
 
     Returns:
         The matplotlib Axes.
 
     Raises:
-        ValueError: nothing given, or breakdowns of different kinds or IoUs.
+        ValueError: nothing given, or breakdowns that differ in kind or IoU.
     """
     several = dict(breakdown) if isinstance(breakdown, Mapping) else {"": breakdown}
     if len({(b.kind, b.iou) for b in several.values()}) != 1:
         given = {name: (b.kind, b.iou) for name, b in several.items()}
-        raise ValueError(f"breakdowns to be compared must be of one kind and one IoU, got {given}")
+        raise ValueError(f"breakdowns to compare must be of one kind and one IoU, got {given}")
     first = next(iter(several.values()))
     ax, new = _axes(ax, (6.6, 1.1 + (0.42 if len(several) == 1 else 0.32 * len(several) + 0.2) * len(ERRORS)))
     height = 0.72 / len(several)
@@ -137,7 +137,7 @@ def plot_errors(breakdown: ErrorBreakdown | Mapping[str, ErrorBreakdown], ax: An
     largest = max(gain for one in several.values() for gain in one.gains.values())
     ax.set_xlim(0, max(1.35 * largest, 0.01))  # room for the texts
     aps = ", ".join(f"{name} {one.ap:.3f}".strip() for name, one in several.items())
-    ax.set(xlabel="AP gained by mending it; behind: the number of mistakes")
+    ax.set(xlabel="AP gained by correcting it, and the number of mistakes")
     ax.set_title(f"AP of {_objects(first.kind)} at IoU {first.iou:g}: {aps}", fontsize=11)
     _tidy(ax)
     ax.grid(axis="y", visible=False)
@@ -157,16 +157,16 @@ def show_worst(
     pairs_per_row: int = 2,
     width: float = 4.0,
 ) -> Any:
-    """A page of the images where most went wrong: ground truth at the left, detections at the right of each pair.
+    """Draws the worst images in pairs: ground truth on the left, detections on the right.
 
-    Colours say what became of each instance; mistakes are named.
+    Colors show what became of each instance; mistakes are named.
 
     Args:
-        dataset: the one that was evaluated; it gives the photographs and the names.
-        records: of the evaluation; or what `worst_images` made of them, the next arguments then being unused.
+        dataset: the one that was evaluated, with the images and names.
+        records: of the evaluation; or what `worst_images` returned, in which case the next arguments are not used.
         count, kind, iou, min_score: as in `worst_images`.
-        pairs_per_row: how many images lie side by side.
-        width: of one photograph, in inches.
+        pairs_per_row: the number of images in a row.
+        width: of one image, in inches.
 
     Returns:
         The matplotlib Figure.
@@ -174,7 +174,7 @@ def show_worst(
     from matplotlib import pyplot
 
     if pairs_per_row < 1:
-        raise ValueError(f"pairs_per_row={pairs_per_row}; at least one pair has to fit into a row")
+        raise ValueError(f"pairs_per_row={pairs_per_row}; a row holds at least one pair")
     reports = worst_images(records, count, kind, iou, min_score) if isinstance(records, Records) else list(records)
     if not reports:
         figure = pyplot.figure(figsize=(4, 1))
@@ -193,7 +193,7 @@ def show_worst(
 
 
 def _draw(ax: Any, image: np.ndarray, side: Sequence[tuple[Annotation, str]], names: Sequence[str]) -> None:
-    """One photograph with annotations, each in the colour of its label; what is right below what is wrong."""
+    """One image with annotations, each in the color of its label; mistakes are drawn over what is right."""
     side = sorted(side, key=lambda entry: entry[1] not in RIGHT)
     masks = [rle.decode(annotation["segmentation"]) for annotation, _ in side]
     boxes = [[y, x, y + h, x + w] for x, y, w, h in (annotation["bbox"] for annotation, _ in side)]
@@ -210,8 +210,8 @@ def _draw(ax: Any, image: np.ndarray, side: Sequence[tuple[Annotation, str]], na
 
 
 def _captions(side: Sequence[tuple[Annotation, str]], names: Sequence[str]) -> list[str]:
-    """A text per annotation, empty where there would be too many."""
-    places = range(len(side))
+    """A text per annotation, empty for all but the largest mistakes if there are too many."""
+    places = list(range(len(side)))
     if len(side) > CAPTIONS:
         wrong = [i for i in places if side[i][1] not in RIGHT]
         places = sorted(wrong, key=lambda i: -side[i][0]["bbox"][2] * side[i][0]["bbox"][3])[:CAPTIONS]
@@ -232,7 +232,7 @@ def _summary(report: ImageReport) -> str:
 def _page(proportions: Sequence[float], columns: int, width: float) -> tuple[Any, list[tuple[Any, Any]]]:
     """A figure, and for each of the proportions (height / width) two places for axes and one for a title.
 
-    All in shares of the figure; rows are only as high as they need be.
+    All in fractions of the figure; rows are only as high as needed.
     """
     from matplotlib import pyplot
 
@@ -266,7 +266,7 @@ def _legend(figure: Any) -> None:
 
 
 def _axes(ax: Any, size: tuple[float, float]) -> tuple[Any, bool]:
-    """The axes given, or those of a new figure, and whether they are new."""
+    """The given axes or those of a new figure, and whether they are new."""
     if ax is not None:
         return ax, False
     from matplotlib import pyplot
@@ -281,7 +281,7 @@ def _tidy(ax: Any) -> None:
 
 
 def _grid_lines(ax: Any, count: int) -> None:
-    """Thin lines between the cells of a matrix, a stronger one before the background."""
+    """Thin lines between the cells of a matrix, a thicker one before the background."""
     ax.set_xticks(np.arange(count - 1) + 0.5, minor=True)
     ax.set_yticks(np.arange(count - 1) + 0.5, minor=True)
     ax.grid(which="minor", color="0.92", linewidth=0.5)

@@ -1,4 +1,4 @@
-"""Axes that show a photograph, and what is drawn on them: outlines, boxes and labels.
+"""Axes that show an image, and what is drawn on them: outlines, boxes and labels.
 
 Coordinates are those of boxes: pixel x covers [x, x + 1).
 """
@@ -12,20 +12,20 @@ import numpy as np
 
 from mrcnn.pictures.colors import Color, text_color
 
-# Backends that write files and have no window to show.
+# Backends that write files and cannot open a window.
 SILENT_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 LABEL_PADDING = 0.2  # of the font size
-SMALL_BOX = 6  # times the area of a label: smaller boxes would be hidden under one
+SMALL_BOX = 6  # boxes below this many times the area of a label could be hidden by it
 
 
 def image_axes(image: np.ndarray, figsize: tuple[float, float], title: str = "", ax: Any = None) -> Any:
-    """Shows an image on `ax`, or on a new figure of the image's own proportions within `figsize` inches."""
+    """Shows an image on `ax`, or on a new figure of at most `figsize` inches with the proportions of the image."""
     if ax is None:
         from matplotlib import pyplot
 
         height, width = image.shape[:2]
         scale = min(figsize[0] / width, figsize[1] / height)
-        # A line of title takes about a third of an inch
+        # Each line of a title takes about a third of an inch
         margin = 0.35 * (title.count("\n") + 1) if title else 0.0
         figure = pyplot.figure(figsize=(width * scale, height * scale + margin))
         ax = figure.add_axes((0, 0, 1, 1 - margin / figure.get_figheight()))
@@ -36,15 +36,15 @@ def image_axes(image: np.ndarray, figsize: tuple[float, float], title: str = "",
 
 
 def show_image(ax: Any, image: np.ndarray, **options: Any) -> None:
-    """Puts an image on axes, without ticks and frame, so that pixel x covers [x, x + 1)."""
+    """Shows an image on axes without ticks and frame; pixel x covers [x, x + 1)."""
     height, width = image.shape[:2]
     ax.imshow(image, extent=(0, width, height, 0), **options)
     ax.set_axis_off()
-    ax.autoscale(False)  # boxes may leave the image; it shall not shrink for them
+    ax.autoscale(False)  # boxes may leave the image, which must not shrink for them
 
 
 def show(figure: Any) -> None:
-    """Opens a window, or shows the figure in a notebook; with a backend that only writes files does nothing."""
+    """Opens a window, or shows the figure in a notebook. Does nothing with a backend that only writes files."""
     import matplotlib
 
     if matplotlib.get_backend().lower() not in SILENT_BACKENDS:
@@ -55,18 +55,18 @@ def show(figure: Any) -> None:
 
 
 def axes_width(ax: Any) -> float:
-    """Width of what axes show, in inches."""
+    """Width of the image on the axes, in inches."""
     ax.apply_aspect()
     return ax.get_window_extent().width / ax.figure.dpi
 
 
 def label_size(ax: Any) -> float:
-    """Font size for labels: readable on a page, and small enough for a small picture."""
+    """Font size for labels: readable on a page, and small for a small image."""
     return float(np.clip(1.3 * axes_width(ax), 5.5, 11))
 
 
 def title_size(ax: Any) -> float:
-    """Font size for a title over a picture."""
+    """Font size for a title above an image."""
     return float(np.clip(2.2 * axes_width(ax), 7, 14))
 
 
@@ -75,7 +75,7 @@ def line_width(ax: Any) -> float:
     return float(np.clip(0.2 * axes_width(ax), 0.8, 1.6))
 
 
-def add_box(ax: Any, box: Sequence[float], color: Color, **style: Any) -> None:
+def add_box(ax: Any, box: Sequence[float] | np.ndarray, color: Color, **style: Any) -> None:
     """Draws the outline of a box (y1, x1, y2, x2)."""
     from matplotlib.patches import Rectangle
 
@@ -94,7 +94,7 @@ def add_outline(ax: Any, mask: np.ndarray, color: Color, **style: Any) -> None:
 
 
 def mask_outline(mask: np.ndarray) -> list[np.ndarray]:
-    """Closed lines [points, (y, x)] along the edge of a mask [H, W], halfway between pixels inside and outside."""
+    """Closed lines [points, (y, x)] along the edge of a mask [H, W], halfway between inner and outer pixels."""
     from skimage.measure import find_contours
 
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -102,12 +102,12 @@ def mask_outline(mask: np.ndarray) -> list[np.ndarray]:
         return []
     top, left = rows[0], columns[0]
     part = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1)
-    # The padding took one pixel, and the centre of pixel 0 lies at 0.5
+    # Padding shifted the mask by one pixel, and the center of pixel 0 is at 0.5
     return [line + (top - 0.5, left - 0.5) for line in find_contours(part.astype(np.float32), 0.5)]
 
 
-def add_labels(ax: Any, labels: Iterable[tuple[Sequence[float], str, Color]]) -> None:
-    """Writes labels (box, text, colour) at their boxes, inside the picture, clear of each other and of small boxes."""
+def add_labels(ax: Any, labels: Iterable[tuple[Sequence[float] | np.ndarray, str, Color]]) -> None:
+    """Writes labels (box, text, color) at their boxes, inside the image, clear of each other and of small boxes."""
     labels = list(labels)
     (left, right), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
     size = label_size(ax)
@@ -130,7 +130,7 @@ def add_labels(ax: Any, labels: Iterable[tuple[Sequence[float], str, Color]]) ->
 
 
 def add_note(ax: Any, text: str) -> None:
-    """Writes a remark into the lower left corner of a picture."""
+    """Writes a remark in the lower left corner of an image."""
     frame = {"boxstyle": "square,pad=0.4", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     ax.text(0.02, 0.02, text, transform=ax.transAxes, size=label_size(ax), color="black", va="bottom", bbox=frame)
 
@@ -144,8 +144,8 @@ def _data_size(ax: Any, label: Any, font_size: float) -> tuple[float, float, flo
     return padding, abs(x1 - x0) + 2 * padding, abs(y1 - y0) + 2 * padding
 
 
-def _places(box: Sequence[float], height: float, width: float) -> np.ndarray:
-    """Where the upper left corner of a label may lie, [places, (y, x)], best first: above the box, in it, around it."""
+def _places(box: Sequence[float] | np.ndarray, height: float, width: float) -> np.ndarray:
+    """Candidates for the upper left corner of a label, [places, (y, x)], best first: above, inside, around the box."""
     y1, x1, y2, x2 = (float(value) for value in box)
     over, inside, flush, before = y1 - height, y2 - height, x2 - width, x1 - width
     near = [(over, x1), (y1, x1), (y2, x1), (over, flush), (y2, flush)]

@@ -1,4 +1,4 @@
-"""Colours, and their way into the pixels of an image."""
+"""Colors, and drawing into the pixels of an image."""
 
 from __future__ import annotations
 
@@ -11,51 +11,49 @@ Color = tuple[float, float, float]
 
 GOLDEN_RATIO = 0.618034
 FIRST_HUE = 0.57  # a blue
-GREY: Color = (0.75, 0.75, 0.75)
+GRAY: Color = (0.75, 0.75, 0.75)
 
 
 def random_colors(N: int, bright: bool = True) -> list[Color]:
-    """N colours, told apart easily, the same ones at every call.
+    """N colors that are easy to tell apart, the same at every call.
 
-    Hues advance by the golden ratio, so that neighbours in the list lie far apart whatever N is; the brightness
-    changes every five, as the hues of many colours come close.
+    Hues advance by the golden ratio, so neighbors in the list are far apart for any N. Brightness changes every five
+    colors, because the hues of many colors come close.
 
     Returns:
         [(red, green, blue)] in 0..1; darker ones with `bright=False`.
     """
     if N < 0:
-        raise ValueError(f"the number of colours must be 0 or more, got {N}")
+        raise ValueError(f"the number of colors must be 0 or more, got {N}")
     values = (1.0, 0.85) if bright else (0.7, 0.6)
     return [colorsys.hsv_to_rgb((FIRST_HUE + i * GOLDEN_RATIO) % 1, 0.75, values[i // 5 % 2]) for i in range(N)]
 
 
 def text_color(background: Color) -> str:
-    """Black or white, whichever reads better on a background (relative luminance, WCAG 2)."""
+    """Black or white, whichever is easier to read on a background (relative luminance, WCAG 2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return "white" if luminance < 0.3 else "black"
 
 
 def apply_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[float], alpha: float = 0.5) -> np.ndarray:
-    """Tints the pixels under a mask, in the image itself.
+    """Tints the pixels of a mask, in place.
 
     Args:
         image: [height, width, RGB] in 0..255, changed in place.
         mask: [height, width], non-zero inside.
         color: red, green, blue in 0..1.
-        alpha: share of the colour, 0..1.
+        alpha: opacity of the color, 0..1.
 
     Returns:
         The image.
 
     Raises:
-        ValueError: a mask of another size than the image's.
+        ValueError: the mask and the image differ in size.
     """
     mask = np.asarray(mask) != 0
     if mask.shape != image.shape[:2]:
-        raise ValueError(
-            f"the mask has shape {mask.shape}, the image {image.shape}; they must have one height and width"
-        )
+        raise ValueError(f"the mask has shape {mask.shape}, the image {image.shape}; height and width must be equal")
     tint = 255 * np.asarray(color[:3], np.float32)
     blended = image[mask] * (1 - alpha) + alpha * tint
     image[mask] = np.rint(blended) if np.issubdtype(image.dtype, np.integer) else blended
@@ -63,7 +61,7 @@ def apply_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[float], alph
 
 
 def blend_masks(image: np.ndarray, masks: np.ndarray, colors: Sequence[Color], alpha: float = 0.45) -> np.ndarray:
-    """A copy of an image with every mask of [H, W, N] tinted, large ones first so that small ones stay visible."""
+    """A copy of an image with each mask of [H, W, N] tinted; large ones first, so that small ones stay visible."""
     image = image.copy()
     for i in np.argsort(-masks.sum(axis=(0, 1)), kind="stable"):
         apply_mask(image, masks[:, :, i], colors[i], alpha)
@@ -71,12 +69,12 @@ def blend_masks(image: np.ndarray, masks: np.ndarray, colors: Sequence[Color], a
 
 
 def draw_box(image: np.ndarray, box: Sequence[float], color: Sequence[float]) -> np.ndarray:
-    """Draws a frame of 3 pixels into the image itself, around a box and inwards from its edge.
+    """Draws the outline of a box in place, 3 pixels wide, inwards from its edge.
 
     Args:
         image: [height, width, channels], changed in place.
-        box: (y1, x1, y2, x2) in pixels, rounded to whole ones; what lies outside of the image is cut off.
-        color: one number a channel, in the image's own range.
+        box: (y1, x1, y2, x2) in pixels, rounded; parts outside the image are not drawn.
+        color: one number per channel, in the range of the image.
 
     Returns:
         The image.

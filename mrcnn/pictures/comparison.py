@@ -1,10 +1,10 @@
-"""Detections beside ground truth, in one picture that can be put into a report."""
+"""Detections beside ground truth, in one figure for a report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,16 @@ from mrcnn.pictures.canvas import title_size
 from mrcnn.pictures.colors import Color, random_colors
 from mrcnn.pictures.instances import checked_instances, display_instances
 
-Instances = Mapping[str, Any] | tuple[Any, Any]
+Given = Mapping[str, Any] | tuple[Any, Any]
+
+
+class Instances(NamedTuple):
+    """The N instances of an image. scores is None for ground truth."""
+
+    boxes: np.ndarray  # [N, (y1, x1, y2, x2)]
+    masks: np.ndarray  # [H, W, N] bool
+    class_ids: np.ndarray  # [N]
+    scores: np.ndarray | None  # [N]
 
 
 def save_comparison(
@@ -29,21 +38,21 @@ def save_comparison(
     pairs_per_row: int = 1,
     width: float = 4.0,
 ) -> Any:
-    """Saves ground truth at the left and detections at the right, of one photograph or of several.
+    """Saves a figure of one image or several, ground truth on the left and detections on the right.
 
-    A detection has the colour of the object that it matches (same class, mask IoU 0.5 or more), every other one a
-    colour of its own.
+    A detection has the color of the object that it matches (same class, mask IoU of at least 0.5), every other one a
+    color of its own.
 
     Args:
         image: what `detect` takes, or a list of it.
-        truth: (masks, class_ids) as `load_mask` gives it, or a dict as `detect` gives it; or a list of them.
+        truth: (masks, class_ids) as `load_mask` returns them, or a dict as `detect` returns it; or a list of these.
         detections: likewise.
         class_names: the names, the background's first.
-        path: the file; its ending says the format, e.g. ".png".
+        path: the file, whose ending names the format, for example ".png".
         min_score: detections below it are not drawn.
-        titles: over the two columns.
-        pairs_per_row: how many photographs lie side by side.
-        width: of one photograph, in inches.
+        titles: above the two columns.
+        pairs_per_row: the number of images in a row.
+        width: of one image, in inches.
 
     Returns:
         The matplotlib Figure.
@@ -52,7 +61,7 @@ def save_comparison(
         ValueError: lists of different lengths, or instances that do not fit their image.
     """
     if pairs_per_row < 1:
-        raise ValueError(f"pairs_per_row={pairs_per_row}; at least one pair has to fit into a row")
+        raise ValueError(f"pairs_per_row={pairs_per_row}; a row holds at least one pair")
     images, truths, found = _as_lists(image, truth, detections)
     images = [read_image(image) for image in images]
     figure, pairs = _grid([image.shape[0] / image.shape[1] for image in images], min(pairs_per_row, len(images)), width)
@@ -66,14 +75,14 @@ def save_comparison(
 
 
 def _grid(proportions: Sequence[float], columns: int, width: float) -> tuple[Any, list[list[Any]]]:
-    """A figure with a pair of axes for each of the proportions (height / width), rows only as high as they need be."""
+    """A figure with a pair of axes for each of the proportions (height / width); rows are only as high as needed."""
     from matplotlib.figure import Figure
 
     gap, margin = 0.08, 0.4  # inches, as all sizes here
     rows = [proportions[i : i + columns] for i in range(0, len(proportions), columns)]
     heights = [width * max(row) for row in rows]
     across, up = columns * 2 * (width + gap) + gap, margin + sum(heights) + gap * len(rows)
-    # No pyplot: many pictures can be saved without keeping their figures alive
+    # No pyplot, which would keep the figures alive
     figure = Figure(figsize=(across, up), facecolor="white")
     pairs = []
     bottom = up - margin
@@ -88,7 +97,7 @@ def _grid(proportions: Sequence[float], columns: int, width: float) -> tuple[Any
 
 
 def _as_lists(*arguments: Any) -> list[list[Any]]:
-    """The arguments as lists of the same length; a single image with its instances becomes lists of one."""
+    """The arguments as lists of one length; a single image with its instances becomes lists of one."""
     lists = [list(a) if isinstance(a, list) else [a] for a in arguments]
     if len({len(entries) for entries in lists}) > 1 or not lists[0]:
         counts = ", ".join(
@@ -99,43 +108,44 @@ def _as_lists(*arguments: Any) -> list[list[Any]]:
 
 
 def _draw_pair(
-    pair: Sequence[Any], image: np.ndarray, truth: Instances, found: Instances, class_names: Sequence[str], least: float
+    pair: Sequence[Any], image: np.ndarray, truth: Given, found: Given, class_names: Sequence[str], min_score: float
 ) -> None:
-    truth, found = _instances(image, truth, 0), _instances(image, found, least)
-    true_colors, found_colors = matching_colors(truth, found)
-    for axes, (boxes, masks, class_ids, scores), colors in zip(
-        pair, (truth, found), (true_colors, found_colors), strict=True
-    ):
-        display_instances(image, boxes, masks, class_ids, class_names, scores, ax=axes, colors=colors)
+    sides = _instances(image, truth, 0), _instances(image, found, min_score)
+    for axes, side, colors in zip(pair, sides, matching_colors(*sides), strict=True):
+        boxes, masks, class_ids, scores = side
+        display_instances(image, boxes, masks, class_ids, class_names, scores, ax=axes, colors=colors, min_score=0)
 
 
-def _instances(image: np.ndarray, given: Instances, least: float) -> tuple[Any, Any, Any, Any]:
-    """boxes, masks, class ids and scores (or None) of the instances with at least a score."""
-    if not isinstance(given, Mapping):
-        masks, class_ids = given
-        given = {"masks": masks, "class_ids": class_ids}
-    boxes, masks, class_ids = checked_instances(image, given.get("rois"), given["masks"], given["class_ids"])
-    scores = given.get("scores")
-    if scores is None:
-        return boxes, masks, class_ids, None
-    scores = np.asarray(scores)
-    keep = scores >= least
-    return boxes[keep], masks[..., keep], class_ids[keep], scores[keep]
+def _instances(image: np.ndarray, given: Given, min_score: float) -> Instances:
+    """The instances with at least this score, checked."""
+    known = given if isinstance(given, Mapping) else dict(zip(("masks", "class_ids"), given, strict=True))
+    boxes, masks, class_ids = checked_instances(image, known.get("rois"), known["masks"], known["class_ids"])
+    assert masks is not None
+    if known.get("scores") is None:
+        return Instances(boxes, masks, class_ids, None)
+    scores = np.asarray(known["scores"])
+    keep = scores >= min_score
+    return Instances(boxes[keep], masks[..., keep], class_ids[keep], scores[keep])
 
 
-def matching_colors(truth: tuple[Any, ...], found: tuple[Any, ...]) -> tuple[list[Color], list[Color]]:
-    """Colours for two sets of (boxes, masks, class_ids, scores), the same for instances that match."""
-    (boxes, masks, class_ids, _), (found_boxes, found_masks, found_class_ids, scores) = truth, found
-    count = len(class_ids)
-    colors = random_colors(count + len(found_class_ids))
-    scores = np.ones(len(found_class_ids)) if scores is None else scores
-    # Ones instead of the boxes: no row is padding here, and none shall be dropped
-    ones, found_ones = np.ones_like(boxes), np.ones_like(found_boxes)
+def matching_colors(truth: Instances, found: Instances) -> tuple[list[Color], list[Color]]:
+    """Colors for objects and for detections; a detection has the color of the object that it matches."""
+    count = len(truth.class_ids)
+    colors = random_colors(count + len(found.class_ids))
+    scores = np.ones(len(found.class_ids)) if found.scores is None else found.scores
+    # Ones in place of the boxes: `compute_matches` drops rows of zeros as padding, and there is none here
     _, pred_match, _ = compute_matches(
-        ones, class_ids, masks, found_ones, found_class_ids, scores, found_masks, iou_threshold=0.5
+        np.ones_like(truth.boxes),
+        truth.class_ids,
+        truth.masks,
+        np.ones_like(found.boxes),
+        found.class_ids,
+        scores,
+        found.masks,
+        iou_threshold=0.5,
     )
     found_colors = colors[count:]
-    for rank, i in enumerate(np.argsort(-scores, kind="stable")):
+    for rank, i in enumerate(np.argsort(-scores, kind="stable").tolist()):
         if pred_match[rank] > -1:
             found_colors[i] = colors[int(pred_match[rank])]
     return colors[:count], found_colors

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mrcnn.data.images import read_image
 from mrcnn.pictures import canvas
+from mrcnn.pictures.colors import random_colors
+from mrcnn.pictures.instances import checked_instances, class_captions
 
 
 def display_images(
-    images: Sequence[np.ndarray],
+    images: Sequence[ArrayLike],
     titles: Sequence[str] | None = None,
     cols: int = 4,
     cmap: Any = None,
@@ -22,33 +25,33 @@ def display_images(
     """Shows images in rows of `cols`.
 
     Args:
-        images: each [height, width] or [height, width, 3]; of any range that matplotlib's `imshow` takes.
-        titles: one text each.
-        cmap, norm, interpolation: of `imshow`; without `cmap` images of two dimensions are grey.
+        images: each [height, width] or [height, width, 3], in a range that matplotlib's `imshow` takes.
+        titles: one text per image.
+        cmap, norm, interpolation: of `imshow`; without `cmap`, images [height, width] are gray.
 
     Returns:
         The matplotlib Figure.
 
     Raises:
-        ValueError: no images, another number of titles, or no columns.
+        ValueError: no images, no columns, or a number of titles other than of images.
     """
     from matplotlib import pyplot
 
-    images = [np.asarray(image) for image in images]
-    titles = [""] * len(images) if titles is None else [str(title) for title in titles]
-    if not images or cols < 1:
-        raise ValueError(f"at least one image and one column are needed, got {len(images)} images and cols={cols}")
-    if len(titles) != len(images):
-        raise ValueError(f"{len(titles)} titles were given for {len(images)} images; one each is needed")
-    cols = min(cols, len(images))
-    rows = -(-len(images) // cols)
-    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    arrays = [np.asarray(image) for image in images]
+    titles = [""] * len(arrays) if titles is None else [str(title) for title in titles]
+    if not arrays or cols < 1:
+        raise ValueError(f"at least one image and one column are needed, got {len(arrays)} images and cols={cols}")
+    if len(titles) != len(arrays):
+        raise ValueError(f"{len(titles)} titles were given for {len(arrays)} images; one each is needed")
+    cols = min(cols, len(arrays))
+    rows = -(-len(arrays) // cols)
+    tallest = max(image.shape[0] / image.shape[1] for image in arrays)
     width = 14 / max(cols, 3)
     size = (cols * width, rows * (width * min(tallest, 2) + 0.3))
     figure, axes = pyplot.subplots(rows, cols, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.set_axis_off()
-    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+    for ax, image, title in zip(axes.flat, arrays, titles, strict=False):
         colormap = "gray" if cmap is None and image.ndim == 2 else cmap
         canvas.show_image(ax, image, cmap=colormap, norm=norm, interpolation=interpolation)
         ax.set_title(title, fontsize=10)
@@ -57,9 +60,9 @@ def display_images(
 
 
 def display_top_masks(
-    image: Any, mask: np.ndarray, class_ids: Sequence[int], class_names: Sequence[str], limit: int = 4
+    image: Any, mask: ArrayLike, class_ids: ArrayLike, class_names: Sequence[str], limit: int = 4
 ) -> Any:
-    """Shows an image and, for the classes that cover most of it, their instances in shades.
+    """Shows an image and, for each of the classes that cover most of it, its instances in colors.
 
     Args:
         image: what `detect` takes.
@@ -76,19 +79,17 @@ def display_top_masks(
     """
     from matplotlib.colors import ListedColormap
 
-    from mrcnn.pictures.colors import random_colors
-    from mrcnn.pictures.instances import checked_instances, class_captions
-
     image = read_image(image)
-    _, mask, class_ids = checked_instances(image, None, mask, class_ids)
-    class_ids = np.abs(class_ids)
-    areas = {int(i): int(mask[..., class_ids == i].sum()) for i in np.unique(class_ids)}
+    _, masks, ids = checked_instances(image, None, mask, class_ids)
+    assert masks is not None
+    ids = np.abs(ids)
+    areas = {int(i): int(masks[..., ids == i].sum()) for i in np.unique(ids)}
     top = sorted(areas, key=lambda i: -areas[i])[:limit]
     names = class_captions(top, class_names)
-    # White for none, then a colour an instance; every class starts with the first colour
-    palette = ListedColormap(["white", *random_colors(max(len(class_ids), 1))])
-    numbered = [_numbered(mask[..., class_ids == i]) for i in top]
-    titles = [f"{name}: {(class_ids == i).sum()}" for i, name in zip(top, names, strict=True)]
+    # White for none, then one color per instance; each class starts with the first color
+    palette = ListedColormap(["white", *random_colors(max(len(ids), 1))])
+    numbered = [_numbered(masks[..., ids == i]) for i in top]
+    titles = [f"{name}: {(ids == i).sum()}" for i, name in zip(top, names, strict=True)]
     panels = [image, *(palette(numbers)[..., :3] for numbers in numbered)]
     titles = [f"H x W = {image.shape[0]} x {image.shape[1]}", *(titles or ["no instances"])]
     panels += [np.ones((*image.shape[:2], 3))] * (len(titles) - len(panels))
@@ -96,6 +97,6 @@ def display_top_masks(
 
 
 def _numbered(masks: np.ndarray) -> np.ndarray:
-    """[H, W] with 0 where no mask of [H, W, N] is, else the number (from 1) of the last one there."""
+    """[H, W]: the number (from 1) of the last mask of [H, W, N] at each pixel, 0 where there is none."""
     numbers = np.arange(1, masks.shape[-1] + 1)
     return (masks * numbers).max(axis=-1, initial=0)

@@ -1,4 +1,4 @@
-"""Instances on their photograph: masks, boxes, names and scores."""
+"""Instances on their image: masks, boxes, class names and scores."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.evaluation.matching import compute_matches
+from mrcnn.evaluation.overlaps import compute_overlaps, compute_overlaps_masks
 from mrcnn.pictures import canvas
 from mrcnn.pictures.colors import Color, blend_masks, random_colors
 
 TRUE_COLOR: Color = (0.1, 0.75, 0.25)
 FOUND_COLOR: Color = (0.95, 0.2, 0.2)
+MIN_SCORE = 0.5
 
 
 def display_instances(
     image: Any,
-    boxes: np.ndarray | None,
-    masks: np.ndarray | None,
-    class_ids: Sequence[int],
+    boxes: ArrayLike | None,
+    masks: ArrayLike | None,
+    class_ids: ArrayLike,
     class_names: Sequence[str],
-    scores: Sequence[float] | None = None,
+    scores: ArrayLike | None = None,
     title: str = "",
     figsize: tuple[float, float] = (16, 16),
     ax: Any = None,
@@ -31,22 +34,36 @@ def display_instances(
     show_bbox: bool = True,
     colors: Sequence[Color] | None = None,
     captions: Sequence[str] | None = None,
+    *,
+    min_score: float = MIN_SCORE,
+    max_overlap: float | None = None,
 ) -> Any:
-    """Draws instances over their photograph and shows it, unless `ax` is given.
+    """Draws instances over their image and shows it, unless `ax` is given.
+
+    `detect` returns every detection from DETECTION_MIN_CONFIDENCE on, which is 0.05 unless set: average precision needs
+    them, but a person wants to see the confident ones. So this draws scores from `min_score` on, and a note in the
+    corner of the picture counts the others.
+
+    Several labels on one object: by default a RoI may become a detection of every class, and NMS compares boxes of one
+    class only. `max_overlap=0.5` draws only the best of the instances that cover one place, whatever their classes. The
+    setting DETECTION_BEST_CLASS_ONLY = True has `detect` give each RoI its best class only.
 
     Args:
-        image: [height, width, 3] uint8, or whatever `detect` takes: grey, RGBA, floats, a path.
-        boxes: [N, (y1, x1, y2, x2)], floats allowed; rows of zeros are padding and left out. None: from the masks.
-        masks: [height, width, N]; None for boxes only.
+        image: [height, width, 3] uint8, or whatever `detect` takes: gray, RGBA, floats, a path.
+        boxes: [N, (y1, x1, y2, x2)] in pixels of the image; rows of zeros are padding, not drawn. None: from the masks.
+        masks: [height, width, N]; None to draw boxes only.
         class_ids: [N]; a negative one is a crowd of that class.
         class_names: the names, the background's first.
         scores: [N] in 0..1, written behind the names.
         title: above the picture.
-        figsize: (width, height) in inches that a new figure may take at most; it has the image's proportions.
-        ax: axes to draw on, e.g. of a figure with several.
-        show_mask, show_bbox: what to draw beside the labels.
+        figsize: largest (width, height) of a new figure in inches; it has the proportions of the image.
+        ax: axes to draw on, for example of a figure with several.
+        show_mask, show_bbox: what to draw besides the labels.
         colors: [N] of (red, green, blue) in 0..1.
-        captions: [N] texts instead of name and score; empty for none.
+        captions: [N] texts in place of name and score; an empty one draws no label.
+        min_score: instances with a lower score are not drawn; 0 draws all. Without `scores` all are drawn.
+        max_overlap: an instance is not drawn if its IoU with one of a higher score is above this (of masks, or of
+            boxes where there are no masks). None: all are drawn. Without `scores` it has no effect.
 
     Returns:
         The matplotlib Axes.
@@ -55,38 +72,76 @@ def display_instances(
         ValueError: counts or sizes that differ, or a class id without a name.
     """
     image = read_image(image)
-    boxes, masks, class_ids = checked_instances(image, boxes, masks, class_ids)
-    count = len(class_ids)
-    captions = class_captions(class_ids, class_names, scores) if captions is None else captions
-    colors = random_colors(count) if colors is None else colors
-    _check_counts(count, captions=captions, colors=colors)
-    visible = np.flatnonzero(np.any(boxes != 0, axis=1))
-    masked = masks is not None and show_mask
-    picture = blend_masks(image, masks[..., visible], [colors[i] for i in visible]) if masked else image
+    all_boxes, all_masks, ids = checked_instances(image, boxes, masks, class_ids)
+    texts = class_captions(ids, class_names, scores) if captions is None else captions
+    colors = random_colors(len(ids)) if colors is None else colors
+    _check_counts(len(ids), captions=texts, colors=colors)
+    real = np.flatnonzero(np.any(all_boxes != 0, axis=1))
+    if scores is None:
+        visible = real.tolist()
+    else:
+        _check_counts(len(ids), scores=np.asarray(scores))
+        visible = _chosen(real, np.asarray(scores), all_boxes, all_masks, min_score, max_overlap)
+    shown_masks = all_masks if show_mask else None
+    chosen_colors = [colors[i] for i in visible]
+    picture = image if shown_masks is None else blend_masks(image, shown_masks[..., visible], chosen_colors)
     new = ax is None
     ax = canvas.image_axes(picture, figsize, title, ax)
-    for i in visible:
-        if masked:
-            canvas.add_outline(ax, masks[..., i], colors[i])
+    for i, color in zip(visible, chosen_colors, strict=True):
+        if shown_masks is not None:
+            canvas.add_outline(ax, shown_masks[..., i], color)
         if show_bbox:
-            canvas.add_box(ax, boxes[i], colors[i])
-    canvas.add_labels(ax, [(boxes[i], captions[i], colors[i]) for i in visible])
-    if not len(visible):
-        canvas.add_note(ax, "no instances")
+            canvas.add_box(ax, all_boxes[i], color)
+    canvas.add_labels(ax, [(all_boxes[i], texts[i], colors[i]) for i in visible])
+    note = _note(len(visible), len(real), scores, min_score)
+    if note:
+        canvas.add_note(ax, note)
     if new:
         canvas.show(ax.figure)
     return ax
 
 
+def _chosen(
+    real: np.ndarray,
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    masks: np.ndarray | None,
+    min_score: float,
+    max_overlap: float | None,
+) -> list[int]:
+    """Those of the instances `real` that are drawn, in their order."""
+    confident = real[scores[real] >= min_score]
+    if max_overlap is None or len(confident) < 2:
+        return confident.tolist()
+    ranked = confident[np.argsort(-scores[confident], kind="stable")]
+    if masks is None:
+        overlaps = compute_overlaps(boxes[ranked], boxes[ranked])
+    else:
+        overlaps = compute_overlaps_masks(masks[..., ranked], masks[..., ranked])
+    kept: list[int] = []
+    for i in range(len(ranked)):
+        if not (overlaps[i, kept] > max_overlap).any():
+            kept.append(i)
+    return sorted(ranked[kept].tolist())
+
+
+def _note(drawn: int, count: int, scores: ArrayLike | None, min_score: float) -> str:
+    """What the picture says about instances that are not drawn; empty if all are."""
+    if not count:
+        return "no instances"
+    low = 0 if scores is None else int((np.asarray(scores) < min_score).sum())
+    return f"{low} with scores below {min_score:g} not drawn (min_score)" if low and drawn < count else ""
+
+
 def display_differences(
     image: Any,
-    gt_box: np.ndarray,
-    gt_class_id: Sequence[int],
-    gt_mask: np.ndarray,
-    pred_box: np.ndarray,
-    pred_class_id: Sequence[int],
-    pred_score: Sequence[float],
-    pred_mask: np.ndarray,
+    gt_box: ArrayLike,
+    gt_class_id: ArrayLike,
+    gt_mask: ArrayLike,
+    pred_box: ArrayLike,
+    pred_class_id: ArrayLike,
+    pred_score: ArrayLike,
+    pred_mask: ArrayLike,
     class_names: Sequence[str],
     title: str = "",
     ax: Any = None,
@@ -95,23 +150,30 @@ def display_differences(
     iou_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> Any:
-    """Draws ground truth in green and detections in red on one picture; returns the Axes.
+    """Draws ground truth in green and detections in red in one picture; returns the Axes.
 
-    Detections are labelled with their score and the mask IoU with the object that they match (`compute_matches`, whose
-    two thresholds these are), objects that no detection matches with "missed".
+    Detections are labeled with their score and the mask IoU with the object that they match (see `compute_matches`,
+    which takes the two thresholds), objects without a match with "missed".
     """
-    keep_true, keep_found = (np.any(np.asarray(boxes).reshape(-1, 4) != 0, axis=1) for boxes in (gt_box, pred_box))
-    arrays = (gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask)
+    true_boxes, found_boxes = (np.reshape(boxes, (-1, 4)) for boxes in (gt_box, pred_box))
+    true_ids, found_ids, scores = (np.asarray(values) for values in (gt_class_id, pred_class_id, pred_score))
     gt_match, pred_match, overlaps = compute_matches(
-        *arrays, iou_threshold=iou_threshold, score_threshold=score_threshold
+        gt_box,
+        gt_class_id,
+        gt_mask,
+        pred_box,
+        pred_class_id,
+        pred_score,
+        pred_mask,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
     )
-    # Matches count detections in falling order of score, without padding
-    true_order = np.flatnonzero(keep_true)
-    found_order = np.flatnonzero(keep_found)[np.argsort(-np.asarray(pred_score)[keep_found], kind="stable")]
-    true_names = class_captions(np.asarray(gt_class_id)[true_order], class_names)
-    found_names = class_captions(
-        np.asarray(pred_class_id)[found_order], class_names, np.asarray(pred_score)[found_order]
-    )
+    # Matches count detections by falling score, without padding
+    true_order = np.flatnonzero(np.any(true_boxes != 0, axis=1))
+    real = np.flatnonzero(np.any(found_boxes != 0, axis=1))
+    found_order = real[np.argsort(-scores[real], kind="stable")]
+    true_names = class_captions(true_ids[true_order], class_names)
+    found_names = class_captions(found_ids[found_order], class_names, scores[found_order])
     captions = ["" if match > -1 else f"missed {name}" for match, name in zip(gt_match, true_names, strict=True)]
     captions += [
         f"{name} / IoU {overlaps[i, int(match)]:.2f}" if match > -1 else f"{name} / no match"
@@ -119,9 +181,9 @@ def display_differences(
     ]
     return display_instances(
         image,
-        np.concatenate([np.reshape(gt_box, (-1, 4))[true_order], np.reshape(pred_box, (-1, 4))[found_order]]),
+        np.concatenate([true_boxes[true_order], found_boxes[found_order]]),
         np.concatenate([np.asarray(gt_mask)[..., true_order], np.asarray(pred_mask)[..., found_order]], axis=-1),
-        np.concatenate([np.asarray(gt_class_id)[true_order], np.asarray(pred_class_id)[found_order]]),
+        np.concatenate([true_ids[true_order], found_ids[found_order]]),
         class_names,
         title=title or "Ground truth (green) and detections (red): score / mask IoU",
         ax=ax,
@@ -133,45 +195,48 @@ def display_differences(
 
 
 def checked_instances(
-    image: np.ndarray, boxes: np.ndarray | None, masks: np.ndarray | None, class_ids: Sequence[int]
+    image: np.ndarray, boxes: ArrayLike | None, masks: ArrayLike | None, class_ids: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """boxes [N, 4] float, masks [H, W, N] bool or None and class_ids [N]; raises ValueError where they do not fit."""
-    class_ids = np.asarray(class_ids, np.int64).reshape(-1)
+    """boxes [N, 4] float, masks [H, W, N] bool or None, and class_ids [N] int64.
+
+    Raises ValueError if they do not fit each other or the image.
+    """
+    ids = np.asarray(class_ids, np.int64).reshape(-1)
+    inside: np.ndarray | None = None
     if masks is not None:
-        masks = np.asarray(masks)
-        if not len(class_ids) and not masks.size:
-            masks = np.zeros((*image.shape[:2], 0), bool)
-        if masks.shape != (*image.shape[:2], len(class_ids)):
+        inside = np.asarray(masks)
+        if not len(ids) and not inside.size:
+            inside = np.zeros((*image.shape[:2], 0), bool)
+        if inside.shape != (*image.shape[:2], len(ids)):
             raise ValueError(
-                f"masks have shape {masks.shape}; the image of {image.shape[0]} x {image.shape[1]} and "
-                f"{len(class_ids)} class ids ask for {(*image.shape[:2], len(class_ids))}"
+                f"masks have shape {inside.shape}; the image of {image.shape[0]} x {image.shape[1]} and "
+                f"{len(ids)} class ids ask for {(*image.shape[:2], len(ids))}"
             )
-        masks = masks != 0
-    if boxes is None:
-        if masks is None:
-            raise ValueError("neither boxes nor masks were given; at least one of them says where the instances are")
-        boxes = extract_bboxes(masks)
-    boxes = np.asarray(boxes, float).reshape(-1, 4) if np.size(boxes) == 0 else np.asarray(boxes, float)
-    if boxes.shape != (len(class_ids), 4):
-        raise ValueError(f"boxes have shape {boxes.shape}; {len(class_ids)} class ids ask for ({len(class_ids)}, 4)")
-    return boxes, masks, class_ids
+        inside = inside != 0
+    if boxes is None and inside is None:
+        raise ValueError("neither boxes nor masks were given; at least one of them says where the instances are")
+    corners = np.asarray(extract_bboxes(inside) if boxes is None and inside is not None else boxes, float)
+    corners = corners.reshape(-1, 4) if corners.size == 0 else corners
+    if corners.shape != (len(ids), 4):
+        raise ValueError(f"boxes have shape {corners.shape}; {len(ids)} class ids ask for ({len(ids)}, 4)")
+    return corners, inside, ids
 
 
-def class_captions(
-    class_ids: Sequence[int], class_names: Sequence[str], scores: Sequence[float] | None = None
-) -> list[str]:
-    """A text per instance: the name of its class, and its score where given."""
-    wrong = [int(i) for i in class_ids if abs(i) >= len(class_names)]
+def class_captions(class_ids: ArrayLike, class_names: Sequence[str], scores: ArrayLike | None = None) -> list[str]:
+    """A text per instance: the name of its class, and its score if given."""
+    ids = [int(i) for i in np.asarray(class_ids).reshape(-1)]
+    wrong = [i for i in ids if abs(i) >= len(class_names)]
     if wrong:
         raise ValueError(f"class ids {wrong[:5]} have no name: {len(class_names)} names were given, background first")
-    names = [str(class_names[abs(i)]) + (" (crowd)" if i < 0 else "") for i in class_ids]
+    names = [str(class_names[abs(i)]) + (" (crowd)" if i < 0 else "") for i in ids]
     if scores is None:
         return names
-    _check_counts(len(names), scores=scores)
-    return [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
+    values = np.asarray(scores)
+    _check_counts(len(names), scores=values)
+    return [f"{name} {score:.2f}" for name, score in zip(names, values, strict=True)]
 
 
-def _check_counts(count: int, **given: Sequence[Any]) -> None:
+def _check_counts(count: int, **given: Sequence[Any] | np.ndarray) -> None:
     for name, values in given.items():
         if len(values) != count:
             raise ValueError(f"{len(values)} {name} were given for {count} instances; one each is needed")

@@ -27,14 +27,14 @@ def display_table(table: Iterable[Sequence[Any]]) -> str:
 
 
 def display_weight_stats(model: Any) -> list[list[str]]:
-    """Shows shape, least, largest and standard deviation of every weight of a model.
+    """Shows the shape, minimum, maximum and standard deviation of every weight of a model.
 
     Args:
         model: a `MaskRCNN`, or any Keras model.
 
     Returns:
-        The rows, the first with the titles. A kernel whose values are all the same is marked "dead?", values that are
-        not finite or beyond 1000 are marked "overflow?".
+        The rows, titles first. A kernel whose values are all equal is marked "dead?", values that are not finite or
+        above 1000 in magnitude are marked "overflow?".
     """
     rows = [["weight", "shape", "min", "max", "std", ""]]
     for name, values in _named_weights(model):

@@ -84,6 +84,7 @@ def _draw(
         class_names,
         found["scores"][shown],
         ax=axes,
+        min_score=0,
     )
     with atomic_media(path) as temporary:
         figure.savefig(temporary, dpi=100)

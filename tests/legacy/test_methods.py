@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
-from mrcnn import inspection
+from mrcnn import inspection, utils
 from mrcnn import model as modellib
 from mrcnn.legacy.boxes import norm_boxes
 from mrcnn.legacy.removed import RemovedNameError
@@ -76,6 +76,13 @@ def test_detections_come_back_by_hand(model):
     assert masks.shape == (16, 32, 1) and masks[:8, :16].mean() > 0.8 and not masks[8:].any()
     nothing = model.unmold_detections(np.zeros((2, 6)), probabilities, (16, 32, 3), (64, 64, 3), window)
     assert [array.shape[-1] for array in nothing[:1]] == [4] and nothing[3].shape == (16, 32, 0)
+
+
+def test_suppression_over_all_classes_as_the_documentation_of_detect_has_it(model, images):
+    result = model.detect(images[:1])[0]
+    kept = result.keep(utils.non_max_suppression(result.rois, result.scores, 0.1))
+    overlaps = utils.compute_overlaps(kept.rois, kept.rois) - np.eye(kept.count)
+    assert 0 < kept.count < result.count and overlaps.max() <= 0.1 and (np.diff(kept.scores) <= 0).all()
 
 
 def test_anchors_are_the_networks_own(model, images):
