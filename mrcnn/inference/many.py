@@ -1,0 +1,187 @@
+"""Detection over millions of images: an exported model in several processes or machines, by Ray Data.
+
+Images are taken in chunks. Each chunk becomes one Parquet file, written completely or not at all and named by its
+number, so an image is in the output once, however often a worker is killed and its chunk repeated; and a run that was
+stopped goes on with the chunks whose files are missing.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data.images import read_image
+from mrcnn.files import atomic_path, write_atomically
+from mrcnn.inference.extras import require
+from mrcnn.inference.predictor import Predictor
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+ROW = {
+    "path": "string",
+    "height": "int32",
+    "width": "int32",
+    "class_ids": "list<int32>",
+    "class_names": "list<string>",
+    "scores": "list<float>",
+    "rois": "list<list<float>>",
+    "masks": "list<string>",
+    "error": "string",
+}
+
+
+class ImageDetector:
+    """Rows of images to rows of detections; a picklable callable for Ray Data, Beam and Spark.
+
+    Args:
+        model: an exported file, see `Predictor`.
+        options: further arguments of `Predictor`, such as threads=1.
+
+    Call arguments:
+        rows: dicts with "path", or with "bytes" of an encoded image beside it.
+
+    Returns:
+        A dict per row: path; height and width; class_ids, class_names, scores; rois (y1, x1, y2, x2) in pixels; masks,
+        the counts of COCO's run lengths; error, None for an image that could be read.
+    """
+
+    def __init__(self, model: str | Path, **options: Any) -> None:
+        self.predictor = Predictor(model, **options)
+
+    def __call__(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [self._row(row) for row in rows]
+
+    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        empty: dict[str, Any] = {name: [] for name, kind in ROW.items() if kind.startswith("list")}
+        found = {"path": str(row["path"]), "height": None, "width": None, **empty, "error": None}
+        try:
+            image = _pixels(row)
+            (result,) = self.predictor.detect([image])
+        except (ValueError, TypeError, OSError) as error:
+            return {**found, "error": " ".join(str(error).split())}
+        return {
+            **found,
+            "height": result.size[0],
+            "width": result.size[1],
+            "class_ids": result.class_ids.tolist(),
+            "class_names": result.names,
+            "scores": result.scores.tolist(),
+            "rois": result.rois.tolist(),
+            "masks": [rle["counts"] for rle in result.rle],
+        }
+
+
+class _ChunkWriter(ImageDetector):
+    """Writes the detections of a chunk to its file; what Ray's workers run."""
+
+    def __init__(self, model: str, output: str, options: dict[str, Any]) -> None:
+        super().__init__(model, **options)
+        self.output = Path(output)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:  # type: ignore[override]
+        counts = []
+        for number, text in zip(batch["number"], batch["rows"], strict=True):
+            found = super().__call__(json.loads(text))
+            _write(self.output / chunk_name(int(number)), found)
+            counts.append([len(found), sum(row["error"] is not None for row in found)])
+        return {"number": batch["number"], "counts": np.array(counts)}
+
+
+def detect_many(
+    model: str | Path, images: str | Path, output: str | Path, *, workers: int = 2, chunk: int = 64, **options: Any
+) -> dict[str, int]:
+    """Detects in every image of a folder or table, in several processes.
+
+    Args:
+        model: an exported file, see `MaskRCNN.export`.
+        images: a folder, searched with its subfolders, or a Parquet file with a column "path".
+        output: a folder for the Parquet files; one that holds part of the same run is continued.
+        workers: processes at once. On a cluster, `ray.init(address="auto")` before the call uses all of it.
+        chunk: images per file.
+        options: further arguments of `Predictor`; threads defaults to 1.
+
+    Returns:
+        {"images": in the output, "failed": that could not be read, "skipped": found done by an earlier run}.
+
+    Raises FileNotFoundError where there are no images, ValueError where `output` belongs to another run, ImportError
+    for a missing library.
+    """
+    ray, parquet = require("ray", "ray"), require("pyarrow.parquet", "ray")
+    output = Path(output)
+    rows = _rows(Path(images), parquet)
+    _check_run(output, {"model": str(model), "images": str(images), "chunk": chunk, "count": len(rows)})
+    numbers = range(-(-len(rows) // chunk))
+    missing = [number for number in numbers if not (output / chunk_name(number)).exists()]
+    skipped = len(rows) - sum(len(rows[number * chunk : (number + 1) * chunk]) for number in missing)
+    if missing:
+        items = [
+            {"number": number, "rows": json.dumps(rows[number * chunk : (number + 1) * chunk])} for number in missing
+        ]
+        arguments = {"model": str(Path(model).resolve()), "output": str(output.resolve())}
+        ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            _ChunkWriter,
+            fn_constructor_kwargs={**arguments, "options": {"threads": 1, **options}},
+            batch_size=1,
+            concurrency=workers,
+        ).materialize()
+    errors = [parquet.read_table(output / chunk_name(number), columns=["error"])["error"] for number in numbers]
+    failed = sum(len(column) - column.null_count for column in errors)
+    return {"images": sum(map(len, errors)), "failed": failed, "skipped": skipped}
+
+
+def chunk_name(number: int) -> str:
+    """The file of a chunk."""
+    return f"part-{number:08d}.parquet"
+
+
+def _rows(images: Path, parquet: Any) -> list[dict[str, str]]:
+    if images.is_dir():
+        paths = sorted(str(path) for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
+    elif images.suffix == ".parquet":
+        paths = parquet.read_table(images, columns=["path"])["path"].to_pylist()
+    else:
+        raise FileNotFoundError(f"{images} is neither a folder of images nor a .parquet file with a column 'path'")
+    if not paths:
+        raise FileNotFoundError(f"{images} has no images ({', '.join(sorted(SUFFIXES))})")
+    return [{"path": path} for path in paths]
+
+
+def _check_run(output: Path, run: dict[str, Any]) -> None:
+    """The output folder's own run, or a new one."""
+    record = output / "run.json"
+    if not record.exists():
+        write_atomically(record, json.dumps(run))
+        return
+    before = json.loads(record.read_text())
+    if before != run:
+        other = [
+            f"{name} was {before.get(name)!r} and is {run[name]!r}" for name in run if before.get(name) != run[name]
+        ]
+        raise ValueError(f"{output} holds another run: {'; '.join(other)}. Name another folder, or remove this one.")
+
+
+def _pixels(row: Mapping[str, Any]) -> np.ndarray:
+    if row.get("bytes") is None:
+        return read_image(row["path"])
+    import cv2
+
+    pixels = cv2.imdecode(np.frombuffer(row["bytes"], np.uint8), cv2.IMREAD_COLOR_RGB)
+    if pixels is None:
+        raise ValueError(f"{row['path']}: its bytes are no image that can be decoded")
+    return pixels
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    pyarrow, parquet = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
+    types = {
+        "string": pyarrow.string(),
+        "int32": pyarrow.int32(),
+        "list<int32>": pyarrow.list_(pyarrow.int32()),
+        "list<string>": pyarrow.list_(pyarrow.string()),
+        "list<float>": pyarrow.list_(pyarrow.float32()),
+        "list<list<float>>": pyarrow.list_(pyarrow.list_(pyarrow.float32())),
+    }
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in ROW.items()])
+    with atomic_path(path) as temporary:
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), temporary)
