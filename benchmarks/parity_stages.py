@@ -10,6 +10,7 @@ import numpy as np
 from parity_rows import Row, detection_rows, nhwc, relative, sampled, xyxy
 
 from mrcnn.config import Config
+from mrcnn.layers.proposals import WholeInput
 from mrcnn.model import MaskRCNN
 from mrcnn.ops import boxes as box_ops
 from mrcnn.weights.assign import assign
@@ -55,10 +56,10 @@ class Stages:
 
     def proposals(self) -> np.ndarray:
         """[N, (y1, x1, y2, x2)]."""
-        window = self.molded.window[None]
-        if not self.model.config.RPN_CLIP_TO_PHOTOGRAPH:
-            window = self.layer("whole_input")(self.molded.image[None])
-        rois, valid, _ = self.layer("proposals")(self.logits, self.deltas, self.anchors, window)
+        config, whole = self.model.config, WholeInput()(self.molded.image[None])
+        window = self.molded.window[None] if config.RPN_CLIP_TO_PHOTOGRAPH else whole
+        extent = whole if config.BOXES_INCLUSIVE else None
+        rois, valid, _ = self.layer("proposals")(self.logits, self.deltas, self.anchors, window, extent)
         return _numpy(rois)[0][_numpy(valid)[0]]
 
     def pooled(self, branch: str, rois: np.ndarray) -> np.ndarray:

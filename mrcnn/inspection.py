@@ -288,9 +288,9 @@ def _layer(graph: keras.Model, name: str) -> keras.layers.Layer:
 
 def _rpn(model: Any, molded: NetworkInput) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], np.ndarray]:
     """Per level: logits [A_l], deltas [A_l, 4], anchors [A_l, 4]; and what proposals are clipped to, [4]."""
-    tensors = _layer(model.inference_model, "proposals").input
-    *values, bounds = _run(model.inference_model, _inputs(molded), tensors)
-    count = len(values) // 3
+    tensors = _layer(model.inference_model, "proposals").input  # and for matterport's boxes the extent of the input
+    count = (len(tensors) - 1) // 3
+    *values, bounds = _run(model.inference_model, _inputs(molded), tensors[: 3 * count + 1])
     return [v[0] for v in values[:count]], [v[0] for v in values[count : 2 * count]], values[2 * count :], bounds[0]
 
 

@@ -83,6 +83,8 @@ class Detectron2(Config):
     PIXEL_STD = (1.0, 1.0, 1.0)
     CHANNEL_ORDER = "bgr"
     ROI_SAMPLING_RATIO = 0
+    RPN_MIN_SIZE = 1e-30  # drops boxes without area only
+    DETECTION_MIN_SIZE = 1e-30
     RPN_BBOX_LOSS_BETA = 0.0
     BBOX_LOSS_BETA = 0.0
     GRADIENT_CLIP_NORM = None

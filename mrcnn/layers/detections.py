@@ -36,7 +36,9 @@ class Detections(StaticOutputLayer):
         rois_valid: [B, N] bool, False for padding.
         class_logits: [B, N, num_classes].
         box_deltas: [B, N, num_classes, (dy, dx, log dh, log dw)].
-        windows: [B, (y1, x1, y2, x2)], where in the input the photograph lies.
+        windows: [B, (y1, x1, y2, x2)], where in the network input the image lies.
+        extent: [B, (0, 0, height, width)] of the network input, only with `inclusive`: boxes are then computed as
+            fractions of it, see `boxes.decode_normalized`.
 
     Returns:
         boxes [B, D, (y1, x1, y2, x2)] float32, pixels of the input; class_ids [B, D] int32; scores [B, D] float32;
@@ -70,12 +72,12 @@ class Detections(StaticOutputLayer):
         self.best_class_only, self.inclusive = bool(best_class_only), bool(inclusive)
 
     def call(
-        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any
+        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any, extent: Any = None
     ) -> tuple[Any, Any, Any, Any, Any]:
         if class_logits.shape[-1] != self.num_classes:
             raise ValueError(f"class_logits have {class_logits.shape[-1]} classes, num_classes is {self.num_classes}")
         confident, probabilities = self._confident(class_logits, rois_valid)
-        boxes = self._boxes(rois, box_deltas, windows)
+        boxes = self._boxes(rois, box_deltas, windows, extent)
         y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
         wanted = ops.logical_and(confident, ops.minimum(y2 - y1, x2 - x1) >= self.min_size)
         scores = ops.where(wanted, probabilities, LOWEST)
@@ -96,7 +98,7 @@ class Detections(StaticOutputLayer):
         return ops.stop_gradient(boxes), class_ids, ops.stop_gradient(scores), valid, counts
 
     def static_outputs(
-        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any
+        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any, extent: Any = None
     ) -> tuple[Any, Any, Any, Any, Any]:
         rows = (rois.shape[0], self.max_instances)
         return (
@@ -116,11 +118,15 @@ class Detections(StaticOutputLayer):
             confident = ops.logical_and(confident, best == ops.arange(1, self.num_classes, dtype=best.dtype))
         return ops.logical_and(confident, rois_valid[..., None]), probabilities[..., 1:]
 
-    def _boxes(self, rois: Any, box_deltas: Any, windows: Any) -> Any:
+    def _boxes(self, rois: Any, box_deltas: Any, windows: Any, extent: Any) -> Any:
         """Clipped boxes of every class but the background [B, N, num_classes - 1, 4]."""
         if self.inclusive:
             rois, windows = box_ops.to_inclusive(rois), box_ops.to_inclusive(windows)
-        return box_ops.clip(box_ops.decode(box_deltas[:, :, 1:], rois[:, :, None], self.std_dev), windows)
+        deltas, rois = box_deltas[:, :, 1:], rois[:, :, None]
+        if extent is not None:
+            boxes = box_ops.decode_normalized(deltas, rois, self.std_dev, box_ops.to_inclusive(extent))
+            return box_ops.clip(boxes, windows)
+        return box_ops.clip(box_ops.decode(deltas, rois, self.std_dev), windows)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -54,7 +54,9 @@ class Proposals(StaticOutputLayer):
         logits: list of [B, A_l], objectness.
         deltas: list of [B, A_l, (dy, dx, log dh, log dw)].
         anchors: list of [A_l, (y1, x1, y2, x2)], pixels of the input.
-        windows: [B, (y1, x1, y2, x2)], where in the input the photograph lies.
+        windows: [B, (y1, x1, y2, x2)], where in the network input the image lies.
+        extent: [B, (0, 0, height, width)] of the network input, only with `inclusive`: boxes are then computed as
+            fractions of it, see `boxes.decode_normalized`.
 
     Returns:
         rois [B, post_nms_limit, (y1, x1, y2, x2)] float32, pixels of the input; valid [B, post_nms_limit] bool; scores
@@ -81,14 +83,19 @@ class Proposals(StaticOutputLayer):
         self.std_dev = tuple(float(value) for value in std_dev)
         self.per_level, self.inclusive = bool(per_level), bool(inclusive)
 
-    def call(self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any) -> tuple[Any, Any, Any]:
+    def call(
+        self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any, extent: Any = None
+    ) -> tuple[Any, Any, Any]:
         if not self.per_level:
             logits, deltas = [ops.concatenate(logits, axis=1)], [ops.concatenate(deltas, axis=1)]
             anchors = [ops.concatenate(anchors, axis=0)]
         if self.inclusive:
             anchors, windows = [box_ops.to_inclusive(level) for level in anchors], box_ops.to_inclusive(windows)
+            extent = None if extent is None else box_ops.to_inclusive(extent)
         count = self._candidates_per_level(logits)
-        chosen = [self._candidates(*level, count, windows) for level in zip(logits, deltas, anchors, strict=True)]
+        chosen = [
+            self._candidates(*level, count, windows, extent) for level in zip(logits, deltas, anchors, strict=True)
+        ]
         rois, scores, _, valid = nms_per_group(
             ops.stack([boxes for boxes, _ in chosen], axis=1),
             ops.stack([scores for _, scores in chosen], axis=1),
@@ -101,7 +108,9 @@ class Proposals(StaticOutputLayer):
             rois = ops.where(valid[..., None], box_ops.to_exclusive(rois), 0.0)
         return ops.stop_gradient(rois), valid, ops.stop_gradient(scores)
 
-    def static_outputs(self, logits: list[Any], deltas: Any, anchors: Any, windows: Any) -> tuple[Any, Any, Any]:
+    def static_outputs(
+        self, logits: list[Any], deltas: Any, anchors: Any, windows: Any, extent: Any = None
+    ) -> tuple[Any, Any, Any]:
         rows = (logits[0].shape[0], self.post_nms_limit)
         return spec(*rows, 4), spec(*rows, dtype="bool"), spec(*rows)
 
@@ -110,11 +119,18 @@ class Proposals(StaticOutputLayer):
         sizes = [level.shape[1] for level in logits]
         return self.pre_nms_limit if None in sizes else min(self.pre_nms_limit, max(sizes))
 
-    def _candidates(self, logits: Any, deltas: Any, anchors: Any, count: int, windows: Any) -> tuple[Any, Any]:
+    def _candidates(
+        self, logits: Any, deltas: Any, anchors: Any, count: int, windows: Any, extent: Any
+    ) -> tuple[Any, Any]:
         """The `count` best boxes of a level [B, count, 4] and their scores [B, count], unwanted ones at `LOWEST`."""
         scores, index = _top(ops.stop_gradient(logits), count)
         deltas = ops.take_along_axis(ops.stop_gradient(deltas), index[..., None], axis=1)
-        boxes = box_ops.decode(deltas, ops.take(anchors, index, axis=0), self.std_dev)
+        anchors = ops.take(anchors, index, axis=0)
+        boxes = (
+            box_ops.decode(deltas, anchors, self.std_dev)
+            if extent is None
+            else box_ops.decode_normalized(deltas, anchors, self.std_dev, extent)
+        )
         boxes = box_ops.clip(boxes, windows)
         y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
         wanted = ops.minimum(y2 - y1, x2 - x1) >= self.min_size

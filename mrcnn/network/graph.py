@@ -172,9 +172,10 @@ def _proposals(config: Config, *, training: bool) -> Proposals:
     )
 
 
-def _bounds(config: Config, inputs: dict[str, Any]) -> Any:
-    """What proposals are clipped to: the photograph, or the whole of the input."""
-    return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else WholeInput(name="whole_input")(inputs["image"])
+def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
+    """What proposals are clipped to, the image or the whole network input; and the latter, where boxes need it."""
+    whole = WholeInput(name="whole_input")(inputs["image"])
+    return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else whole, whole if config.BOXES_INCLUSIVE else None
 
 
 def _roi_align(config: Config, pool_size: int, name: str, *, fast: bool) -> RoIAlign:
@@ -240,7 +241,8 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     }
 
     # Box head on sampled proposals.
-    rois, valid, _ = _proposals(config, training=True)(logits, deltas, anchors, _bounds(config, inputs))
+    bounds = _bounds(config, inputs)
+    rois, valid, _ = _proposals(config, training=True)(logits, deltas, anchors, *bounds)
     rois, class_ids, roi_target, sampled, instance = RoITargets(
         count=config.TRAIN_ROIS_PER_IMAGE,
         positive_ratio=config.ROI_POSITIVE_RATIO,
@@ -293,7 +295,8 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
     """
     inputs = _image_inputs(config)
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False, fast=fast)
-    rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, _bounds(config, inputs))
+    bounds = _bounds(config, inputs)
+    rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, *bounds)
     class_logits, box_deltas = _box_branch(network, config, levels, rois, training=False, fast=fast)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES,
@@ -305,7 +308,7 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
         min_size=config.DETECTION_MIN_SIZE,
         inclusive=config.BOXES_INCLUSIVE,
         name="detections",
-    )(rois, valid, class_logits, box_deltas, inputs["window"])
+    )(rois, valid, class_logits, box_deltas, inputs["window"], bounds[1])
     (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
     features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask", fast=fast)(levels[:4], kept, image_index)
     mask_head = _folded(network.mask_head, training=False, fast=fast)

@@ -95,6 +95,32 @@ def decode(deltas: Any, reference: Any, std_dev: Sequence[float]) -> Any:
     return ops.stack([y - half_height, x - half_width, y + half_height, x + half_width], axis=-1)
 
 
+def decode_normalized(deltas: Any, reference: Any, std_dev: Sequence[float], extent: Any) -> Any:
+    """`decode` in matterport's arithmetic, for boxes whose corners name the last pixel (`to_inclusive`).
+
+    matterport computes boxes as fractions of the distance between the image's first and last pixel. They fall on a
+    coarse grid of numbers, on which the rounding of `crop_and_resize` does not pass the last cell of a feature map. Of
+    boxes decoded in pixels, 5 to 10% of those that end at the image's edge would pass it, and sample zero there.
+
+    Args:
+        deltas, reference, std_dev: see `decode`.
+        extent: [B, (0, 0, height - 1, width - 1)] of the network input, broadcast as `windows` in `clip`.
+    """
+    extent = _float(extent)
+    for _ in range(len(deltas.shape) - len(extent.shape)):
+        extent = ops.expand_dims(extent, -2)
+    scale = ops.concatenate([extent[..., 2:]] * 2, axis=-1)
+    deltas = _float(deltas) * ops.convert_to_tensor(std_dev, dtype="float32")
+    dy, dx, log_dh, log_dw = ops.unstack(deltas, 4, axis=-1)
+    y, x, height, width = _centre_and_size(_float(reference) / scale)
+    y, x = y + dy * height, x + dx * width
+    height, width = (
+        side * ops.exp(ops.minimum(log, MAX_LOG_SCALE)) for side, log in ((height, log_dh), (width, log_dw))
+    )
+    y1, x1 = y - 0.5 * height, x - 0.5 * width
+    return ops.stack([y1, x1, y1 + height, x1 + width], axis=-1) * scale
+
+
 def clip(boxes: Any, windows: Any) -> Any:
     """`boxes` cut off at the edges of their image.
 

@@ -117,3 +117,18 @@ def test_as_the_original_program(matterport):
     np.testing.assert_allclose(encoded, matterport["box_refinement"], atol=1e-5)
     window = np.array([10, 20, 150, 160], np.float32)
     np.testing.assert_array_equal(box_ops.clip(boxes2, window), matterport["clip_boxes_graph"])
+
+
+def test_normalized_decoding_is_decoding_on_another_grid():
+    """Boxes of a network input of 200 x 320, whose corners name the last pixel."""
+    rng = np.random.default_rng(0)
+    corner, side = rng.uniform(0, 150, (2, 500, 2)), rng.uniform(1, 150, (2, 500, 2))
+    reference = np.concatenate([corner, corner + side], axis=-1).astype(np.float32)
+    deltas, extent = rng.normal(size=(2, 500, 4)).astype(np.float32), np.float32([[0, 0, 199, 319]] * 2)
+    found = box_ops.decode_normalized(deltas, reference, STD_DEV, extent)
+    np.testing.assert_allclose(found, box_ops.decode(deltas, reference, STD_DEV), atol=1e-3)
+    fractions = np.float64(np.asarray(found) / extent[:, None, [2, 3, 2, 3]])
+    near_the_edge = (fractions > 0.5) & (fractions < 1)
+    assert near_the_edge.any()
+    off_the_grid = abs(fractions * 2**24 - np.round(fractions * 2**24))[near_the_edge]
+    assert off_the_grid.max() == 0, "fractions above one half are multiples of 2**-24"
