@@ -191,7 +191,7 @@ def detection_steps(model: Any, image: Any) -> DetectionSteps:
     molded, graph = _mold(model, image), model.inference_model
     layer = _layer(graph, "detections")
     values = _run(graph, _inputs(molded), {"before": layer.input, "after": layer.output})
-    rois, valid, logits, deltas, _ = (value[0] for value in values["before"])
+    rois, valid, logits, deltas = (value[0] for value in values["before"][:4])
     found, found_ids, found_scores, found_valid, _ = (value[0] for value in values["after"])
     rois, deltas = rois[valid], deltas[valid]
     probabilities = ops.convert_to_numpy(ops.softmax(logits[valid], axis=-1))
