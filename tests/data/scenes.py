@@ -5,7 +5,10 @@
 and a line in FORMATS with what reads it back.
 """
 
+import base64
+import io
 import json
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ from PIL import Image
 
 from mrcnn.data.formats.voc import colour_of
 from tests.data import mask_writers
+from tests.data.tf_writer import write_records
 
 Points = list[tuple[int, int]]
 
@@ -298,11 +302,127 @@ def read_rle_csv(folder: Path):
     return read_rle_csv(folder / "train.csv")
 
 
+def write_via_3(folder: Path) -> None:
+    """scene.png and project.json of VIA 3."""
+    name = write_image(folder)
+    options = dict(map(reversed, enumerate(SCENE.class_names)))
+    metadata = {
+        f"1_{number}": {
+            "vid": "1",
+            "flg": 0,
+            "z": [],
+            "xy": [7, *(v for point in bridged(thing.parts) for v in point)],
+            "av": {"1": str(options[thing.name])},
+        }
+        for number, thing in enumerate(SCENE.things)
+    }
+    attribute = {"aname": "kind", "type": 3, "options": {str(i): name for i, name in enumerate(SCENE.class_names)}}
+    project = {"attribute": {"1": attribute}, "file": {"1": {"fid": "1", "fname": name}}, "metadata": metadata}
+    (folder / "project.json").write_text(json.dumps({**project, "view": {"1": {"fid_list": ["1"]}}}))
+
+
+def write_via_table(folder: Path) -> None:
+    """scene.png and via_region_data.csv."""
+    write_via(folder)
+    (entry,) = json.loads((folder / "via_region_data.json").read_text()).values()
+    (folder / "via_region_data.json").unlink()
+    rows = [["filename", "file_size", "region_id", "region_shape_attributes", "region_attributes"]]
+    for number, region in enumerate(entry["regions"]):
+        shape, attributes = (json.dumps(region[key]) for key in ("shape_attributes", "region_attributes"))
+        rows.append([entry["filename"], entry["size"], number, shape, attributes])
+    mask_writers.write_rows(folder / "via_region_data.csv", rows)
+
+
+def write_lvis(folder: Path) -> None:
+    """COCO's form without file names and crowds."""
+    write_coco(folder)
+    (folder / "train2017").mkdir()
+    (folder / f"{SCENE.stem}.png").rename(folder / "train2017" / f"{SCENE.stem}.png")
+    path = folder / "instances.json"
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/train2017/{image.pop('file_name')}"
+    for annotation in content["annotations"]:
+        del annotation["iscrowd"]
+    path.write_text(json.dumps(content))
+
+
+def write_supervisely(folder: Path, bitmaps: bool = False) -> None:
+    """meta.json, day 1/img/scene.png and day 1/ann/scene.png.json."""
+    height, width = SCENE.image.shape[:2]
+    name, objects = write_image(folder / "day 1" / "img"), []
+    for place, thing in enumerate(SCENE.things):
+        if bitmaps:
+            y1, x1, y2, x2 = SCENE.boxes[place]
+            file = io.BytesIO()
+            Image.fromarray(SCENE.masks[y1:y2, x1:x2, place]).save(file, "png")
+            data = base64.b64encode(zlib.compress(file.getvalue())).decode()
+            shape = {"geometryType": "bitmap", "bitmap": {"data": data, "origin": [int(x1), int(y1)]}}
+        else:
+            shape = {"geometryType": "polygon", "points": {"exterior": bridged(thing.parts), "interior": []}}
+        objects.append({"classTitle": thing.name, "tags": [], **shape})
+    (folder / "day 1" / "ann").mkdir()
+    content = {"description": "", "tags": [], "size": {"height": height, "width": width}, "objects": objects}
+    (folder / "day 1" / "ann" / f"{name}.json").write_text(json.dumps(content))
+    classes = [{"title": name, "shape": "any", "color": "#00ff00"} for name in SCENE.class_names]
+    (folder / "meta.json").write_text(json.dumps({"classes": classes, "tags": []}))
+
+
+def read_supervisely(folder: Path):
+    """What read_supervisely makes of it."""
+    from mrcnn.data.formats.supervisely import read_supervisely
+
+    return read_supervisely(folder)
+
+
+def tf_features(scene: Scene = SCENE) -> dict[str, list]:
+    """The features of a tf.train.Example of the scene."""
+    height, width = scene.image.shape[:2]
+    pictures = []
+    for picture in (scene.image, *(scene.masks[:, :, i].astype(np.uint8) for i in range(len(scene.things)))):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "png")
+        pictures.append(file.getvalue())
+    sides = dict(zip(("ymin", "xmin", "ymax", "xmax"), scene.boxes.T, strict=True))
+    return {
+        "image/encoded": pictures[:1],
+        "image/format": ["png"],
+        "image/filename": [f"{scene.stem}.png"],
+        "image/height": [height],
+        "image/width": [width],
+        **{
+            f"image/object/bbox/{side}": [float(v) / (height if side[0] == "y" else width) for v in values]
+            for side, values in sides.items()
+        },
+        "image/object/class/label": scene.class_ids,
+        "image/object/class/text": [thing.name for thing in scene.things],
+        "image/object/mask": pictures[1:],
+    }
+
+
+def write_tfrecord(folder: Path) -> None:
+    """train.record-00000-of-00001."""
+    write_records(folder / "train.record-00000-of-00001", [tf_features()])
+
+
+def read_tfrecord(folder: Path):
+    """What read_tfrecord makes of it."""
+    from mrcnn.data.formats.tfrecord import read_tfrecord
+
+    return read_tfrecord(folder)
+
+
 # Name, the first word being that of the format: what writes, what reads. Readers are imported when they are used.
 FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "coco": (write_coco, read_coco),
     "via 1": (partial(write_via, version=1), read_via),
     "via 2": (write_via, read_via),
+    "via 3": (write_via_3, read_via),
+    "via in a table": (write_via_table, read_via),
+    "coco of LVIS": (write_lvis, read_coco),
+    "supervisely": (write_supervisely, read_supervisely),
+    "supervisely in bitmaps": (partial(write_supervisely, bitmaps=True), read_supervisely),
+    "tfrecord": (write_tfrecord, read_tfrecord),
     "labelme": (write_labelme, read_labelme),
     "yolo": (write_yolo, read_yolo),
     "voc": (write_voc, read_voc),

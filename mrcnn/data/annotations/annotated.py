@@ -13,7 +13,7 @@ from mrcnn.data.annotations.fields import NEEDS_MASKS
 from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons, fill_box
 from mrcnn.data.annotations.problems import AnnotationError, Problems
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.images import Header, read_header
+from mrcnn.data.images import Header, read_header, read_image
 from mrcnn.data.images.orientation import choose_orientation, upright_size
 
 KEPT_BYTES = 256 * 2**20  # of filled masks, a bit a pixel of each box
@@ -73,7 +73,7 @@ class AnnotatedDataset(Dataset):
         self,
         source: str,
         image_id: Any,
-        path: str | os.PathLike,
+        path: str | os.PathLike | None,
         instances: Sequence[Instance],
         *,
         height: int | None = None,
@@ -81,34 +81,40 @@ class AnnotatedDataset(Dataset):
         record: str = "",
         hint: str = "",
         tagged: Header | None = None,
+        image: Any = None,
         **info: Any,
     ) -> bool:
         """Adds an image with its instances; those that enclose nothing are left out, and counted.
 
         Args:
+            path: of the image file; None for an image that is given, or that `load_image` of a subclass fetches.
             height, width: of the image as the file states them; None reads them from the image's header.
             record: where the image stands in the file; `image <image_id>` unless given.
             hint: what to say where the image is missing.
             tagged: as `sized` returned it with the height and width.
+            image: what `read_image` takes, or a function that returns it, in place of a path.
 
         Returns:
             Whether the image was added: with strict=False one that is missing or unreadable is left out.
         """
-        path, record = os.fspath(path), record or f"image {image_id!r}"
+        path, record = None if path is None else os.fspath(path), record or f"image {image_id!r}"
         lost = {"images": 1, "instances": len(instances)}
-        if not self._is_there(path, record, hint, lost):
+        if path is not None and not self._is_there(path, record, hint, lost):
             return False
         if height is None or width is None:
-            header = self.image_header(path, record, len(instances))
-            if header is None:
+            if path is None:
+                height, width = self._read_given(image).shape[:2]
+            elif header := self.image_header(path, record, len(instances)):
+                (height, width), tagged = self.sized(header)
+            else:
                 return False
-            (height, width), tagged = self.sized(header)
         elif height * width > self.max_pixels:
             message = f"{height} x {width} pixels are more than {self.max_pixels:,}, the limit; see `max_pixels`"
             self.problems.broken(self.file, record, "height/width", message, problems.SIZE, **lost)
             return False
         usable = [self._usable(instance, height, width) for instance in instances]
         kept = [instance for instance in usable if instance is not None]
+        info |= {} if image is None else {"image": image}
         self.add_image(source, image_id, path, height=height, width=width, instances=kept, record=record, **info)
         if tagged is not None:
             self.note_orientation(len(self.image_info) - 1, tagged)
@@ -194,6 +200,8 @@ class AnnotatedDataset(Dataset):
         """Prepares the dataset, notes images that a tag turns, and warns, once, of what was left out."""
         self.prepare()
         for image_id, info in enumerate(self.image_info[:HEADERS_AT_ONCE]):
+            if info["path"] is None:
+                continue
             try:
                 self.orientation_of(image_id, read_header(info["path"], self.max_pixels))
             except (OSError, ValueError):  # said where the image is used
@@ -203,7 +211,12 @@ class AnnotatedDataset(Dataset):
 
     def load_image(self, image_id: int) -> np.ndarray:
         """The image, [H, W, 3] uint8 RGB. Raises AnnotationError when its size is not what the file states."""
-        return self.of_stated_size(image_id, super().load_image(image_id))
+        given = self.image_info[image_id].get("image")
+        image = super().load_image(image_id) if given is None else self._read_given(given)
+        return self.of_stated_size(image_id, image)
+
+    def _read_given(self, image: Any) -> np.ndarray:
+        return read_image(image() if callable(image) else image, max_pixels=self.max_pixels)
 
     def note_orientation(self, image_id: int, header: Header) -> None:
         """Notes in `problems`, once for each image, that the package's rule decided how it is turned."""
@@ -282,7 +295,7 @@ class AnnotatedDataset(Dataset):
                 self._kept.move_to_end(image_id)
                 return self._kept[image_id]
         info = self.image_info[image_id]
-        if info["height"] * info["width"] > LARGE:
+        if info["path"] is not None and info["height"] * info["width"] > LARGE:
             header = read_header(info["path"], self.max_pixels)
             self._check_size(image_id, upright_size(header.size, self.orientation_of(image_id, header)))
         filled = [self._fill(image_id, instance) for instance in info["instances"]]

@@ -39,6 +39,8 @@ class Classes:
                 record,
                 field,
                 f"the class {name!r} is not among {self.names}; add it to class_names, or correct it",
+                images=0,
+                instances=1,
             )
         return self._numbers.get(name)
 

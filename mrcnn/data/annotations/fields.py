@@ -1,5 +1,7 @@
 """Values of records, checked: what the readers of json and text have in common."""
 
+import base64
+import binascii
 import reprlib
 from collections import Counter
 from typing import Any
@@ -75,6 +77,16 @@ def plain_id(value: Any) -> int | str | None:
         whole = value.isascii() and value.isdecimal() and len(value) < 19 and str(int(value)) == value
         return int(value) if whole else value
     return None
+
+
+def decoded(text: Any, field: str) -> bytes:
+    """What a text in base64 holds. Raises FieldError."""
+    if not isinstance(text, str) or not text:
+        raise FieldError(field, f"expected a picture in base64, got {shown(text)}")
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FieldError(field, f"it is not base64, or cut off: {error}") from error
 
 
 def polygon(points: list, field: str) -> Polygons:

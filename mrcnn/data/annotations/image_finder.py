@@ -67,7 +67,7 @@ class ImageFinder:
 
     def why(self, path: str) -> str:
         """What to add to a message about an image that is missing: that several could be meant, or nothing."""
-        fitting = self._ambiguous.get(path, [])
+        fitting = sorted(self._ambiguous.get(path, []))
         more = ", ..." * (len(fitting) > SHOWN)
         return (
             f"; {', '.join(map(repr, fitting[:SHOWN]))}{more} could be meant: choose with image_dir=" if fitting else ""

@@ -5,6 +5,7 @@ own tools, so that one scene gives the same masks whichever tool wrote it down.
 """
 
 import dataclasses
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -131,10 +132,14 @@ class MaskFile:
 
     The value of a pixel is its grey value (8 or 16 bits), its number in the palette, or r + 256 g + 65536 b; 0
     where the picture is transparent. A mask that is drawn in the alpha channel alone has the values 0 and 1.
+
+    start, length: where the picture lies in a file that holds others, in bytes; length is None for a file of its own.
     """
 
     path: str
     value: int | None = None
+    start: int = 0
+    length: int | None = None
 
     def bounds(self) -> None:
         """Not known before the file is read."""
@@ -142,7 +147,7 @@ class MaskFile:
 
     def fill(self, height: int, width: int) -> np.ndarray:
         """[height, width] bool. Raises ValueError naming the file when it is of another size or no picture."""
-        values = read_values(self.path)
+        values = read_values(self.path, self.start, self.length, (height, width))
         if values.shape != (height, width):
             raise ValueError(
                 f"the mask {self.path!r} is {values.shape[0]} x {values.shape[1]}, its image {height} x "
@@ -198,11 +203,26 @@ def open_picture(source: str | os.PathLike | BinaryIO, name: str = "") -> Iterat
         raise ValueError(f"{name} is not a picture, or damaged: {error}; write it again as png") from error
 
 
-def read_values(path: str) -> np.ndarray:
-    """The values [H, W] int32 of a mask picture; see `MaskFile`. Raises FileNotFoundError or ValueError naming it."""
+def read_values(
+    path: str, start: int = 0, length: int | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The values [H, W] int32 of a mask picture; see `MaskFile`.
+
+    Raises FileNotFoundError, or ValueError naming it; for one in a larger file, too, when it is not of `size`.
+    """
     try:
-        with open_picture(path) as image:
-            return values_of(image, repr(path))
+        if length is None:
+            with open_picture(path) as image:
+                return values_of(image, repr(path))
+        with open(path, "rb") as file:
+            file.seek(start)
+            data = io.BytesIO(file.read(length))
+        name = f"{path!r}, byte {start}"
+        with open_picture(data, name) as image:
+            if size is not None and (image.height, image.width) != size:
+                found = f"{image.height} x {image.width}, its image {size[0]} x {size[1]} (height x width)"
+                raise ValueError(f"the mask in {name} is {found}")
+            return values_of(image, name)
     except FileNotFoundError:
         raise FileNotFoundError(f"no mask picture at {path!r}; check the path and the dataset's folder") from None
 

@@ -1,7 +1,5 @@
 """Annotations of labelme, and of tools that write its JSON: a file an image."""
 
-import base64
-import binascii
 import io
 import math
 import os
@@ -14,7 +12,7 @@ from mrcnn.data import rle
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
 from mrcnn.data.annotations.classes import Classes, is_class
-from mrcnn.data.annotations.fields import FieldError, encloses, polygon, shown
+from mrcnn.data.annotations.fields import FieldError, decoded, encloses, polygon, shown
 from mrcnn.data.annotations.folders import (
     LOOKED_AT,
     PICTURES,
@@ -225,16 +223,6 @@ def _mask_pixels(text: Any, height: int, width: int) -> np.ndarray:
         raise
     except ValueError as error:
         raise FieldError("mask", f"{error}; is it cut off?") from error
-
-
-def decoded(text: Any, field: str) -> bytes:
-    """What a text in base64 holds. Raises FieldError."""
-    if not isinstance(text, str) or not text:
-        raise FieldError(field, f"expected a picture in base64, got {shown(text)}")
-    try:
-        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise FieldError(field, f"it is not base64, or cut off: {error}") from error
 
 
 def _files(dataset_dir: str | os.PathLike, subset: str | None) -> tuple[list[str], str]:
