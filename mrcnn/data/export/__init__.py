@@ -1,0 +1,81 @@
+"""Detections written in the formats that labeling tools import, so that a person corrects what a model has drawn."""
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data import rle
+from mrcnn.data.export.drawn import Drawn, DrawnImage
+
+# Formats, each a module of this package with `write(images, class_names, folder)`, and what it writes
+FORMATS: dict[str, str] = {
+    "coco": "annotations.json, for CVAT, Label Studio and FiftyOne",
+    "labelme": "a json an image, for labelme and X-AnyLabeling",
+    "yolo": "images/, labels/ and data.yaml",
+    "label_studio": "tasks.json with predictions, as brush strokes",
+    "via": "via_region_data.json, for the VGG Image Annotator",
+}
+
+
+def export_detections(
+    format: str,
+    folder: str | os.PathLike,
+    paths: Sequence[str | os.PathLike],
+    results: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    *,
+    min_score: float = 0.5,
+) -> list[str]:
+    """Writes what `detect` found in image files for a labeling tool::
+
+        export_detections("labelme", "to_correct", paths, model.detect(paths), dataset.class_names)
+
+    `load_dataset` on the folder gives the same masks.
+
+    Args:
+        format: one of `FORMATS`.
+        folder: is made where it is missing. Files of an earlier export are replaced.
+        paths: of the images, upright as `detect` reads them.
+        results: of `detect`, one an image: class_ids, scores and masks [H, W, N].
+        class_names: the background first.
+        min_score: leaves out detections under it.
+
+    Returns:
+        The paths of the files that were written.
+
+    Raises:
+        ValueError: an unknown format, or other numbers of paths and results, or class ids without a name.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    if len(paths) != len(results):
+        raise ValueError(f"there are {len(paths)} paths and {len(results)} results; pass one result an image")
+    images = [
+        _drawn(os.fspath(path), result, class_names, min_score) for path, result in zip(paths, results, strict=True)
+    ]
+    os.makedirs(folder, exist_ok=True)
+    writer = importlib.import_module(f"mrcnn.data.export.{format}")
+    return writer.write(images, list(class_names[1:]), os.fspath(folder))
+
+
+def _drawn(path: str, result: Mapping[str, Any], class_names: Sequence[str], min_score: float) -> DrawnImage:
+    """The detections of an image that are written."""
+    class_ids, scores = np.asarray(result["class_ids"]), np.asarray(result["scores"], np.float64)
+    masks = np.asarray(result["masks"])
+    if masks.ndim != 3 or not len(class_ids) == len(scores) == masks.shape[2]:
+        raise ValueError(
+            f"{path!r}: expected masks [H, W, N] with N class_ids and scores, got shapes {masks.shape}, "
+            f"{class_ids.shape} and {scores.shape}"
+        )
+    if len(class_ids) and not (0 < class_ids.min() and class_ids.max() < len(class_names)):
+        raise ValueError(f"{path!r}: class ids {sorted(set(class_ids.tolist()))} need as many names, got {class_names}")
+    kept = np.flatnonzero((scores >= min_score) & masks.any(axis=(0, 1)))
+    runs = rle.encode_all(masks[:, :, kept])
+    objects = [
+        Drawn(class_names[class_ids[i]], int(class_ids[i]), float(scores[i]), run)
+        for i, run in zip(kept.tolist(), runs, strict=True)
+    ]
+    return DrawnImage(path, masks.shape[0], masks.shape[1], objects)

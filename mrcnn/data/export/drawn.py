@@ -1,0 +1,92 @@
+"""Detections on their way into a file, and their outlines along the edges of pixels."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrcnn.data import rle
+
+Point = tuple[int, int]
+Loop = list[Point]
+
+
+class Drawn(NamedTuple):
+    """A detection. class_id: from 1 on. runs: the mask as COCO's run lengths."""
+
+    class_name: str
+    class_id: int
+    score: float
+    runs: dict[str, Any]
+
+    def polygons(self) -> list[Loop]:
+        """The mask as polygons [(x, y), ...], one for each piece; filled as COCO's tools do, they give its pixels."""
+        part, (top, left, _, _) = rle.decode_box(self.runs)
+        return [[(x + left, y + top) for x, y in polygon] for polygon in trace(part)]
+
+
+class DrawnImage(NamedTuple):
+    """An image and its detections."""
+
+    path: str
+    height: int
+    width: int
+    objects: list[Drawn]
+
+
+def trace(mask: np.ndarray) -> list[Loop]:
+    """Polygons around the pieces of a mask [h, w] bool, along the edges of pixels; holes hang on bridges."""
+    from skimage.measure import label
+
+    pieces = label(mask, connectivity=1)
+    polygons = []
+    for number in range(1, int(pieces.max(initial=0)) + 1):
+        loops = _loops(pieces == number)
+        polygons.append(bridged(loops))
+    return polygons
+
+
+def bridged(loops: list[Loop]) -> Loop:
+    """One polygon of several: there and back along bridges that cover nothing."""
+    joined = list(loops[0])
+    (x0, y0) = joined[0]
+    for loop in loops[1:]:
+        x, y = loop[0]
+        corner = (x, y0)  # bridges run along the edges of pixels, too
+        joined += [(x0, y0), corner, *loop, (x, y), corner]
+    return joined + [joined[0]] * (len(loops) > 1)
+
+
+def _loops(mask: np.ndarray) -> list[Loop]:
+    """The outer edge of a piece, and those of its holes, corner by corner."""
+    padded = np.pad(mask, 1).astype(np.int8)
+    across, along = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]
+    # Edges run with the mask on their right: along the top to the right, down the right side
+    following: dict[Point, list[Point]] = {}
+    for rows, columns, forward in ((*np.nonzero(across > 0), True), (*np.nonzero(across < 0), False)):
+        for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+            start, end = ((x, y), (x + 1, y)) if forward else ((x + 1, y), (x, y))
+            following.setdefault(start, []).append(end)
+    for rows, columns, forward in ((*np.nonzero(along < 0), True), (*np.nonzero(along > 0), False)):
+        for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+            start, end = ((x, y), (x, y + 1)) if forward else ((x, y + 1), (x, y))
+            following.setdefault(start, []).append(end)
+    loops = []
+    while following:
+        start = min(following, key=lambda point: (point[1], point[0]))  # the outer edge comes first
+        loop, point = [start], following[start].pop()
+        while point != start:
+            loop.append(point)
+            point = following[point].pop()
+        following = {point: ends for point, ends in following.items() if ends}
+        loops.append(_corners(loop))
+    return loops
+
+
+def _corners(loop: Loop) -> Loop:
+    """A closed loop without the points inside of straight edges."""
+    before, after = loop[-1:] + loop[:-1], loop[1:] + loop[:1]
+    return [
+        (x, y)
+        for (x0, y0), (x, y), (x1, y1) in zip(before, loop, after, strict=True)
+        if not (x0 == x == x1 or y0 == y == y1)
+    ]
