@@ -12,7 +12,7 @@ from heads.protocol.head import Head, own_channel
 from heads.protocol.losses import cross_entropy, cross_entropy_of_logits, dice, softmax_cross_entropy
 from heads.protocol.points import SampleGrid, SampleMap, bilinear, cell_centers, uniform
 from heads.protocol.targets import Targets
-from heads.registry import build, describe, make, names, register
+from heads.registry import build, describe, get, make, names, register
 
 __all__ = [
     "Head",
@@ -26,6 +26,7 @@ __all__ = [
     "cross_entropy_of_logits",
     "describe",
     "dice",
+    "get",
     "make",
     "names",
     "own_channel",

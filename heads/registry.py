@@ -65,6 +65,13 @@ def names(kind: str | None = None) -> list[str]:
     return sorted(name for name, function in _heads.items() if kind in (None, getattr(function, "kind", "mask")))
 
 
+def get(name: str) -> HeadFunction:
+    """The function or class that is registered under a name. Raises ValueError for an unknown one."""
+    if name not in _heads:
+        raise ValueError(f"unknown head {name!r}; the registered ones are {names()}{_closest(name, names())}")
+    return _heads[name]
+
+
 def build(name: str | dict, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> keras.Model | Head:
     """Builds a registered head and checks that it keeps the contract.
 

@@ -1,35 +1,11 @@
 """Command-line flags that the samples share, and what they mean for a configuration."""
 
 import argparse
-import ast
-import re
 from typing import Any
 
 import heads
+from mrcnn.cli.options import key_value, mask_head
 from mrcnn.config import Config
-
-
-def key_value(text: str) -> tuple[str, Any]:
-    """ "NAME=VALUE" as a pair; the value is a Python literal, else plain text. Raises ArgumentTypeError without "="."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
-def mask_head(text: str) -> dict[str, Any]:
-    """A head and its options, "unet" or "unet:filters=64,name=value", as `Config.MASK_HEAD` takes it.
-
-    Raises ArgumentTypeError for a name that is not registered or an option without "=".
-    """
-    name, _, options = text.partition(":")
-    if name not in heads.names():
-        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(heads.names())})")
-    # a comma parts two options where a name and "=" follow it, so that a value may be a tuple
-    return {"name": name} | dict(map(key_value, re.split(r",(?=\s*\w+=)", options) if options else []))
 
 
 def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -> None:

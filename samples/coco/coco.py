@@ -17,9 +17,9 @@ from mrcnn.evaluation.callback import AveragePrecision
 from mrcnn.evaluation.coco_evaluation import Results
 from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
 from mrcnn.experiments import plan
+from mrcnn.inference.class_names import WithClassesOf, names_of
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
-from samples.coco.classes import InNumbersOf, names_of
 from samples.coco.compare import compare_heads
 from samples.coco.detection import draw_detections, planned_drawings
 from samples.coco.download import download
@@ -92,7 +92,7 @@ def evaluate(arguments: argparse.Namespace) -> Results:
     model = trained_model(arguments)
     names = names_of(model.class_names, model.config.NUM_CLASSES)
     if names != dataset.class_names:
-        model = InNumbersOf(model, names, dataset.class_names)
+        model = WithClassesOf(model, names, dataset.class_names)
     results = evaluate_dataset(model, dataset, boundary=arguments.boundary, results=arguments.results)
     print(results)
     return results

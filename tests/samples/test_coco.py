@@ -15,10 +15,10 @@ from mrcnn.config import Config
 from mrcnn.data.formats.coco import read_coco
 from mrcnn.evaluation.coco_evaluation import evaluate_results
 from mrcnn.experiments import plan
+from mrcnn.inference.class_names import WithClassesOf, names_of
 from mrcnn.inference.results import Result
 from mrcnn.model import MaskRCNN
 from samples.coco import coco, recipes
-from samples.coco.classes import InNumbersOf, names_of
 from samples.coco.recipes import CocoConfig, MatterportCocoConfig
 from tests.samples.tiny_coco import write_coco
 from tests.tiny import TinyConfig
@@ -451,14 +451,14 @@ def test_a_model_of_other_classes_is_judged_by_the_names_that_it_shares():
         def detect(self, images):
             return [found] * len(images)
 
-    model = InNumbersOf(Model(), ["BG", "cat", "dog", "car"], ["BG", "car", "bird", "cat"])
+    model = WithClassesOf(Model(), ["BG", "cat", "dog", "car"], ["BG", "car", "bird", "cat"])
     (mapped,) = model.detect(["image"])
     assert (
         list(mapped["class_ids"]) == [3, 1] and mapped.names == ["cat", "car"] and list(mapped["scores"]) == [0.9, 0.7]
     )
     assert mapped["rois"].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]] and mapped["masks"][0, 0].tolist() == [False, True]
     with pytest.raises(ValueError, match="no class in common"):
-        InNumbersOf(Model(), ["BG", "cat"], ["BG", "dog"])
+        WithClassesOf(Model(), ["BG", "cat"], ["BG", "dog"])
 
 
 def test_the_commands_of_the_readme_are_understood():

@@ -1,4 +1,4 @@
-"""Classes of a model and of a dataset, brought together by their names."""
+"""Names of a model's classes, and a model whose detections have the class ids of a dataset."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,31 +10,36 @@ from mrcnn.inference.results import Result
 
 
 def names_of(class_names: Sequence[str], num_classes: int) -> list[str]:
-    """Names, background first; for weights that come without, COCO's where their number fits, else numbers."""
+    """Class names, background first. Weights without names get COCO's where the number fits, else "class 1" and so on.
+
+    Args:
+        class_names: of the model; empty where its weights came without.
+        num_classes: NUM_CLASSES of its settings.
+    """
     return list(class_names) or coco_names(num_classes) or ["BG", *(f"class {i}" for i in range(1, num_classes))]
 
 
-class InNumbersOf:
-    """A model whose detections have the class ids of a dataset; those of classes that it lacks are left out.
+class WithClassesOf:
+    """A model whose detections have the class ids of a dataset; those of classes that the dataset lacks are left out.
 
     Args:
-        model: what detects.
-        own: the names of its classes, background first.
-        wanted: those of the dataset. What only the dataset has, the model cannot find.
+        model: anything with `detect`.
+        own: class names of the model, background first.
+        wanted: class names of the dataset, background first.
 
-    Raises ValueError when they have no class in common.
+    Raises ValueError if they have no class in common.
     """
 
     def __init__(self, model: Any, own: Sequence[str], wanted: Sequence[str]) -> None:
         common = set(own[1:]) & set(wanted[1:])
         if not common:
             raise ValueError(
-                f"the model knows {list(own[1:6])} ..., the data {list(wanted[1:6])} ...: they have no "
-                "class in common. Give the data that the model was trained for, or another model."
+                f"the model knows {own[1:6]} ..., the data {wanted[1:6]} ...: they have no class in common. "
+                "Give data that the model was trained for, or another model."
             )
         ids = {name: i for i, name in enumerate(wanted)}
-        self.wanted = tuple(wanted)
-        self.model, self.table = model, np.array([ids[name] if name in common else 0 for name in own], np.int32)
+        self.model, self.wanted = model, tuple(wanted)
+        self.table = np.array([ids[name] if name in common else 0 for name in own], np.int32)
 
     def detect(self, images: Sequence[Any]) -> list[Result]:
         """As `MaskRCNN.detect`."""

@@ -1,0 +1,41 @@
+"""Looks through annotations before training, and says what it found.
+
+examples:
+  mrcnn check data/
+  mrcnn check data/ --subset train --images
+  mrcnn check annotations.json --report report.json
+
+The exit code is 1 if a record had to be left out, a file is missing, or
+training would stop; those are marked "!". --images decodes every image.
+"""
+
+import argparse
+import warnings
+
+from mrcnn.cli import options
+from mrcnn.cli.console import DONE, FAILED, Outcome
+
+USAGE = "mrcnn check DATA [options]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="annotations: a file or a folder")
+    parser.add_argument("--subset", metavar="NAME", help="part of the data, such as train")
+    parser.add_argument("--format", metavar="NAME", help="of the annotations, where it is not recognized")
+    parser.add_argument("--images", action="store_true", help="decode every image, too")
+    parser.add_argument("--limit", type=options.positive, metavar="N", help="only the first N images")
+    parser.add_argument("--report", metavar="FILE", help="write the whole report as json")
+
+
+def run(arguments: argparse.Namespace) -> Outcome:
+    from mrcnn.data.check import check
+    from mrcnn.data.formats import load_dataset
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*: left out ")  # the report says it in full
+        dataset = load_dataset(arguments.data, arguments.subset, format=arguments.format, strict=False)
+    report = check(dataset, images=arguments.images, limit=arguments.limit, progress=True)
+    print(report)
+    if arguments.report:
+        report.save(arguments.report)
+    return Outcome(report.as_dict(), FAILED if report.broken else DONE)

@@ -1,0 +1,234 @@
+"""Finds objects in images and folders, and writes into --output:
+  pictures/         each image with its masks drawn
+  cutouts/          each object alone, as a transparent PNG
+  annotations.json  COCO's json, with masks as run lengths and scores
+  areas.csv         a row per object: class, score, pixels, share of image, box
+  unreadable.txt    the images that could not be read, if there are any
+The same command continues a run that was interrupted, and skips what is done.
+
+examples:
+  mrcnn detect photos/ --weights mask_rcnn_coco.h5
+  mrcnn detect a.jpg b.jpg --weights last --min-score 0.7 --write pictures
+  mrcnn detect photos/ --weights model.onnx --classes cat,dog --output found/
+"""
+
+import argparse
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrcnn.cli import options
+from mrcnn.cli.console import DONE, INCOMPLETE, Interrupted, Outcome, note, progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mrcnn.inference.results import Result
+    from mrcnn.inference.store import Record, ResultStore
+
+USAGE = "mrcnn detect IMAGE [IMAGE ...] --weights W [options]"
+KINDS = ("pictures", "cutouts", "json", "csv")
+FILES = {"json": "annotations.json", "csv": "areas.csv"}
+STATE, UNREADABLE = "progress.sqlite", "unreadable.txt"
+COMMIT_SECONDS = 2.0
+SHOWN = 10  # unreadable images that are printed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    options.add_weights(parser)
+    parser.add_argument("--output", default="found", metavar="DIR", help="where results go (found)")
+    parser.add_argument(
+        "--write", type=options.one_of(*KINDS), default=KINDS, metavar="KINDS", help=f"some of {','.join(KINDS)} (all)"
+    )
+    parser.add_argument("--min-score", type=options.share, default=0.5, metavar="S", help="least score (0.5)")
+    parser.add_argument("--classes", type=options.names, metavar="NAMES", help="only these, as cat,dog")
+    parser.add_argument("--batch", type=options.positive, default=1, metavar="N", help="images per network call (1)")
+    parser.add_argument("--restart", action="store_true", help="forget what an earlier run found")
+    options.add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> Outcome:
+    from mrcnn.data.images.walk import walk_images
+    from mrcnn.inference.class_names import names_of
+    from mrcnn.inference.store import ResultStore
+
+    began, output = time.monotonic(), Path(arguments.output)
+    total = sum(1 for _ in walk_images(arguments.images, skip=output))
+    if not total:
+        raise FileNotFoundError(f"no image in {', '.join(arguments.images)}")
+    settings = {"DETECTION_MIN_CONFIDENCE": arguments.min_score, "DETECTION_BATCH_SIZE": arguments.batch}
+    model = options.load_model(arguments, **settings)
+    names = names_of(model.class_names, model.config.NUM_CLASSES)
+    wanted = options.class_filter(names, arguments.classes)
+    if arguments.restart:
+        (output / STATE).unlink(missing_ok=True)
+    with _opened(ResultStore, output, arguments, model) as store:
+        found = walk_images(arguments.images, skip=output)
+        try:
+            _detect(model, found, total, store, Writer(output, arguments, names, wanted))
+        except KeyboardInterrupt:
+            raise Interrupted(_saved(store, total)) from None
+        files = _write_tables(store, output, names, arguments.write)
+        images, instances, unreadable = store.counts()
+        _report(store, output)
+    note(f"{instances} objects in {images} images, in {output}{os.sep}: {', '.join(files)}")
+    values = {"output": str(output), "files": files, "images": images, "instances": instances}
+    values |= {"unreadable": unreadable, "seconds": round(time.monotonic() - began, 1)}
+    return Outcome(values, INCOMPLETE if unreadable else DONE)
+
+
+def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namespace, model: Any) -> "ResultStore":
+    """The store of this run, which continues one with the same weights and settings."""
+    ignored = ("DETECTION_BATCH_SIZE", "LOADER_WORKERS")
+    about = {
+        "weights": options.fingerprint(options.weights_path(arguments)),
+        "settings": options.described({k: v for k, v in model.config.to_dict().items() if k not in ignored}),
+        "options": options.described([arguments.min_score, arguments.classes, sorted(arguments.write)]),
+    }
+    try:
+        return store(output / STATE, about)
+    except ValueError as error:
+        raise ValueError(f"{error}. Give another --output, or --restart to begin anew.") from error
+
+
+def _detect(model: Any, images: Iterator[Any], total: int, store: "ResultStore", writer: "Writer") -> None:
+    """Detects in the images that have no result yet, and stores what is found while it goes on."""
+    from mrcnn.inference.store import Record
+
+    underway: deque[Any] = deque()
+
+    def remaining() -> Iterator[str]:
+        for image in images:
+            if image.name in store:
+                bar.update()
+                continue
+            underway.append(image)
+            writer.names[image.path] = image.name
+            yield image.path
+
+    bar = progress(total, "image")
+    last = time.monotonic()
+    stream = model.stream(remaining(), failures="yield", keep_images=writer.draws, each=writer)
+    for outcome in stream:
+        image = underway.popleft()
+        writer.names.pop(image.path)
+        store.add(image.name, outcome if isinstance(outcome, Record) else _without_index(outcome))
+        bar.update()
+        if time.monotonic() - last > COMMIT_SECONDS:
+            store.commit()
+            last = time.monotonic()
+    bar.close()
+
+
+def _without_index(error: Exception) -> Exception:
+    """The error of an image, which names its file; its place in the stream says nothing here."""
+    return type(error)(re.sub(r"^images\[\d+\]: ", "", str(error)))
+
+
+def _saved(store: "ResultStore", total: int) -> str:
+    images, _, _ = store.counts()
+    return f"{images} of {total} images are done and saved; the same command continues"
+
+
+def _write_tables(store: "ResultStore", output: Path, names: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """Writes the files that span all images; returns what --output holds."""
+    if "json" in kinds:
+        store.write_coco(output / FILES["json"], names)
+    if "csv" in kinds:
+        store.write_csv(output / FILES["csv"], names)
+    store.write_failures(output / UNREADABLE)
+    return [FILES.get(kind, f"{kind}{os.sep}") for kind in kinds]
+
+
+def _report(store: "ResultStore", output: Path) -> None:
+    """Lists the images that could not be read."""
+    unreadable = store.counts()[2]
+    if not unreadable:
+        return
+    note(f"{unreadable} images could not be read:")
+    for (name, error), _ in zip(store.failures(), range(SHOWN), strict=False):
+        note(f"  {name}: {error}")
+    if unreadable > SHOWN:
+        note(f"  ... all of them in {output / UNREADABLE}")
+
+
+class Writer:
+    """Draws and writes the files of single images, in the thread that finishes results.
+
+    Args:
+        output: the folder. names: class names. wanted: ids of the classes to keep; None for all.
+    """
+
+    def __init__(
+        self, output: Path, arguments: argparse.Namespace, names: Sequence[str], wanted: Sequence[int] | None
+    ) -> None:
+        self.output, self.class_names, self.wanted = output, names, wanted
+        self.names: dict[str, str] = {}  # of images by their paths, while they are on their way
+        self.min_score: float = arguments.min_score
+        self.steps: list[Callable[[Path, str, Result, np.ndarray], None]] = []
+        if "pictures" in arguments.write:
+            self.steps.append(_write_picture)
+        if "cutouts" in arguments.write:
+            self.steps.append(_write_cut_outs)
+
+    @property
+    def draws(self) -> bool:
+        """Whether pixels are needed."""
+        return bool(self.steps)
+
+    def __call__(self, result: "Result") -> "Record":
+        import numpy as np
+
+        from mrcnn.inference.store import Record
+
+        kept = result.scores >= self.min_score
+        if self.wanted is not None:
+            kept &= np.isin(result.class_ids, self.wanted)
+        result = result.keep(kept)
+        result.class_names = tuple(self.class_names)
+        name = self.names[str(result.path)]
+        for step in self.steps:
+            assert result.image is not None
+            step(self.output, name, result, result.image)
+        return Record.of(result)
+
+
+def _write_picture(output: Path, name: str, result: "Result", image: "np.ndarray") -> None:
+    """The image with its masks, in its own format, or as PNG."""
+    from mrcnn.pictures.overlay import draw_result
+
+    path = output / "pictures" / name
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        path = path.with_name(path.name + ".png")
+        while (Path(str(result.path)).parent / path.name).exists():  # another image of that name
+            path = path.with_name("_" + path.name)
+    _write_image(path, draw_result(image, result))
+
+
+def _write_cut_outs(output: Path, name: str, result: "Result", image: "np.ndarray") -> None:
+    """A file per object, in a folder per image."""
+    from mrcnn.inference.store import cut_outs
+
+    for i, pixels in cut_outs(result, image):
+        label = re.sub(r"[^\w-]+", "_", result.names[i])[:40]
+        _write_image(output / "cutouts" / name / f"{i:03d}_{label}.png", pixels)
+
+
+def _write_image(path: Path, pixels: "np.ndarray") -> None:
+    """Encodes [H, W, RGB or RGBA] by the ending of the path, and writes it completely or not at all."""
+    import cv2
+
+    from mrcnn.files import atomic_path
+
+    order = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix.lower() != ".png" else []
+    written, content = cv2.imencode(path.suffix.lower(), cv2.cvtColor(pixels, order), quality)
+    if not written:
+        raise OSError(f"OpenCV could not encode {pixels.shape[0]} x {pixels.shape[1]} pixels for {path}")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.tobytes())

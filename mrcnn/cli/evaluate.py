@@ -1,0 +1,44 @@
+"""COCO's metrics (AP) of a model on annotated images.
+
+examples:
+  mrcnn evaluate coco/ --subset val2017 --weights mask_rcnn_coco.h5
+  mrcnn evaluate data/ --subset val --weights last --boundary
+  mrcnn evaluate annotations.json --weights model.h5 --results found.json
+
+DATA is a file or folder of annotations in any format that the package reads;
+classes of the model and the data are matched by their names. --results writes
+the detections in the form that COCO's server takes.
+"""
+
+import argparse
+from typing import Any
+
+from mrcnn.cli import options
+
+USAGE = "mrcnn evaluate DATA --weights W [options]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="annotations: a file or a folder")
+    parser.add_argument("--subset", metavar="NAME", help="part of the data, such as val")
+    parser.add_argument("--format", metavar="NAME", help="of the annotations, where it is not recognized")
+    options.add_weights(parser)
+    parser.add_argument("--limit", type=options.positive, metavar="N", help="only the first N images")
+    parser.add_argument("--boundary", action="store_true", help="Boundary AP, too")
+    parser.add_argument("--results", metavar="FILE", help="write the detections as COCO's results json")
+    options.add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from mrcnn.data.formats import load_dataset
+    from mrcnn.evaluation import evaluate
+    from mrcnn.inference.class_names import WithClassesOf, names_of
+
+    dataset = load_dataset(arguments.data, arguments.subset, format=arguments.format)
+    model = options.load_model(arguments)
+    names = names_of(model.class_names, model.config.NUM_CLASSES)
+    judged = model if names == dataset.class_names else WithClassesOf(model, names, dataset.class_names)
+    results = evaluate(judged, dataset, limit=arguments.limit, boundary=arguments.boundary, results=arguments.results)
+    print(results)
+    values = {"images": results.images, "instances": results.instances, "box": results.box, "mask": results.mask}
+    return values | {"boundary": results.boundary, "per_class": results.per_class, "ms_per_image": results.ms_per_image}

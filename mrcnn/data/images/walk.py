@@ -1,0 +1,70 @@
+"""The image files of folders, one after the other, however many there are."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2"))
+SORTED = 10_000  # entries of a folder up to which they come sorted; beyond that, as the file system has them
+
+
+class Found(NamedTuple):
+    """An image file: its path, and its name relative to what was searched, with forward slashes."""
+
+    path: str
+    name: str
+
+
+def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | None = None) -> Iterator[Found]:
+    """The given files, and the images in the given folders and their subfolders, in constant memory.
+
+    Names are relative to the folder, or to the closest common parent of several paths. Files are recognized by their
+    endings (`SUFFIXES`), files that are given themselves have any. Hidden files and linked folders are left out.
+
+    Args:
+        skip: a folder to leave out, such as the one that results are written to.
+
+    Raises FileNotFoundError for a path that does not exist, before the first file.
+    """
+    roots = [os.path.abspath(path) for path in paths]
+    for given, root in zip(paths, roots, strict=True):
+        if not os.path.exists(root):
+            raise FileNotFoundError(f"there is no file or folder {os.fspath(given)!r}")
+    base = common_folder(roots)
+    return _walk(roots, base, None if skip is None else os.path.abspath(skip))
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """The folder to which the names of absolute paths are relative."""
+    return os.path.commonpath([path if os.path.isdir(path) else os.path.dirname(path) for path in paths])
+
+
+def _walk(roots: Sequence[str], base: str, skip: str | None) -> Iterator[Found]:
+    folders = list(reversed(roots))
+    while folders:
+        path = folders.pop()
+        if os.path.isdir(path):
+            inside: list[str] = []
+            for entry in _entries(path):
+                if entry.name.startswith(".") or entry.path == skip:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    inside.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+                    yield Found(entry.path, _name(entry.path, base))
+            folders += reversed(inside)
+        else:
+            yield Found(path, _name(path, base))
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        first = list(itertools.islice(entries, SORTED))
+        yield from sorted(first, key=lambda entry: entry.name) if len(first) < SORTED else first
+        yield from entries
+
+
+def _name(path: str, base: str) -> str:
+    return Path(os.path.relpath(path, base)).as_posix()

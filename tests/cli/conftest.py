@@ -1,0 +1,81 @@
+"""A model for the commands that finds the same objects in every image, without a network."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mrcnn.cli import options
+from mrcnn.cli.main import main
+from mrcnn.inference.detector import Detector
+from mrcnn.network.pixels import PixelScaling
+from tests.inference.test_detector import AS_THEY_ARE, Answering
+from tests.tiny import TinyConfig
+
+BOXES = ((8, 8, 40, 40), (4, 30, 20, 60), (50, 0, 60, 9))
+
+
+class Model:
+    """What `load_model` returns: one object of each class in every image."""
+
+    def __init__(self, scaling: PixelScaling = AS_THEY_ARE, **settings):
+        self.config = TinyConfig(NUM_CLASSES=4, **settings)
+        self.class_names = ["BG", "cat", "dog", "Bär/../ü"]
+        self.network = Answering(*BOXES)
+        self.detector = Detector(self.network, self.config, scaling)
+
+    def detect(self, images, verbose=0, prepare=None):
+        return self.detector.detect(images, verbose, prepare, self.class_names)
+
+    def stream(self, images, **options):
+        return self.detector.stream(images, **{"prepare": "rle", "class_names": self.class_names, **options})
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """The models that commands loaded, last one last."""
+    loaded = []
+
+    def load_model(arguments, mode="inference", **settings):
+        loaded.append(Model(**{"DETECTION_MIN_CONFIDENCE": 0.05, **settings, **dict(arguments.set)}))
+        return loaded[-1]
+
+    monkeypatch.setattr(options, "load_model", load_model)
+    return loaded
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six images in a folder and its subfolder, each of one gray value."""
+    folder = tmp_path / "photos"
+    for i, name in enumerate(("a.png", "b.jpg", "c.bmp", "sub/a.png", "sub/d.jpeg", "sub/deep/e.PNG")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        kind = "." + name.rpartition(".")[2].lower()
+        content = cv2.imencode(kind, np.full((64, 64 + 32 * (i % 2), 3), 20 * i + 40, np.uint8))[1]
+        (folder / name).write_bytes(content.tobytes())
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line; returns exit code, standard output and standard error."""
+
+    def command(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def run_json(run):
+    """Runs a command line with --json; returns exit code and the parsed output."""
+
+    def command(*arguments):
+        code, out, _ = run(*arguments, "--json")
+        return code, json.loads(out)
+
+    return command

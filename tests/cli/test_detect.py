@@ -1,0 +1,185 @@
+"""`mrcnn detect`: what it writes, that it skips what is done, and goes on past what cannot be read."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mrcnn.cli import detect
+from mrcnn.data import rle
+from mrcnn.data.formats import load_dataset
+
+WEIGHTS = ("--weights", "some.h5")
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_writes_pictures_json_areas_and_cut_outs(run, models, photos, tmp_path):
+    found = tmp_path / "found"
+    code, out, err = run("detect", photos, *WEIGHTS, "--output", found)
+    assert code == 0 and out == "" and "18 objects in 6 images" in err
+    pictures = sorted(path.relative_to(found / "pictures").as_posix() for path in (found / "pictures").rglob("*.*"))
+    assert pictures == ["a.png", "b.jpg", "c.bmp.png", "sub/a.png", "sub/d.jpeg", "sub/deep/e.PNG"]
+    drawn = cv2.imread(str(found / "pictures" / "a.png"))
+    assert drawn.shape == (64, 64, 3) and (drawn != 40).any() and (drawn[45:48] == 40).all()
+    rows = table(found / "areas.csv")
+    assert [row["file"] for row in rows[::3]] == [
+        "a.png",
+        "b.jpg",
+        "c.bmp",
+        "sub/a.png",
+        "sub/d.jpeg",
+        "sub/deep/e.PNG",
+    ]
+    assert [row["class"] for row in rows[:3]] == ["cat", "dog", "Bär/../ü"]
+    one = rows[0]
+    assert (one["y1"], one["x1"], one["y2"], one["x2"]) == ("8.0", "8.0", "40.0", "40.0")
+    content = json.loads((found / "annotations.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == [row["file"] for row in rows[::3]]
+    first = content["annotations"][0]
+    assert first["bbox"] == [8, 8, 32, 32] and first["area"] == int(one["area"]) == rle.area(first["segmentation"])
+    assert float(one["share"]) == pytest.approx(first["area"] / 64**2, abs=1e-6)
+    cut_outs = sorted(path.name for path in (found / "cutouts" / "a.png").iterdir())
+    assert cut_outs == ["000_cat.png", "001_dog.png", "002_Bär_ü.png"]
+    pixels = cv2.imread(str(found / "cutouts" / "a.png" / "000_cat.png"), cv2.IMREAD_UNCHANGED)
+    assert pixels.shape == (32, 32, 4) and np.count_nonzero(pixels[..., 3]) == first["area"]
+    assert not (found / "unreadable.txt").exists()
+
+
+def test_the_json_is_one_that_the_package_reads(run, models, photos, tmp_path):
+    run("detect", photos, *WEIGHTS, "--output", tmp_path / "found", "--write", "json")
+    dataset = load_dataset(tmp_path / "found" / "annotations.json", image_dir=photos)
+    masks, class_ids = dataset.load_mask(0)
+    assert dataset.class_names[1:] == ["cat", "dog", "Bär/../ü"] and list(class_ids) == [1, 2, 3]
+    assert masks.shape == (64, 64, 3) and masks.any(axis=(0, 1)).all()
+
+
+def test_only_what_is_asked_for(run_json, models, photos, tmp_path):
+    found = tmp_path / "found"
+    code, values = run_json("detect", photos / "a.png", photos / "sub", *WEIGHTS, "--output", found, "--write", "csv")
+    assert code == 0 and sorted(path.name for path in found.iterdir()) == ["areas.csv", "progress.sqlite"]
+    assert values["images"] == 4 and values["instances"] == 12 and values["files"] == ["areas.csv"]
+    assert [row["file"] for row in table(found / "areas.csv")[::3]] == [
+        "a.png",
+        "sub/a.png",
+        "sub/d.jpeg",
+        "sub/deep/e.PNG",
+    ]
+
+
+def test_classes_and_scores_are_filtered(run_json, models, photos, tmp_path):
+    """The scores are 0.9, 0.8 and 0.7."""
+    where = ("--output", tmp_path / "found", "--write", "csv")
+    _, values = run_json("detect", photos, *WEIGHTS, *where, "--classes", "dog,Bär/../ü", "--min-score", "0.75")
+    assert values["instances"] == 6
+    assert {row["class"] for row in table(tmp_path / "found" / "areas.csv")} == {"dog"}
+    assert models[-1].config.DETECTION_MIN_CONFIDENCE == 0.75
+    code, values = run_json("detect", photos, *WEIGHTS, "--classes", "bird")
+    assert code == 1 and values["error"] == "the model has no class bird; it has cat, dog, Bär/../ü"
+
+
+def test_the_same_command_detects_only_in_what_is_new(run_json, models, photos, tmp_path):
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    assert run_json(*command)[1]["images"] == 6
+    first = (tmp_path / "found" / "annotations.json").read_text()
+    assert run_json(*command)[1]["images"] == 6 and models[-1].network.asked == []
+    assert (tmp_path / "found" / "annotations.json").read_text() == first
+    cv2.imwrite(str(photos / "new.png"), np.zeros((64, 64, 3), np.uint8))
+    assert run_json(*command)[1]["images"] == 7 and len(models[-1].network.asked) == 1
+
+
+def test_an_interrupted_run_is_continued(run, run_json, models, photos, tmp_path, monkeypatch):
+    """Ctrl-C at the fourth image; the next run does the rest, and ends like one that was not interrupted."""
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    called, write = [], detect._write_picture
+
+    def interrupting(*arguments):
+        called.append(arguments)
+        if len(called) == 4:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(detect, "_write_picture", interrupting)
+    code, _, err = run(*command)
+    assert code == 130 and "3 of 6 images are done and saved; the same command continues" in err
+    assert not (tmp_path / "found" / "annotations.json").exists()
+    monkeypatch.setattr(detect, "_write_picture", write)
+    assert run_json(*command)[0] == 0 and len(models[-1].network.asked) == 3
+    run_json("detect", photos, *WEIGHTS, "--output", tmp_path / "other")
+    for name in ("annotations.json", "areas.csv", "pictures/sub/a.png"):
+        assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_unreadable_images_are_listed_at_the_end(run, models, photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"no image")
+    (photos / "sub" / "cut.png").write_bytes((photos / "a.png").read_bytes()[:50])
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    code, _, err = run(*command)
+    lines = (tmp_path / "found" / "unreadable.txt").read_text().splitlines()
+    assert code == 3 and "2 images could not be read" in err and "18 objects in 6 images" in err
+    assert [line.partition(":")[0] for line in lines] == ["bad.jpg", "sub/cut.png"]
+    assert all(line in err for line in lines) and not any("images[" in line for line in lines)
+    (photos / "bad.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    code, _, err = run(*command)
+    assert code == 3 and "21 objects in 7 images" in err, "what failed is tried again"
+    (photos / "sub" / "cut.png").unlink()
+    assert run(*command, "--restart")[0] == 0
+    assert not (tmp_path / "found" / "unreadable.txt").exists()
+
+
+def test_results_of_other_weights_or_settings_are_not_mixed(run, models, photos, tmp_path):
+    where = ("--output", tmp_path / "found")
+    run("detect", photos, *WEIGHTS, *where)
+    for other, name in (
+        ((*WEIGHTS, "--min-score", "0.6"), "options and settings"),
+        (("--weights", "other.h5"), "weights"),
+        ((*WEIGHTS, "--set", "DETECTION_NMS_THRESHOLD=0.3"), "settings"),
+        ((*WEIGHTS, "--write", "json"), "options"),
+    ):
+        code, _, err = run("detect", photos, *other, *where)
+        assert code == 1 and f"made with other {name}. Give another --output, or --restart" in err
+    assert run("detect", photos, *WEIGHTS, *where, "--batch", "3")[0] == 0, "the result is the same"
+    assert run("detect", photos, "--weights", "other.h5", *where, "--restart")[0] == 0
+
+
+def test_the_output_may_lie_in_the_folder_of_images(run_json, models, photos):
+    command = ("detect", photos, *WEIGHTS, "--output", photos / "found")
+    assert run_json(*command)[1]["images"] == run_json(*command)[1]["images"] == 6
+
+
+def test_names_that_would_be_one_picture_are_kept_apart(run_json, models, photos, tmp_path):
+    cv2.imwrite(str(photos / "c.bmp.png"), np.full((64, 64, 3), 200, np.uint8))
+    run_json("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    pictures = tmp_path / "found" / "pictures"
+    assert cv2.imread(str(pictures / "c.bmp.png"))[63, 63, 0] == 200
+    assert cv2.imread(str(pictures / "_c.bmp.png"))[63, 63, 0] == 80
+
+
+def test_no_images_and_missing_paths(run, models, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("detect", tmp_path / "empty", *WEIGHTS)
+    assert code == 1 and "no image in" in err and models == [], "before the model is loaded"
+    code, _, err = run("detect", tmp_path / "nowhere", *WEIGHTS)
+    assert code == 1 and "there is no file or folder" in err
+
+
+def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(run, run_json, models, photos, tmp_path, monkeypatch):
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    write, count = detect._write_image, []
+
+    def full(path, pixels):
+        count.append(path)
+        if len(count) > 9:
+            raise OSError(28, f"could not write {path} (no space left on device)")
+        write(path, pixels)
+
+    monkeypatch.setattr(detect, "_write_image", full)
+    code, _, err = run(*command)
+    assert code == 1 and "no space left on device" in err and "Traceback" not in err
+    monkeypatch.setattr(detect, "_write_image", write)
+    assert run_json(*command)[1]["images"] == 6 and len(models[-1].network.asked) == 4

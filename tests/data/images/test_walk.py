@@ -1,0 +1,68 @@
+"""The images of folders, by names relative to what was searched."""
+
+import os
+
+import pytest
+
+from mrcnn.data.images import walk
+from mrcnn.data.images.walk import walk_images
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in (
+        "b.jpg",
+        "a.PNG",
+        "notes.txt",
+        ".hidden.jpg",
+        "two/c.tif",
+        "two/deep/d.webp",
+        "one/e.jpeg",
+        ".git/f.png",
+    ):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "tree"
+
+
+def names(*paths, **options):
+    return [found.name for found in walk_images(paths, **options)]
+
+
+def test_files_come_before_subfolders_and_each_sorted(tree):
+    assert names(tree) == ["a.PNG", "b.jpg", "one/e.jpeg", "two/c.tif", "two/deep/d.webp"]
+    assert all(os.path.samefile(found.path, tree / found.name) for found in walk_images([tree]))
+
+
+def test_given_files_may_have_any_ending_and_names_follow_the_common_folder(tree):
+    assert names(tree / "notes.txt") == ["notes.txt"]
+    assert names(tree / "two" / "deep", tree / "one" / "e.jpeg") == ["two/deep/d.webp", "one/e.jpeg"]
+    assert names(tree / "two") == ["c.tif", "deep/d.webp"]
+
+
+def test_a_folder_can_be_left_out(tree):
+    assert names(tree, skip=tree / "two") == ["a.PNG", "b.jpg", "one/e.jpeg"]
+
+
+def test_links_to_folders_are_not_followed_and_links_to_files_are(tree):
+    (tree / "one" / "loop").symlink_to(tree, target_is_directory=True)
+    (tree / "one" / "link.png").symlink_to(tree / "a.PNG")
+    (tree / "one" / "broken.png").symlink_to(tree / "missing.png")
+    assert names(tree / "one") == ["e.jpeg", "link.png"]
+
+
+def test_relative_paths_and_the_current_folder(tree, monkeypatch):
+    monkeypatch.chdir(tree / "two")
+    assert names(".") == ["c.tif", "deep/d.webp"] and names("deep") == ["d.webp"] and names("c.tif") == ["c.tif"]
+
+
+def test_a_missing_path_raises_before_the_first_file(tree):
+    with pytest.raises(FileNotFoundError, match="there is no file or folder 'nowhere'"):
+        walk_images([tree, "nowhere"])
+
+
+def test_large_folders_come_as_the_file_system_has_them(tree, monkeypatch):
+    """All of them, once each."""
+    monkeypatch.setattr(walk, "SORTED", 2)
+    assert sorted(names(tree)) == ["a.PNG", "b.jpg", "one/e.jpeg", "two/c.tif", "two/deep/d.webp"]

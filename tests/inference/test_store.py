@@ -1,0 +1,140 @@
+"""Results on disk: what was committed survives a kill, and only runs of the same kind are continued."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrcnn.data import rle
+from mrcnn.inference.results import Result
+from mrcnn.inference.store import Record, ResultStore, cut_outs
+
+ROOT = Path(__file__).resolve().parents[2]
+ABOUT = {"weights": "a", "settings": "b"}
+NAMES = ["BG", "cat", "dog"]
+
+
+def result(count=2, size=(20, 30)):
+    masks = np.zeros((*size, count), bool)
+    for i in range(count):
+        masks[i : i + 5, 2 * i : 2 * i + 4, i] = True
+    boxes = np.array([[i, 2 * i, i + 5, 2 * i + 4] for i in range(count)], np.float32).reshape(-1, 4)
+    ids = np.array([1 + i % 2 for i in range(count)], np.int32)
+    return Result(boxes, ids, np.linspace(0.9, 0.5, count, dtype=np.float32), masks, size, NAMES)
+
+
+def test_records_come_back_in_the_order_in_which_they_came(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("b.jpg", Record.of(result()))
+        store.add("a.jpg", Record.of(result(0)))
+        store.add("broken.jpg", ValueError("it is broken"))
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        (first, record), (second, empty) = store.records()
+        assert (first, second) == ("b.jpg", "a.jpg") and empty == Record((20, 30), [])
+        assert record == Record.of(result())
+        assert record.rows[0].area == 20 and record.rows[1][2:6] == (1, 2, 6, 6)
+        assert store.counts() == (2, 2, 1) and list(store.failures()) == [("broken.jpg", "it is broken")]
+        assert "b.jpg" in store and "broken.jpg" not in store and "c.jpg" not in store
+
+
+def test_a_later_result_replaces_an_earlier_one(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", ValueError("not there yet"))
+        store.add("a.jpg", Record.of(result(3)))
+        store.add("a.jpg", Record.of(result(1)))
+        assert store.counts() == (1, 1, 0)
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", "ü/ø 'quoted\".png", os.fsdecode(b"broken \xff.jpg"), "a\nb.png"])
+def test_any_file_name_is_kept(tmp_path, name):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add(name, Record.of(result(1)))
+        assert name in store
+        store.write_coco(tmp_path / "a.json", NAMES)
+        store.write_csv(tmp_path / "a.csv", NAMES)
+    assert json.loads((tmp_path / "a.json").read_text())["images"][0]["file_name"] == name
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [name]
+
+
+def test_the_json_has_coco_s_form(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result(2)))
+        store.add("b.jpg", Record.of(result(0)))
+        store.write_coco(tmp_path / "a.json", NAMES)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    second = content["annotations"][1]
+    assert second["bbox"] == [2, 1, 4, 5] and second["image_id"] == 1 and second["category_id"] == 2
+    np.testing.assert_array_equal(rle.decode(second["segmentation"]), result(2)["masks"][..., 1])
+
+
+def test_no_images_are_valid_files(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.write_coco(tmp_path / "a.json", NAMES)
+        store.write_csv(tmp_path / "a.csv", NAMES)
+        store.write_failures(tmp_path / "failures.txt")
+    assert json.loads((tmp_path / "a.json").read_text())["images"] == []
+    assert (tmp_path / "a.csv").read_text().count("\n") == 1 and not (tmp_path / "failures.txt").exists()
+
+
+def test_results_of_another_kind_are_refused(tmp_path):
+    ResultStore(tmp_path / "a.sqlite", ABOUT).__exit__(None, None, None)
+    with pytest.raises(ValueError, match=r"a.sqlite holds results that were made with other settings and weights"):
+        ResultStore(tmp_path / "a.sqlite", {"weights": "x", "settings": "y"})
+    (tmp_path / "b.sqlite").write_bytes(b"something else" * 1000)
+    with pytest.raises(ValueError, match="b.sqlite is damaged, or no file of results"):
+        ResultStore(tmp_path / "b.sqlite", ABOUT)
+
+
+def test_an_error_keeps_what_was_added(tmp_path):
+    with pytest.raises(ZeroDivisionError), ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result()))
+        raise ZeroDivisionError
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert "a.jpg" in store
+
+
+CHILD = """
+import os, sys
+sys.path.insert(0, {root!r})
+from mrcnn.inference.store import Record, ResultStore
+store = ResultStore({path!r}, {about!r})
+store.add("saved.jpg", Record((20, 30), []))
+store.commit()
+store.add("lost.jpg", Record((20, 30), []))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_kill_loses_only_what_was_not_committed_and_a_second_process_is_refused(tmp_path):
+    path = tmp_path / "a.sqlite"
+    code = CHILD.format(root=str(ROOT), path=str(path), about=ABOUT)
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout.readline() == "ready\n"
+        with pytest.raises(ValueError, match="a.sqlite is in use by another process"):
+            ResultStore(path, ABOUT)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    with ResultStore(path, ABOUT) as store:
+        assert "saved.jpg" in store and "lost.jpg" not in store
+
+
+def test_cut_outs_are_tight_and_transparent():
+    image = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    found = result(3)
+    found["masks"][:, :, 1] = False
+    found["masks"] = found["masks"]
+    (first, pixels), (second, _) = cut_outs(found, image)
+    assert (first, second) == (0, 2) and pixels.shape == (5, 4, 4) and (pixels[..., 3] == 255).all()
+    np.testing.assert_array_equal(pixels[..., :3], image[:5, :4])
