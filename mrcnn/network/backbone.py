@@ -16,7 +16,7 @@ from mrcnn.network.applications import (
     for_channels,
     pixel_scaling,
 )
-from mrcnn.network.frozen_batch_norm import freeze_batch_norm
+from mrcnn.network.frozen_batch_norm import BatchNormalization, freeze_batch_norm
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS, resnet, stage_of
 from mrcnn.ops.keras_internals import all_layers
@@ -96,8 +96,9 @@ def _own_resnet(
         raise ValueError(
             f"BACKBONE_OPTIONS: {name} takes ['width', 'groups', 'group_width'], received {sorted(unknown)}"
         )
-    model = resnet(name, channels=channels, stride_in_1x1=stride_in_1x1, stem_padding=stem_padding, **options)
-    model = model if train_bn else freeze_batch_norm(model)
+    norm = keras.layers.BatchNormalization if train_bn else BatchNormalization
+    blocks = {"stride_in_1x1": stride_in_1x1, "norm": norm, **options}
+    model = resnet(name, channels=channels, stem_padding=stem_padding, **blocks)
     return Backbone(
         model, {layer.name: stage_of(layer.name) for layer in model.layers}, backbone_scaling(name, channels)
     )

@@ -1,5 +1,7 @@
 """BatchNorm that does not learn, for trunks that start from ImageNet and see too few images per batch to do better."""
 
+import random
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -56,7 +58,8 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
         model: functional or sequential; built.
 
     Returns:
-        A model that shares all other layers with `model`. Layers that hold BatchNorm themselves are changed in place.
+        A new model of new layers with the same settings, names and weights. A layer that Keras cannot make anew, as it
+        has no `get_config`, is shared, and any BatchNorm inside it is replaced there.
     """
     frozen: dict[int, keras.layers.Layer] = {}
 
@@ -65,14 +68,25 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
             frozen[id(layer)] = _frozen(layer, replaced)
         return frozen[id(layer)]
 
-    return keras.models.clone_model(model, clone_function=replaced)
+    state = random.getstate()  # Keras draws the seeds of initial values from it; these are overwritten
+    try:
+        return keras.models.clone_model(model, clone_function=replaced)
+    finally:
+        random.setstate(state)
 
 
-def _frozen(layer: keras.layers.Layer, replaced: Any) -> keras.layers.Layer:
+def _frozen(layer: keras.layers.Layer, replaced: Callable[[keras.layers.Layer], keras.layers.Layer]) -> Any:
     if type(layer) is keras.layers.BatchNormalization:
         return BatchNormalization.of(layer)
     if isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and layer.inputs):
         return freeze_batch_norm(layer)
-    if isinstance(layer, keras.layers.Layer):  # an operation such as `x + y` is none
-        replace_layers(layer, replaced)
-    return layer
+    if not isinstance(layer, keras.layers.Layer):  # an operation such as `x + y`
+        return layer
+    try:
+        new = type(layer).from_config(layer.get_config())
+        new.build_from_config(layer.get_build_config() or {})
+        new.set_weights(layer.get_weights())
+    except (NotImplementedError, TypeError, ValueError):
+        new = layer
+    replace_layers(new, replaced)
+    return new

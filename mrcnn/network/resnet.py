@@ -1,13 +1,25 @@
-"""ResNet trunks (He et al. 2016) under the layer names of Caffe's and the old package's weights."""
+"""ResNet and ResNeXt backbones (He et al. 2016, Xie et al. 2017), with the layer names of Caffe's and the old package's
+weights."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import layers
 
 # Blocks in stages 2 to 5.
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+# The ResNet that a ResNeXt is, and its groups and their width.
+RESNEXTS = {
+    "resnext50_32x4d": ("resnet50", 32, 4),
+    "resnext101_32x8d": ("resnet101", 32, 8),
+    "resnext101_64x4d": ("resnet101", 64, 4),
+}
+BLOCKS = DEPTHS | {name: DEPTHS[base] for name, (base, *_) in RESNEXTS.items()}
 STEM_PADDINGS = ("torch", "same")
+LAST = 5  # number of the last stage
 
 # torchvision's and Detectron2's; importers shift the moving variance of weights made with another.
 EPSILON = 1e-5
@@ -18,59 +30,121 @@ INITIALIZER = {
 }
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """The residual blocks of one network.
+
+    Args:
+        stride_in_1x1: a stage's first block halves the size in its first 1x1 convolution (matterport, Detectron2's R50
+            and R101) instead of its 3x3 convolution (torchvision).
+        width: channels of the stem; 64 in the paper. Smaller ones make small trunks for tests and trials.
+        groups, group_width: of the 3x3 convolutions, whose channels are groups * group_width * width / 64 in stage 2.
+        norm: the BatchNorm class.
+    """
+
+    stride_in_1x1: bool = False
+    width: int = 64
+    groups: int = 1
+    group_width: int = 64
+    norm: type[layers.BatchNormalization] = layers.BatchNormalization
+
+    def channels(self, stage: int) -> int:
+        """Output channels of a stage, 2 to 5."""
+        return 4 * self.width * 2 ** (stage - 2)
+
+    def stage(self, x: Any, stage: int, count: int, *, stride: int, dilation: int = 1) -> Any:
+        """A stage of `count` blocks, the first of which has the stride."""
+        inner = self.groups * self.group_width * self.width // 64 * 2 ** (stage - 2)
+        for i in range(count):
+            name = f"{stage}{block_letters(i)}"
+            x = self._bottleneck(x, inner, self.channels(stage), name, stride=1 if i else stride, dilation=dilation)
+        return x
+
+    def _bottleneck(self, x: Any, inner: int, filters: int, block: str, *, stride: int, dilation: int) -> Any:
+        first, second = (stride, 1) if self.stride_in_1x1 else (1, stride)
+        y = _convolution(x, inner, 1, f"res{block}_branch2a", strides=first)
+        y = layers.ReLU(name=f"res{block}_branch2a_relu")(self._norm(y, f"bn{block}_branch2a"))
+        y = self._padded_3x3(y, inner, f"res{block}_branch2b", stride=second, dilation=dilation)
+        y = layers.ReLU(name=f"res{block}_branch2b_relu")(self._norm(y, f"bn{block}_branch2b"))
+        y = self._norm(_convolution(y, filters, 1, f"res{block}_branch2c"), f"bn{block}_branch2c")
+        if block.endswith("a") and len(block) == 2:
+            x = _convolution(x, filters, 1, f"res{block}_branch1", strides=stride)
+            x = self._norm(x, f"bn{block}_branch1")
+        return layers.ReLU(name=f"res{block}_out")(layers.Add(name=f"res{block}_sum")([y, x]))
+
+    def _padded_3x3(self, x: Any, filters: int, name: str, *, stride: int, dilation: int) -> Any:
+        """3x3 with equal padding on every side: at stride 2, "same" would pad below and right only."""
+        if stride == 1:
+            return _convolution(
+                x, filters, 3, name, padding="same", groups=self.groups, dilation_rate=(dilation, dilation)
+            )
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        return _convolution(x, filters, 3, name, strides=stride, groups=self.groups)
+
+    def _norm(self, x: Any, name: str) -> Any:
+        return self.norm(epsilon=EPSILON, name=name)(x)
+
+
 def resnet(
     name: str,
     *,
     channels: int = 3,
-    stride_in_1x1: bool = False,
     stem_padding: str = "torch",
-    width: int = 64,
-    groups: int = 1,
-    group_width: int = 64,
+    stages: int = LAST,
+    dilated: bool = False,
+    **blocks: Any,
 ) -> keras.Model:
-    """Builds a ResNet without its classifier.
+    """Builds a ResNet or ResNeXt without its classifier.
 
     Args:
-        name: one of "resnet50", "resnet101", "resnet152".
+        name: one of `BLOCKS`.
         channels: of the input.
-        stride_in_1x1: a stage's first block halves the size in its first 1x1 convolution (matterport, Detectron2's
-            R50 and R101) instead of its 3x3 (torchvision).
         stem_padding: of the stem's 3x3 max-pool of stride 2: "torch" pads by one on both sides, "same" (matterport)
             below and right only, for even sizes.
-        width: channels of the stem; 64 in the paper. Smaller ones make small trunks for tests and trials.
-        groups, group_width: of the 3x3 convolutions, whose channels are groups * group_width * width / 64 in stage 2.
-            32 and 8 make ResNeXt 32x8d (Xie et al. 2017).
+        stages: number of the last stage; 4 leaves out stage 5.
+        dilated: stage 5 keeps stride 16, and its 3x3 convolutions have dilation 2 (Detectron2's DC5).
+        blocks: see `Blocks`.
 
     Returns:
         Model [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c] at strides s = 4, 8, 16, 32, with
-        4, 8, 16, 32 times `width` channels. H and W are multiples of 32.
+        4, 8, 16, 32 times `width` channels. H and W are multiples of the last stride.
 
     Raises:
         ValueError: for another name or stem padding.
     """
-    if name not in BLOCKS:
-        raise ValueError(f"unknown ResNet {name!r}; the known ones are {sorted(BLOCKS)}")
     if stem_padding not in STEM_PADDINGS:
         raise ValueError(f"stem_padding is one of {STEM_PADDINGS}, received {stem_padding!r}")
+    build, counts = blocks_of(name, **blocks), BLOCKS[name]
     image = keras.Input((None, None, channels), name="image")
-    x = _stem(image, width, stem_padding)
+    x = _stem(image, build, stem_padding)
     taps = []
-    for stage, blocks in enumerate(BLOCKS[name], start=2):
-        filters, inner = width * 2 ** (stage - 2), groups * group_width * width // 64 * 2 ** (stage - 2)
-        for block in range(blocks):
-            stride = 2 if block == 0 and stage > 2 else 1
-            x = _bottleneck(
-                x,
-                inner,
-                4 * filters,
-                f"{stage}{block_letters(block)}",
-                stride=stride,
-                shortcut=block == 0,
-                stride_in_1x1=stride_in_1x1,
-                groups=groups,
-            )
+    for stage, count in enumerate(counts[: stages - 1], start=2):
+        in_place = dilated and stage == LAST
+        stride = 1 if stage == 2 or in_place else 2
+        x = build.stage(x, stage, count, stride=stride, dilation=2 if in_place else 1)
         taps.append(x)
     return keras.Model(image, taps, name=name)
+
+
+def last_stage(name: str, side: int, **blocks: Any) -> keras.Model:
+    """Stage 5 alone: Model of RoI features [R, side, side, C4] -> [R, side / 2, side / 2, C5]."""
+    build = blocks_of(name, **blocks)
+    features = keras.Input((side, side, build.channels(LAST - 1)), name="roi_features")
+    return keras.Model(features, build.stage(features, LAST, BLOCKS[name][-1], stride=2), name="last_stage")
+
+
+def blocks_of(name: str, **blocks: Any) -> Blocks:
+    """The blocks of a named network. Raises ValueError for an unknown name."""
+    if name not in BLOCKS:
+        raise ValueError(f"unknown ResNet {name!r}; the known ones are {sorted(BLOCKS)}")
+    base, options = plain_resnet(name, {})
+    return Blocks(**{**options, **blocks})
+
+
+def plain_resnet(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A network of `BLOCKS` as a ResNet and all its options: "resnext50_32x4d" is resnet50 with 32 groups of 4."""
+    base, groups, group_width = RESNEXTS.get(name, (name, 1, 64))
+    return base, {"width": 64, "groups": groups, "group_width": group_width, **options}
 
 
 def block_letters(block: int) -> str:
@@ -85,10 +159,10 @@ def stage_of(layer_name: str) -> int:
     return int(match[1]) if match else 1
 
 
-def _stem(x, width: int, padding: str):
+def _stem(x: Any, build: Blocks, padding: str) -> Any:
     x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
-    x = _convolution(x, width, 7, "conv1", stride=2)
-    x = _batch_norm(x, "bn_conv1")
+    x = _convolution(x, build.width, 7, "conv1", strides=2)
+    x = build.norm(epsilon=EPSILON, name="bn_conv1")(x)
     x = layers.ReLU(name="conv1_relu")(x)
     if padding == "same":
         return layers.MaxPooling2D(3, strides=2, padding="same", name="res2_pool")(x)
@@ -97,43 +171,5 @@ def _stem(x, width: int, padding: str):
     return layers.MaxPooling2D(3, strides=2, name="res2_pool")(x)
 
 
-def _bottleneck(
-    x, inner: int, filters: int, block: str, *, stride: int, shortcut: bool, stride_in_1x1: bool, groups: int
-):
-    first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-    y = _convolution(x, inner, 1, f"res{block}_branch2a", stride=first)
-    y = layers.ReLU(name=f"res{block}_branch2a_relu")(_batch_norm(y, f"bn{block}_branch2a"))
-    y = _padded_3x3(y, inner, f"res{block}_branch2b", stride=second, groups=groups)
-    y = layers.ReLU(name=f"res{block}_branch2b_relu")(_batch_norm(y, f"bn{block}_branch2b"))
-    y = _convolution(y, filters, 1, f"res{block}_branch2c")
-    y = _batch_norm(y, f"bn{block}_branch2c")
-    if shortcut:
-        x = _convolution(x, filters, 1, f"res{block}_branch1", stride=stride)
-        x = _batch_norm(x, f"bn{block}_branch1")
-    y = layers.Add(name=f"res{block}_sum")([y, x])
-    return layers.ReLU(name=f"res{block}_out")(y)
-
-
-def _padded_3x3(x, filters: int, name: str, *, stride: int, groups: int):
-    """3x3 with one row of padding on every side: at stride 2, "same" would pad below and right only."""
-    if stride == 1:
-        return _convolution(x, filters, 3, name, padding="same", groups=groups)
-    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-    return _convolution(x, filters, 3, name, stride=stride, groups=groups)
-
-
-def _convolution(x, filters: int, size: int, name: str, *, stride: int = 1, padding: str = "valid", groups: int = 1):
-    return layers.Conv2D(
-        filters,
-        size,
-        strides=stride,
-        padding=padding,
-        use_bias=False,
-        groups=groups,
-        kernel_initializer=INITIALIZER,
-        name=name,
-    )(x)
-
-
-def _batch_norm(x, name: str):
-    return layers.BatchNormalization(epsilon=EPSILON, name=name)(x)
+def _convolution(x: Any, filters: int, size: int, name: str, **options: Any) -> Any:
+    return layers.Conv2D(filters, size, use_bias=False, kernel_initializer=INITIALIZER, name=name, **options)(x)
