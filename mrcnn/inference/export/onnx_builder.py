@@ -1,6 +1,6 @@
 """OnnxBuilder: writes an ONNX graph operation by operation, and takes in graphs that a converter made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class OnnxBuilder:
             self.nodes.append(copied)
         return [renamed[value.name] for value in graph.output]
 
-    def model(self, inputs: dict[str, Sequence[Any]], outputs: dict[str, tuple[str, type, Sequence[Any]]]) -> Any:
+    def model(self, inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, tuple[str, type, Sequence[Any]]]) -> Any:
         """The finished model.
 
         Args:

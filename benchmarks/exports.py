@@ -1,0 +1,113 @@
+"""Exported files beside `detect` on real images: what differs, and how long each takes, in turn in one run.
+
+    python benchmarks/exports.py --images DIR --oracles ../shared/oracles --formats onnx openvino int8
+    python benchmarks/exports.py --images DIR --weights maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth
+
+Without `--weights`, ResNet-50-FPN has seeded weights with the spread of trained ones (torchvision's shapes). A
+detection over 0.05 has a partner if one of its class has a mask that overlaps it by 0.5 or more, each used once.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import processor
+
+from mrcnn.data.images import read_image
+from mrcnn.inference.predictor import Predictor
+from mrcnn.inference.results import Result
+from mrcnn.model import MaskRCNN
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "bfloat16": ".xml", "int8": ".xml"}
+
+
+def main() -> None:
+    """Exports, runs, prints two tables."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--images", type=Path, required=True, help="a folder of images")
+    flags.add_argument("--count", type=int, default=20, help="images to compare")
+    flags.add_argument("--weights", help="a file of weights; without it seeded ones, which need --oracles")
+    flags.add_argument("--oracles", type=Path, help="the folder of the stored oracles")
+    flags.add_argument("--formats", nargs="+", default=["onnx", "openvino"], choices=SUFFIXES)
+    flags.add_argument("--threads", type=int, default=2)
+    flags.add_argument("--runs", type=int, default=3, help="timed rounds over two of the images")
+    arguments = flags.parse_args()
+    model = MaskRCNN.from_pretrained(arguments.weights) if arguments.weights else seeded_model(arguments.oracles)
+    paths = sorted(arguments.images.glob("*.jpg"))[: arguments.count]
+    images = [read_image(path) for path in paths]
+    ways: dict[str, Any] = {"detect": model}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.formats:
+            path = Path(folder) / f"{name}{SUFFIXES[name]}"
+            model.export(path, precision="int8" if name == "int8" else "float32", calibration=images)
+            ways[name] = Predictor(path, threads=arguments.threads, precision="bf16" if name == "bfloat16" else "f32")
+        print(f"{len(images)} images of {arguments.images.name}, {processor()}")
+        differences(ways, images)
+        times(ways, images[:2], arguments.runs)
+
+
+def seeded_model(oracles: Path) -> MaskRCNN:
+    """ResNet-50-FPN with torchvision's shapes, in torchvision's conventions."""
+    from parity_oracles import state_dict
+    from parity_stages import build
+
+    from mrcnn.weights.importers.torchvision import torchvision_source
+
+    tensors = state_dict(oracles, "torchvision/state_dict_shapes.json", "torchvision")
+    return build(torchvision_source(tensors, "seeded weights"))
+
+
+def differences(ways: dict[str, Any], images: list[np.ndarray]) -> None:
+    """Of each way beside `detect`."""
+    expected = ways["detect"].detect(images)
+    print(f"{'':>10} {'detections':>10} {'partners':>9} {'boxes px':>9} {'scores':>8} {'least mask IoU':>15}")
+    for name, way in ways.items():
+        if name == "detect":
+            continue
+        pairs = [compare(*both) for both in zip(way.detect(images), expected, strict=True)]
+        every = np.concatenate(pairs) if pairs else np.zeros((0, 3))
+        total = sum(int((one.scores > 0.05).sum()) for one in expected)
+        worst = (every[:, 0].max(), every[:, 1].max(), every[:, 2].min()) if len(every) else (0, 0, 0)
+        print(f"{name:>10} {total:10} {len(every):9} {worst[0]:9.2g} {worst[1]:8.2g} {worst[2]:15.4f}", flush=True)
+
+
+def compare(found: Result, expected: Result) -> np.ndarray:
+    """Of each pair: largest difference of a corner in pixels, of scores, IoU of the masks. [pairs, 3]."""
+    rows, used = [], set()
+    full, theirs = found.masks, expected.masks
+    for i, (class_id, score) in enumerate(zip(expected.class_ids, expected.scores, strict=True)):
+        if score <= 0.05:
+            continue
+        near = [j for j in np.flatnonzero(found.class_ids == class_id) if j not in used]
+        if not near:
+            continue
+        j = min(near, key=lambda j: np.abs(found.rois[j] - expected.rois[i]).max())
+        one, other = full[:, :, j], theirs[:, :, i]
+        union = np.count_nonzero(one | other)
+        overlap = np.count_nonzero(one & other) / union if union else 1.0
+        if overlap >= 0.5:
+            used.add(j)
+            rows.append((np.abs(found.rois[j] - expected.rois[i]).max(), abs(found.scores[j] - score), overlap))
+    return np.array(rows, float).reshape(-1, 3)
+
+
+def times(ways: dict[str, Any], images: list[np.ndarray], runs: int) -> None:
+    """Median seconds of an image, with run-length masks, all ways in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs + 1):
+        for name, way in ways.items():
+            for image in images:
+                start = time.perf_counter()
+                way.detect([image], prepare="rle")
+                taken[name].append(time.perf_counter() - start)
+    medians = {name: float(np.median(seconds[len(images) :])) for name, seconds in taken.items()}
+    print(f"\n{'':>10} {'s an image':>10} {'ratio':>6}")
+    for name, seconds in medians.items():
+        print(f"{name:>10} {seconds:10.3f} {seconds / medians['detect']:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
