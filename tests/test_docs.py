@@ -51,7 +51,8 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_scripts_and_targets_that_are_named_exist(page):
     makefile = (ROOT / "Makefile").read_text()
-    commands = [line for code in blocks(page, "(?:bash|sh|console)?") for line in code.splitlines()]
+    code = "\n".join(blocks(page, "(?:bash|sh|console)?")).replace("\\\n", " ")
+    commands = code.splitlines()
     for line in commands:
         words = shlex.split(line, comments=True) if line.count('"') % 2 == line.count("'") % 2 == 0 else []
         for script in (word for word in words if word.endswith(".py") and "/" in word):

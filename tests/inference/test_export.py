@@ -37,7 +37,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def model():
-    built = varied(MaskRCNN("inference", TinyConfig(NUM_CLASSES=3)))
+    built = varied(MaskRCNN("inference", TinyConfig(NUM_CLASSES=3, IMAGE_MAX_DIM=128)))
     built.class_names = NAMES
     return built
 
@@ -96,7 +96,7 @@ def test_a_saved_model_gives_the_outputs_of_the_graph(model, tmp_path):
     found = served(image=tf.constant(given.image[None]), window=tf.constant(given.window[None], tf.float32))
     expected = model.detector.call(given.image[None], given.window[None])
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-6)
+        np.testing.assert_allclose(found[name], value, atol=1e-4)  # pixels
 
 
 def test_a_folder_of_something_else_is_left_alone(model, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from mrcnn.inference.export.onnx_builder import OPSET
 from mrcnn.inference.extras import require
@@ -38,6 +39,7 @@ def to_onnx(model: keras.Model, prefix: str) -> Any:
             inputs_as_nchw=["x"] if len(shape) == 4 else None,
             outputs_as_nchw=maps or None,
         )
+    _slice_instead_of_pooling(converted.graph)
     _rename_weights(converted.graph, prefix)
     return converted
 
@@ -77,3 +79,18 @@ def _rename_weights(graph: Any, prefix: str) -> None:
         names: Sequence[str] = [renamed.get(name, name) for name in node.input]
         node.ClearField("input")
         node.input.extend(names)
+
+
+def _slice_instead_of_pooling(graph: Any) -> None:
+    """Pooling of single cells takes every second cell; "same" padding of an even side is negative then, which ONNX
+    Runtime refuses."""
+    onnx = require("onnx", "onnx")
+    for node in graph.node:
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type != "MaxPool" or set(attributes["kernel_shape"]) != {1}:
+            continue
+        values = {"starts": [0, 0], "ends": [2**31 - 1] * 2, "axes": [2, 3], "steps": list(attributes["strides"])}
+        names = [f"{node.name}/{name}" for name in values]
+        for name, value in zip(names, values.values(), strict=True):
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.int64), name))
+        node.CopyFrom(onnx.helper.make_node("Slice", [node.input[0], *names], list(node.output), node.name))
