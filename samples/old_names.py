@@ -14,7 +14,7 @@ from mrcnn.data.annotations.annotated import AnnotatedDataset
 from mrcnn.data.formats import coco, via
 from mrcnn.data.formats.mask_files import read_mask_files
 from mrcnn.data.rle import decode, encode, pairs_to_rle, rle_to_pairs
-from mrcnn.legacy.removed import Removed
+from mrcnn.legacy import names
 from mrcnn.model import MaskRCNN
 from samples import competition
 from samples.coco.download import download
@@ -25,10 +25,7 @@ DEFAULT_LOGS_DIR = str(competition.ROOT / "logs")
 DEFAULT_DATASET_YEAR = "2014"
 COCO_WEIGHTS_PATH = COCO_MODEL_PATH = str(competition.ROOT / COCO_FILE)
 RESULTS_DIR = str(competition.ROOT / "results" / "nucleus")
-VAL_IMAGE_IDS = Removed(
-    "nucleus.VAL_IMAGE_IDS",
-    "images are held out by their ids, a share of them: `--validation 0.1`, or `samples.competition.held_out`.",
-)
+VAL_IMAGE_IDS = names.find("samples.nucleus.nucleus", "VAL_IMAGE_IDS")
 VALIDATION_SHARE = 0.04  # of the competition's images of nuclei, which have no validation part of their own
 
 

@@ -18,10 +18,11 @@ from mrcnn.data.images import read_image
 from mrcnn.data.masks import unmold_mask
 from mrcnn.inference.results import Result, SoftMasks
 from mrcnn.layers.anchors import pyramid_anchors
+from mrcnn.legacy import names
 from mrcnn.legacy.anchors import compute_backbone_shapes
 from mrcnn.legacy.boxes import denorm_boxes, norm_boxes
 from mrcnn.legacy.images import compose_image_meta, log, parse_image_meta
-from mrcnn.legacy.removed import Removed, RemovedNameError
+from mrcnn.legacy.removed import RemovedNameError
 from mrcnn.training.model import set_trainable
 
 if TYPE_CHECKING:
@@ -29,14 +30,7 @@ if TYPE_CHECKING:
     from mrcnn.network.graph import Network
 
 HOOKS = ("build", "compile", "set_trainable", "mold_inputs", "unmold_detections", "get_anchors", "detect_molded")
-GRAPH_ATTRIBUTES = {  # of the Keras model of the old package
-    "metrics_tensors": "the losses are Keras metrics. `train` returns a History that has them by name, and "
-    "callbacks get them as `logs`.",
-    "_make_predict_function": "Keras 3 builds the function itself at the first detection; drop the call.",
-    "fit_generator": "MaskRCNN.train takes datasets and makes the batches; `keras_model.fit(loader)` takes a "
-    "`mrcnn.data.loader.Loader`.",
-    "predict_generator": "use MaskRCNN.detect, which takes any number of images.",
-}
+GRAPH = "keras_model."
 
 
 class OldMethods:
@@ -58,15 +52,8 @@ class OldMethods:
         @property
         def detector(self) -> Detector: ...
 
-    build = Removed(
-        "MaskRCNN.build",
-        "the graphs are built when first used, as `training_model` and `inference_model`. To change the network, "
-        "register a mask head (`heads.register`) or give BACKBONE a function.",
-    )
-    compile = Removed(
-        "MaskRCNN.compile",
-        "`train` compiles. Pass it learning_rate, and set LEARNING_MOMENTUM, WEIGHT_DECAY and GRADIENT_CLIP_NORM.",
-    )
+    build = names.find("mrcnn.model.MaskRCNN", "build")
+    compile = names.find("mrcnn.model.MaskRCNN", "compile")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -82,9 +69,9 @@ class OldMethods:
     def keras_model(self) -> keras.Model:
         """The graph of this object's mode. `inference_model` and `training_model` exist in either mode."""
         graph = self.training_model if self.mode == "training" else self.inference_model
-        for name, instead in GRAPH_ATTRIBUTES.items():
-            if name not in vars(graph):
-                setattr(graph, name, Removed(f"keras_model.{name}", instead))
+        for name in names.METHODS:
+            if name.startswith(GRAPH) and name.removeprefix(GRAPH) not in vars(graph):
+                setattr(graph, name.removeprefix(GRAPH), names.find("mrcnn.model.MaskRCNN", name))
         return graph
 
     # Images in and out of the network

@@ -13,10 +13,16 @@ from mrcnn.legacy.removed import Removed
 
 
 class Kept(NamedTuple):
-    """A name that works, and what differs. `home` is its module if programs import it from another one."""
+    """A name that works.
+
+    home: its module, if programs import it from another one.
+    differs: what differs from the old package.
+    restore: code that gives the old behavior, if the difference is one of behavior.
+    """
 
     home: str = ""
     differs: str = ""
+    restore: str = ""
 
 
 class Gone(NamedTuple):
@@ -26,6 +32,8 @@ class Gone(NamedTuple):
 
 
 BOXES, ANCHORS, IMAGES, TARGETS = (f"mrcnn.legacy.{name}" for name in ("boxes", "anchors", "images", "targets"))
+OLD_PIXELS = "MEAN_PIXEL, PIXEL_STD = (123.7, 116.8, 103.9), (1, 1, 1)"
+SHOWS = "training does not use it"
 LAYER = "it was a layer inside the graph. `{}` is the layer now, and `mrcnn.inspection.{}` shows what it does."
 LOSS = "use `mrcnn.training.losses.{}`."
 PART = "the graph is assembled in mrcnn/network; {}"
@@ -33,19 +41,17 @@ PART = "the graph is assembled in mrcnn/network; {}"
 MODEL: dict[str, Kept | Gone] = {
     "MaskRCNN": Kept(),
     "log": Kept(IMAGES),
-    "load_image_gt": Kept(IMAGES, 'resizes by IMAGE_RESIZE_MODE, whose default is "fit"'),
-    "mold_image": Kept(
-        IMAGES, "float32 rather than float64; subtracts what the backbone expects if MEAN_PIXEL is None"
-    ),
-    "unmold_image": Kept(IMAGES, "rounds instead of truncating"),
+    "load_image_gt": Kept(IMAGES, 'IMAGE_RESIZE_MODE is "fit" unless set', 'IMAGE_RESIZE_MODE = "square"'),
+    "mold_image": Kept(IMAGES, "without MEAN_PIXEL, normalizes as the backbone expects; float32", OLD_PIXELS),
+    "unmold_image": Kept(IMAGES, "without MEAN_PIXEL, reverses what the backbone expects; rounds", OLD_PIXELS),
     "compose_image_meta": Kept(IMAGES),
     "parse_image_meta": Kept(IMAGES),
     "parse_image_meta_graph": Kept(IMAGES),
-    "compute_backbone_shapes": Kept(ANCHORS, "does not call COMPUTE_BACKBONE_SHAPE"),
-    "build_rpn_targets": Kept(TARGETS, "raises nothing; for looking at, training computes its own"),
-    "build_detection_targets": Kept(TARGETS, "masks have twice MASK_POOL_SIZE pixels a side; MASK_SHAPE is gone"),
+    "compute_backbone_shapes": Kept(ANCHORS, "does not call COMPUTE_BACKBONE_SHAPE, which is gone"),
+    "build_rpn_targets": Kept(TARGETS, SHOWS),
+    "build_detection_targets": Kept(TARGETS, f"{SHOWS}; a mask has 2 * MASK_POOL_SIZE pixels per side"),
     "generate_random_rois": Kept(TARGETS, "other random numbers"),
-    "data_generator": Kept("mrcnn.legacy.generator", "raises at the first error instead of printing five"),
+    "data_generator": Kept("mrcnn.legacy.generator", f"{SHOWS}; the first error is raised"),
     "apply_box_deltas_graph": Kept(BOXES),
     "clip_boxes_graph": Kept(BOXES),
     "overlaps_graph": Kept(BOXES),
@@ -83,12 +89,12 @@ MODEL: dict[str, Kept | Gone] = {
 UTILS: dict[str, Kept | Gone] = {
     "Dataset": Kept(),
     "COCO_MODEL_URL": Kept(),
-    "download_trained_weights": Kept(differs="checks the size of the file; an existing one is kept"),
+    "download_trained_weights": Kept(differs="a file that is there is kept; a damaged download is not"),
     "extract_bboxes": Kept(),
-    "compute_iou": Kept(differs="computes the areas itself; 0 for empty boxes"),
-    "compute_overlaps": Kept(differs="float32 rather than float64; 0 for empty boxes"),
+    "compute_iou": Kept(differs="computes the areas itself; 0 for empty boxes instead of nan"),
+    "compute_overlaps": Kept(differs="float32; 0 for empty boxes instead of nan"),
     "compute_overlaps_masks": Kept(differs="0 for two empty masks instead of nan"),
-    "non_max_suppression": Kept(differs="returns [] for no boxes instead of failing"),
+    "non_max_suppression": Kept(differs="returns no boxes for no boxes, instead of failing"),
     "apply_box_deltas": Kept(),
     "box_refinement": Kept(),
     "box_refinement_graph": Kept(),
@@ -102,22 +108,26 @@ UTILS: dict[str, Kept | Gone] = {
     "expand_mask": Kept(),
     "unmold_mask": Kept(),
     "generate_anchors": Kept(),
-    "generate_pyramid_anchors": Kept(differs="its order of ratios is the old one, see RPN_ANCHOR_RATIO_MEANING"),
+    "generate_pyramid_anchors": Kept(
+        differs="the network orders anchors by height / width", restore='RPN_ANCHOR_RATIO_MEANING = "width/height"'
+    ),
     "trim_zeros": Kept(),
-    "compute_matches": Kept(differs="each detection takes the free object it overlaps most"),
+    "compute_matches": Kept(differs="a detection takes the free object that it overlaps most; crowds count as in COCO"),
     "compute_ap": Kept(differs="crowds (negative class ids) need not be found"),
     "compute_ap_range": Kept(differs="crowds (negative class ids) need not be found"),
-    "compute_recall": Kept(differs="0 without objects"),
+    "compute_recall": Kept(differs="0 without objects instead of nan"),
     "mold_mask": Gone("it had no body; `minimize_mask` crops masks to their boxes."),
 }
 
 VISUALIZE: dict[str, Kept | Gone] = {
     "display_images": Kept(differs="returns the Figure"),
-    "random_colors": Kept(differs="the same colors at every call"),
+    "random_colors": Kept(differs="the same colors at every call", restore="random.shuffle(colors)"),
     "apply_mask": Kept(),
-    "display_instances": Kept(differs="draws scores from 0.5 on: `min_score=0` draws all; returns the Axes"),
+    "display_instances": Kept(
+        differs="draws scores from 0.5 on; returns the Axes", restore="display_instances(..., min_score=0)"
+    ),
     "display_differences": Kept(differs="returns the Axes"),
-    "draw_rois": Kept(differs="returns the Axes; the same choice for the same `seed`"),
+    "draw_rois": Kept(differs="the same RoIs at every call; returns the Axes", restore="draw_rois(..., seed=None)"),
     "draw_box": Kept(),
     "display_top_masks": Kept(differs="returns the Figure"),
     "plot_precision_recall": Kept(differs="returns the Axes"),
@@ -130,29 +140,42 @@ VISUALIZE: dict[str, Kept | Gone] = {
 METHODS: dict[str, Kept | Gone] = {
     "mode": Kept(),
     "config": Kept(),
-    "model_dir": Kept(differs="a Path"),
-    "log_dir": Kept(differs="a Path; made when training begins"),
+    "model_dir": Kept(differs="a Path", restore="str(model.model_dir)"),
+    "log_dir": Kept(differs="a Path; the folder is made when training begins", restore="str(model.log_dir)"),
     "epoch": Kept(),
-    "checkpoint_path": Kept(differs="a method: `checkpoint_path(epoch)`"),
+    "checkpoint_path": Kept(differs="a method", restore="model.checkpoint_path(epoch)"),
     "keras_model": Kept(differs="other layers, inputs and outputs"),
-    "train": Kept(differs="any further arguments are new ones"),
-    "detect": Kept(differs="any number of images of any sizes; boxes are float32 unless DETECTION_ROUND_BOXES is set"),
-    "load_weights": Kept(differs="raises for layers that do not fit and are not excluded"),
+    "train": Kept(differs="takes `verbose`, too"),
+    "detect": Kept(
+        differs="any number of images of any sizes; boxes are float32", restore="DETECTION_ROUND_BOXES = True"
+    ),
+    "load_weights": Kept(differs="raises for layers that do not fit", restore="load_weights(path, by_name=True)"),
     "find_last": Kept(),
-    "get_imagenet_weights": Kept(differs="of the backbone in use; the old package always took ResNet-50's"),
+    "get_imagenet_weights": Kept(differs="those of the backbone in use; the old package always took ResNet-50's"),
     "set_trainable": Kept(differs="`keras_model` and `indent` are not used"),
     "set_log_dir": Kept(),
-    "mold_inputs": Kept(differs="all images in one array, so they must give one size"),
+    "mold_inputs": Kept(differs="the images need one size of network input"),
     "unmold_detections": Kept(),
-    "detect_molded": Kept(differs="boxes are float32"),
+    "detect_molded": Kept(differs="boxes are float32", restore='r["rois"].round().astype(int)'),
     "get_anchors": Kept(),
     "anchors": Kept(),
-    "ancestor": Kept(differs="finds layers; raises for names of TensorFlow operations"),
+    "ancestor": Kept(differs="finds layers; for a TensorFlow operation it says which function to call"),
     "find_trainable_layer": Kept(),
     "get_trainable_layers": Kept(),
-    "run_graph": Kept(differs="tensors are those of `inference_model`; a layer's name will do"),
-    "build": Gone("see its message"),
-    "compile": Gone("see its message"),
+    "run_graph": Kept(differs="takes tensors, or names of layers, of `inference_model`"),
+    "build": Gone(
+        "the graphs are built when first used, as `training_model` and `inference_model`. To change the network, "
+        "register a mask head (`heads.register`) or give BACKBONE a function."
+    ),
+    "compile": Gone(
+        "`train` compiles. Pass it learning_rate, and set LEARNING_MOMENTUM, WEIGHT_DECAY and GRADIENT_CLIP_NORM."
+    ),
+    "keras_model.metrics_tensors": Gone(
+        "the losses are Keras metrics. `train` returns a History that has them by name; callbacks get them as `logs`."
+    ),
+    "keras_model._make_predict_function": Gone("Keras 3 builds it at the first detection; drop the call."),
+    "keras_model.fit_generator": Gone("MaskRCNN.train takes datasets and makes the batches."),
+    "keras_model.predict_generator": Gone("MaskRCNN.detect takes any number of images."),
 }
 
 PARALLEL: dict[str, Kept | Gone] = {
@@ -162,7 +185,9 @@ PARALLEL: dict[str, Kept | Gone] = {
 FOLDERS = {"ROOT_DIR": Kept(), "DEFAULT_LOGS_DIR": Kept()}
 SAMPLES: dict[str, dict[str, Kept | Gone]] = {
     "samples.balloon.balloon": {
-        "BalloonConfig": Kept(differs="a MobileNet at 512 pixels"),
+        "BalloonConfig": Kept(
+            differs="a MobileNet at 512 pixels", restore="class BalloonConfig(presets.Matterport): ..."
+        ),
         "BalloonDataset": Kept(differs="`image_info` has `instances` instead of `polygons`"),
         "train": Kept(differs="takes the arguments of the command line, too"),
         "color_splash": Kept(),
@@ -171,7 +196,10 @@ SAMPLES: dict[str, dict[str, Kept | Gone]] = {
         **FOLDERS,
     },
     "samples.coco.coco": {
-        "CocoConfig": Kept(differs="an epoch is once through the images; `MatterportCocoConfig` has the old settings"),
+        "CocoConfig": Kept(
+            differs="the reference recipe; an epoch is one pass over the images",
+            restore="from samples.coco.recipes import MatterportCocoConfig",
+        ),
         "CocoDataset": Kept(),
         "build_coco_results": Kept(),
         "evaluate_coco": Kept(),
@@ -180,22 +208,24 @@ SAMPLES: dict[str, dict[str, Kept | Gone]] = {
         **FOLDERS,
     },
     "samples.nucleus.nucleus": {
-        "NucleusConfig": Kept(differs="a MobileNet; MEAN_PIXEL is what it expects"),
+        "NucleusConfig": Kept(
+            differs="a MobileNet, and the mean it expects", restore="class NucleusConfig(presets.Matterport): ..."
+        ),
         "NucleusInferenceConfig": Kept(),
         "NucleusDataset": Kept(differs="holds 4% of stage1_train out as `val`, other images than the old list"),
         "train": Kept(differs="takes a Config and the arguments of the command line"),
-        "detect": Kept(differs="writes submission.csv; no pictures"),
+        "detect": Kept(differs="writes submission.csv, and no images"),
         "rle_encode": Kept(),
         "rle_decode": Kept(),
         "mask_to_rle": Kept(),
-        "VAL_IMAGE_IDS": Gone("see its message"),
+        "VAL_IMAGE_IDS": Gone("images are held out by their ids, a fraction of them: `--validation 0.1`."),
         "RESULTS_DIR": Kept(),
         "COCO_WEIGHTS_PATH": Kept(),
         **FOLDERS,
     },
     "samples.shapes.shapes": {
-        "ShapesConfig": Kept(differs="a small backbone; learns in minutes on two cores"),
-        "ShapesDataset": Kept(differs="draws on photographs; `draw_shape`, `random_shape` and `random_image` are gone"),
+        "ShapesConfig": Kept(differs="a small backbone that learns in minutes on two cores"),
+        "ShapesDataset": Kept(differs="draws on real backgrounds; `draw_shape` and the like are gone"),
     },
 }
 
@@ -208,7 +238,13 @@ TABLE: dict[str, dict[str, Kept | Gone]] = {
     "mrcnn.parallel_model": PARALLEL,
     **SAMPLES,
 }
-SHORT = {"mrcnn.model": "modellib", "mrcnn.utils": "utils", "mrcnn.parallel_model": "parallel_model"}
+SHORT = {
+    "mrcnn.model": "modellib",
+    "mrcnn.model.MaskRCNN": "MaskRCNN",
+    "mrcnn.utils": "utils",
+    "mrcnn.parallel_model": "parallel_model",
+    "samples.nucleus.nucleus": "nucleus",
+}
 
 
 def find(module: str, name: str) -> Any:

@@ -83,7 +83,7 @@ def draw_rois(
     class_ids: ArrayLike,
     class_names: Sequence[str],
     limit: int = 10,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Any:
     """Draws some RoIs with their targets: background gray and dotted, others with class, refined box and mask.
 
@@ -94,7 +94,8 @@ def draw_rois(
         mask: [N, m, m] in 0..1, each inside its RoI.
         class_ids: [N], 0 for background.
         class_names: the names, the background's first.
-        limit: the number of RoIs to draw, chosen at random (the same ones for the same `seed`).
+        limit: the number of RoIs to draw, chosen at random.
+        seed: the same RoIs are chosen for the same seed; None chooses others at every call.
 
     Returns:
         The matplotlib Axes.

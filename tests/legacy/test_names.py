@@ -27,7 +27,8 @@ OLD = {
     "mrcnn.model.MaskRCNN": """
         mode config model_dir log_dir epoch checkpoint_path keras_model anchors build find_last load_weights
         get_imagenet_weights compile set_trainable set_log_dir train mold_inputs unmold_detections detect detect_molded
-        get_anchors ancestor find_trainable_layer get_trainable_layers run_graph""",
+        get_anchors ancestor find_trainable_layer get_trainable_layers run_graph keras_model.metrics_tensors
+        keras_model._make_predict_function keras_model.fit_generator keras_model.predict_generator""",
     "mrcnn.utils": """
         extract_bboxes compute_iou compute_overlaps compute_overlaps_masks non_max_suppression apply_box_deltas
         box_refinement_graph box_refinement Dataset resize_image resize_mask minimize_mask expand_mask mold_mask
@@ -180,6 +181,8 @@ def test_the_table_lists_every_name():
 @pytest.mark.parametrize("module, name", EVERY)
 def test_a_name_is_there_or_says_what_replaces_it(module, name, tmp_path):
     entry = names.TABLE[module][name]
+    if name.startswith("keras_model."):
+        return  # of a graph: see test_methods
     owner = modellib.MaskRCNN if module.endswith("MaskRCNN") else importlib.import_module(module)
     if isinstance(entry, Kept):
         if owner is modellib.MaskRCNN and name in ("mode", "config", "model_dir", "epoch"):
