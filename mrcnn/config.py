@@ -8,6 +8,7 @@ takes explicit keyword arguments.
 
 import copy
 import difflib
+import html
 import json
 import math
 import types
@@ -278,6 +279,22 @@ class Config:
         if not isinstance(values, dict):
             raise ValueError(f"{path} must hold a json object of settings, got a {type(values).__name__}.")
         return cls.from_dict(values)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in setting_names() if name in self.explicit())
+        return f"{type(self).__name__}({values})"
+
+    def _repr_html_(self) -> str:
+        """The settings that differ from the defaults, for notebooks; `display` prints all."""
+        changed = [name for name in setting_names() if _plain(getattr(self, name)) != _plain(getattr(Config, name))]
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{html.escape(str(_plain(getattr(self, name))))}</td>"
+            f"<td>{html.escape(str(_plain(getattr(Config, name))))}</td></tr>"
+            for name in changed
+        )
+        head = "<tr><th>setting</th><th>here</th><th>default</th></tr>"
+        table = f"<table>{head}{rows}</table>" if rows else ""
+        return f"<p>{type(self).__name__}, {len(changed)} settings changed</p>{table}"
 
     def display(self) -> None:
         """Prints every setting and the user's own upper-case constants, as in the old package."""

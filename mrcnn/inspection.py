@@ -1,8 +1,8 @@
-"""Looking inside a network: the tensors between its steps, for one photograph or one batch of the loader.
+"""Looking inside a network: the values between its steps, for one image or one batch of the loader.
 
-Every function takes a `MaskRCNN` and gives numpy arrays. Nothing is wired again: the tensors are those of the inference
-or the training graph, cut at its own layers, and the steps between are the functions that the graph uses. Boxes are
-(y1, x1, y2, x2) in pixels of the network's input; `network_view` is the picture that they belong on.
+Every function takes a `MaskRCNN` and returns NumPy arrays. No step is written twice: the values are those of the layers
+of the inference or training graph, and of the functions that these layers call. Boxes are (y1, x1, y2, x2) in pixels of
+the network input, which `network_view` returns as an image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_LEVEL = 2  # P2 is the finest
 
 
 class RpnPredictions(NamedTuple):
-    """What the RPN says of every anchor, levels from fine to coarse; A anchors.
+    """The RPN's predictions for A anchors, levels from fine to coarse.
 
     anchors, refined: [A, (y1, x1, y2, x2)], before and after the deltas, not clipped. scores: [A] 0..1, objectness.
     deltas: [A, (dy, dx, log dh, log dw)]. levels: [A] int, 2 for P2 and so on.
@@ -40,10 +40,10 @@ class RpnPredictions(NamedTuple):
 class ProposalSteps(NamedTuple):
     """From the RPN's best anchors to proposals; K candidates of all levels, N proposals, both best first.
 
-    anchors, refined, clipped: [K, 4], the anchors that enter, after their deltas, and cut at the photograph's edge
-    (that of the input without RPN_CLIP_TO_PHOTOGRAPH).
-    scores: [K] 0..1. levels: [K] int. kept: [K] bool, whether NMS and the limit on proposals left it.
-    proposals: [N, 4], and proposal_scores: [N] 0..1, as the graph hands them on.
+    anchors, refined, clipped: [K, 4], the anchors, after their deltas, and clipped to the image (without
+    RPN_CLIP_TO_PHOTOGRAPH to the network input).
+    scores: [K] 0..1. levels: [K] int. kept: [K] bool, whether it became a proposal.
+    proposals: [N, 4], and proposal_scores: [N] 0..1.
     """
 
     anchors: np.ndarray
@@ -59,10 +59,10 @@ class ProposalSteps(NamedTuple):
 class DetectionSteps(NamedTuple):
     """From proposals to detections; N RoIs, C candidates, each a RoI under one class, best first.
 
-    rois: [N, 4]. probabilities: [N, classes], background first. Of the candidates, those over the least confidence:
+    rois: [N, 4]. probabilities: [N, classes], background first. Candidates have at least the minimum confidence:
     roi: [C] int, which RoI. class_ids: [C] int. scores: [C] 0..1. refined, clipped: [C, 4], after the deltas of that
-    class, and cut at the photograph's edge. kept: [C] bool, whether it became a detection: not doubled by a better one
-    of its class, and among the best DETECTION_MAX_INSTANCES.
+    class, and clipped to the image. kept: [C] bool, whether it became a detection: NMS kept it, and it is among the
+    best DETECTION_MAX_INSTANCES.
     """
 
     rois: np.ndarray
@@ -76,10 +76,10 @@ class DetectionSteps(NamedTuple):
 
 
 class MaskPredictions(NamedTuple):
-    """The mask head at work; D detections, best first.
+    """Input and output of the mask head for D detections, best first.
 
-    boxes: [D, 4]. class_ids: [D] int. scores: [D] 0..1. features: [D, pool, pool, channels], what RoIAlign cuts out.
-    masks: [D, size, size, classes] 0..1, of every class; `detect` takes that of `class_ids`.
+    boxes: [D, 4]. class_ids: [D] int. scores: [D] 0..1. features: [D, pool, pool, channels], of RoIAlign.
+    masks: [D, size, size, classes] 0..1, of every class; `detect` takes those of `class_ids`.
     """
 
     boxes: np.ndarray
@@ -90,15 +90,15 @@ class MaskPredictions(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What a batch of B images teaches; A anchors, S sampled ones, R RoIs, K positive ones in the batch.
+    """Training targets of a batch of B images: A anchors, S of them sampled, R RoIs, K of them positive.
 
     anchors: [A, 4]. anchor_index: [B, S] into them. anchor_labels: [B, S] 1 object, 0 background, -1 not sampled.
-    anchor_boxes: [B, S, 4], what a positive anchor should become, 0 for others.
+    anchor_boxes: [B, S, 4], the target of a positive anchor, 0 for others.
     rois: [B, R, 4], positives first, zero-padded. roi_class_ids: [B, R], 0 background or padding. roi_sampled: [B, R]
-    bool, False on padding. roi_boxes: [B, R, 4], what a positive RoI should become, 0 for others.
+    bool, False for padding rows. roi_boxes: [B, R, 4], the target of a positive RoI, 0 for others.
     mask_image: [K] int, image of each positive RoI. mask_rois: [K, 4]. mask_class_ids: [K]. mask_targets: [K, size,
     size] 0 or 1. mask_predictions: [K, size, size] 0..1, of the right class. A batch without positives has one row
-    that counts nothing.
+    of zeros.
     """
 
     anchors: np.ndarray
@@ -117,26 +117,26 @@ class Targets(NamedTuple):
 
 
 def network_view(model: Any, image: Any) -> np.ndarray:
-    """The picture that the network sees of a photograph, [height, width, channels] uint8: resized and padded.
+    """An image as the network sees it, [height, width, channels] uint8: resized and padded.
 
-    Padding, which is zero after normalisation, has the mean colour.
+    Padding, which is zero after normalization, has the mean color.
     """
-    return unmold_image(_mold(model, image).image, *model.scaling)
+    return unmold_image(_network_input(model, image).image, *model.scaling)
 
 
-def layer_values(graph: keras.Model, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Outputs of layers of a graph, in inference mode: what `run_graph` of the old package was for.
+def layer_values(graph: keras.Model, inputs: Mapping[str, Any] | np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Outputs of layers of a graph, in inference mode.
 
     Args:
-        graph: `model.inference_model`, `model.training_model`, or one of the parts, as `model.network.trunk`.
+        graph: `model.inference_model`, `model.training_model`, or a part such as `model.network.trunk`.
         inputs: what the graph takes.
-        names: of layers of the graph itself; those of a part inside it belong to that part.
+        names: of layers of the graph itself, not of the parts in it.
 
     Returns:
-        By name, an array, or a flat list of them where the layer gives several.
+        Arrays by name, or lists of them for layers with several outputs.
 
     Raises:
-        ValueError: an unknown name; the message lists those that are near.
+        ValueError: an unknown name; the message lists similar ones.
     """
     return _run(graph, inputs, {name: _layer(graph, name).output for name in names})
 
@@ -144,76 +144,91 @@ def layer_values(graph: keras.Model, inputs: Mapping[str, Any], names: Sequence[
 def activations(
     model: Any, image: Any, names: Sequence[str] = ("fpn_p2", "fpn_p3", "fpn_p4", "fpn_p5", "fpn_p6")
 ) -> dict[str, np.ndarray]:
-    """Feature maps of trunk layers for one photograph: name to [height, width, channels].
+    """Feature maps of layers of `model.network.trunk` for an image: name to [height, width, channels].
 
-    The layers are those of `model.network.trunk`. Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name.
     """
-    values = layer_values(model.network.trunk, _mold(model, image).image[None], names)
+    values = layer_values(model.network.trunk, _network_input(model, image).image[None], names)
     return {name: value[0] for name, value in values.items()}
 
 
 def rpn_predictions(model: Any, image: Any) -> RpnPredictions:
-    """What the RPN says of every anchor on a photograph."""
-    logits, deltas, anchors, _ = _rpn(model, _mold(model, image))
+    """The RPN's predictions for every anchor of an image."""
+    logits, deltas, anchors, _ = _rpn(model, _network_input(model, image))
     layer = _layer(model.inference_model, "proposals")
     levels = np.concatenate([np.full(len(level), FIRST_LEVEL + i) for i, level in enumerate(anchors)])
-    logits, deltas, anchors = (np.concatenate(parts) for parts in (logits, deltas, anchors))
-    return RpnPredictions(anchors, _decoded(layer, deltas, anchors), _sigmoid(logits), deltas, levels)
+    all_logits, all_deltas, all_anchors = (
+        np.concatenate(parts) for parts in ([v[0] for v in logits], [v[0] for v in deltas], anchors)
+    )
+    refined = _decoded(layer, all_deltas, all_anchors)
+    return RpnPredictions(all_anchors, refined, _sigmoid(all_logits), all_deltas, levels)
 
 
 def proposal_steps(model: Any, image: Any) -> ProposalSteps:
-    """How the RPN's predictions on a photograph become proposals: best anchors, deltas, clipping, NMS."""
-    molded, graph = _mold(model, image), model.inference_model
-    layer = _layer(graph, "proposals")
-    logits, deltas, anchors, bounds = _rpn(model, molded)
-    values = _run(graph, _inputs(molded), layer.output)
-    rois, valid, roi_logits = (value[0] for value in values)
-    levels = [np.full(len(level), FIRST_LEVEL + i) for i, level in enumerate(anchors)]
-    if not layer.per_level:
-        logits, deltas, anchors, levels = ([np.concatenate(parts)] for parts in (logits, deltas, anchors, levels))
-    best = [np.argsort(-level, kind="stable")[: layer.pre_nms_limit] for level in logits]
-    logits, deltas, anchors, levels = (
-        np.concatenate([part[index] for part, index in zip(parts, best, strict=True)])
-        for parts in (logits, deltas, anchors, levels)
-    )
-    order = np.argsort(-logits, kind="stable")
-    logits, deltas, anchors, levels = (part[order] for part in (logits, deltas, anchors, levels))
-    refined = _decoded(layer, deltas, anchors)
-    clipped = _clipped(layer, refined, bounds)
-    kept = _found(clipped, logits, np.zeros(len(logits)), rois[valid], roi_logits[valid], np.zeros(valid.sum()))
+    """How the RPN's predictions for an image become proposals: best anchors, deltas, clipping, NMS."""
+    logits, deltas, anchors, bounds = _rpn(model, _network_input(model, image))
+    layer = _layer(model.inference_model, "proposals")
+    found = layer.candidates(logits, deltas, anchors, *bounds)
+    rois, roi_logits, valid, places = (ops.convert_to_numpy(value)[0] for value in layer.chosen(found))
+    found = type(found)(*(ops.convert_to_numpy(value)[0] for value in found))
+    kept = np.zeros(found.scores.size, bool)
+    kept[places[valid]] = True
+    # Where a level has fewer anchors than the limit, the last rows are padding
+    sizes = [level.shape[1] for level in logits]
+    rows = sizes if layer.per_level else [sum(sizes)]
+    real = np.arange(found.index.shape[1]) < np.reshape(rows, (-1, 1))
+    first = np.cumsum([0, *rows[:-1]])[:, None] if layer.per_level else 0
+    anchor = (found.index + first)[real]  # in all levels together
+    scores = np.concatenate([level[0] for level in logits])[anchor]
+    order = np.argsort(-scores, kind="stable")
+    anchor, scores = anchor[order], scores[order]
+    levels = FIRST_LEVEL + np.searchsorted(np.cumsum(sizes), anchor, side="right")
+    refined, clipped = (_exclusive(layer, boxes[real][order]) for boxes in (found.refined, found.clipped))
     return ProposalSteps(
-        anchors, refined, clipped, _sigmoid(logits), levels, kept, rois[valid], _sigmoid(roi_logits[valid])
+        np.concatenate(anchors)[anchor],
+        refined,
+        clipped,
+        _sigmoid(scores),
+        levels,
+        kept.reshape(real.shape)[real][order],
+        rois[valid],
+        _sigmoid(roi_logits[valid]),
     )
 
 
 def detection_steps(model: Any, image: Any) -> DetectionSteps:
-    """How the box head's answers on a photograph become detections: confidence, deltas, clipping, NMS per class."""
-    molded, graph = _mold(model, image), model.inference_model
-    layer = _layer(graph, "detections")
-    values = _run(graph, _inputs(molded), {"before": layer.input, "after": layer.output})
-    rois, valid, logits, deltas = (value[0] for value in values["before"][:4])
-    found, found_ids, found_scores, found_valid, _ = (value[0] for value in values["after"])
-    rois, deltas = rois[valid], deltas[valid]
-    probabilities = ops.convert_to_numpy(ops.softmax(logits[valid], axis=-1))
-    confident = probabilities > layer.min_confidence
-    if layer.best_class_only:
-        confident &= np.arange(layer.num_classes) == probabilities.argmax(axis=-1)[:, None]
-    roi, class_ids = np.nonzero(confident[:, 1:])
-    order = np.argsort(-probabilities[roi, class_ids + 1], kind="stable")
-    roi, class_ids = roi[order], class_ids[order] + 1
-    refined = _decoded(layer, deltas[roi, class_ids], rois[roi])
-    clipped, scores = _clipped(layer, refined, molded.window), probabilities[roi, class_ids]
-    kept = _found(clipped, scores, class_ids, found[found_valid], found_scores[found_valid], found_ids[found_valid])
-    return DetectionSteps(rois, probabilities, roi, class_ids, scores, refined, clipped, kept)
+    """How the box head's outputs for an image become detections: confidence, deltas, clipping, NMS per class."""
+    layer = _layer(model.inference_model, "detections")
+    rois, rois_valid, logits, *rest = _run(
+        model.inference_model, _inputs(_network_input(model, image)), list(layer.input)
+    )
+    found = layer.candidates(rois, rois_valid, logits, *rest)
+    found = type(found)(*(ops.convert_to_numpy(value)[0] for value in found))
+    kept = np.zeros(found.confident.size, bool)
+    kept[found.places[found.valid]] = True  # class after class
+    roi, column = np.nonzero(found.confident)
+    order = np.argsort(-found.probabilities[roi, column], kind="stable")
+    roi, column = roi[order], column[order]
+    refined, clipped = (_exclusive(layer, boxes[roi, column]) for boxes in (found.refined, found.clipped))
+    return DetectionSteps(
+        rois[0][rois_valid[0]],
+        ops.convert_to_numpy(ops.softmax(logits[0][rois_valid[0]], axis=-1)),
+        roi,
+        column + 1,
+        found.probabilities[roi, column],
+        refined,
+        clipped,
+        kept.reshape(found.confident.shape[::-1])[column, roi],
+    )
 
 
 def mask_predictions(model: Any, image: Any) -> MaskPredictions:
-    """What the mask head sees and says of every detection on a photograph, for all classes."""
+    """Input and output of the mask head for every detection in an image, for all classes."""
     graph = model.inference_model
     names = ("detections", "roi_align_mask")
-    values = layer_values(graph, _inputs(_mold(model, image)), names)
+    values = layer_values(graph, _inputs(_network_input(model, image)), names)
     boxes, class_ids, scores, valid, _ = (value[0] for value in values["detections"])
-    features = values["roi_align_mask"][: valid.sum()]  # a photograph without detections has one row of padding
+    features = values["roi_align_mask"][: valid.sum()]  # an image without detections has one padding row
     masks = (
         ops.convert_to_numpy(model.network.mask_head(features, training=False))
         if len(features)
@@ -223,10 +238,10 @@ def mask_predictions(model: Any, image: Any) -> MaskPredictions:
 
 
 def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
-    """What a batch teaches RPN, box head and mask head, and the masks predicted at its positive RoIs.
+    """The targets of RPN, box head and mask head for a batch, and the masks predicted for its positive RoIs.
 
     Args:
-        batch: of `mrcnn.data.loader.Loader.load_batch`, or `loader[0][0]`.
+        batch: of the `mrcnn.data.loader.Loader`: `loader[0][0]`.
     """
     graph = model.training_model
     anchor_layer, roi_layer = _layer(graph, "anchor_targets"), _layer(graph, "roi_targets")
@@ -262,7 +277,7 @@ def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
     )
 
 
-def _mold(model: Any, image: Any) -> NetworkInput:
+def _network_input(model: Any, image: Any) -> NetworkInput:
     return model.detector.network_input(read_image(image, model.config.IMAGE_CHANNEL_COUNT))
 
 
@@ -271,7 +286,7 @@ def _inputs(molded: NetworkInput) -> dict[str, np.ndarray]:
 
 
 def _run(graph: keras.Model, inputs: Any, outputs: Any) -> Any:
-    """The values of tensors of a graph. Called, not predicted: tracing would take longer than one image does."""
+    """The values of tensors of a graph, run eagerly: tracing would take longer than one image does."""
     values = keras.Model(graph.input, outputs)(inputs, training=False)
     return keras.tree.map_structure(ops.convert_to_numpy, values)
 
@@ -281,57 +296,36 @@ def _layer(graph: keras.Model, name: str) -> keras.layers.Layer:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.3) or known[-4:]
         raise ValueError(
-            f"{graph.name!r} has no layer {name!r}; near are {near}. All names: [layer.name for layer in graph.layers]."
+            f"{graph.name!r} has no layer {name!r}; similar are {near}. All: [layer.name for layer in graph.layers]."
         )
     return graph.get_layer(name)
 
 
-def _rpn(model: Any, molded: NetworkInput) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Per level: logits [A_l], deltas [A_l, 4], anchors [A_l, 4]; and what proposals are clipped to, [4]."""
-    tensors = _layer(model.inference_model, "proposals").input  # and for matterport's boxes the extent of the input
-    count = (len(tensors) - 1) // 3
-    *values, bounds = _run(model.inference_model, _inputs(molded), tensors[: 3 * count + 1])
-    return [v[0] for v in values[:count]], [v[0] for v in values[count : 2 * count]], values[2 * count :], bounds[0]
+def _rpn(
+    model: Any, network_input: NetworkInput
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Inputs of the Proposals layer: logits [1, A_l], deltas [1, A_l, 4], anchors [A_l, 4] per level, and bounds."""
+    graph = model.inference_model
+    values = _run(graph, _inputs(network_input), list(_layer(graph, "proposals").input))
+    count = (len(values) - 1) // 3
+    return values[:count], values[count : 2 * count], values[2 * count : 3 * count], values[3 * count :]
 
 
 def _decoded(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Boxes by the convention of a Proposals or Detections layer, in the usual corners."""
+    """Boxes from deltas in the convention of a layer, with the usual corners."""
     if getattr(layer, "inclusive", False):
         moved = box_ops.decode(deltas, box_ops.to_inclusive(reference), layer.std_dev)
         return ops.convert_to_numpy(box_ops.to_exclusive(moved))
     return ops.convert_to_numpy(box_ops.decode(deltas, reference, layer.std_dev))
 
 
-def _clipped(layer: keras.layers.Layer, boxes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Boxes [n, 4] cut off at `bounds` [4], by the convention of the layer, in the usual corners."""
-    if layer.inclusive:
-        cut = box_ops.clip(box_ops.to_inclusive(boxes)[None], box_ops.to_inclusive(bounds)[None])
-        return ops.convert_to_numpy(box_ops.to_exclusive(cut))[0]
-    return ops.convert_to_numpy(box_ops.clip(boxes[None], bounds[None]))[0]
+def _exclusive(layer: keras.layers.Layer, boxes: np.ndarray) -> np.ndarray:
+    """Boxes of a layer's own convention with the usual corners."""
+    return ops.convert_to_numpy(box_ops.to_exclusive(boxes)) if layer.inclusive else boxes
 
 
 def _targets(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return _decoded(layer, deltas, reference) * positive[..., None]
-
-
-def _found(
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    classes: np.ndarray,
-    chosen: np.ndarray,
-    chosen_scores: np.ndarray,
-    chosen_classes: np.ndarray,
-) -> np.ndarray:
-    """Which candidates NMS chose [K] bool: for each chosen box the candidate of its class that is nearest to it.
-
-    NMS gives boxes, not indices; the candidates are computed apart, so that they may differ in the last digit.
-    """
-    kept = np.zeros(len(boxes), bool)
-    for box, score, class_id in zip(chosen, chosen_scores, chosen_classes, strict=True):
-        distance = np.abs(boxes - box).sum(axis=1) + np.abs(scores - score)
-        distance[(classes != class_id) | kept] = np.inf
-        kept[np.argmin(distance)] = True
-    return kept
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

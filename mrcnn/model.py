@@ -1,5 +1,6 @@
 """MaskRCNN: the object that users hold, with the old package's names."""
 
+import html
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -35,6 +36,7 @@ from mrcnn.weights.source import Source
 
 __all__ = ["MaskRCNN", *names.MODEL]  # as the old package's module
 
+HTML_NAMES = 20  # class names that a notebook shows
 DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
 
@@ -66,6 +68,21 @@ class MaskRCNN(OldMethods):
         self._process = os.getpid()
         self._log_dir: Path | None = None
         self._resume_from: Path | None = None
+
+    def __repr__(self) -> str:
+        config = self.config
+        parameters = sum(layer.count_params() for layer in self.network.layers().values())
+        head = config.MASK_HEAD if isinstance(config.MASK_HEAD, str) else config.MASK_HEAD["name"]
+        backbone = config.to_dict()["BACKBONE"]
+        return (
+            f"<MaskRCNN {self.mode}: {backbone}, {head} masks, {config.NUM_CLASSES} classes, "
+            f"{parameters / 1e6:.1f} million parameters, epoch {self.epoch}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What the model is, and its changed settings, for notebooks."""
+        names = f"<p>classes: {html.escape(', '.join(self.class_names[:HTML_NAMES]))}</p>" if self.class_names else ""
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{names}{self.config._repr_html_()}"
 
     # The graphs
 

@@ -148,7 +148,7 @@ def test_photographs_may_be_paths_and_grey(model, image, tmp_path):
 
 
 def test_an_unknown_layer_is_named_with_its_neighbours(model, image):
-    with pytest.raises(ValueError, match=r"'trunk' has no layer 'fpn_p7'; near are \['fpn_p"):
+    with pytest.raises(ValueError, match=r"'trunk' has no layer 'fpn_p7'; similar are \['fpn_p"):
         inspection.activations(model, image, ["fpn_p7"])
     with pytest.raises(ValueError, match="'mask_rcnn' has no layer 'rpn_model'"):
         inspection.layer_values(model.inference_model, {}, ["rpn_model"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -11,6 +11,22 @@ from keras import ops
 from mrcnn.layers.static_output import StaticOutputLayer, spec
 from mrcnn.ops import boxes as box_ops
 from mrcnn.ops.nms import LOWEST, nms_per_group
+
+
+class Candidates(NamedTuple):
+    """Every RoI (N of them) under every class but the background (C), in the convention that the layer computes with.
+
+    confident: [B, N, C] bool, whether it enters NMS. probabilities: [B, N, C].
+    refined, clipped: [B, N, C, (y1, x1, y2, x2)], after the deltas of the class, and cut to the window.
+    valid: [B, D] bool and places: [B, D] int32 in [C * N], the detections that `call` returns.
+    """
+
+    confident: Any
+    probabilities: Any
+    refined: Any
+    clipped: Any
+    valid: Any
+    places: Any
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -77,11 +93,27 @@ class Detections(StaticOutputLayer):
         if class_logits.shape[-1] != self.num_classes:
             raise ValueError(f"class_logits have {class_logits.shape[-1]} classes, num_classes is {self.num_classes}")
         confident, probabilities = self._confident(class_logits, rois_valid)
-        boxes = self._boxes(rois, box_deltas, windows, extent)
+        boxes = box_ops.clip(*self._refined(rois, box_deltas, windows, extent))
+        boxes, class_ids, scores, valid, survived, _ = self._chosen(confident, probabilities, boxes)
+        counts = ops.stack([_count(rois_valid), _count(confident), _count(survived), _count(valid)], axis=-1)
+        return ops.stop_gradient(boxes), class_ids, ops.stop_gradient(scores), valid, counts
+
+    def candidates(
+        self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any, extent: Any = None
+    ) -> Candidates:
+        """What enters NMS, and what leaves it; arguments as for `call`."""
+        confident, probabilities = self._confident(class_logits, rois_valid)
+        refined, windows = self._refined(rois, box_deltas, windows, extent)
+        clipped = box_ops.clip(refined, windows)
+        *_, valid, _, places = self._chosen(confident, probabilities, clipped)
+        return Candidates(confident, probabilities, refined, clipped, valid, places)
+
+    def _chosen(self, confident: Any, probabilities: Any, boxes: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """boxes, class_ids, scores and valid as `call` returns them; which of all that NMS kept; and their places."""
         y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
         wanted = ops.logical_and(confident, ops.minimum(y2 - y1, x2 - x1) >= self.min_size)
         scores = ops.where(wanted, probabilities, LOWEST)
-        boxes, scores, groups, survived = nms_per_group(
+        boxes, scores, groups, survived, places = nms_per_group(
             ops.transpose(boxes, (0, 2, 1, 3)),
             ops.transpose(scores, (0, 2, 1)),
             max_per_group=self.max_instances,
@@ -94,8 +126,7 @@ class Detections(StaticOutputLayer):
         if self.inclusive:
             boxes = ops.where(valid[..., None], box_ops.to_exclusive(boxes), 0.0)
         class_ids = ops.where(valid, groups[:, kept] + 1, 0)
-        counts = ops.stack([_count(rois_valid), _count(confident), _count(survived), _count(valid)], axis=-1)
-        return ops.stop_gradient(boxes), class_ids, ops.stop_gradient(scores), valid, counts
+        return boxes, class_ids, scores, valid, survived, places[:, kept]
 
     def static_outputs(
         self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any, extent: Any = None
@@ -118,15 +149,14 @@ class Detections(StaticOutputLayer):
             confident = ops.logical_and(confident, best == ops.arange(1, self.num_classes, dtype=best.dtype))
         return ops.logical_and(confident, rois_valid[..., None]), probabilities[..., 1:]
 
-    def _boxes(self, rois: Any, box_deltas: Any, windows: Any, extent: Any) -> Any:
-        """Clipped boxes of every class but the background [B, N, num_classes - 1, 4]."""
+    def _refined(self, rois: Any, box_deltas: Any, windows: Any, extent: Any) -> tuple[Any, Any]:
+        """Boxes of every class but the background [B, N, num_classes - 1, 4], and what they are clipped to [B, 4]."""
         if self.inclusive:
             rois, windows = box_ops.to_inclusive(rois), box_ops.to_inclusive(windows)
         deltas, rois = box_deltas[:, :, 1:], rois[:, :, None]
         if extent is not None:
-            boxes = box_ops.decode_normalized(deltas, rois, self.std_dev, box_ops.to_inclusive(extent))
-            return box_ops.clip(boxes, windows)
-        return box_ops.clip(box_ops.decode(deltas, rois, self.std_dev), windows)
+            return box_ops.decode_normalized(deltas, rois, self.std_dev, box_ops.to_inclusive(extent)), windows
+        return box_ops.decode(deltas, rois, self.std_dev), windows
 
     def get_config(self) -> dict[str, Any]:
         return {

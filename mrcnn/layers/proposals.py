@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -31,6 +31,20 @@ class WholeInput(StaticOutputLayer):
 
     def static_outputs(self, images: Any) -> Any:
         return spec(images.shape[0], 4)
+
+
+class Candidates(NamedTuple):
+    """The best anchors of each level, before NMS, in the convention that the layer computes with.
+
+    index: [B, levels, count] int32, the anchor in its level.
+    refined, clipped: [B, levels, count, (y1, x1, y2, x2)], after the deltas, and cut to the window.
+    scores: [B, levels, count], the logits; `LOWEST` for boxes that are too small and for padding rows.
+    """
+
+    index: Any
+    refined: Any
+    clipped: Any
+    scores: Any
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -86,6 +100,14 @@ class Proposals(StaticOutputLayer):
     def call(
         self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any, extent: Any = None
     ) -> tuple[Any, Any, Any]:
+        candidates = self.candidates(logits, deltas, anchors, windows, extent)
+        rois, scores, valid, _ = self.chosen(candidates)
+        return ops.stop_gradient(rois), valid, ops.stop_gradient(scores)
+
+    def candidates(
+        self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any, extent: Any = None
+    ) -> Candidates:
+        """What enters NMS; arguments as for `call`."""
         if not self.per_level:
             logits, deltas = [ops.concatenate(logits, axis=1)], [ops.concatenate(deltas, axis=1)]
             anchors = [ops.concatenate(anchors, axis=0)]
@@ -93,12 +115,16 @@ class Proposals(StaticOutputLayer):
             anchors, windows = [box_ops.to_inclusive(level) for level in anchors], box_ops.to_inclusive(windows)
             extent = None if extent is None else box_ops.to_inclusive(extent)
         count = self._candidates_per_level(logits)
-        chosen = [
+        levels = [
             self._candidates(*level, count, windows, extent) for level in zip(logits, deltas, anchors, strict=True)
         ]
-        rois, scores, _, valid = nms_per_group(
-            ops.stack([boxes for boxes, _ in chosen], axis=1),
-            ops.stack([scores for _, scores in chosen], axis=1),
+        return Candidates(*(ops.stack(parts, axis=1) for parts in zip(*levels, strict=True)))
+
+    def chosen(self, candidates: Candidates) -> tuple[Any, Any, Any, Any]:
+        """rois, scores and valid as `call` returns them, and their places among the candidates [levels * count]."""
+        rois, scores, _, valid, places = nms_per_group(
+            candidates.clipped,
+            candidates.scores,
             max_per_group=self.post_nms_limit,
             max_total=self.post_nms_limit,
             iou_threshold=self.nms_threshold,
@@ -106,7 +132,7 @@ class Proposals(StaticOutputLayer):
         )
         if self.inclusive:
             rois = ops.where(valid[..., None], box_ops.to_exclusive(rois), 0.0)
-        return ops.stop_gradient(rois), valid, ops.stop_gradient(scores)
+        return rois, scores, valid, places
 
     def static_outputs(
         self, logits: list[Any], deltas: Any, anchors: Any, windows: Any, extent: Any = None
@@ -119,22 +145,20 @@ class Proposals(StaticOutputLayer):
         sizes = [level.shape[1] for level in logits]
         return self.pre_nms_limit if None in sizes else min(self.pre_nms_limit, max(sizes))
 
-    def _candidates(
-        self, logits: Any, deltas: Any, anchors: Any, count: int, windows: Any, extent: Any
-    ) -> tuple[Any, Any]:
-        """The `count` best boxes of a level [B, count, 4] and their scores [B, count], unwanted ones at `LOWEST`."""
+    def _candidates(self, logits: Any, deltas: Any, anchors: Any, count: int, windows: Any, extent: Any) -> Candidates:
+        """Those of a level, without its axis."""
         scores, index = _top(ops.stop_gradient(logits), count)
         deltas = ops.take_along_axis(ops.stop_gradient(deltas), index[..., None], axis=1)
         anchors = ops.take(anchors, index, axis=0)
-        boxes = (
+        refined = (
             box_ops.decode(deltas, anchors, self.std_dev)
             if extent is None
             else box_ops.decode_normalized(deltas, anchors, self.std_dev, extent)
         )
-        boxes = box_ops.clip(boxes, windows)
-        y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
+        clipped = box_ops.clip(refined, windows)
+        y1, x1, y2, x2 = ops.unstack(clipped, 4, axis=-1)
         wanted = ops.minimum(y2 - y1, x2 - x1) >= self.min_size
-        return boxes, ops.where(wanted, scores, LOWEST)
+        return Candidates(index, refined, clipped, ops.where(wanted, scores, LOWEST))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ LOWEST = float(np.finfo(np.float32).min)
 
 def nms_per_group(
     boxes: Any, scores: Any, *, max_per_group: int, max_total: int, iou_threshold: float, keep_empty: bool = False
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[Any, Any, Any, Any, Any]:
     """Keeps the boxes that overlap no better box of their own group, best first.
 
     A box is dropped where its IoU with a kept box of the group is above (not at) `iou_threshold`. Groups never
@@ -33,7 +33,8 @@ def nms_per_group(
 
     Returns:
         boxes [B, max_total, (y1, x1, y2, x2)], scores [B, max_total], groups [B, max_total] int32, valid [B, max_total]
-        bool; sorted by falling score, zero-padded where `valid` is False.
+        bool, places [B, max_total] int32 in the scores of an image [N * K]; sorted by falling score, zero-padded where
+        `valid` is False.
 
     Raises:
         NotImplementedError: on a backend without a body in this file.
@@ -42,7 +43,7 @@ def nms_per_group(
     if body is None:
         raise NotImplementedError(
             f"nms_per_group has no body for the Keras backend {keras.backend.backend()!r}; "
-            f"add one to mrcnn/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
+            f"add one to mrcnn/ops/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
         )
     boxes, scores = ops.cast(boxes, "float32"), ops.cast(scores, "float32")
     choosable = scores > LOWEST  # NaN compares as False
@@ -54,12 +55,12 @@ def nms_per_group(
 
 def _tensorflow(
     boxes: Any, scores: Any, max_per_group: int, max_total: int, iou_threshold: float
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[Any, Any, Any, Any, Any]:
     import tensorflow as tf
 
     # The op ranks a group's unused places, at score 0, above its negative scores, and sorts equal scores in no order.
     # Ranks are positive and differ, so they go in, and the scores are looked up with the ranks that come out.
-    falling, ranks = _ranks(tf.reshape(scores, [tf.shape(scores)[0], -1]))
+    falling, order, ranks = _ranks(tf.reshape(scores, [tf.shape(scores)[0], -1]))
     ranks = tf.where(scores > LOWEST, tf.reshape(ranks, tf.shape(scores)), 0.0)
     kept = tf.image.combined_non_max_suppression(
         tf.transpose(boxes, [0, 2, 1, 3]),
@@ -71,13 +72,14 @@ def _tensorflow(
         clip_boxes=False,  # it would clip to 0..1
     )
     valid = tf.range(max_total)[None, :] < kept.valid_detections[:, None]
-    place = tf.shape(falling)[1] - tf.cast(tf.maximum(kept.nmsed_scores, 1.0), tf.int32)
-    kept_scores = tf.where(valid, tf.gather(falling, place, batch_dims=1), 0.0)
-    return kept.nmsed_boxes, kept_scores, tf.cast(kept.nmsed_classes, tf.int32), valid
+    rank = tf.shape(falling)[1] - tf.cast(tf.maximum(kept.nmsed_scores, 1.0), tf.int32)
+    kept_scores = tf.where(valid, tf.gather(falling, rank, batch_dims=1), 0.0)
+    places = tf.where(valid, tf.gather(order, rank, batch_dims=1), 0)
+    return kept.nmsed_boxes, kept_scores, tf.cast(kept.nmsed_classes, tf.int32), valid, places
 
 
-def _ranks(scores: Any) -> tuple[Any, Any]:
-    """`scores` [B, A] in falling order, and for each its rank as float32: A for the best, 1 for the worst."""
+def _ranks(scores: Any) -> tuple[Any, Any, Any]:
+    """`scores` [B, A] in falling order, the place that each had, and the rank of each as float32: A for the best."""
     import tensorflow as tf
 
     batch, count = tf.shape(scores)[0], tf.shape(scores)[1]
@@ -85,12 +87,12 @@ def _ranks(scores: Any) -> tuple[Any, Any]:
     flat = tf.reshape(order + count * tf.range(batch)[:, None], [-1, 1])
     ranks = tf.tile(tf.range(count, 0, -1), [batch])  # exact in float32 up to 16 million
     ranks = tf.scatter_nd(flat, tf.cast(ranks, tf.float32), [batch * count])
-    return falling, tf.reshape(ranks, [batch, count])
+    return falling, order, tf.reshape(ranks, [batch, count])
 
 
 def _static(
     boxes: Any, scores: Any, max_per_group: int, max_total: int, iou_threshold: float
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[Any, Any, Any, Any, Any]:
     """With shapes that do not depend on the data, in keras.ops, for XLA.
 
     A box stays where no better box that stays overlaps it too much. From all boxes on, that is applied until nothing
@@ -120,7 +122,7 @@ def _static(
     return _best_of_all(boxes, ops.where(kept, scores, LOWEST), max_total)
 
 
-def _best_of_all(boxes: Any, scores: Any, max_total: int) -> tuple[Any, Any, Any, Any]:
+def _best_of_all(boxes: Any, scores: Any, max_total: int) -> tuple[Any, Any, Any, Any, Any]:
     """The results of `nms_per_group` from boxes [B, N, K, 4] and scores [B, N, K], those not kept at `LOWEST`."""
     batch, groups, count = scores.shape
     flat = ops.reshape(scores, (batch, groups * count))
@@ -132,6 +134,7 @@ def _best_of_all(boxes: Any, scores: Any, max_total: int) -> tuple[Any, Any, Any
         ops.where(valid, best, 0.0),
         ops.where(valid, ops.cast(place // count, "int32"), 0),
         valid,
+        ops.where(valid, ops.cast(place, "int32"), 0),
     )
     missing = max_total - best.shape[1]
     return tuple(ops.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * (len(array.shape) - 2)) for array in results)

@@ -1,8 +1,10 @@
 """What became of every tensor when weights were loaded."""
 
+import html
 from typing import NamedTuple
 
 Shape = tuple[int, ...]
+HTML_ROWS = 20
 
 
 class Tensor(NamedTuple):
@@ -41,6 +43,21 @@ class LoadReport(NamedTuple):
         for kind in ("skipped", "missing", "unexpected"):
             lines += format_tensors(getattr(self, kind), kind)
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """One line: a report at the end of a notebook cell must not fill the page. `print` shows the table."""
+        return f"<LoadReport {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        """The counts and notes, and the table folded away."""
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        rows = [
+            line for kind in ("skipped", "missing", "unexpected") for line in format_tensors(getattr(self, kind), kind)
+        ]
+        shown, more = rows[:HTML_ROWS], len(rows) - HTML_ROWS
+        table = html.escape("\n".join(shown + [f"... and {more} more lines; print shows all"] * (more > 0)))
+        details = f"<details><summary>not loaded</summary><pre>{table}</pre></details>" if rows else ""
+        return f"<p>{self.summary}</p>{f'<ul>{notes}</ul>' if notes else ''}{details}"
 
 
 def format_tensors(tensors: list[Tensor], title: str) -> list[str]:
