@@ -17,7 +17,7 @@ def report():
 def test_a_report_is_one_line_and_a_folded_table(report):
     assert repr(report) == "<LoadReport weights: 300 loaded, 300 skipped, 2 missing, 0 unexpected>"
     page = report._repr_html_()
-    assert len(page) < 3000 and "<details>" in page and "&lt;b&gt; left out" in page and "283 more lines" in page
+    assert len(page) < 3000 and "<details>" in page and "&lt;b&gt; left out" in page and "284 more lines" in page
     assert len(str(report).splitlines()) == 306  # `print` shows all
     whole = LoadReport([Tensor("a/b", (1,), (1,))], [], [], [])
     assert whole._repr_html_() == "<p>weights: 1 loaded, 0 skipped, 0 missing, 0 unexpected</p>"

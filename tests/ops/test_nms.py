@@ -128,9 +128,22 @@ def test_of_equal_scores_the_first_goes_first():
     np.testing.assert_array_equal(found[0][0, :40], boxes[0, :, ::3].reshape(40, 4))
 
 
+def test_places_are_those_of_the_kept_boxes():
+    rng = np.random.default_rng(1)
+    boxes, scores = random_boxes(rng, 2, 3, 40), rng.normal(size=(2, 3, 40)).astype(np.float32)
+    kept, kept_scores, groups, valid, places = run(boxes, scores, max_per_group=5, max_total=20, iou_threshold=0.3)
+    for image in range(2):
+        own = places[image][valid[image]]
+        assert 0 < valid[image].sum() < 20 and len(set(own)) == len(own)
+        np.testing.assert_array_equal(boxes[image].reshape(-1, 4)[own], kept[image][valid[image]])
+        np.testing.assert_array_equal(scores[image].reshape(-1)[own], kept_scores[image][valid[image]])
+        np.testing.assert_array_equal(own // 40, groups[image][valid[image]])
+        assert not places[image][~valid[image]].any()
+
+
 def test_kept_boxes_do_not_overlap():
     rng = np.random.default_rng(0)
-    boxes, _, _, valid = run(random_boxes(rng, 1, 1, 200), rng.normal(size=(1, 1, 200)), iou_threshold=0.4)
+    boxes, _, _, valid, _ = run(random_boxes(rng, 1, 1, 200), rng.normal(size=(1, 1, 200)), iou_threshold=0.4)
     overlaps = ops.convert_to_numpy(box_ops.iou(boxes[0], boxes[0]))[np.ix_(valid[0], valid[0])]
     assert valid.sum() > 5
     assert np.max(overlaps - np.eye(len(overlaps))) <= 0.4 + 1e-6
