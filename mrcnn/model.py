@@ -368,13 +368,12 @@ class MaskRCNN(OldMethods):
         Raises as `load_weights`, and ValueError for a setting that there is not.
         """
         source = read_source(path, bn_epsilon)
-        base = config() if isinstance(config, type) else config
-        settings = conventions.pretrained_settings(source, path, base, DEFAULTS, overrides)
-        model = cls(mode, (Config if base is None else type(base))(**settings), model_dir)
+        config = conventions.pretrained_config(source, path, config, DEFAULTS, overrides)
+        agreement = conventions.agreed(config, source, source.parts, DEFAULTS, path)
+        model = cls(mode, agreement.config, model_dir)
         model._load(
             Path(path),
-            source,
-            model.config,
+            agreement,
             exclude=transfer.our_names(exclude, model.network.layers()),
             keep_classes=keep_classes,
             class_names=class_names,
@@ -424,20 +423,17 @@ class MaskRCNN(OldMethods):
             return self._load_application(path, exclude=exclude, keep_classes=keep_classes, strict=strict)
         source = read_source(path, bn_epsilon)
         exclude = transfer.our_names(exclude, self.network.layers())
-        config, text = conventions.adopted(self.config, source, transfer.loaded_parts(source, exclude), DEFAULTS)
-        report = self._load(
+        parts = transfer.loaded_parts(source, exclude)
+        agreement = conventions.agreed(self.config, source, parts, DEFAULTS, path)
+        return self._load(
             path,
-            source,
-            config,
+            agreement,
             by_name=by_name,
             exclude=exclude,
             keep_classes=keep_classes,
             strict=strict,
             class_names=class_names,
         )
-        if text:
-            print(f"{path} (weights of {source.program}) sets {text}")
-        return report
 
     def _load_application(self, path: Path, **arguments: Any) -> LoadReport:
         """Loads ImageNet weights into a backbone that is a model of keras.applications."""
@@ -455,8 +451,7 @@ class MaskRCNN(OldMethods):
     def _load(
         self,
         path: Path,
-        source: Source,
-        config: Config,
+        agreement: conventions.Agreement,
         *,
         exclude: Sequence[str] | None,
         keep_classes: bool | Sequence[str],
@@ -466,6 +461,7 @@ class MaskRCNN(OldMethods):
         fresh: bool = False,
     ) -> LoadReport:
         """Loads a source into a network of `config`, and makes both this object's once that has succeeded."""
+        config, source = agreement.config, agreement.source
         names = list(class_names or (keep_classes and self.class_names) or ())
         if names and len(names) != config.NUM_CLASSES:
             raise ValueError(f"class_names has {len(names)} names with background; NUM_CLASSES: {config.NUM_CLASSES}.")
@@ -487,6 +483,7 @@ class MaskRCNN(OldMethods):
             class_names=names,
             reverse_channels=scaling_of(config, network.backbone.scaling).bgr,
             fresh=fresh or network is not self.network,
+            hint=agreement.mismatch,
         )
         if config is not self.config:
             self.config, self.network = config, network
@@ -494,6 +491,8 @@ class MaskRCNN(OldMethods):
                 self.__dict__.pop(built, None)
         if report.notes or (by_name and report.skipped + report.missing + report.unexpected):
             print(f"{path} (weights of {source.program}): {report}")
+        if agreement.text:
+            print(f"{path} (weights of {source.program}) {agreement.text}")
         self._take_up(path, source, report, names)
         return report
 

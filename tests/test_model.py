@@ -333,8 +333,8 @@ class Bound(TinyConfig):
 
 
 def test_conventions_come_with_the_weights_and_are_printed(tmp_path, capsys):
-    """The user's own settings stay, and the configuration that was given too."""
-    saver = MaskRCNN("inference", Bound(SEED=3), tmp_path)
+    """What nobody set follows the file; the user's own settings stay, and the configuration that was given too."""
+    saver = MaskRCNN("inference", Bound(SEED=3, RPN_CHANNELS=16), tmp_path)
     saver.save_weights(tmp_path / "bound.h5")
     config = TinyConfig(RPN_ANCHOR_SCALES=(8, 16, 32, 48, 60), DETECTION_MIN_CONFIDENCE=0.0)
     model = MaskRCNN("inference", config, tmp_path)
@@ -344,13 +344,14 @@ def test_conventions_come_with_the_weights_and_are_printed(tmp_path, capsys):
     assert line.count("\n") == 1 and "(weights of this package) sets " in line
     for text in (
         "ROI_ALIGNED True -> False",
-        "RPN_CHANNELS 16 -> 12",
         "CHANNEL_ORDER None -> 'bgr'",
         "MEAN_PIXEL None -> [100.0, 110.0, 120.0]",
         "RPN_CONVOLUTIONS 1 -> 2",
     ):
         assert text in line
-    assert "SCALES" not in line and "SEED" not in line
+    kept = "leaves as your Config sets them: RPN_ANCHOR_SCALES (8, 16, 32, 48, 60) (the file: [8, 16, 32, 48, 64])"
+    assert kept in line and line.count("SCALES") == 1 and "SEED" not in line
+    assert model.config.RPN_ANCHOR_SCALES == (8, 16, 32, 48, 60)
     assert (config.ROI_ALIGNED, config.RPN_CHANNELS, config.MEAN_PIXEL) == (True, 16, None)
     assert_same(weights_of(model), weights_of(saver))
     model.config.RPN_ANCHOR_SCALES = saver.config.RPN_ANCHOR_SCALES
@@ -360,6 +361,38 @@ def test_conventions_come_with_the_weights_and_are_printed(tmp_path, capsys):
         np.testing.assert_array_equal(found[name], value)
     model.load_weights(tmp_path / "bound.h5")
     assert not capsys.readouterr().out, "nothing differs any more"
+
+
+def test_settings_of_the_users_class_go_before_those_of_a_file(tmp_path):
+    """A program for nuclei had its MEAN_PIXEL replaced by the file's, in training and in detection."""
+
+    class Nuclei(TinyConfig):
+        MEAN_PIXEL = [43.53, 39.56, 48.22]
+        RPN_BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
+
+    MaskRCNN("inference", Bound(RPN_CHANNELS=16), tmp_path).save_weights(tmp_path / "bound.h5")
+    loaded = MaskRCNN("inference", Nuclei(), tmp_path)
+    loaded.load_weights(tmp_path / "bound.h5")
+    built = MaskRCNN.from_pretrained(tmp_path / "bound.h5", config=Nuclei)
+    for model in (loaded, built):
+        assert tuple(model.scaling.mean) == (43.53, 39.56, 48.22)
+        assert model.config.RPN_BBOX_STD_DEV == [0.1, 0.1, 0.2, 0.2] and model.config.CHANNEL_ORDER == "bgr"
+    assert_same(weights_of(loaded), weights_of(built))
+    for way in (
+        lambda: MaskRCNN("inference", TinyConfig(BACKBONE_STRIDE_IN_1X1=True)).load_weights(tmp_path / "bound.h5"),
+        lambda: MaskRCNN.from_pretrained(tmp_path / "bound.h5", config=TinyConfig, BACKBONE_STRIDE_IN_1X1=True),
+    ):
+        with pytest.raises(ValueError, match="made with BACKBONE_STRIDE_IN_1X1 = False, and your .* sets True"):
+            way()
+
+
+def test_layers_of_another_size_than_the_files_are_told_by_the_setting(tmp_path):
+    MaskRCNN("inference", Bound(), tmp_path).save_weights(tmp_path / "bound.h5")
+    model = MaskRCNN("inference", TinyConfig(), tmp_path)
+    before = weights_of(model)
+    with pytest.raises(ValueError, match="Your Config sets RPN_CHANNELS = 16; the file has 12"):
+        model.load_weights(tmp_path / "bound.h5")
+    assert_same(before, weights_of(model))
 
 
 def test_weights_that_do_not_fit_bring_no_conventions(tmp_path):

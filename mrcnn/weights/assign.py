@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mrcnn.weights import source
 from mrcnn.weights.report import LoadReport, Tensor, format_tensors
 
 Exclude = str | re.Pattern | Sequence[str | re.Pattern] | None
@@ -31,6 +32,7 @@ def assign(
     strict: bool = True,
     skip_mismatch: bool = False,
     fresh: bool = False,
+    hint: str = "",
 ) -> LoadReport:
     """Give layers the tensors of a file.
 
@@ -46,6 +48,7 @@ def assign(
         skip_mismatch: leave weights alone whose shapes differ; otherwise they are an error.
         fresh: the layers are of a network that is thrown away when this raises, so that each tensor is assigned as soon
             as it is read, and never all of them are in memory beside the network.
+        hint: lines for the message if shapes differ.
 
     Raises:
         ValueError: the tensors are not those of the model, hold NaN, infinite values or no numbers, or an expression is
@@ -56,7 +59,7 @@ def assign(
     report, mismatched = _match(wanted, tensors, excluded(exclude, [*variables, *tensors]) | set(leave))
     if skip_mismatch:
         report, mismatched = report._replace(skipped=report.skipped + mismatched), []
-    _raise_on_difference(path, report, mismatched, strict)
+    _raise_on_difference(path, report, mismatched, strict, hint)
     _fill(path, variables, tensors, report.loaded, fresh)
     return report
 
@@ -72,7 +75,7 @@ def _fill(
     read: deque[tuple[keras.Variable, np.ndarray]] = deque()
     damaged = []
     for tensor in sorted(loaded, key=lambda tensor: -math.prod(tensor.model_shape)):
-        value = _read(tensors[tensor.name])
+        value = source.read(tensors[tensor.name])
         if value.dtype.kind not in NUMBERS:
             raise ValueError(f"{path}: {tensor.name} holds {value.dtype}, which are no numbers; the file is damaged.")
         if not is_finite(value):
@@ -93,10 +96,6 @@ def _assign(read: deque[tuple[keras.Variable, np.ndarray]]) -> None:
         variable, value = read.popleft()
         value = keras.ops.convert_to_tensor(value, variable.dtype)  # here, so that the array is gone when it is copied
         variable.assign(value)
-
-
-def _read(tensor: Any) -> np.ndarray:
-    return tensor.read() if hasattr(tensor, "read") else tensor[()]
 
 
 def named_weights(layers: Mapping[str, keras.layers.Layer]) -> dict[str, keras.Variable]:
@@ -136,7 +135,7 @@ def _match(
     return report, mismatched
 
 
-def _raise_on_difference(path: PathLike, report: LoadReport, mismatched: list[Tensor], strict: bool) -> None:
+def _raise_on_difference(path: PathLike, report: LoadReport, mismatched: list[Tensor], strict: bool, hint: str) -> None:
     wrong = {"shapes differ": mismatched}
     if strict:
         wrong |= {"missing from the file": report.missing, "unknown to the model": report.unexpected}
@@ -144,7 +143,7 @@ def _raise_on_difference(path: PathLike, report: LoadReport, mismatched: list[Te
     if layers:
         table = "\n".join(line for title, tensors in wrong.items() for line in format_tensors(tensors, title))
         raise ValueError(
-            f"{path} does not fit the model: another architecture or another number of classes?\n{table}\n"
+            f"{path} does not fit the model: another architecture or another number of classes?\n{hint}{table}\n"
             f"Nothing was loaded. To load the rest and leave these layers as they are: exclude={layers}"
         )
     if not report.loaded and not report.skipped:

@@ -1,13 +1,19 @@
-"""Which settings weights are bound to: those that a file brings with it, whatever the configuration says.
+"""Which settings weights depend on, and what happens where a configuration and a file of weights disagree.
 
 A configuration says what to build and what for (backbone, classes, heads, sizes, thresholds, training). How pixels are
-scaled, where the strides lie, how anchors and RoIs are cut is not free once weights are loaded: they learnt it.
+scaled, where the strides lie, how anchors and RoIs are cut: the weights were trained with one choice.
+
+- A setting that nobody set follows the file.
+- A setting that a class, a keyword or an assignment set stays as it is. Where the difference is linear (the order and
+  deviation of pixels, the scale of box deltas), the weights are changed so that they compute the same.
+- Where the weights would compute nonsense, loading raises and names both values.
 """
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +22,8 @@ from mrcnn.network.applications import find_application
 from mrcnn.network.backbone import backbone_scaling
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS
-from mrcnn.weights.source import Source
+from mrcnn.weights.assign import users_level
+from mrcnn.weights.source import Lazy, Source, Tensor, read
 
 BACKBONE = ("BACKBONE_STRIDE_IN_1X1", "BACKBONE_STEM_PADDING", "MEAN_PIXEL", "PIXEL_STD", "CHANNEL_ORDER")
 ROI = ("ROI_SAMPLING_RATIO", "ROI_ALIGNED", "ROI_GEOMETRY", "ROI_LEVEL_ROUNDING")
@@ -24,6 +31,8 @@ BOUND = {
     "backbone": BACKBONE,
     "trunk": (*BACKBONE, "IMAGE_ANTIALIAS", "IMAGE_RESIZER", "IMAGE_PAD_PIXEL"),
     "rpn": (
+        "RPN_ANCHOR_SCALES",
+        "RPN_ANCHOR_RATIOS",
         "RPN_ANCHOR_RATIO_MEANING",
         "RPN_ANCHOR_ROUNDED",
         "RPN_ANCHOR_STRIDE",
@@ -53,6 +62,7 @@ STRUCTURAL = {
     "BACKBONE_STRIDE_IN_1X1",
     "BACKBONE_STEM_PADDING",
     "RPN_ANCHOR_STRIDE",
+    "RPN_ANCHOR_RATIOS",
     "RPN_CHANNELS",
     "RPN_CONVOLUTIONS",
     "POOL_SIZE",
@@ -61,6 +71,14 @@ STRUCTURAL = {
     "FPN_CLASSIF_FC_LAYERS_SIZE",
     "MASK_POOL_SIZE",
 }
+# Set otherwise than the weights need, these make nonsense of them.
+CONTRADICTIONS = {
+    "BACKBONE_STRIDE_IN_1X1": "the strides of the backbone lie in other layers",
+    "RPN_ANCHOR_RATIO_MEANING": "the RPN takes tall anchors for wide ones",
+}
+RATIOS = {"RPN_ANCHOR_RATIOS", "RPN_ANCHOR_RATIO_MEANING"}
+STEM = "trunk/conv1/kernel"  # of the ResNets, the layer that sees the pixels
+DELTAS = {"RPN_BBOX_STD_DEV": "rpn/rpn_bbox_pred", "BBOX_STD_DEV": "box_head/mrcnn_bbox_fc"}
 PIXELS = ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL")  # one number a channel
 
 
@@ -100,11 +118,20 @@ def _for_channels(bound: Mapping[str, Any], backbone: str | None, theirs: int, c
 def changes(config: Config, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the wanted settings that differ from a configuration's in what they do."""
     own = _own_scaling(config)
-    return {
+    different = {
         name: value
         for name, value in wanted.items()
         if _plain(_meant(name, value, own)) != _plain(_meant(name, getattr(config, name), own))
     }
+    ours = {name: getattr(config, name) for name in RATIOS}
+    if RATIOS <= set(wanted) and _height_by_width(ours) == _height_by_width(wanted):
+        different = {name: value for name, value in different.items() if name not in RATIOS}
+    return different
+
+
+def _height_by_width(settings: Mapping[str, Any]) -> list[float]:
+    turned = settings["RPN_ANCHOR_RATIO_MEANING"] == "width/height"
+    return [round(1 / ratio if turned else ratio, 6) for ratio in settings["RPN_ANCHOR_RATIOS"]]
 
 
 def _own_scaling(config: Config) -> PixelScaling:
@@ -121,18 +148,92 @@ def _plain(value: Any) -> Any:
     return np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
-def adopted(config: Config, source: Source, parts: Collection[str], defaults: Mapping[str, Any]) -> tuple[Config, str]:
-    """A configuration with the settings that the weights of some parts need, and in words what that changed.
+class Agreement(NamedTuple):
+    """What a configuration and a source of weights agree on.
 
-    The same object and no words where nothing differs; else a copy, since what was given may be another model's too.
-
-    Raises ValueError for settings that contradict each other.
+    Attributes:
+        config: the configuration with the settings of the file that nobody set; the same object where none differs.
+        source: the weights, as the settings that stay need them.
+        taken: settings that the file changed, with their values before and now.
+        kept: settings that the file has otherwise, with the configuration's values and the file's.
     """
-    changed = changes(config, bound_settings(source, parts, config.IMAGE_CHANNEL_COUNT, defaults))
-    if not changed:
-        return config, ""
-    text = ", ".join(f"{name} {getattr(config, name)!r} -> {value!r}" for name, value in changed.items())
-    return config.adopt(changed), text
+
+    config: Config
+    source: Source
+    taken: dict[str, tuple[Any, Any]]
+    kept: dict[str, tuple[Any, Any]]
+
+    @property
+    def mismatch(self) -> str:
+        """Why shapes may differ: settings that stay, and that layers are built from."""
+        kept = {name: values for name, values in self.kept.items() if name in STRUCTURAL}
+        return "".join(f"Your Config sets {name} = {a!r}; the file has {b!r}.\n" for name, (a, b) in kept.items())
+
+    @property
+    def text(self) -> str:
+        """What was taken and what was kept, in words; empty where there is nothing to tell."""
+        taken = ", ".join(f"{name} {ours!r} -> {theirs!r}" for name, (ours, theirs) in self.taken.items())
+        kept = ", ".join(f"{name} {ours!r} (the file: {theirs!r})" for name, (ours, theirs) in self.kept.items())
+        return "; ".join(filter(None, (taken and f"sets {taken}", kept and f"leaves as your Config sets them: {kept}")))
+
+
+def agreed(
+    config: Config, source: Source, parts: Collection[str], defaults: Mapping[str, Any], path: str | os.PathLike[str]
+) -> Agreement:
+    """Brings a configuration and the weights of some parts together; see the head of this file.
+
+    Raises ValueError, naming both values, for explicit settings with which the weights would compute nonsense, and for
+    settings that contradict each other.
+    """
+    wanted = changes(config, bound_settings(source, parts, config.IMAGE_CHANNEL_COUNT, defaults))
+    explicit = {name for name in config.explicit() if getattr(config, name) is not None}
+    kept = {name: (getattr(config, name), value) for name, value in wanted.items() if name in explicit}
+    taken = {name: (getattr(config, name), value) for name, value in wanted.items() if name not in explicit}
+    kept = {name: values for name, values in kept.items() if name not in source.assumed}
+    for name, why in CONTRADICTIONS.items():
+        if name in kept:
+            ours, theirs = kept[name]
+            raise ValueError(
+                f"{path} (weights of {source.program}) was made with {name} = {theirs!r}, and your configuration sets "
+                f"{ours!r}: {why}. Nothing was loaded; leave {name} out of your configuration, or set it to {theirs!r}."
+            )
+    own = _own_scaling(config)
+    source = _converted(source, config, {name: _meant(name, theirs, own) for name, (_, theirs) in kept.items()})
+    if taken:
+        config = config.adopt({name: theirs for name, (_, theirs) in taken.items()})
+    return Agreement(config, source, taken, kept)
+
+
+def _converted(source: Source, config: Config, theirs: Mapping[str, Any]) -> Source:
+    """The source with its weights changed to the configuration's settings, where these differ linearly."""
+    tensors = dict(source.tensors)
+    if STEM in tensors and {"CHANNEL_ORDER", "PIXEL_STD"} & set(theirs):
+        tensors[STEM] = _for_pixels(tensors[STEM], config, theirs)
+    for name, layer in DELTAS.items():
+        if name in theirs:
+            factors = np.float32(theirs[name]) / np.float32(getattr(config, name))
+            for tensor in (f"{layer}/kernel", f"{layer}/bias"):
+                if tensor in tensors:
+                    tensors[tensor] = _multiplied(tensors[tensor], factors)
+    return dataclasses.replace(source, tensors=tensors)
+
+
+def _for_pixels(kernel: Tensor, config: Config, theirs: Mapping[str, Any]) -> Lazy:
+    """The first kernel (h, w, channels, filters) for another order or deviation of the channels."""
+    channels = kernel.shape[2]
+    ours = _meant("PIXEL_STD", config.PIXEL_STD, _own_scaling(config))
+    factors = np.ones(channels, np.float32)
+    if "PIXEL_STD" in theirs and len(ours) == len(theirs["PIXEL_STD"]) == channels:
+        factors = np.float32(ours) / np.float32(theirs["PIXEL_STD"])
+    if _meant("CHANNEL_ORDER", config.CHANNEL_ORDER, _own_scaling(config)) == "bgr":
+        factors = factors[::-1]
+    step = -1 if "CHANNEL_ORDER" in theirs else 1
+    return Lazy(kernel.shape, lambda: np.ascontiguousarray(read(kernel)[:, :, ::step] * factors[:, None]))
+
+
+def _multiplied(tensor: Tensor, factors: np.ndarray) -> Lazy:
+    """Box deltas (dy, dx, dh, dw) of every anchor or class, on the last axis, times four factors."""
+    return Lazy(tensor.shape, lambda: read(tensor) * np.tile(factors, tensor.shape[-1] // 4))
 
 
 def check_backbone(source: Source, path: str | os.PathLike, backbone: Any, options: Mapping[str, Any]) -> None:
@@ -163,48 +264,53 @@ def _described(name: str, options: Mapping[str, Any]) -> str:
     return name + (f" with {dict(options)}" if options else "")
 
 
-def pretrained_settings(
-    source: Source, path: str | os.PathLike, config: Config, defaults: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The settings of a model that is built for a file.
+def pretrained_config(
+    source: Source,
+    path: str | os.PathLike[str],
+    config: Config | type[Config] | None,
+    defaults: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> Config:
+    """The configuration of a model that is built for a file.
 
     Args:
-        config: None, or a configuration whose settings that differ from the defaults go before the file's, except
-            those that the weights are bound to.
+        config: its explicit settings go before the file's.
         overrides: go before all others.
 
     Raises:
-        ValueError: the backbone is a function, and `config` does not bring it.
+        ValueError: the backbone is a function, and `config` does not bring it; a setting is unknown or impossible.
     """
-    own = (
-        {}
-        if config is None
-        else {
-            name: getattr(config, name) for name in defaults if _plain(getattr(config, name)) != _plain(defaults[name])
-        }
-    )
-    theirs = dict(source.settings)
-    if source.parts == ("backbone",):
-        theirs = {
-            name: theirs[name]
-            for name in (*BACKBONE, "BACKBONE", "BACKBONE_OPTIONS", "IMAGE_CHANNEL_COUNT")
-            if name in theirs
-        }
-    if unknown := sorted(set(theirs) - set(defaults)):
-        warnings.warn(
-            f"{path} has settings that this version does not know, which are left out: {unknown}", stacklevel=3
-        )
-    channels = (own | dict(overrides)).get("IMAGE_CHANNEL_COUNT", theirs.get("IMAGE_CHANNEL_COUNT", 3))
+    base = config() if isinstance(config, type) else config
+    own = {} if base is None else {name: getattr(base, name) for name in sorted(base.explicit())}
+    own |= overrides
+    theirs = _stored_settings(source, path, defaults)
+    channels = own.get("IMAGE_CHANNEL_COUNT", theirs.get("IMAGE_CHANNEL_COUNT", 3))
     bound = bound_settings(source, source.parts, channels, defaults)
-    settings = {name: theirs[name] for name in theirs if name in defaults} | own | bound | dict(overrides)
-    backbone = settings.get("BACKBONE")
-    mine = getattr(config, "BACKBONE", None)
-    if isinstance(backbone, str) and not _is_known(backbone) and getattr(mine, "__name__", None) != backbone:
+    theirs |= bound
+    own = {name: value for name, value in own.items() if value is not None or name not in bound}
+    backbone = (theirs | own).get("BACKBONE")
+    known = callable(backbone) or backbone is None or _is_known(backbone)
+    if not known and getattr(getattr(base, "BACKBONE", None), "__name__", None) != backbone:
         raise ValueError(
             f"{path} was saved with the function {backbone!r} as BACKBONE, which no file holds; pass the "
             "class of its configuration as config=, or BACKBONE=."
         )
-    return settings
+    built = (Config if base is None else type(base))(**(theirs | own))
+    return built.adopt({name: getattr(built, name) for name in set(theirs) - set(own)})
+
+
+def _stored_settings(source: Source, path: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file that this version knows; of a trunk alone, those of the trunk."""
+    stored = dict(source.settings)
+    if source.parts == ("backbone",):
+        names = (*BACKBONE, "BACKBONE", "BACKBONE_OPTIONS", "IMAGE_CHANNEL_COUNT")
+        stored = {name: stored[name] for name in names if name in stored}
+    if unknown := sorted(set(stored) - set(defaults)):
+        warnings.warn(
+            f"{path} has settings that this version does not know, which are left out: {unknown}",
+            stacklevel=users_level(),
+        )
+    return {name: value for name, value in stored.items() if name in defaults}
 
 
 def _is_known(backbone: str) -> bool:

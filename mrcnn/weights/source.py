@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.weights.report import LoadReport, Shape, Tensor
+from mrcnn.weights import report
 
 OWN = "this package"
 PARTS = ("trunk", "rpn", "box_head", "mask_head")
@@ -29,7 +29,7 @@ def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
     return "fcn" if usual else {"name": "fcn", "filters": filters, "convolutions": convolutions}
 
 
-def left_over(tensors: Mapping[str, Any], used: Collection[str]) -> dict[str, Shape]:
+def left_over(tensors: Mapping[str, Any], used: Collection[str]) -> dict[str, report.Shape]:
     """Name and shape of the tensors of a file that no layer here was made of, and that are weights of a network."""
     return {
         name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in used and not BESIDE.fullmatch(name)
@@ -55,32 +55,48 @@ class Lazy:
         return array
 
 
+Tensor = np.ndarray | Lazy
+
+
+def read(tensor: Tensor) -> np.ndarray:
+    """The numbers of a tensor."""
+    return tensor.read() if isinstance(tensor, Lazy) else np.asarray(tensor)
+
+
 @dataclass(frozen=True)
 class Source:
     """What an importer makes of a file.
 
-    program: where the weights come from, for messages. tensors: "part/layer/weight" -> array or `Lazy`, as in
-    `Network.layers()`. settings: every setting of `Config` that they need. class_names: background first; empty where
-    the file does not say. parts: which parts of the network the file can fill. unused: shapes of the weights that no
-    layer of this network is like, by their names in the file; see `left_over`. notes: what was assumed, in words.
+    Attributes:
+        program: where the weights come from, for messages.
+        tensors: "part/layer/weight" to array or `Lazy`, as in `Network.layers()`.
+        settings: every setting of `Config` that the weights need.
+        class_names: background first; empty where the file does not say.
+        parts: of the network, those that the file can fill.
+        unused: shapes of the weights that no layer of this network is like, by their names in the file; see
+            `left_over`.
+        notes: what was assumed, in words.
+        assumed: settings that the file does not show and that its program has in more than one way; a configuration
+            that sets them is right.
     """
 
     program: str
-    tensors: Mapping[str, np.ndarray | Lazy]
+    tensors: Mapping[str, Tensor]
     settings: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     parts: tuple[str, ...] = PARTS
-    unused: Mapping[str, Shape] = field(default_factory=dict)
+    unused: Mapping[str, report.Shape] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def is_own(self) -> bool:
         """Whether it is a checkpoint of this package."""
         return self.program == OWN
 
-    def completed(self, report: LoadReport) -> LoadReport:
+    def completed(self, loaded: report.LoadReport) -> report.LoadReport:
         """The report on `tensors` with the file's unused ones among the unexpected, and with the notes."""
-        unused = [Tensor(name, None, shape) for name, shape in self.unused.items()]
+        unused = [report.Tensor(name, None, shape) for name, shape in self.unused.items()]
         count = f"{len(unused)} tensors of the file are" if len(unused) > 1 else "1 tensor of the file is"
         notes = (f"{count} of no layer of this network",) if unused else ()
-        return report._replace(unexpected=report.unexpected + unused, notes=(*report.notes, *self.notes, *notes))
+        return loaded._replace(unexpected=loaded.unexpected + unused, notes=(*loaded.notes, *self.notes, *notes))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrcnn.weights.assign import Exclude, PathLike, assign, excluded, named_weights
 from mrcnn.weights.report import LoadReport
-from mrcnn.weights.source import Lazy, Source
+from mrcnn.weights.source import Lazy, Source, read
 
 Tensors = Mapping[str, Any]
 Layers = Mapping[str, keras.layers.Layer]
@@ -29,6 +29,7 @@ def load_source(
     class_names: Sequence[str] = (),
     reverse_channels: bool = False,
     fresh: bool = False,
+    hint: str = "",
 ) -> LoadReport:
     """Gives a network's layers what a file holds, all of it or nothing.
 
@@ -43,6 +44,7 @@ def load_source(
         class_names: of the model, background first.
         reverse_channels: the trunk takes the image's channels in reverse order (CHANNEL_ORDER = "bgr").
         fresh: the network is thrown away when this raises, and need not be as it was; saves the memory of the file.
+        hint: lines for the message if shapes differ.
 
     Returns:
         What became of each tensor of the parts that the file can fill; `notes` says in words what was changed.
@@ -86,6 +88,7 @@ def load_source(
         skip_mismatch=by_name,
         absent=absent,
         fresh=fresh,
+        hint=hint,
     )
     return source.completed(report._replace(notes=tuple(notes)))
 
@@ -130,11 +133,11 @@ def _image_channels(tensors: Tensors, variables: Mapping[str, keras.Variable]) -
 
 
 def _inflated(tensor: Any, channels: int, reverse: bool) -> Callable[[], np.ndarray]:
-    def read() -> np.ndarray:
-        kernel = _read(tensor)
+    def values() -> np.ndarray:
+        kernel = read(tensor)
         return inflate(kernel[:, :, ::-1], channels)[:, :, ::-1] if reverse else inflate(kernel, channels)
 
-    return read
+    return values
 
 
 def inflate(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -218,8 +221,8 @@ def _keys(names: Sequence[str]) -> list[str]:
 def _merged(
     tensor: Any, variable: keras.Variable, counts: tuple[int, int], pairs: Sequence[tuple[int, int]]
 ) -> Callable[[], np.ndarray]:
-    def read() -> np.ndarray:
-        theirs = _read(tensor)
+    def values() -> np.ndarray:
+        theirs = read(tensor)
         theirs = theirs.reshape(*theirs.shape[:-1], counts[1], -1)
         ours = np.array(keras.ops.convert_to_numpy(variable))
         merged = ours.reshape(*ours.shape[:-1], counts[0], -1)
@@ -227,11 +230,7 @@ def _merged(
             merged[..., here, :] = theirs[..., there, :]
         return merged.reshape(ours.shape)
 
-    return read
-
-
-def _read(tensor: Any) -> np.ndarray:
-    return tensor.read() if hasattr(tensor, "read") else np.asarray(tensor)
+    return values
 
 
 def carry_over(old: Layers, new: Layers) -> None:

@@ -1,11 +1,23 @@
 """Which settings come with weights, and which stay the user's."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from mrcnn.config import Config, setting_names
 from mrcnn.presets import Detectron2, Matterport, Torchvision, settings_of
-from mrcnn.weights.conventions import BOUND, STRUCTURAL, bound_settings, changes, check_backbone, pretrained_settings
-from mrcnn.weights.source import OWN, PARTS, Source
+from mrcnn.weights.conventions import (
+    BOUND,
+    CONTRADICTIONS,
+    STRUCTURAL,
+    agreed,
+    bound_settings,
+    changes,
+    check_backbone,
+    pretrained_config,
+)
+from mrcnn.weights.source import OWN, PARTS, Source, read
 
 DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
@@ -138,38 +150,35 @@ class Mine(Config):
     NUM_CLASSES = 3
     DETECTION_MIN_CONFIDENCE = 0.6
     ROI_ALIGNED = True
-    RPN_CHANNELS = 64
+    MEAN_PIXEL = [43.53, 39.56, 48.22]
 
 
 def test_a_file_s_settings_then_the_user_s_then_overrides():
     source = source_of(Torchvision, BACKBONE="resnet50", RPN_CHANNELS=256)
-    alone = Config(**pretrained_settings(source, "a.pth", None, DEFAULTS, {}))
+    alone = pretrained_config(source, "a.pth", None, DEFAULTS, {})
     assert (alone.NUM_CLASSES, alone.BACKBONE, alone.ROI_ALIGNED) == (91, "resnet50", False)
-    settings = pretrained_settings(source, "a.pth", Mine(), DEFAULTS, {"IMAGE_MAX_DIM": 900})
-    assert {
-        name: settings[name]
-        for name in ("NAME", "NUM_CLASSES", "ROI_ALIGNED", "RPN_CHANNELS", "IMAGE_MAX_DIM", "DETECTION_MIN_CONFIDENCE")
-    } == {
-        "NAME": "mine",
-        "NUM_CLASSES": 3,
-        "ROI_ALIGNED": False,
-        "RPN_CHANNELS": 256,
-        "IMAGE_MAX_DIM": 900,
-        "DETECTION_MIN_CONFIDENCE": 0.6,
-    }
-    assert pretrained_settings(source, "a.pth", Mine(), DEFAULTS, {"ROI_ALIGNED": True})["ROI_ALIGNED"] is True
+    assert not alone.explicit()
+    for mine in (Mine, Mine()):
+        config = pretrained_config(source, "a.pth", mine, DEFAULTS, {"IMAGE_MAX_DIM": 900})
+        assert type(config) is Mine and (config.NAME, config.NUM_CLASSES, config.IMAGE_MAX_DIM) == ("mine", 3, 900)
+        assert config.ROI_ALIGNED is True and config.MEAN_PIXEL == Mine.MEAN_PIXEL, "explicit, and so it stays"
+        assert config.RPN_ANCHOR_ROUNDED is True and config.RPN_CHANNELS == 256, "the file's"
+        assert config.explicit() == {*(name for name in vars(Mine) if name.isupper()), "IMAGE_MAX_DIM"}
+    overridden = pretrained_config(source, "a.pth", Mine(), DEFAULTS, {"ROI_ALIGNED": False, "SEED": 3})
+    assert overridden.ROI_ALIGNED is False and overridden.SEED == 3
 
 
 def test_a_trunk_alone_leaves_the_rest_as_it_is_by_default():
     source = source_of(Detectron2, ("backbone",), BACKBONE="resnet101", RPN_CHANNELS=99, IMAGE_CHANNEL_COUNT=3)
-    settings = pretrained_settings(source, "a.pkl", None, DEFAULTS, {"NUM_CLASSES": 2})
-    assert set(settings) == {*BOUND["backbone"], "BACKBONE", "IMAGE_CHANNEL_COUNT", "NUM_CLASSES"}
+    config = pretrained_config(source, "a.pkl", None, DEFAULTS, {"NUM_CLASSES": 2})
+    assert config.explicit() == {"NUM_CLASSES"} and config.RPN_CHANNELS == 256 and config.CHANNEL_ORDER == "bgr"
+    assert config.IMAGE_RESIZER == Config.IMAGE_RESIZER
 
 
 def test_a_function_as_backbone_must_be_brought():
     source = Source(OWN, {}, {"BACKBONE": "tiny"})
     with pytest.raises(ValueError, match="a.h5 was saved with the function 'tiny' as BACKBONE.*pass the class"):
-        pretrained_settings(source, "a.h5", None, DEFAULTS, {})
+        pretrained_config(source, "a.h5", None, DEFAULTS, {})
 
     def tiny(image):
         return image
@@ -177,5 +186,195 @@ def test_a_function_as_backbone_must_be_brought():
     class Tiny(Config):
         BACKBONE = tiny
 
-    assert Tiny(**pretrained_settings(source, "a.h5", Tiny(), DEFAULTS, {})).BACKBONE is tiny
-    assert pretrained_settings(source, "a.h5", None, DEFAULTS, {"BACKBONE": tiny})["BACKBONE"] is tiny
+    assert pretrained_config(source, "a.h5", Tiny(), DEFAULTS, {}).BACKBONE is tiny
+    assert pretrained_config(source, "a.h5", None, DEFAULTS, {"BACKBONE": tiny}).BACKBONE is tiny
+
+
+# Where a configuration and a file disagree
+
+
+def agree(config, source, parts=PARTS):
+    return agreed(config, source, parts, DEFAULTS, "a.h5")
+
+
+def test_settings_that_nobody_set_follow_the_file():
+    config = Config(NUM_CLASSES=2)
+    found = agree(config, source_of(Matterport, BACKBONE="resnet101"))
+    assert found.config is not config and config.RPN_CHANNELS == 256, "the user's own object stays as it was"
+    assert found.config.RPN_CHANNELS == 512 and found.config.MEAN_PIXEL == (123.7, 116.8, 103.9)
+    assert found.config.explicit() == {"NUM_CLASSES"} and not found.kept
+    assert found.text.startswith("sets ") and "RPN_CHANNELS 256 -> 512" in found.text
+    again = agree(found.config, source_of(Torchvision, BACKBONE="resnet101"))
+    assert again.config.RPN_CHANNELS == 256, "what a file brought is no choice of the user's"
+    same = agree(again.config, source_of(Torchvision, BACKBONE="resnet101"))
+    assert same.config is again.config and not same.text
+
+
+class Set(Config):
+    """A base class for those below, as in old programs."""
+
+    NUM_CLASSES = 2
+    BACKBONE = "resnet101"
+
+
+def by_class(**settings):
+    return type("Class", (Set,), settings)()
+
+
+def by_keyword(**settings):
+    return Set(**settings)
+
+
+def by_assignment(**settings):
+    config = Set()
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return config
+
+
+def in_place(**settings):
+    config = Set()
+    for name, value in settings.items():
+        if isinstance(getattr(config, name), list):
+            getattr(config, name)[:] = value
+        else:
+            setattr(config, name, value)
+    return config
+
+
+# Every setting that a file brings, with a value that no program has.
+OTHERWISE = {
+    "BACKBONE_STEM_PADDING": "torch",
+    "MEAN_PIXEL": [43.53, 39.56, 48.22],
+    "PIXEL_STD": [3.0, 4.0, 5.0],
+    "CHANNEL_ORDER": "bgr",
+    "IMAGE_ANTIALIAS": True,
+    "IMAGE_RESIZER": "opencv",
+    "IMAGE_PAD_PIXEL": (9, 9, 9),
+    "RPN_ANCHOR_SCALES": (8, 16, 32, 64, 128),
+    "RPN_ANCHOR_RATIOS": [0.3, 1, 3],
+    "RPN_ANCHOR_ROUNDED": True,
+    "RPN_ANCHOR_STRIDE": 2,
+    "RPN_ANCHOR_STEP_FROM_SIZE": True,
+    "RPN_CHANNELS": 99,
+    "RPN_CONVOLUTIONS": 3,
+    "RPN_BBOX_STD_DEV": [0.2, 0.2, 0.4, 0.4],
+    "RPN_CLIP_TO_PHOTOGRAPH": True,
+    "RPN_MIN_SIZE": 0.5,
+    "BOXES_INCLUSIVE": False,
+    "ROI_SAMPLING_RATIO": 3,
+    "ROI_ALIGNED": False,
+    "ROI_GEOMETRY": "aligned",
+    "ROI_LEVEL_ROUNDING": "floor",
+    "POOL_SIZE": 5,
+    "BOX_HEAD_CONVOLUTIONS": 2,
+    "BOX_HEAD_FC_LAYERS": 3,
+    "FPN_CLASSIF_FC_LAYERS_SIZE": 77,
+    "BBOX_STD_DEV": [0.3, 0.3, 0.3, 0.3],
+    "DETECTION_MIN_SIZE": 0.5,
+    "DETECTION_ROUND_BOXES": False,
+    "MASK_POOL_SIZE": 10,
+}
+
+
+@pytest.mark.parametrize("way", [by_class, by_keyword, by_assignment, in_place])
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_somebody_set_stays(name, way):
+    value, source = OTHERWISE[name], source_of(Matterport, BACKBONE="resnet101")
+    found = agree(way(**{name: value}), source)
+    assert getattr(found.config, name) == value and name in found.config.explicit()
+    assert name not in found.taken and f"leaves as your Config sets them: {name} {value!r} (the file: " in found.text
+    assert found.config.RPN_ANCHOR_RATIO_MEANING == "width/height", "all else follows the file"
+
+
+def test_every_setting_that_a_file_brings_is_tried_above():
+    named = {name for group in BOUND.values() for name in group}
+    assert named == OTHERWISE.keys() | CONTRADICTIONS.keys()
+
+
+@pytest.mark.parametrize("way", [by_class, by_keyword, by_assignment])
+@pytest.mark.parametrize(
+    "name, ours, theirs",
+    [("BACKBONE_STRIDE_IN_1X1", False, True), ("RPN_ANCHOR_RATIO_MEANING", "height/width", "width/height")],
+)
+def test_what_would_make_nonsense_of_the_weights_raises_and_names_both(name, ours, theirs, way):
+    with pytest.raises(ValueError, match=f"a.h5 .*was made with {name} = {theirs!r}, and your .* sets {ours!r}: the"):
+        agree(way(**{name: ours}), source_of(Matterport, BACKBONE="resnet101"))
+    assert agree(way(**{name: theirs}), source_of(Matterport, BACKBONE="resnet101")).config is not None
+
+
+def test_what_is_not_loaded_contradicts_nothing():
+    config = Config(RPN_ANCHOR_RATIO_MEANING="height/width", BACKBONE="resnet101")
+    source = source_of(Matterport, BACKBONE="resnet101")
+    assert agree(config, source, ["trunk", "box_head"]).config.RPN_ANCHOR_RATIO_MEANING == "height/width"
+
+
+def test_the_same_anchors_said_otherwise_are_no_contradiction():
+    source = source_of(Matterport, BACKBONE="resnet101", RPN_ANCHOR_RATIOS=[1])
+    one = Set(RPN_ANCHOR_RATIOS=[1], RPN_ANCHOR_RATIO_MEANING="height/width")
+    assert agree(one, source).config.RPN_ANCHOR_RATIO_MEANING == "height/width"
+    turned = Set(RPN_ANCHOR_RATIOS=[2, 1, 0.5], RPN_ANCHOR_RATIO_MEANING="height/width")
+    assert "RPN_ANCHOR" not in agree(turned, source_of(Matterport, BACKBONE="resnet101")).text
+
+
+def test_a_convention_that_the_file_does_not_show_is_the_user_s_to_know():
+    """A Detectron2 training may have begun with torchvision's trunk; its file does not say so."""
+    source = dataclasses.replace(source_of(Detectron2, BACKBONE="resnet101"), assumed=("BACKBONE_STRIDE_IN_1X1",))
+    found = agree(Set(BACKBONE_STRIDE_IN_1X1=False), source)
+    assert found.config.BACKBONE_STRIDE_IN_1X1 is False and "BACKBONE_STRIDE" not in found.text
+
+
+def test_none_for_pixels_is_nobody_s_choice():
+    found = agree(Set(MEAN_PIXEL=None), source_of(Matterport, BACKBONE="resnet101"))
+    assert found.config.MEAN_PIXEL == (123.7, 116.8, 103.9) and not found.kept
+
+
+def tensors():
+    rng = np.random.default_rng(0)
+    shapes = {
+        "trunk/conv1/kernel": (7, 7, 3, 4),
+        "rpn/rpn_bbox_pred/kernel": (1, 1, 5, 12),
+        "rpn/rpn_bbox_pred/bias": (12,),
+        "box_head/mrcnn_bbox_fc/kernel": (5, 8),
+        "box_head/mrcnn_bbox_fc/bias": (8,),
+    }
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_weights_follow_the_scale_of_deltas_that_stays():
+    """Deltas times the deviation are the same offsets as before."""
+    source = dataclasses.replace(source_of(Matterport, BACKBONE="resnet101"), tensors=tensors())
+    ours = np.float32([0.2, 0.4, 1.0, 2.0])
+    found = agree(Set(RPN_BBOX_STD_DEV=list(ours), BBOX_STD_DEV=list(ours)), source).source.tensors
+    for name, theirs in source.tensors.items():
+        before, after = read(theirs), read(found[name])
+        if name.startswith("trunk"):
+            np.testing.assert_array_equal(after, before)
+            continue
+        expected = (before.reshape(-1, 4) * np.float32([0.1, 0.1, 0.2, 0.2])).reshape(before.shape)
+        np.testing.assert_allclose((after.reshape(-1, 4) * ours).reshape(after.shape), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("their_order", ["rgb", "bgr"])
+def test_weights_follow_the_pixels_that_stay(order, their_order):
+    """What the first layer computes of an image less the mean is the same."""
+    source = source_of(Matterport, BACKBONE="resnet101", CHANNEL_ORDER=their_order, PIXEL_STD=(1.0, 2.0, 4.0))
+    source = dataclasses.replace(source, tensors=tensors())
+    config = agree(Set(CHANNEL_ORDER=order, PIXEL_STD=(57.0, 58.0, 59.0)), source)
+    pixels = np.random.default_rng(1).normal(size=3).astype(np.float32)  # RGB
+
+    def features(kernel, std, order):
+        return (pixels / std)[:: -1 if order == "bgr" else 1] @ read(kernel)[3, 3]
+
+    name = "trunk/conv1/kernel"
+    np.testing.assert_allclose(
+        features(config.source.tensors[name], np.float32([57, 58, 59]), order),
+        features(source.tensors[name], np.float32([1, 2, 4]), their_order),
+        rtol=1e-5,
+    )
+
+
+def test_settings_that_keep_shapes_from_fitting_are_in_the_message():
+    found = agree(Set(RPN_CHANNELS=99, ROI_ALIGNED=False), source_of(Matterport, BACKBONE="resnet101"))
+    assert found.mismatch == "Your Config sets RPN_CHANNELS = 99; the file has 512.\n"

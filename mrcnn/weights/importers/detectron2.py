@@ -111,6 +111,7 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
         [],
         tuple(parts),
         unused=left_over(tensors, used),
+        assumed=() if "stem.conv1.weight" in tensors or caffe2 else tuple(TORCHVISION_TRUNK),
     )
 
 

@@ -1,0 +1,216 @@
+"""Weights by name: what torchvision, Detectron2 and matterport have published, and where.
+
+The figures are the publishers' own, on COCO's val2017 where nothing else is said. Names of files end in the first digits
+of their SHA-256 at torchvision and Detectron2; matterport names no hashes.
+
+Sources: torchvision 0.29's weight enums, Detectron2's MODEL_ZOO.md and matterport's releases, read in November 2026.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrcnn.weights.download import DownloadError, download, sha256_of
+
+TORCHVISION = "https://download.pytorch.org/models/"
+DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
+MATTERPORT = "https://github.com/matterport/Mask_RCNN/releases/download/"
+COCO_SIZE = 257_557_808  # of release 2.0; the file of release 1.0 has the same name and older weights
+LICENSES = {"torchvision": "BSD-3-Clause", "detectron2": "CC BY-SA 3.0", "matterport": "MIT"}
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of weights.
+
+    Attributes:
+        name: "publisher/model".
+        url: where it is.
+        size: bytes, exactly; None where the publisher does not say.
+        sha256: the first digits of its hash; empty where there is none.
+        box_ap, mask_ap, keypoint_ap: published AP in percent; None where there is none.
+        parameters: how many numbers the model has; None where the publisher does not say.
+        note: what else one should know.
+    """
+
+    name: str
+    url: str
+    size: int | None = None
+    sha256: str = ""
+    box_ap: float | None = None
+    mask_ap: float | None = None
+    keypoint_ap: float | None = None
+    parameters: int | None = None
+    note: str = ""
+
+    @property
+    def publisher(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def license(self) -> str:
+        """Of the weights; torchvision names none for them, so its own."""
+        return LICENSES[self.publisher]
+
+    @property
+    def file(self) -> str:
+        """Name of the file, as the publisher has it."""
+        return self.url.rpartition("/")[2]
+
+    def path(self, cache: str | os.PathLike[str] | None = None) -> Path:
+        """Where the file is kept on this machine."""
+        return Path(cache or cache_folder()) / self.name / self.file
+
+
+def _torchvision() -> Iterable[PublishedWeights]:
+    rows = (
+        ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_coco-bf2d0c1e", 37.9, 34.6, None, 44_401_393),
+        ("maskrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2_coco-73cbd019", 47.4, 41.8, None, 46_359_409),
+        ("keypointrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn_coco-fc266e95", 54.6, None, 65.0, 59_137_258),
+        ("keypointrcnn_resnet50_fpn_legacy", "keypointrcnn_resnet50_fpn_coco-9f466800", 50.6, None, 61.1, 59_137_258),
+        ("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6", 37.0, None, None, 41_755_286),
+        ("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a", 46.7, None, None, 43_712_278),
+    )
+    for name, file, box, mask, keypoint, parameters in rows:
+        digits = file.rpartition("-")[2]
+        yield PublishedWeights(
+            f"torchvision/{name}", f"{TORCHVISION}{file}.pth", None, digits, box, mask, keypoint, parameters
+        )
+
+
+def _detectron2() -> Iterable[PublishedWeights]:
+    masks = (
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x", "137259246", "9243eb", 36.8, 32.2),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x", "137260150", "4f86c3", 38.3, 34.2),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", "137260431", "a54504", 38.6, 35.2),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x", "137849525", "4ce675", 39.8, 34.4),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_3x", "137849551", "84107b", 40.0, 35.9),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x", "137849600", "f10217", 41.0, 37.2),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_101_C4_3x", "138363239", "a2914c", 42.6, 36.7),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_101_DC5_3x", "138363294", "0464b7", 41.9, 37.3),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x", "138205316", "a3ec72", 42.9, 38.6),
+        ("COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x", "139653917", "2d9806", 44.3, 39.5),
+        ("new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ", "42047764", "bb69de", 44.6, 40.3),
+        ("new_baselines/mask_rcnn_R_50_FPN_200ep_LSJ", "42047638", "89a8d3", 46.3, 41.7),
+        ("new_baselines/mask_rcnn_R_50_FPN_400ep_LSJ", "42019571", "14d201", 47.4, 42.5),
+        ("new_baselines/mask_rcnn_R_101_FPN_100ep_LSJ", "42025812", "4f7b58", 46.4, 41.6),
+        ("new_baselines/mask_rcnn_R_101_FPN_200ep_LSJ", "42131867", "0bb7ae", 48.0, 43.1),
+        ("new_baselines/mask_rcnn_R_101_FPN_400ep_LSJ", "42073830", "f96b26", 48.9, 43.7),
+        ("Misc/mask_rcnn_R_50_FPN_3x_syncbn", "169527823", "3b3c51", 41.9, 37.8),
+        ("LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", "144219072", "571f7c", 23.6, 24.4),
+        ("Cityscapes/mask_rcnn_R_50_FPN", "142423278", "af9cf5", None, 36.5),
+    )
+    keypoints = (
+        ("keypoint_rcnn_R_50_FPN_1x", "137261548", "04e291", 53.6, 64.0),
+        ("keypoint_rcnn_R_50_FPN_3x", "137849621", "a6e10b", 55.4, 65.5),
+        ("keypoint_rcnn_R_101_FPN_3x", "138363331", "997cc7", 56.4, 66.1),
+        ("keypoint_rcnn_X_101_32x8d_FPN_3x", "139686956", "5ad38f", 57.3, 66.0),
+    )
+    for config, run, digits, box, mask in masks:
+        folder, model = config.split("/")
+        where = {"LVISv0.5-InstanceSegmentation": "LVIS v0.5", "Cityscapes": "Cityscapes"}.get(folder, "")
+        short = f"{'lvis_' if 'LVIS' in folder else 'cityscapes_' if where else ''}{model}"
+        yield PublishedWeights(
+            f"detectron2/{short}",
+            f"{DETECTRON2}{config}/{run}/model_final_{digits}.pkl",
+            sha256=digits,
+            box_ap=box,
+            mask_ap=mask,
+            note=f"of {where}, whose AP this is" if where else "",
+        )
+    for model, run, digits, box, keypoint in keypoints:
+        url = f"{DETECTRON2}COCO-Keypoints/{model}/{run}/model_final_{digits}.pkl"
+        yield PublishedWeights(f"detectron2/{model}", url, sha256=digits, box_ap=box, keypoint_ap=keypoint)
+
+
+def _matterport() -> Iterable[PublishedWeights]:
+    yield PublishedWeights("matterport/coco", f"{MATTERPORT}v2.0/mask_rcnn_coco.h5", COCO_SIZE)
+    older = "of release 1.0: older weights in a file of the same name; take matterport/coco"
+    yield PublishedWeights("matterport/coco_v1", f"{MATTERPORT}v1.0/mask_rcnn_coco.h5", note=older)
+    yield PublishedWeights("matterport/balloon", f"{MATTERPORT}v2.1/mask_rcnn_balloon.h5", note="of its balloon sample")
+
+
+PUBLISHED = {weights.name: weights for weights in (*_torchvision(), *_detectron2(), *_matterport())}
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights are kept: $MRCNN_CACHE, or mrcnn in the user's cache folder."""
+    own, users = os.environ.get("MRCNN_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(users) if users else Path.home() / ".cache") / "mrcnn"
+
+
+def find(name: str) -> PublishedWeights:
+    """Weights by their name. Raises ValueError, naming the nearest, for a name that is not in the table."""
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    near = difflib.get_close_matches(name, PUBLISHED, n=3, cutoff=0.4)
+    raise ValueError(f"there are no weights called {name!r}; did you mean {' or '.join(near or PUBLISHED)}?")
+
+
+def looks_like_a_name(path: str | os.PathLike[str]) -> bool:
+    """Whether this is the name of published weights, or such a name misspelled, and no file."""
+    text = os.fspath(path)
+    return not os.path.exists(text) and (text in PUBLISHED or text.partition("/")[0] in LICENSES)
+
+
+def fetch(name: str, cache: str | os.PathLike[str] | None = None, progress: bool = True) -> Path:
+    """The file of published weights, downloaded if it is not here yet.
+
+    A file that somebody put into the cache by hand is compared with what the publisher says of it, once.
+
+    Raises:
+        ValueError: there are no weights of this name, or the file in the cache is another one.
+        DownloadError: it cannot be fetched; the message says which file to put where.
+    """
+    weights = find(name)
+    path = weights.path(cache)
+    seen = path.with_name(f"{path.name}.sha256")
+    if not path.exists():
+        download(weights.url, path, size=weights.size, sha256=weights.sha256, progress=progress)
+    elif not seen.exists():
+        _compare(weights, path)
+    if not seen.exists():
+        seen.write_text(sha256_of(path))
+    return path
+
+
+def _compare(weights: PublishedWeights, path: Path) -> None:
+    size, digest = path.stat().st_size, sha256_of(path)
+    if (weights.size is not None and size != weights.size) or not digest.startswith(weights.sha256):
+        raise ValueError(
+            f"{path} is not {weights.name} as it was published ({size} bytes, SHA-256 {digest}): damaged, or another "
+            "file of the same name. Remove it to have it downloaded; to use it all the same, give its path."
+        )
+
+
+def download_trained_weights(path: str | os.PathLike[str], verbose: int = 1) -> Path:
+    """The old package's COCO weights (release 2.0), at a path of one's own; nothing is done where they are already.
+
+    Raises:
+        ValueError: another file of this name is there, such as that of release 1.0.
+        DownloadError: they cannot be fetched; the message says which file to put where.
+    """
+    weights, path = PUBLISHED["matterport/coco"], Path(path)
+    if path.exists() and path.stat().st_size != COCO_SIZE:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, and release 2.0's file {COCO_SIZE}: it may be cut short, or "
+            "release 1.0's, which has the same name and older weights. Remove it and call again."
+        )
+    if not path.exists():
+        if verbose:
+            print(f"Downloading {weights.url} to {path}")
+        download(weights.url, path, size=weights.size, progress=bool(verbose))
+    return path
+
+
+__all__ = [
+    "PUBLISHED",
+    "DownloadError",
+    "PublishedWeights",
+    "cache_folder",
+    "download_trained_weights",
+    "fetch",
+    "find",
+]
