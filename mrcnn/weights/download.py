@@ -1,4 +1,4 @@
-"""Downloads that arrive completely or not at all: resumed where they broke off, verified, and only then put in place."""
+"""Downloads that arrive completely or not at all: resumed where they broke off, verified, then put in place."""
 
 import contextlib
 import hashlib

@@ -1,7 +1,7 @@
 """Weights by name: what torchvision, Detectron2 and matterport have published, and where.
 
-The figures are the publishers' own, on COCO's val2017 where nothing else is said. Names of files end in the first digits
-of their SHA-256 at torchvision and Detectron2; matterport names no hashes.
+The figures are the publishers' own, on COCO's val2017 where nothing else is said. At torchvision and Detectron2, names
+of files end in the first digits of their SHA-256; matterport names no hashes.
 
 Sources: torchvision 0.29's weight enums, Detectron2's MODEL_ZOO.md and matterport's releases, read in November 2026.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrcnn.weights.download import DownloadError, download, sha256_of
+from mrcnn.weights.download import download, sha256_of
 
 TORCHVISION = "https://download.pytorch.org/models/"
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
@@ -203,14 +203,3 @@ def download_trained_weights(path: str | os.PathLike[str], verbose: int = 1) -> 
             print(f"Downloading {weights.url} to {path}")
         download(weights.url, path, size=weights.size, progress=bool(verbose))
     return path
-
-
-__all__ = [
-    "PUBLISHED",
-    "DownloadError",
-    "PublishedWeights",
-    "cache_folder",
-    "download_trained_weights",
-    "fetch",
-    "find",
-]
