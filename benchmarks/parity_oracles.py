@@ -23,7 +23,7 @@ from parity_stages import (
     torch_rpn,
 )
 
-from mrcnn.data.molding import mold_image
+from mrcnn.data.molding import normalize
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.importers.detectron2 import detectron2_source
 from mrcnn.weights.importers.matterport import matterport_source
@@ -289,7 +289,7 @@ def matterport(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
     for name in images:
         image, source = seeded(folder).image(*pictures[name]), f"matterport {name}"
         arrays = load(folder / f"matterport/model_r50_{name}_compact.npz")
-        stages = Stages(model, image, mold_image(resized[name], *model.scaling) if name in resized else None)
+        stages = Stages(model, image, normalize(resized[name], *model.scaling) if name in resized else None)
         yield from feature_rows(source, stages, arrays)
         logits = arrays["rpn_class_logits"][..., 1] - arrays["rpn_class_logits"][..., 0]
         cuts = np.cumsum([len(level) for level in stages.anchors])[:-1]

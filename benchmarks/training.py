@@ -46,7 +46,7 @@ def main() -> None:
     stages = {
         "forward": forward,
         "backward_and_update": round(step - forward, 1),
-        "loader": median_ms(lambda: loader.load_batch(0, 0), arguments.runs),
+        "loader": median_ms(lambda: loader.assemble_batch(0, 0), arguments.runs),
     }
     report(
         arguments,

@@ -158,7 +158,7 @@ class Config:
 
     # Augmentation
     HORIZONTAL_FLIP = 0.5  # probability
-    SCALE_JITTER = None  # (0.1, 2.0): large-scale jitter
+    SCALE_JITTER: tuple[float, float] | None = None  # (0.1, 2.0): large-scale jitter
     PHOTOMETRIC_DISTORTION = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from mrcnn.data.images import read_image
-from mrcnn.data.molding import unmold_image
+from mrcnn.data.molding import denormalize
 from mrcnn.inference.detector import NetworkInput
 from mrcnn.ops import boxes as box_ops
 
@@ -121,7 +121,7 @@ def network_view(model: Any, image: Any) -> np.ndarray:
 
     Padding, which is zero after normalization, has the mean color.
     """
-    return unmold_image(_network_input(model, image).image, *model.scaling)
+    return denormalize(_network_input(model, image).image, *model.scaling)
 
 
 def layer_values(graph: keras.Model, inputs: Mapping[str, Any] | np.ndarray, names: Sequence[str]) -> dict[str, Any]:

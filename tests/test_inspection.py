@@ -157,7 +157,7 @@ def test_an_unknown_layer_is_named_with_its_neighbours(model, image):
 @pytest.fixture(scope="module")
 def taught(model) -> tuple[dict, inspection.Targets]:
     loader = Loader(TinyDataset(), model.config, scaling=model.scaling, training=False)
-    batch = loader.load_batch(0, 0)
+    batch = loader.assemble_batch(0, 0)
     loader.close()
     return batch, inspection.training_targets(model, batch)
 
@@ -215,7 +215,7 @@ def test_predicted_masks_are_those_that_the_loss_sees(model, taught):
 def test_a_batch_without_objects_teaches_background(model):
     config = TinyConfig(ALLOW_EMPTY_IMAGES=True, IMAGES_PER_GPU=1)
     loader = Loader(TinyDataset(1, empty=[0]), config, scaling=model.scaling, training=False)
-    targets = inspection.training_targets(model, loader.load_batch(0, 0))
+    targets = inspection.training_targets(model, loader.assemble_batch(0, 0))
     loader.close()
     assert not (targets.anchor_labels == 1).any() and not targets.roi_class_ids.any()
     assert targets.roi_sampled.all() and not targets.roi_boxes.any()

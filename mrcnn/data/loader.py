@@ -1,44 +1,69 @@
-"""Loader: fixed-shape training batches, the same for any number of threads and across a resumed training."""
+"""Loader: the batches of a training, the same for any number of threads and across interruptions."""
 
 import math
+import os
 import threading
 import warnings
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.augmentation import augment
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import Dataset, annotated_size
+from mrcnn.data.images import read_image_size
 from mrcnn.data.masks import crop_masks
-from mrcnn.data.molding import base_scale, canvas_side, mold_for_network
+from mrcnn.data.molding import InputTransform, round_up
+from mrcnn.data.order import ImageOrder, Size, shape_groups, size_for_all
 from mrcnn.data.prefetch import Prefetch
-from mrcnn.data.sample import Sample, load_sample
+from mrcnn.data.sample import Sample, read_sample
 from mrcnn.network.pixels import PixelScaling
+
+GROUPING = 8  # images share a group when their network inputs differ by up to this part of IMAGE_MIN_DIM
+Batch = dict[str, np.ndarray]
+
+
+class Example(NamedTuple):
+    """An image with its instances, ready to be placed in a batch.
+
+    image: [H, W, C] uint8. scale: to resize it by; None: that of the resize mode. input_size: of its network input, if
+    it stood alone. boxes: [N, 4] in its pixels. inputs: those of `Loader` that do not depend on its place.
+    """
+
+    image: np.ndarray
+    scale: float | None
+    input_size: Size
+    boxes: np.ndarray
+    inputs: Batch
 
 
 class Loader(keras.utils.PyDataset):
     """Batches of a prepared Dataset for Keras `fit`.
 
-    Position p = (epoch * steps + batch) * batch_size + k of an endless stream of shuffled passes decides image k of a
-    batch and everything random about it, so a batch depends on (seed, epoch, batch) alone. In validation
-    (training=False) the images come in their order, every epoch from the first, and nothing is augmented.
+    Position p = (epoch * steps + batch) * batch_size + k of an endless stream (`mrcnn.data.order`) decides image k of a
+    batch and everything random about it, so a batch depends on (seed, epoch, batch) alone. Validation
+    (training=False) sees the first images of the dataset, the same in every epoch, and augments nothing.
 
-    An image without instances to learn is replaced by the next of the stream, unless ALLOW_EMPTY_IMAGES.
+    An image without instances to learn is replaced by another, unless ALLOW_EMPTY_IMAGES.
 
     A batch is `(inputs,)`, where inputs is a dict, B images, G = MAX_GT_INSTANCES, m = MINI_MASK_SHAPE:
-        image [B, H, W, C] float32, normalised, zero-padded below and right (or around: IMAGE_RESIZE_MODE).
-        window [B, (y1, x1, y2, x2)] float32, the photograph in it, input pixels.
+        image [B, H, W, C] float32, normalized, zero-padded below and right (or around: IMAGE_RESIZE_MODE).
+        window [B, (y1, x1, y2, x2)] float32: where in it the image lies, in pixels of the network input.
         gt_class_ids [B, G] int32, zero-padded; negative: crowd.
-        gt_boxes [B, G, (y1, x1, y2, x2)] float32, input pixels, zero-padded.
+        gt_boxes [B, G, (y1, x1, y2, x2)] float32, pixels of the network input, zero-padded.
         gt_masks [B, G, m, m] uint8 0..255, the content of each box, zero-padded.
         active_classes [B, NUM_CLASSES] float32, 1 for the classes that the image's source knows, and background.
         image_id [B] int32, of the dataset.
         seed [B] int32, for the sampling inside the graph.
 
-    Call `fit` with shuffle=False: Keras otherwise permutes the batches of an epoch by Python's unseeded generator.
+    In IMAGE_RESIZE_MODE "fit", without SCALE_JITTER, H and W fit the largest image of the batch; images of similar
+    aspect ratio share batches. JAX compiles a program for each size, so that there are five of them at most. Otherwise
+    H = W = IMAGE_MAX_DIM, rounded up.
+
+    Call `fit` with what `mrcnn.distribution` makes of a loader, or, where all batches have one size, with the loader
+    and shuffle=False: Keras otherwise permutes the batches of an epoch by Python's unseeded generator.
 
     Errors name the image; `failure` keeps the first, because TensorFlow passes on its text only.
 
@@ -47,24 +72,24 @@ class Loader(keras.utils.PyDataset):
 
     def __init__(
         self,
-        dataset,
+        dataset: Dataset,
         config: Config,
         *,
         scaling: PixelScaling,
         steps: int | None = None,
         training: bool = True,
-        augmentation=None,
-        no_augmentation_sources=(),
+        augmentation: Any = None,
+        no_augmentation_sources: Collection[str] = (),
         seed: int = 0,
         start_epoch: int = 0,
         share: tuple[int, int] = (0, 1),
-    ):
+    ) -> None:
         """
         Args:
             dataset: a prepared Dataset.
             config: settings; read here only.
             scaling: pixel scaling of the backbone.
-            steps: batches an epoch; None: once through the dataset, rounded up.
+            steps: batches per epoch; None: once through the dataset, rounded up.
             augmentation: an imgaug augmenter for training images.
             no_augmentation_sources: names of sources whose images are never augmented.
             start_epoch: the first epoch, counted from 0, when a training is resumed.
@@ -76,7 +101,7 @@ class Loader(keras.utils.PyDataset):
         """
         super().__init__(workers=1, use_multiprocessing=False)  # Keras starts no threads: see Prefetch
         _check_dataset(dataset, config)
-        self.dataset, self.config, self.scaling = dataset, config, scaling
+        self.dataset, self.config = dataset, config
         self.training, self.augmentation, self.seed = training, augmentation, seed
         self.no_augmentation_sources = frozenset(no_augmentation_sources or ())
         self.batch_size, self.share = config.BATCH_SIZE, share
@@ -85,12 +110,25 @@ class Loader(keras.utils.PyDataset):
             raise ValueError(f"steps is {steps}; an epoch has at least one batch")
         self.epoch = start_epoch
         self.failure: Exception | None = None
+        self.transform = InputTransform.from_config(config, scaling, training=True)
+        self.sizes: list[Size | None] = [None] * len(dataset.image_ids)  # of network inputs, where they vary
+        self.allowed: list[Size] | None = [self.transform.square]
+        if config.IMAGE_RESIZE_MODE == "fit" and not (training and config.SCALE_JITTER):
+            self.sizes = [self._input_size(int(i)) for i in dataset.image_ids]
+            self.allowed = self.transform.few_sizes() if keras.backend.backend() == "jax" else None
+        self._order = ImageOrder(
+            dataset.image_ids,
+            self._groups(),
+            batch_size=self.batch_size,
+            seed=seed,
+            shuffled=training,
+            length=self.steps * self.batch_size,
+        )
         self._within_epoch = False
         self._lock = threading.Lock()
         self._warned = False
         self._ahead = 2 * max(1, config.LOADER_WORKERS)
-        self._prefetch = Prefetch(self._load_batch, max(1, config.LOADER_WORKERS))
-        self._permutation = lru_cache(maxsize=4)(self._shuffled)
+        self._prefetch = Prefetch(self._guarded, max(1, config.LOADER_WORKERS))
 
     def __len__(self) -> int:
         return self.steps
@@ -105,106 +143,157 @@ class Loader(keras.utils.PyDataset):
             self._within_epoch = False
             self.epoch += 1
 
-    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
+    def __getitem__(self, index: int) -> tuple[Batch]:
         epoch = self.epoch
         following = range(index + 1, min(index + 1 + self._ahead, self.steps)) if self._within_epoch else ()
         return (self._prefetch.get((epoch, index), [(epoch, i) for i in following]),)
 
-    def batches(self, epochs: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, epochs: int) -> Iterator[Batch]:
         """The inputs of every batch from here to the end of epoch `epochs`, for what does not take a PyDataset."""
         order = range(self.epoch * self.steps, epochs * self.steps)
         for i, number in enumerate(order):
             following = order[i + 1 : i + 1 + self._ahead]
             yield self._prefetch.get(divmod(number, self.steps), [divmod(later, self.steps) for later in following])
 
+    def signature(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
+        """Shape and type of each input by name; None for a height and width that vary from batch to batch."""
+        config, count, most = self.config, self.batch_size // self.share[1], self.config.MAX_GT_INSTANCES
+        height, width = self.allowed[0] if self.allowed and len(self.allowed) == 1 else (None, None)
+        return {
+            "image": ((count, height, width, config.IMAGE_CHANNEL_COUNT), "float32"),
+            "window": ((count, 4), "float32"),
+            "gt_class_ids": ((count, most), "int32"),
+            "gt_boxes": ((count, most, 4), "float32"),
+            "gt_masks": ((count, most, *config.MINI_MASK_SHAPE), "uint8"),
+            "active_classes": ((count, config.NUM_CLASSES), "float32"),
+            "image_id": ((count,), "int32"),
+            "seed": ((count,), "int32"),
+        }
+
     def close(self) -> None:
         """Ends the threads and drops the batches made ahead; every batch asked for after it raises RuntimeError."""
         self._prefetch.close()
 
-    def _load_batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+    def _guarded(self, epoch: int, index: int) -> Batch:
         try:
-            return self.load_batch(epoch, index)
+            return self.assemble_batch(epoch, index)
         except Exception as error:
             with self._lock:
                 if not self._prefetch.closed:
                     self.failure = self.failure or error
             raise
 
-    def load_batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+    def assemble_batch(self, epoch: int, index: int) -> Batch:
         """The inputs of batch `index` of `epoch`: a pure function of (seed, epoch, index)."""
-        config, count = self.config, self.batch_size // self.share[1]
-        first = ((epoch if self.training else 0) * self.steps + index) * self.batch_size + self.share[0] * count
+        count = self.batch_size // self.share[1]
+        first = ((epoch if self.training else 0) * self.steps + index) * self.batch_size
+        agreed = self._agreed_size(first) if self.share[1] > 1 else None
+        mine = range(first + self.share[0] * count, first + (self.share[0] + 1) * count)
+        masks = np.zeros([count, self.config.MAX_GT_INSTANCES, *self.config.MINI_MASK_SHAPE], np.uint8)
         # What is large is written into its place in the batch, never copied there
-        large = {
-            "image": np.empty([count, self._side(), self._side(), config.IMAGE_CHANNEL_COUNT], np.float32),
-            "gt_masks": np.zeros([count, config.MAX_GT_INSTANCES, *config.MINI_MASK_SHAPE], np.uint8),
-        }
-        samples = [self._load_position(first + k, {name: large[name][k] for name in large}) for k in range(count)]
-        return large | {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+        examples = [self._example_at(position, agreed, masks[k]) for k, position in enumerate(mine)]
+        size = agreed or size_for_all([example.input_size for example in examples], self.allowed)
+        images = np.empty([count, *size, self.config.IMAGE_CHANNEL_COUNT], np.float32)
+        rows = [self._placed(example, image) for example, image in zip(examples, images, strict=True)]
+        small = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return {"image": images, "gt_masks": masks, **small}
 
-    def _shuffled(self, number: int) -> np.ndarray:
-        """The order of images in pass `number` over the dataset."""
-        ids = np.asarray(self.dataset.image_ids)
-        return np.random.default_rng([self.seed, 0, number]).permutation(ids) if self.training else ids
+    def _groups(self) -> np.ndarray:
+        """Groups of images whose network inputs are of similar size."""
+        if self.allowed is not None:
+            return shape_groups([size and size_for_all([size], self.allowed) for size in self.sizes], 1)
+        return shape_groups(self.sizes, round_up((self.transform.min_dim or 1) / GROUPING, self.transform.divisor))
 
-    def _image_at(self, position: int) -> int:
-        number, place = divmod(position, len(self.dataset.image_ids))
-        return int(self._permutation(number)[place])
+    def _agreed_size(self, first: int) -> Size:
+        """The size of a batch on which processes that train together agree without looking at the images."""
+        sizes = [self.sizes[self._order.place_at(first + k)] for k in range(self.batch_size)]
+        known = [size for size in sizes if size is not None]
+        return size_for_all(known, self.allowed) if len(known) == len(sizes) else self.transform.square
 
-    def _load_position(self, position: int, places: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inputs of the image at a position of the stream, or of the next that has instances.
+    def _input_size(self, image_id: int) -> Size | None:
+        """The size of an image's network input, as its `image_info` or the header of its file has it; else None."""
+        info = self.dataset.image_info[image_id]
+        size = annotated_size(info)
+        if size is None and type(self.dataset).load_image is Dataset.load_image and info["path"] is not None:
+            try:
+                size = read_image_size(os.fspath(info["path"]), self.dataset.upright is not False)
+            except (OSError, ValueError):  # raised, naming the image, once it is loaded
+                size = None
+        return None if size is None else self.transform.place(*size).input_size
 
-        Image and masks are written into their `places`, the rest is returned.
+    def _example_at(self, position: int, agreed: Size | None, masks: np.ndarray) -> Example:
+        """The image at a position of the stream, or instead of one without instances the next that has some.
+
+        Args:
+            agreed: the size of the batch, where it cannot grow.
+            masks: [MAX_GT_INSTANCES, *MINI_MASK_SHAPE] uint8 zeros, filled here.
         """
-        count = len(self.dataset.image_ids)
-        tried: set[int] = set()
-        # The rest of this pass and the whole next one hold every image; what was tried in the first is left out there
-        for candidate in range(position, position + 2 * count):
-            image_id = self._image_at(candidate)
+        tried = 0
+        for candidate in self._order.alternatives(position):
             if self._prefetch.closed:
                 raise RuntimeError("the loader is closed")
-            if image_id in tried:
-                continue
-            tried.add(image_id)
+            image_id, tried = self._order.image_at(candidate), tried + 1
             try:
-                inputs = self._load_image(image_id, np.random.default_rng([self.seed, 1, candidate]), places)
+                example = self._example(image_id, np.random.default_rng([self.seed, 1, candidate]), masks)
+                if example is not None and self._fits(example.input_size, agreed, required=candidate == position):
+                    return example
             except Exception as error:
                 raise _named(error, self.dataset, image_id) from error
-            if inputs is not None:
-                return inputs
+            masks[...] = 0
         raise ValueError(
-            f"none of the {count} images of the dataset has an instance to learn "
-            f"({len(tried)} tried); check load_mask, or set ALLOW_EMPTY_IMAGES = True"
+            f"none of the {len(self._order)} images of the dataset has an instance to learn "
+            f"({tried} tried); check load_mask, or set ALLOW_EMPTY_IMAGES = True"
         )
 
-    def _load_image(self, image_id: int, rng: np.random.Generator, places: dict) -> dict[str, np.ndarray] | None:
-        """As `_load_position`, of one image; None when it has nothing to learn from."""
-        sample = load_sample(self.dataset, image_id, self.config.NUM_CLASSES, self.config.IMAGE_CHANNEL_COUNT)
+    @staticmethod
+    def _fits(size: Size, agreed: Size | None, required: bool) -> bool:
+        if agreed is None or (size[0] <= agreed[0] and size[1] <= agreed[1]):
+            return True
+        if required:
+            raise ValueError(
+                f"its network input is {size[0]} x {size[1]}, but the height and width in its image_info give "
+                f"{agreed[0]} x {agreed[1]} at most; state the size of what load_image returns"
+            )
+        return False
+
+    def _example(self, image_id: int, rng: np.random.Generator, masks: np.ndarray) -> Example | None:
+        """As `_example_at`, of one image; None when it has nothing to learn from."""
+        config = self.config
+        sample = read_sample(self.dataset, image_id, config.NUM_CLASSES, config.IMAGE_CHANNEL_COUNT)
         if not self._learnable(sample):
             return None
         sample, scale = self._augmented(sample, image_id, rng)
         if not self._learnable(sample):
             return None
         sample = self._limited(sample, image_id, rng)
+        height, width = sample.image.shape[:2]
+        fixed = self.allowed[0] if self.allowed and len(self.allowed) == 1 else None
+        place = self.transform.place(height, width, scale=scale, input_size=fixed)
+        # The masks are resampled here, once
+        mask_height, mask_width = config.MINI_MASK_SHAPE
+        masks[: len(sample.class_ids)] = crop_masks(sample.masks, sample.boxes, (mask_height, mask_width))
         source = self.dataset.image_info[image_id]["source"]
-        return {
-            **self._molded(sample, scale, places),
-            "active_classes": active_classes(self.dataset, source, self.config.NUM_CLASSES),
-            "image_id": np.int32(image_id),
-            "seed": np.int32(rng.integers(2**31)),
+        inputs = {
+            "gt_class_ids": _padded(sample.class_ids, config.MAX_GT_INSTANCES, np.int32),
+            "active_classes": active_classes(self.dataset, source, config.NUM_CLASSES),
+            "image_id": np.array(image_id, np.int32),
+            "seed": np.array(rng.integers(2**31), np.int32),
         }
+        return Example(sample.image, scale, place.input_size, sample.boxes, inputs)
 
     def _learnable(self, sample: Sample) -> bool:
-        return self.config.ALLOW_EMPTY_IMAGES or bool((sample.class_ids > 0).any())
+        return bool(self.config.ALLOW_EMPTY_IMAGES) or bool((sample.class_ids > 0).any())
 
     def _augmented(self, sample: Sample, image_id: int, rng: np.random.Generator) -> tuple[Sample, float | None]:
-        """The augmented sample, and the scale to mold it by; None: the one of its resize mode."""
+        """The augmented sample, and the scale to resize it by; None: that of its resize mode."""
         config = self.config
         source = self.dataset.image_info[image_id]["source"]
         active = self.training and source not in self.no_augmentation_sources
         jitter = config.SCALE_JITTER if active else None
-        cuts = jitter is not None or config.IMAGE_RESIZE_MODE == "crop"
-        scale = base_scale(*sample.image.shape[:2], **self._resizing()) if cuts else None
+        scale, view = None, None
+        if jitter is not None or config.IMAGE_RESIZE_MODE == "crop":
+            scale = self.transform.scale(*sample.image.shape[:2])
+            view = self.transform.square[0] / scale, self.transform.square[1] / scale
         result = augment(
             sample.image,
             sample.masks,
@@ -214,11 +303,11 @@ class Loader(keras.utils.PyDataset):
             scale_jitter=jitter,
             photometric=config.PHOTOMETRIC_DISTORTION and active,
             imgaug=self.augmentation if active else None,
-            view=2 * (self._side() / scale,) if cuts else None,
+            view=view,
             show=() if config.ALLOW_EMPTY_IMAGES else np.flatnonzero(sample.class_ids > 0),
         )
-        class_ids = sample.class_ids[result.kept]
-        return Sample(result.image, result.masks, result.boxes, class_ids), scale * result.zoom if cuts else None
+        kept = Sample(result.image, result.masks, result.boxes, sample.class_ids[result.kept])
+        return kept, None if scale is None else scale * result.zoom
 
     def _limited(self, sample: Sample, image_id: int, rng: np.random.Generator) -> Sample:
         """At most MAX_GT_INSTANCES instances: a random choice, crowds last."""
@@ -230,73 +319,45 @@ class Loader(keras.utils.PyDataset):
         if first:
             warnings.warn(
                 f"{describe(self.dataset, image_id)} has {count} instances, more than MAX_GT_INSTANCES = "
-                f"{limit}; a random choice of them is learnt each time (said once)",
+                f"{limit}; a random choice of them is learned each time (said once)",
                 stacklevel=2,
             )
         order = rng.permutation(count)
         chosen = np.sort(order[np.argsort(sample.class_ids[order] < 0, kind="stable")][:limit])
         return Sample(sample.image, sample.masks[:, :, chosen], sample.boxes[chosen], sample.class_ids[chosen])
 
-    def _molded(self, sample: Sample, scale: float | None, places: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Image and instances as the network takes them; the masks are resampled here, once."""
-        _, window, (scale_y, scale_x) = mold_for_network(
-            sample.image,
-            **self._resizing(),
-            divisor=self.config.SIZE_DIVISOR,
-            scaling=self.scaling,
-            pad_square=True,
-            scale=scale,
-            antialias=self.config.IMAGE_ANTIALIAS,
-            resizer=self.config.IMAGE_RESIZER,
-            pad_pixel=self.config.IMAGE_PAD_PIXEL,
-            canvas=places["image"],
-        )
-        size = self.config.MAX_GT_INSTANCES
-        crops = crop_masks(sample.masks, sample.boxes, tuple(self.config.MINI_MASK_SHAPE))
-        places["gt_masks"][: len(crops)] = crops
-        boxes = sample.boxes * (scale_y, scale_x, scale_y, scale_x) + np.tile(window[:2], 2)
-        return {
-            "window": window,
-            "gt_class_ids": _padded(sample.class_ids, size, np.int32),
-            "gt_boxes": _padded(boxes, size, np.float32),
-        }
-
-    def _resizing(self) -> dict:
-        config = self.config
-        return {
-            "mode": config.IMAGE_RESIZE_MODE,
-            "min_dim": config.IMAGE_MIN_DIM,
-            "max_dim": config.IMAGE_MAX_DIM,
-            "min_scale": config.IMAGE_MIN_SCALE,
-        }
-
-    def _side(self) -> int:
-        crops = self.config.IMAGE_RESIZE_MODE == "crop"
-        return canvas_side(self.config.IMAGE_MIN_DIM if crops else self.config.IMAGE_MAX_DIM, self.config.SIZE_DIVISOR)
+    def _placed(self, example: Example, out: np.ndarray) -> Batch:
+        """Writes the image of an example into `out` [H, W, C], its place in the batch; returns its other inputs."""
+        height, width = example.image.shape[:2]
+        place = self.transform.place(height, width, scale=example.scale, input_size=(out.shape[0], out.shape[1]))
+        _, window, (scale_y, scale_x), _ = self.transform.apply(example.image, place, out)
+        boxes = example.boxes * (scale_y, scale_x, scale_y, scale_x) + np.tile(window[:2], 2)
+        boxes = _padded(boxes, self.config.MAX_GT_INSTANCES, np.float32)
+        return {**example.inputs, "window": window, "gt_boxes": boxes}
 
 
-def active_classes(dataset, source: str, num_classes: int) -> np.ndarray:
+def active_classes(dataset: Dataset, source: str, num_classes: int) -> np.ndarray:
     """[num_classes] float32: 1 for background and the classes that `source` knows, else 0."""
     active = np.zeros([num_classes], np.float32)
     active[[0, *dataset.source_class_ids.get(source, [])]] = 1
     return active
 
 
-def describe(dataset, image_id: int) -> str:
-    """Names an image for people: its id here, its id at the source, its path."""
+def describe(dataset: Dataset, image_id: int) -> str:
+    """Names an image in messages: its id here, its id in its source, its path."""
     info = dataset.image_info[image_id]
     return f"image {image_id} ({info['source']} {info['id']!r}, {info['path']})"
 
 
-def _named(error: Exception, dataset, image_id: int) -> Exception:
-    """The same error, naming the image; ValueError where it is of a type that TensorFlow would misread or lose."""
+def _named(error: Exception, dataset: Dataset, image_id: int) -> Exception:
+    """The same error, naming the image; a ValueError where TensorFlow would misread or lose the type."""
     message = f"{describe(dataset, image_id)}: {error}"
     known = (ValueError, TypeError, FileNotFoundError, NotImplementedError)
     kind = next((kind for kind in known if type(error) is kind), None)
     return kind(message) if kind else ValueError(f"{describe(dataset, image_id)}: {type(error).__name__}: {error}")
 
 
-def _padded(values: np.ndarray, size: int, dtype) -> np.ndarray:
+def _padded(values: np.ndarray, size: int, dtype: Any) -> np.ndarray:
     padded = np.zeros([size, *values.shape[1:]], dtype)
     padded[: len(values)] = values
     return padded

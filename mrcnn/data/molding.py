@@ -1,207 +1,222 @@
-"""Molding: from a photograph to what the network takes, and the numbers that lead back."""
+"""From images to network inputs: size and place, pixel values, padding, and the numbers that lead back."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Self
 
-import cv2
 import numpy as np
 
-from mrcnn.data.resize import choose_scale, resize_exactly, resize_image, resize_mask
+from mrcnn.config import Config
+from mrcnn.data.resize import choose_scale, resize_by_pillow, resize_exactly, resize_into, shrink
 from mrcnn.network.pixels import PixelScaling
 
-__all__ = [
-    "PixelScaling",
-    "Placement",
-    "base_scale",
-    "canvas_side",
-    "fit_image",
-    "fit_size",
-    "mold_for_network",
-    "mold_image",
-    "pad_to",
-    "plan",
-    "resize_image",
-    "resize_mask",
-    "unmold_image",
-]
-
-STRIP = 1 << 17  # numbers
-RESIZE_MODES = ("fit", "square", "pad64", "none", "crop")
+MODES = ("fit", "square", "pad64", "none", "crop")
 
 
 class Placement(NamedTuple):
-    """Where a photograph goes: resized to (height, width), at (top, left) of a canvas of zeros."""
+    """Where an image goes: resized to (height, width), at (top, left) of an input of (input_height, input_width)."""
 
     height: int
     width: int
     top: int
     left: int
-    canvas_height: int
-    canvas_width: int
+    input_height: int
+    input_width: int
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the network input."""
+        return self.input_height, self.input_width
+
+    @property
+    def window(self) -> np.ndarray:
+        """(y1, x1, y2, x2) float32 of the image in the network input."""
+        return np.array([self.top, self.left, self.top + self.height, self.left + self.width], np.float32)
 
 
-def fit_size(height: int, width: int, min_dim: float, max_dim: float, half_up: bool = False) -> tuple[int, int]:
+class NetworkInput(NamedTuple):
+    """One image as the network takes it, and what leads back to its own pixels.
+
+    A box of the image lies at box * (y, x, y, x) + (window y1, x1, y1, x1) of the network input.
+    """
+
+    image: np.ndarray  # [height, width, channels] float32, normalized and padded
+    window: np.ndarray  # (y1, x1, y2, x2) float32: where in it the image lies, in pixels
+    scale: tuple[float, float]  # (y, x): pixels of the network input per pixel of the image
+    size: tuple[int, int]  # (height, width) of the image
+
+
+@dataclass(frozen=True)
+class InputTransform:
+    """How images become network inputs: they are resized, normalized and padded.
+
+    Args:
+        scaling: the pixel values that the backbone expects.
+        mode: "fit" (`fit_size`, top left), "square" and "pad64" (the old package's, centered), "none" (as it is, top
+            left), "crop" (scaled up as the old package does; the caller has cut out the part before).
+        min_dim, max_dim: of the shorter and the longer side, in pixels.
+        min_scale: "square", "pad64" and "crop": scale up by at least this.
+        divisor: sides of network inputs are multiples of it.
+        resizer: "opencv"; "skimage" as the old package resizes: zeros beyond the border, values cut to whole ones;
+            "pillow" as Detectron2 does: antialiased, values and the size rounded to whole ones.
+        antialias: "opencv": when shrinking, average all pixels that fall together instead of sampling between the
+            nearest two.
+        pad_pixel: value of the padding for each channel, normalized like the image. None: zero after normalization.
+    """
+
+    scaling: PixelScaling
+    mode: str = "fit"
+    min_dim: int | None = None
+    max_dim: int | None = None
+    min_scale: float | None = None
+    divisor: int = 32
+    resizer: str = "opencv"
+    antialias: bool = False
+    pad_pixel: Sequence[float] | None = None
+
+    @classmethod
+    def from_config(cls, config: Config, scaling: PixelScaling, *, training: bool) -> Self:
+        """The transform of the settings. "crop" is a way of training: detection sees the whole image, in a square."""
+        mode, max_dim = config.IMAGE_RESIZE_MODE, config.IMAGE_MAX_DIM
+        if mode == "crop" and not training:
+            mode, max_dim = "square", max_dim or config.IMAGE_MIN_DIM
+        return cls(
+            scaling=scaling,
+            mode=mode,
+            min_dim=config.IMAGE_MIN_DIM,
+            max_dim=max_dim,
+            min_scale=config.IMAGE_MIN_SCALE,
+            divisor=config.SIZE_DIVISOR,
+            resizer=config.IMAGE_RESIZER,
+            antialias=config.IMAGE_ANTIALIAS,
+            pad_pixel=config.IMAGE_PAD_PIXEL,
+        )
+
+    @cached_property
+    def square(self) -> tuple[int, int]:
+        """Size of the square that holds every image of a training: `max_dim` ("crop": `min_dim`), rounded up.
+
+        Raises ValueError where no largest side is set.
+        """
+        side = self.min_dim if self.mode == "crop" else self.max_dim
+        if not side:
+            raise ValueError(
+                f"the largest side is {side}, but training needs one; set IMAGE_MAX_DIM "
+                "(IMAGE_MIN_DIM for IMAGE_RESIZE_MODE 'crop')"
+            )
+        return (round_up(side, self.divisor),) * 2
+
+    def few_sizes(self) -> list[tuple[int, int]]:
+        """Sizes of network inputs of mode "fit", for programs that are compiled for each: every image fits one of them.
+
+        Both orientations of a longer side at its limit and halfway to the shorter, and the square.
+        """
+        long = self.square[0]
+        short = min(round_up(self.min_dim or long, self.divisor), long)
+        half = round_up((short + long) / 2, self.divisor)
+        sizes = [(short, half), (half, short), (short, long), (long, short), (long, long)]
+        return list(dict.fromkeys(sizes))
+
+    def scale(self, height: int, width: int) -> float:
+        """The scale that the mode chooses for an image of (height, width)."""
+        if self.mode == "none":
+            return 1.0
+        return choose_scale(height, width, self.min_dim, self.max_dim, self.min_scale, self.mode)
+
+    def place(
+        self, height: int, width: int, *, scale: float | None = None, input_size: tuple[int, int] | None = None
+    ) -> Placement:
+        """Decides size and place of an image of (height, width).
+
+        Args:
+            scale: instead of the one that the mode chooses; for parts of images (large-scale jitter).
+            input_size: (height, width) of the network input; None: the smallest one.
+
+        Raises ValueError for an unknown mode, or an image larger than the network input.
+        """
+        if self.mode not in MODES:
+            raise ValueError(f"unknown IMAGE_RESIZE_MODE {self.mode!r}; expected one of {MODES}")
+        tall, wide = self._size(height, width, scale)
+        if input_size is None and self.mode == "square":
+            input_size = self.square
+        elif input_size is None:
+            unit = math.lcm(self.divisor, 64) if self.mode == "pad64" else self.divisor
+            input_size = round_up(tall, unit), round_up(wide, unit)
+        if tall > input_size[0] or wide > input_size[1]:
+            raise ValueError(
+                f"an image of {height} x {width} becomes {tall} x {wide} in IMAGE_RESIZE_MODE {self.mode!r}, more than "
+                f"the {input_size[0]} x {input_size[1]} of the network input; use 'fit' or raise IMAGE_MAX_DIM"
+            )
+        centered = self.mode in ("square", "pad64")
+        top, left = ((input_size[0] - tall) // 2, (input_size[1] - wide) // 2) if centered else (0, 0)
+        return Placement(tall, wide, top, left, *input_size)
+
+    def _size(self, height: int, width: int, scale: float | None) -> tuple[int, int]:
+        if scale is None and self.mode == "fit":
+            return fit_size(height, width, self.min_dim, self.max_dim, half_up=self.resizer == "pillow")
+        scale = self.scale(height, width) if scale is None else scale
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def apply(
+        self, image: np.ndarray, placement: Placement | None = None, out: np.ndarray | None = None
+    ) -> NetworkInput:
+        """The network input of an image [H, W, C] uint8.
+
+        Args:
+            placement: see `place`; None: the smallest network input.
+            out: [input_height, input_width, C] float32, filled whatever it held: an image's place in a batch. None: a
+                new array.
+        """
+        height, width, channels = image.shape
+        place = placement or self.place(height, width)
+        shape = (*place.input_size, channels)
+        out = np.empty(shape, np.float32) if out is None else out
+        if out.shape != shape or out.dtype != np.float32:
+            raise ValueError(f"`out` is {out.dtype} of shape {out.shape}; expected float32 of {shape}")
+        self._write(image, _fill_around(out, place, self._border(channels)))
+        return NetworkInput(out, place.window, (place.height / height, place.width / width), (height, width))
+
+    def _border(self, channels: int) -> float | np.ndarray:
+        """The normalized pixel of the padding."""
+        if self.pad_pixel is None:
+            return 0.0
+        return normalize(_per_channel("padding", self.pad_pixel, channels)[None, None], *self.scaling)[0, 0]
+
+    def _write(self, image: np.ndarray, inside: np.ndarray) -> None:
+        """Fills `inside` [h, w, C] float32 with the resized and normalized image [H, W, C] uint8.
+
+        "opencv" resizes floats, as the references do: uint8 would round the pixels once more. Both steps are linear, so
+        the smaller of the two images is the one that is normalized.
+        """
+        height, width = inside.shape[:2]
+        if self.resizer == "skimage":
+            if (height, width) != image.shape[:2]:
+                image = resize_exactly(image, (height, width)).astype(np.uint8)
+            inside[...] = normalize(image, *self.scaling)
+        elif self.resizer == "pillow":
+            inside[...] = normalize(resize_by_pillow(image, height, width), *self.scaling)
+        elif height * width > image.shape[0] * image.shape[1]:
+            resize_into(inside, normalize(image, *self.scaling), self.antialias)
+        else:
+            inside[...] = normalize(shrink(image, height, width, self.antialias), *self.scaling)
+
+
+def fit_size(
+    height: int, width: int, min_dim: float | None, max_dim: float | None, half_up: bool = False
+) -> tuple[int, int]:
     """The size whose shorter side is `min_dim`, unless the longer would exceed `max_dim`.
 
     Rounded down, as torchvision's GeneralizedRCNNTransform does, or to the nearest as Detectron2's ResizeShortestEdge:
     the scale of boxes follows from it.
     """
-    scale = base_scale(height, width, mode="fit", min_dim=min_dim, max_dim=max_dim)
+    scale = choose_scale(height, width, min_dim, max_dim, None, "fit")
     more = 0.5 if half_up else 0.0
     return max(1, math.floor(height * scale + more)), max(1, math.floor(width * scale + more))
 
 
-def fit_image(image: np.ndarray, min_dim: float, max_dim: float) -> tuple[np.ndarray, tuple[float, float]]:
-    """Resizes [H, W, C] to `fit_size`, bilinear with half-pixel centres, no antialiasing.
-
-    Returns:
-        image of the same type, and scale (y, x): new size by old.
-    """
-    height, width = fit_size(*image.shape[:2], min_dim, max_dim)
-    return _resize(image, height, width), (height / image.shape[0], width / image.shape[1])
-
-
-def canvas_side(max_dim: int, divisor: int) -> int:
-    """Side of the square that training images are padded to: `max_dim` rounded up to a multiple of `divisor`."""
-    if not max_dim:
-        raise ValueError(
-            f"the largest side is {max_dim}, but training needs images of one size; set IMAGE_MAX_DIM "
-            "(IMAGE_MIN_DIM for IMAGE_RESIZE_MODE 'crop')"
-        )
-    return _round_up(max_dim, divisor)
-
-
-def plan(
-    height: int,
-    width: int,
-    *,
-    mode: str,
-    min_dim,
-    max_dim,
-    min_scale=None,
-    divisor: int = 32,
-    pad_square: bool = False,
-    scale: float | None = None,
-    half_up: bool = False,
-) -> Placement:
-    """Decides size and place of a photograph of (height, width).
-
-    Args:
-        mode: "fit" (`fit_size`, top left), "square" and "pad64" (the old package's, centred), "none" (as it is, top
-            left), "crop" (scaled up as the old package's; the caller has cut the part before).
-        divisor: canvas sides are multiples of it.
-        pad_square: a square canvas of fixed size for training: `max_dim` ("crop": `min_dim`), rounded up.
-        scale: overrides the scale that the mode would choose; for parts of photographs (large-scale jitter).
-        half_up: see `fit_size`.
-
-    Raises:
-        ValueError: for an unknown mode, or an image larger than the canvas.
-    """
-    if mode not in RESIZE_MODES:
-        raise ValueError(f"unknown IMAGE_RESIZE_MODE {mode!r}; expected one of {RESIZE_MODES}")
-    tall, wide = _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale, half_up)
-    if pad_square:
-        side = canvas_side(min_dim if mode == "crop" else max_dim, divisor)
-        canvas = side, side
-    elif mode == "square":
-        canvas = _round_up(max_dim, divisor), _round_up(max_dim, divisor)
-    else:
-        unit = math.lcm(divisor, 64) if mode == "pad64" else divisor
-        canvas = _round_up(tall, unit), _round_up(wide, unit)
-    if tall > canvas[0] or wide > canvas[1]:
-        raise ValueError(
-            f"an image of {height} x {width} becomes {tall} x {wide} in IMAGE_RESIZE_MODE {mode!r}, more "
-            f"than the {canvas[0]} x {canvas[1]} of training; use 'fit' or raise IMAGE_MAX_DIM"
-        )
-    centred = mode in ("square", "pad64")
-    top, left = ((canvas[0] - tall) // 2, (canvas[1] - wide) // 2) if centred else (0, 0)
-    return Placement(tall, wide, top, left, *canvas)
-
-
-def base_scale(height: int, width: int, *, mode: str, min_dim, max_dim, min_scale=None) -> float:
-    """The scale that a resize mode chooses for a photograph of (height, width)."""
-    return 1.0 if mode == "none" else choose_scale(height, width, min_dim, max_dim, min_scale, mode)
-
-
-def _scaled_size(height, width, mode, min_dim, max_dim, min_scale, scale, half_up) -> tuple[int, int]:
-    if scale is None and mode == "fit":
-        return fit_size(height, width, min_dim, max_dim, half_up)
-    if scale is None:
-        scale = base_scale(height, width, mode=mode, min_dim=min_dim, max_dim=max_dim, min_scale=min_scale)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def mold_for_network(
-    image: np.ndarray,
-    *,
-    mode: str,
-    min_dim,
-    max_dim,
-    min_scale=None,
-    divisor: int = 32,
-    scaling: PixelScaling,
-    pad_square: bool = False,
-    scale: float | None = None,
-    antialias: bool = False,
-    resizer: str = "opencv",
-    pad_pixel=None,
-    canvas: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """Resizes, normalises and pads a photograph.
-
-    Args:
-        image: [H, W, C] uint8.
-        scaling: what the backbone expects.
-        antialias: when shrinking, average the pixels that fall together rather than sample between the nearest two.
-        resizer: "opencv"; "skimage" as the old package has it: zeros beyond the border, values cut to whole ones;
-            "pillow" as Detectron2 has it: antialiased, values and the size rounded to whole ones.
-        pad_pixel: the padding's pixel, one value a channel, which is normalised too; None: padding is zero after the
-            normalisation.
-        canvas: float32, filled whatever it held, and returned: an image's place in a batch. None: a new one.
-        The other arguments: see `plan`.
-
-    Returns:
-        molded [h, w, C] float32; window (y1, x1, y2, x2) float32 of the photograph inside it; scale (y, x). A box of
-        the photograph lies at box * (y, x, y, x) + (window y1, x1, y1, x1).
-    """
-    height, width = image.shape[:2]
-    place = plan(
-        height,
-        width,
-        mode=mode,
-        min_dim=min_dim,
-        max_dim=max_dim,
-        min_scale=min_scale,
-        divisor=divisor,
-        pad_square=pad_square,
-        scale=scale,
-        half_up=resizer == "pillow",
-    )
-    size = (place.canvas_height, place.canvas_width, image.shape[2])
-    canvas = np.empty(size, np.float32) if canvas is None else canvas
-    if canvas.shape != size or canvas.dtype != np.float32:
-        raise ValueError(f"the canvas is {canvas.dtype} of shape {canvas.shape}; expected float32 of {size}")
-    border = 0
-    if pad_pixel is not None:
-        border = mold_image(_per_channel("padding", pad_pixel, image.shape[2])[None, None], *scaling)[0, 0]
-    inside = _fill_around(canvas, place, border)
-    # Resized as floats, as the references do: uint8 would round the pixels once more. Both steps are linear, so the
-    # smaller of the two images is the one that is normalised.
-    if resizer == "skimage":
-        if (place.height, place.width) != (height, width):
-            image = resize_exactly(image, (place.height, place.width)).astype(np.uint8)
-        inside[...] = mold_image(image, *scaling)
-    elif resizer == "pillow":
-        inside[...] = mold_image(_resize_by_pillow(image, place.height, place.width), *scaling)
-    elif place.height * place.width > height * width:
-        _resize_into(inside, mold_image(image, *scaling), antialias)
-    else:
-        inside[...] = mold_image(_shrink(image, place.height, place.width, antialias), *scaling)
-    window = (place.top, place.left, place.top + place.height, place.left + place.width)
-    return canvas, np.array(window, np.float32), (place.height / height, place.width / width)
-
-
-def mold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarray:
+def normalize(image: np.ndarray, mean: Any, std: Any = 1.0, bgr: bool = False) -> np.ndarray:
     """(image - mean) / std in the order of the image's channels, then reversed if `bgr`; float32 [H, W, C]."""
     height, width, channels = image.shape
     mean = _per_channel("mean", mean, channels)
@@ -215,96 +230,23 @@ def mold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarra
     return np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
 
 
-def unmold_image(image: np.ndarray, mean, std=1.0, bgr: bool = False) -> np.ndarray:
-    """The reverse of `mold_image`: [H, W, C] uint8, rounded (the old package cuts off), kept within 0..255."""
+def denormalize(image: np.ndarray, mean: Any, std: Any = 1.0, bgr: bool = False) -> np.ndarray:
+    """The reverse of `normalize`: [H, W, C] uint8, rounded (the old package cuts off), clipped to 0..255."""
     image = image[:, :, ::-1] if bgr else image
     mean = _per_channel("mean", mean, image.shape[2])
     std = _per_channel("std", std, image.shape[2])
     return np.clip(np.rint(image * std + mean), 0, 255).astype(np.uint8)
 
 
-def pad_to(image: np.ndarray, height: int, width: int, top: int = 0, left: int = 0) -> np.ndarray:
-    """The image [h, w, C] at (top, left) of [height, width, C] zeros."""
-    tall, wide = image.shape[:2]
-    if tall + top > height or wide + left > width:
-        raise ValueError(f"an image of {tall} x {wide} at ({top}, {left}) does not fit into {height} x {width}")
-    if (tall, wide) == (height, width):
-        return image
-    canvas = np.zeros([height, width, *image.shape[2:]], image.dtype)
-    canvas[top : top + tall, left : left + wide] = image
-    return canvas
-
-
-def _resize(image: np.ndarray, height: int, width: int, antialias: bool = False) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    method = _interpolation(image, height, width, antialias)
-    # OpenCV averages at most 4 channels at a time, and drops a single one
-    groups = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
-    resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
-    return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
-
-
-def _shrink(image: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
-    """`_resize` of float32 pixels, for [H, W, C] uint8 of at least this size.
-
-    Between two rows first and then along them, some rows at a time: what stays in the cache is converted to floats, and
-    of a photograph many times larger only the rows that count. Three times as fast at 12 megapixels.
-    """
-    rows, columns, channels = image.shape
-    if rows == height or height == 1 or _interpolation(image, height, width, antialias) != cv2.INTER_LINEAR:
-        return _resize(image.astype(np.float32), height, width, antialias)
-    position = (np.arange(height) + 0.5) * (rows / height) - 0.5  # half-pixel centres, within the image as it shrinks
-    above = position.astype(np.intp)
-    below, part = np.minimum(above + 1, rows - 1), (position - above).astype(np.float32)[:, None]
-    flat, resized = image.reshape(rows, -1), np.empty((height, width, channels), np.float32)
-    strip = min(height, max(2, STRIP // flat.shape[1]))  # OpenCV computes a single row in another way
-    first, second = np.empty((2, strip, flat.shape[1]), np.float32)
-    for start in range(0, height, strip):
-        start = min(start, height - strip)
-        taken = slice(start, start + strip)
-        first[...], second[...] = flat[above[taken]], flat[below[taken]]
-        second -= first
-        second *= part[taken]
-        first += second
-        resized[taken] = _resize(first.reshape(strip, columns, channels), strip, width)
-    return resized
-
-
-def _resize_by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    from PIL import Image
-
-    channels = [Image.fromarray(np.ascontiguousarray(image[:, :, i])) for i in range(image.shape[2])]
-    return np.stack([channel.resize((width, height), Image.Resampling.BILINEAR) for channel in channels], axis=-1)
-
-
-def _fill_around(canvas: np.ndarray, place: Placement, border: float | np.ndarray) -> np.ndarray:
-    """Sets all of the canvas to `border` but the place of the photograph, which is returned."""
+def _fill_around(out: np.ndarray, place: Placement, border: float | np.ndarray) -> np.ndarray:
+    """Sets everything but the place of the image to `border`, and returns that place."""
     bottom, right = place.top + place.height, place.left + place.width
-    canvas[: place.top] = canvas[bottom:] = border
-    canvas[place.top : bottom, : place.left] = canvas[place.top : bottom, right:] = border
-    return canvas[place.top : bottom, place.left : right]
+    out[: place.top] = out[bottom:] = border
+    out[place.top : bottom, : place.left] = out[place.top : bottom, right:] = border
+    return out[place.top : bottom, place.left : right]
 
 
-def _resize_into(target: np.ndarray, image: np.ndarray, antialias: bool) -> None:
-    """Fills `target` [h, w, C] with the resized image, without a copy where OpenCV can write there."""
-    height, width, channels = target.shape
-    if 2 <= channels <= 4 and image.dtype == target.dtype and image.shape != target.shape:
-        method = _interpolation(image, height, width, antialias)
-        resized = cv2.resize(image, (width, height), dst=target, interpolation=method)
-        if np.shares_memory(resized, target):
-            return
-    target[...] = _resize(image, height, width, antialias)
-
-
-def _interpolation(image: np.ndarray, height: int, width: int, antialias: bool) -> int:
-    shrinks = height < image.shape[0] and width < image.shape[1]
-    return cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR
-
-
-def _per_channel(name: str, value, channels: int) -> np.ndarray:
+def _per_channel(name: str, value: Any, channels: int) -> np.ndarray:
     array = np.asarray(value, np.float32)
     if array.ndim and array.shape != (channels,):
         raise ValueError(
@@ -314,5 +256,6 @@ def _per_channel(name: str, value, channels: int) -> np.ndarray:
     return np.broadcast_to(array, (channels,))
 
 
-def _round_up(value: int, unit: int) -> int:
-    return -(-int(value) // unit) * unit
+def round_up(value: float, unit: int) -> int:
+    """The smallest multiple of `unit` that is at least `value`."""
+    return -(-math.ceil(value) // unit) * unit

@@ -18,14 +18,14 @@ class Sample(NamedTuple):
     class_ids: np.ndarray
 
 
-def load_sample(dataset, image_id: int, num_classes: int, channels: int = 3) -> Sample:
+def read_sample(dataset, image_id: int, num_classes: int, channels: int = 3) -> Sample:
     """Loads an image of a Dataset with its instances.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: for an unreadable image, masks of another size, wrong class ids ...
     """
     image = read_image(dataset.load_image(image_id), channels)
-    masks, class_ids = load_instances(dataset, image_id, image.shape[:2], num_classes)
+    masks, class_ids = read_instances(dataset, image_id, image.shape[:2], num_classes)
     tight = extract_bboxes(masks).astype(np.float64)
     boxes = dataset.load_boxes(image_id) if hasattr(dataset, "load_boxes") else None
     boxes = tight if boxes is None else _checked_boxes(boxes, image.shape[:2], len(class_ids))
@@ -35,7 +35,7 @@ def load_sample(dataset, image_id: int, num_classes: int, channels: int = 3) -> 
     return Sample(image, masks, boxes, class_ids)
 
 
-def load_instances(dataset, image_id: int, size: tuple[int, int], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def read_instances(dataset, image_id: int, size: tuple[int, int], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """masks [H, W, N] bool and class_ids [N] int32 of an image of `size`, checked."""
     loaded = dataset.load_mask(image_id)
     if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:

@@ -40,7 +40,13 @@ class Distribution:
 
     def data(self, train: Any, validation: Any, epochs: int) -> dict[str, Any]:
         """Arguments of `fit` for the loaders (the second may be None) of a training to epoch `epochs`."""
-        return {"x": train, "validation_data": validation}
+        if keras.backend.backend() != "tensorflow":
+            return {"x": train, "validation_data": validation}
+        from mrcnn.distribution.tensorflow import arguments_of_fit, endless_dataset
+
+        return arguments_of_fit(
+            lambda loader, last: endless_dataset(loader, last, loader.batch_size), train, validation, epochs
+        )
 
     def meet(self, facts: dict[str, Any], layers: Mapping[str, keras.layers.Layer], text: str) -> str:
         """The chief's `text`, on every worker. All call it, with the same `facts` (for json) and weights of `layers`.

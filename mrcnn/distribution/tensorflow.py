@@ -1,7 +1,7 @@
 """Replicas of a `tf.distribute` strategy, in one process or in several."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -42,32 +42,12 @@ class Replicas(Distribution):
         return self.strategy.scope()
 
     def data(self, train: Any, validation: Any, epochs: int) -> dict[str, Any]:
-        arguments = {"x": self._dataset(train, epochs), "steps_per_epoch": len(train)}
-        if validation is not None:
-            arguments |= {
-                "validation_data": self._dataset(validation, validation.epoch + 1),
-                "validation_steps": len(validation),
-            }
-        return arguments
+        return arguments_of_fit(self._dataset, train, validation, epochs)
 
     def _dataset(self, loader: Any, epochs: int) -> tf.distribute.DistributedDataset:
         """This worker's share of the loader's batches, a part for each of its replicas in turn."""
-        first = loader[0][0]
-        rows = len(first["image"]) * self.workers // self.replicas
-        signature = {name: tf.TensorSpec((rows, *value.shape[1:]), value.dtype) for name, value in first.items()}
-
-        def parts() -> Iterator[tuple[dict[str, np.ndarray]]]:
-            batch = first
-            for batch in loader.batches(epochs):
-                yield from _split(batch, rows)
-            while True:  # without an end, workers need not ask each other before each step whether there is one
-                yield from _split(batch, rows)
-
-        def dataset(_: Any) -> tf.data.Dataset:
-            endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-            return tf.data.Dataset.from_generator(parts, output_signature=(signature,)).apply(endless)
-
-        return self.strategy.distribute_datasets_from_function(dataset)
+        rows = loader.batch_size // self.replicas
+        return self.strategy.distribute_datasets_from_function(lambda _: endless_dataset(loader, epochs, rows))
 
 
 class Workers(Together, Replicas):
@@ -92,6 +72,34 @@ class Workers(Together, Replicas):
         with self.scope():
             result = tf.function(lambda: self.strategy.run(step))()
             return self.strategy.experimental_local_results(result)[0].numpy().astype(np.uint8)
+
+
+def arguments_of_fit(dataset: Callable[[Any, int], Any], train: Any, validation: Any, epochs: int) -> dict[str, Any]:
+    """Arguments of `fit` for the loaders (the second may be None), each made into a dataset of (loader, epochs)."""
+    arguments = {"x": dataset(train, epochs), "steps_per_epoch": len(train)}
+    if validation is not None:
+        arguments |= {"validation_data": dataset(validation, validation.epoch + 1), "validation_steps": len(validation)}
+    return arguments
+
+
+def endless_dataset(loader: Any, epochs: int, rows: int) -> tf.data.Dataset:
+    """The loader's batches from here to the end of epoch `epochs`, in parts of `rows` images.
+
+    Keras would take the shapes of a loader from its first two batches, and fail at the first of another size.
+    """
+    signature = {name: tf.TensorSpec((rows, *shape[1:]), dtype) for name, (shape, dtype) in loader.signature().items()}
+
+    def parts() -> Iterator[tuple[dict[str, np.ndarray]]]:
+        batch = None
+        for batch in loader.batches(epochs):
+            yield from _split(batch, rows)
+        while (
+            batch is not None
+        ):  # without an end, workers need not ask each other before each step whether there is one
+            yield from _split(batch, rows)
+
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return tf.data.Dataset.from_generator(parts, output_signature=(signature,)).apply(endless).prefetch(1)
 
 
 def _split(batch: dict[str, np.ndarray], rows: int) -> Iterator[tuple[dict[str, np.ndarray]]]:

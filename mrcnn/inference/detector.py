@@ -10,22 +10,12 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.images import read_image, read_image_size
-from mrcnn.data.molding import mold_for_network, plan
-from mrcnn.inference.input_sizes import largest_side
+from mrcnn.data.molding import InputTransform, NetworkInput
 from mrcnn.inference.pipeline import WINDOW, Buffers, batches, overlapped
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
 from mrcnn.network.pixels import PixelScaling
 
 COUNT_NAMES = ("proposals", "scores over the minimum", "left by NMS", "detections")
-
-
-class NetworkInput(NamedTuple):
-    """One image as the network takes it, and what leads back to its own pixels."""
-
-    image: np.ndarray  # [height, width, channels] float32, normalized and padded
-    window: np.ndarray  # (y1, x1, y2, x2) float32: where in it the image lies, in pixels
-    scale: tuple[float, float]  # (y, x): pixels of the network input per pixel of the image
-    size: tuple[int, int]  # (height, width) of the image
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,7 @@ class Detector:
         self.call, self.config, self.scaling = call, config, scaling
         self.process = os.getpid() if process is None else process
         self.buffers = Buffers()
+        self.transform = InputTransform.from_config(config, scaling, training=False)
 
     def detect(
         self, images: Sequence[Any], verbose: int = 0, prepare: str | None = None, class_names: Sequence[str] = ()
@@ -209,23 +200,7 @@ class Detector:
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the network input that an image of (height, width) gets."""
-        geometry = self._geometry()
-        half_up = geometry.pop("resizer") == "pillow"
-        placement = plan(*size, **geometry, half_up=half_up)
-        return placement.canvas_height, placement.canvas_width
-
-    def _geometry(self) -> dict[str, Any]:
-        """How images are resized and padded."""
-        config = self.config
-        crops = config.IMAGE_RESIZE_MODE == "crop"  # a way of training: detection sees the whole image
-        return {
-            "mode": "square" if crops else config.IMAGE_RESIZE_MODE,
-            "min_dim": config.IMAGE_MIN_DIM,
-            "max_dim": largest_side(config),
-            "min_scale": config.IMAGE_MIN_SCALE,
-            "divisor": config.SIZE_DIVISOR,
-            "resizer": config.IMAGE_RESIZER,
-        }
+        return self.transform.place(*size).input_size
 
     def network_input(self, image: np.ndarray, out: np.ndarray | None = None) -> NetworkInput:
         """Resizes, normalizes and pads one image [H, W, C] uint8.
@@ -233,15 +208,7 @@ class Detector:
         Args:
             out: float32 of `input_size`, which becomes the image of the result: its place in a batch. None: a new one.
         """
-        pixels, window, scale = mold_for_network(
-            image,
-            **self._geometry(),
-            scaling=self.scaling,
-            antialias=self.config.IMAGE_ANTIALIAS,
-            pad_pixel=self.config.IMAGE_PAD_PIXEL,
-            canvas=out,
-        )
-        return NetworkInput(pixels, window, scale, (image.shape[0], image.shape[1]))
+        return self.transform.apply(image, out=out)
 
     def run(self, images: np.ndarray, windows: np.ndarray) -> list[dict[str, np.ndarray]]:
         """Detections in pixels of the network input.

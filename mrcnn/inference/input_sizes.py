@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mrcnn.config import Config
-from mrcnn.data.molding import canvas_side
+from mrcnn.data.molding import round_up
 
 
 class Canvases(NamedTuple):
@@ -25,9 +25,9 @@ def canvas_limits(config: Config) -> Canvases:
     mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
     if mode in ("none", "pad64"):
         return Canvases(batch=batch)
-    long = canvas_side(largest_side(config) or 0, config.SIZE_DIVISOR)
+    long = round_up(largest_side(config) or 0, config.SIZE_DIVISOR)
     if mode == "fit":
-        return Canvases(canvas_side(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
+        return Canvases(round_up(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
     return Canvases(long, long, batch, one_size=True)
 
 

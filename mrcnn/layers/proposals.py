@@ -61,6 +61,7 @@ class Proposals(StaticOutputLayer):
         std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
         min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
         per_level: False for one top-k and one NMS over all levels (matterport).
+        inside_only: leave out anchors whose center lies outside the window, such as those in the padding.
         inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
             and go in the usual convention.
 
@@ -87,6 +88,7 @@ class Proposals(StaticOutputLayer):
         min_size: float = 1e-3,
         per_level: bool = True,
         inclusive: bool = False,
+        inside_only: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = "float32"
@@ -95,7 +97,7 @@ class Proposals(StaticOutputLayer):
         self.pre_nms_limit, self.post_nms_limit = int(pre_nms_limit), int(post_nms_limit)
         self.nms_threshold, self.min_size = float(nms_threshold), float(min_size)
         self.std_dev = tuple(float(value) for value in std_dev)
-        self.per_level, self.inclusive = bool(per_level), bool(inclusive)
+        self.per_level, self.inclusive, self.inside_only = bool(per_level), bool(inclusive), bool(inside_only)
 
     def call(
         self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any, extent: Any = None
@@ -147,6 +149,8 @@ class Proposals(StaticOutputLayer):
 
     def _candidates(self, logits: Any, deltas: Any, anchors: Any, count: int, windows: Any, extent: Any) -> Candidates:
         """Those of a level, without its axis."""
+        if self.inside_only:
+            logits = ops.where(box_ops.centered_in(anchors, windows), logits, LOWEST)
         scores, index = _top(ops.stop_gradient(logits), count)
         deltas = ops.take_along_axis(ops.stop_gradient(deltas), index[..., None], axis=1)
         anchors = ops.take(anchors, index, axis=0)
@@ -170,6 +174,7 @@ class Proposals(StaticOutputLayer):
             "min_size": self.min_size,
             "per_level": self.per_level,
             "inclusive": self.inclusive,
+            "inside_only": self.inside_only,
         }
 
 

@@ -53,11 +53,11 @@ class AnchorTargets(StaticOutputLayer):
             anchors,
             gt_boxes,
             gt_class_ids,
+            boxes.centered_in(anchors, windows),
             positive_overlap=self.positive_overlap,
             negative_overlap=self.negative_overlap,
         )
-        negative = ops.logical_and(negative, _centred_in(windows, anchors))
-        priority = sampling.uniform(seed, ops.shape(anchors)[0], salt=1)
+        priority = sampling.uniform_of(seed, sampling.box_keys(anchors), salt=1)
         indices, is_positive, is_drawn = sampling.sample_balanced(
             positive, negative, priority, count=self.count, positive_limit=int(self.count * self.positive_ratio)
         )
@@ -82,21 +82,21 @@ class AnchorTargets(StaticOutputLayer):
         return spec(*rows, dtype="int32"), spec(*rows, dtype="int32"), spec(*rows, 4)
 
 
-def _centred_in(windows: Any, anchors: Any) -> Any:
-    """[batch, anchors] bool: whether the centre of an anchor lies in each image's window."""
-    centres = ops.expand_dims((anchors[:, :2] + anchors[:, 2:]) / 2, 0)
-    windows = ops.expand_dims(windows, 1)
-    return ops.all(ops.logical_and(centres >= windows[..., :2], centres < windows[..., 2:]), axis=-1)
-
-
 def match_anchors(
-    anchors: Any, gt_boxes: Any, gt_class_ids: Any, *, positive_overlap: float, negative_overlap: float
+    anchors: Any,
+    gt_boxes: Any,
+    gt_class_ids: Any,
+    inside: Any = True,
+    *,
+    positive_overlap: float,
+    negative_overlap: float,
 ) -> tuple[Any, Any, Any]:
     """Which anchors are objects, which background, and which object each is nearest to.
 
     Args:
         anchors: [anchors, (y1, x1, y2, x2)].
         gt_boxes: [batch, instances, (y1, x1, y2, x2)] zero-padded; gt_class_ids: [batch, instances] zero-padded.
+        inside: [batch, anchors] bool; the others, such as those in the padding, are neither object nor background.
 
     Returns:
         positive, negative: [batch, anchors] bool; matched: [batch, anchors] int32, the instance of highest IoU.
@@ -104,13 +104,13 @@ def match_anchors(
     Source: torchvision's Matcher with allow_low_quality_matches; matterport's build_rpn_targets for crowds.
     """
     overlaps = boxes.iou(ops.expand_dims(anchors, 0), gt_boxes)
-    is_object = ops.expand_dims(gt_class_ids > 0, 1)
+    is_object = ops.logical_and(ops.expand_dims(gt_class_ids > 0, 1), ops.expand_dims(inside, -1))
     object_overlaps = ops.where(is_object, overlaps, -1.0)
     best = ops.max(object_overlaps, axis=-1)
     highest = ops.max(object_overlaps, axis=1, keepdims=True)
     no_better = ops.logical_and(object_overlaps == highest, ops.logical_and(is_object, highest > 0))
     positive = ops.logical_or(best >= positive_overlap, ops.any(no_better, axis=-1))
-    background = ops.logical_and(best < negative_overlap, ops.logical_not(positive))
+    background = ops.logical_and(ops.logical_and(best < negative_overlap, inside), ops.logical_not(positive))
     negative = ops.logical_and(background, ops.logical_not(_touches_crowd(overlaps, gt_class_ids)))
     return positive, negative, ops.cast(ops.argmax(object_overlaps, axis=-1), "int32")
 

@@ -15,8 +15,8 @@ from mrcnn.data.augmentation import apply_imgaug
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.loader import active_classes
 from mrcnn.data.masks import extract_bboxes, minimize_mask
-from mrcnn.data.resize import resize_image, resize_mask
-from mrcnn.data.sample import load_sample
+from mrcnn.data.resize import choose_scale, resize, resize_image, resize_mask
+from mrcnn.data.sample import read_sample
 from mrcnn.network.backbone import backbone_scaling
 from mrcnn.network.pixels import PixelScaling, scaling_of
 
@@ -51,7 +51,7 @@ def load_image_gt(
         image [H, W, C] uint8, image_meta (see `compose_image_meta`), class_ids [N] int32,
         boxes [N, (y1, x1, y2, x2)] int32, masks [H, W, N] bool or [*MINI_MASK_SHAPE, N] bool.
     """
-    sample = load_sample(dataset, image_id, config.NUM_CLASSES, config.IMAGE_CHANNEL_COUNT)
+    sample = read_sample(dataset, image_id, config.NUM_CLASSES, config.IMAGE_CHANNEL_COUNT)
     original_shape = sample.image.shape
     image, masks, window, scale = _resized(sample.image, sample.masks, config)
     if augment and np.random.random() < 0.5:
@@ -78,15 +78,16 @@ def _resized(image: np.ndarray, masks: np.ndarray, config: Config) -> tuple[np.n
             image, min_dim=min_dim, max_dim=max_dim, min_scale=config.IMAGE_MIN_SCALE, mode=config.IMAGE_RESIZE_MODE
         )
         return image, resize_mask(masks, scale, padding, crop), window, scale
-    scale = molding.base_scale(*image.shape[:2], mode="fit", min_dim=min_dim, max_dim=max_dim)
-    image, _ = molding.fit_image(image, min_dim, max_dim)
-    height, width = image.shape[:2]
-    side = molding.canvas_side(max_dim, config.SIZE_DIVISOR)
+    scale = choose_scale(image.shape[0], image.shape[1], min_dim, max_dim, None, "fit")
+    height, width = molding.fit_size(image.shape[0], image.shape[1], min_dim, max_dim)
+    image = resize(image, height, width)
+    side = molding.round_up(max_dim, config.SIZE_DIVISOR)
     fitted = np.zeros([masks.shape[2], side, side], bool)
     for i, mask in enumerate(fitted):
         pixels = np.ascontiguousarray(masks[:, :, i]).view(np.uint8)
         mask[:height, :width] = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST)
-    return molding.pad_to(image, side, side), np.moveaxis(fitted, 0, 2), (0, 0, height, width), scale
+    padding = [(0, side - height), (0, side - width), (0, 0)]
+    return np.pad(image, padding), np.moveaxis(fitted, 0, 2), (0, 0, height, width), scale
 
 
 def mold_image(image: ArrayLike, config: Config) -> np.ndarray:
@@ -94,12 +95,12 @@ def mold_image(image: ArrayLike, config: Config) -> np.ndarray:
 
     `detect` does this itself, and resizes and pads.
     """
-    return molding.mold_image(np.asarray(image), *_scaling(config))
+    return molding.normalize(np.asarray(image), *_scaling(config))
 
 
 def unmold_image(normalized_images: ArrayLike, config: Config) -> np.ndarray:
     """The reverse of `mold_image`: [H, W, C] uint8."""
-    return molding.unmold_image(np.asarray(normalized_images), *_scaling(config))
+    return molding.denormalize(np.asarray(normalized_images), *_scaling(config))
 
 
 def _scaling(config: Config) -> PixelScaling:

@@ -168,6 +168,7 @@ def _proposals(config: Config, *, training: bool) -> Proposals:
         per_level=config.RPN_PER_LEVEL,
         min_size=config.RPN_MIN_SIZE,
         inclusive=config.BOXES_INCLUSIVE,
+        inside_only=training,  # a batch teaches the same however much it is padded
         name="proposals",
     )
 

@@ -162,3 +162,10 @@ def _centre_and_size(boxes: Any) -> tuple[Any, Any, Any, Any]:
     y1, x1, y2, x2 = ops.unstack(_float(boxes), 4, axis=-1)
     height, width = y2 - y1, x2 - x1
     return y1 + 0.5 * height, x1 + 0.5 * width, height, width
+
+
+def centered_in(boxes: Any, windows: Any) -> Any:
+    """[batch, boxes] bool: whether the center of a box [boxes, (y1, x1, y2, x2)] lies in each of windows [batch, 4]."""
+    centers = ops.expand_dims((boxes[:, :2] + boxes[:, 2:]) / 2, 0)
+    windows = ops.expand_dims(windows, 1)
+    return ops.all(ops.logical_and(centers >= windows[..., :2], centers < windows[..., 2:]), axis=-1)

@@ -24,10 +24,26 @@ def uniform(seed: Any, count: Any, salt: int = 0) -> Any:
 
     Source: the two-round integer hash `lowbias32` of hash-prospector (Wellons 2018), over a Weyl sequence.
     """
-    index = ops.cast(ops.arange(count), "uint32")
+    return uniform_of(seed, ops.cast(ops.arange(count), "uint32"), salt)
+
+
+def uniform_of(seed: Any, keys: Any, salt: int = 0) -> Any:
+    """As `uniform`, [batch, keys] float32: one number for each seed and key of `keys` [keys] uint32."""
     start = (ops.cast(seed, "uint32") + ops.cast(salt * 7919, "uint32")) * ops.cast(_WEYL, "uint32")
-    bits = ops.expand_dims(_mix(start), -1) + index
+    bits = ops.expand_dims(_mix(start), -1) + keys
     return ops.cast(ops.right_shift(_mix(bits), ops.cast(8, "uint32")), "float32") / 2**24
+
+
+def box_keys(boxes: Any) -> Any:
+    """A key for each box [boxes, 4], by its corners to a quarter of a pixel: [boxes] uint32.
+
+    A draw that uses them does not depend on which other boxes there are, such as anchors in the padding.
+    """
+    corners = ops.cast(ops.cast(ops.round(boxes * 4), "int32"), "uint32")
+    keys = ops.zeros_like(corners[:, 0])
+    for corner in ops.unstack(corners, 4, axis=-1):
+        keys = _mix(keys * ops.cast(_WEYL, "uint32") + corner)
+    return keys
 
 
 def _mix(bits: Any) -> Any:

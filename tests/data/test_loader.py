@@ -4,6 +4,7 @@ import time
 import warnings
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ class Remember(keras.callbacks.Callback):
 
 
 def direct(loader, epochs):
-    batches = [loader.load_batch(epoch, i) for epoch in epochs for i in range(len(loader))]
+    batches = [loader.assemble_batch(epoch, i) for epoch in epochs for i in range(len(loader))]
     return [(b["image_id"].tolist(), b["seed"].tolist()) for b in batches]
 
 
@@ -56,7 +57,7 @@ def test_shapes_types_and_values(squares, config, scaling):
     (inputs,) = loader[0]
     shapes = {name: (array.shape, array.dtype.name) for name, array in inputs.items()}
     assert shapes == {
-        "image": ((2, 128, 128, 3), "float32"),
+        "image": ((2, 96, 128, 3), "float32"),
         "window": ((2, 4), "float32"),
         "gt_class_ids": ((2, 5), "int32"),
         "gt_boxes": ((2, 5, 4), "float32"),
@@ -72,6 +73,160 @@ def test_shapes_types_and_values(squares, config, scaling):
     np.testing.assert_array_equal(inputs["gt_boxes"][0, :3], [[40, 0, 60, 20], [40, 20, 60, 40], [0, 0, 0, 0]])
     assert (inputs["gt_masks"][0, :2] == 255).all() and not inputs["gt_masks"][0, 2:].any()
     np.testing.assert_array_equal(inputs["active_classes"], [[1, 1], [1, 1]])
+
+
+class Shapes(Dataset):
+    """Images of given (height, width) with one square of 10 pixels in each; the size stands in `image_info` or not."""
+
+    def __init__(self, sizes, stated=True, empty=()):
+        super().__init__()
+        self.add_class("made", 1, "square")
+        self.sizes, self.empty = sizes, empty
+        for number, (height, width) in enumerate(sizes):
+            self.add_image("made", number, None, **({"height": height, "width": width} if stated else {}))
+        self.prepare()
+
+    def load_image(self, image_id):
+        return np.full([*self.sizes[image_id], 3], 10 + image_id, np.uint8)
+
+    def load_mask(self, image_id):
+        masks = np.zeros([*self.sizes[image_id], 0 if image_id in self.empty else 1], bool)
+        masks[:10, :10] = True
+        return masks, np.ones(masks.shape[2], np.int32)
+
+
+FITTED = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 160}
+TALL, WIDE, WIDER, SQUARE = (90, 60), (60, 90), (60, 120), (60, 60)
+
+
+def test_the_network_input_fits_the_largest_image_of_the_batch(config, scaling):
+    loader = Loader(Shapes([WIDE, WIDER]), config(**FITTED), scaling=scaling, training=False)
+    (inputs,) = loader[0]
+    assert inputs["image"].shape == (2, 64, 128, 3)
+    np.testing.assert_array_equal(inputs["window"], [[0, 0, 64, 96], [0, 0, 64, 128]])
+    assert (inputs["image"][0, :, :96] == 10).all() and not inputs["image"][0, :, 96:].any()
+    np.testing.assert_allclose(inputs["gt_boxes"][:, 0], [[0, 0, 64 / 6, 64 / 6]] * 2, rtol=1e-6)
+    mixed = Loader(Shapes([TALL, WIDE]), config(**FITTED), scaling=scaling, training=False).assemble_batch(0, 0)
+    assert mixed["image"].shape == (2, 96, 96, 3)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_images_of_similar_shape_share_batches(config, scaling, tmp_path, stated):
+    dataset = Shapes([TALL, WIDE, SQUARE, WIDER] * 8, stated)
+    if not stated:  # the headers of the files tell
+        for info, size in zip(dataset.image_info, dataset.sizes, strict=True):
+            info["path"] = str(tmp_path / f"{size[0]}_{size[1]}.png")
+            cv2.imwrite(info["path"], np.zeros([*size, 3], np.uint8))
+        del Shapes.load_image
+    try:
+        loader = Loader(dataset, config(**FITTED, SIZE_DIVISOR=32), scaling=scaling)
+    finally:
+        if not stated:
+            Shapes.load_image = LOAD_IMAGE
+    for epoch in range(2):
+        batches = [loader.assemble_batch(epoch, index) for index in range(len(loader))]
+        shapes = [batch["image"].shape[1:3] for batch in batches]
+        assert {(96, 64), (64, 96), (64, 64), (64, 128)} <= set(shapes)
+        assert sum(shape[0] * shape[1] for shape in shapes) <= 1.15 * sum(
+            shape[0] * shape[1] for shape in [(96, 64), (64, 96), (64, 64), (64, 128)] * 4
+        )
+        seen = np.concatenate([batch["image_id"] for batch in batches])
+        np.testing.assert_array_equal(np.sort(seen), np.arange(32))
+
+
+LOAD_IMAGE = Shapes.load_image
+
+
+def test_images_of_unknown_size_are_learned_from_too(config, scaling):
+    loader = Loader(Shapes([TALL, WIDE] * 3, stated=False), config(**FITTED), scaling=scaling)
+    assert {loader.assemble_batch(0, i)["image"].shape[1:3] for i in range(3)} <= {(96, 64), (64, 96), (96, 96)}
+
+
+def test_on_jax_there_are_five_sizes_at_most(config, scaling, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    rng = np.random.default_rng(0)
+    sizes = [(int(60 * rng.uniform(0.3, 3)), 60) for _ in range(40)]
+    loader = Loader(Shapes(sizes), config(**FITTED), scaling=scaling)
+    shapes = {loader.assemble_batch(0, i)["image"].shape[1:3] for i in range(20)}
+    assert shapes <= {(64, 128), (128, 64), (64, 160), (160, 64), (160, 160)} and len(shapes) > 2
+
+
+@pytest.mark.parametrize("settings", [{"SCALE_JITTER": (0.5, 2.0)}, {"IMAGE_RESIZE_MODE": "square"}])
+def test_jitter_and_square_mode_stay_square(config, scaling, settings):
+    loader = Loader(Shapes([TALL, WIDE] * 2), config(**FITTED, **settings), scaling=scaling)
+    assert {loader.assemble_batch(0, i)["image"].shape for i in range(2)} == {(2, 160, 160, 3)}
+    assert loader.signature()["image"] == ((2, 160, 160, 3), "float32")
+
+
+def test_the_signature_is_that_of_every_batch(config, scaling):
+    loader = Loader(Shapes([TALL, WIDE, WIDER]), config(**FITTED), scaling=scaling)
+    signature = loader.signature()
+    for index in range(2):
+        inputs = loader.assemble_batch(0, index)
+        assert inputs.keys() == signature.keys()
+        for name, (shape, dtype) in signature.items():
+            assert inputs[name].dtype == dtype and len(shape) == inputs[name].ndim
+            assert all(wanted in (None, found) for wanted, found in zip(shape, inputs[name].shape, strict=True))
+    assert signature["image"][0] == (2, None, None, 3)
+
+
+def test_an_image_without_instances_is_replaced_by_one_of_similar_shape(config, scaling):
+    dataset = Shapes([TALL] * 6 + [WIDE] * 6, empty=range(5))
+    loader = Loader(dataset, config(**FITTED), scaling=scaling)
+    for index in range(6):
+        inputs = loader.assemble_batch(0, index)
+        assert inputs["image"].shape[1:3] in ((96, 64), (64, 96)), inputs["image_id"]
+
+
+def test_processes_agree_on_the_size_of_a_batch(config, scaling):
+    """Without looking at the images of the others, whose places in the batch they do not fill."""
+    dataset = Shapes([TALL, WIDE, WIDER, SQUARE] * 3, empty=(0, 6))
+    settings = config(**FITTED, IMAGES_PER_GPU=4)
+    whole = Loader(dataset, settings, scaling=scaling)
+    shares = [Loader(dataset, settings, scaling=scaling, share=(k, 2)) for k in range(2)]
+    for index in range(3):
+        parts = [share.assemble_batch(1, index) for share in shares]
+        assert parts[0]["image"].shape == parts[1]["image"].shape and len(parts[0]["image"]) == 2
+        inputs = whole.assemble_batch(1, index)
+        np.testing.assert_array_equal(np.concatenate([part["image_id"] for part in parts]), inputs["image_id"])
+        height, width = np.minimum(inputs["image"].shape[1:3], parts[0]["image"].shape[1:3])
+        images = np.concatenate([part["image"] for part in parts])
+        np.testing.assert_array_equal(images[:, :height, :width], inputs["image"][:, :height, :width])
+
+
+def test_processes_name_an_image_whose_stated_size_is_wrong(config, scaling):
+    dataset = Shapes([TALL, TALL])
+    dataset.sizes = [WIDER, TALL]
+    loader = Loader(dataset, config(**FITTED), scaling=scaling, share=(0, 2), training=False)
+    with pytest.raises(ValueError, match=r"image 0 .*network input is 64 x 128, but .* image_info give 96 x 64"):
+        loader.assemble_batch(0, 0)
+    alone = Loader(dataset, config(**FITTED), scaling=scaling, training=False).assemble_batch(0, 0)
+    assert alone["image"].shape == (2, 96, 128, 3), "one process looks at what is there"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_batches_of_many_sizes_are_the_same_for_any_number_of_threads_and_resumed(config, scaling, workers):
+    dataset = Shapes([TALL, WIDE, WIDER, SQUARE, (60, 75)] * 3)
+    settings = config(**FITTED, HORIZONTAL_FLIP=0.5, LOADER_WORKERS=1)
+    first = fingerprints(Loader(dataset, settings, scaling=scaling, seed=3), epochs=3)
+    settings = config(**FITTED, HORIZONTAL_FLIP=0.5, LOADER_WORKERS=workers)
+    assert fingerprints(Loader(dataset, settings, scaling=scaling, seed=3, start_epoch=2), epochs=1) == first[16:]
+
+
+def test_nine_of_ten_pixels_are_image_pixels(config, scaling):
+    """On the sizes of COCO's images, at 800/1333."""
+    if not COCO_MINI.exists():
+        pytest.skip(f"no images at {COCO_MINI}")
+    dataset = read_coco(COCO_MINI / "annotations/instances_train2017.json", COCO_MINI / "train2017")
+    settings = config(NUM_CLASSES=dataset.num_classes, IMAGE_MIN_DIM=800, IMAGE_MAX_DIM=1333)
+    loader = Loader(dataset, settings, scaling=scaling)
+    pixels = computed = 0
+    for index in range(0, len(loader), 8):
+        inputs = loader.assemble_batch(0, index)
+        y1, x1, y2, x2 = inputs["window"].T
+        pixels += ((y2 - y1) * (x2 - x1)).sum()
+        computed += np.prod(inputs["image"].shape[:3])
+    assert pixels / computed >= 0.9
 
 
 def test_square_mode_moves_boxes_by_the_window(squares, config, scaling):
@@ -93,7 +248,7 @@ def test_annotated_boxes_are_used_and_masks_cropped_to_them(squares, config, sca
 
 def test_every_pass_holds_each_image_once(squares, config, scaling):
     loader = Loader(squares([1] * 7), config(), scaling=scaling, steps=7)
-    ids = np.concatenate([loader.load_batch(0, i)["image_id"] for i in range(7)])
+    ids = np.concatenate([loader.assemble_batch(0, i)["image_id"] for i in range(7)])
     np.testing.assert_array_equal(np.sort(ids[:7]), np.arange(7))
     np.testing.assert_array_equal(np.sort(ids[7:]), np.arange(7))
     assert ids[:7].tolist() != ids[7:].tolist()
@@ -104,11 +259,11 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone(squares, config, scaling)
     settings = config(HORIZONTAL_FLIP=0.5, SCALE_JITTER=(0.5, 2.0), PHOTOMETRIC_DISTORTION=True)
     first = Loader(dataset, settings, scaling=scaling, steps=3, seed=4)
     second = Loader(dataset, settings, scaling=scaling, steps=3, seed=4)
-    second.load_batch(2, 0)
-    same(first.load_batch(1, 2), second.load_batch(1, 2))
+    second.assemble_batch(2, 0)
+    same(first.assemble_batch(1, 2), second.assemble_batch(1, 2))
     other = Loader(dataset, settings, scaling=scaling, steps=3, seed=5)
-    assert not np.array_equal(first.load_batch(1, 2)["seed"], other.load_batch(1, 2)["seed"])
-    assert not np.array_equal(first.load_batch(0, 2)["seed"], first.load_batch(1, 2)["seed"])
+    assert not np.array_equal(first.assemble_batch(1, 2)["seed"], other.assemble_batch(1, 2)["seed"])
+    assert not np.array_equal(first.assemble_batch(0, 2)["seed"], first.assemble_batch(1, 2)["seed"])
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -126,9 +281,11 @@ def test_validation_repeats_in_order_without_augmentation(squares, config, scali
     settings = config(HORIZONTAL_FLIP=1, PHOTOMETRIC_DISTORTION=True, SCALE_JITTER=(0.5, 2.0))
     loader = Loader(squares([1, 2, 3]), settings, scaling=scaling, training=False)
     assert len(loader) == 2
-    np.testing.assert_array_equal(loader.load_batch(0, 1)["image_id"], [2, 0])
-    same(loader.load_batch(0, 1), loader.load_batch(3, 1))
-    np.testing.assert_array_equal(loader.load_batch(0, 0)["gt_boxes"][0, 0], [21, 0, 31.5, np.float32(10 * 64 / 60)])
+    np.testing.assert_array_equal(loader.assemble_batch(0, 1)["image_id"], [2, 0])
+    same(loader.assemble_batch(0, 1), loader.assemble_batch(3, 1))
+    np.testing.assert_array_equal(
+        loader.assemble_batch(0, 0)["gt_boxes"][0, 0], [21, 0, 31.5, np.float32(10 * 64 / 60)]
+    )
 
 
 def test_epoch_advances_once_for_each_that_began(squares, config, scaling):
@@ -143,16 +300,16 @@ def test_epoch_advances_once_for_each_that_began(squares, config, scaling):
 
 def test_images_without_instances_are_replaced_by_the_next(squares, config, scaling):
     loader = Loader(squares([0, 0, 3, 1]), config(), scaling=scaling, training=False)
-    assert [loader.load_batch(0, i)["image_id"].tolist() for i in range(2)] == [[2, 2], [2, 3]]
+    assert [loader.assemble_batch(0, i)["image_id"].tolist() for i in range(2)] == [[2, 2], [2, 3]]
     allowed = Loader(squares([0, 0, 3, 1]), config(ALLOW_EMPTY_IMAGES=True), scaling=scaling, training=False)
-    inputs = allowed.load_batch(0, 0)
+    inputs = allowed.assemble_batch(0, 0)
     np.testing.assert_array_equal(inputs["image_id"], [0, 1])
     assert not inputs["gt_class_ids"].any() and not inputs["gt_masks"].any()
 
 
 def test_crowds_keep_their_sign_and_alone_teach_nothing(squares, config, scaling):
     loader = Loader(squares([1, 3], crowds=(0,)), config(), scaling=scaling, training=False)
-    inputs = loader.load_batch(0, 0)
+    inputs = loader.assemble_batch(0, 0)
     np.testing.assert_array_equal(inputs["image_id"], [1, 1])
     np.testing.assert_array_equal(inputs["gt_class_ids"][0], [-1, 1, 1, 0, 0])
 
@@ -160,7 +317,7 @@ def test_crowds_keep_their_sign_and_alone_teach_nothing(squares, config, scaling
 def test_jitter_always_shows_an_instance_to_learn(squares, config, scaling):
     loader = Loader(squares([2], crowds=(0,)), config(SCALE_JITTER=(4.0, 4.0)), scaling=scaling, steps=20)
     for i in range(20):
-        inputs = loader.load_batch(0, i)
+        inputs = loader.assemble_batch(0, i)
         assert (inputs["gt_class_ids"] == 1).any(axis=1).all()
         boxes = inputs["gt_boxes"][:, 0]
         assert (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all() and (boxes <= 64).all()
@@ -168,20 +325,20 @@ def test_jitter_always_shows_an_instance_to_learn(squares, config, scaling):
 
 def test_jitter_shows_a_part_at_the_zoomed_scale(squares, config, scaling):
     settings = config(SCALE_JITTER=(2.0, 2.0), MAX_GT_INSTANCES=6)
-    inputs = Loader(squares([6]), settings, scaling=scaling, steps=1).load_batch(0, 0)
+    inputs = Loader(squares([6]), settings, scaling=scaling, steps=1).assemble_batch(0, 0)
     scale = 2 * 64 / 60
     sides = inputs["gt_boxes"][0, :, 2:] - inputs["gt_boxes"][0, :, :2]
     assert sides.max() <= 10 * scale * 1.01
     assert np.isclose(sides, 10 * scale, rtol=0.01).any()
     assert inputs["window"][0].max() == 64
-    small = Loader(squares([5]), config(SCALE_JITTER=(0.5, 0.5)), scaling=scaling, steps=1).load_batch(0, 0)
+    small = Loader(squares([5]), config(SCALE_JITTER=(0.5, 0.5)), scaling=scaling, steps=1).assemble_batch(0, 0)
     np.testing.assert_array_equal(small["window"][0], [0, 0, 21, 32])
     assert small["image"].shape == (2, 64, 64, 3) and not small["image"][0, 21:].any()
 
 
 def test_crop_mode_cuts_a_square_out(squares, config, scaling):
     settings = config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=None, ALLOW_EMPTY_IMAGES=True)
-    inputs = Loader(squares([6]), settings, scaling=scaling, steps=1).load_batch(0, 0)
+    inputs = Loader(squares([6]), settings, scaling=scaling, steps=1).assemble_batch(0, 0)
     assert inputs["image"].shape == (2, 32, 32, 3)
     np.testing.assert_array_equal(inputs["window"], [[0, 0, 32, 32]] * 2)
     assert (inputs["image"] == 10).all()
@@ -190,12 +347,12 @@ def test_crop_mode_cuts_a_square_out(squares, config, scaling):
 def test_more_instances_than_slots_gives_a_random_choice_and_one_warning(squares, config, scaling):
     loader = Loader(squares([6, 6], crowds=(0, 1)), config(MAX_GT_INSTANCES=5), scaling=scaling, steps=8)
     with pytest.warns(UserWarning, match=r"image \d \(made 'made\d', made/\d.png\) has 6 instances, more than .* = 5"):
-        loader.load_batch(0, 0)
+        loader.assemble_batch(0, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ids = np.concatenate([loader.load_batch(0, i)["gt_class_ids"] for i in range(8)])
+        ids = np.concatenate([loader.assemble_batch(0, i)["gt_class_ids"] for i in range(8)])
     assert ((ids == 1).sum(axis=1) == 4).all() and ((ids == -1).sum(axis=1) == 1).all()
-    firsts = np.concatenate([loader.load_batch(0, i)["gt_boxes"][:, 0, 1] for i in range(8)])
+    firsts = np.concatenate([loader.assemble_batch(0, i)["gt_boxes"][:, 0, 1] for i in range(8)])
     assert len(np.unique(firsts)) == 2  # either of the two crowds is chosen
 
 
@@ -263,7 +420,7 @@ def test_a_dataset_without_instances_is_read_once(squares, config, scaling):
     load_image, read = dataset.load_image, []
     dataset.load_image = lambda image_id: read.append(image_id) or load_image(image_id)
     with pytest.raises(ValueError, match=r"none of the 7 images .* \(7 tried\)"):
-        Loader(dataset, config(), scaling=scaling, steps=9).load_batch(0, 2)
+        Loader(dataset, config(), scaling=scaling, steps=9).assemble_batch(0, 2)
     assert sorted(read) == list(range(7))
 
 
@@ -329,12 +486,12 @@ def test_close_does_not_wait_for_a_search_through_the_dataset(squares, config, s
 
 def test_batches_are_made_ahead_and_each_once(squares, config, scaling):
     loader = Loader(squares([1] * 4), config(LOADER_WORKERS=2), scaling=scaling, steps=8)
-    load_batch, made = loader.load_batch, []
-    loader.load_batch = lambda epoch, index: made.append((epoch, index)) or load_batch(epoch, index)
+    assemble_batch, made = loader.assemble_batch, []
+    loader.assemble_batch = lambda epoch, index: made.append((epoch, index)) or assemble_batch(epoch, index)
     loader.on_epoch_begin()
-    same(loader[0][0], load_batch(0, 0))
+    same(loader[0][0], assemble_batch(0, 0))
     for index in range(1, 8):
-        same(loader[index][0], load_batch(0, index))
+        same(loader[index][0], assemble_batch(0, index))
     loader.close()
     assert sorted(made) == [(0, index) for index in range(8)]
 
@@ -472,7 +629,7 @@ def test_images_are_their_own_whatever_the_batch_before_held(squares, config, sc
     settings = config(SCALE_JITTER=(0.3, 1.5))
     loader = Loader(squares([1, 2, 3]), settings, scaling=scaling, steps=6)
     for index in range(6):
-        inputs = loader.load_batch(0, index)
+        inputs = loader.assemble_batch(0, index)
         for image, window, image_id in zip(inputs["image"], inputs["window"], inputs["image_id"], strict=True):
             y1, x1, y2, x2 = window.astype(int)
             expected = np.zeros_like(image)

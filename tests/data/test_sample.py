@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.sample import load_sample
+from mrcnn.data.sample import read_sample
 
 
 class Given(Dataset):
@@ -30,15 +30,15 @@ def one_mask():
 
 
 def test_boxes_come_from_masks_or_from_annotation():
-    sample = load_sample(Given(one_mask(), np.array([1])), 0, 2)
+    sample = read_sample(Given(one_mask(), np.array([1])), 0, 2)
     np.testing.assert_array_equal(sample.boxes, [[2, 3, 5, 7]])
     assert sample.class_ids.dtype == np.int32 and sample.masks.dtype == bool
-    sample = load_sample(Given(one_mask(), [1], boxes=[[1.9, 2.8, 5.3, 11]]), 0, 2)
+    sample = read_sample(Given(one_mask(), [1], boxes=[[1.9, 2.8, 5.3, 11]]), 0, 2)
     np.testing.assert_allclose(sample.boxes, [[1.9, 2.8, 5.3, 10]])  # kept inside the image
 
 
 def test_numbers_become_bool_and_grey_becomes_rgb():
-    sample = load_sample(Given(255 * one_mask().astype(np.uint8), [-1.0], image=np.full([8, 10], 7, np.uint8)), 0, 2)
+    sample = read_sample(Given(255 * one_mask().astype(np.uint8), [-1.0], image=np.full([8, 10], 7, np.uint8)), 0, 2)
     assert sample.masks.dtype == bool and sample.masks.sum() == 12
     np.testing.assert_array_equal(sample.class_ids, [-1])
     np.testing.assert_array_equal(sample.image, np.full([8, 10, 3], 7))
@@ -46,14 +46,14 @@ def test_numbers_become_bool_and_grey_becomes_rgb():
 
 def test_instances_without_pixels_are_left_out():
     masks = np.concatenate([np.zeros([8, 10, 1], bool), one_mask()], axis=2)
-    sample = load_sample(Given(masks, [1, 2]), 0, 3)
+    sample = read_sample(Given(masks, [1, 2]), 0, 3)
     np.testing.assert_array_equal(sample.class_ids, [2])
     assert sample.masks.shape == (8, 10, 1)
 
 
 @pytest.mark.parametrize("masks", [np.zeros([0, 0, 0]), np.zeros([8, 10, 0], bool), []])
 def test_no_instances(masks):
-    sample = load_sample(Given(masks, np.zeros([0])), 0, 2)
+    sample = read_sample(Given(masks, np.zeros([0])), 0, 2)
     assert sample.masks.shape == (8, 10, 0) and sample.boxes.shape == (0, 4) and sample.class_ids.shape == (0,)
 
 
@@ -75,17 +75,17 @@ def test_no_instances(masks):
 )
 def test_what_does_not_fit_raises(masks, class_ids, boxes, message):
     with pytest.raises(ValueError, match=message):
-        load_sample(Given(masks, class_ids, boxes), 0, 3)
+        read_sample(Given(masks, class_ids, boxes), 0, 3)
 
 
 def test_load_mask_must_return_a_pair():
     dataset = Given(None, None)
     dataset.loaded = one_mask()
     with pytest.raises(TypeError, match=r"must return \(masks, class_ids\), got ndarray"):
-        load_sample(dataset, 0, 2)
+        read_sample(dataset, 0, 2)
 
 
 def test_another_number_of_channels_says_to_override_load_image():
     dataset = Given(one_mask(), [1])
     with pytest.raises(ValueError, match=r"\(IMAGE_CHANNEL_COUNT is 5\); got .*override load_image"):
-        load_sample(dataset, 0, 3, channels=5)
+        read_sample(dataset, 0, 3, channels=5)

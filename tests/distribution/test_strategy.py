@@ -101,8 +101,8 @@ def test_the_chief_alone_writes(runs):
 def test_shares_of_a_batch_make_the_batch():
     dataset, config = TinyDataset(5), TinyConfig(IMAGES_PER_GPU=4, HORIZONTAL_FLIP=0.5)
     options = {"scaling": SCALING, "steps": 3, "seed": 3}
-    whole = Loader(dataset, config, **options).load_batch(1, 2)
-    shares = [Loader(dataset, config, share=(k, 2), **options).load_batch(1, 2) for k in range(2)]
+    whole = Loader(dataset, config, **options).assemble_batch(1, 2)
+    shares = [Loader(dataset, config, share=(k, 2), **options).assemble_batch(1, 2) for k in range(2)]
     for name, value in whole.items():
         np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), value)
 
@@ -113,7 +113,7 @@ def test_the_stream_of_batches_is_that_of_the_epochs():
         stream = list(loader.batches(3))
         assert len(stream) == 6
         for i, batch in enumerate(stream):
-            np.testing.assert_array_equal(batch["seed"], loader.load_batch(1 + i // 3, i % 3)["seed"])
+            np.testing.assert_array_equal(batch["seed"], loader.assemble_batch(1 + i // 3, i % 3)["seed"])
     finally:
         loader.close()
 

@@ -139,9 +139,9 @@ def test_sampled_anchors_carry_their_labels_and_the_way_to_their_object():
 
 
 def test_at_most_the_ratio_is_positive():
-    anchors = np.repeat(boxes((0, 0, 10, 10)), 30, axis=0)
-    anchors = np.concatenate([anchors, anchors + 40])
-    _, labels, _ = anchor_targets(anchors, boxes((0, 0, 10, 10))[None], [[1]], count=20, ratio=0.25)
+    anchors = boxes((0, 0, 100, 100)) + np.arange(30)[:, None] / 4  # equal anchors would be drawn together
+    anchors = np.concatenate([anchors, anchors + 400])
+    _, labels, _ = anchor_targets(anchors, boxes((0, 0, 100, 100))[None], [[1]], count=20, ratio=0.25)
     assert ((labels == 1).sum(), (labels == 0).sum()) == (5, 15)
 
 
@@ -178,18 +178,29 @@ def test_padding_is_no_background():
     assert sorted(indices[labels == 0]) == [0, 1]  # the third is centred on x = 16, where the padding begins
 
 
-def test_what_of_the_padding_is_an_object_stays_one():
-    """Anchors centred outside of the photograph's window are not drawn, unless they are an object."""
+def test_anchors_in_the_padding_are_neither_object_nor_background():
+    """However much padding there is, an object that lies at the border has the best anchor of those in the image."""
     layer = AnchorTargets(count=64, positive_ratio=0.5, positive_overlap=0.7, negative_overlap=0.3, std_dev=ONES)
-    windows = np.array([[0, 16, 40, 64], [0, 0, 0, 0]], np.float32)
-    truth = np.repeat(boxes((8, 0, 24, 16))[None], 2, axis=0)
+    windows = np.array([[0, 0, 40, 24], [0, 0, 0, 0]], np.float32)
+    truth = np.repeat(boxes((8, 22, 24, 38))[None], 2, axis=0)
     indices, labels, _ = (np.asarray(a) for a in layer(grid(), truth, np.array([[1], [1]]), windows, np.array([1, 2])))
-    centres = (grid()[:, :2] + grid()[:, 2:]) / 2
-    drawn = centres[indices[0][labels[0] == 0]]
-    assert (drawn >= [0, 16]).all() and (drawn < [40, 64]).all()
-    assert len(drawn) == 5 * 6 - 1, "all of the window but one, which overlaps the object by 1/3"
-    np.testing.assert_array_equal((labels == 1).sum(axis=1), 1)
-    assert not (labels[1] == 0).any()
+    centers = (grid()[:, :2] + grid()[:, 2:]) / 2
+    drawn = centers[indices[0][labels[0] >= 0]]
+    assert (drawn < [40, 24]).all()
+    np.testing.assert_array_equal(grid()[indices[0][labels[0] == 1]], [[8, 8, 24, 24]])  # another one fits better
+    assert not (labels[1] >= 0).any()
+
+
+def test_the_sample_does_not_depend_on_anchors_in_the_padding():
+    truth, window = boxes((8, 8, 24, 24)), (0, 0, 40, 40)
+    near = grid()[(grid() < 60).all(axis=1)]
+    assert len(near) < len(grid())
+    found = []
+    for anchors in (near, grid()):
+        indices, labels, deltas = anchor_targets(anchors, truth[None], [[1]], count=12, window=window)
+        found.append((anchors[indices[0]], labels[0], deltas[0]))
+    for first, second in zip(*found, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_the_sample_is_a_function_of_the_seed():

@@ -38,7 +38,7 @@ def graphs():
 
 
 def batch_of(config, **dataset):
-    return Loader(TinyDataset(2, **dataset), config, scaling=SCALING, training=False).load_batch(0, 0)
+    return Loader(TinyDataset(2, **dataset), config, scaling=SCALING, training=False).assemble_batch(0, 0)
 
 
 @pytest.fixture(scope="module")

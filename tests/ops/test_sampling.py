@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn.ops.sampling import sample_balanced, uniform
+from mrcnn.ops.sampling import box_keys, sample_balanced, uniform, uniform_of
 
 BINS = 64
 
@@ -152,3 +152,22 @@ def test_whatever_the_candidates(labels, seed, count, limit):
     assert (labels[indices[is_drawn & ~is_positive]] == 0).all()
     assert (np.diff(is_positive.astype(int)) <= 0).all(), "positives stand first"
     assert (np.diff(is_drawn.astype(int)) <= 0).all(), "what was not drawn stands last"
+
+
+def test_boxes_draw_by_where_they_are_not_by_which_others_there_are():
+    corners = np.random.default_rng(0).uniform(-500, 1500, (3000, 4)).astype(np.float32)
+    seed = np.array([3, 4], np.int32)
+    numbers = np.asarray(uniform_of(seed, box_keys(corners), salt=1))
+    assert chi_squared(np.histogram(numbers, BINS, (0, 1))[0]) < 120
+    some = [7, 2999, 12]
+    np.testing.assert_array_equal(np.asarray(uniform_of(seed, box_keys(corners[some]), salt=1)), numbers[:, some])
+    assert len(np.unique(np.asarray(box_keys(corners)))) == 3000
+
+
+def test_neighboring_anchors_draw_unrelated_numbers():
+    """Chi-squared over the anchors of a grid, whose corners differ by whole steps."""
+    centers = np.stack(np.meshgrid(np.arange(0, 800, 4), np.arange(0, 1088, 4), indexing="ij"), -1).reshape(-1, 2)
+    anchors = np.concatenate([centers - 16, centers + 16], axis=1).astype(np.float32)
+    numbers = np.asarray(uniform_of(np.array([5], np.int32), box_keys(anchors)))[0]
+    assert chi_squared(np.histogram(numbers, BINS, (0, 1))[0]) < 120
+    assert abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 0.02

@@ -61,7 +61,7 @@ class Training:
 
 
 def batch_of(config, **dataset):
-    return Loader(TinyDataset(2, **dataset), config, scaling=SCALING, training=False).load_batch(0, 0)
+    return Loader(TinyDataset(2, **dataset), config, scaling=SCALING, training=False).assemble_batch(0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,21 @@ def test_the_first_losses_are_those_of_a_guess(training, model, batch):
     assert values["rpn_class_loss"] == pytest.approx(np.log(2), rel=0.1)
     assert values["mrcnn_class_loss"] == pytest.approx(np.log(3), rel=0.1)
     assert values["mrcnn_mask_loss"] == pytest.approx(np.log(2), rel=0.4)
+
+
+def test_the_losses_do_not_depend_on_the_padding(training, model):
+    """What the network makes of the padding is neither learned nor drawn. The images have the padding's value at their
+    edges, as features would otherwise see whether zeros follow or nothing."""
+    batch = batch_of(training.config)
+    batch["window"] = np.array([[0, 0, 250, 225], [0, 0, 200, 256]], np.float32)
+    losses = []
+    for below, right in ((192, 192), (224, 192), (320, 448)):
+        padded = {**batch, "image": np.pad(batch["image"], ((0, 0), (0, below), (0, right), (0, 0)))}
+        losses.append({name: float(value) for name, value in model.losses_of(model(padded)).items()})
+    for name in LOSS_NAMES:
+        assert losses[0][name] > 0
+        for other in losses[1:]:
+            assert other[name] == pytest.approx(losses[0][name], rel=1e-5), name
 
 
 def test_validation_reports_the_same_losses(training, model, batch):

@@ -21,7 +21,7 @@ from mrcnn.data.check.statistics import Statistics
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import read_header, read_image
 from mrcnn.data.images.orientation import upright_size
-from mrcnn.data.sample import load_instances
+from mrcnn.data.sample import read_instances
 
 TINY_SIDE = 32  # pixels
 USED = "used"
@@ -217,7 +217,7 @@ class Checker:
             loaded = self.dataset.load_mask(image_id)
             size = np.shape(loaded[0])[:2] if size is None else size
             once = SimpleNamespace(load_mask=lambda _: loaded)
-            masks, class_ids = load_instances(once, image_id, size, self.dataset.num_classes)
+            masks, class_ids = read_instances(once, image_id, size, self.dataset.num_classes)
             boxes = self.dataset.load_boxes(image_id) if hasattr(self.dataset, "load_boxes") else None
             boxes = [None] * len(class_ids) if boxes is None else np.asarray(boxes, float).reshape(len(class_ids), 4)
         except Exception as error:  # load_mask and load_boxes are a user's own

@@ -10,7 +10,7 @@ from mrcnn.data.annotations.classes import class_table
 from mrcnn.data.annotations.outlines import Ellipse, Polygons, Rectangle
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import read_json
-from mrcnn.data.sample import load_sample
+from mrcnn.data.sample import read_sample
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_masks_classes_boxes_and_crowds(photograph):
         assert masks.shape == (20, 30, 2) and masks.dtype == bool and class_ids.tolist() == [2, -1]
         assert masks[2:8, 4:10, 0].all() and masks[..., 0].sum() == 36 and masks[..., 1].all()
     assert dataset.load_boxes(0) is None  # the file gave none
-    assert load_sample(dataset, 0, 3).boxes.tolist() == [[2, 4, 8, 10], [0, 0, 20, 30]]
+    assert read_sample(dataset, 0, 3).boxes.tolist() == [[2, 4, 8, 10], [0, 0, 20, 30]]
 
 
 def test_boxes_of_the_file_are_used_when_every_instance_has_one(photograph):
@@ -93,7 +93,7 @@ def test_a_mask_without_pixels_is_counted_once_however_often_it_is_asked_for(pho
         dataset._kept.clear()
     assert masks.sum(axis=(0, 1)).tolist() == [0, 30] and class_ids.tolist() == [2, 1]
     assert dataset.problems.counts() == {problems.EMPTY: 1}
-    assert load_sample(dataset, 0, 3).class_ids.tolist() == [1]
+    assert read_sample(dataset, 0, 3).class_ids.tolist() == [1]
 
 
 def test_coordinates_that_no_image_has_are_broken(photograph):

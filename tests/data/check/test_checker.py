@@ -14,7 +14,7 @@ from mrcnn.data.annotations.problems import LEFT_OUT
 from mrcnn.data.check import check, report
 from mrcnn.data.check.report import RAISES
 from mrcnn.data.formats import load_dataset
-from mrcnn.data.sample import load_sample
+from mrcnn.data.sample import read_sample
 from tests.data import damaged
 from tests.data.damaged import DAMAGE, PIXELS, bare, read, unlinked
 
@@ -47,7 +47,7 @@ def as_training_does(dataset):
     counts = {what: {"images": 0, "instances": 0, "others": 0} for what in ("used", "raises")}
     for image_id in dataset.image_ids:
         try:
-            what, instances = "used", len(load_sample(dataset, image_id, dataset.num_classes).class_ids)
+            what, instances = "used", len(read_sample(dataset, image_id, dataset.num_classes).class_ids)
         except (ValueError, OSError):
             what, instances = "raises", len(dataset.image_info[image_id]["instances"])
         counts[what]["images"] += 1

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.data.molding import mold_image
+from mrcnn.data.molding import normalize
 from mrcnn.network.backbone import build_backbone
 from mrcnn.network.resnet import BLOCKS, resnet
 from mrcnn.weights.assign import assign
@@ -68,7 +68,7 @@ def test_every_stage_equals_keras_own(original, file):
     )
     assert len(report.loaded) == 53 * 5 and not report.missing + report.unexpected + report.skipped
     _, image, expected = original
-    pixels = mold_image(image, settings["MEAN_PIXEL"], settings["PIXEL_STD"], settings["CHANNEL_ORDER"] == "bgr")
+    pixels = normalize(image, settings["MEAN_PIXEL"], settings["PIXEL_STD"], settings["CHANNEL_ORDER"] == "bgr")
     for mine, theirs in zip(backbone.model.predict_on_batch(pixels[None]), expected, strict=True):
         assert mine.shape == theirs.shape
         assert np.abs(mine - theirs).max() < 1e-4 * theirs.std()
