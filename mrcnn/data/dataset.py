@@ -1,23 +1,27 @@
-"""Dataset: the base class for the photographs and annotations of a user."""
+"""Dataset: the base class for the images and annotations of a user."""
 
+import copy
 import os
 import warnings
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from mrcnn.data.images import MAX_PIXELS, Header, ImageFile, read_image
 from mrcnn.data.images.orientation import choose_orientation
 
-__all__ = ["Dataset", "read_image"]
+__all__ = ["Dataset", "read_image", "split"]
+
+AnyDataset = TypeVar("AnyDataset", bound="Dataset")
 
 
 class Dataset:
     """Images, classes and instance masks, from one or several sources.
 
     Subclass it, call `add_class` and `add_image` for everything there is, override `load_mask` (and `load_image` where
-    files are not plain RGB photographs), then call `prepare` once::
+    files are not plain RGB images), then call `prepare` once::
 
         class CatDataset(Dataset):
             def load_cats(self, folder):
@@ -48,10 +52,11 @@ class Dataset:
         self.source_class_ids = {}
         self.num_classes = 0
         self.num_images = 0
-        self._warned_of_orientation = False
+        self._warned_of_orientation = self._warned_of_masks = False
 
-    def add_class(self, source: str, class_id: int, class_name: str) -> None:
+    def add_class(self, source: str | Sequence[str], class_id: int, class_name: str) -> None:
         """Adds a class under the id that the source gives it; the same class twice is ignored."""
+        source = _source_name(source)
         if "." in source:
             raise ValueError(f"the name of a source cannot contain a dot, got {source!r}; use an underscore")
         if class_id < 1:
@@ -66,9 +71,10 @@ class Dataset:
                 return
         self.class_info.append({"source": source, "id": class_id, "name": class_name})
 
-    def add_image(self, source: str, image_id, path, **kwargs) -> None:
-        """Adds an image; the keyword arguments are kept in its `image_info`."""
-        self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
+    def add_image(self, source: str | Sequence[str], image_id: Any, path: Any, **kwargs: Any) -> None:
+        """Adds an image; the keyword arguments are kept in its `image_info`. Training is faster where `height` and
+        `width` of what `load_image` returns are among them, as images of similar shape then share a batch."""
+        self.image_info.append({"id": image_id, "source": _source_name(source), "path": path, **kwargs})
 
     def image_reference(self, image_id: int) -> str:
         """A link or text that leads a person to the image at its source; override it."""
@@ -90,6 +96,13 @@ class Dataset:
             source: [i for i, info in enumerate(self.class_info) if i == 0 or info["source"] == source]
             for source in self.sources
         }
+
+    def subset(self, image_ids: Iterable[int]) -> Self:
+        """A prepared dataset of some of the images, numbered anew from 0; classes, files and options are the same."""
+        part = copy.copy(self)
+        part.image_info = [self.image_info[int(i)] for i in image_ids]
+        part.prepare()
+        return part
 
     def map_source_class_id(self, source_class_id: str) -> int:
         """The class id here of "source.id" there, e.g. "coco.12"."""
@@ -162,18 +175,65 @@ class Dataset:
         """The instances of an image; override it.
 
         Returns:
-            masks [H, W, N] bool, of the photograph's own size, and class_ids [N] int32. A negative class id marks a
+            masks [H, W, N] bool, of the image's own size, and class_ids [N] int32. A negative class id marks a
             crowd, which is ignored, neither learnt nor counted as background.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} does not override load_mask, so image {image_id} has no "
-            "annotation; return masks [H, W, N] bool and class_ids [N] int32 from it"
-        )
+        if not self._warned_of_masks:
+            self._warned_of_masks = True
+            warnings.warn(
+                f"{type(self).__name__} does not override load_mask, so its images have no instances; return masks "
+                "[H, W, N] bool and class_ids [N] int32 from it (said once)",
+                stacklevel=2,
+            )
+        return np.zeros([0, 0, 0], bool), np.zeros([0], np.int32)
 
     def load_boxes(self, image_id: int) -> np.ndarray | None:
-        """Annotated boxes [N, (y1, x1, y2, x2)] in pixels of the photograph; None takes them from the masks."""
+        """Annotated boxes [N, (y1, x1, y2, x2)] in pixels of the image; None takes them from the masks."""
         del image_id
         return None
+
+
+def split(
+    dataset: AnyDataset, share: float, seed: int = 0, *, group: str | Callable[[dict[str, Any]], Hashable] | None = None
+) -> tuple[AnyDataset, AnyDataset]:
+    """Divides the images of a prepared dataset at random into two parts, such as for training and validation.
+
+    Args:
+        share: of the images in the first part, between 0 and 1; each part gets one image (or group) at least.
+        seed: the same seed gives the same parts.
+        group: images of one group stay together, such as those of one patient or video: a key of `image_info`, or a
+            function of an image's info. None: every image stands alone.
+
+    Raises:
+        ValueError: for a share that leaves a part empty, fewer than two groups, or a dataset that is not prepared.
+        KeyError: where an image's info lacks the key `group`.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share is {share}; give a number between 0 and 1, such as 0.8")
+    if len(dataset.image_ids) != len(dataset.image_info):
+        raise ValueError(f"the {type(dataset).__name__} is not prepared; call its prepare() first")
+    groups: dict[Hashable, list[int]] = {}
+    for image_id in dataset.image_ids.tolist():
+        info = dataset.image_info[image_id]
+        key = image_id if group is None else group(info) if callable(group) else info[group]
+        groups.setdefault(key, []).append(image_id)
+    if len(groups) < 2:
+        raise ValueError(f"{len(groups)} groups of images cannot be divided into two parts")
+    order = list(groups.values())
+    order = [order[i] for i in np.random.default_rng(seed).permutation(len(order))]
+    counts = np.cumsum([len(images) for images in order])[:-1]  # images of the first part, were it cut there
+    cut = int(np.argmin(np.abs(counts - share * len(dataset.image_ids)))) + 1
+    parts = (sorted(i for images in part for i in images) for part in (order[:cut], order[cut:]))
+    first, second = (dataset.subset(part) for part in parts)
+    return first, second
+
+
+def _source_name(source: str | Sequence[str]) -> str:
+    """The name of a source; programs for the old package also wrote a list of one."""
+    names = [source] if isinstance(source, str) else list(source)
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise ValueError(f"a source is one name, got {source!r}; add an image or a class once for each source")
+    return names[0]
 
 
 def annotated_size(info: dict[str, Any]) -> tuple[int, int] | None:

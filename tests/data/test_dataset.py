@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import Dataset, split
 
 
 def two_sources():
@@ -77,8 +77,9 @@ def test_load_image_reads_the_path(tmp_path):
 
 def test_load_mask_must_be_overridden_and_load_boxes_need_not():
     dataset = two_sources()
-    with pytest.raises(NotImplementedError, match="Dataset does not override load_mask"):
-        dataset.load_mask(0)
+    with pytest.warns(UserWarning, match="Dataset does not override load_mask"):
+        masks, class_ids = dataset.load_mask(0)
+    assert masks.shape == (0, 0, 0) and class_ids.shape == (0,)
     assert dataset.load_boxes(0) is None
 
 
@@ -131,3 +132,58 @@ def test_the_limit_in_pixels_can_be_raised(tmp_path):
         dataset.load_image(0)
     dataset.max_pixels = 24
     assert dataset.load_image(0).shape == (4, 6, 3)
+
+
+def many(count=20):
+    dataset = Dataset()
+    dataset.add_class("made", 1, "cat")
+    for number in range(count):
+        dataset.add_image("made", f"i{number}", None, patient=number // 3)
+    dataset.prepare()
+    return dataset
+
+
+def names(dataset):
+    return [info["id"] for info in dataset.image_info]
+
+
+@pytest.mark.parametrize("share, first", [(0.8, 16), (0.01, 1), (0.99, 19), (0.5, 10)])
+def test_split_divides_the_images_at_random(share, first):
+    dataset = many()
+    train, val = split(dataset, share, seed=3)
+    assert (len(train.image_ids), len(val.image_ids)) == (first, 20 - first)
+    assert sorted(names(train) + names(val)) == sorted(names(dataset))
+    assert train.class_names == val.class_names == ["BG", "cat"] and train.image_ids.tolist() == list(range(first))
+    assert names(split(dataset, share, seed=3)[0]) == names(train)
+    assert len(dataset.image_ids) == 20, "the whole stays as it is"
+
+
+def test_split_depends_on_the_seed():
+    assert names(split(many(), 0.5, 1)[0]) != names(split(many(), 0.5, 2)[0])
+
+
+@pytest.mark.parametrize("group", ["patient", lambda info: info["patient"]])
+def test_split_keeps_groups_together(group):
+    train, val = split(many(), 0.7, group=group)
+    patients = [{info["patient"] for info in part.image_info} for part in (train, val)]
+    assert not patients[0] & patients[1] and 13 <= len(train.image_ids) <= 15
+
+
+def test_split_refuses_what_cannot_be_divided():
+    for share in (0, 1, 80, -0.1):
+        with pytest.raises(ValueError, match="the share is .*between 0 and 1"):
+            split(many(), share)
+    with pytest.raises(ValueError, match="1 groups of images cannot be divided"):
+        split(many(3), 0.5, group="patient")
+    with pytest.raises(KeyError, match="video"):
+        split(many(), 0.5, group="video")
+
+
+def test_a_source_may_be_a_list_of_one():
+    dataset = Dataset()
+    dataset.add_class(["cells"], 1, "cell")
+    dataset.add_image(["cells"], 0, None)
+    dataset.prepare()
+    assert dataset.source_class_ids == {"": [0], "cells": [0, 1]} and dataset.image_info[0]["source"] == "cells"
+    with pytest.raises(ValueError, match=r"a source is one name, got \['a', 'b'\]"):
+        dataset.add_image(["a", "b"], 1, None)

@@ -1,9 +1,10 @@
 """AnnotatedDataset: images with outlines of instances, what every reader of an annotation format makes."""
 
+import copy
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -195,6 +196,12 @@ class AnnotatedDataset(Dataset):
         with self._lock:  # an image may have another number now
             self._kept.clear()
             self._bytes = 0
+
+    def subset(self, image_ids: Iterable[int]) -> Self:
+        """As `Dataset.subset`; what was found wrong in the file stays in `problems` of both."""
+        part = copy.copy(self)  # with what is kept by the numbers of images its own
+        part._kept, part._bytes, part._lock = OrderedDict(), 0, threading.Lock()
+        return super(AnnotatedDataset, part).subset(image_ids)
 
     def finish(self) -> Self:
         """Prepares the dataset, notes images that a tag turns, and warns, once, of what was left out."""

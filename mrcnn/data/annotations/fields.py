@@ -106,9 +106,8 @@ def encloses(found: Problems, outline: Outline, file: str, record: str, field: s
     if isinstance(outline, (Ellipse, Rectangle)):
         y1, x1, y2, x2 = outline.bounds()
         if y1 == y2 or x1 == x2:
-            found.left_out(
-                problems.EMPTY, file, record, field, f"it spans {(y1, x1, y2, x2)} (y1, x1, y2, x2), which has no area"
-            )
+            message = f"it spans {(y1, x1, y2, x2)} (y1, x1, y2, x2), which has no area"
+            found.left_out(problems.EMPTY, file, record, field, message, images=0, instances=1)
             return False
     return True
 

@@ -90,7 +90,7 @@ def read_numbers(
         values = read_values(path)
         count = len(values_in(values))
     except (OSError, ValueError) as error:
-        dataset.problems.broken(path, record, "pixels", str(error), problems.UNREADABLE)
+        dataset.problems.broken(path, record, "pixels", str(error), problems.UNREADABLE, images=1, instances=0)
         return None
     if count > MOST:
         dataset.problems.broken(
@@ -99,6 +99,8 @@ def read_numbers(
             "pixels",
             f"it has {count} different values, too many for numbers of "
             "instances; is it a photograph, or drawn with smooth edges?",
+            images=1,
+            instances=0,
         )
         return None
     return values

@@ -39,7 +39,7 @@ class AnnotationError(ValueError):
 class Problem:
     """One thing that is wrong. `record` and `field` say where in `file`; `treatment` what was done about it.
 
-    images, instances: how many of the file go with it when it is left out; None where the record's name says it.
+    images, instances: how many of the file go with it when it is left out; neither for other records, such as classes.
     """
 
     kind: str
@@ -48,8 +48,8 @@ class Problem:
     field: str
     message: str
     treatment: str
-    images: int | None = None
-    instances: int | None = None
+    images: int = 0
+    instances: int = 0
 
     def __str__(self) -> str:
         return f"{AnnotationError(self.file, self.record, self.field, self.message)} ({self.treatment})"

@@ -338,7 +338,7 @@ def read_rows(
                 elif row:
                     field = columns[min(len(row), len(columns) - 1)]
                     message = f"expected {len(columns)} fields, got {len(row)}; is the file cut off?"
-                    problems.broken(path, f"line {number}", field, message)
+                    problems.broken(path, f"line {number}", field, message, images=0, instances=1)
     except (UnicodeDecodeError, csv.Error) as error:
         raise AnnotationError(path, f"after line {number}", "", f"it is not a csv in UTF-8: {error}") from error
     if number > 1 and not _ends_with_line_break(path):

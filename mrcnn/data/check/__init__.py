@@ -28,6 +28,8 @@ from mrcnn.data.dataset import Dataset
 
 __all__ = ["Report", "check", "main"]
 
+BLOCK = 256  # images whose polygons are looked at together
+
 
 def check(
     dataset: Dataset,
@@ -72,8 +74,11 @@ def check(
     )
     checker = Checker(dataset, statistics, images)
     ids = [int(i) for i in dataset.image_ids[:limit]]
-    for image_id in tqdm(ids, "checking", unit="image", disable=not progress, leave=False):
-        checker.image(image_id)
+    with tqdm(total=len(ids), desc="checking", unit="image", disable=not progress, leave=False) as shown:
+        for start_id in range(0, len(ids), BLOCK):
+            block = ids[start_id : start_id + BLOCK]
+            checker.images(block)
+            shown.update(len(block))
     if len(ids) == len(dataset.image_ids):
         checker.classes()
     return Report(

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -11,11 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrcnn.data.annotations import problems
-from mrcnn.data.annotations.annotated import AnnotatedDataset
+from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
 from mrcnn.data.annotations.outlines import Outline, Polygons
 from mrcnn.data.annotations.problems import LEFT_OUT, AnnotationError, Problem
 from mrcnn.data.check import report
-from mrcnn.data.check.findings import Region, beyond, crossings, region, same_masks, unlike_box
+from mrcnn.data.check.findings import (
+    BOX_PIXELS,
+    Region,
+    beyond,
+    crossings,
+    may_cross,
+    polygon_regions,
+    region,
+    same_masks,
+    unlike_box,
+)
 from mrcnn.data.check.report import AS_IS, RAISES
 from mrcnn.data.check.statistics import Statistics
 from mrcnn.data.dataset import Dataset
@@ -25,8 +34,6 @@ from mrcnn.data.sample import read_instances
 
 TINY_SIDE = 32  # pixels
 USED = "used"
-INSTANCES = ("annotation", "region", "shape", "object", "line", "mask", "row", "instance", "value", "label")
-QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # names of files, which may hold commas
 
 
 class Drawn(NamedTuple):
@@ -66,6 +73,8 @@ class Checker:
         self._records = {treatment: Counter(images=0, instances=0) for treatment in (USED, RAISES)}
         self._paths: dict[str, str] = {}
         self._pixels: dict[bytes, str] = {}
+        self._class_ids = {(info["source"], info["id"]): number for number, info in enumerate(dataset.class_info)}
+        self._sound: set[int] = set()  # id() of polygons that cannot cross themselves
 
     def findings(self) -> list[Problem]:
         """What the dataset's reader found, what showed when its masks were filled, and what was found here."""
@@ -80,6 +89,15 @@ class Checker:
             **{treatment: {**counts, "others": 0} for treatment, counts in self._records.items()},
             LEFT_OUT: dict(lost),
         }
+
+    def images(self, image_ids: Sequence[int]) -> None:
+        """Checks images one after the other; what is quicker for many polygons at once is done before."""
+        infos = (self.dataset.image_info[i] for i in image_ids)
+        outlines = (instance.outline for info in infos if self._read for instance in info["instances"])
+        parts = [part for outline in outlines if isinstance(outline, Polygons) for part in outline.parts]
+        self._sound = {id(part) for part, crosses in zip(parts, may_cross(parts), strict=True) if not crosses}
+        for image_id in image_ids:
+            self.image(image_id)
 
     def image(self, image_id: int) -> None:
         """Checks an image and its instances."""
@@ -110,8 +128,8 @@ class Checker:
                 )
 
     def _note(self, kind: str, record: str, field: str, message: str, treatment: str) -> None:
-        lost = {"images": 0, "instances": 1} if treatment == LEFT_OUT else {}  # of images, the reader leaves out
-        self._found.append(Problem(kind, self.file, record, field, message, treatment, **lost))
+        lost = int(treatment == LEFT_OUT)  # always an instance: images are left out by the reader
+        self._found.append(Problem(kind, self.file, record, field, message, treatment, instances=lost))
 
     def _name(self, image_id: int) -> str:
         info = self.dataset.image_info[image_id]
@@ -187,27 +205,29 @@ class Checker:
     def _outlined(self, image_id: int, name: str) -> Iterator[tuple[Drawn, tuple[int, int]]]:
         """The instances of an image that a reader made, each filled alone."""
         info, boxes = self.dataset.image_info[image_id], self.dataset.load_boxes(image_id)
-        for number, instance in enumerate(info["instances"]):
+        instances, size = info["instances"], (info["height"], info["width"])
+        drawn = [n for n, instance in enumerate(instances) if isinstance(instance.outline, Polygons)]
+        outlines = [outline for n in drawn if isinstance(outline := instances[n].outline, Polygons)]
+        regions = dict(zip(drawn, polygon_regions(outlines, *size), strict=True))
+        for number, instance in enumerate(instances):
             record = _with(instance.record or f"{name}, instance {number}", info["path"])
             try:
-                *box, bits = self.dataset._fill(image_id, instance)
+                found = regions[number] if number in regions else self._filled(image_id, instance)
             except AnnotationError as error:  # of a strict dataset; another notes it itself
                 self._note(problems.BROKEN, record, instance.field, _message(error), RAISES)
                 self._records[RAISES].update(instances=1)
                 continue
-            class_id = self.dataset.map_source_class_id(f"{info['source']}.{instance.class_id}")
-            found = Region(tuple(map(int, box)), int(np.unpackbits(bits).sum()), bits)
-            yield (
-                Drawn(
-                    record,
-                    instance.field,
-                    -class_id if instance.crowd else class_id,
-                    found,
-                    instance.outline,
-                    None if boxes is None else boxes[number],
-                ),
-                (info["height"], info["width"]),
-            )
+            if number in regions and not found.area:
+                self._filled(image_id, instance)  # which counts it
+            class_id = self._class_ids[info["source"], instance.class_id]
+            signed = -class_id if instance.crowd else class_id
+            box = None if boxes is None else boxes[number]
+            yield Drawn(record, instance.field, signed, found, instance.outline, box), size
+
+    def _filled(self, image_id: int, instance: Instance) -> Region:
+        """The region of an instance, as training fills it."""
+        y1, x1, y2, x2, bits = self.dataset._fill(image_id, instance)
+        return Region((int(y1), int(x1), int(y2), int(x2)), int(np.unpackbits(bits).sum()), bits)
 
     def _loaded(
         self, image_id: int, name: str, size: tuple[int, int] | None
@@ -231,7 +251,7 @@ class Checker:
 
     def _usable(self, drawn: Drawn, size: tuple[int, int]) -> bool:
         """Whether training takes the instance; notes what is worth a look."""
-        if not drawn.region.area or (drawn.box is not None and not self._boxed(drawn, size)):
+        if not drawn.region.area or not self._boxed(drawn, size):
             return False
         if drawn.outline is not None:
             self._outline(drawn, size)
@@ -239,8 +259,14 @@ class Checker:
 
     def _boxed(self, drawn: Drawn, size: tuple[int, int]) -> bool:
         """Whether training can use the given box."""
-        (y1, x1, y2, x2), where = map(float, drawn.box), (drawn.record, drawn.field)
-        text, (tall, wide) = f"its box spans {_numbers(drawn.box)} (y1, x1, y2, x2)", size
+        if drawn.box is None:
+            return True
+        y1, x1, y2, x2 = box = [float(value) for value in drawn.box]
+        ty1, tx1, ty2, tx2 = drawn.region.box
+        if max(abs(y1 - ty1), abs(x1 - tx1), abs(y2 - ty2), abs(x2 - tx2)) <= BOX_PIXELS and min(y2 - y1, x2 - x1) >= 1:
+            return True
+        where, (tall, wide) = (drawn.record, drawn.field), size
+        text = f"its box spans {_numbers(box)} (y1, x1, y2, x2)"
         if not (min(y2, tall) > max(y1, 0) and min(x2, wide) > max(x1, 0)):
             kind = problems.SMALL if min(y2 - y1, x2 - x1) < 1 else report.BOX
             self._note(kind, *where, f"{text}, which has no area in the image of {size}", LEFT_OUT)
@@ -248,22 +274,24 @@ class Checker:
         if min(y2 - y1, x2 - x1) < 1:
             self._note(problems.SMALL, *where, text, AS_IS)
             return True
-        iou = unlike_box(drawn.box, drawn.region.box, size)
+        iou = unlike_box(box, drawn.region.box, size)
         if iou is not None:
             self._note(
                 report.BOX,
                 *where,
                 f"{text}, its mask {_numbers(drawn.region.box)}; their IoU is {iou:.2f}",
-                "the box is learnt as it is, and of the mask what lies inside",
+                "the box is learned as it is, and of the mask what lies inside",
             )
         return True
 
     def _outline(self, drawn: Drawn, size: tuple[int, int]) -> None:
         """Notes outlines that leave the image, cross themselves or are less than a pixel."""
-        bounds, where = drawn.outline.bounds(), (drawn.record, drawn.field)
+        bounds = None if drawn.outline is None else drawn.outline.bounds()
         if bounds is None:
             return
-        text, far = f"it spans {_numbers(bounds)} (y1, x1, y2, x2)", beyond(bounds, size)
+        where, far = (drawn.record, drawn.field), beyond(bounds, size)
+        thin = drawn.box is None and min(bounds[2] - bounds[0], bounds[3] - bounds[1]) < 1
+        text = f"it spans {_numbers(bounds)} (y1, x1, y2, x2)" if far or thin else ""
         if far:
             self._note(
                 problems.PARTLY_OUTSIDE,
@@ -271,10 +299,11 @@ class Checker:
                 f"{text}, up to {far:.1f} pixels beyond the image of {size}",
                 "cut off at the border",
             )
-        if drawn.box is None and min(bounds[2] - bounds[0], bounds[3] - bounds[1]) < 1:
+        if thin:
             self._note(problems.SMALL, *where, text, AS_IS)
         if isinstance(drawn.outline, Polygons):
-            places = np.concatenate([crossings(part) for part in drawn.outline.parts])
+            doubtful = [part for part in drawn.outline.parts if id(part) not in self._sound]
+            places = np.concatenate([crossings(part) for part in doubtful]) if doubtful else ()
             if len(places):
                 x, y = places[0].tolist()
                 times = "once" if len(places) == 1 else f"{len(places)} times, first"
@@ -309,11 +338,8 @@ def _lost(problem: Problem) -> dict[str, int]:
     """How many images, instances and other records of the file a problem leaves out."""
     if problem.treatment != LEFT_OUT:
         return {}
-    if problem.images is not None or problem.instances is not None:
-        lost = {"images": problem.images or 0, "instances": problem.instances or 0}
-        return lost if any(lost.values()) else {"others": 1}
-    words = re.split(r"s?\[| ", QUOTED.sub("''", problem.record).rpartition(", ")[2])  # "line 5", "annotations[4]"
-    return {"instances" if words[0] in INSTANCES else "images" if words[0] == "image" else "others": 1}
+    lost = {"images": problem.images, "instances": problem.instances}
+    return lost if any(lost.values()) else {"others": 1}
 
 
 def _with(record: str, path: Any) -> str:

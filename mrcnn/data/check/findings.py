@@ -6,27 +6,88 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrcnn.data import rle
+from mrcnn.data.annotations.outlines import Polygons
 from mrcnn.data.masks import extract_bboxes
 
 SAME_IOU = 0.95  # of two masks, from which they count as one drawn twice
 BOX_IOU, BOX_PIXELS = 0.7, 2.0  # a box is unlike its mask under this IoU, if an edge is off by more than so many pixels
 BEYOND = 1.0  # pixels; tools draw up to a pixel over the border
 TOUCHING = 1e-9  # of the lengths of two edges: a smaller cross product is a rounding error
+TOGETHER = 256  # masks that are compared with all before them at once
 PAIRS = 2**20  # of edges looked at together, which bounds the memory
 
 
 class Region(NamedTuple):
-    """The pixels of an instance: its tight box, and what of the mask lies inside, eight pixels a byte."""
+    """The pixels of an instance: its tight box, and the mask inside it (eight pixels per byte) or its run lengths."""
 
     box: tuple[int, int, int, int]
     area: int
-    bits: np.ndarray
+    bits: np.ndarray | None
+    runs: dict | None = None
 
     def part(self, y1: int, x1: int, y2: int, x2: int) -> np.ndarray:
         """[y2 - y1, x2 - x1] bool, a part of the box given in pixels of the image."""
         top, left, _, right = self.box
+        if self.bits is None:
+            return rle.decode_box(self.runs)[0][y1 - top : y2 - top, x1 - left : x2 - left]
         rows = np.unpackbits(self.bits[y1 - top : y2 - top], axis=1, count=right - left)
         return rows[:, x1 - left : x2 - left].view(bool)
+
+
+def polygon_regions(outlines: Sequence[Polygons], height: int, width: int) -> list[Region]:
+    """The regions of polygons in an image, by the rasterizer of COCO's tools, without a mask in memory."""
+    from pycocotools import mask as coco_mask
+
+    parts = [part.ravel().tolist() for outline in outlines for part in outline.parts]
+    filled = iter(coco_mask.frPyObjects(parts, height, width) if parts else ())
+    runs = []
+    for outline in outlines:
+        own = [next(filled) for _ in outline.parts]
+        runs.append(own[0] if len(own) == 1 else coco_mask.merge(own))
+    boxes = coco_mask.toBbox(runs).astype(int).tolist() if runs else []
+    areas = coco_mask.area(runs).tolist() if runs else []
+    return [
+        Region((y, x, y + tall, x + wide) if area else (0, 0, 0, 0), int(area), None, run)
+        for run, (x, y, wide, tall), area in zip(runs, boxes, areas, strict=True)
+    ]
+
+
+def may_cross(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """[parts] bool: closed polygons that may cross themselves: edges that are no neighbors touch. All at once.
+
+    A sweep as in `_near_pairs`, over the edges of all polygons: each meets those that begin, going right, before it
+    ends. `crossings` then decides.
+    """
+    counts = np.array([len(part) for part in parts])
+    found = np.zeros(len(parts), bool)
+    if not len(parts):
+        return found
+    points = np.concatenate(parts)
+    first = np.cumsum(counts) - counts
+    owner = np.repeat(np.arange(len(parts)), counts)
+    number = np.arange(len(points)) - first[owner]  # of an edge in its polygon
+    following = np.where(number + 1 < counts[owner], np.arange(len(points)) + 1, first[owner])
+    after = points[following]
+    low, high = np.minimum(points, after), np.maximum(points, after)
+    found[owner[(points == after).all(axis=1)]] = True  # repeated points change who is whose neighbor
+    order = np.lexsort((low[:, 0], owner))
+    start, end, low, high, owner, number = (a[order] for a in (points, after, low, high, owner, number))
+    left = np.arange(len(points))
+    for step in range(1, int(counts.max())):
+        left = left[left + step < len(points)]
+        right = left + step
+        near = (owner[left] == owner[right]) & (low[right, 0] <= high[left, 0])
+        left, right = left[near], right[near]
+        if not len(left):
+            break
+        apart = np.abs(number[left] - number[right])
+        pair = (apart > 1) & (apart < counts[owner[left]] - 1) & ~found[owner[left]]
+        pair &= (low[left, 1] <= high[right, 1]) & (low[right, 1] <= high[left, 1])
+        a, b, c, d = start[left[pair]], end[left[pair]], start[right[pair]], end[right[pair]]
+        meet = (_side(a, b, c) * _side(a, b, d) <= 0) & (_side(c, d, a) * _side(c, d, b) <= 0)
+        found[owner[left[pair][meet]]] = True
+    return found
 
 
 def region(mask: np.ndarray) -> Region:
@@ -49,19 +110,22 @@ def same_masks(regions: Sequence[Region], iou: float = SAME_IOU) -> Iterator[tup
     """(first, second, IoU) for each region that is one of those before it, drawn again: the first such one."""
     boxes = np.array([r.box for r in regions], np.float64).reshape(-1, 4)
     areas = np.array([r.area for r in regions], np.float64)
-    for second in range(1, len(regions)):
-        for first in _candidates(boxes[:second], areas[:second], boxes[second], areas[second], iou):
-            found = mask_iou(regions[first], regions[second])
-            if found >= iou:
+    done = -1
+    for start in range(0, len(regions), TOGETHER):
+        for second, first in _candidates(boxes, areas, start, start + TOGETHER, iou):
+            if second != done and (found := mask_iou(regions[first], regions[second])) >= iou:
                 yield first, second, found
-                break
+                done = second
 
 
-def _candidates(boxes: np.ndarray, areas: np.ndarray, box: np.ndarray, area: float, iou: float) -> list[int]:
-    """Masks that may have that IoU with one of this box and area: what both share lies in both boxes."""
-    sides = np.maximum(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0)
-    shared = np.minimum(sides.prod(axis=1), np.minimum(areas, area))
-    return np.flatnonzero((shared > 0) & (shared >= iou * np.maximum(areas, area))).tolist()
+def _candidates(boxes: np.ndarray, areas: np.ndarray, start: int, end: int, iou: float) -> list[list[int]]:
+    """(second, first), the second from `start` to `end`, that may have that IoU: both boxes hold what they share."""
+    some, area = boxes[start:end, None], areas[start:end, None]
+    sides = np.maximum(np.minimum(boxes[:, 2:], some[..., 2:]) - np.maximum(boxes[:, :2], some[..., :2]), 0)
+    shared = np.minimum(sides.prod(axis=2), np.minimum(areas, area))
+    before = np.arange(len(boxes)) < np.arange(start, start + len(some))[:, None]
+    pairs = np.argwhere((shared > 0) & (shared >= iou * np.maximum(areas, area)) & before)
+    return (pairs + (start, 0)).tolist()
 
 
 def unlike_box(given: Sequence[float], tight: Sequence[float], size: tuple[int, int]) -> float | None:
