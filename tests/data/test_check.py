@@ -203,3 +203,14 @@ def test_real_data_is_sound(name, capsys):
     given = [path, "--subset", "val2017"] if name == "coco_mini" else [path, "--subset", "val"]
     status, out, _ = run(*given, *(["--format", "coco"] if name == "fashion_ccp" else []), capsys=capsys)
     assert status == 0, out
+
+
+@pytest.mark.parametrize("option", ["--json", "--page", "--fix"])
+def test_a_place_that_cannot_be_written_is_said_first(write, tmp_path, capsys, monkeypatch, option):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(command, "_load", lambda options: pytest.fail("it was read before"))
+    status, out, err = run(write(), option, str(tmp_path / "file" / "report"), capsys=capsys)
+    assert (status, out) == (2, "") and "cannot write" in err and "file" in err
+    if option != "--fix":
+        status, _, err = run(write(), option, str(tmp_path), capsys=capsys)
+        assert status == 2 and "it is a folder" in err

@@ -3,6 +3,8 @@
     python -m mrcnn.data.check DATA                          # the format is recognised
     python -m mrcnn.data.check DATA --subset train --images  # decodes every image, too
     python -m mrcnn.data.check DATA --json report.json       # the whole report, for a program
+    python -m mrcnn.data.check DATA --page report.html       # with pictures of the instances in question
+    python -m mrcnn.data.check DATA --fix CLEANED            # a copy in COCO's format of what training can use
 
 Exit status: 0 when nothing is broken; 1 when a record had to be left out, a file is missing, or training would stop
 (marked "!" in the report); 2 when the data could not be read at all. In Python::
@@ -13,7 +15,9 @@ Exit status: 0 when nothing is broken; 1 when a record had to be left out, a fil
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -22,11 +26,13 @@ from typing import Any
 from tqdm import tqdm
 
 from mrcnn.data.check.checker import Checker
+from mrcnn.data.check.fix import ANNOTATIONS, check_empty, write_fixed
+from mrcnn.data.check.page import write_page
 from mrcnn.data.check.report import Report
 from mrcnn.data.check.statistics import Statistics
 from mrcnn.data.dataset import Dataset
 
-__all__ = ["Report", "check", "main"]
+__all__ = ["Report", "check", "main", "write_fixed", "write_page"]
 
 BLOCK = 256  # images whose polygons are looked at together
 
@@ -91,6 +97,7 @@ def check(
         images,
         time.monotonic() - start,
         examples,
+        checker.places,
     )
 
 
@@ -98,6 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     options = _parse(arguments)
     shown = sys.stderr.isatty()
+    try:
+        for path in filter(None, (options.json, options.page)):
+            check_writable(path)  # before minutes of work
+        if options.fix:
+            check_empty(options.fix)
+            check_writable(os.path.join(options.fix, ANNOTATIONS))
+    except (OSError, ValueError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 2
     if shown:
         print(f"reading {options.path} ...", file=sys.stderr)
     try:
@@ -117,7 +133,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report)
     if options.json:
         report.save(options.json)
+    if options.page:
+        write_page(options.page, report, dataset)
+    if options.fix:
+        written = write_fixed(options.fix, dataset, progress=shown)
+        print(f"{options.fix}: {written['images']:,} images with {written['instances']:,} instances were written")
     return int(bool(report.broken))
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raises OSError, naming the path, where no file can be written there; folders that are missing can be made."""
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"cannot write {path!r}: it is a folder; name a file")
+    folder = os.path.dirname(path)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write {path!r}: {error.strerror or error} in {folder!r}; name another place") from error
 
 
 def _load(options: argparse.Namespace) -> Dataset:
@@ -170,6 +206,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--images", action="store_true", help="decode every image: damaged files, real sizes, pictures that repeat")
     add("--limit", type=_from_1, metavar="N", help="look at the first N images only")
     add("--json", metavar="FILE", help="write the whole report there")
+    add("--page", metavar="FILE", help="write an HTML page with pictures of the instances in question there")
+    add("--fix", metavar="FOLDER", help="write a cleaned copy there: what training can use, in COCO's format")
     add("--examples", type=int, default=3, metavar="N", help="findings of each kind to show (3)")
     settings = parser.add_argument_group("settings that the training will have")
     settings.add_argument("--min-dim", type=int, default=800, metavar="PIXELS", help="IMAGE_MIN_DIM (800)")

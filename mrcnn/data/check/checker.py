@@ -70,6 +70,8 @@ class Checker:
         self._read = isinstance(dataset, AnnotatedDataset)
         self.file = (self._read and dataset.file) or type(dataset).__name__
         self._found: list[Problem] = []
+        self.places: dict[Problem, report.Place] = {}
+        self._at: report.Place | None = None  # what is looked at
         self._records = {treatment: Counter(images=0, instances=0) for treatment in (USED, RAISES)}
         self._paths: dict[str, str] = {}
         self._pixels: dict[bytes, str] = {}
@@ -102,11 +104,15 @@ class Checker:
     def image(self, image_id: int) -> None:
         """Checks an image and its instances."""
         before, name, used = len(self._found), self._name(image_id), []
+        self._at = report.Place(image_id, None)
         known = size = self._size(image_id, name)
         for drawn, size in self._drawn(image_id, name, known):  # the masks' size, where no other is known
+            self._at = report.Place(image_id, drawn.region.box)
             if self._usable(drawn, size):
                 used.append(Used(drawn.record, drawn.field, drawn.class_id, drawn.region))
-        self._repeated(used)
+            self._at = report.Place(image_id, None)
+        self._repeated(used, image_id)
+        self._at = report.Place(image_id, None)
         raises = any(problem.treatment == RAISES for problem in self._found[before:])
         if not raises:
             self._counted(used, name)
@@ -117,6 +123,7 @@ class Checker:
 
     def classes(self) -> None:
         """Notes classes that no instance belongs to."""
+        self._at = None
         for row in self.statistics.classes():
             if not row["instances"]:
                 self._note(
@@ -129,7 +136,10 @@ class Checker:
 
     def _note(self, kind: str, record: str, field: str, message: str, treatment: str) -> None:
         lost = int(treatment == LEFT_OUT)  # always an instance: images are left out by the reader
-        self._found.append(Problem(kind, self.file, record, field, message, treatment, instances=lost))
+        problem = Problem(kind, self.file, record, field, message, treatment, instances=lost)
+        self._found.append(problem)
+        if self._at is not None:
+            self.places.setdefault(problem, self._at)
 
     def _name(self, image_id: int) -> str:
         info = self.dataset.image_info[image_id]
@@ -314,11 +324,12 @@ class Checker:
                     "used as is; what it goes around twice becomes a hole",
                 )
 
-    def _repeated(self, used: list[Used]) -> None:
+    def _repeated(self, used: list[Used], image_id: int) -> None:
         """Notes masks that are drawn twice."""
         things = [u for u in used if u.class_id > 0]
         for first, second, iou in same_masks([u.region for u in things]):
             one, two = things[first], things[second]
+            self._at = report.Place(image_id, two.region.box)
             names = [self.dataset.class_names[u.class_id] for u in (one, two)]
             same = one.class_id == two.class_id
             what = f"the same mask as {one.record} (IoU {iou:.3f})" + ("" if same else f", {names[1]} and {names[0]}")

@@ -4,9 +4,9 @@ import dataclasses
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.problems import LEFT_OUT, Problem
@@ -54,6 +54,13 @@ WAYS_OUT = {
 }
 
 
+class Place(NamedTuple):
+    """Where a finding can be seen. box: (y1, x1, y2, x2) of the instance; None for the whole image."""
+
+    image_id: int
+    box: tuple[int, int, int, int] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a check found; `print(report)` for the text.
@@ -62,6 +69,7 @@ class Report:
     were found. records: how many "images", "instances" and "others" of the file are "used", "raises in training" and
     "left out".
     checked: images looked at, of `images` in all. decoded: whether their pixels were. examples: shown of each kind.
+    places: where findings can be seen, of those that were found by looking at an image.
     """
 
     name: str
@@ -73,6 +81,7 @@ class Report:
     decoded: bool
     seconds: float
     examples: int = 3
+    places: Mapping[Problem, Place] = dataclasses.field(default_factory=dict)
 
     @property
     def broken(self) -> list[Problem]:
@@ -124,7 +133,7 @@ class Report:
     def __str__(self) -> str:
         findings = [self._group_text(*key, found) for key, found in self.groups().items()]
         legend = ["Findings (!: left out, or raises in training; -: worth a look)"] if findings else []
-        return "\n\n".join([self._head(), str(self.statistics), *legend, *findings, self._verdict()])
+        return "\n\n".join([self._head(), str(self.statistics), *legend, *findings, self.verdict()])
 
     def _head(self) -> str:
         part = f"the first {self.checked:,} of {self.images:,} images, " if self.checked < self.images else ""
@@ -156,7 +165,8 @@ class Report:
         file = "" if problem.file == self.name else problem.file
         return ", ".join(filter(None, [file, problem.record, problem.field])) or self.name
 
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
+        """The result in a sentence."""
         if not self.findings:
             return "Nothing found."
         left_out = sum(problem.treatment == LEFT_OUT for problem in self.findings)
