@@ -227,7 +227,7 @@ DAMAGE = {
     "another box": (
         annotation(0, bbox=[25, 25, 20, 20]),
         report.BOX,
-        "the box is learnt as it is, and of the mask what lies inside",
+        "the box is learned as it is, and of the mask what lies inside",
         "annotation 11 (1.png)",
         "its box spans (25, 25, 45, 45) (y1, x1, y2, x2), its mask (5, 5, 25, 25); their IoU is 0.00",
         (5, 0, 0),

@@ -69,9 +69,8 @@ def _examples(found: list[Problem], report: Report, dataset: Dataset) -> Iterato
             pictures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     yield f'<div class="pictures">{"".join(pictures)}</div>'
     others = [problem for problem in found if problem not in report.places][: 2 * SHOWN]
-    yield (
-        "<ul>" + "".join(f"<li>{html.escape(f'{p.record}: {p.message}')}</li>" for p in others) + "</ul>" * bool(others)
-    )
+    if others:
+        yield "<ul>" + "".join(f"<li>{html.escape(f'{p.record}: {p.message}')}</li>" for p in others) + "</ul>"
     shown = len(pictures) + len(others)
     yield f"<p class='way'>and {len(found) - shown:,} more</p>" * (len(found) > shown)
 
