@@ -74,7 +74,7 @@ def bucket(height: int, width: int, short: int | None = None, long: int | None =
     for axis, limit in zip(np.argsort([height, width], kind="stable"), (short, long), strict=True):
         if limit is not None and limit >= (height, width)[axis]:
             sides[axis] = min(sides[axis], limit)
-    return tuple(sides)
+    return sides[0], sides[1]
 
 
 def bucket_count(count: int, most: int | None = None) -> int:

@@ -76,6 +76,16 @@ def test_openvino_gives_what_detect_gives(model, openvino_file):
     assert_same(Predictor(openvino_file, threads=1).detect(images()), model.detect(images()))
 
 
+def test_int8_finds_much_the_same(model, tmp_path):
+    pytest.importorskip("nncf")
+    pytest.importorskip("tf2onnx")
+    path = model.export(tmp_path / "tiny.xml", precision="int8", calibration=images())
+    assert json.loads(path.with_suffix(".json").read_text())["precision"] == "int8"
+    assert b'"i8"' in path.read_bytes() or b'"u8"' in path.read_bytes()  # what is stored so
+    found, expected = (sum(len(one.scores) for one in way.detect(images())) for way in (Predictor(path), model))
+    assert 0 < found <= 10 * len(images()) and abs(found - expected) <= expected / 2
+
+
 def test_nothing_found_is_an_empty_result(onnx_file, openvino_file):
     for file in (onnx_file, openvino_file):
         predictor = Predictor(file, threads=1)

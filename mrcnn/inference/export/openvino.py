@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.config import Config
+from mrcnn.data.images import read_image
 from mrcnn.files import atomic_path
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.extras import require
@@ -41,8 +42,8 @@ def _quantized(model: Any, detector: Detector, images: Sequence[Any]) -> Any:
     nncf = require("nncf", "openvino")
 
     def inputs() -> Iterator[dict[str, Any]]:
-        for index in range(len(images)):
-            given = detector.network_input(detector._pixels(index, images))
+        for image in images:
+            given = detector.network_input(read_image(image, detector.config.IMAGE_CHANNEL_COUNT))
             yield {"image": given.image[None], "window": given.window[None]}
 
     return nncf.quantize(
