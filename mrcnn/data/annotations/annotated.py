@@ -155,7 +155,7 @@ class AnnotatedDataset(Dataset):
                 return None
             bounds = instance.box
         else:
-            if isinstance(outline, Polygons):
+            if isinstance(outline, Polygons) and outline.known is None:
                 outline = self._enclosing(outline, where)
                 if outline is None:
                     return None
@@ -206,7 +206,8 @@ class AnnotatedDataset(Dataset):
     def finish(self) -> Self:
         """Prepares the dataset, notes images that a tag turns, and warns, once, of what was left out."""
         self.prepare()
-        for image_id, info in enumerate(self.image_info[:HEADERS_AT_ONCE]):
+        few = len(self.image_info) <= HEADERS_AT_ONCE
+        for image_id, info in enumerate(self.image_info if few else ()):
             if info["path"] is None:
                 continue
             try:

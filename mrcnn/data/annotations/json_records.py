@@ -73,11 +73,20 @@ def _records(path: str, text: str, keys: Collection[str]) -> Iterator[tuple[str,
 def _elements(scan: Any, text: str, place: int, key: str) -> Iterator[Any]:
     """Yields the elements of the list at `place`, and returns the place after it."""
     place, number = _skip(text, place + 1), 0
-    while text[place : place + 1] != "]":
-        record, place = _value(scan, text, place)
+    while text[place] != "]" if place < len(text) else True:
+        try:
+            record, place = scan(text, place)
+        except StopIteration as stop:
+            raise json.JSONDecodeError("Expecting value", text, stop.value) from None
         yield key, number, record
         number += 1
-        place = _next(text, place, "]")
+        following = text[place : place + 3]
+        if following == ", {":  # as json.dump writes it
+            place += 2
+        elif following[:2] == ",{":
+            place += 1
+        else:
+            place = _next(text, place, "]")
     return place + 1
 
 

@@ -24,7 +24,8 @@ FAR = 1e5  # pixels; the rasteriser's time and memory grow with the length of th
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Polygons:
-    """The union of closed polygons, each [points, (x, y)] float64. known: their bounds, where they are known."""
+    """The union of closed polygons, each [points, (x, y)] float64. known: their bounds,
+    where they are known, and every polygon has three points or more."""
 
     parts: tuple[np.ndarray, ...]
     known: Bounds | None = None

@@ -1,5 +1,6 @@
 """COCO's `segmentation` values as outlines: polygons in the forms in which tools write them, and run lengths."""
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +33,8 @@ def plain_polygons(segmentations: Sequence[Any]) -> list[Polygons | None]:
     try:
         if not set(map(type, flat)) <= {int, float}:
             raise TypeError
-        points = np.array(flat, np.float64).reshape(-1, 2)
-        if not np.abs(points).max() < np.inf:  # false for NaN, too
+        points = np.frombuffer(array("d", flat)).reshape(-1, 2)
+        if not max(points.max(), -points.min()) < np.inf:  # false for NaN, too
             raise TypeError
     except (TypeError, OverflowError):  # one of them is damaged
         return [None] if len(last) == 1 else [plain_polygons([entry])[0] for entry in segmentations]

@@ -12,7 +12,7 @@ from mrcnn.data import rle
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
 from mrcnn.data.annotations.classes import BACKGROUND_NAMES, class_table, is_class, only_name
-from mrcnn.data.annotations.fields import NEEDS_MASKS, FieldError, Unread, id_of, is_number, plain_id, shown
+from mrcnn.data.annotations.fields import MOST, NEEDS_MASKS, FieldError, Unread, id_of, plain_id, shown
 from mrcnn.data.annotations.folders import (
     INSTANCES,
     LOOKED_AT,
@@ -34,7 +34,9 @@ LISTS = ("images", "categories", "annotations")
 OTHER_FORMATS = {"shapes", "imagePath", "imageData", "imageHeight", "_via_settings", "_via_img_metadata"}
 TELLS = frozenset({"images", "annotations", "shapes", "_via_img_metadata"})
 MOST_SIDE = 100_000  # pixels of an image
+NUMBERS = {int, float}
 CHUNK = 8192  # annotations whose polygons are converted together
+MISSING = "missing"
 NO_CATEGORY = 1  # the class id where the file has no categories
 
 
@@ -165,6 +167,8 @@ def _without_garbage_collection() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            gc.freeze()  # and back: they are counted as old, without a look at each
+            gc.unfreeze()
             gc.enable()
 
 
@@ -284,6 +288,7 @@ class _Reader:
         for (place, record), outline in zip(sound, outlines, strict=True):
             get = record.get
             segmentation = get("segmentation") if outline is None else None
+            area, crowd = get("area", MISSING), get("iscrowd", 0)
             self.records.append(
                 Record(
                     place,
@@ -293,8 +298,8 @@ class _Reader:
                     outline,
                     segmentation,
                     get("bbox"),
-                    get("area", "missing"),
-                    get("iscrowd", 0),
+                    area,
+                    crowd,
                 )
             )
 
@@ -304,7 +309,7 @@ class _Reader:
         Some tools write one for the root of their hierarchy, whose name may be that of the only class; others
         one for the background.
         """
-        used = {key for record in self.records if (key := plain_id(record.category)) is not None}
+        used = {key for value in {*map(_plain_category, self.records)} if (key := plain_id(value)) is not None}
         names = [category["name"] for category in self.categories.values()]
         for key, category in list(self.categories.items()):
             name = category["name"]
@@ -403,10 +408,10 @@ class _Reader:
         )
         for record in self.records:
             try:
-                image = id_of(record.image, "image_id")
+                image = record.image if type(record.image) is int else id_of(record.image, "image_id")
                 if image not in self.images:
                     raise FieldError("image_id", f"{shown(record.image)} is not among the file's {len(self.images)}")
-                category = plain_id(record.category)
+                category = record.category if type(record.category) is int else plain_id(record.category)
                 if category not in numbers:
                     known = len(self.categories)
                     raise FieldError("category_id", f"{shown(record.category)} is not among the file's {known}")
@@ -471,10 +476,10 @@ class _Reader:
     def _box(self, record: Record, name: str, outline: Outline | None) -> Bounds | None:
         """The box of an annotation, or where it has none of use that of its outline."""
         box = record.box
-        if isinstance(box, list) and len(box) == 4 and all(map(is_number, box)):
-            x, y, width, height = map(float, box)
-            if width >= 0 and height >= 0 and max(abs(x), abs(y), width, height) <= FAR:
-                return y, x, y + height, x + width
+        if type(box) is list and len(box) == 4 and set(map(type, box)) <= NUMBERS:
+            x, y, width, height = box
+            if -FAR <= x <= FAR and -FAR <= y <= FAR and 0 <= width <= FAR and 0 <= height <= FAR:
+                return float(y), float(x), float(y + height), float(x + width)
         if box is not None and box != []:
             message = f"expected [x, y, width, height] in pixels, width and height from 0 on, got {shown(box)}"
             self.unread.add("annotation", name, "bbox", message, "boxes are taken from the outlines")
@@ -486,11 +491,11 @@ class _Reader:
     def _stored(self, record: Record, instance: Instance, number: int) -> Stored:
         y1, x1, y2, x2 = instance.box or (0.0,) * 4
         box = record.box  # to the last digit, which adding and subtracting loses
-        if not isinstance(box, list) or len(box) != 4 or (box[0], box[1]) != (x1, y1) or min(box[2:]) < 0:
+        if type(box) is not list or len(box) != 4 or box[0] != x1 or box[1] != y1 or box[2] < 0 or box[3] < 0:
             box = (x1, y1, x2 - x1, y2 - y1)
         area = record.area
-        if not is_number(area) or area < 0:
-            if area != "missing":
+        if type(area) not in NUMBERS or not 0 <= area < MOST:
+            if area != MISSING:
                 message = f"expected a number from 0 on, got {shown(area)}"
                 self.unread.add("annotation", instance.record, "area", message, "areas are those of the masks")
             area = None
@@ -511,8 +516,11 @@ class _Reader:
         )
         if added:
             info = self.dataset.image_info[-1]
-            by_record = {instance.record: stored for instance, stored in read}
-            info["stored"] = [by_record[instance.record] for instance in info["instances"]]
+            if len(info["instances"]) == len(read):
+                info["stored"] = [stored for _, stored in read]
+            else:
+                by_record = {instance.record: stored for instance, stored in read}
+                info["stored"] = [by_record[instance.record] for instance in info["instances"]]
 
 
 def _is_empty(segmentation: Any) -> bool:
@@ -522,6 +530,10 @@ def _is_empty(segmentation: Any) -> bool:
 
 def _name(record: Record) -> str:
     return f"annotation {record.id}" if type(record.id) is int else f"annotations[{record.place}]"
+
+
+def _plain_category(record: Record) -> Any:
+    return record.category if isinstance(record.category, str | int | float) else None
 
 
 def _is_int(value: Any) -> bool:
