@@ -1,4 +1,4 @@
-"""Lists in a JSON file of hundreds of megabytes, record by record, so that they never lie in memory all at once."""
+"""Lists in a JSON file of hundreds of megabytes, some records at a time, so that they never fill the memory."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import json_error, read_text
 
 NO_LIST = -1  # instead of a place
+CHUNK = 8192  # records at a time
 
 
 def read_records(path: str | os.PathLike, what: str, keys: Collection[str]) -> Iterator[tuple[str, int, Any]]:
@@ -20,8 +21,8 @@ def read_records(path: str | os.PathLike, what: str, keys: Collection[str]) -> I
         keys: of the lists; other keys are passed over.
 
     Yields:
-        (key, place in the list, record). (key, NO_LIST, value) once for a list, before its records: its value is [], or
-        whatever stands there that is no list.
+        (key, place of the first, records), thousands of them at a time. (key, NO_LIST, value) once for a list, before
+        its records: its value is [], or whatever stands there that is no list.
 
     Raises:
         FileNotFoundError: no such file.
@@ -72,14 +73,17 @@ def _records(path: str, text: str, keys: Collection[str]) -> Iterator[tuple[str,
 
 def _elements(scan: Any, text: str, place: int, key: str) -> Iterator[Any]:
     """Yields the elements of the list at `place`, and returns the place after it."""
-    place, number = _skip(text, place + 1), 0
-    while text[place] != "]" if place < len(text) else True:
+    place, first = _skip(text, place + 1), 0
+    records: list[Any] = []
+    while text[place : place + 1] != "]":
         try:
             record, place = scan(text, place)
         except StopIteration as stop:
             raise json.JSONDecodeError("Expecting value", text, stop.value) from None
-        yield key, number, record
-        number += 1
+        records.append(record)
+        if len(records) == CHUNK:
+            yield key, first, records
+            first, records = first + len(records), []
         following = text[place : place + 3]
         if following == ", {":  # as json.dump writes it
             place += 2
@@ -87,6 +91,8 @@ def _elements(scan: Any, text: str, place: int, key: str) -> Iterator[Any]:
             place += 1
         else:
             place = _next(text, place, "]")
+    if records:
+        yield key, first, records
     return place + 1
 
 

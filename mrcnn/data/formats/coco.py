@@ -35,7 +35,6 @@ OTHER_FORMATS = {"shapes", "imagePath", "imageData", "imageHeight", "_via_settin
 TELLS = frozenset({"images", "annotations", "shapes", "_via_img_metadata"})
 MOST_SIDE = 100_000  # pixels of an image
 NUMBERS = {int, float}
-CHUNK = 8192  # annotations whose polygons are converted together
 MISSING = "missing"
 NO_CATEGORY = 1  # the class id where the file has no categories
 
@@ -202,18 +201,15 @@ class _Reader:
             self.dataset.problems.broken(self.file, "", "images", message)
 
     def _read_lists(self) -> None:
-        found, chunk = {}, []
-        for key, place, record in read_records(self.file, "COCO annotations", LISTS):
+        found: dict[str, Any] = {}
+        for key, place, records in read_records(self.file, "COCO annotations", LISTS):
             if place == NO_LIST:
-                found[key] = record
+                found[key] = records
             elif key == "annotations":
-                chunk.append((place, record))
-                if len(chunk) == CHUNK:
-                    self._convert(chunk)
-                    chunk = []
+                self._convert(place, records)
             else:
-                self._enter(key, place, record)
-        self._convert(chunk)
+                for number, record in enumerate(records, place):
+                    self._enter(key, number, record)
         for key in ("images", "annotations"):
             if not isinstance(found.get(key), list):
                 message = f"expected a list of {key}, got {shown(found.get(key))}; is it a file of COCO instances?"
@@ -274,34 +270,18 @@ class _Reader:
         above = record.get("supercategory")
         return {"name": title, "above": above if isinstance(above, str) else "", "place": name}
 
-    def _convert(self, chunk: list[tuple[int, Any]]) -> None:
-        """Keeps annotations; their polygons together, so that each costs little."""
-        sound = []
-        for place, record in chunk:
-            if isinstance(record, dict):
-                sound.append((place, record))
-            else:
-                message = f"expected an object, got {shown(record)}"
-                where = self.file, f"annotations[{place}]", "", message
+    def _convert(self, first: int, records: list[Any]) -> None:
+        """Keeps annotations; their polygons are converted together, so that each costs little."""
+        outlines = plain_polygons([record.get("segmentation") if type(record) is dict else None for record in records])
+        for place, (record, outline) in enumerate(zip(records, outlines, strict=True), first):
+            if type(record) is not dict:
+                where = self.file, f"annotations[{place}]", "", f"expected an object, got {shown(record)}"
                 self.dataset.problems.broken(*where, images=0, instances=1)
-        outlines = plain_polygons([record.get("segmentation") for _, record in sound])
-        for (place, record), outline in zip(sound, outlines, strict=True):
+                continue
             get = record.get
             segmentation = get("segmentation") if outline is None else None
-            area, crowd = get("area", MISSING), get("iscrowd", 0)
-            self.records.append(
-                Record(
-                    place,
-                    get("id"),
-                    get("image_id"),
-                    get("category_id"),
-                    outline,
-                    segmentation,
-                    get("bbox"),
-                    area,
-                    crowd,
-                )
-            )
+            ids, area, crowd = (get("id"), get("image_id"), get("category_id")), get("area", MISSING), get("iscrowd", 0)
+            self.records.append(Record(place, *ids, outline, segmentation, get("bbox"), area, crowd))
 
     def _drop_unused_categories(self) -> None:
         """Takes out categories that no annotation uses and that are no classes.

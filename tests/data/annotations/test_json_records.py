@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mrcnn.data.annotations import json_records
 from mrcnn.data.annotations.json_records import read_records
 from mrcnn.data.annotations.problems import AnnotationError
 
@@ -18,16 +19,21 @@ VALUES = st.recursive(
 
 def collected(path):
     found = {}
-    for key, place, record in read_records(path, "records", ("a", "b")):
+    for key, place, records in read_records(path, "records", ("a", "b")):
         if place < 0:
-            found[key] = record
+            found[key] = records
         else:
-            assert place == len(found[key])
-            found[key].append(record)
+            assert place == len(found[key]) and len(records) <= json_records.CHUNK
+            found[key] += records
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(json_records, "CHUNK", 2)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from("abcd"), VALUES), st.sampled_from([None, 1]))
 def test_records_are_those_of_json(tmp_path_factory, content, indent):
     path = tmp_path_factory.mktemp("json") / "a.json"
