@@ -34,7 +34,7 @@ def write(folder: Path, share: float) -> Path:
     Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)).save(folder / "image.jpg")
     names = [f"{number:012d}.jpg" for number in range(1, images + 1)]
     for name in names:
-        os.link(folder / "image.jpg", photographs / name)
+        (photographs / name).symlink_to(folder / "image.jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     url = "http://images.cocodataset.org/train2017/"

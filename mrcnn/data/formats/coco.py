@@ -471,7 +471,8 @@ class _Reader:
     def _stored(self, record: Record, instance: Instance, number: int) -> Stored:
         y1, x1, y2, x2 = instance.box or (0.0,) * 4
         box = record.box  # to the last digit, which adding and subtracting loses
-        if type(box) is not list or len(box) != 4 or box[0] != x1 or box[1] != y1 or box[2] < 0 or box[3] < 0:
+        sound = type(box) is list and len(box) == 4 and set(map(type, box)) <= NUMBERS
+        if not sound or box[0] != x1 or box[1] != y1 or box[2] < 0 or box[3] < 0:
             box = (x1, y1, x2 - x1, y2 - y1)
         area = record.area
         if type(area) not in NUMBERS or not 0 <= area < MOST:

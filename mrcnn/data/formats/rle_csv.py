@@ -306,7 +306,10 @@ def _classes(
     dataset: AnnotatedDataset, source: str, names: Mapping[ClassKey, str], class_names: Sequence[str] | None
 ) -> dict[str, int]:
     """Adds the classes, under the ids of the file where those are numbers, and returns their ids by name."""
-    class_table((), list(names.values()))  # raises for two classes of one name
+    try:
+        class_table((), list(names.values()))
+    except ValueError as error:  # two classes of one name
+        raise AnnotationError(dataset.file, "", CLASS, str(error)) from None
     free = max((key for key in names if isinstance(key, int)), default=0) + 1
     ids: dict[str, int] = {}
     for place, (key, name) in enumerate(names.items()):

@@ -108,8 +108,10 @@ def _named(dataset: AnnotatedDataset, root: str, folder: str) -> list[str] | Non
         return None
     content = read_json(path, "classes of Supervisely")
     entries = content.get("classes") if isinstance(content, dict) else None
-    names = [entry.get("title") if isinstance(entry, dict) else None for entry in entries or ()]
-    if not isinstance(entries, list) or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(entries, list):
+        raise AnnotationError(path, "", "classes", f"expected a list of objects with a title, got {shown(entries)}")
+    names = [entry.get("title") if isinstance(entry, dict) else None for entry in entries]
+    if not all(isinstance(name, str) and name for name in names):
         raise AnnotationError(path, "", "classes", f"expected a list of objects with a title, got {shown(entries)}")
     return [name for name in dict.fromkeys(names) if is_class(name)]
 
