@@ -9,7 +9,6 @@ in a process of its own; memory is the largest it had.
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
