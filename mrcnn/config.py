@@ -169,8 +169,9 @@ class Config:
         cls._ignored = {**cls._ignored, **computed}
         for name in computed:
             delattr(cls, name)  # it would hide the property
-        for name, value in vars(cls).copy().items():
-            if name.isupper() and isinstance(value, types.FunctionType):
+        mixins = [base for base in cls.__mro__ if not issubclass(base, Config)]
+        for name, value in [item for base in (cls, *mixins) for item in vars(base).copy().items()]:
+            if name.isupper() and isinstance(value, types.FunctionType) and getattr(cls, name) is value:
                 setattr(cls, name, staticmethod(value))  # BACKBONE = my_function is a setting, not a method
 
     def __init__(self, **overrides: Any) -> None:
@@ -281,7 +282,8 @@ class Config:
         return cls.from_dict(values)
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in setting_names() if name in self.explicit())
+        explicit = self.explicit()
+        values = ", ".join(f"{n}={_plain(getattr(self, n))!r}" for n in setting_names() if n in explicit)
         return f"{type(self).__name__}({values})"
 
     def _repr_html_(self) -> str:

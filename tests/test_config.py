@@ -413,3 +413,17 @@ def test_numpy_numbers_anywhere_are_saved(tmp_path):
     config = Config(LOSS_WEIGHTS={name: np.float32(2) for name in LOSS_NAMES}, MINI_MASK_SHAPE=(np.int64(28), 28))
     config.save(tmp_path / "config.json")
     assert Config.load(tmp_path / "config.json").to_dict() == config.to_dict()
+
+
+def test_a_function_in_a_mixin_is_a_setting_too():
+    class Small:
+        def BACKBONE(image):
+            return [image]
+
+    class Cats(Small, Config):
+        NAME = "cats"
+
+    class More(Cats):
+        NUM_CLASSES = 2
+
+    assert Cats().BACKBONE(1) == More().BACKBONE(1) == [1] and "BACKBONE" in More().explicit()
