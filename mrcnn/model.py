@@ -2,7 +2,7 @@
 
 import html
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -139,8 +139,14 @@ class MaskRCNN(OldMethods):
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
 
     def stream(
-        self, images: Iterable[Any], *, prepare: str | None = "rle", failures: str = "raise"
-    ) -> Iterator[Result | Exception]:
+        self,
+        images: Iterable[Any],
+        *,
+        prepare: str | None = "rle",
+        failures: str = "raise",
+        keep_images: bool = False,
+        each: Callable[[Result], Any] | None = None,
+    ) -> Iterator[Any]:
         """`detect` for more images than memory holds: yields the results in order, as they come.
 
         Files are read, and masks pasted, while the network runs. Memory does not grow with the number of images.
@@ -149,8 +155,13 @@ class MaskRCNN(OldMethods):
             images: paths or arrays, as in `detect`; any iterable, read no further ahead than needed.
             prepare: as in `detect`; run lengths keep a result at about a kilobyte per instance.
             failures: "raise" for an image that cannot be read, or "yield" its exception in its place and go on.
+            keep_images: leave the pixels in `result.image`.
+            each: called with every result, in another thread, while the network runs; what it returns is yielded
+                instead. For work such as drawing and writing files.
         """
-        return self.detector.stream(images, prepare=prepare, class_names=self.class_names, failures=failures)
+        return self.detector.stream(
+            images, prepare=prepare, class_names=self.class_names, failures=failures, keep_images=keep_images, each=each
+        )
 
     def export(self, path: str | Path, *, precision: str = "float32", calibration: Sequence[Any] = ()) -> Path:
         """Writes the model for programs that run without this package's graph.

@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     sources: list[Source]
     buffer: np.ndarray  # [B, height, width, channels], to be given back
     inputs: list[NetworkInput]
+    pixels: list[np.ndarray | None]  # of the images, where they are kept
     failures: dict[int, Exception]  # by index
     raw: list[dict[str, np.ndarray]]
 
@@ -71,7 +72,7 @@ class Detector:
         total = len(images)
         # All headers first: a bad image is then reported before the first detection, and sizes that go together are
         # found however far apart they stand. Files are decoded once, later.
-        sources = [self._source(i, image, total) for i, image in enumerate(images)]
+        sources = [self.source(i, image, total) for i, image in enumerate(images)]
         found = self._run(sources, prepare=prepare, class_names=class_names, verbose=verbose, window=None, total=total)
         results = {index: outcome for index, outcome in found if isinstance(outcome, Result)}
         return [results[i] for i in range(total)]
@@ -83,24 +84,34 @@ class Detector:
         prepare: str | None = None,
         class_names: Sequence[str] = (),
         failures: str = "raise",
-    ) -> Iterator[Result | Exception]:
+        keep_images: bool = False,
+        each: Callable[[Result], Any] | None = None,
+    ) -> Iterator[Any]:
         """See `MaskRCNN.stream`."""
         _check_form(prepare)
         if failures not in ("raise", "yield"):
             raise ValueError(f'failures is "raise" or "yield", got {failures!r}')
 
-        def source(index: int, image: Any) -> Source:
+        def checked(index: int, image: Any) -> Source:
             try:
-                return self._source(index, image)
+                return self.source(index, image)
             except (ValueError, TypeError, OSError) as error:
                 if failures == "raise":
                     raise
                 return Source(index, error, None)
 
-        sources = (source(index, image) for index, image in enumerate(images))
+        sources = (checked(index, image) for index, image in enumerate(images))
         window = WINDOW * self.config.DETECTION_BATCH_SIZE
-        found = self._run(sources, prepare=prepare, class_names=class_names, window=window, fails=failures == "yield")
-        early: dict[int, Result | Exception] = {}  # those whose turn has not come
+        found = self._run(
+            sources,
+            prepare=prepare,
+            class_names=class_names,
+            window=window,
+            fails=failures == "yield",
+            keep_images=keep_images,
+            each=each,
+        )
+        early: dict[int, Any] = {}  # those whose turn has not come
         due = 0
         for index, outcome in found:
             early[index] = outcome
@@ -118,13 +129,16 @@ class Detector:
         total: int | None = None,
         verbose: int = 0,
         fails: bool = False,
-    ) -> Iterator[tuple[int, Result | Exception]]:
+        keep_images: bool = False,
+        each: Callable[[Result], Any] | None = None,
+    ) -> Iterator[tuple[int, Any]]:
         """(index, result) of each image in the order in which they are done.
 
         Args:
             window: see `mrcnn.inference.pipeline.batches`.
             total: number of images, for messages.
             fails: give the exception of an image that cannot be decoded, instead of raising it.
+            keep_images, each: see `MaskRCNN.stream`.
         """
         waiting: dict[int, Source] = {}
 
@@ -134,7 +148,7 @@ class Detector:
                 yield source.index, source.size and self.input_size(source.size)
 
         def read(group: list[Source]) -> Batch:
-            batch = self._read(group, total)
+            batch = self._read(group, total, keep_images)
             if batch.failures and not fails:
                 raise next(iter(batch.failures.values()))
             return batch
@@ -146,13 +160,17 @@ class Detector:
             self.buffers.give(batch.buffer)
             return batch._replace(raw=raw)
 
-        def finish(batch: Batch) -> list[tuple[int, Result | Exception, str]]:
-            outcomes: list[tuple[int, Result | Exception, str]] = [(i, e, "") for i, e in batch.failures.items()]
-            for source, place, raw in zip(batch.sources, batch.inputs, batch.raw, strict=True):
+        def finish(batch: Batch) -> list[tuple[int, Any, str]]:
+            outcomes: list[tuple[int, Any, str]] = [(i, error, "") for i, error in batch.failures.items()]
+            done = zip(batch.sources, batch.inputs, batch.pixels, batch.raw, strict=True)
+            for source, place, pixels, raw in done:
                 result = self.result(raw, place, class_names)
+                result.image = pixels
+                result.path = os.fspath(source.image) if isinstance(source.image, str | os.PathLike) else None
                 if prepare:
                     result.prepare(prepare)
-                outcomes.append((source.index, result, _account(source.index, place, raw["counts"])))
+                account = _account(source.index, place, raw["counts"]) if verbose else ""
+                outcomes.append((source.index, each(result) if each else result, account))
             return outcomes
 
         groups = batches(sized(), self.config.DETECTION_BATCH_SIZE, window)
@@ -163,7 +181,7 @@ class Detector:
                     print(account)
                 yield index, outcome
 
-    def _source(self, index: int, image: Any, total: int | None = None) -> Source:
+    def source(self, index: int, image: Any, total: int | None = None) -> Source:
         """An image with its size; what is not a path is converted at once. Raises as `read_image`, naming the index."""
         config = self.config
         with _named(index, total):
@@ -172,21 +190,29 @@ class Detector:
             pixels = read_image(image, config.IMAGE_CHANNEL_COUNT, max_pixels=config.IMAGE_MAX_PIXELS)
             return Source(index, pixels, pixels.shape[:2])
 
-    def _read(self, sources: list[Source], total: int | None) -> Batch:
+    def _read(self, sources: list[Source], total: int | None, keep_images: bool) -> Batch:
         """Decodes, resizes and normalizes images into one array; those that cannot be decoded take no place in it."""
         height, width = self.input_size(sources[0].size) if sources[0].size else (0, 0)
         buffer = self.buffers.take((len(sources), height, width, self.config.IMAGE_CHANNEL_COUNT))
-        batch = Batch([], buffer, [], {}, [])
+        batch = Batch([], buffer, [], [], {}, [])
         for source in sources:
             try:
                 with _named(source.index, total):
-                    batch.inputs.append(self.network_input(self._pixels(source), buffer[len(batch.inputs)]))
-                batch.sources.append(source)
+                    place, pixels = self._place(source, buffer[len(batch.inputs)], keep_images)
             except (ValueError, TypeError, OSError) as error:
                 batch.failures[source.index] = source.image if source.size is None else error
+                continue
+            batch.sources.append(source)
+            batch.inputs.append(place)
+            batch.pixels.append(pixels)
         return batch
 
-    def _pixels(self, source: Source) -> np.ndarray:
+    def _place(self, source: Source, out: np.ndarray, keep: bool) -> tuple[NetworkInput, np.ndarray | None]:
+        """The network input of an image, in `out`; and its pixels, if they are to be kept."""
+        pixels = self.pixels(source)
+        return self.network_input(pixels, out), pixels if keep else None
+
+    def pixels(self, source: Source) -> np.ndarray:
         """The pixels of an image, [H, W, C] uint8. Raises as `read_image`."""
         if source.size is None:
             raise source.image

@@ -7,7 +7,7 @@ results = predictor.detect(["a.jpg", "b.jpg"])  # as from MaskRCNN.detect
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Predictor:
     def detect(self, images: Sequence[Any], verbose: int = 0, *, prepare: str | None = None) -> list[Result]:
         """As `MaskRCNN.detect`: paths or arrays to a `Result` per image."""
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
+
+    def stream(self, images: Iterable[Any], *, prepare: str | None = "rle", **options: Any) -> Iterator[Any]:
+        """As `MaskRCNN.stream`."""
+        return self.detector.stream(images, prepare=prepare, class_names=self.class_names, **options)
 
     def _call(self, images: np.ndarray, windows: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of the package's own inference graph, from a file that takes one image at a time."""

@@ -53,6 +53,8 @@ class Result(dict[str, Any]):
         soft: the `SoftMasks` behind them; None once a form was computed ahead (`prepare`) or `masks` was assigned.
         size: (height, width) of the image.
         class_names: names by class id, the background's first; empty where the model knows none.
+        path: the file that the image was read from; None for an array.
+        image: the pixels [H, W, C] uint8, where `MaskRCNN.stream` was asked to keep them; else None.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Result(dict[str, Any]):
         Raises ValueError where the numbers of boxes, class ids, scores and masks differ, or full masks have not `size`.
         """
         self.size, self.class_names = (int(size[0]), int(size[1])), tuple(class_names)
+        self.path: str | None = None
+        self.image: np.ndarray | None = None
         self._forms: dict[str, Any] = {}
         super().__init__(rois=rois, class_ids=class_ids, scores=scores, masks=_LATER)
         if isinstance(masks, SoftMasks):

@@ -1,5 +1,6 @@
 """From images to the network and back, with a network that answers what the test wants."""
 
+import threading
 import weakref
 
 import cv2
@@ -465,3 +466,22 @@ def test_the_memory_of_network_inputs_is_used_again():
     for _ in range(5):
         runner.detect([grey(64, 64), grey(64, 32), grey(64, 64)])
     assert len(starts) <= 6, "of 15 calls; the first ones make it"
+
+
+def test_a_stream_hands_every_result_to_a_function_in_another_thread(tmp_path):
+    paths = write_images(tmp_path, 5)
+    threads = set()
+
+    def each(result):
+        threads.add(threading.current_thread())
+        assert result.soft is None and result.image.shape == (*result.size, 3)
+        return result.path, int(result.image.max())
+
+    runner = detector(Answering((0, 0, 9, 9)), DETECTION_BATCH_SIZE=2)
+    found = list(runner.stream([*paths, grey(64, 64, value=9)], prepare="crops", keep_images=True, each=each))
+    assert found == [*((str(path), i + 1) for i, path in enumerate(paths)), (None, 9)]
+    assert threading.current_thread() not in threads
+    (plain,) = runner.stream([paths[0]])
+    assert plain.image is None and plain.path == str(paths[0])
+    with pytest.raises(ZeroDivisionError):
+        list(runner.stream(paths, failures="yield", each=lambda result: 1 / 0))
