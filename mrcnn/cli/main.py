@@ -15,8 +15,11 @@ from mrcnn.cli.console import DONE, FAILED, INTERRUPTED, Interrupted, Outcome, o
 
 COMMANDS = {
     "detect": "find objects in images: pictures, COCO JSON, areas, cut-outs",
+    "train": "train on annotated images, or continue a training",
     "evaluate": "COCO's metrics of a model on annotated images",
+    "compare": "train mask heads from the same start and compare them",
     "check": "look through annotations before training",
+    "export": "write a model as ONNX, OpenVINO or SavedModel",
     "heads": "list the mask heads",
     "weights": "say what a file of weights holds",
 }
@@ -45,7 +48,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     """Help of 80 columns that fits on a screen."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=19, width=80)
+        super().__init__(prog, max_help_position=22, width=80)
 
 
 def _about() -> argparse.ArgumentParser:

@@ -72,21 +72,74 @@ def one_of(*choices: str) -> Any:
     return chosen
 
 
-def add_weights(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """--weights, and --logs for "last"."""
-    parser.add_argument(
-        "--weights",
-        required=required,
-        metavar="W",
-        help='file, published name, exported .onnx or .xml, or "last" (in --logs)',
-    )
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """DATA, --subset, --val, --val-subset and --format, for `read_data`."""
+    parser.add_argument("data", metavar="DATA", help="annotations: a file or a folder")
+    parser.add_argument("--subset", metavar="NAME", help="part of DATA to train on, such as train")
+    parser.add_argument("--val", metavar="DATA", help="validation data, where they lie elsewhere")
+    parser.add_argument("--val-subset", metavar="S", help="part of them, such as val")
+    parser.add_argument("--format", metavar="NAME", help="of the annotations, if not recognized")
+
+
+def read_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Training and validation data with the same classes; None without --val and --val-subset.
+
+    Raises ValueError where both are the same data.
+    """
+    from mrcnn.data.formats import load_dataset
+
+    training = load_dataset(arguments.data, arguments.subset, format=arguments.format)
+    if arguments.val is None and arguments.val_subset is None:
+        return training, None
+    place, subset = arguments.val or arguments.data, arguments.val_subset
+    if (place, subset) == (arguments.data, arguments.subset):
+        raise ValueError(f"{place} would be training and validation data; choose parts by --subset and --val-subset")
+    names = training.class_names[1:]
+    return training, load_dataset(place, subset, format=arguments.format, class_names=names)
+
+
+def add_weights(
+    parser: argparse.ArgumentParser,
+    text: str = 'file, published name, exported .onnx or .xml, or "last" (in --logs)',
+    default: str | None = None,
+) -> None:
+    """--weights, required without a default; and --logs."""
+    parser.add_argument("--weights", required=default is None, default=default, metavar="W", help=text)
     parser.add_argument("--logs", default="logs", metavar="DIR", help="folder of training runs (logs)")
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The settings that a training changes most often, each also within reach of --set."""
+    add = parser.add_argument
+    add("--backbone", metavar="NAME", help="resnet50, resnet101 or a keras.applications name")
+    add("--image-size", type=positive, metavar="PX", help="longest side in pixels")
+    add("--batch", type=positive, metavar="N", help="images per step; the rate scales with it")
+    add("--learning-rate", type=float, metavar="R", help="instead of the scaled one")
+
+
+def network_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_network`'s options set."""
+    from mrcnn.config import Config
+
+    settings: dict[str, Any] = {}
+    if arguments.backbone:
+        settings |= {"BACKBONE": arguments.backbone, "BACKBONE_OPTIONS": {}}
+    if arguments.image_size:
+        settings |= {"IMAGE_MIN_DIM": arguments.image_size, "IMAGE_MAX_DIM": arguments.image_size}
+    if arguments.batch:
+        settings |= {
+            "IMAGES_PER_GPU": arguments.batch,
+            "LEARNING_RATE": Config.LEARNING_RATE * arguments.batch / Config.IMAGES_PER_GPU,
+        }
+    if arguments.learning_rate:
+        settings["LEARNING_RATE"] = arguments.learning_rate
+    return settings
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """--preset, --config and --set."""
     group = parser.add_argument_group("settings")
-    group.add_argument("--preset", choices=PRESETS, metavar="P", help=f"whose conventions: {', '.join(PRESETS)}")
+    group.add_argument("--preset", choices=PRESETS, metavar="P", help=f"one of {', '.join(PRESETS)}")
     group.add_argument("--config", metavar="FILE", help="the config.json of an earlier run")
     group.add_argument(
         "--set", type=key_value, action="append", default=[], metavar="NAME=V", help="any setting; repeatable"

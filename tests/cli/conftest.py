@@ -8,11 +8,13 @@ import pytest
 
 from mrcnn.cli import options
 from mrcnn.cli.main import main
+from mrcnn.data import rle
 from mrcnn.inference.detector import Detector
 from mrcnn.network.pixels import PixelScaling
 from tests.inference.test_detector import AS_THEY_ARE, Answering
-from tests.tiny import TinyConfig
+from tests.tiny import TinyConfig, TinyDataset
 
+NAMES = ["BG", "cat", "dog", "Bär/../ü"]
 BOXES = ((8, 8, 40, 40), (4, 30, 20, 60), (50, 0, 60, 9))
 
 
@@ -20,8 +22,8 @@ class Model:
     """What `load_model` returns: one object of each class in every image."""
 
     def __init__(self, scaling: PixelScaling = AS_THEY_ARE, **settings):
-        self.config = TinyConfig(NUM_CLASSES=4, **settings)
-        self.class_names = ["BG", "cat", "dog", "Bär/../ü"]
+        self.config = TinyConfig(NUM_CLASSES=len(NAMES), **settings)
+        self.class_names = list(NAMES)
         self.network = Answering(*BOXES)
         self.detector = Detector(self.network, self.config, scaling)
 
@@ -79,3 +81,39 @@ def run_json(run):
         return code, json.loads(out)
 
     return command
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with annotations of bright boxes, of the subsets train and val, that `load_dataset` reads."""
+    folder = tmp_path / "data"
+    for subset, count in (("train", 4), ("val", 2)):
+        write_subset(folder, subset, TinyDataset(count, seed=len(subset)))
+    return folder
+
+
+def write_subset(folder, subset, dataset):
+    """A COCO json with the images beside it, as <subset>/_annotations.coco.json."""
+    (folder / subset).mkdir(parents=True)
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "box"}, {"id": 2, "name": "disc"}]}
+    for image_id in dataset.image_ids:
+        image, (masks, class_ids) = dataset.load_image(image_id), dataset.load_mask(image_id)
+        name = f"{image_id}.png"
+        cv2.imwrite(str(folder / subset / name), image[..., ::-1])
+        number = len(content["images"]) + 1
+        content["images"].append({"id": number, "file_name": name, "height": 64, "width": 64})
+        for i, class_id in enumerate(class_ids):
+            runs = rle.encode(masks[..., i])
+            y1, x1, y2, x2 = rle.box(runs)
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": int(class_id),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": rle.area(runs),
+                    "iscrowd": 0,
+                    "segmentation": runs,
+                }
+            )
+    (folder / subset / "_annotations.coco.json").write_text(json.dumps(content))

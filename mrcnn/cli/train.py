@@ -1,0 +1,78 @@
+"""Trains on annotated images, and writes a checkpoint per epoch into --logs.
+With validation data, COCO's AP is taken after epochs and the best is kept.
+
+examples:
+  mrcnn train data/ --subset train --val-subset val --weights imagenet
+  mrcnn train a.json --val b.json --weights mask_rcnn_coco.h5 --head unet
+  mrcnn train data/ --subset train --weights last --epochs 24
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrcnn.cli import options
+from mrcnn.cli.console import Interrupted, note
+
+if TYPE_CHECKING:
+    from mrcnn.data.dataset import Dataset
+
+USAGE = "mrcnn train DATA --weights W [options]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_data(parser)
+    options.add_weights(parser, 'file, name, "imagenet", "none", or "last" to continue')
+    options.add_network(parser)
+    add = parser.add_argument
+    add("--head", type=options.mask_head, metavar="HEAD", help="mask head, as unet:filters=64")
+    add("--name", metavar="NAME", help="of the run (the name of DATA)")
+    add("--epochs", type=options.positive, default=12, metavar="N", help="last epoch (12)")
+    add("--layers", default="all", metavar="L", help="heads, 3+, 4+, 5+, all, or a pattern (all)")
+    add("--every", type=options.positive, default=1, metavar="N", help="take the AP every N epochs (1)")
+    add("--patience", type=options.positive, metavar="N", help="stop after N APs without a better one")
+    options.add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    training, validation = options.read_data(arguments)
+    model = _model(arguments, training)
+    callbacks = []
+    if validation is None:
+        note("no validation data (--val, --val-subset): no AP is taken")
+    else:
+        from mrcnn.evaluation.callback import AveragePrecision
+
+        callbacks.append(AveragePrecision(model, validation, arguments.every, patience=arguments.patience))
+    try:
+        history = model.train(
+            training, validation, epochs=arguments.epochs, layers=arguments.layers, custom_callbacks=callbacks
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(f"{model.epoch} epochs are saved in {model.log_dir}; --weights last continues") from None
+    last = {name: float(values[-1]) for name, values in history.history.items()}
+    note(f"epoch {model.epoch} is done; checkpoints and logs are in {model.log_dir}")
+    return {"epoch": model.epoch, "folder": str(model.log_dir), "last": last}
+
+
+def _model(arguments: argparse.Namespace, training: "Dataset") -> Any:
+    """A model for the classes of the training data, with the weights that are asked for."""
+    settings = options.network_settings(arguments) | {"NUM_CLASSES": training.num_classes}
+    if arguments.head:
+        settings["MASK_HEAD"] = arguments.head
+    if arguments.weights == "last":
+        return options.load_model(arguments, "training", **settings)
+    name = arguments.name or Path(arguments.data).resolve().stem or "run"
+    settings = {"NAME": name, "STEPS_PER_EPOCH": None, "VALIDATION_STEPS": None, **settings}
+    if arguments.weights not in ("none", "imagenet"):
+        names = list(training.class_names)
+        return options.load_model(arguments, "training", class_names=names, keep_classes=True, **settings)
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+
+    base = options.base_config(arguments)
+    values = (base.to_dict() if base else {}) | settings | dict(arguments.set)
+    model = MaskRCNN("training", (type(base) if base else Config)(**values), arguments.logs)
+    if arguments.weights == "imagenet":
+        model.load_weights(model.get_imagenet_weights())
+    return model
