@@ -8,9 +8,12 @@ examples:
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli import options
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 USAGE = "mrcnn compare DATA --val DATA | --val-subset NAME [options]"
 
@@ -52,7 +55,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     )
 
 
-def _start(weights: str, config: Any) -> str | None:
+def _start(weights: str, config: "Config") -> str | None:
     """The file that --weights means; None for random weights."""
     if weights == "imagenet":
         from mrcnn.weights.importers import imagenet
