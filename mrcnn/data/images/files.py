@@ -9,12 +9,13 @@ import numpy as np
 
 from mrcnn.data.images.arrays import check_depth
 from mrcnn.data.images.headers import MAX_PIXELS, open_regular, parse_header
-from mrcnn.data.images.jpeg import JpegError, check_complete
+from mrcnn.data.images.jpeg import JpegError, check_complete, check_length
 from mrcnn.data.images.orientation import turn, turn_back
 
 MOST_BYTES = 1 << 30  # of a file, or as many as this for each of its pixels:
 BYTES_A_PIXEL = 16
-FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # from OpenCV 4.10 on; without it the channels are swapped in a copy
+FLAGS = (cv2.IMREAD_COLOR if RGB is None else RGB) | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class ImageFile:
@@ -59,12 +60,18 @@ class ImageFile:
         """
         image = self._stored()
         # Grey from the decoded colors: OpenCV's decoders weigh them differently from format to format
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None] if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        if grey:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
         return turn(image, orientation)
 
     def _stored(self) -> np.ndarray:
-        """The pixels as they are stored, [H, W, 3] BGR."""
+        """The pixels as they are stored, [H, W, 3] RGB."""
         header = self.header
+        if header.kind == "JPEG":
+            try:
+                check_length(self.data, header.height * header.width)
+            except JpegError as error:
+                raise self._error(str(error)) from error
         image = self._decoded(self.data)
         if image is None:
             raise self._error(f"OpenCV cannot decode this {header.kind}")
@@ -87,7 +94,8 @@ class ImageFile:
     def _decoded(self, data: bytes, flags: int = FLAGS) -> np.ndarray | None:
         """What OpenCV makes of the content of a file; None where it cannot decode it."""
         try:
-            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            return image if image is None or RGB is not None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         except (cv2.error, MemoryError) as error:
             raise self._error(str(error).strip()) from error
 

@@ -89,7 +89,7 @@ def parse_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Hea
     try:
         header = _parse(file)
     except (_NotThisFormat, struct.error, OverflowError) as error:
-        raise ValueError(f"{name!r} is no image, or its header is damaged: {error}; fetch or copy it again") from error
+        raise ValueError(f"{name!r} is truncated or damaged, or no image ({error}); fetch or copy it again") from error
     header = header or _by_pillow(file, name)
     if header.height < 1 or header.width < 1:
         raise ValueError(f"{name!r} is {_described(header)}: it has no pixels; fetch or copy it again")
@@ -162,6 +162,8 @@ def _jpeg(file: BinaryIO) -> Header:
 
 
 def _png(file: BinaryIO) -> Header:
+    """Walks over all chunks: decoders make room for a chunk before they see that it is longer than the file."""
+    total = file.seek(0, os.SEEK_END)
     offset, size, bits, orientation = len(PNG_START), None, 8, 1
     for _ in range(MOST_PARTS):
         if len(head := _read(file, offset, 8)) < 8:
@@ -169,12 +171,13 @@ def _png(file: BinaryIO) -> Header:
         length, kind = struct.unpack(">I4s", head)
         if size is None and kind != b"IHDR":
             raise _NotThisFormat(f"a PNG that starts with {kind!r} instead of IHDR")
+        if offset + 12 + length > total:
+            raise _NotThisFormat(f"a PNG whose {kind!r} has {length:,} bytes")
         if kind == b"IHDR":
             width, height, bits = struct.unpack(">IIB", _read(file, offset + 8, 9))
             size = height, width
         elif kind == b"eXIf" and length <= MOST_EXIF:
             orientation = _exif_orientation(_read(file, offset + 8, length))
-            break
         elif kind == b"IEND":
             break
         offset += 12 + length

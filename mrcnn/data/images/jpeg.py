@@ -15,6 +15,7 @@ MOST_SEGMENTS = 10_000
 MOST_SCANS = 100  # a progressive file has about ten; each costs the time of a whole image
 MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends a scan; 0xFF00 is data, 0xFFD0 to 0xFFD7 are restarts
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+PIXELS_A_BYTE = 1024  # at most; twice what the coding allows
 COEFFICIENTS = 64  # of a block of 8 x 8 pixels
 FILL = 128  # grey value of blocks without data
 JUNK = bytes((37 * i + 11) % 255 for i in range(509))  # data of a scan: no 0xFF
@@ -61,6 +62,12 @@ def segments(data: bytes) -> list[Segment]:
     return found
 
 
+def check_length(data: bytes, pixels: int) -> None:
+    """Raises JpegError for a file with too few bytes for its pixels: a block of 8 x 8 takes a bit at the least."""
+    if pixels > PIXELS_A_BYTE * len(data):
+        raise JpegError(f"{len(data)} bytes cannot hold {pixels:,} pixels")
+
+
 def check_complete(data: bytes, image: np.ndarray, decode: Callable[[bytes], np.ndarray | None]) -> None:
     """Raises JpegError where a part of the image is missing, whether or not an end marker stands after what is there.
 
@@ -85,7 +92,7 @@ def check_complete(data: bytes, image: np.ndarray, decode: Callable[[bytes], np.
         # A decoder that lacks data reads what follows; one that has all of it does not. Interrupted copies of files
         # whose room was set aside end in zeros.
         longer = decode((there if ended else there.rstrip(b"\0")) + JUNK + END)
-        if longer is None or not np.array_equal(longer, image):
+        if longer is None or longer.shape != image.shape or not all(map(np.array_equal, longer, image)):  # row by row
             raise JpegError("a part of the image is missing")
 
 

@@ -256,6 +256,24 @@ def test_refuses_images_of_12_bits_that_would_be_black(tmp_path, bits, suffix):
     assert not read_image(path).any(), "what is black may be black"
 
 
+def test_refuses_a_png_whose_chunk_is_longer_than_the_file(tmp_path):
+    """OpenCV makes room for gigabytes before it looks."""
+    data = saved(tmp_path / "a.png").read_bytes()
+    at = data.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(data[:at] + b"\xe0\0\0\0tEXt" + data[at:])
+    with pytest.raises(ValueError, match="a.png' .*damaged.*whose b'tEXt' has 3,758,096,384 bytes"):
+        read_image(tmp_path / "a.png")
+
+
+def test_refuses_a_jpeg_too_short_for_its_pixels(tmp_path):
+    data = bytearray(saved(tmp_path / "a.jpg").read_bytes())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = b"\x40\0\x40\0"
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(ValueError, match="a.jpg' is truncated or damaged .*cannot hold 268,435,456 pixels"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_a_damaged_pil_image_is_named(tmp_path):
     path = saved(tmp_path / "a.png", SMOOTH)
     path.write_bytes(path.read_bytes()[:2000])
