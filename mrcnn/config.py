@@ -15,7 +15,7 @@ import types
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -210,6 +210,12 @@ class Config:
             _check_names([name], f"{type(self).__name__} instance", accept_new=True)
             self.__dict__.setdefault("_assigned", set()).add(name)
         super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # type checkers report misspelled names
+
+        def __getattr__(self, name: str) -> Any:  # called for names that are not there
+            reason = f" {name} of the old package is gone: {REMOVED[name]}." if name in REMOVED else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}.{reason}")
 
     def explicit(self) -> set[str]:
         """Names of the settings that a class body, a keyword or an assignment set, even to their default value.

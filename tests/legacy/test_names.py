@@ -269,6 +269,8 @@ def test_an_old_setting_is_there_or_says_where_it_went(name):
     if hasattr(Config(), name):
         return
     assert name in REMOVED
+    with pytest.raises(AttributeError, match=f"{name} of the old package is gone: .*; drop it"):
+        getattr(Config(), name)
     with pytest.raises(ValueError, match=f"{name} of the old package is gone: .*; drop it"):
         type("OldConfig", (Config,), {name: None})
 
