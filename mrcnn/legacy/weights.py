@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-COCO_MODEL_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5"
+from mrcnn.weights import published
+
+COCO_MODEL_URL = published.find("matterport/coco").url
 
 
 def download_trained_weights(coco_model_path: str | Path, verbose: int = 1) -> None:
-    """Fetches the COCO weights to a path. A file that is there is left alone."""
-    del verbose
-    if not Path(coco_model_path).is_file():
-        raise FileNotFoundError(f"No weights at {coco_model_path}; fetch {COCO_MODEL_URL} and put them there.")
+    """Downloads the COCO weights to a path, with a progress bar; a complete file that is there is kept.
+
+    Raises:
+        ValueError: another file of this name is there, such as that of release 1.0.
+        mrcnn.weights.download.DownloadError: they cannot be fetched; the message says which file to put where.
+    """
+    published.download_trained_weights(coco_model_path, verbose)
