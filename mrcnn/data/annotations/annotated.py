@@ -12,7 +12,7 @@ import numpy as np
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.fields import NEEDS_MASKS
 from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons, fill_box
-from mrcnn.data.annotations.problems import AnnotationError, Problems
+from mrcnn.data.annotations.problems import AnnotationError, Lost, Problems
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import Header, read_header, read_image
 from mrcnn.data.images.orientation import choose_orientation, upright_size
@@ -99,7 +99,7 @@ class AnnotatedDataset(Dataset):
             Whether the image was added: with strict=False one that is missing or unreadable is left out.
         """
         path, record = None if path is None else os.fspath(path), record or f"image {image_id!r}"
-        lost = {"images": 1, "instances": len(instances)}
+        lost: Lost = {"images": 1, "instances": len(instances)}
         if path is not None and not self._is_there(path, record, hint, lost):
             return False
         if height is None or width is None:
@@ -131,7 +131,7 @@ class AnnotatedDataset(Dataset):
 
     def image_header(self, path: str, record: str, instances: int) -> Header | None:
         """The header of an image; broken, and None, where it is missing or unreadable, and `instances` go with it."""
-        lost = {"images": 1, "instances": instances}
+        lost: Lost = {"images": 1, "instances": instances}
         if not self._is_there(path, record, "", lost):
             return None
         try:
@@ -140,7 +140,7 @@ class AnnotatedDataset(Dataset):
             self.problems.broken(self.file, record, "", str(error), problems.UNREADABLE, **lost)
             return None
 
-    def _is_there(self, path: str, record: str, hint: str, lost: dict[str, int]) -> bool:
+    def _is_there(self, path: str, record: str, hint: str, lost: Lost) -> bool:
         if os.path.isfile(path):
             return True
         self.problems.broken(self.file, record, "", f"there is no image file {path!r}{hint}", problems.MISSING, **lost)

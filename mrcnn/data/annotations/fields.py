@@ -89,7 +89,7 @@ def decoded(text: Any, field: str) -> bytes:
         raise FieldError(field, f"it is not base64, or cut off: {error}") from error
 
 
-def polygon(points: list, field: str) -> Polygons:
+def polygon(points: Any, field: str) -> Polygons:
     """One polygon of [[x, y], ...]."""
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in points

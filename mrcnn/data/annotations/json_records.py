@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator
-from json.decoder import WHITESPACE
+import re
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
 from mrcnn.data.annotations.problems import AnnotationError
@@ -11,9 +11,13 @@ from mrcnn.data.annotations.text_files import json_error, read_text
 
 NO_LIST = -1  # instead of a place
 CHUNK = 8192  # records at a time
+SPACES = re.compile(r"[ \t\n\r]*")
+
+Scan = Callable[[str, int], tuple[Any, int]]
+Records = tuple[str, int, Any]
 
 
-def read_records(path: str | os.PathLike, what: str, keys: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+def read_records(path: str | os.PathLike, what: str, keys: Collection[str]) -> Iterator[Records]:
     """The records of lists in the object that a JSON file holds, in the order of the file.
 
     Args:
@@ -40,17 +44,17 @@ def read_records(path: str | os.PathLike, what: str, keys: Collection[str]) -> I
         raise AnnotationError(path, "", "", f"it cannot be read ({error}); export {what} again") from error
 
 
-def _records(path: str, text: str, keys: Collection[str]) -> Iterator[tuple[str, int, Any]]:
-    scan, seen = json.JSONDecoder().scan_once, set()
+def _records(path: str, text: str, keys: Collection[str]) -> Iterator[Records]:
+    scan, seen = json.JSONDecoder().raw_decode, set[str]()
     place = _skip(text, 0)
     if text[place : place + 1] != "{":
-        _value(scan, text, place)  # raises for what is no JSON
+        scan(text, place)  # raises for what is no JSON
         return
     place = _skip(text, place + 1)
     while text[place : place + 1] != "}":
         if text[place : place + 1] != '"':
             raise json.JSONDecodeError("Expecting property name enclosed in double quotes", text, place)
-        key, place = _value(scan, text, place)
+        key, place = scan(text, place)
         place = _skip(text, place)
         if text[place : place + 1] != ":":
             raise json.JSONDecodeError("Expecting ':' delimiter", text, place)
@@ -63,7 +67,7 @@ def _records(path: str, text: str, keys: Collection[str]) -> Iterator[tuple[str,
             yield key, NO_LIST, []
             place = yield from _elements(scan, text, place, key)
         else:
-            value, place = _value(scan, text, place)
+            value, place = scan(text, place)
             if key in keys:
                 yield key, NO_LIST, value
         place = _next(text, place, "}")
@@ -71,15 +75,12 @@ def _records(path: str, text: str, keys: Collection[str]) -> Iterator[tuple[str,
         raise json.JSONDecodeError("Extra data", text, _skip(text, place + 1))
 
 
-def _elements(scan: Any, text: str, place: int, key: str) -> Iterator[Any]:
+def _elements(scan: Scan, text: str, place: int, key: str) -> Generator[Records, None, int]:
     """Yields the elements of the list at `place`, and returns the place after it."""
     place, first = _skip(text, place + 1), 0
     records: list[Any] = []
     while text[place : place + 1] != "]":
-        try:
-            record, place = scan(text, place)
-        except StopIteration as stop:
-            raise json.JSONDecodeError("Expecting value", text, stop.value) from None
+        record, place = scan(text, place)
         records.append(record)
         if len(records) == CHUNK:
             yield key, first, records
@@ -112,11 +113,5 @@ def _next(text: str, place: int, end: str) -> int:
 
 def _skip(text: str, place: int) -> int:
     """The place after spaces and line breaks."""
-    return WHITESPACE.match(text, place).end()  # type: ignore[union-attr]
-
-
-def _value(scan: Any, text: str, place: int) -> tuple[Any, int]:
-    try:
-        return scan(text, place)
-    except StopIteration as stop:
-        raise json.JSONDecodeError("Expecting value", text, stop.value) from None
+    match = SPACES.match(text, place)
+    return match.end() if match else place

@@ -111,7 +111,8 @@ class Runs:
 
     def bounds(self) -> Bounds:
         """(y1, x1, y2, x2) of its pixels."""
-        return tuple(map(float, rle.box(self.runs)))
+        y1, x1, y2, x2 = rle.box(self.runs)
+        return float(y1), float(x1), float(y2), float(x2)
 
     def fill(self, height: int, width: int) -> np.ndarray:
         """[height, width] bool. Raises ValueError when the runs are of another size, or damaged."""
@@ -187,7 +188,8 @@ def open_picture(source: str | os.PathLike | BinaryIO, name: str = "") -> Iterat
     """
     from PIL import Image
 
-    name = name or repr(os.fspath(source))
+    if isinstance(source, str | os.PathLike):
+        name = name or repr(os.fspath(source))
     try:
         with Image.open(source, formats=MASK_FORMATS) as image:
             yield image

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from typing import TypedDict, Unpack
 
 BROKEN = "broken record"
 MISSING = "missing image file"
@@ -25,6 +26,13 @@ UNREAD = "field that is not used"
 FOUND = "images in another folder"
 
 LEFT_OUT = "left out"
+
+
+class Lost(TypedDict, total=False):
+    """How many images and instances of a file go with what is left out."""
+
+    images: int
+    instances: int
 
 
 class AnnotationError(ValueError):
@@ -72,17 +80,21 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
-    def broken(self, file: str, record: str, field: str, message: str, kind: str = BROKEN, **lost: int) -> None:
+    def broken(
+        self, file: str, record: str, field: str, message: str, kind: str = BROKEN, **lost: Unpack[Lost]
+    ) -> None:
         """A record that cannot be read. Raises AnnotationError when strict. lost: see `Problem`."""
         if self.strict:
             raise AnnotationError(file, record, field, f"{message} (strict=False reads on without it)")
         self.left_out(kind, file, record, field, message, **lost)
 
-    def left_out(self, kind: str, file: str, record: str, field: str, message: str, **lost: int) -> None:
+    def left_out(self, kind: str, file: str, record: str, field: str, message: str, **lost: Unpack[Lost]) -> None:
         """A record that can be read and not be used, such as a mask without pixels."""
         self.noted(kind, file, record, field, message, LEFT_OUT, **lost)
 
-    def noted(self, kind: str, file: str, record: str, field: str, message: str, treatment: str, **lost: int) -> None:
+    def noted(
+        self, kind: str, file: str, record: str, field: str, message: str, treatment: str, **lost: Unpack[Lost]
+    ) -> None:
         """A record that is used, about which a person should know."""
         self._found.append(Problem(kind, file, record, field, message, treatment, **lost))
 

@@ -12,7 +12,8 @@ import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from io import TextIOWrapper
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from mrcnn.data.annotations.problems import AnnotationError, Problems
@@ -33,12 +34,15 @@ TEXT_END = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"(?P<key>\s*:)?', re.DOTALL)
 MOST_TOKENS = 2_000_000
 
 
-def open_text(path: str | os.PathLike, what: str, *, most: int | None = None, newline: str | None = None) -> TextIO:
+def open_text(
+    path: str | os.PathLike, what: str, *, most: int | None = None, newline: str | None = None, errors: str = "strict"
+) -> TextIOWrapper:
     """Opens a text file in its own encoding; bytes that are not text raise UnicodeDecodeError when they are read.
 
     Args:
         what: the file is to hold, for messages.
         most: bytes.
+        errors: what to do with bytes that are no text, as `open` has it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -49,7 +53,7 @@ def open_text(path: str | os.PathLike, what: str, *, most: int | None = None, ne
     with open(path, "rb") as file:
         start = file.read(4)
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
-    return open(path, encoding=encoding, newline=newline)
+    return open(path, encoding=encoding, newline=newline, errors=errors)
 
 
 def check_regular(path: str, what: str, most: int | None = None) -> None:
@@ -120,8 +124,7 @@ def read_head(path: str | os.PathLike, tells: frozenset[str] = frozenset()) -> H
     try:
         size = os.path.getsize(path)
         for most in HEADS:
-            with open_text(path, "JSON") as file:
-                file.reconfigure(errors="replace")  # type: ignore[union-attr]
+            with open_text(path, "JSON", errors="replace") as file:
                 head = _keys(file.read(most))
             if most >= size or head.top & tells or len(head.second & tells) > 1:
                 break
@@ -297,8 +300,7 @@ def _decoded_xml(path: str, data: bytes) -> str:
 def read_header(path: str | os.PathLike) -> list[str]:
     """The names of the columns of a CSV file; none for an empty file, or one that cannot be read."""
     try:
-        with open_text(path, "CSV", newline="") as file:
-            file.reconfigure(errors="replace")  # type: ignore[union-attr]
+        with open_text(path, "CSV", newline="", errors="replace") as file:
             return [name.strip() for name in next(csv.reader([file.readline(100_000)]), [])]
     except (AnnotationError, csv.Error):
         return []
@@ -346,7 +348,7 @@ def read_rows(
         problems.noted(NO_END, path, f"line {number}", columns[-1], message, "it is used as it is")
 
 
-def _numbered_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+def _numbered_rows(file: TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
     """Number of the line, and fields, of each row after the first."""
     reader = csv.reader(file, strict=True)
     limit = csv.field_size_limit(sys.maxsize)  # 128 KiB unless told; one mask's run lengths can be longer

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mrcnn.data import rle
 from mrcnn.data.export.drawn import DrawnImage
@@ -13,7 +14,7 @@ from mrcnn.files import write_atomically
 def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str) -> list[str]:
     """Writes annotations.json; file names are relative to it."""
     path = os.path.join(folder, "annotations.json")
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image_id, image in enumerate(images, 1):
         for drawn in image.objects:
             y1, x1, y2, x2 = rle.box(drawn.runs)

@@ -62,12 +62,12 @@ def _loops(mask: np.ndarray) -> list[Loop]:
     across, along = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]
     # Edges run with the mask on their right: along the top to the right, down the right side
     following: dict[Point, list[Point]] = {}
-    for rows, columns, forward in ((*np.nonzero(across > 0), True), (*np.nonzero(across < 0), False)):
-        for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+    for forward in (True, False):
+        for y, x in np.argwhere(across > 0 if forward else across < 0).tolist():
             start, end = ((x, y), (x + 1, y)) if forward else ((x + 1, y), (x, y))
             following.setdefault(start, []).append(end)
-    for rows, columns, forward in ((*np.nonzero(along < 0), True), (*np.nonzero(along > 0), False)):
-        for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+    for forward in (True, False):
+        for y, x in np.argwhere(along < 0 if forward else along > 0).tolist():
             start, end = ((x, y), (x, y + 1)) if forward else ((x, y + 1), (x, y))
             following.setdefault(start, []).append(end)
     loops = []

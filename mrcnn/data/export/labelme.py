@@ -16,7 +16,7 @@ def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str)
     paths = []
     for image in images:
         shapes = [shape for number, drawn in enumerate(image.objects) for shape in _shapes(number, drawn)]
-        content = {
+        content: dict[str, Any] = {
             "version": "5.4.1",
             "flags": {},
             "shapes": shapes,

@@ -248,10 +248,10 @@ class _Reader:
             raise FieldError("file_name", "it is missing")
         if not isinstance(file_name, str) or not file_name or "\0" in file_name:
             raise FieldError("file_name", f"expected a text, got {shown(file_name)}")
-        size = []
+        size: list[int | None] = []
         for field in ("height", "width"):
-            value = record.get(field)
-            fits = type(value) in (int, float) and 1 <= value <= MOST_SIDE and value == int(value)
+            value: Any = record.get(field)
+            fits = type(value) in NUMBERS and 1 <= value <= MOST_SIDE and value == int(value)
             if not fits:
                 message = f"expected pixels from 1 on, {MOST_SIDE} at most, got {shown(value)}"
                 self.unread.add("image", name, field, message, "the size is taken from the image")
@@ -456,10 +456,9 @@ class _Reader:
     def _box(self, record: Record, name: str, outline: Outline | None) -> Bounds | None:
         """The box of an annotation, or where it has none of use that of its outline."""
         box = record.box
-        if type(box) is list and len(box) == 4 and set(map(type, box)) <= NUMBERS:
+        if _is_box(box):
             x, y, width, height = box
-            if -FAR <= x <= FAR and -FAR <= y <= FAR and 0 <= width <= FAR and 0 <= height <= FAR:
-                return float(y), float(x), float(y + height), float(x + width)
+            return float(y), float(x), float(y + height), float(x + width)
         if box is not None and box != []:
             message = f"expected [x, y, width, height] in pixels, width and height from 0 on, got {shown(box)}"
             self.unread.add("annotation", name, "bbox", message, "boxes are taken from the outlines")
@@ -469,10 +468,9 @@ class _Reader:
         return outline.bounds() if drawn else (0.0,) * 4  # what is not drawn is left out later
 
     def _stored(self, record: Record, instance: Instance, number: int) -> Stored:
-        y1, x1, y2, x2 = instance.box or (0.0,) * 4
         box = record.box  # to the last digit, which adding and subtracting loses
-        sound = type(box) is list and len(box) == 4 and set(map(type, box)) <= NUMBERS
-        if not sound or box[0] != x1 or box[1] != y1 or box[2] < 0 or box[3] < 0:
+        if not _is_box(box):
+            y1, x1, y2, x2 = instance.box or (0.0,) * 4
             box = (x1, y1, x2 - x1, y2 - y1)
         area = record.area
         if type(area) not in NUMBERS or not 0 <= area < MOST:
@@ -511,6 +509,14 @@ def _is_empty(segmentation: Any) -> bool:
 
 def _name(record: Record) -> str:
     return f"annotation {record.id}" if type(record.id) is int else f"annotations[{record.place}]"
+
+
+def _is_box(box: Any) -> bool:
+    """Whether a value is [x, y, width, height] in pixels."""
+    if type(box) is not list or len(box) != 4 or not set(map(type, box)) <= NUMBERS:
+        return False
+    x, y, width, height = box
+    return -FAR <= x <= FAR and -FAR <= y <= FAR and 0 <= width <= FAR and 0 <= height <= FAR
 
 
 def _plain_category(record: Record) -> Any:

@@ -32,7 +32,7 @@ from mrcnn.data.annotations.id_maps import (
     values_in,
 )
 from mrcnn.data.annotations.outlines import MaskFile, Outline, read_values
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import read_json, read_rows
 
 FOLDERS = ("masks", "instances", "labels")
@@ -113,7 +113,7 @@ def kinds_by_file(
     stated = _read_csv(dataset, path) if path.lower().endswith(".csv") else _read_json(dataset, path)
     for stem, of_image in stated.items():
         where, text = (path, f"image {stem!r}", "image"), "there is no such image with a picture of its instances"
-        lost = {"images": int(stem not in gone), "instances": len(of_image.keys() - gone.get(stem, ()))}
+        lost: Lost = {"images": int(stem not in gone), "instances": len(of_image.keys() - gone.get(stem, ()))}
         if stem not in numbers and shared:
             dataset.problems.left_out(problems.MISSING, *where, text, **lost)
         elif stem not in numbers and any(lost.values()):
@@ -123,8 +123,8 @@ def kinds_by_file(
                 problems.EMPTY, path, f"image {stem!r}", str(number), "no pixel has this number", images=0, instances=1
             )
     kinds: Kinds = {stem: {} for stem in numbers}
-    for stem, of_image in numbers.items():
-        for number in of_image:
+    for stem, found in numbers.items():
+        for number in found:
             if number in stated.get(stem, {}):
                 kinds[stem][number] = Kind(stated[stem][number])
             else:
@@ -171,7 +171,7 @@ def _state(dataset: AnnotatedDataset, stated: dict[str, dict[int, str]], path: s
     A broken entry is no instance of its own: its pixels, if there are any, are counted as having no class.
     """
     name, number, class_name = row
-    nothing = {"images": 0, "instances": 0}
+    nothing: Lost = {"images": 0, "instances": 0}
     if not isinstance(class_name, str) or not class_name:
         dataset.problems.broken(
             path, record, number, f"expected the name of a class, got {class_name!r:.60}", **nothing
@@ -277,15 +277,16 @@ def read_instance_ids(
     pairs = _pairs(dataset, *place)
     pictures, gone = _pictures(dataset, pairs)
     numbers, only = {p.stem: p.numbers for p in pictures}, only_name(class_name or pairs.class_name, class_names)
+    by = pairs.divisor if divisor is None else divisor
     if separate:
         kinds = _kinds_by_number(numbers, numbered(labels), only)
-    elif divisor is not None or pairs.divisor is not None:
-        kinds = kinds_by_divisor(dataset, numbers, divisor or pairs.divisor, numbered(labels), pairs.labels)
+    elif by is not None:
+        kinds = kinds_by_divisor(dataset, numbers, by, numbered(labels), pairs.labels)
     elif path := _class_file(dataset_dir, place[0], classes):
         kinds = kinds_by_file(dataset, numbers, path, bool(subset), gone)
     else:
         if separate is None and not check_single(dataset, {p.stem: p.path for p in pictures}, numbers):
-            numbers = dict.fromkeys(numbers, ())
+            numbers = {stem: [] for stem in numbers}
         kinds = {stem: dict.fromkeys(of_image, Kind(only)) for stem, of_image in numbers.items()}
     found = {kind.class_name for of_image in kinds.values() for kind in of_image.values()}
     if pairs.labels and divisor is None:

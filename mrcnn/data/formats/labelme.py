@@ -26,7 +26,7 @@ from mrcnn.data.annotations.folders import (
 )
 from mrcnn.data.annotations.image_finder import FOR_ANNOTATIONS, ImageFinder, search_root
 from mrcnn.data.annotations.outlines import FAR, Ellipse, Outline, Polygons, Rectangle, Runs, open_picture, values_of
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import Head, read_head, read_json
 from mrcnn.data.images import Header, ImageFile, read_header
 
@@ -189,8 +189,9 @@ def union(outlines: list[Outline], height: int, width: int) -> Outline:
     """One outline that covers what several do. Raises ValueError for one that cannot be filled."""
     if len(outlines) == 1:
         return outlines[0]
-    if all(isinstance(outline, Polygons) for outline in outlines):
-        return Polygons(tuple(part for outline in outlines for part in outline.parts))
+    polygons = [outline for outline in outlines if isinstance(outline, Polygons)]
+    if len(polygons) == len(outlines):
+        return Polygons(tuple(part for outline in polygons for part in outline.parts))
     mask = np.zeros((height, width), bool)
     for outline in outlines:
         mask |= outline.fill(height, width)
@@ -277,7 +278,8 @@ def _annotated(
     """The pictures that are annotated, each with its shapes."""
     taken: dict[str, str] = {}
     for file, content in contents.items():
-        where, lost = (file, f"image {stem_of(file)!r}"), {"images": 1, "instances": len(content["shapes"])}
+        where = file, f"image {stem_of(file)!r}"
+        lost: Lost = {"images": 1, "instances": len(content["shapes"])}
         try:
             picture = _picture(dataset, file, content, finder)
         except FieldError as error:
@@ -309,7 +311,7 @@ def _picture(dataset: LabelmeDataset, file: str, content: dict[str, Any], finder
             raise FieldError("imagePath", str(error), problems.UNREADABLE) from error
     stated = _stated(content)
     size, tagged = dataset.sized(header, stated)
-    if stated not in (None, size):
+    if stated is not None and stated != size:
         where = "its imageData" if embedded else repr(path)
         message = f"the annotations are of an image of {stated[0]} x {stated[1]}, but {where} is {size[0]} x {size[1]}"
         raise FieldError("/".join(SIZE_FIELDS), f"{message} (height x width)", problems.SIZE)
@@ -336,13 +338,13 @@ def _path(file: str, content: dict[str, Any], finder: ImageFinder) -> str:
 
 def _stated(content: dict[str, Any]) -> tuple[int, int] | None:
     """(height, width) that a json states; None where it does not. Raises FieldError."""
-    stated = []
+    stated: list[int] = []
     for field in SIZE_FIELDS:
         value = content.get(field)
         if value is not None and (type(value) is not int or value < 1):
             raise FieldError(field, f"expected pixels from 1 on, got {shown(value)}")
-        stated.append(value)
-    return None if None in stated else (stated[0], stated[1])
+        stated += [] if value is None else [value]
+    return (stated[0], stated[1]) if len(stated) == 2 else None
 
 
 def _note_others(dataset: LabelmeDataset, folder: str, files: list[str], paths: set[str]) -> None:

@@ -193,7 +193,7 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
 
 def _masks(dataset: AnnotatedDataset, folder: str) -> list[Mask]:
     """The masks of an image by the names of their files, in whichever folder they lie."""
-    files = []
+    files: list[tuple[os.DirEntry[str], str | None]] = []
     for entry in listed(folder):
         files += [(inner, entry.name) for inner in listed(entry.path)] if entry.is_dir() else [(entry, None)]
     masks = []

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from mrcnn.data import rle
 from mrcnn.data.annotations import problems
@@ -21,7 +21,7 @@ from mrcnn.data.annotations.folders import (
     stem_of,
 )
 from mrcnn.data.annotations.outlines import Runs
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import read_header, read_json, read_rows
 
 IMAGE, PIXELS, HEIGHT, WIDTH, CLASS, ATTRIBUTES = (
@@ -135,7 +135,7 @@ def read_rle_csv(
     ):
         table.collect(record, row)
     if CLASS in columns or BOTH in columns:
-        names: dict[ClassKey, str] = {**_names(path, labels)}
+        names = dict[ClassKey, str](_names(path, labels).items())
         for key in sorted(table.keys - names.keys(), key=lambda key: (isinstance(key, str), key)):
             names[key] = str(key)
     else:
@@ -362,7 +362,7 @@ def _add(
         info["attributes"] = [attributes[instance.record] for instance in info["instances"]]
 
 
-def _other_size(dataset: AnnotatedDataset, row: Row, path: str, size: tuple[int, int], **lost: int) -> None:
+def _other_size(dataset: AnnotatedDataset, row: Row, path: str, size: tuple[int, int], **lost: Unpack[Lost]) -> None:
     many = f"; so are all {lost['instances']} rows of the image" if lost["instances"] > 1 else ""
     tall, wide = row.size or (0, 0)
     text = f"it says {tall} x {wide}, the image {path!r} is {size[0]} x {size[1]} (height x width){many}"

@@ -18,7 +18,7 @@ from mrcnn.data.annotations.classes import Classes, is_class
 from mrcnn.data.annotations.fields import FieldError, decoded, encloses, is_number, polygon, shown
 from mrcnn.data.annotations.folders import PICTURES, Places, files_in, folder_or_root, listed, names_in, spellings
 from mrcnn.data.annotations.outlines import Outline, Polygons, Rectangle, Runs, open_picture, values_of
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import read_json
 
 META, IMAGES, ANNOTATIONS = "meta.json", "img", "ann"
@@ -110,8 +110,9 @@ def _named(dataset: AnnotatedDataset, root: str, folder: str) -> list[str] | Non
     entries = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise AnnotationError(path, "", "classes", f"expected a list of objects with a title, got {shown(entries)}")
-    names = [entry.get("title") if isinstance(entry, dict) else None for entry in entries]
-    if not all(isinstance(name, str) and name for name in names):
+    titles = [entry.get("title") if isinstance(entry, dict) else None for entry in entries]
+    names = [title for title in titles if isinstance(title, str) and title]
+    if len(names) < len(titles):
         raise AnnotationError(path, "", "classes", f"expected a list of objects with a title, got {shown(entries)}")
     return [name for name in dict.fromkeys(names) if is_class(name)]
 
@@ -147,12 +148,13 @@ def _content(file: str) -> tuple[tuple[int, int], list[Any]]:
     content = content if isinstance(content, dict) else {}
     size, objects = content.get("size"), content.get("objects")
     sides = [size.get(side) if isinstance(size, dict) else None for side in ("height", "width")]
-    if not all(type(side) is int and side > 0 for side in sides):
+    whole = [side for side in sides if type(side) is int and side > 0]
+    if len(whole) != 2:
         raise AnnotationError(file, "", "size", f"expected height and width in pixels, got {shown(size)}")
     if not isinstance(objects, list):
         message = f"expected a list of objects, got {shown(objects)}; is it a file of Supervisely?"
         raise AnnotationError(file, "", "objects", message)
-    return (sides[0], sides[1]), objects
+    return (whole[0], whole[1]), objects
 
 
 def _class_of(record: Any) -> Any:
@@ -161,7 +163,7 @@ def _class_of(record: Any) -> Any:
 
 
 def _is_usable(name: str | None) -> bool:
-    return bool(name) and is_class(name)
+    return name is not None and bool(name) and is_class(name)
 
 
 def _add(dataset: AnnotatedDataset, source: str, entry: Annotated, classes: Classes) -> None:
@@ -173,12 +175,14 @@ def _add(dataset: AnnotatedDataset, source: str, entry: Annotated, classes: Clas
     if size != entry.size:
         message = f"the annotations are of an image of {entry.size[0]} x {entry.size[1]}, but {entry.image!r} is "
         message += f"{size[0]} x {size[1]} (height x width)"
-        lost = {"images": 1, "instances": len(entry.objects)}
-        dataset.problems.broken(entry.file, f"image {entry.name!r}", "size", message, problems.SIZE, **lost)
+        where = entry.file, f"image {entry.name!r}"
+        gone = len(entry.objects)
+        dataset.problems.broken(*where, "size", message, problems.SIZE, images=1, instances=gone)
         return
     instances = []
     for place, record in enumerate(entry.objects):
-        where, lost = (entry.file, f"object {place}"), {"images": 0, "instances": 1}
+        where = entry.file, f"object {place}"
+        lost: Lost = {"images": 0, "instances": 1}
         name = _class_of(record)
         if name and not is_class(name):
             message = f"{name!r} is not a class"

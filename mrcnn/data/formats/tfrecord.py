@@ -17,7 +17,7 @@ from mrcnn.data.annotations.classes import BACKGROUND_NAMES, class_table, is_cla
 from mrcnn.data.annotations.fields import FieldError, Unread
 from mrcnn.data.annotations.folders import Places, files_in, folder_or_root, names_in, of_subset
 from mrcnn.data.annotations.outlines import Bounds, MaskFile, Outline, Runs
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import read_text
 from mrcnn.data.annotations.tf_examples import Feature, Record, check_record, read_examples
 from mrcnn.data.images import Header, ImageFile
@@ -153,7 +153,8 @@ def _keys(record: Record) -> list[ClassKey]:
     """The class of each object: its number, or its name where the file has no numbers."""
     numbers = record.features.get(OBJECT + "class/label", NOTHING).numbers.tolist()
     texts = record.features.get(OBJECT + "class/text", NOTHING)
-    return [int(number) for number in numbers] or _texts(record.file, texts)
+    keys: list[ClassKey] = [int(number) for number in numbers]
+    return keys or [*_texts(record.file, texts)]
 
 
 def _names(dataset: TfRecordDataset, records: Sequence[Record], labels: dict[int, str]) -> dict[ClassKey, str]:
@@ -169,7 +170,7 @@ def _names(dataset: TfRecordDataset, records: Sequence[Record], labels: dict[int
         if len(texts_of) > 1:
             message = f"{key} is called {', '.join(map(repr, sorted(texts_of)))}; pass a label_map="
             dataset.problems.broken(dataset.file, "", OBJECT + "class/text", message, images=0, instances=0)
-    named: dict[ClassKey, str] = dict(labels)
+    named = dict[ClassKey, str](labels.items())
     for key in sorted(found.keys() - named.keys(), key=lambda key: (isinstance(key, str), key)):
         named[key] = " or ".join(sorted(found[key])) or (key if isinstance(key, str) else f"class {key}")
     return named
@@ -209,7 +210,7 @@ def _add(
     """Adds an image."""
     features, where = record.features, (record.file, record.name)
     boxes = _boxes(features)
-    lost = {"images": 1, "instances": len(boxes)}
+    lost: Lost = {"images": 1, "instances": len(boxes)}
     if len(features.get(ENCODED, NOTHING).places) != 1:
         dataset.problems.broken(*where, ENCODED, "expected one image", problems.MISSING, **lost)
         return

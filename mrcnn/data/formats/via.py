@@ -12,7 +12,7 @@ from mrcnn.data.annotations.fields import FieldError, Unread, encloses, number, 
 from mrcnn.data.annotations.folders import LOOKED_AT, Places, files_in, folder_or_root
 from mrcnn.data.annotations.image_finder import ImageFinder, search_root
 from mrcnn.data.annotations.outlines import Ellipse, Outline, Rectangle
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import Head, read_head, read_header, read_json, read_rows
 from mrcnn.data.formats.via_3 import KEYS, TITLE, Entry, from_csv, from_project
 
@@ -185,7 +185,7 @@ def _entries(dataset: ViaDataset, files: Sequence[str]) -> dict[str, Entry]:
                 message = f"another record is of {entry.filename!r}, too; merge their regions"
                 if other != file:
                     message = f"{other!r} annotates {entry.filename!r}, too; choose one with annotation_file="
-                lost = {"images": 0, "instances": len(entry.regions)}
+                lost: Lost = {"images": 0, "instances": len(entry.regions)}
                 dataset.problems.broken(*where, message, problems.CLASH, **lost)
             elif entry.regions:
                 entries[entry.filename] = entry
@@ -226,10 +226,11 @@ def _is_near(record: Any) -> bool:
 
 def _is_entry(dataset: ViaDataset, file: str, name: str, record: Any) -> bool:
     """Whether a record is one of an image; broken otherwise."""
-    expected = {"filename": (str, "a name"), "regions": ((list, dict), "a list or, of VIA 1, an object")}
-    for field, (kinds, wanted) in expected.items():
+    expected = {"filename": "a name", "regions": "a list or, of VIA 1, an object"}
+    for field, wanted in expected.items():
         value = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(value, kinds) or value == "" or (field == "filename" and "\0" in value):
+        named = isinstance(value, str) and value and "\0" not in value
+        if not (named if field == "filename" else isinstance(value, list | dict)):
             message = f"expected {wanted}, got {shown(value)}"
             dataset.problems.broken(file, name, field, message, images=1, instances=0)
             return False

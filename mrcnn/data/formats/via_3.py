@@ -66,10 +66,13 @@ def from_csv(dataset: AnnotatedDataset, file: str) -> Iterable[tuple[str, Entry]
 
 def from_project(dataset: AnnotatedDataset, file: str, content: dict) -> Iterable[tuple[str, Entry]]:
     """The images of a project of VIA 3, their regions in the form of VIA 2."""
-    tables = {key: content.get(key) for key in (*sorted(KEYS), "attribute")}
-    for key, table in tables.items():
-        if not isinstance(table, dict) and not (key == "attribute" and table is None):
+    tables: dict[str, dict[str, Any]] = {}
+    for key in (*sorted(KEYS), "attribute"):
+        table = content.get(key)
+        table = {} if key == "attribute" and table is None else table
+        if not isinstance(table, dict):
             raise AnnotationError(file, "", key, f"expected an object, got {shown(table)}; is it a project of VIA 3?")
+        tables[key] = table
     by_image: dict[str, list] = {}
     for view, record in tables["view"].items():
         name = _file(tables["file"], record)
@@ -94,7 +97,7 @@ def from_project(dataset: AnnotatedDataset, file: str, content: dict) -> Iterabl
         except FieldError as error:
             dataset.problems.broken(*where, error.field, str(error), images=0, instances=1)
             continue
-        attributes = _attributes(tables["attribute"] or {}, record.get("av"))
+        attributes = _attributes(tables["attribute"], record.get("av"))
         by_image[name].append({"shape_attributes": shape, "region_attributes": attributes})
     for name, regions in by_image.items():
         yield f"image {name!r}", Entry(file, name, -1, regions)

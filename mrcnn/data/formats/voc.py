@@ -32,7 +32,7 @@ from mrcnn.data.annotations.id_maps import (
     read_numbers,
 )
 from mrcnn.data.annotations.outlines import MaskFile, Outline, open_picture, read_values
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import read_lines, read_xml
 
 OBJECTS, CLASSES, IMAGES, DETAILS = "SegmentationObject", "SegmentationClass", "JPEGImages", "Annotations"
@@ -75,7 +75,7 @@ def colour_of(number: int) -> Colour:
     for place in range(8):
         for channel in range(3):
             colour[channel] |= (number >> (3 * place + channel) & 1) << (7 - place)
-    return tuple(colour)
+    return colour[0], colour[1], colour[2]
 
 
 NUMBER_OF = {colour_of(number): number for number in range(256)}
@@ -102,7 +102,8 @@ class ClassCodes:
             return self._numbers.get(header.number(value))
         if header.numbers and header.palette is None:
             return self._numbers.get(value)
-        return self._colours.get(header.palette.get(value) if header.palette else _colour(value))
+        colour = header.palette.get(value) if header.palette else _colour(value)
+        return None if colour is None else self._colours.get(colour)
 
 
 class Header:
@@ -162,11 +163,12 @@ def most_of(objects: np.ndarray, classes: np.ndarray) -> dict[int, dict[int, int
     (numbers, rows), (codes, columns) = ranked(objects), ranked(classes)
     pairs = rows.astype(np.int64) * len(codes) + columns
     if len(numbers) * len(codes) < SHORT:
-        counts = np.bincount(pairs.ravel())
-        there = np.flatnonzero(counts)
-        counts = counts[there]
+        table = np.bincount(pairs.ravel())
+        there = np.flatnonzero(table)
+        counts = table[there]
     else:  # a table of all pairs could be as large as memory
-        there, counts = np.unique(pairs, return_counts=True)
+        unique = np.unique(pairs, return_counts=True)
+        there, counts = unique[0], unique[1]
     found: dict[int, dict[int, int]] = {int(number): {} for number in numbers}
     for place in np.argsort(-counts, kind="stable").tolist():
         row, column = divmod(int(there[place]), len(codes))
@@ -448,7 +450,7 @@ def _names(dataset: AnnotatedDataset, entry: Parsed, codes: ClassCodes) -> dict[
     names = {}
     for value, pixels in entry.pixels.items():
         where = entry.classes, f"image {entry.stem!r}, object {entry.object_header.number(value)}", "class"
-        lost = {"images": 0, "instances": 1}
+        lost: Lost = {"images": 0, "instances": 1}
         found = {code: codes.name(code, entry.class_header) for code in pixels}
         found = {code: name for code, name in found.items() if name not in (BACKGROUND, VOID)}
         named = [name for name in found.values() if name is not None]

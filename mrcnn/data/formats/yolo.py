@@ -27,7 +27,7 @@ from mrcnn.data.annotations.folders import (
     spellings,
 )
 from mrcnn.data.annotations.outlines import Polygons
-from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import check_regular, open_text, read_lines, read_text, read_yaml
 
 YAML = (".yaml", ".yml")
@@ -209,8 +209,7 @@ def _yaml_in(folder: str) -> str:
 def _has_names(path: str) -> bool:
     """Whether a yaml has the names of classes, or their number, as far as its start shows."""
     try:
-        with open_text(path, "yaml") as file:
-            file.reconfigure(errors="replace")  # type: ignore[union-attr]
+        with open_text(path, "yaml", errors="replace") as file:
             start = file.read(2**20)
     except (OSError, AnnotationError):
         return False
@@ -357,7 +356,7 @@ def _check_labels(dataset: YoloDataset, images: list[Labelled], places: list[str
             is_text = entry.name.lower().endswith(".txt") and entry.name != CLASS_FILE
             if is_text and entry.path not in known:
                 where = entry.path, "image", "name", f"there is no image of this name in {folder!r}"
-                lost = {"images": 1, "instances": _count_lines(entry.path)}
+                lost: Lost = {"images": 1, "instances": _count_lines(entry.path)}
                 dataset.problems.broken(*where, problems.MISSING, **lost)
 
 
@@ -388,7 +387,7 @@ def _instances(
         return []
     except AnnotationError as error:
         message = str(error).removeprefix(str(AnnotationError(error.file, error.record, error.field, "")))
-        lost = {"images": 0, "instances": _count_lines(image.labels)}
+        lost: Lost = {"images": 0, "instances": _count_lines(image.labels)}
         dataset.problems.broken(image.labels, f"image {image.path!r}", "labels", message, **lost)
         return []
     instances = []
