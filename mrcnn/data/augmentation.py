@@ -1,4 +1,4 @@
-"""Augmentation of a photograph with its masks and boxes, at the photograph's own resolution.
+"""Augmentation of a image with its masks and boxes, at the image's own resolution.
 
 Everything random comes from one NumPy generator, so an image is augmented alike whichever thread does it.
 """
@@ -17,7 +17,7 @@ _IMGAUG = threading.Lock()
 
 
 class Augmented(NamedTuple):
-    """An augmented photograph.
+    """An augmented image.
 
     image: [h, w, C] uint8. masks: [h, w, n] bool. boxes: [n, (y1, x1, y2, x2)] float64. kept: [n] int, which of the
     instances are left. zoom: what the molding's scale is to be multiplied by (large-scale jitter, else 1).
@@ -80,7 +80,9 @@ def augment(
     return Augmented(image, masks, boxes, kept, zoom)
 
 
-def flip_horizontally(image, masks, boxes):
+def flip_horizontally(
+    image: np.ndarray, masks: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mirrors x: pixel columns are reversed, and the box edge x becomes W - x."""
     y1, x1, y2, x2 = boxes.T
     width = image.shape[1]
@@ -89,7 +91,14 @@ def flip_horizontally(image, masks, boxes):
     return image, masks[:, ::-1], np.stack([y1, width - x2, y2, width - x1], axis=1)
 
 
-def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Generator, show=()):
+def crop_randomly(
+    image: np.ndarray,
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    show: np.ndarray | tuple[int, ...] = (),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cuts a random part of `size` (rows, columns); boxes that the cut touches are taken from what is left of the mask.
 
     Instances without pixels in the part get a box of zeros. A part without any of the instances `show` is moved over a
@@ -97,9 +106,9 @@ def crop_randomly(image, masks, boxes, size: tuple[int, int], rng: np.random.Gen
     """
     (height, width), (tall, wide) = image.shape[:2], size
     top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-    show = [i for i in show if masks[:, :, i].any()]
-    if show and not any(masks[top : top + tall, left : left + wide, i].any() for i in show):
-        pixels = np.argwhere(masks[:, :, show[int(rng.integers(len(show)))]])
+    visible = [i for i in show if masks[:, :, i].any()]
+    if visible and not any(masks[top : top + tall, left : left + wide, i].any() for i in visible):
+        pixels = np.argwhere(masks[:, :, visible[int(rng.integers(len(visible)))]])
         y, x = pixels[int(rng.integers(len(pixels)))]
         top = int(rng.integers(max(0, y - tall + 1), min(y, height - tall) + 1))
         left = int(rng.integers(max(0, x - wide + 1), min(x, width - wide) + 1))
@@ -136,7 +145,9 @@ def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-def apply_imgaug(image, masks, boxes, augmenter, rng: np.random.Generator):
+def apply_imgaug(
+    image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, augmenter: Any, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Applies an imgaug augmenter to image and masks alike; boxes are taken from the masks where those moved.
 
     The augmenter itself is left untouched: each call works on a copy, seeded from `rng`. Calls of several threads wait
@@ -162,7 +173,7 @@ def apply_imgaug(image, masks, boxes, augmenter, rng: np.random.Generator):
     return image, masks, extract_bboxes(masks).astype(np.float64)
 
 
-def _augment_maps(augmenter, maps: np.ndarray) -> np.ndarray:
+def _augment_maps(augmenter: Any, maps: np.ndarray) -> np.ndarray:
     """[H, W, C] uint8 moved as labels are, without interpolation."""
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 

@@ -43,13 +43,13 @@ class Dataset:
     upright: bool | None = None
     max_pixels = MAX_PIXELS  # of an image file; larger ones raise before they are decoded
 
-    def __init__(self, class_map=None):
+    def __init__(self, class_map: Any = None) -> None:
         del class_map  # accepted because subclasses written for the old package pass it on
-        self._image_ids = np.zeros([0], np.int32)
-        self.image_info = []
+        self._image_ids: np.ndarray = np.zeros([0], np.int32)
+        self.image_info: list[dict[str, Any]] = []
         # Class 0 is background, in every source
-        self.class_info = [{"source": "", "id": 0, "name": "BG"}]
-        self.source_class_ids = {}
+        self.class_info: list[dict[str, Any]] = [{"source": "", "id": 0, "name": "BG"}]
+        self.source_class_ids: dict[str, list[int]] = {}
         self.num_classes = 0
         self.num_images = 0
         self._warned_of_orientation = self._warned_of_masks = False
@@ -81,7 +81,7 @@ class Dataset:
         del image_id
         return ""
 
-    def prepare(self, class_map=None) -> None:
+    def prepare(self, class_map: Any = None) -> None:
         """Numbers images and classes; call it once everything was added and before the dataset is used."""
         del class_map
         self.num_classes = len(self.class_info)
@@ -120,7 +120,7 @@ class Dataset:
         return self._mapped(self.image_from_source_map, source_image_id, "image")
 
     @staticmethod
-    def _mapped(table, key, what):
+    def _mapped(table: dict[str, int], key: str, what: str) -> int:
         try:
             return table[key]
         except KeyError:
@@ -132,7 +132,7 @@ class Dataset:
         """0, 1, 2 ... for each image; filled by `prepare`."""
         return self._image_ids
 
-    def source_image_link(self, image_id: int):
+    def source_image_link(self, image_id: int) -> Any:
         """The path or address of the image file."""
         return self.image_info[image_id]["path"]
 

@@ -4,7 +4,7 @@ Pixel x covers [x, x + 1) and a box covers [x1, x2), so the mask of a box starts
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -211,7 +211,7 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: tuple[int, int
     return mini
 
 
-def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape) -> np.ndarray:
+def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
     """The reverse of `minimize_mask`, up to its loss: mini masks [m, m, N] to [H, W, N] bool."""
     mask = np.zeros([*image_shape[:2], mini_mask.shape[-1]], bool)
     for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int).tolist()):
@@ -219,7 +219,7 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape) -> np.ndar
     return mask
 
 
-def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape) -> np.ndarray:
+def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
     """A mask of probabilities [m, m] in its integer box of an otherwise empty [H, W] bool, as the old package does.
 
     `paste_masks` is the precise way; this is kept for the weights and the numbers of the old package.
@@ -230,7 +230,7 @@ def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape) -> np.ndarray:
     return full
 
 
-def _resize(image: np.ndarray, shape) -> np.ndarray:
+def _resize(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     from mrcnn.data.resize import resize_exactly
 
     return resize_exactly(image, shape)

@@ -35,7 +35,8 @@ class Prefetch:
                 self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="mrcnn_loader")
             begun, self._pending = self._pending, {}
             for wanted in (key, *following):
-                self._pending[wanted] = begun.pop(wanted, None) or self._executor.submit(self._make, *wanted)
+                made = begun.pop(wanted) if wanted in begun else self._executor.submit(self._make, *wanted)
+                self._pending[wanted] = made
             future = self._pending.pop(key)
         for stale in begun.values():
             stale.cancel()

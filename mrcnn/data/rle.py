@@ -169,9 +169,9 @@ def rle_to_pairs(rle: Mapping[str, Any], *, first: int = 1) -> str:
     return " ".join(map(str, np.stack([starts + first, ends - starts], axis=1).ravel().tolist()))
 
 
-def rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
+def rle_size(rle: Any) -> tuple[int, int]:
     """(height, width); raises ValueError where `size` is not two whole numbers from 0 on."""
-    size = rle.get("size") if isinstance(rle, Mapping) else None
+    size: Any = rle.get("size") if isinstance(rle, Mapping) else None
     whole = isinstance(size, list | tuple | np.ndarray) and len(size) == 2
     if not whole or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in size):
         raise ValueError(
@@ -242,7 +242,7 @@ def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:
         return [(0, 0, 0, 0)] * count
     if masks.dtype == bool and abs(masks.strides[2]) >= masks.strides[1] == 1:  # mask by mask
         return [_mask_box(masks[:, :, i]) for i in range(count)]
-    rows, columns = masks.any(axis=1), masks.any(axis=0)
+    rows, columns = np.asarray(masks.any(axis=1)), np.asarray(masks.any(axis=0))
     first = np.stack([rows.argmax(axis=0), columns.argmax(axis=0)])
     last = np.stack([height - rows[::-1].argmax(axis=0), width - columns[::-1].argmax(axis=0)])
     return list(map(tuple, (np.concatenate([first, last]) * rows.any(axis=0)).T.tolist()))
@@ -252,8 +252,8 @@ def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     y1, x1 = divmod(int(mask.argmax()), mask.shape[1])  # stops at the first pixel inside
     if not mask[y1, x1]:
         return 0, 0, 0, 0
-    y2 = mask.shape[0] - int(mask[y1:].any(axis=1)[::-1].argmax())
-    columns = mask[y1:y2].any(axis=0)
+    y2 = mask.shape[0] - int(np.asarray(mask[y1:].any(axis=1))[::-1].argmax())
+    columns = np.asarray(mask[y1:y2].any(axis=0))
     return y1, int(columns.argmax()), y2, len(columns) - int(columns[::-1].argmax())
 
 
@@ -268,9 +268,9 @@ def _texts(counts: list[np.ndarray]) -> list[str]:
         more = left > 1
         text[places] = FIRST + (values & (MORE - 1)) + MORE * more
         values, places, left = values[more] >> BITS, places[more] + 1, left[more] - 1
-    text = text.tobytes().decode("ascii")
+    packed = text.tobytes().decode("ascii")
     borders = np.concatenate([[0], ends])[np.cumsum([0, *map(len, counts)])].tolist()
-    return [text[start:end] for start, end in pairwise(borders)]
+    return [packed[start:end] for start, end in pairwise(borders)]
 
 
 def _differences(counts: np.ndarray) -> np.ndarray:
@@ -295,8 +295,8 @@ def _unpacked(text: str | bytes) -> np.ndarray:
     try:
         raw = text.encode("ascii") if isinstance(text, str) else bytes(text)
     except UnicodeEncodeError as error:
-        wrong = text[error.start]
-        raise ValueError(f"character {error.start} of the run lengths is {wrong!r}, no part of them") from None
+        found = error.object[error.start]
+        raise ValueError(f"character {error.start} of the run lengths is {found!r}, no part of them") from None
     groups = np.frombuffer(raw, np.uint8).astype(np.int64) - FIRST
     wrong = np.flatnonzero((groups < 0) | (groups >= 2 * MORE))
     if len(wrong):

@@ -1,6 +1,6 @@
 """One image with its instances, checked: nothing wrong in a dataset passes silently."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,8 @@ class Sample(NamedTuple):
     class_ids: np.ndarray
 
 
-def read_sample(dataset, image_id: int, num_classes: int, channels: int = 3) -> Sample:
-    """Loads an image of a Dataset with its instances.
+def read_sample(dataset: Any, image_id: int, num_classes: int, channels: int = 3) -> Sample:
+    """Reads an image of a Dataset with its instances.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: for an unreadable image, masks of another size, wrong class ids ...
@@ -35,7 +35,9 @@ def read_sample(dataset, image_id: int, num_classes: int, channels: int = 3) -> 
     return Sample(image, masks, boxes, class_ids)
 
 
-def read_instances(dataset, image_id: int, size: tuple[int, int], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def read_instances(
+    dataset: Any, image_id: int, size: tuple[int, int], num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """masks [H, W, N] bool and class_ids [N] int32 of an image of `size`, checked."""
     loaded = dataset.load_mask(image_id)
     if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
@@ -77,7 +79,7 @@ def _checked_class_ids(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
     return class_ids.astype(np.int32)
 
 
-def _checked_boxes(boxes, size: tuple[int, int], count: int) -> np.ndarray:
+def _checked_boxes(boxes: Any, size: tuple[int, int], count: int) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64)
     if boxes.shape != (count, 4):
         raise ValueError(f"load_boxes gave an array of shape {boxes.shape} for {count} masks; expected [{count}, 4]")

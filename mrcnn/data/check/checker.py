@@ -67,8 +67,8 @@ class Checker:
 
     def __init__(self, dataset: Dataset, statistics: Statistics, decode: bool) -> None:
         self.dataset, self.statistics, self.decode = dataset, statistics, decode
-        self._read = isinstance(dataset, AnnotatedDataset)
-        self.file = (self._read and dataset.file) or type(dataset).__name__
+        self._annotated = dataset if isinstance(dataset, AnnotatedDataset) else None
+        self.file = (self._annotated and self._annotated.file) or type(dataset).__name__
         self._found: list[Problem] = []
         self.places: dict[Problem, report.Place] = {}
         self._at: report.Place | None = None  # what is looked at
@@ -80,7 +80,7 @@ class Checker:
 
     def findings(self) -> list[Problem]:
         """What the dataset's reader found, what showed when its masks were filled, and what was found here."""
-        return [*(self.dataset.problems if self._read else ()), *self._found]
+        return [*(self._annotated.problems if self._annotated else ()), *self._found]
 
     def records(self) -> dict[str, dict[str, int]]:
         """How many images, instances and others are used, would raise in training, and were left out."""
@@ -95,7 +95,7 @@ class Checker:
     def images(self, image_ids: Sequence[int]) -> None:
         """Checks images one after the other; what is quicker for many polygons at once is done before."""
         infos = (self.dataset.image_info[i] for i in image_ids)
-        outlines = (instance.outline for info in infos if self._read for instance in info["instances"])
+        outlines = (instance.outline for info in infos if self._annotated for instance in info["instances"])
         parts = [part for outline in outlines if isinstance(outline, Polygons) for part in outline.parts]
         self._sound = {id(part) for part, crosses in zip(parts, may_cross(parts), strict=True) if not crosses}
         for image_id in image_ids:
@@ -208,13 +208,13 @@ class Checker:
 
     def _drawn(self, image_id: int, name: str, size: tuple[int, int] | None) -> Iterator[tuple[Drawn, tuple[int, int]]]:
         """The instances of an image, and the size of their masks."""
-        if type(self.dataset).load_mask is AnnotatedDataset.load_mask:
-            return self._outlined(image_id, name)
+        if self._annotated is not None and type(self.dataset).load_mask is AnnotatedDataset.load_mask:
+            return self._outlined(self._annotated, image_id, name)
         return self._loaded(image_id, name, size)
 
-    def _outlined(self, image_id: int, name: str) -> Iterator[tuple[Drawn, tuple[int, int]]]:
-        """The instances of an image that a reader made, each filled alone."""
-        info, boxes = self.dataset.image_info[image_id], self.dataset.load_boxes(image_id)
+    def _outlined(self, dataset: AnnotatedDataset, image_id: int, name: str) -> Iterator[tuple[Drawn, tuple[int, int]]]:
+        """The instances of an image that a reader made."""
+        info, boxes = dataset.image_info[image_id], dataset.load_boxes(image_id)
         instances, size = info["instances"], (info["height"], info["width"])
         drawn = [n for n, instance in enumerate(instances) if isinstance(instance.outline, Polygons)]
         outlines = [outline for n in drawn if isinstance(outline := instances[n].outline, Polygons)]
@@ -222,21 +222,22 @@ class Checker:
         for number, instance in enumerate(instances):
             record = _with(instance.record or f"{name}, instance {number}", info["path"])
             try:
-                found = regions[number] if number in regions else self._filled(image_id, instance)
+                found = regions[number] if number in regions else self._filled(dataset, image_id, instance)
             except AnnotationError as error:  # of a strict dataset; another notes it itself
                 self._note(problems.BROKEN, record, instance.field, _message(error), RAISES)
                 self._records[RAISES].update(instances=1)
                 continue
             if number in regions and not found.area:
-                self._filled(image_id, instance)  # which counts it
+                self._filled(dataset, image_id, instance)  # which counts it
             class_id = self._class_ids[info["source"], instance.class_id]
             signed = -class_id if instance.crowd else class_id
             box = None if boxes is None else boxes[number]
             yield Drawn(record, instance.field, signed, found, instance.outline, box), size
 
-    def _filled(self, image_id: int, instance: Instance) -> Region:
+    @staticmethod
+    def _filled(dataset: AnnotatedDataset, image_id: int, instance: Instance) -> Region:
         """The region of an instance, as training fills it."""
-        y1, x1, y2, x2, bits = self.dataset._fill(image_id, instance)
+        y1, x1, y2, x2, bits = dataset._fill(image_id, instance)
         return Region((int(y1), int(x1), int(y2), int(x2)), int(np.unpackbits(bits).sum()), bits)
 
     def _loaded(
@@ -248,13 +249,14 @@ class Checker:
             size = np.shape(loaded[0])[:2] if size is None else size
             once = SimpleNamespace(load_mask=lambda _: loaded)
             masks, class_ids = read_instances(once, image_id, size, self.dataset.num_classes)
-            boxes = self.dataset.load_boxes(image_id) if hasattr(self.dataset, "load_boxes") else None
-            boxes = [None] * len(class_ids) if boxes is None else np.asarray(boxes, float).reshape(len(class_ids), 4)
+            given = self.dataset.load_boxes(image_id) if hasattr(self.dataset, "load_boxes") else None
+            boxes = None if given is None else np.asarray(given, float).reshape(len(class_ids), 4)
         except Exception as error:  # load_mask and load_boxes are a user's own
             self._note(problems.BROKEN, name, "", _message(error), RAISES)
             return
         for number, class_id in enumerate(class_ids.tolist()):
-            drawn = Drawn(f"{name}, instance {number}", "", class_id, region(masks[..., number]), None, boxes[number])
+            box = None if boxes is None else boxes[number]
+            drawn = Drawn(f"{name}, instance {number}", "", class_id, region(masks[..., number]), None, box)
             if not drawn.region.area:
                 self._note(problems.EMPTY, drawn.record, "", "it covers no pixel", LEFT_OUT)
             yield drawn, size
@@ -313,8 +315,8 @@ class Checker:
             self._note(problems.SMALL, *where, text, AS_IS)
         if isinstance(drawn.outline, Polygons):
             doubtful = [part for part in drawn.outline.parts if id(part) not in self._sound]
-            places = np.concatenate([crossings(part) for part in doubtful]) if doubtful else ()
-            if len(places):
+            places = np.concatenate([np.zeros((0, 2)), *(crossings(part) for part in doubtful)]) if doubtful else None
+            if places is not None and len(places):
                 x, y = places[0].tolist()
                 times = "once" if len(places) == 1 else f"{len(places)} times, first"
                 self._note(

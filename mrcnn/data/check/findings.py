@@ -30,7 +30,7 @@ class Region(NamedTuple):
         """[y2 - y1, x2 - x1] bool, a part of the box given in pixels of the image."""
         top, left, _, right = self.box
         if self.bits is None:
-            return rle.decode_box(self.runs)[0][y1 - top : y2 - top, x1 - left : x2 - left]
+            return rle.decode_box(self.runs or {})[0][y1 - top : y2 - top, x1 - left : x2 - left]
         rows = np.unpackbits(self.bits[y1 - top : y2 - top], axis=1, count=right - left)
         return rows[:, x1 - left : x2 - left].view(bool)
 
@@ -133,11 +133,11 @@ def unlike_box(given: Sequence[float], tight: Sequence[float], size: tuple[int, 
 
     Boxes are (y1, x1, y2, x2) in pixels, `size` the image's (height, width).
     """
-    given, tight = np.clip(np.asarray(given, float), 0, [*size, *size]), np.asarray(tight, float)
-    if np.abs(given - tight).max() <= BOX_PIXELS:
+    first, second = np.clip(np.asarray(given, float), 0, [*size, *size]), np.asarray(tight, float)
+    if np.abs(first - second).max() <= BOX_PIXELS:
         return None
-    shared = np.prod(np.maximum(np.minimum(given[2:], tight[2:]) - np.maximum(given[:2], tight[:2]), 0))
-    iou = shared / (np.prod(given[2:] - given[:2]) + np.prod(tight[2:] - tight[:2]) - shared)
+    shared = np.prod(np.maximum(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0))
+    iou = shared / (np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - shared)
     return float(iou) if iou < BOX_IOU else None
 
 
@@ -158,8 +158,8 @@ def crossings(points: np.ndarray) -> np.ndarray:
     points = points[(points != before).any(axis=1)]
     if len(points) < 4:
         return np.zeros((0, 2))
-    found = [_crossed(points, first, second) for first, second in _near_pairs(points)]
-    found = np.concatenate([*found, _crossed_corners(points)])
+    pairs = [_crossed(points, first, second) for first, second in _near_pairs(points)]
+    found = np.concatenate([*pairs, _crossed_corners(points)])
     places = np.unique(np.round(found, 6) @ (1, 1j))  # complex numbers sort faster than rows
     return np.stack([places.real, places.imag], axis=1)
 
@@ -216,7 +216,7 @@ def _crossed_corners(points: np.ndarray) -> np.ndarray:
     _, place, counts = np.unique(points @ (1, 1j), return_inverse=True, return_counts=True)
     places = []
     for repeated in np.flatnonzero(counts > 1):
-        visits = np.flatnonzero(place == repeated)
+        visits = np.flatnonzero(place == repeated).tolist()
         pairs = ((i, j) for i in visits for j in visits if i < j)
         if any(_separates(points, i, j) for i, j in pairs):
             places.append(points[visits[0]])

@@ -99,7 +99,8 @@ def _annotations(dataset: Dataset, image_id: int, size: tuple[int, int]) -> Iter
     areas = [rle.area(run) for run in runs]
     boxes = [rle.box(run) for run in runs]
     regions = [
-        Region(tuple(map(int, box)), int(area), None, run) for box, area, run in zip(boxes, areas, runs, strict=True)
+        Region((int(box[0]), int(box[1]), int(box[2]), int(box[3])), int(area), None, run)
+        for box, area, run in zip(boxes, areas, runs, strict=True)
     ]
     things = [i for i in range(len(runs)) if areas[i] and class_ids[i] > 0]
     pairs = same_masks([regions[i] for i in things])

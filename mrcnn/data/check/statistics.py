@@ -61,7 +61,7 @@ class Statistics:
         instances: (class id, negative for a crowd; pixels; height and width of the box) each.
         """
         if size is not None:
-            self._sizes[tuple(size)] += 1
+            self._sizes[size[0], size[1]] += 1
         scale = math.nan if size is None else choose_scale(*size, self.min_dim, self.max_dim, None, "fit")
         seen = []
         for class_id, area, height, width in instances:
