@@ -41,6 +41,7 @@ class Dataset:
     # How to read images with an orientation tag where `image_info` has no height and width that decide it. True: turned
     # upright, as image viewers show them; False: as stored. None: turned upright, with a warning that says so.
     upright: bool | None = None
+    masks = True  # False: `load_boxes` and `load_class_ids` give the instances, which have no masks
     max_pixels = MAX_PIXELS  # of an image file; larger ones raise before they are decoded
 
     def __init__(self, class_map: Any = None) -> None:
@@ -186,6 +187,10 @@ class Dataset:
                 stacklevel=2,
             )
         return np.zeros([0, 0, 0], bool), np.zeros([0], np.int32)
+
+    def load_class_ids(self, image_id: int) -> np.ndarray:
+        """Class ids [N] int32 of the instances, negative for crowds; see `load_mask`."""
+        return np.asarray(self.load_mask(image_id)[1], np.int32)
 
     def load_boxes(self, image_id: int) -> np.ndarray | None:
         """Annotated boxes [N, (y1, x1, y2, x2)] in pixels of the image; None takes them from the masks."""

@@ -80,7 +80,7 @@ def test_load_mask_must_be_overridden_and_load_boxes_need_not():
     with pytest.warns(UserWarning, match="Dataset does not override load_mask"):
         masks, class_ids = dataset.load_mask(0)
     assert masks.shape == (0, 0, 0) and class_ids.shape == (0,)
-    assert dataset.load_boxes(0) is None
+    assert dataset.load_boxes(0) is None and dataset.load_class_ids(0).tolist() == [] and dataset.masks
 
 
 def tagged(path, orientation, size=(4, 6)):

@@ -1,6 +1,7 @@
 """AnnotatedDataset: images with outlines of instances, what every reader of an annotation format makes."""
 
 import copy
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -317,8 +318,12 @@ class AnnotatedDataset(Dataset):
 
     def _fill(self, image_id: int, instance: Instance) -> tuple:
         info, kind, message = self.image_info[image_id], problems.EMPTY, "it covers no pixel"
-        if instance.outline is None:  # of a dataset of boxes, some of which come from masks
-            return *map(int, instance.box or (0,) * 4), np.zeros((0, 0), np.uint8)
+        if instance.outline is None:  # of a dataset of boxes; what lies inside stands for the mask
+            y1, x1, y2, x2 = instance.box or (0.0,) * 4
+            top, left = max(0, math.floor(y1)), max(0, math.floor(x1))
+            bottom, right = min(info["height"], math.ceil(y2)), min(info["width"], math.ceil(x2))
+            inside = np.ones((max(0, bottom - top), max(0, right - left)), bool)
+            return top, left, bottom, right, np.packbits(inside, axis=1)
         try:
             part, (y1, x1, y2, x2) = fill_box(instance.outline, info["height"], info["width"])
         except (ValueError, OSError) as error:

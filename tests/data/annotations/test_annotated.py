@@ -7,9 +7,11 @@ from PIL import Image
 from mrcnn.data.annotations import annotated, problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
 from mrcnn.data.annotations.classes import class_table
-from mrcnn.data.annotations.outlines import Ellipse, Polygons, Rectangle
+from mrcnn.data.annotations.outlines import Ellipse, MaskFile, Polygons, Rectangle
 from mrcnn.data.annotations.problems import AnnotationError
+from mrcnn.data.annotations.segmentations import read_outline
 from mrcnn.data.annotations.text_files import read_json
+from mrcnn.data.check import check
 from mrcnn.data.sample import read_sample
 
 
@@ -212,3 +214,56 @@ def test_class_names_are_those_given_or_those_found_sorted():
     assert class_table(["dog"], ["dog", "cat"]) == ["dog", "cat"]
     with pytest.raises(ValueError, match=r"class names \['a', 'a'\] repeat"):
         class_table([], ["a", "a"])
+
+
+def boxes_of(photograph, *instances, **options):
+    dataset = AnnotatedDataset("notes.json", masks=False, **options)
+    dataset.add_class("made", 7, "cat")
+    dataset.add_annotated("made", "a", photograph, instances)
+    return dataset.finish()
+
+
+def test_boxes_without_masks(photograph):
+    box, other = (
+        Instance(7, None, box=(1.5, 2, 8, 9)),
+        Instance(7, Rectangle(2, 4, 8, 10), crowd=True, record="region 1"),
+    )
+    dataset = boxes_of(photograph, box, other, Instance(7, None, box=(30, 2, 38, 9), record="region 2"))
+    assert dataset.load_boxes(0).tolist() == [[1.5, 2, 8, 9], [2, 4, 8, 10]]
+    assert dataset.load_class_ids(0).tolist() == [1, -1] and dataset.problems.counts() == {problems.OUTSIDE: 1}
+    with pytest.raises(ValueError, match="image 'a': the dataset was read with masks=False and has boxes only"):
+        dataset.load_mask(0)
+    with pytest.raises(
+        AnnotationError, match="boxes only; masks are needed, or masks=False and a model with MASK_HEAD"
+    ):
+        made(photograph, box)
+    assert made(photograph, other, strict=False).load_class_ids(0).tolist() == [-1]
+    found = check(dataset)
+    assert found.statistics.instances == 1 and found.statistics.crowds == 1
+
+
+def test_boxes_of_masks_that_lie_in_files(photograph, tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[3:7, 4:9] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    dataset = boxes_of(
+        photograph, Instance(7, MaskFile(str(tmp_path / "mask.png"))), Instance(7, None, box=(0, 0, 2, 2))
+    )
+    assert dataset.load_boxes(0).tolist() == [[3, 4, 7, 9], [0, 0, 2, 2]]
+
+
+def test_images_that_are_given_or_fetched(photograph):
+    """The five lines for data of any other kind, such as that of FiftyOne or of Hugging Face's datasets."""
+    rows = [
+        {"id": 4, "image": Image.open(photograph), "segmentation": [[1, 1, 9, 1, 9, 9]], "label": 0},
+        {"id": 5, "image": lambda: np.zeros((6, 7, 3), np.uint8), "segmentation": [[1, 1, 5, 1, 5, 5]], "label": 0},
+    ]
+    dataset = AnnotatedDataset()
+    dataset.add_class("mine", 1, "cat")
+    for row in rows:
+        outline = read_outline(row["segmentation"], None, None)
+        dataset.add_annotated("mine", row["id"], None, [Instance(row["label"] + 1, outline)], image=row["image"])
+    dataset.finish()
+    assert dataset.load_image(0).shape == (20, 30, 3) and dataset.load_mask(0)[0].shape == (20, 30, 1)
+    assert dataset.load_image(1).shape == (6, 7, 3) and dataset.load_mask(1)[0].sum() == 6
+    assert not check(dataset, images=True).broken
