@@ -63,7 +63,10 @@ class Config:
     BACKBONE_OPTIONS = {}  # handed to the backbone: {"alpha": 0.75} for a narrow mobilenet
     BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as caffe's weights want
     BACKBONE_STEM_PADDING = "torch"  # ResNet: "same" pads the stem's pool below and right only, as matterport does
-    BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of P2..P6; fixed by the architecture
+    # What the RPN and the heads see: "fpn": a feature pyramid; "c4": stage 4, with stage 5 in the heads; "c5": stage 5
+    # at stride 32; "dc5": stage 5 dilated, at stride 16. "c4" and "dc5" need a ResNet. See presets.Detectron2C4.
+    NECK = "fpn"
+    BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the neck's feature maps, P2..P6; fixed by the architecture
     TRAIN_BN = False  # False: the trunk's BatchNorm is frozen (small batches spoil it); True: it learns
     TOP_DOWN_PYRAMID_SIZE = 256  # channels of P2..P6
 
@@ -126,7 +129,7 @@ class Config:
     BOX_HEAD_CONVOLUTIONS = 0  # 3x3 convolutions of TOP_DOWN_PYRAMID_SIZE channels before them; 4 in torchvision's v2
     BOX_HEAD_FC_LAYERS = 2  # 1 in torchvision's v2
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024  # units of each fully connected layer
-    MASK_HEAD = "fcn"  # a name of heads.names(), or a dict of "name" and options
+    MASK_HEAD = "fcn"  # a name of heads.names(), or a dict of "name" and options; None: no masks (Faster R-CNN)
     NUM_CLASSES = 1  # with background
     BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
 

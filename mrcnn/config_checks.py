@@ -34,9 +34,8 @@ COUNTS = (
     "DETECTION_MAX_INSTANCES",
     "DETECTION_BATCH_SIZE",
     "RPN_CONVOLUTIONS",
-    "BOX_HEAD_FC_LAYERS",
 )
-COUNTS_OR_ZERO = ("ROI_SAMPLING_RATIO", "BOX_HEAD_CONVOLUTIONS")
+COUNTS_OR_ZERO = ("ROI_SAMPLING_RATIO", "BOX_HEAD_CONVOLUTIONS", "BOX_HEAD_FC_LAYERS")
 COUNTS_OR_NONE = ("STEPS_PER_EPOCH", "VALIDATION_STEPS", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "KEEP_CHECKPOINTS")
 SHARES = (
     "RPN_POSITIVE_RATIO",
@@ -61,7 +60,10 @@ NOT_NEGATIVE = (
     "RPN_MIN_SIZE",
     "DETECTION_MIN_SIZE",
 )
+# Strides of the feature maps of each neck.
+STRIDES = {"fpn": [4, 8, 16, 32, 64], "c4": [16], "c5": [32], "dc5": [16]}
 CHOICES = {
+    "NECK": tuple(STRIDES),
     "PRECISION": ("float32", "bfloat16"),
     "LR_SCHEDULE": ("step", "cosine", "constant"),
     "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"),
@@ -168,12 +170,9 @@ def _validate_shapes(config: "Config") -> None:
         "RPN_ANCHOR_RATIOS",
         "one or more positive numbers, height / width",
     )
-    _require(
-        list(config.BACKBONE_STRIDES) == [4, 8, 16, 32, 64],
-        config,
-        "BACKBONE_STRIDES",
-        "[4, 8, 16, 32, 64], which the architecture fixes",
-    )
+    strides = STRIDES[config.NECK]
+    fixed = f", which NECK = {config.NECK!r} fixes" if config.NECK != "fpn" else ", which the architecture fixes"
+    _require(list(config.BACKBONE_STRIDES) == strides, config, "BACKBONE_STRIDES", f"{strides}{fixed}")
     for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
         _require(_are_numbers(getattr(config, name), 4, 1e-6), config, name, "4 positive numbers")
     mini = config.MINI_MASK_SHAPE
@@ -202,6 +201,11 @@ def _validate_shapes(config: "Config") -> None:
 
 def _validate_together(config: "Config") -> None:
     """Settings that are possible alone and contradict each other."""
+    if config.NECK == "c4":
+        _require(config.POOL_SIZE % 2 == 0, config, "POOL_SIZE", 'even for NECK = "c4", whose stage 5 halves it; 14')
+        _require(config.BOX_HEAD_FC_LAYERS == 0, config, "BOX_HEAD_FC_LAYERS", '0 for NECK = "c4": stage 5 is its head')
+    elif config.BOX_HEAD_FC_LAYERS == 0:
+        _require(False, config, "BOX_HEAD_FC_LAYERS", f"1 or more for NECK = {config.NECK!r}")
     _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
     _require(
         config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP,

@@ -90,6 +90,29 @@ class Detectron2(Config):
     GRADIENT_CLIP_NORM = None
 
 
+class Detectron2C4(Detectron2):
+    """Detectron2's `mask_rcnn_R_50_C4_3x`, the paper's ResNet-C4: the heads share stage 5."""
+
+    NECK = "c4"
+    BACKBONE_STRIDES = [16]
+    POOL_SIZE = 14
+    BOX_HEAD_FC_LAYERS = 0
+    RPN_CHANNELS = 1024
+    PRE_NMS_LIMIT_TRAINING = 12000
+    PRE_NMS_LIMIT = 6000
+    MASK_HEAD = {"name": "fcn", "convolutions": 0}
+
+
+class Detectron2DC5(Detectron2):
+    """Detectron2's `mask_rcnn_R_50_DC5_3x`: one feature map, of a dilated stage 5 at stride 16."""
+
+    NECK = "dc5"
+    BACKBONE_STRIDES = [16]
+    RPN_CHANNELS = 2048
+    PRE_NMS_LIMIT_TRAINING = 12000
+    PRE_NMS_LIMIT = 6000
+
+
 def settings_of(preset: type[Config]) -> dict[str, Any]:
     """The settings that a preset says, with those of the presets it stands on."""
     said: dict[str, Any] = {}

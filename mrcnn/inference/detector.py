@@ -255,7 +255,8 @@ class Detector:
                 "multiprocessing.get_context('spawn')."
             )
         raw = {name: np.asarray(value) for name, value in self.call(images, windows).items()}
-        valid, masks = raw["valid"], raw["masks"]
+        valid = raw["valid"]
+        masks = raw.get("masks", np.zeros((valid.sum(), 1, 1), np.float32))  # without a mask head: empty ones
         if len(masks) == valid.size and not valid.all():  # static shapes: padding rows have masks, too
             masks = masks[valid.reshape(-1)]
         ends = np.cumsum(valid.sum(axis=1))

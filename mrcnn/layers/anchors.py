@@ -15,12 +15,17 @@ RATIO_MEANINGS = ("height/width", "width/height")
 
 
 def cell_anchors(
-    scale: float, ratios: Sequence[float], *, rounded: bool = False, ratio_meaning: str = "height/width"
+    scale: float | Sequence[float],
+    ratios: Sequence[float],
+    *,
+    rounded: bool = False,
+    ratio_meaning: str = "height/width",
 ) -> np.ndarray:
     """Anchors of one location, centred at the origin.
 
     Args:
-        scale: side of the square anchor, in pixels of the input; every ratio has the area `scale ** 2`.
+        scale: side of the square anchor, in pixels of the input; every ratio has the area `scale ** 2`. Several scales
+            of one level (C4) follow one another.
         ratios: one anchor each, in this order.
         rounded: corners rounded to whole pixels, half to even (torchvision).
         ratio_meaning: "height/width" (Detectron2, torchvision) or "width/height" (matterport).
@@ -33,6 +38,9 @@ def cell_anchors(
     """
     if ratio_meaning not in RATIO_MEANINGS:
         raise ValueError(f"ratio_meaning is {ratio_meaning!r}; use one of {', '.join(map(repr, RATIO_MEANINGS))}")
+    if isinstance(scale, Sequence):
+        options: dict[str, Any] = {"rounded": rounded, "ratio_meaning": ratio_meaning}
+        return np.concatenate([cell_anchors(one, ratios, **options) for one in scale])
     root = np.sqrt(np.asarray(ratios, np.float64))
     tall, short = float(scale) * root, float(scale) / root
     heights, widths = (tall, short) if ratio_meaning == "height/width" else (short, tall)

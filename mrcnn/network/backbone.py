@@ -18,7 +18,7 @@ from mrcnn.network.applications import (
 )
 from mrcnn.network.frozen_batch_norm import BatchNormalization, freeze_batch_norm
 from mrcnn.network.pixels import PixelScaling
-from mrcnn.network.resnet import BLOCKS, resnet, stage_of
+from mrcnn.network.resnet import BLOCKS, last_stage, resnet, stage_of
 from mrcnn.ops.keras_internals import all_layers
 
 # torchvision's ImageNet pixels, in 0..255, RGB.
@@ -33,12 +33,14 @@ class Backbone:
     multiples of 32. stages: layer name -> 1..5, n where the layer's output has stride 2**n (a ResNet's by name, as
     "res3a_branch2a" belongs to stage 3). scaling: the pixels that it expects. source: the whole `keras.applications`
     model, whose layers `model` shares, for loading `.weights.h5` files; None for other backbones.
+    last_stage: stage 5, where the heads compute it from RoI features.
     """
 
     model: keras.Model
     stages: dict[str, int]
     scaling: PixelScaling
     source: keras.Model | None = None
+    last_stage: keras.Model | None = None
 
 
 def build_backbone(
@@ -49,6 +51,8 @@ def build_backbone(
     options: dict | None = None,
     stride_in_1x1: bool = False,
     stem_padding: str = "torch",
+    neck: str = "fpn",
+    roi_size: int = 14,
 ) -> Backbone:
     """Builds a backbone with random weights.
 
@@ -60,16 +64,21 @@ def build_backbone(
         train_bn: whether BatchNorm learns; if not, it uses its moving statistics whatever is done to the model around.
         options: for the function that builds the model, such as {"alpha": 0.75}.
         stride_in_1x1, stem_padding: see `mrcnn.network.resnet.resnet`; for ResNets only.
+        neck: what the feature maps are for. "fpn", "c5": all four; "c4": without C5, which `last_stage` computes from
+            RoI features [R, roi_size, roi_size, C4's channels]; "dc5": all four, C5 dilated at stride 16. The last two
+            need a ResNet.
 
     Raises:
         ValueError: for an unknown name or option, and for feature maps of other strides.
         TypeError: for what is neither name nor function, or a function that returns something else.
     """
     options = dict(options or {})
+    if neck in ("c4", "dc5") and not (isinstance(backbone, str) and backbone.lower() in BLOCKS):
+        raise ValueError(f"NECK = {neck!r} needs a ResNet ({', '.join(sorted(BLOCKS))}), BACKBONE is {backbone!r}")
     if isinstance(backbone, str):
         name = backbone.lower()
         built = (
-            _own_resnet(name, channels, options, stride_in_1x1, stem_padding, train_bn)
+            _own_resnet(name, channels, options, stride_in_1x1, stem_padding, train_bn, neck, roi_size)
             if name in BLOCKS
             else _application(backbone, channels, options, train_bn)
         )
@@ -90,7 +99,14 @@ def backbone_scaling(backbone: str | Callable, channels: int = 3) -> PixelScalin
 
 
 def _own_resnet(
-    name: str, channels: int, options: dict, stride_in_1x1: bool, stem_padding: str, train_bn: bool
+    name: str,
+    channels: int,
+    options: dict,
+    stride_in_1x1: bool,
+    stem_padding: str,
+    train_bn: bool,
+    neck: str,
+    roi_size: int,
 ) -> Backbone:
     if unknown := set(options) - {"width", "groups", "group_width"}:
         raise ValueError(
@@ -98,9 +114,13 @@ def _own_resnet(
         )
     norm = keras.layers.BatchNormalization if train_bn else BatchNormalization
     blocks = {"stride_in_1x1": stride_in_1x1, "norm": norm, **options}
-    model = resnet(name, channels=channels, stem_padding=stem_padding, **blocks)
+    stages = 4 if neck == "c4" else 5
+    model = resnet(name, channels=channels, stem_padding=stem_padding, stages=stages, dilated=neck == "dc5", **blocks)
     return Backbone(
-        model, {layer.name: stage_of(layer.name) for layer in model.layers}, backbone_scaling(name, channels)
+        model,
+        {layer.name: stage_of(layer.name) for layer in model.layers},
+        backbone_scaling(name, channels),
+        last_stage=last_stage(name, roi_size, **blocks) if neck == "c4" else None,
     )
 
 

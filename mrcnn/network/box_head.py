@@ -10,7 +10,8 @@ def build_box_head(
 
     Args:
         channels: of the features, and of each of the `convolutions` 3x3 convolutions that come first.
-        fc_size: units of each of the `fc_layers` fully connected layers.
+        fc_size: units of each of the `fc_layers` fully connected layers; without any, the features' mean is classified
+            (the C4 head, whose layers are stage 5).
 
     Returns:
         Model of [rois, pool_size, pool_size, channels] ->
@@ -24,7 +25,12 @@ def build_box_head(
         x = keras.layers.Conv2D(
             channels, 3, padding="same", activation="relu", kernel_initializer=msra, name=f"mrcnn_conv{i}"
         )(x)
-    x = keras.layers.Flatten(name="mrcnn_flatten")(x)
+    flatten = (
+        keras.layers.Flatten(name="mrcnn_flatten")
+        if fc_layers
+        else keras.layers.GlobalAveragePooling2D(name="mrcnn_mean")
+    )
+    x = flatten(x)
     for i in range(1, fc_layers + 1):
         xavier = keras.initializers.VarianceScaling(1.0, mode="fan_in", distribution="uniform")
         x = keras.layers.Dense(fc_size, activation="relu", kernel_initializer=xavier, name=f"mrcnn_fc{i}")(x)

@@ -4,7 +4,7 @@ Training and inference differ in one thing, where the RoIs come from. `training_
 and ground truth; `inference_graph` takes the proposals to the box head and its detections to the mask head.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,25 +33,34 @@ from mrcnn.network.rpn import build_rpn
 class Network:
     """Every part that holds weights.
 
-    trunk: image [batch, height, width, channels] -> [P2..P6]; rpn: a level -> logits, deltas; box_head: RoI features
-    -> class logits, deltas; mask_head: RoI features -> masks [rois, size, size, classes]; backbone: what the trunk
-    stands on, with its stages and pixel scaling.
+    trunk: image [batch, height, width, channels] -> feature maps, [P2..P6] with a pyramid; rpn: a feature map ->
+    logits, deltas; roi_stage: what the heads share, stage 5 of the ResNet for the "c4" neck, else None; box_head: RoI
+    features -> class logits, deltas; mask_head: RoI features -> masks [rois, size, size, classes], None for Faster
+    R-CNN; backbone: what the trunk stands on, with its stages and pixel scaling.
     """
 
     trunk: keras.Model
     rpn: keras.Model
     box_head: keras.Model
-    mask_head: keras.Model
+    mask_head: keras.Model | None
     backbone: Backbone
+    roi_stage: keras.Model | None = None
 
     @property
     def mask_size(self) -> int:
-        """Side of a predicted mask in cells."""
-        return self.mask_head.output_shape[1]
+        """Side of a predicted mask in cells; 0 without a mask head."""
+        return self.mask_head.output_shape[1] if self.mask_head else 0
 
     def parts(self) -> dict[str, keras.Model]:
         """The models that hold weights, by name."""
-        return {"trunk": self.trunk, "rpn": self.rpn, "box_head": self.box_head, "mask_head": self.mask_head}
+        parts = {
+            "trunk": self.trunk,
+            "rpn": self.rpn,
+            "roi_stage": self.roi_stage,
+            "box_head": self.box_head,
+            "mask_head": self.mask_head,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
     def layers(self) -> dict[str, keras.layers.Layer]:
         """Every layer with weights, keyed "part/layer"."""
@@ -86,17 +95,10 @@ def build_network(config: Config) -> Network:
     if config.NUM_CLASSES < 2:
         raise ValueError(f"NUM_CLASSES is {config.NUM_CLASSES}: the background alone. Set it to 1 + your classes.")
     keras.utils.set_random_seed(config.SEED)
-    channels = config.TOP_DOWN_PYRAMID_SIZE
     with precision(config.PRECISION):
-        # First, as drawing its largest kernel takes several times its memory for a moment
-        box_head = build_box_head(
-            config.POOL_SIZE,
-            channels,
-            config.FPN_CLASSIF_FC_LAYERS_SIZE,
-            config.NUM_CLASSES,
-            convolutions=config.BOX_HEAD_CONVOLUTIONS,
-            fc_layers=config.BOX_HEAD_FC_LAYERS,
-        )
+        # With a pyramid first, as drawing its largest kernel takes several times its memory for a moment
+        pyramid = config.NECK == "fpn"
+        box_head = _build_box_head(config, config.POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE) if pyramid else None
         backbone = build_backbone(
             config.BACKBONE,
             channels=config.IMAGE_CHANNEL_COUNT,
@@ -104,28 +106,56 @@ def build_network(config: Config) -> Network:
             options=config.BACKBONE_OPTIONS,
             stride_in_1x1=config.BACKBONE_STRIDE_IN_1X1,
             stem_padding=config.BACKBONE_STEM_PADDING,
+            neck=config.NECK,
+            roi_size=config.POOL_SIZE,
         )
-        levels = feature_pyramid(backbone.model.outputs, channels)
+        taps = backbone.model.outputs
+        levels = feature_pyramid(taps, config.TOP_DOWN_PYRAMID_SIZE) if pyramid else taps[-1:]
+        stage = backbone.last_stage
+        box_side, mask_side, channels = config.POOL_SIZE, config.MASK_POOL_SIZE, levels[-1].shape[-1]
+        if stage is not None:
+            box_side, mask_side, channels = stage.output_shape[1], stage.output_shape[1], stage.output_shape[-1]
         return Network(
             trunk=keras.Model(backbone.model.inputs[0], levels, name="trunk"),
             rpn=build_rpn(
-                channels,
+                levels[-1].shape[-1],
                 config.RPN_CHANNELS,
-                len(config.RPN_ANCHOR_RATIOS),
+                len(config.RPN_ANCHOR_RATIOS) * (1 if pyramid else len(config.RPN_ANCHOR_SCALES)),
                 config.RPN_ANCHOR_STRIDE,
                 config.RPN_CONVOLUTIONS,
             ),
-            box_head=box_head,
-            mask_head=build_mask_head(config),
+            box_head=box_head or _build_box_head(config, box_side, channels),
+            mask_head=build_mask_head(config, (mask_side, mask_side, channels)),
             backbone=backbone,
+            roi_stage=stage,
         )
 
 
-def build_mask_head(config: Config) -> keras.Model:
-    """The mask head alone, as in the network. Raises ValueError for an unknown head or option."""
+def _build_box_head(config: Config, side: int, channels: int) -> keras.Model:
+    return build_box_head(
+        side,
+        channels,
+        config.FPN_CLASSIF_FC_LAYERS_SIZE,
+        config.NUM_CLASSES,
+        convolutions=config.BOX_HEAD_CONVOLUTIONS,
+        fc_layers=config.BOX_HEAD_FC_LAYERS,
+    )
+
+
+def build_mask_head(config: Config, input_shape: tuple[int, int, int] | None = None) -> keras.Model | None:
+    """The mask head alone, as in the network; None where MASK_HEAD is None.
+
+    Args:
+        input_shape: (height, width, channels) of its RoI features; None for those of a pyramid.
+
+    Raises ValueError for an unknown head or option.
+    """
+    if config.MASK_HEAD is None:
+        return None
     side = config.MASK_POOL_SIZE
     with precision(config.PRECISION):
-        return heads.build(config.MASK_HEAD, (side, side, config.TOP_DOWN_PYRAMID_SIZE), config.NUM_CLASSES)
+        shape = input_shape or (side, side, config.TOP_DOWN_PYRAMID_SIZE)
+        return heads.build(config.MASK_HEAD, shape, config.NUM_CLASSES)
 
 
 def _image_inputs(config: Config) -> dict[str, Any]:
@@ -142,12 +172,13 @@ def _folded(model: keras.Model, *, training: bool, fast: bool) -> keras.Model:
 def _pyramid(
     network: Network, config: Config, image: Any, *, training: bool, fast: bool
 ) -> tuple[list, list, list, list]:
-    """Levels P2..P6 with, for each, the RPN's logits and deltas and the anchors."""
+    """The trunk's feature maps with, for each, the RPN's logits and deltas and the anchors."""
     levels = _folded(network.trunk, training=training, fast=fast)(image)
+    levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
     rpn = _folded(network.rpn, training=training, fast=fast)
     logits, deltas = zip(*(rpn(level) for level in levels), strict=True)
     anchors = Anchors(
-        scales=config.RPN_ANCHOR_SCALES,
+        scales=config.RPN_ANCHOR_SCALES if config.NECK == "fpn" else [tuple(config.RPN_ANCHOR_SCALES)],
         ratios=config.RPN_ANCHOR_RATIOS,
         strides=config.BACKBONE_STRIDES,
         anchor_stride=config.RPN_ANCHOR_STRIDE,
@@ -192,12 +223,15 @@ def _roi_align(config: Config, pool_size: int, name: str, *, fast: bool) -> RoIA
     )
 
 
+def _shared_stage(network: Network, *, training: bool, fast: bool) -> Callable[[Any], Any]:
+    """What the heads compute in common from their RoI features: nothing, but for the "c4" neck."""
+    return _folded(network.roi_stage, training=training, fast=fast) if network.roi_stage else lambda features: features
+
+
 def _box_branch(
-    network: Network, config: Config, levels: list, rois: Any, *, training: bool, fast: bool
+    network: Network, config: Config, features: Any, count: int, *, training: bool, fast: bool
 ) -> tuple[Any, Any]:
-    """Class logits [batch, rois, classes] and deltas [batch, rois, classes, 4] of rois [batch, rois, 4]."""
-    count = rois.shape[1]
-    features = _roi_align(config, config.POOL_SIZE, "roi_align_box", fast=fast)(levels[:4], rois)
+    """Class logits [batch, count, classes] and deltas [batch, count, classes, 4] of features [batch * count, ...]."""
     logits, deltas = _folded(network.box_head, training=training, fast=fast)(features)
     return (
         ops.reshape(logits, (-1, count, config.NUM_CLASSES)),
@@ -252,7 +286,9 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         std_dev=config.BBOX_STD_DEV,
         name="roi_targets",
     )(rois, valid, gt_boxes, gt_class_ids, seed)
-    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=True, fast=True)
+    stage, count = _shared_stage(network, training=True, fast=True), config.TRAIN_ROIS_PER_IMAGE
+    box_features = stage(_roi_align(config, config.POOL_SIZE, "roi_align_box", fast=True)(levels[:4], rois))
+    class_logits, box_deltas = _box_branch(network, config, box_features, count, training=True, fast=True)
     own = ops.one_hot(class_ids, config.NUM_CLASSES, dtype="float32")[..., None]
     outputs |= {
         "roi_class_ids": class_ids,
@@ -263,13 +299,19 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         "active_classes": inputs["active_classes"],
     }
 
+    outputs["image_id"] = inputs["image_id"]
+    if network.mask_head is None:
+        return inputs, outputs
+
     # Mask head on the positives, which stand first.
     most = max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
     positive = class_ids[:, :most] > 0
-    (rois, class_ids, instance), image_index, weight = KeepValid(name="positive_rois")(
-        positive, [rois[:, :most], class_ids[:, :most], instance[:, :most]]
-    )
-    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask", fast=True)(levels[:4], rois, image_index)
+    candidates = [rois[:, :most], class_ids[:, :most], instance[:, :most]]
+    if network.roi_stage is not None:  # the mask head takes rows of the box head's features (Detectron2)
+        candidates.append(ops.reshape(box_features, (-1, count, *box_features.shape[1:]))[:, :most])
+    (rois, class_ids, instance, *shared), image_index, weight = KeepValid(name="positive_rois")(positive, candidates)
+    align = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask", fast=True)
+    features = shared[0] if shared else align(levels[:4], rois, image_index)
     mask_head = _folded(network.mask_head, training=True, fast=True)
     outputs |= {
         "masks": class_masks(mask_head, config.NUM_CLASSES)(features, class_ids),
@@ -277,7 +319,6 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
             rois, image_index, instance, gt_boxes, inputs["gt_masks"]
         ),
         "mask_weight": weight,
-        "image_id": inputs["image_id"],
     }
     return inputs, outputs
 
@@ -291,14 +332,17 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
 
     Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
-    sorted by score; masks [valid detections, size, size] of each one's class, image after image (at least one row);
+    sorted by score; masks [valid detections, size, size] of each one's class, image after image (at least one row;
+    none without a mask head);
     counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, what NMS left, detections.
     """
     inputs = _image_inputs(config)
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False, fast=fast)
     bounds = _bounds(config, inputs)
     rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, *bounds)
-    class_logits, box_deltas = _box_branch(network, config, levels, rois, training=False, fast=fast)
+    stage, count = _shared_stage(network, training=False, fast=fast), config.POST_NMS_ROIS_INFERENCE
+    features = stage(_roi_align(config, config.POOL_SIZE, "roi_align_box", fast=fast)(levels[:4], rois))
+    class_logits, box_deltas = _box_branch(network, config, features, count, training=False, fast=fast)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES,
         max_instances=config.DETECTION_MAX_INSTANCES,
@@ -310,16 +354,11 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
         inclusive=config.BOXES_INCLUSIVE,
         name="detections",
     )(rois, valid, class_logits, box_deltas, inputs["window"], bounds[1])
-    (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
-    features = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask", fast=fast)(levels[:4], kept, image_index)
-    mask_head = _folded(network.mask_head, training=False, fast=fast)
-    masks = class_masks(mask_head, config.NUM_CLASSES)(features, kept_ids)
-    outputs = {
-        "boxes": boxes,
-        "class_ids": class_ids,
-        "scores": scores,
-        "valid": valid,
-        "masks": masks,
-        "counts": counts,
-    }
+    outputs = {"boxes": boxes, "class_ids": class_ids, "scores": scores, "valid": valid, "counts": counts}
+    if network.mask_head is not None:
+        (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
+        side = config.POOL_SIZE if network.roi_stage else config.MASK_POOL_SIZE
+        features = stage(_roi_align(config, side, "roi_align_mask", fast=fast)(levels[:4], kept, image_index))
+        mask_head = _folded(network.mask_head, training=False, fast=fast)
+        outputs["masks"] = class_masks(mask_head, config.NUM_CLASSES)(features, kept_ids)
     return keras.Model(inputs, outputs, name="mask_rcnn")

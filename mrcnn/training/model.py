@@ -13,6 +13,7 @@ from mrcnn.network.graph import Network, training_graph
 from mrcnn.training import losses
 from mrcnn.training.optimizer import SGD, Schedule
 
+MASK_OUTPUTS = ("mask_target", "masks", "mask_weight")
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"  # as in the old package
 PRESETS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}  # the first stage of the backbone that learns
 
@@ -30,7 +31,8 @@ class TrainingModel(ReplicatedModel):
         self.loss_weights = dict(config.LOSS_WEIGHTS)
         self.rpn_options = {"beta": config.RPN_BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
         self.box_options = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
-        self.loss_means = [keras.metrics.Mean(name=name) for name in LOSS_NAMES]
+        self.loss_names = [name for name in LOSS_NAMES if name != "mrcnn_mask_loss" or network.mask_head is not None]
+        self.loss_means = [keras.metrics.Mean(name=name) for name in self.loss_names]
         self.image_ids = self.add_weight(
             shape=(config.BATCH_SIZE,), dtype="int32", trainable=False, initializer="zeros", name="image_ids"
         )
@@ -52,16 +54,20 @@ class TrainingModel(ReplicatedModel):
                 outputs["roi_deltas"],
                 **self.box_options,
             ),
-            "mrcnn_mask_loss": losses.mrcnn_mask_loss(outputs["mask_target"], outputs["masks"], outputs["mask_weight"]),
+            **(
+                {"mrcnn_mask_loss": losses.mrcnn_mask_loss(*(outputs[name] for name in MASK_OUTPUTS))}
+                if "masks" in outputs
+                else {}
+            ),
         }
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         values = self.losses_of(y_pred)
-        share = sum(self.loss_weights[name] * values[name] for name in LOSS_NAMES)
+        share = sum(self.loss_weights[name] * values[name] for name in self.loss_names)
         loss, total, values, image_ids = whole_batch(share, values, y_pred["image_id"])
-        for mean, name in zip(self.loss_means, LOSS_NAMES, strict=True):
+        for mean, name in zip(self.loss_means, self.loss_names, strict=True):
             mean.update_state(values[name])
         self.image_ids.assign(ops.where(ops.isfinite(total), ops.convert_to_tensor(self.image_ids), image_ids))
         return loss
@@ -128,6 +134,7 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
         name = f"mrcnn_mask/{name}" if part == "mask_head" else name
         frozen = part == "trunk" and not train_bn and isinstance(layer, keras.layers.BatchNormalization)
         stage = network.backbone.stages.get(layer.name) if part == "trunk" else None  # heads may use the same names
+        stage = 5 if part == "roi_stage" else stage
         layer.trainable = _is_chosen(layers, name, stage) and not frozen
         seen.append(name)
         if layer.trainable:

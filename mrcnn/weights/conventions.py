@@ -56,6 +56,7 @@ BOUND = {
         "DETECTION_ROUND_BOXES",
     ),
     "mask_head": (*ROI, "MASK_POOL_SIZE"),
+    "roi_stage": (),
 }
 # Those of them that the layers are built from.
 STRUCTURAL = {

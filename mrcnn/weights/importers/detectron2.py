@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 
 from mrcnn.network.resnet import BLOCKS, block_letters
-from mrcnn.presets import Detectron2, settings_of
+from mrcnn.presets import Detectron2, Detectron2C4, Detectron2DC5, settings_of
 from mrcnn.weights.importers import normalise
 from mrcnn.weights.importers.torch_layers import WAY_OUT, StateDict, without_statistics
 from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
 
 TRUNK, RPN, ROI = "backbone.bottom_up.", "proposal_generator.rpn_head.", "roi_heads."
+SINGLE = (
+    r"backbone\.(?=stem\.|res\d\.)|roi_heads\.(?=res5\.)"  # of models without a pyramid; C4 has stage 5 in its heads
+)
 EPSILON = 1e-5
 RESNEXT_STD = (58.395, 57.12, 57.375)  # RGB; what X101 was trained with, the others with 1
 POOL = 7
@@ -70,7 +73,8 @@ CAFFE2_ENDINGS = {
 
 def is_detectron2(tensors: Mapping[str, Any]) -> bool:
     """Whether a dict of weights has one of the three families of names, for a ResNet."""
-    return any(name in tensors for name in (f"{TRUNK}stem.conv1.weight", "stem.conv1.weight", "res2_0_branch2a_w"))
+    signs = (f"{TRUNK}stem.conv1.weight", "backbone.stem.conv1.weight", "stem.conv1.weight", "res2_0_branch2a_w")
+    return any(name in tensors for name in signs)
 
 
 def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: float | None = None) -> Source:
@@ -89,8 +93,17 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
     state = StateDict(_renamed(tensors, names, path), path)
     blocks = _blocks(state)
     found, parts = _trunk(state, blocks, EPSILON if bn_epsilon is None else bn_epsilon), ["backbone"]
-    settings = settings_of(Detectron2) | _trunk_settings(state, blocks)
+    preset = Detectron2
+    if "backbone.stem.conv1.weight" in tensors:
+        preset = Detectron2C4 if "roi_heads.res5.0.conv1.weight" in tensors else Detectron2DC5
+        parts = ["trunk"]
+    if preset is Detectron2C4:
+        moved = {name: name.replace("trunk/", "roi_stage/", 1) for name in found if re.match(r"trunk/(res|bn)5", name)}
+        found, parts = {moved.get(name, name): tensor for name, tensor in found.items()}, ["trunk", "roi_stage"]
+    settings = settings_of(preset) | _trunk_settings(state, blocks)
     del settings["NUM_CLASSES"]  # the preset's, not the file's
+    if f"{ROI}box_predictor.cls_score.weight" in state and not any("mask_head." in name for name in tensors):
+        settings["MASK_HEAD"] = None  # Faster R-CNN
     if "stem.conv1.weight" in tensors and _has_statistics(state):
         settings |= TORCHVISION_TRUNK
     for part, sign, importer in (
@@ -138,7 +151,7 @@ def _renamed(tensors: Mapping[str, Any], names: Mapping[str, str], path: str) ->
 
 
 def _of_trunk(name: str) -> str:
-    return f"{TRUNK}{name}" if re.match(r"(stem|res\d)\.", name) else name
+    return f"{TRUNK}{name}" if re.match(r"(stem|res\d)\.", name) else re.sub(f"^(?:{SINGLE})", TRUNK, name)
 
 
 def _of_caffe2(name: str) -> str | None:
@@ -227,7 +240,7 @@ def _box_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str
     for i in range(1, convolutions + 1):
         name = f"{head}conv{i}"
         found |= state.convolution(f"box_head/mrcnn_conv{i}", name, norm=state.norm_of(f"{name}.norm"))
-    inputs = state.shape(f"{head}fc1.weight")[1]
+    inputs = state.shape(f"{head}fc1.weight")[1] if dense else 0
     for i in range(1, dense + 1):
         features = (inputs // POOL**2, POOL, POOL) if i == 1 else None
         found |= state.dense(f"box_head/mrcnn_fc{i}", f"{head}fc{i}", features=features)
@@ -241,12 +254,8 @@ def _box_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str
         f"{ROI}box_predictor.bbox_pred",
         change=normalise.swap_axes_of_deltas if caffe2 else _deltas,
     )
-    return found, {
-        "NUM_CLASSES": classes,
-        "BOX_HEAD_CONVOLUTIONS": convolutions,
-        "BOX_HEAD_FC_LAYERS": dense,
-        "FPN_CLASSIF_FC_LAYERS_SIZE": state.shape(f"{head}fc1.weight")[0],
-    }
+    size = {"FPN_CLASSIF_FC_LAYERS_SIZE": state.shape(f"{head}fc1.weight")[0]} if dense else {}
+    return found, {"NUM_CLASSES": classes, "BOX_HEAD_CONVOLUTIONS": convolutions, "BOX_HEAD_FC_LAYERS": dense, **size}
 
 
 def _deltas(values: np.ndarray) -> np.ndarray:
@@ -265,4 +274,4 @@ def _mask_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[st
     found |= state.convolution("mask_head/deconv", f"{head}deconv")
     change = None if caffe2 else partial(normalise.background_first, missing=True)
     found |= state.convolution("mask_head/masks", f"{head}predictor", change=change)
-    return found, {"MASK_HEAD": fcn_head(state.shape(f"{head}mask_fcn1.weight")[0], convolutions)}
+    return found, {"MASK_HEAD": fcn_head(state.shape(f"{head}deconv.weight")[1], convolutions)}

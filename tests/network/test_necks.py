@@ -1,0 +1,78 @@
+"""Networks without a pyramid or a mask head: each trains a step, detects, saves and loads."""
+
+import numpy as np
+import pytest
+
+from mrcnn.config import Config
+from mrcnn.model import MaskRCNN
+from mrcnn.network.graph import build_network
+from tests.tiny import TinyConfig, TinyDataset
+
+NARROW = {"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {"width": 8}, "RPN_ANCHOR_RATIOS": [0.5, 1]}
+KINDS = {
+    "no masks": {"MASK_HEAD": None},
+    "c4": {
+        **NARROW,
+        "NECK": "c4",
+        "BACKBONE_STRIDES": [16],
+        "POOL_SIZE": 14,
+        "BOX_HEAD_FC_LAYERS": 0,
+        "MASK_HEAD": {"name": "fcn", "filters": 16, "convolutions": 0},
+    },
+    "c4 without masks": {
+        **NARROW,
+        "NECK": "c4",
+        "BACKBONE_STRIDES": [16],
+        "POOL_SIZE": 14,
+        "BOX_HEAD_FC_LAYERS": 0,
+        "MASK_HEAD": None,
+    },
+    "c5": {"NECK": "c5", "BACKBONE_STRIDES": [32]},
+    "dc5": {**NARROW, "NECK": "dc5", "BACKBONE_STRIDES": [16]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trains_detects_saves_and_loads(kind, tmp_path):
+    config = TinyConfig(**KINDS[kind], DETECTION_MIN_CONFIDENCE=0.0)
+    model = MaskRCNN("training", config, tmp_path)
+    history = model.train(TinyDataset(2), None, epochs=1, verbose=0).history
+    masks = config.MASK_HEAD is not None
+    assert np.isfinite(history["loss"]).all() and ("mrcnn_mask_loss" in history) == masks
+    image = TinyDataset(1).load_image(0)
+    found = model.detect([image])[0]
+    count = len(found["rois"])
+    assert count and found["masks"].shape == (64, 64, count)
+    assert masks or not found["masks"].any()
+    other = MaskRCNN("inference", config, tmp_path)
+    other.load_weights(model.checkpoint_path(1))
+    np.testing.assert_array_equal(other.detect([image])[0]["rois"], found["rois"])
+
+
+def test_stage_5_is_computed_once_for_both_heads():
+    network = build_network(TinyConfig(**KINDS["c4"]))
+    assert network.trunk.output_shape[-1] == 128 if isinstance(network.trunk.output_shape, tuple) else True
+    assert network.roi_stage.output_shape == (None, 7, 7, 256)
+    assert network.mask_head.input_shape == (None, 7, 7, 256) and network.mask_size == 14
+    assert {"roi_stage/res5a_branch2a", "box_head/mrcnn_class_logits"} <= set(network.layers())
+    assert not [name for name in network.layers() if name.startswith("trunk/res5")]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"NECK": "c4"}, r"BACKBONE_STRIDES must be \[16\], which NECK = 'c4' fixes, got \[4, 8"),
+        ({"NECK": "p7"}, "NECK must be one of .*got 'p7'"),
+        ({"NECK": "c4", "BACKBONE_STRIDES": [16]}, "POOL_SIZE must be even .* got 7"),
+        ({"NECK": "c4", "BACKBONE_STRIDES": [16], "POOL_SIZE": 14}, "BOX_HEAD_FC_LAYERS must be 0 .* got 2"),
+        ({"BOX_HEAD_FC_LAYERS": 0}, "BOX_HEAD_FC_LAYERS must be 1 or more for NECK = 'fpn', got 0"),
+    ],
+)
+def test_contradictions_say_how_to_fix_them(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+
+
+def test_c4_and_dc5_need_a_resnet():
+    with pytest.raises(ValueError, match="NECK = 'dc5' needs a ResNet .*BACKBONE is 'mobilenet'"):
+        build_network(Config(NUM_CLASSES=2, BACKBONE="mobilenet", NECK="dc5", BACKBONE_STRIDES=[16]))
