@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parity_rows import Row, detection_rows, nhwc, xyxy
+from parity_rows import Row, detection_rows, nhwc, relative, sampled, xyxy
 from parity_stages import (
+    CLOSE,
     DETECTIONS,
     LEVELS,
     Stages,
@@ -179,6 +180,57 @@ def detectron2(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
     yield round_trip_row("Detectron2", model, image)
 
 
+def detectron2_single_model(folder: Path, kind: str) -> MaskRCNN:
+    """Detectron2's R50 of "C4" or "DC5" with the oracle's weights, scaled so that something is found."""
+    tensors = state_dict(folder, f"detectron2/state_dict_shapes_{kind}_R_50.json", "detectron2")
+    times = load(folder / f"detectron2/d2_oracle_{kind}_R_50_a.npz")["cls_score_times"]
+    tensors["roi_heads.box_predictor.cls_score.weight"] *= np.float32(times)
+    return build(detectron2_source(tensors, "seeded weights"), **SMALL)
+
+
+def detectron2_single(
+    folder: Path, images: Sequence[str] = IMAGES, kinds: Sequence[str] = ("C4", "DC5")
+) -> Iterator[Row]:
+    """Every stage of `mask_rcnn_R_50_C4_3x` and `_DC5_3x`: one feature map, and for C4 stage 5 in the heads."""
+    for kind in kinds:
+        model = detectron2_single_model(folder, kind)
+        network, layer = model.network, model.inference_model.get_layer
+        for name in images:
+            source, arrays = f"Detectron2 {kind} {name}", load(folder / f"detectron2/d2_oracle_{kind}_R_50_{name}.npz")
+            given = model.detector.network_input(np.ascontiguousarray(arrays["resized_bgr"][..., ::-1]))
+            trunk = np.asarray(network.trunk(given.image[None]))
+            feature = "feature_res4" if kind == "C4" else "feature_res5"
+            deviation = arrays[f"{feature}_moments"][1]
+            found = {"feature": relative(sampled(trunk), nhwc(arrays[feature]), deviation)}
+            logits, deltas = network.rpn(trunk)
+            theirs = nhwc(arrays["rpn_logits_0"])
+            found["RPN logits"] = relative(np.asarray(logits).reshape(theirs.shape), theirs)
+            anchors = layer("anchors")([trunk])
+            rois, valid, _ = layer("proposals")([logits], [deltas], list(anchors), given.window[None])
+            ours, rois = np.asarray(rois)[0][np.asarray(valid)[0]], xyxy(arrays["proposals"])
+            bars = {"unmatched": 0, "boxes": DETECTIONS["boxes"]}
+            yield from detection_rows(source, "proposals", {"boxes": ours}, {"boxes": rois}, bars=bars)
+            features = np.asarray(layer("roi_align_box")([trunk], np.float32(rois)[None]))
+            step = 32 if kind == "C4" else 8
+            found["box RoIAlign"] = relative(features[::10, ..., ::step], nhwc(arrays["box_pooled"]))
+            if network.roi_stage is not None:
+                features = np.asarray(network.roi_stage(features))
+                found["stage 5"] = relative(features[::10, ..., ::64], nhwc(arrays["res5"]))
+            logits, deltas = network.box_head(features)
+            found["class logits"] = relative(logits, np.roll(arrays["class_logits"], 1, axis=1))
+            theirs = xyxy(arrays["box_regression"].reshape(len(rois), -1, 4))
+            found["box deltas"] = relative(np.asarray(deltas)[:, 1:], theirs)
+            for stage, figure in found.items():
+                yield Row(source, stage, CLOSE, figure)
+            raw = model.detector.run(given.image[None], given.window[None])[0]
+            result = model.detect([arrays["image_rgb"]])[0]
+            expected = {"class_ids": arrays["det_classes"] + 1, "scores": arrays["det_scores"]}
+            expected |= {"boxes": xyxy(arrays["out_boxes"]), "masks": arrays["det_masks"][:, 0]}
+            ours = {"boxes": result["rois"], "class_ids": result["class_ids"], "scores": result["scores"]}
+            yield from detection_rows(source, "detections", ours | {"masks": raw["masks"]}, expected, bars=DETECTIONS)
+        yield round_trip_row(f"Detectron2 {kind}", model, arrays["image_rgb"])
+
+
 def thin_rows(source: str, stages: Stages, arrays: dict[str, np.ndarray]) -> list[Row]:
     """Detections of the oracle's logits and deltas, those of odd RoIs made about 0.005 px high; Detectron2 drops only
     boxes without area."""
@@ -346,7 +398,7 @@ def edge_row(source: str, stages: Stages, corners: np.ndarray) -> Row:
 
 SOURCES = {
     "torchvision": (torchvision,),
-    "detectron2": (detectron2, detectron2_fixed_sampling),
+    "detectron2": (detectron2, detectron2_single, detectron2_fixed_sampling),
     "matterport": (matterport,),
 }
 

@@ -35,7 +35,7 @@ COUNTS = (
     "DETECTION_BATCH_SIZE",
     "RPN_CONVOLUTIONS",
 )
-COUNTS_OR_ZERO = ("ROI_SAMPLING_RATIO", "BOX_HEAD_CONVOLUTIONS", "BOX_HEAD_FC_LAYERS")
+COUNTS_OR_ZERO = ("ROI_SAMPLING_RATIO", "BOX_HEAD_CONVOLUTIONS")
 COUNTS_OR_NONE = ("STEPS_PER_EPOCH", "VALIDATION_STEPS", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "KEEP_CHECKPOINTS")
 SHARES = (
     "RPN_POSITIVE_RATIO",
@@ -204,8 +204,9 @@ def _validate_together(config: "Config") -> None:
     if config.NECK == "c4":
         _require(config.POOL_SIZE % 2 == 0, config, "POOL_SIZE", 'even for NECK = "c4", whose stage 5 halves it; 14')
         _require(config.BOX_HEAD_FC_LAYERS == 0, config, "BOX_HEAD_FC_LAYERS", '0 for NECK = "c4": stage 5 is its head')
-    elif config.BOX_HEAD_FC_LAYERS == 0:
-        _require(False, config, "BOX_HEAD_FC_LAYERS", f"1 or more for NECK = {config.NECK!r}")
+    else:
+        wanted = f"an integer of 1 or more for NECK = {config.NECK!r}"
+        _require(_is_count(config.BOX_HEAD_FC_LAYERS), config, "BOX_HEAD_FC_LAYERS", wanted)
     _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
     _require(
         config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP,

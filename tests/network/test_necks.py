@@ -65,7 +65,7 @@ def test_stage_5_is_computed_once_for_both_heads():
         ({"NECK": "p7"}, "NECK must be one of .*got 'p7'"),
         ({"NECK": "c4", "BACKBONE_STRIDES": [16]}, "POOL_SIZE must be even .* got 7"),
         ({"NECK": "c4", "BACKBONE_STRIDES": [16], "POOL_SIZE": 14}, "BOX_HEAD_FC_LAYERS must be 0 .* got 2"),
-        ({"BOX_HEAD_FC_LAYERS": 0}, "BOX_HEAD_FC_LAYERS must be 1 or more for NECK = 'fpn', got 0"),
+        ({"BOX_HEAD_FC_LAYERS": 0}, "BOX_HEAD_FC_LAYERS must be an integer of 1 or more for NECK = 'fpn', got 0"),
     ],
 )
 def test_contradictions_say_how_to_fix_them(settings, message):

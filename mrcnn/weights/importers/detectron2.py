@@ -32,6 +32,7 @@ SINGLE = (
 EPSILON = 1e-5
 RESNEXT_STD = (58.395, 57.12, 57.375)  # RGB; what X101 was trained with, the others with 1
 POOL = 7
+OTHER_HEADS = re.compile("mask|keypoint|kps_|point_head")  # in names of weights
 # What torchvision's ImageNet trunks are for, and Detectron2 where it starts from one.
 TORCHVISION_TRUNK = {
     "BACKBONE_STRIDE_IN_1X1": False,
@@ -102,7 +103,7 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
         found, parts = {moved.get(name, name): tensor for name, tensor in found.items()}, ["trunk", "roi_stage"]
     settings = settings_of(preset) | _trunk_settings(state, blocks)
     del settings["NUM_CLASSES"]  # the preset's, not the file's
-    if f"{ROI}box_predictor.cls_score.weight" in state and not any("mask_head." in name for name in tensors):
+    if f"{ROI}box_predictor.cls_score.weight" in state and not any(map(OTHER_HEADS.search, tensors)):
         settings["MASK_HEAD"] = None  # Faster R-CNN
     if "stem.conv1.weight" in tensors and _has_statistics(state):
         settings |= TORCHVISION_TRUNK

@@ -297,7 +297,7 @@ def test_a_faster_rcnn_gives_its_box_head_too(names):
     source = detectron2_source(caffe2(state) if names == "caffe2" else state, "a.pkl")
     assert source.parts == ("trunk", "rpn", "box_head") and not source.unused
     assert {name.split("/")[0] for name in source.tensors} == set(source.parts)
-    assert source.settings["NUM_CLASSES"] == CLASSES and "MASK_HEAD" not in source.settings
+    assert source.settings["NUM_CLASSES"] == CLASSES and source.settings["MASK_HEAD"] is None
 
 
 def test_four_convolutions_of_caffe2():
@@ -347,3 +347,11 @@ def test_detectron2_itself():
     import parity_oracles
 
     assert parity.failed(parity_oracles.detectron2(folder, ["b"])) == []
+
+
+@pytest.mark.parametrize("kind", ["C4", "DC5"])
+def test_models_without_a_pyramid_as_the_original(kind):
+    import parity_oracles
+
+    folder = parity.oracle_folder()
+    assert parity.failed(parity_oracles.detectron2_single(folder, ["a"], [kind])) == []
