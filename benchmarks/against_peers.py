@@ -5,11 +5,16 @@
     python benchmarks/against_peers.py --work detect --height 1024 480 --width 1024 640
     python benchmarks/against_peers.py --work detect --batch 1 4 --peers torchvision
     python benchmarks/against_peers.py --work train --backbone resnet50 --size 512 --json train.json
+    python benchmarks/against_peers.py --work train --backbone resnet50 --coco DIR --resize 800 1333 --batch 2 \\
+        --peers torchvision
 
 Every program is a process of its own, in its own Python, that builds its model once; only one computes at a time. The
 weights are random, and the photographs generated, since speed depends on neither. `detect` goes from uint8 photographs
 to pasted masks: the last layers are set so that each photograph gives 100 objects, where the program can. `train` is
 one step on a batch that is ready, with so many instances that the share of positive RoIs is full or nearly.
+
+With --coco, `train` takes real images at their own sizes: pairs of similar aspect ratio from DIR/train2017, the same in
+every program, another pair in each round. "image_pixels" is the share of the computed pixels that are no padding.
 
 Peers: torchvision; model_garden (TF Model Garden; it leaves masks at 28 x 28, so that its own pasting is a row of its
 own); model_garden_batched (the same with NMS by TensorFlow's operator); matterport (the old package; needs a Python
@@ -92,6 +97,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=PATH",
         help="a Python that has the peer, instead of one of --environments",
     )
+    flags.add_argument("--coco", type=Path, help="folder with annotations/instances_train2017.json and train2017/")
     flags.add_argument("--json", type=Path, help="file for all figures")
     arguments = flags.parse_args(given)
     arguments.resize = arguments.resize or [arguments.size, arguments.size]
@@ -109,6 +115,8 @@ def check(flags: argparse.ArgumentParser, arguments: argparse.Namespace) -> None
     environments = {peer.environment for peer in PEERS.values()}
     if unknown := {name for name, _ in arguments.peer_python} - environments:
         flags.error(f"--peer-python {', '.join(sorted(unknown))}: there are {', '.join(sorted(environments))}")
+    if arguments.coco and (arguments.work != "train" or set(arguments.peers) - {"torchvision"}):
+        flags.error("--coco needs --work train, and --peers torchvision or none")
     if arguments.rounds < 1 or not 1 <= arguments.instances <= 100:
         flags.error(f"--rounds {arguments.rounds} must be 1 or more, --instances {arguments.instances} 1 to 100")
 
@@ -145,6 +153,7 @@ def command(case: Case, arguments: argparse.Namespace, pythons: dict[str, str]) 
         "classes": arguments.classes,
         "threads": arguments.threads,
         "instances": arguments.instances,
+        "coco": arguments.coco and str(arguments.coco),
     }
     if case.program == OURS:
         return [sys.executable, str(HERE / "this_package.py"), json.dumps(told)]

@@ -1,5 +1,6 @@
 """This package's side of `against_peers.py`: the checkout that the file lies in, by its public facade."""
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -66,18 +67,46 @@ def train_job(model, case) -> worker.Job:
     from mrcnn.data.loader import Loader
     from mrcnn.training.model import compile_model, set_trainable
 
-    loader = Loader(worker.generated(Dataset, case), model.config, scaling=model.scaling, steps=1)
-    (batch,) = loader[0]
-    loader.close()
+    if case.get("coco"):
+        batches = coco_batches(model, case)
+    else:
+        loader = Loader(worker.generated(Dataset, case), model.config, scaling=model.scaling, steps=1)
+        batches = [loader[0][0]]
+        loader.close()
+    turns = itertools.cycle(batches)
     trained = model.keras_model
     set_trainable(model.network, "all", train_bn=False)
     compile_model(trained, model.config, learning_rate=1e-6, momentum=0.9, total_steps=1000)
 
     def found(loss):
-        positive = trained(batch, training=False)["roi_class_ids"] > 0
-        return {"loss": float(np.ravel(loss)[0]), "positive_rois": int(positive.numpy().sum())}
+        positive = trained(batches[0], training=False)["roi_class_ids"] > 0
+        y1, x1, y2, x2 = np.concatenate([batch["window"] for batch in batches]).T
+        computed = sum(np.prod(batch["image"].shape[:3]) for batch in batches)
+        return {
+            "loss": float(np.ravel(loss)[0]),
+            "positive_rois": int(positive.numpy().sum()),
+            "image_pixels": round(float(((y2 - y1) * (x2 - x1)).sum() / computed), 3),
+        }
 
-    return worker.Job(lambda: trained.train_on_batch(batch), found)
+    return worker.Job(lambda: trained.train_on_batch(next(turns)), found)
+
+
+def coco_batches(model, case) -> list[dict]:
+    """The batches of `worker.coco_batches`, as the loader makes them."""
+    from mrcnn.data.formats.coco import read_coco
+    from mrcnn.data.loader import Loader
+
+    _, chosen = worker.coco_batches(case)
+    folder = Path(case["coco"])
+    dataset = read_coco(folder / "annotations" / "instances_train2017.json", folder / "train2017", strict=False)
+    numbers = {info["id"]: number for number, info in enumerate(dataset.image_info)}
+    batches = []
+    for ids in chosen:
+        part = dataset.subset(numbers[i] for i in ids)
+        loader = Loader(part, model.config, scaling=model.scaling, steps=1, training=False)
+        batches.append(loader[0][0])
+        loader.close()
+    return batches
 
 
 if __name__ == "__main__":

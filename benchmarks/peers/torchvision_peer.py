@@ -6,7 +6,10 @@ NMS and RoIAlign the float32 they need; training runs under autocast on float32 
 """
 
 import contextlib
+import itertools
+import os
 
+import numpy as np
 import torch
 import torchvision
 import worker
@@ -27,7 +30,11 @@ def build(case):
     trunk = resnet_fpn_backbone(backbone_name=case["backbone"], weights=None, trainable_layers=5)
     # Photographs for training have their size already: resizing is the loader's work
     model = MaskRCNN(
-        trunk, case["classes"], min_size=case["min_dim"], max_size=case["max_dim"], _skip_resize=training
+        trunk,
+        case["classes"],
+        min_size=case["min_dim"],
+        max_size=case["max_dim"],
+        _skip_resize=training and not case.get("coco"),
     ).to(memory_format=torch.channels_last)
     return (train_job if training else detect_job)(model, case)
 
@@ -73,14 +80,17 @@ def detect_job(model, case) -> worker.Job:
 
 def train_job(model, case) -> worker.Job:
     """One step on a batch that is ready."""
-    size = worker.resized(case)
-    images = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in worker.photographs(case, size)]
-    targets = [target(*worker.instances(case, size, seed)) for seed in range(len(images))]
+    if case.get("coco"):
+        batches = coco_batches(case)
+    else:
+        batches = [generated(case)]
+    turns = itertools.cycle(batches)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-6, 0.9, weight_decay=1e-4)
     positives = []
     model.train().roi_heads.mask_head.register_forward_hook(lambda _, given, __: positives.append(len(given[0])))
 
     def call():
+        images, targets = next(turns)
         with autocast(case):
             loss = sum(model(images, targets).values())
         optimizer.zero_grad()
@@ -89,6 +99,39 @@ def train_job(model, case) -> worker.Job:
         return loss.item()
 
     return worker.Job(call, lambda loss: {"loss": loss, "positive_rois": positives[-1]}, note="channels last")
+
+
+def generated(case):
+    """(images, targets) of the images that are made here."""
+    size = worker.resized(case)
+    images = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in worker.photographs(case, size)]
+    targets = [target(*worker.instances(case, size, seed)) for seed in range(len(images))]
+    return images, targets
+
+
+def coco_batches(case):
+    """(images, targets) of the batches of `worker.coco_batches`, at the images' own sizes; the model resizes them."""
+    from PIL import Image
+    from pycocotools import mask as coco_mask
+
+    content, chosen = worker.coco_batches(case)
+    infos = {image["id"]: image for image in content["images"]}
+    classes = {category["id"]: number for number, category in enumerate(content["categories"], 1)}
+    batches = []
+    for ids in chosen:
+        images, targets = [], []
+        for i in ids:
+            height, width = infos[i]["height"], infos[i]["width"]
+            with Image.open(os.path.join(case["coco"], "train2017", infos[i]["file_name"])) as image:
+                images.append(torch.from_numpy(np.asarray(image.convert("RGB"))).permute(2, 0, 1).float() / 255)
+            own = [a for a in content["annotations"] if a["image_id"] == i and not a["iscrowd"]]
+            own = [a for a in own if min(a["bbox"][2:]) > 0]
+            runs = [coco_mask.merge(coco_mask.frPyObjects(a["segmentation"], height, width)) for a in own]
+            masks = np.stack([coco_mask.decode(run) for run in runs])
+            boxes = np.array([[y, x, y + h, x + w] for x, y, w, h in (a["bbox"] for a in own)])
+            targets.append(target(boxes, np.array([classes[a["category_id"]] for a in own]), masks))
+        batches.append((images, targets))
+    return batches
 
 
 def target(boxes, class_ids, masks) -> dict[str, torch.Tensor]:

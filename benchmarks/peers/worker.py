@@ -128,6 +128,17 @@ def instances(case, size, seed=0):
     return boxes, rng.randint(1, case["classes"], count).astype(np.int32), inside.astype(np.uint8)
 
 
+def coco_batches(case, count=6):
+    """Ids of learnable images of COCO: `count` batches of similar aspect ratio, from tall to wide."""
+    content = json.loads(open(os.path.join(case["coco"], "annotations", "instances_train2017.json")).read())
+    learnable = {a["image_id"] for a in content["annotations"] if not a["iscrowd"]}
+    images = sorted(
+        (i for i in content["images"] if i["id"] in learnable), key=lambda i: (i["width"] / i["height"], i["id"])
+    )
+    starts = np.linspace(0, len(images) - case["batch"], count).astype(int).tolist()
+    return content, [[image["id"] for image in images[start : start + case["batch"]]] for start in starts]
+
+
 def generated(base, case):
     """The photographs and instances to learn from as a prepared dataset; `base`: the class Dataset of this package or
     of matterport's, which has the same methods."""

@@ -216,11 +216,15 @@ class Checker:
         """The instances of an image that a reader made."""
         info, boxes = dataset.image_info[image_id], dataset.load_boxes(image_id)
         instances, size = info["instances"], (info["height"], info["width"])
+        file = os.path.basename(os.fspath(info["path"] or ""))
+        stem = repr(os.path.splitext(file)[0])
         drawn = [n for n, instance in enumerate(instances) if isinstance(instance.outline, Polygons)]
         outlines = [outline for n in drawn if isinstance(outline := instances[n].outline, Polygons)]
         regions = dict(zip(drawn, polygon_regions(outlines, *size), strict=True))
         for number, instance in enumerate(instances):
-            record = _with(instance.record or f"{name}, instance {number}", info["path"])
+            record = instance.record or f"{name}, instance {number}"
+            if file not in record and stem not in record:
+                record = f"{record} ({file})"
             try:
                 found = regions[number] if number in regions else self._filled(dataset, image_id, instance)
             except AnnotationError as error:  # of a strict dataset; another notes it itself
