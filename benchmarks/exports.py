@@ -63,19 +63,25 @@ def seeded_model(oracles: Path) -> MaskRCNN:
 def differences(ways: dict[str, Any], images: list[np.ndarray]) -> None:
     """Of each way beside `detect`."""
     expected = ways["detect"].detect(images)
-    print(f"{'':>10} {'detections':>10} {'partners':>9} {'boxes px':>9} {'scores':>8} {'least mask IoU':>15}")
+    print(
+        f"{'':>10} {'detections':>10} {'partners':>9} {'boxes px':>9} {'scores':>8} {'least mask IoU':>15} {'mean':>9} {'most pixels':>12}"
+    )
     for name, way in ways.items():
         if name == "detect":
             continue
         pairs = [compare(*both) for both in zip(way.detect(images), expected, strict=True)]
-        every = np.concatenate(pairs) if pairs else np.zeros((0, 3))
+        every = np.concatenate(pairs) if pairs else np.zeros((0, 4))
         total = sum(int((one.scores > 0.05).sum()) for one in expected)
-        worst = (every[:, 0].max(), every[:, 1].max(), every[:, 2].min()) if len(every) else (0, 0, 0)
-        print(f"{name:>10} {total:10} {len(every):9} {worst[0]:9.2g} {worst[1]:8.2g} {worst[2]:15.4f}", flush=True)
+        most, (least, mean) = every.max(axis=0, initial=0), (every[:, 2].min(initial=1), every[:, 2].mean())
+        print(
+            f"{name:>10} {total:10} {len(every):9} {most[0]:9.2g} {most[1]:8.2g} {least:15.4f} {mean:9.5f} {most[3]:12.0f}",
+            flush=True,
+        )
 
 
 def compare(found: Result, expected: Result) -> np.ndarray:
-    """Of each pair: largest difference of a corner in pixels, of scores, IoU of the masks. [pairs, 3]."""
+    """Of each pair: largest difference of a corner in pixels, of scores, IoU of the masks, pixels in which the
+    masks differ. [pairs, 4]."""
     rows, used = [], set()
     full, theirs = found.masks, expected.masks
     for i, (class_id, score) in enumerate(zip(expected.class_ids, expected.scores, strict=True)):
@@ -90,8 +96,9 @@ def compare(found: Result, expected: Result) -> np.ndarray:
         overlap = np.count_nonzero(one & other) / union if union else 1.0
         if overlap >= 0.5:
             used.add(j)
-            rows.append((np.abs(found.rois[j] - expected.rois[i]).max(), abs(found.scores[j] - score), overlap))
-    return np.array(rows, float).reshape(-1, 3)
+            apart = np.count_nonzero(one != other)
+            rows.append((np.abs(found.rois[j] - expected.rois[i]).max(), abs(found.scores[j] - score), overlap, apart))
+    return np.array(rows, float).reshape(-1, 4)
 
 
 def times(ways: dict[str, Any], images: list[np.ndarray], runs: int) -> None:
