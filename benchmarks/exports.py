@@ -63,9 +63,8 @@ def seeded_model(oracles: Path) -> MaskRCNN:
 def differences(ways: dict[str, Any], images: list[np.ndarray]) -> None:
     """Of each way beside `detect`."""
     expected = ways["detect"].detect(images)
-    print(
-        f"{'':>10} {'detections':>10} {'partners':>9} {'boxes px':>9} {'scores':>8} {'least mask IoU':>15} {'mean':>9} {'most pixels':>12}"
-    )
+    columns = ("", "detections", "partners", "boxes px", "scores", "least IoU", "mean IoU", "most pixels")
+    print(" ".join(f"{column:>11}" for column in columns))
     for name, way in ways.items():
         if name == "detect":
             continue
@@ -73,10 +72,8 @@ def differences(ways: dict[str, Any], images: list[np.ndarray]) -> None:
         every = np.concatenate(pairs) if pairs else np.zeros((0, 4))
         total = sum(int((one.scores > 0.05).sum()) for one in expected)
         most, (least, mean) = every.max(axis=0, initial=0), (every[:, 2].min(initial=1), every[:, 2].mean())
-        print(
-            f"{name:>10} {total:10} {len(every):9} {most[0]:9.2g} {most[1]:8.2g} {least:15.4f} {mean:9.5f} {most[3]:12.0f}",
-            flush=True,
-        )
+        figures = (f"{most[0]:.2g}", f"{most[1]:.2g}", f"{least:.4f}", f"{mean:.5f}", f"{most[3]:.0f}")
+        print(" ".join(f"{value:>11}" for value in (name, total, len(every), *figures)), flush=True)
 
 
 def compare(found: Result, expected: Result) -> np.ndarray:
