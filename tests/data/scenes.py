@@ -412,6 +412,31 @@ def read_tfrecord(folder: Path):
     return read_tfrecord(folder)
 
 
+def write_label_studio(folder: Path, strokes: bool = False) -> None:
+    """scene.png and tasks.json."""
+    from mrcnn.data import rle
+    from mrcnn.data.export.label_studio import encode_brush
+
+    height, width = SCENE.image.shape[:2]
+    results = []
+    for place, thing in enumerate(SCENE.things):
+        points = [[100 * x / width, 100 * y / height] for x, y in bridged(thing.parts)]
+        kind, value = ("brushlabels", {"rle": encode_brush(rle.encode(SCENE.masks[:, :, place]))})
+        kind, value = (kind, value) if strokes else ("polygonlabels", {"points": points})
+        sizes = {"original_width": width, "original_height": height}
+        results.append({"type": kind, "value": {**value, kind: [thing.name]}, **sizes})
+    annotation = {"id": 1, "was_cancelled": False, "result": results}
+    task = {"id": 1, "data": {"image": f"/data/local-files/?d={write_image(folder)}"}, "annotations": [annotation]}
+    (folder / "tasks.json").write_text(json.dumps([task]))
+
+
+def read_label_studio(folder: Path):
+    """What read_label_studio makes of it."""
+    from mrcnn.data.formats.label_studio import read_label_studio
+
+    return read_label_studio(folder / "tasks.json")
+
+
 # Name, the first word being that of the format: what writes, what reads. Readers are imported when they are used.
 FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "coco": (write_coco, read_coco),
@@ -420,6 +445,8 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "via 3": (write_via_3, read_via),
     "via in a table": (write_via_table, read_via),
     "coco of LVIS": (write_lvis, read_coco),
+    "label_studio": (write_label_studio, read_label_studio),
+    "label_studio in strokes": (partial(write_label_studio, strokes=True), read_label_studio),
     "supervisely": (write_supervisely, read_supervisely),
     "supervisely in bitmaps": (partial(write_supervisely, bitmaps=True), read_supervisely),
     "tfrecord": (write_tfrecord, read_tfrecord),

@@ -22,6 +22,7 @@ FORMATS: dict[str, str] = {
     "mask_files": "<id>/images/ and <id>/masks/, or images/ and masks/<name>/ with a picture a mask",
     "instance_ids": "images/ and masks/, instances/ or labels/ with a picture an image; leftImg8bit/ and gtFine/; "
     "PNGImages/ and PedMasks/",
+    "label_studio": "a json of Label Studio's tasks",
     "supervisely": "<dataset>/img/ and <dataset>/ann/ with a json an image",
     "tfrecord": "files called .tfrecord or .record, or parts of them, -00000-of-00010",
     "rle_csv": "a csv with the columns ImageId and EncodedPixels, or others like them: itself, <subset>.csv, or in the "

@@ -64,12 +64,18 @@ def scene(tmp_path):
     return paths, results
 
 
-@pytest.mark.parametrize("format", ["coco", "labelme", "yolo", "via"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_what_is_written_is_read_back(tmp_path, scene, format):
     paths, results = scene
     written = export_detections(format, tmp_path / "out", paths, results, NAMES)
     assert written and all(str(tmp_path / "out") in path for path in written)
-    options = {"via": {"attribute": "class"}, "labelme": {"class_names": NAMES[1:]}, "yolo": {}, "coco": {}}[format]
+    options = {
+        "via": {"attribute": "class"},
+        "labelme": {"class_names": NAMES[1:]},
+        "yolo": {},
+        "coco": {},
+        "label_studio": {},
+    }[format]
     subset = "train" if format == "yolo" else None
     if format == "via":
         with pytest.warns(UserWarning, match="image without instances"):

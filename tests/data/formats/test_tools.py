@@ -655,6 +655,71 @@ def test_images_without_instances_in_tables(tmp_path, nothing):
     assert dataset.load_mask(1)[0].shape == (HEIGHT, WIDTH, 0) and not len(dataset.problems)
 
 
+# Label Studio
+
+
+def label_studio(*results, name="/data/upload/3/a.jpg", **changed):
+    sizes = {"original_width": WIDTH, "original_height": HEIGHT}
+    return [
+        {
+            "id": 7,
+            "data": {"image": name},
+            "annotations": [{"id": 1, "result": [{**r, **sizes} for r in results]}],
+            **changed,
+        }
+    ]
+
+
+def percent(name):
+    y1, x1, y2, x2 = BOXES[name]
+    sides = {"x": x1 / WIDTH, "y": y1 / HEIGHT, "width": (x2 - x1) / WIDTH, "height": (y2 - y1) / HEIGHT}
+    return {side: 100 * value for side, value in sides.items()}
+
+
+def rectangle(name, **changed):
+    value = {**percent(name), "rotation": 0, "rectanglelabels": [name], **changed}
+    return {"type": "rectanglelabels", "value": value}
+
+
+def test_shapes_of_label_studio(tmp_path):
+    image(tmp_path / "images" / "a.jpg")
+    turned = {**percent("dog"), "x": 100 * 60 / WIDTH, "rotation": 90}  # around its corner, clockwise
+    turned |= {"width": 100 * 12 / WIDTH, "height": 100 * 20 / HEIGHT}
+    write(tmp_path / "tasks.json", label_studio(rectangle("cat"), rectangle("dog", **turned), {"type": "choices"}))
+    assert_read(load_dataset(tmp_path))
+    ellipse = {"x": 50, "y": 50, "radiusX": 10, "radiusY": 10, "rotation": 0, "ellipselabels": ["cat"]}
+    write(tmp_path / "tasks.json", label_studio({"type": "ellipselabels", "value": ellipse}))
+    assert load_dataset(tmp_path).load_mask(0)[0].sum() == pytest.approx(np.pi * 4.8 * 6.4, rel=0.05)
+    predicted = label_studio(annotations=[{"was_cancelled": True, "result": []}])
+    predicted[0]["predictions"] = [{"result": [rectangle("cat")]}, {"result": []}]
+    write(tmp_path / "tasks.json", predicted)
+    dataset = load_dataset(tmp_path)
+    assert_read(dataset, ["cat"])
+    assert problems.UNREAD in kinds(dataset) and dataset.image_info[0]["id"] == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"rectanglelabels": ["a", "b"]}, "field 'value': expected one label"),
+        ({"width": -1}, "field 'width': expected a number from 0 on"),
+        ({"x": None}, "field 'x': expected a number, got None"),
+    ],
+)
+def test_broken_results_of_label_studio(tmp_path, value, message):
+    image(tmp_path / "a.jpg")
+    write(tmp_path / "tasks.json", label_studio(rectangle("cat"), rectangle("dog", **value)))
+    with pytest.raises(AnnotationError, match=f"tasks.json, task 7, result 1, {message}"):
+        load_dataset(tmp_path)
+    with pytest.warns(UserWarning, match="left out 1 x broken record"):
+        assert_read(load_dataset(tmp_path, strict=False), ["cat"])
+    for stroke in ([], [0] * 9, [300], None, "x"):
+        broken = {"type": "brushlabels", "value": {"rle": stroke, "brushlabels": ["dog"]}}
+        write(tmp_path / "tasks.json", label_studio(rectangle("cat"), broken))
+        with pytest.raises(AnnotationError, match="task 7, result 1, field 'rle': "):
+            load_dataset(tmp_path)
+
+
 # Pictures of masks
 
 
