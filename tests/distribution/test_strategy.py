@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -308,3 +309,20 @@ def test_strangers_at_the_port_are_not_workers():
     results.update(run_all(addresses, [1], 20))
     chief.join()
     assert results == {0: None, 1: None}
+
+
+def test_batches_of_several_sizes_pass_through_one_dataset():
+    """Keras would take the shapes of a loader from its first two batches."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends take the loader itself")
+    sizes = ((64, 64), (64, 64), (64, 64), (64, 64), (64, 120), (64, 120), (120, 64), (120, 64))
+    config = TinyConfig(IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128)
+    loader = Loader(TinyDataset(8, sizes=sizes), config, scaling=SCALING, steps=4, training=False)
+    try:
+        arguments = Distribution().data(loader, None, 1)
+        assert arguments["steps_per_epoch"] == 4
+        assert arguments["x"].element_spec[0]["image"].shape == (2, None, None, 3)
+        found = {tuple(batch["image"].shape[1:3]) for (batch,) in arguments["x"].take(4)}
+        assert found == {(64, 64), (64, 128), (128, 64)}
+    finally:
+        loader.close()
