@@ -14,7 +14,7 @@ IMAUG := imaug>=0.4.3,<0.5
 export TF_FORCE_GPU_ALLOW_GROWTH ?= true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast docs venv clean
+.PHONY: demo test test-fast test-oldest docs venv clean
 
 demo: venv
 	@$(VENV)/bin/python samples/demo.py
@@ -54,3 +54,9 @@ $(VENV)/.docs: pyproject.toml | $(READY)
 
 clean:
 	rm -rf $(VENV) demo_output docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
+
+# The oldest Keras that pyproject.toml allows, with the oldest TensorFlow, in an environment of its own.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install -q "keras==3.7.*" "tensorflow==2.18.*" pytest hypothesis
+	PYTHONPATH=. .venv-oldest/bin/python -m pytest -q tests/ops/test_keras_internals.py tests/network/test_frozen_batch_norm.py

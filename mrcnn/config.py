@@ -42,7 +42,7 @@ class Config:
     _ignored: ClassVar[dict[str, Any]] = {}  # computed settings that a class body gives a value
 
     # Run
-    NAME = None  # names the log directory and the checkpoints; every configuration that trains needs one
+    NAME: Any = None  # names the log directory and the checkpoints; every configuration that trains needs one
     SEED = 0  # initial weights, shuffling, sampling and augmentation all follow from it
     PRECISION = "float32"  # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32
 
@@ -51,16 +51,16 @@ class Config:
     IMAGES_PER_GPU = 2
     # Training on GPU_COUNT devices, IMAGES_PER_GPU images each, with the losses of one device: "mirrored": of this
     # machine; "multi_worker": of all processes in TF_CONFIG, which run the same program. Detection takes one device.
-    DISTRIBUTION = None
-    STEPS_PER_EPOCH = 1000  # None: once through the training set
-    VALIDATION_STEPS = 50  # batches of the validation set a val_ loss is taken over; None: all of it
+    DISTRIBUTION: Any = None
+    STEPS_PER_EPOCH: Any = 1000  # None: once through the training set
+    VALIDATION_STEPS: Any = 50  # batches of the validation set a val_ loss is taken over; None: all of it
     LOADER_WORKERS = 2  # threads that load images; the batches are the same for any number
 
     # Backbone
     # "resnet50", "resnet101", "resnet152", any keras.applications name, or a callable. ImageNet weights can be fetched
     # for all but the last, the first three's into the matching depth alone.
-    BACKBONE = "resnet101"
-    BACKBONE_OPTIONS = {}  # handed to the backbone: {"alpha": 0.75} for a narrow mobilenet
+    BACKBONE: Any = "resnet101"
+    BACKBONE_OPTIONS: dict[str, Any] = {}  # handed to the backbone: {"alpha": 0.75} for a narrow mobilenet
     BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as caffe's weights want
     BACKBONE_STEM_PADDING = "torch"  # ResNet: "same" pads the stem's pool below and right only, as matterport does
     # What the RPN and the heads see: "fpn": a feature pyramid; "c4": stage 4, with stage 5 in the heads; "c5": stage 5
@@ -72,21 +72,23 @@ class Config:
 
     # Image
     IMAGE_RESIZE_MODE = "fit"  # "fit" (keep the aspect, 800/1333), "square", "pad64", "crop" or "none"
-    IMAGE_MIN_DIM = 800  # pixels of the shortest side, unless the longest would exceed IMAGE_MAX_DIM
-    IMAGE_MAX_DIM = 1333  # pixels of the longest side
+    IMAGE_MIN_DIM: Any = 800  # pixels of the shortest side, unless the longest would exceed IMAGE_MAX_DIM
+    IMAGE_MAX_DIM: Any = 1333  # pixels of the longest side
     IMAGE_MIN_SCALE = 0  # "square", "pad64" and "crop": scale up by at least this much
-    IMAGE_ANTIALIAS = True  # shrink photographs as Detectron2 does; False: bilinear samples (torchvision, matterport)
+    IMAGE_ANTIALIAS = True  # shrink images as Detectron2 does; False: bilinear samples (torchvision, matterport)
     IMAGE_RESIZER = "opencv"  # "skimage", "pillow": slower, to the pixel as matterport and Detectron2 resize
-    IMAGE_PAD_PIXEL = None  # RGB of the padding, such as (0, 0, 0) of matterport; None: zero after the normalisation
+    IMAGE_PAD_PIXEL: Any = (
+        None  # RGB of the padding, such as (0, 0, 0) of matterport; None: zero after the normalisation
+    )
     SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
     IMAGE_MAX_PIXELS = 300_000_000  # of an image file; a larger one raises by its header, before it takes memory
     IMAGE_CHANNEL_COUNT = 3
-    MEAN_PIXEL = None  # RGB; None: what the backbone's ImageNet weights expect
-    PIXEL_STD = None  # RGB; None: what the backbone's ImageNet weights expect
-    CHANNEL_ORDER = None  # "rgb" or "bgr" as the trunk wants it; None: what the backbone's ImageNet weights expect
+    MEAN_PIXEL: Any = None  # RGB; None: what the backbone's ImageNet weights expect
+    PIXEL_STD: Any = None  # RGB; None: what the backbone's ImageNet weights expect
+    CHANNEL_ORDER: Any = None  # "rgb" or "bgr" as the trunk wants it; None: what the backbone's ImageNet weights expect
 
     # Region proposal network
-    RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)  # pixels, one a pyramid level
+    RPN_ANCHOR_SCALES: Any = (32, 64, 128, 256, 512)  # pixels, one a pyramid level
     RPN_ANCHOR_RATIOS = [0.5, 1, 2]
     RPN_ANCHOR_RATIO_MEANING = "height/width"  # or "width/height" (matterport): the order of a location's anchors
     RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
@@ -129,7 +131,7 @@ class Config:
     BOX_HEAD_CONVOLUTIONS = 0  # 3x3 convolutions of TOP_DOWN_PYRAMID_SIZE channels before them; 4 in torchvision's v2
     BOX_HEAD_FC_LAYERS = 2  # 1 in torchvision's v2
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024  # units of each fully connected layer
-    MASK_HEAD = "fcn"  # a name of heads.names(), or a dict of "name" and options; None: no masks (Faster R-CNN)
+    MASK_HEAD: Any = "fcn"  # a name of heads.names(), or a dict of "name" and options; None: no masks (Faster R-CNN)
     NUM_CLASSES = 1  # with background
     BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
 
@@ -152,12 +154,14 @@ class Config:
     LEARNING_RATE = 0.0025  # 0.02 per 16 images, scaled linearly to a batch of 2
     LEARNING_MOMENTUM = 0.9
     WEIGHT_DECAY = 1e-4  # L2 on kernels and biases, added to the gradient; not on normalisation
-    GRADIENT_CLIP_NORM = 5.0  # global norm of all gradients; at 35 a training on balloons diverged. None: no clipping
+    GRADIENT_CLIP_NORM: Any = (
+        5.0  # global norm of all gradients; at 35 a training on balloons diverged. None: no clipping
+    )
     WARMUP_STEPS = 1000  # the learning rate rises linearly over them
     WARMUP_FACTOR = 0.001  # and starts at this share
     LR_SCHEDULE = "step"  # "step", "cosine" or "constant"
     LR_STEPS = (0.67, 0.89)  # "step": a tenth after each of these shares of the training
-    KEEP_CHECKPOINTS = None  # newest checkpoints of a run to keep; None: all
+    KEEP_CHECKPOINTS: Any = None  # newest checkpoints of a run to keep; None: all
 
     # Augmentation
     HORIZONTAL_FLIP = 0.5  # probability

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,11 +83,11 @@ def _require(condition: bool, config: "Config", name: str, wanted: str) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
-    return isinstance(value, Real) and low <= value <= high
+    return isinstance(value, (int, float, np.integer, np.floating)) and low <= float(value) <= high
 
 
 def _are_numbers(values: Any, count: int | None, low: float, high: float = math.inf) -> bool:
@@ -103,7 +102,7 @@ def _are_numbers(values: Any, count: int | None, low: float, high: float = math.
 def round_sizes(config: "Config") -> dict[str, int]:
     """The sides of "square" and "crop" network inputs that are no multiple of 32, rounded up to one, by setting."""
     name = {"square": "IMAGE_MAX_DIM", "crop": "IMAGE_MIN_DIM"}.get(config.IMAGE_RESIZE_MODE)
-    size = getattr(config, name) if name else None
+    size: Any = getattr(config, name) if name else None
     return {name: math.ceil(size / 32) * 32} if name and _is_count(size) and size % 32 else {}
 
 
@@ -146,7 +145,7 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         "LR_STEPS",
         "shares of the training between 0 and 1 (0.67: after two thirds of the steps)",
     )
-    weights = config.LOSS_WEIGHTS
+    weights: Any = config.LOSS_WEIGHTS
     right = isinstance(weights, dict) and set(weights) == set(loss_names)
     _require(
         right and all(_is_number(value, 0) for value in weights.values()),
@@ -154,7 +153,12 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         "LOSS_WEIGHTS",
         f"a dict with keys {tuple(loss_names)} and numbers of 0 or more",
     )
-    _require(isinstance(config.SEED, Integral) and 0 <= config.SEED < 2**31, config, "SEED", "an integer from 0 on")
+    _require(
+        _is_number(config.SEED, 0, 2**31 - 1) and isinstance(config.SEED, (int, np.integer)),
+        config,
+        "SEED",
+        "an integer from 0 on",
+    )
     _require(isinstance(config.BACKBONE_OPTIONS, dict), config, "BACKBONE_OPTIONS", 'a dict such as {"alpha": 0.75}')
     _validate_shapes(config)
     _validate_together(config)

@@ -9,7 +9,7 @@ which TensorFlow fuses with bias and ReLU, followed by `depth_to_space`.
 """
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -37,7 +37,7 @@ class _ConvolutionLayer(SharedWeightsLayer, StaticOutputLayer):
         by_winograd: compute by `mrcnn.fusion.winograd` where it gains. Not saved: a loaded layer computes directly.
     """
 
-    shared = ("convolution",)
+    shared: ClassVar[tuple[str, ...]] = ("convolution",)
 
     def __init__(self, *layers: keras.layers.Layer, by_winograd: bool = False, **kwargs: Any) -> None:
         super().__init__(*layers, **kwargs)

@@ -49,7 +49,7 @@ def cell_anchors(
 
 
 def pyramid_anchors(
-    scales: Sequence[float],
+    scales: Sequence[float | Sequence[float]],
     ratios: Sequence[float],
     shapes: Sequence[tuple[int, int]],
     strides: Sequence[int | tuple[int, int]],
@@ -75,7 +75,7 @@ def pyramid_anchors(
     levels = []
     for scale, (height, width), stride in zip(scales, shapes, strides, strict=True):
         cells = cell_anchors(scale, ratios, rounded=rounded, ratio_meaning=ratio_meaning)
-        step_y, step_x = np.broadcast_to(np.float32(stride), 2)
+        step_y, step_x = np.broadcast_to(np.asarray(stride, np.float32), 2)
         y = np.arange(0, height, anchor_stride, dtype=np.float32) * step_y
         x = np.arange(0, width, anchor_stride, dtype=np.float32) * step_x
         y, x = np.meshgrid(y, x, indexing="ij")
@@ -108,7 +108,7 @@ class Anchors(StaticOutputLayer):
 
     def __init__(
         self,
-        scales: Sequence[float],
+        scales: Sequence[float | Sequence[float]],
         ratios: Sequence[float],
         strides: Sequence[int],
         anchor_stride: int = 1,

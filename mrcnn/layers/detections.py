@@ -34,7 +34,7 @@ class Detections(StaticOutputLayer):
     """Labelled boxes from class logits and box deltas (torchvision and Detectron2). No weights, no gradient.
 
     Every class over `min_confidence` of every RoI is a candidate: decoded with that class's deltas, clipped to the
-    photograph, dropped with a side below `min_size`, NMS per class. Then the `max_instances` best.
+    image, dropped with a side below `min_size`, NMS per class. Then the `max_instances` best.
 
     Args:
         num_classes: with the background, which is class 0.

@@ -17,7 +17,7 @@ from mrcnn.ops.nms import LOWEST, nms_per_group
 class WholeInput(StaticOutputLayer):
     """Windows that hold the padding too: images [B, H, W, C] -> [B, (0, 0, H, W)] float32, pixels of the input.
 
-    matterport's proposals are clipped to these, not to the photograph.
+    matterport's proposals are clipped to these, not to the image.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -51,7 +51,7 @@ class Candidates(NamedTuple):
 class Proposals(StaticOutputLayer):
     """Turns the outputs of the RPN into RoIs (FPN, section 4.1; torchvision and Detectron2). No weights, no gradient.
 
-    Per level: the `pre_nms_limit` best anchors by logit, decoded, clipped to the photograph, those with a side below
+    Per level: the `pre_nms_limit` best anchors by logit, decoded, clipped to the image, those with a side below
     `min_size` dropped, NMS. Then the `post_nms_limit` best of all levels.
 
     Args:

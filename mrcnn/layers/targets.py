@@ -25,7 +25,7 @@ class AnchorTargets(StaticOutputLayer):
     object more; background when its IoU with every object is under `negative_overlap`; else it is not used.
 
     call: (anchors [anchors, (y1, x1, y2, x2)], gt_boxes [batch, instances, (y1, x1, y2, x2)] zero-padded,
-           gt_class_ids [batch, instances] zero-padded, windows [batch, (y1, x1, y2, x2)] of the photographs in the
+           gt_class_ids [batch, instances] zero-padded, windows [batch, (y1, x1, y2, x2)] of the images in the
            input, seed [batch] int32) ->
         indices: [batch, count] int32 of the sampled anchors.
         labels: [batch, count] int32, 1 object, 0 background, -1 not sampled.

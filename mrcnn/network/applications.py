@@ -79,7 +79,8 @@ def for_channels(scaling: PixelScaling, channels: int) -> PixelScaling:
     """The scaling of three channels for another number of them: each gets the mean over the three."""
     if channels == 3:
         return scaling
-    return PixelScaling(*((sum(values) / 3,) * channels for values in (scaling.mean, scaling.std)))
+    mean, std = ((sum(values) / 3,) * channels for values in (scaling.mean, scaling.std))
+    return PixelScaling(mean, std)
 
 
 def _plain(name: str) -> str:

@@ -103,11 +103,11 @@ def stages(model: keras.Model) -> dict[str, int]:
     return result
 
 
-def _probe(model: keras.Model, side: int):
+def _probe(model: keras.Model, side: int) -> keras.KerasTensor:
     return keras.KerasTensor((1, side, side, model.inputs[0].shape[-1]), dtype=model.inputs[0].dtype)
 
 
-def _as_list(value) -> list:
+def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
@@ -134,7 +134,7 @@ def _bottlenecks(nodes: list) -> set[int]:
     return found
 
 
-def _padded(feature: FeatureMap, name: str):
+def _padded(feature: FeatureMap, name: str) -> Any:
     if feature.excess == 0:
         return feature.tensor
     missing = -feature.excess

@@ -126,7 +126,7 @@ def clip(boxes: Any, windows: Any) -> Any:
 
     Args:
         boxes: [B, ..., (y1, x1, y2, x2)], usually [B, N, 4].
-        windows: [B, (y1, x1, y2, x2)], the part of each input that is photograph and not padding.
+        windows: [B, (y1, x1, y2, x2)], the part of each input that is image and not padding.
 
     Returns:
         The shape of `boxes`. A box outside its window becomes empty, on the window's edge.

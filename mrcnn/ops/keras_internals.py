@@ -60,10 +60,13 @@ class OwnReduction:
         return gradients
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        return super()._clip_gradients(self.combined(grads))
+        parent: Any = super()
+        return parent._clip_gradients(self.combined(grads))
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
         return list(grads_and_vars)  # already combined
+
+    _get_variable_index: Callable[[Any], int]
 
     def index_of(self, variable: Any) -> int:
         """The place of a variable in the optimizer's lists, such as `momentums`."""

@@ -245,7 +245,7 @@ def _pad_edge(feature_map: Any, border: int) -> Any:
 def _zero_outside(samples: Any, inside_y: Any, inside_x: Any) -> Any:
     """`samples` [M, n, m, C] where the flags [M, n] and [M, m] hold, else 0.
 
-    Boxes clipped to the photograph have every sample inside and skip the pass over the samples.
+    Boxes clipped to the image have every sample inside and skip the pass over the samples.
     """
     kept = ops.logical_and(inside_y[:, :, None, None], inside_x[:, None, :, None])
     every = ops.logical_and(ops.all(inside_y), ops.all(inside_x))
