@@ -88,7 +88,7 @@ def parse_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Hea
     """The header of an opened image, called `name` in errors. Raises ValueError as `read_header`."""
     try:
         header = _parse(file)
-    except (_NotThisFormat, struct.error, OverflowError) as error:
+    except (_NotThisFormat, struct.error, OverflowError, OSError) as error:  # such as an offset that no file reaches
         raise ValueError(f"{name!r} is truncated or damaged, or no image ({error}); fetch or copy it again") from error
     header = header or _by_pillow(file, name)
     if header.height < 1 or header.width < 1:

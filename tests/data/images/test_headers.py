@@ -112,6 +112,7 @@ def chunk(kind, data):
         ("a.jpg", b"\xff\xd8" + b"\xff" * 500_000, "nothing but markers"),
         ("a.jpg", b"\xff\xd8\xff\xe1\0\x04ab", "a JPEG marker is missing at byte 8"),
         ("a.tif", b"II*\0\x08\0\0\0\0\0", "a TIFF without a size"),
+        ("a.tif", b"II+\0\x08\0\0\0" + b"\xff" * 8, "is truncated or damaged, or no image"),
         ("a.tif", b"II*\0", "is truncated or damaged, or no image"),
         ("a.webp", b"RIFF\0\0\0\0WEBPALPH\0\0\0\0", "a WebP without a size"),
         ("a.gif", b"GIF89a", "is truncated or damaged, or no image"),
