@@ -32,6 +32,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_trains_detects_saves_and_loads(kind, tmp_path):
     config = TinyConfig(**KINDS[kind], DETECTION_MIN_CONFIDENCE=0.0)
