@@ -28,7 +28,7 @@ from mrcnn.network.pixels import PixelScaling, scaling_of
 from mrcnn.training import run_folder
 from mrcnn.training.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
 from mrcnn.training.model import TrainingModel, compile_model, set_trainable, warn_of_long_warm_up
-from mrcnn.weights import conventions, transfer
+from mrcnn.weights import conventions, pretrained, transfer
 from mrcnn.weights.checkpoint import LoadReport, load_optimizer, read_metadata, save_checkpoint
 from mrcnn.weights.importers import imagenet
 from mrcnn.weights.recognise import read_source
@@ -357,39 +357,57 @@ class MaskRCNN(OldMethods):
     def from_pretrained(
         cls,
         path: str | Path,
-        mode: str = "inference",
+        mode: str | None = None,
         model_dir: str | Path = "logs",
         config: Config | type[Config] | None = None,
         *,
+        classes: Sequence[str] | None = None,
         exclude: Sequence[str] | str | None = None,
         keep_classes: bool | Sequence[str] = False,
         class_names: Sequence[str] | None = None,
         bn_epsilon: float | None = None,
         **overrides: Any,
     ) -> "MaskRCNN":
-        """A model with the weights of a file, built as they need it.
+        """A model with published weights, or with those of a file, built as they need it.
 
         Args:
-            path: any file that `load_weights` takes, except keras.applications weights of other than ResNets.
-            config: its settings that differ from `Config`'s go before those of the file, except where the weights are
-                bound to theirs. Needed for a BACKBONE that is a function, which no file holds.
+            path: a name of `mrcnn.weights.published.PUBLISHED`, fetched once; or any file that `load_weights` takes,
+                except keras.applications weights of other than ResNets.
+            mode: None: "training" with `classes`, else "inference".
+            config: what it sets goes before the settings of the file. Needed for a BACKBONE that is a function, which
+                no file holds.
+            classes: names of your own classes, without background: the model is ready to be trained on them. Layers
+                that depend on the classes keep what the file has for those of the same name; the rest of them is new.
             exclude, keep_classes, class_names, bn_epsilon: as in `load_weights`.
             overrides: settings that go before all others: `from_pretrained(path, DETECTION_MIN_CONFIDENCE=0.5)`.
 
-        Raises as `load_weights`, and ValueError for a setting that there is not.
+        Raises as `load_weights`; ValueError for an unknown setting or name, and for a file that leaves a part of the
+        model untrained that is not excluded, unless other classes are asked for; DownloadError if it cannot be fetched.
         """
+        path = pretrained.locate(path)
         source = read_source(path, bn_epsilon)
+        if classes is not None:
+            if class_names or "NUM_CLASSES" in overrides:
+                raise ValueError("classes says which and how many there are; leave out class_names and NUM_CLASSES.")
+            class_names = pretrained.with_background(classes)
+            overrides["NUM_CLASSES"] = len(class_names)
+            keep_classes = keep_classes or bool(source.class_names)
         config = conventions.pretrained_config(source, path, config, DEFAULTS, overrides)
+        if classes is not None and config.NAME is None:
+            config = config.adopt({"NAME": "finetuned"})
+        asked = classes is not None or "NUM_CLASSES" in overrides
+        own_classes = asked or config.NUM_CLASSES != source.settings.get("NUM_CLASSES", Config.NUM_CLASSES)
+        if not own_classes:
+            pretrained.require_parts(path, source, config, exclude)
+        mode = mode or ("inference" if classes is None else "training")
         agreement = conventions.agreed(config, source, source.parts, DEFAULTS, path)
         model = cls(mode, agreement.config, model_dir)
-        model._load(
-            Path(path),
-            agreement,
-            exclude=transfer.our_names(exclude, model.network.layers()),
-            keep_classes=keep_classes,
-            class_names=class_names,
-            fresh=True,
+        exclude = transfer.our_names(exclude, model.network.layers())
+        report = model._load(
+            path, agreement, exclude=exclude, keep_classes=keep_classes, class_names=class_names, fresh=True
         )
+        if not own_classes:
+            pretrained.require_trained(path, source, model.network.layers(), report, exclude)
         return model
 
     def load_weights(
@@ -429,7 +447,7 @@ class MaskRCNN(OldMethods):
         loaded whole); the model is unchanged then. A whole checkpoint from the folder of a run of this NAME is resumed,
         with its epoch and optimizer, and its folder if it is the newest there. Other files begin a run of their own.
         """
-        path = self.find_last() if str(filepath) == "last" else Path(filepath)
+        path = self.find_last() if str(filepath) == "last" else pretrained.locate(filepath)
         if self.network.backbone.source is not None and imagenet.is_keras_weights(path):
             return self._load_application(path, exclude=exclude, keep_classes=keep_classes, strict=strict)
         source = read_source(path, bn_epsilon)

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from mrcnn.legacy.boxes import denorm_boxes, norm_boxes
 from mrcnn.legacy.images import compose_image_meta, log, parse_image_meta
 from mrcnn.legacy.removed import RemovedNameError
 from mrcnn.training.model import set_trainable
+from mrcnn.weights.checkpoint import is_checkpoint, load_checkpoint
 
 if TYPE_CHECKING:
     from mrcnn.inference.detector import Detector
@@ -51,6 +53,7 @@ class OldMethods:
         def inference_model(self) -> keras.Model: ...
         @property
         def detector(self) -> Detector: ...
+        def save_weights(self, path: str | Path) -> None: ...
 
     build = names.find("mrcnn.model.MaskRCNN", "build")
     compile = names.find("mrcnn.model.MaskRCNN", "compile")
@@ -67,12 +70,31 @@ class OldMethods:
 
     @property
     def keras_model(self) -> keras.Model:
-        """The graph of this object's mode. `inference_model` and `training_model` exist in either mode."""
+        """The graph of this object's mode. `inference_model` and `training_model` exist in either mode.
+
+        Its `save_weights` writes a checkpoint of this package, under any name, and its `load_weights` reads one:
+        Keras's own takes only names in ".weights.h5", and stores neither settings nor class names.
+        """
         graph = self.training_model if self.mode == "training" else self.inference_model
         for name in names.METHODS:
             if name.startswith(GRAPH) and name.removeprefix(GRAPH) not in vars(graph):
                 setattr(graph, name.removeprefix(GRAPH), names.find("mrcnn.model.MaskRCNN", name))
+        graph.save_weights, graph.load_weights = self._save_graph, partial(self._load_graph, graph)
         return graph
+
+    def _save_graph(self, filepath: str | Path, overwrite: bool = True, **_: Any) -> None:
+        if not overwrite and Path(filepath).exists():
+            raise FileExistsError(f"{filepath} is there already, and overwrite is False.")
+        self.save_weights(filepath)
+
+    def _load_graph(
+        self, graph: keras.Model, filepath: str | Path, skip_mismatch: bool = False, **options: Any
+    ) -> None:
+        """A checkpoint goes into the network's layers; Keras's own files go the way of Keras."""
+        if is_checkpoint(filepath):
+            load_checkpoint(filepath, self.network.layers(), skip_mismatch=skip_mismatch)
+        else:
+            type(graph).load_weights(graph, filepath, skip_mismatch=skip_mismatch, **options)
 
     # Images in and out of the network
 

@@ -282,6 +282,11 @@ def pretrained_config(
         ValueError: the backbone is a function, and `config` does not bring it; a setting is unknown or impossible.
     """
     base = config() if isinstance(config, type) else config
+    if not source.settings and base is None and "BACKBONE" not in overrides:
+        raise ValueError(
+            f"{path} (weights of {source.program}) says nothing of the model's settings; pass the configuration that "
+            "the model was built with as config=."
+        )
     own = {} if base is None else {name: getattr(base, name) for name in sorted(base.explicit())}
     own |= overrides
     theirs = _stored_settings(source, path, defaults)

@@ -11,9 +11,10 @@ import numpy as np
 
 from mrcnn.data.coco_classes import coco_names
 from mrcnn.weights.checkpoint import checkpoint_source, is_checkpoint
-from mrcnn.weights.hdf5 import MAX_NAME
+from mrcnn.weights.hdf5 import MAX_NAME, open_hdf5
 from mrcnn.weights.importers.detectron2 import detectron2_source, is_detectron2
 from mrcnn.weights.importers.imagenet import is_keras_weights
+from mrcnn.weights.importers.keras_model import is_keras_model, keras_model_source
 from mrcnn.weights.importers.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
 from mrcnn.weights.importers.matterport import is_matterport, matterport_source
 from mrcnn.weights.importers.pickles import load_pickle
@@ -67,6 +68,10 @@ def _named(source: Source) -> Source:
 def _of_hdf5(path: str) -> Source:
     if is_checkpoint(path):
         return checkpoint_source(path)
+    with open_hdf5(path) as file:
+        of_keras_model = is_keras_model(file)
+    if of_keras_model:
+        return keras_model_source(path)
     layers = read_keras(path)
     if is_matterport(layers):
         return _imported(matterport_source, layers, path)
@@ -89,6 +94,8 @@ def _of_torch(path: str, bn_epsilon: float | None) -> Source:
 def _load(path: str) -> Any:
     with open(path, "rb") as file:
         start = file.read(4)
+    if _is_keras_archive(path):
+        raise ValueError(f"{path} is a whole Keras model; save with model.save_weights(path) instead, and load that")
     if zipfile.is_zipfile(path) or is_torch_file(path):
         return load_torch(path)
     if start == b"PK\x03\x04":
@@ -99,6 +106,17 @@ def _load(path: str) -> Any:
         f"{path} is not an HDF5 file, nor one of torch.save, nor a pickle ({os.path.getsize(path)} bytes, "
         f"beginning with {start!r}). Known are {KNOWN}."
     )
+
+
+def _is_keras_archive(path: str) -> bool:
+    """Whether a file is one of Keras's `model.save("x.keras")`, a zip with its weights in it."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"config.json", "metadata.json"} <= set(archive.namelist())
+    except Exception:  # a damaged directory, in any of zipfile's ways: the reader of torch's files says so
+        return False
 
 
 def _state_dicts(content: Any) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from mrcnn.network.backbone import Backbone
 from mrcnn.network.resnet import BLOCKS
 from mrcnn.weights.assign import Exclude, is_finite
 from mrcnn.weights.hdf5 import list_datasets, open_hdf5
+from mrcnn.weights.importers.keras_model import is_keras_model
 from mrcnn.weights.report import LoadReport, Tensor
 from mrcnn.weights.transfer import inflate
 
@@ -25,7 +26,7 @@ from mrcnn.weights.transfer import inflate
 def is_keras_weights(path: str | Path) -> bool:
     """Whether a file holds Keras's own weights of one model (either of its h5 layouts).
 
-    Not so a checkpoint of ours, nor of matterport's Mask_RCNN, although that has Keras's older layout.
+    Not so a checkpoint or a `keras_model` of ours, nor of matterport's Mask_RCNN, which has Keras's older layout.
 
     Raises ValueError for a file that is damaged.
     """
@@ -33,6 +34,8 @@ def is_keras_weights(path: str | Path) -> bool:
         return False  # missing or damaged: the checkpoint's reader says which
     with open_hdf5(path) as file:
         names = list(file)
+        if is_keras_model(file):
+            return False
         found = "layers" in names or "_layer_checkpoint_dependencies" in names or "layer_names" in file.attrs
     return found and not any(name.startswith("mrcnn_") for name in names)
 
