@@ -13,7 +13,7 @@ import json
 import math
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -66,8 +66,7 @@ class Config:
     # What the RPN and the heads see: "fpn": a feature pyramid; "c4": stage 4, with stage 5 in the heads; "c5": stage 5
     # at stride 32; "dc5": stage 5 dilated, at stride 16. "c4" and "dc5" need a ResNet. See presets.Detectron2C4.
     NECK = "fpn"
-    # Of the neck's feature maps, P2..P6; fixed by the architecture
-    BACKBONE_STRIDES: Sequence[int] = [4, 8, 16, 32, 64]
+    BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the neck's feature maps, P2..P6; fixed by the architecture
     TRAIN_BN = False  # False: the trunk's BatchNorm is frozen (small batches spoil it); True: it learns
     TOP_DOWN_PYRAMID_SIZE = 256  # channels of P2..P6
 
@@ -75,7 +74,7 @@ class Config:
     IMAGE_RESIZE_MODE = "fit"  # "fit" (keep the aspect, 800/1333), "square", "pad64", "crop" or "none"
     IMAGE_MIN_DIM: Any = 800  # pixels of the shortest side, unless the longest would exceed IMAGE_MAX_DIM
     IMAGE_MAX_DIM: Any = 1333  # pixels of the longest side
-    IMAGE_MIN_SCALE: float | None = 0  # "square", "pad64" and "crop": scale up by at least this much
+    IMAGE_MIN_SCALE = 0  # "square", "pad64" and "crop": scale up by at least this much
     IMAGE_ANTIALIAS = True  # shrink images as Detectron2 does; False: bilinear samples (torchvision, matterport)
     IMAGE_RESIZER = "opencv"  # "skimage", "pillow": slower, to the pixel as matterport and Detectron2 resize
     IMAGE_PAD_PIXEL: Any = (
@@ -90,14 +89,14 @@ class Config:
 
     # Region proposal network
     RPN_ANCHOR_SCALES: Any = (32, 64, 128, 256, 512)  # pixels, one a pyramid level
-    RPN_ANCHOR_RATIOS: Sequence[float] = [0.5, 1, 2]
+    RPN_ANCHOR_RATIOS = [0.5, 1, 2]
     RPN_ANCHOR_RATIO_MEANING = "height/width"  # or "width/height" (matterport): the order of a location's anchors
     RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
     RPN_ANCHOR_ROUNDED = False  # True: corners of the cell anchors are whole pixels (torchvision)
     RPN_ANCHOR_STEP_FROM_SIZE = False  # True: P6's anchors stand closer where its size was rounded up (torchvision)
     RPN_CHANNELS = 256  # of the shared 3x3 convolution
     RPN_CONVOLUTIONS = 1  # 3x3 convolutions before the logits and deltas; 2 in torchvision's v2
-    RPN_BBOX_STD_DEV: Sequence[float] = [1.0, 1.0, 1.0, 1.0]  # box deltas are divided by it: (dy, dx, log dh, log dw)
+    RPN_BBOX_STD_DEV = [1.0, 1.0, 1.0, 1.0]  # box deltas are divided by it: (dy, dx, log dh, log dw)
     RPN_TRAIN_ANCHORS_PER_IMAGE = 256  # anchors an image that the RPN learns from
     RPN_POSITIVE_RATIO = 0.5  # of them at most this share positive
     RPN_POSITIVE_OVERLAP = 0.7  # IoU from which an anchor is an object
@@ -110,7 +109,7 @@ class Config:
     POST_NMS_ROIS_TRAINING = 2000
     POST_NMS_ROIS_INFERENCE = 1000
     RPN_CLIP_TO_PHOTOGRAPH = True  # False: proposals are clipped to the padded input (matterport)
-    RPN_MIN_SIZE: float = 1e-3  # pixels; proposals with a shorter side are dropped. 0 keeps all (matterport)
+    RPN_MIN_SIZE = 1e-3  # pixels; proposals with a shorter side are dropped. 0 keeps all (matterport)
 
     # RoIs that the heads learn from
     TRAIN_ROIS_PER_IMAGE = 512
@@ -119,7 +118,7 @@ class Config:
     ROI_ADD_GROUND_TRUTH = True  # ground-truth boxes join the proposals; without them early training starves
     MAX_GT_INSTANCES = 100  # of an image; of more, a seeded random choice
     USE_MINI_MASK = True  # kept from the old package; masks always travel cropped to their box
-    MINI_MASK_SHAPE: tuple[int, int] = (112, 112)  # resolution of a ground-truth mask inside its box
+    MINI_MASK_SHAPE = (112, 112)  # resolution of a ground-truth mask inside its box
     ALLOW_EMPTY_IMAGES = False  # True: images with no instances are trained on, as background
 
     # RoIAlign and heads
@@ -134,34 +133,34 @@ class Config:
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024  # units of each fully connected layer
     MASK_HEAD: Any = "fcn"  # a name of heads.names(), or a dict of "name" and options; None: no masks (Faster R-CNN)
     NUM_CLASSES = 1  # with background
-    BBOX_STD_DEV: Sequence[float] = [0.1, 0.1, 0.2, 0.2]
+    BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
 
     # Detections
     DETECTION_MAX_INSTANCES = 100
-    DETECTION_MIN_CONFIDENCE: float = 0.05
+    DETECTION_MIN_CONFIDENCE = 0.05
     DETECTION_NMS_THRESHOLD = 0.5  # per class
-    DETECTION_MIN_SIZE: float = 1e-2  # pixels; detections with a shorter side are dropped
+    DETECTION_MIN_SIZE = 1e-2  # pixels; detections with a shorter side are dropped
     DETECTION_ROUND_BOXES = False  # True: whole pixels, and masks pasted into them (matterport)
     DETECTION_BEST_CLASS_ONLY = False  # True: one label a RoI (matterport)
     DETECTION_BATCH_SIZE = 1  # images of one padded size that detect runs together
 
     # Losses
-    LOSS_WEIGHTS: dict[str, float] = dict.fromkeys(LOSS_NAMES, 1.0)
-    RPN_BBOX_LOSS_BETA: float = 1 / 9  # where smooth L1 turns linear; 0: plain L1
-    BBOX_LOSS_BETA: float = 1 / 9
+    LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 1.0)
+    RPN_BBOX_LOSS_BETA = 1 / 9  # where smooth L1 turns linear; 0: plain L1
+    BBOX_LOSS_BETA = 1 / 9
     BBOX_LOSS_AVERAGE = "sampled"  # box losses over all sampled boxes; "positives": over positive coordinates
 
     # Optimizer
-    LEARNING_RATE: float = 0.0025  # 0.02 per 16 images, scaled linearly to a batch of 2
+    LEARNING_RATE = 0.0025  # 0.02 per 16 images, scaled linearly to a batch of 2
     LEARNING_MOMENTUM = 0.9
-    WEIGHT_DECAY: float = 1e-4  # L2 on kernels and biases, added to the gradient; not on normalisation
+    WEIGHT_DECAY = 1e-4  # L2 on kernels and biases, added to the gradient; not on normalisation
     GRADIENT_CLIP_NORM: Any = (
         5.0  # global norm of all gradients; at 35 a training on balloons diverged. None: no clipping
     )
     WARMUP_STEPS = 1000  # the learning rate rises linearly over them
     WARMUP_FACTOR = 0.001  # and starts at this share
     LR_SCHEDULE = "step"  # "step", "cosine" or "constant"
-    LR_STEPS: Sequence[float] = (0.67, 0.89)  # "step": a tenth after each of these shares of the training
+    LR_STEPS = (0.67, 0.89)  # "step": a tenth after each of these shares of the training
     KEEP_CHECKPOINTS: Any = None  # newest checkpoints of a run to keep; None: all
 
     # Augmentation

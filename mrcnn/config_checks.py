@@ -83,19 +83,11 @@ def _require(condition: bool, config: "Config", name: str, wanted: str) -> None:
 
 
 def _is_count(value: Any) -> bool:
-<<<<<<< HEAD
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and low <= float(value) <= high
-=======
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
-    return isinstance(value, Real) and low <= float(value) <= high
->>>>>>> 944957a (Settings are annotated; types of network, layers, ops and fusion hold)
 
 
 def _are_numbers(values: Any, count: int | None, low: float, high: float = math.inf) -> bool:
@@ -110,13 +102,8 @@ def _are_numbers(values: Any, count: int | None, low: float, high: float = math.
 def round_sizes(config: "Config") -> dict[str, int]:
     """The sides of "square" and "crop" network inputs that are no multiple of 32, rounded up to one, by setting."""
     name = {"square": "IMAGE_MAX_DIM", "crop": "IMAGE_MIN_DIM"}.get(config.IMAGE_RESIZE_MODE)
-<<<<<<< HEAD
     size: Any = getattr(config, name) if name else None
     return {name: math.ceil(size / 32) * 32} if name and _is_count(size) and size % 32 else {}
-=======
-    size = getattr(config, name) if name else None
-    return {name: math.ceil(size / 32) * 32} if name and size and _is_count(size) and size % 32 else {}
->>>>>>> 944957a (Settings are annotated; types of network, layers, ops and fusion hold)
 
 
 def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence[str]) -> None:

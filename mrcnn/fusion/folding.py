@@ -37,11 +37,7 @@ class _ConvolutionLayer(SharedWeightsLayer, StaticOutputLayer):
         by_winograd: compute by `mrcnn.fusion.winograd` where it gains. Not saved: a loaded layer computes directly.
     """
 
-<<<<<<< HEAD
     shared: ClassVar[tuple[str, ...]] = ("convolution",)
-=======
-    shared: tuple[str, ...] = ("convolution",)
->>>>>>> 944957a (Settings are annotated; types of network, layers, ops and fusion hold)
 
     def __init__(self, *layers: keras.layers.Layer, by_winograd: bool = False, **kwargs: Any) -> None:
         super().__init__(*layers, **kwargs)

@@ -103,11 +103,7 @@ def stages(model: keras.Model) -> dict[str, int]:
     return result
 
 
-<<<<<<< HEAD
 def _probe(model: keras.Model, side: int) -> keras.KerasTensor:
-=======
-def _probe(model: keras.Model, side: int) -> Any:
->>>>>>> 944957a (Settings are annotated; types of network, layers, ops and fusion hold)
     return keras.KerasTensor((1, side, side, model.inputs[0].shape[-1]), dtype=model.inputs[0].dtype)
 
 

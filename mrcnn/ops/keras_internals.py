@@ -60,13 +60,8 @@ class OwnReduction:
         return gradients
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-<<<<<<< HEAD
         parent: Any = super()
         return parent._clip_gradients(self.combined(grads))
-=======
-        clipped: list[Any] = super()._clip_gradients(self.combined(grads))  # type: ignore[misc]  # the optimizer's
-        return clipped
->>>>>>> 944957a (Settings are annotated; types of network, layers, ops and fusion hold)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
         return list(grads_and_vars)  # already combined
@@ -75,8 +70,7 @@ class OwnReduction:
 
     def index_of(self, variable: Any) -> int:
         """The place of a variable in the optimizer's lists, such as `momentums`."""
-        index: int = self._get_variable_index(variable)  # type: ignore[attr-defined]  # the optimizer's
-        return index
+        return self._get_variable_index(variable)
 
 
 class Built:

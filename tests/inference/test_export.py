@@ -156,6 +156,13 @@ def test_requests_that_cannot_be_met(model, tmp_path, name, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_networks_that_only_a_saved_model_holds(tmp_path):
+    model = MaskRCNN("inference", TinyConfig(MASK_HEAD=None))
+    with pytest.raises(NotImplementedError, match="MASK_HEAD = None: ONNX needs a feature pyramid and masks"):
+        model.export(tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_conventions_of_matterport(tmp_path):
     """Its geometry of RoIAlign, one NMS over all levels, corners that name the last pixel, the best class alone."""
     pytest.importorskip("tf2onnx")

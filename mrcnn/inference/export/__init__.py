@@ -41,6 +41,11 @@ def export(
         raise ValueError(f"precision {precision!r} is for OpenVINO; name the file {path.with_suffix('.xml').name}")
     if precision == "int8" and not len(calibration):
         raise ValueError("int8 needs calibration=: some images as the network will see them, 50 or more")
+    if path.suffix and (config.NECK != "fpn" or network.mask_head is None):
+        raise NotImplementedError(
+            f"NECK = {config.NECK!r}, MASK_HEAD = {config.MASK_HEAD!r}: {FORMATS[path.suffix]} needs a feature pyramid "
+            "and masks. Export to a SavedModel folder instead."
+        )
     described = description(config, scaling, class_names, precision)
     if path.suffix == "":
         from mrcnn.inference.export.saved_model import save
