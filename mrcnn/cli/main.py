@@ -15,6 +15,7 @@ from mrcnn.cli.console import DONE, FAILED, INTERRUPTED, Interrupted, Outcome, o
 
 COMMANDS = {
     "detect": "find objects in images: pictures, COCO JSON, areas, cut-outs",
+    "video": "find and follow objects in a video",
     "train": "train on annotated images, or continue a training",
     "evaluate": "COCO's metrics of a model on annotated images",
     "compare": "train mask heads from the same start and compare them",

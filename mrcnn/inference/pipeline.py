@@ -1,8 +1,11 @@
 """Many images through one network: reading and pasting while the network runs, in constant memory."""
 
+import contextlib
 import itertools
+import queue
+import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -99,3 +102,39 @@ class Buffers:
             memory = memory.base
         if len(self._free) < KEPT_BUFFERS:
             self._free.append(memory)
+
+
+def in_background(items: Iterable[Any], size: int) -> Generator[Any, None, None]:
+    """The items of an iterable that is read in another thread, at most `size` ahead. What it raises is raised here."""
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def put(kind: str, item: Any) -> bool:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put((kind, item), timeout=0.1)
+                return True
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+
+    thread = threading.Thread(target=read, name="read ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, item = waiting.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,262 @@
+"""Reading and writing videos by PyAV, an optional extra.
+
+Every frame that the file holds comes exactly once, with its own presentation time: frames are counted as they are
+decoded, never by what the header claims, and the codec is flushed at both ends.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from mrcnn.files import atomic_path
+from mrcnn.inference.extras import require
+
+# Ending to (container, codecs by preference)
+KINDS = {
+    ".mp4": ("mp4", ("libx264", "mpeg4")),
+    ".mov": ("mov", ("libx264", "mpeg4")),
+    ".mkv": ("matroska", ("libx264", "mpeg4")),
+    ".avi": ("avi", ("libx264", "mpeg4")),
+    ".webm": ("webm", ("libvpx-vp9",)),
+}
+# Containers that name other files or addresses: a video from a stranger could have those read
+INDIRECT = frozenset(("hls", "concat", "dash", "image2", "imf", "sdp", "mpegts_playlist"))
+
+
+class Frame(NamedTuple):
+    """One frame: [H, W, 3] uint8 RGB, turned upright; and its presentation time in units of the clip's time base."""
+
+    image: np.ndarray
+    pts: int
+
+
+class Clip:
+    """A video to read.
+
+    Args:
+        source: a file; a camera ("0", or a device such as /dev/video0); or the address of a stream (rtsp:// ...).
+
+    Attributes:
+        size: (height, width) of the upright frames. time_base: seconds per unit of `Frame.pts`. rate: frames per
+            second on average. expected: frames that the header claims, None where it does not; for progress bars only.
+        live: whether it is a camera or a stream, which has no end.
+        damaged: packets that could not be decoded so far.
+
+    Raises FileNotFoundError, or ValueError for what is no video; ImportError without PyAV.
+    """
+
+    def __init__(self, source: str | os.PathLike) -> None:
+        self._av = require("av", "video")
+        self.source = os.fspath(source)
+        self.live = self.source.isdigit() or self.source.startswith("/dev/") or "://" in self.source
+        self.damaged = 0
+        self._stack = ExitStack()
+        try:
+            self._container = self._open()
+            streams = self._container.streams.video
+            if not streams:
+                raise ValueError(f"{self.source!r} holds no pictures")
+            self._stream = streams[0]
+            self._stream.thread_type = "AUTO"
+            self._first = self._frames()
+            self._pending: Any = next(self._first, None)
+        except Exception:
+            self._stack.close()
+            raise
+        if self._pending is None:
+            self._stack.close()
+            raise ValueError(f"{self.source!r} holds no frame that can be decoded; it is empty, damaged or cut off")
+        self.size = (self._pending.image.shape[0], self._pending.image.shape[1])
+
+    def _open(self) -> Any:
+        errors = (self._av.error.FFmpegError, OSError, ValueError)
+        if self.live:
+            device = f"/dev/video{self.source}" if self.source.isdigit() else self.source
+            try:
+                options = {"format": "v4l2"} if device.startswith("/dev/") else {}
+                return self._stack.enter_context(self._av.open(device, **options))
+            except errors as error:
+                raise ValueError(f"cannot open the camera or stream {self.source!r}: {error}") from error
+        if not os.path.isfile(self.source):
+            raise FileNotFoundError(f"there is no video {self.source!r}")
+        try:
+            # From an opened file and without protocols, so that a playlist cannot have other files read
+            file = self._stack.enter_context(open(self.source, "rb"))
+            container = self._stack.enter_context(self._av.open(file, options={"protocol_whitelist": "none"}))
+        except errors as error:
+            raise ValueError(f"{self.source!r} is no video, or it is damaged or cut off: {error}") from error
+        if INDIRECT & set(container.format.name.split(",")):
+            raise ValueError(f"{self.source!r} is a list of other files ({container.format.name}), not a video")
+        return container
+
+    @property
+    def time_base(self) -> Fraction:
+        return self._stream.time_base
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
+
+    @property
+    def expected(self) -> int | None:
+        return None if self.live else self._stream.frames or None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames in the order in which they are shown; can be read once."""
+        if self._pending is not None:
+            first, self._pending = self._pending, None
+            yield first
+        yield from self._first
+
+    def _frames(self) -> Iterator[Frame]:
+        step = max(1, round(1 / (self.rate * self.time_base)))
+        last: int | None = None
+        for packet in self._container.demux(self._stream):  # the last packet is empty, and flushes the decoder
+            try:
+                decoded = packet.decode()
+            except self._av.error.FFmpegError:
+                self.damaged += 1
+                continue
+            for frame in decoded:
+                pts = frame.pts
+                if pts is None or (last is not None and pts <= last):  # raw streams have no times, broken ones repeat
+                    pts = 0 if last is None else last + (step if pts is None else 1)
+                last = pts
+                yield Frame(self._upright(frame), pts)
+
+    def _upright(self, frame: Any) -> np.ndarray:
+        """[H, W, 3] RGB of a decoded frame, turned by the tag that telephones write; of the first frame's size."""
+        image = frame.to_ndarray(format="rgb24")
+        turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        if turns:
+            image = np.ascontiguousarray(np.rot90(image, turns))
+        size = getattr(self, "size", None)
+        if size is not None and image.shape[:2] != size:  # some streams change their size midway
+            import cv2
+
+            image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+        return image
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+class ClipWriter:
+    """A video to write, completely or not at all, with the sound of its source.
+
+    A side with an odd number of pixels is kept, in full color resolution (4:4:4), which not every player shows.
+    Matroska and WebM round times to milliseconds.
+
+    Args:
+        path: ends in .mp4, .mov, .mkv, .avi or .webm.
+        size: (height, width). time_base, rate: as of a `Clip`.
+        sound_of: a file whose sound is copied; None for none.
+
+    Raises ValueError for another ending, or sound that the container cannot hold.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        size: tuple[int, int],
+        time_base: Fraction,
+        rate: Fraction,
+        sound_of: str | os.PathLike | None = None,
+    ) -> None:
+        self._av = require("av", "video")
+        self.path, self.frames = Path(path), 0
+        if self.path.suffix.lower() not in KINDS:
+            raise ValueError(f"{self.path}: a video ends in {', '.join(KINDS)}, got {self.path.suffix!r}")
+        kind, codecs = KINDS[self.path.suffix.lower()]
+        self._stack = ExitStack()
+        try:
+            temporary = self._stack.enter_context(atomic_path(self.path))
+            timescale = {"video_track_timescale": str(time_base.denominator)} if kind in ("mp4", "mov") else {}
+            self._container = self._av.open(str(temporary), "w", format=kind, options=timescale)
+            self._stack.callback(self._container.close)
+            codec = next((name for name in codecs if name in self._av.codecs_available), codecs[0])
+            self._stream = self._container.add_stream(codec, rate=rate)
+            self._stream.height, self._stream.width = size
+            self._stream.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
+            self._stream.codec_context.time_base = self._stream.time_base = time_base
+            if codec == "libx264":
+                self._stream.options = {"crf": "18", "bf": "0"}
+            self._time_base = time_base
+            self._sound: Iterator[tuple[float, Any]] = iter(())
+            self._packet: tuple[float, Any] | None = None
+            if sound_of is not None:
+                self._add_sound(os.fspath(sound_of))
+        except BaseException as error:
+            self._abandon(error)
+            raise
+
+    def _add_sound(self, source: str) -> None:
+        file = self._stack.enter_context(open(source, "rb"))
+        container = self._stack.enter_context(self._av.open(file, options={"protocol_whitelist": "none"}))
+        copies = {}
+        for stream in container.streams.audio:
+            try:
+                copies[stream.index] = self._container.add_stream_from_template(stream)
+            except (ValueError, self._av.error.FFmpegError) as error:
+                raise ValueError(
+                    f"{self.path.suffix} cannot hold the sound of {source!r} ({stream.codec_context.name}): {error}; "
+                    "write to a file that ends in .mkv, or leave the sound out"
+                ) from error
+
+        def packets() -> Iterator[Any]:
+            for packet in container.demux(*container.streams.audio):
+                if packet.dts is not None:  # else it is the empty one at the end
+                    time = float(packet.dts * packet.time_base)
+                    packet.stream = copies[packet.stream.index]
+                    yield time, packet
+
+        if copies:
+            self._sound = packets()
+            self._packet = next(self._sound, None)
+
+    def write(self, image: np.ndarray, pts: int) -> None:
+        """Appends a frame [H, W, 3] uint8 RGB, whose time is later than the one before."""
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, frame.time_base = pts, self._time_base
+        self._copy_sound(float(pts * self._time_base))
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+        self.frames += 1
+
+    def _copy_sound(self, until: float | None) -> None:
+        """Copies the sound up to a time in seconds; None: all that is left."""
+        while self._packet is not None and (until is None or self._packet[0] <= until):
+            self._container.mux(self._packet[1])
+            self._packet = next(self._sound, None)
+
+    def _abandon(self, error: BaseException | None) -> None:
+        self._stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flushes the encoder and finishes the file; after an error there is no file."""
+        if error is None:
+            try:
+                for packet in self._stream.encode(None):
+                    self._container.mux(packet)
+                self._copy_sound(None)
+                self._container.close()
+            except BaseException as failure:
+                self._abandon(failure)
+                raise
+        self._abandon(error)
