@@ -105,12 +105,14 @@ def make(
     *,
     kind: str | None = None,
     strides: Sequence[int] = STRIDES,
+    channels: int | None = None,
 ) -> Head:
     """What `build` does, as a `Head` in every case.
 
     Args:
         kind: "mask" or "keypoints"; None for either.
         strides: pixels between the cells of the pyramid levels that RoIs are pooled from.
+        channels: of these levels; None for as many as RoI features have.
 
     Raises as `build`, and ValueError for a head of another kind.
     """
@@ -123,7 +125,7 @@ def make(
     made = function(input_shape, num_classes, **options)
     if isinstance(made, Head):
         head = made
-        head.strides = tuple(strides)
+        head.strides, head.channels = tuple(strides), channels or input_shape[-1]
         check_inputs(name, head)
         head.assemble()
     else:

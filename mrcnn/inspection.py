@@ -18,6 +18,8 @@ from keras import ops
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import denormalize
 from mrcnn.inference.detector import NetworkInput
+from mrcnn.network.graph import head_targets
+from mrcnn.network.head_branch import OwnChannel
 from mrcnn.ops import boxes as box_ops
 
 FIRST_LEVEL = 2  # P2 is the finest
@@ -73,6 +75,9 @@ class DetectionSteps(NamedTuple):
     refined: np.ndarray
     clipped: np.ndarray
     kept: np.ndarray
+
+
+MASK_OUTPUTS = ("mask_target", "masks")
 
 
 class MaskPredictions(NamedTuple):
@@ -223,17 +228,22 @@ def detection_steps(model: Any, image: Any) -> DetectionSteps:
 
 
 def mask_predictions(model: Any, image: Any) -> MaskPredictions:
-    """Input and output of the mask head for every detection in an image, for all classes."""
-    graph = model.inference_model
-    names = ("detections", "roi_align_mask")
-    values = layer_values(graph, _inputs(_network_input(model, image)), names)
+    """Input and output of the mask head for every detection in an image, for all classes.
+
+    A head that takes more than features gives masks of each detection's own class alone; those of others are zero.
+    """
+    graph, head = model.inference_model, model.network.head
+    names = ["detections", *(["roi_align_mask"] if "features" in head.needs(training=False) else [])]
+    wanted = {name: _layer(graph, name).output for name in names} | {"masks": graph.output["masks"]}
+    values = _run(graph, _inputs(_network_input(model, image)), wanted)
     boxes, class_ids, scores, valid, _ = (value[0] for value in values["detections"])
-    features = values["roi_align_mask"][: valid.sum()]  # an image without detections has one padding row
-    masks = (
-        ops.convert_to_numpy(model.network.mask_head(features, training=False))
-        if len(features)
-        else np.zeros((0, *model.network.mask_head.output_shape[1:]), np.float32)
-    )
+    count = valid.sum()  # an image without detections has one padding row
+    features = values.get("roi_align_mask", np.zeros((len(valid), 0, 0, 0), np.float32))[:count]
+    if head.is_plain and count:
+        masks = ops.convert_to_numpy(head.model(features, training=False))
+    else:
+        own = np.arange(model.config.NUM_CLASSES) == class_ids[valid][:, None]
+        masks = values["masks"][:count, :, :, None] * own[:, None, None].astype(np.float32)
     return MaskPredictions(boxes[valid], class_ids[valid], scores[valid], features, masks)
 
 
@@ -253,13 +263,16 @@ def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
             "anchor": anchor_layer.output,
             "roi": roi_layer.output,
             "positive": _layer(graph, "positive_rois").output,
-            "mask_targets": _layer(graph, "mask_targets").output,
-            "masks": graph.output["masks"],
+            **{name: graph.output[name] for name in (*MASK_OUTPUTS, "head", "head_truth") if name in graph.output},
         },
     )
+    if not model.network.head.is_plain:
+        masks, truth = values["head"]["masks"], head_targets(model.network.head, values)
+        values["masks"] = ops.convert_to_numpy(OwnChannel()(masks, truth.class_ids))
+        values["mask_target"] = ops.convert_to_numpy(truth.at(masks.shape[1]))
     anchors, (index, labels, anchor_deltas) = values["anchors"], values["anchor"]
     rois, class_ids, roi_deltas, sampled, _ = values["roi"]
-    mask_rois, mask_class_ids, _, mask_image, _ = values["positive"]
+    mask_rois, mask_class_ids, *_, mask_image, _ = values["positive"]
     return Targets(
         anchors,
         index,
@@ -272,7 +285,7 @@ def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
         mask_image,
         mask_rois,
         mask_class_ids,
-        values["mask_targets"],
+        values["mask_target"],
         values["masks"],
     )
 

@@ -230,7 +230,12 @@ class MaskRCNN(OldMethods):
             print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Ask for more epochs.")
             return keras.callbacks.History()
         workers = self.distribution
-        loaders = {"scaling": self.scaling, "seed": config.SEED, "share": (workers.worker, workers.workers)}
+        loaders = {
+            "scaling": self.scaling,
+            "seed": config.SEED,
+            "share": (workers.worker, workers.workers),
+            "whole": self.network.whole_masks,
+        }
         train = Loader(
             train_dataset,
             config,

@@ -15,31 +15,10 @@ ROIS, IMAGES = 3, 2  # of a trial
 LOUD = 30.0  # deviation of the features of a trial: outputs without a sigmoid leave 0..1
 
 
-class TrialTargets(Targets):
-    """The ground truth of RoIs in which each object is a disc."""
-
-    def at(self, size: int) -> Any:
-        points = ops.tile(cell_centers(size)[None], (ROIS, 1, 1))
-        return ops.reshape(ops.cast(self.at_points(points) >= 0.5, "float32"), (ROIS, size, size))
-
-    def at_points(self, points: Any) -> Any:
-        distance = ops.sum(ops.square(ops.cast(points, "float32") - 0.5), axis=-1)
-        return ops.cast(distance < 0.16, "float32")
-
-    def area_ratio(self) -> Any:
-        return ops.full((ROIS,), 0.75)
-
-    def keypoints(self, size: int) -> tuple[Any, Any]:
-        keypoints = self.num_classes
-        return ops.zeros((ROIS, keypoints), "int32"), ops.ones((ROIS, keypoints))
-
-    def __init__(self, class_ids: Any, boxes: Any, num_classes: int) -> None:
-        super().__init__(class_ids, ops.convert_to_tensor([1.0] * (ROIS - 1) + [0.0]), boxes)
-        self.num_classes = num_classes
-
-
 def check_inputs(name: str, head: Head) -> None:
-    """Raises ValueError for inputs that there are not, before the head is assembled."""
+    """Raises ValueError for inputs that do not exist, and NotImplementedError without `call`, before assembly."""
+    if type(head).call is Head.call:
+        raise NotImplementedError(f"head {name!r} has no `call`; write it, as in the docstring of heads.Head")
     for training in (True, False):
         for given in head.needs(training):
             if given not in INPUTS:
@@ -62,14 +41,14 @@ def check_head(name: str, head: Head) -> None:
     """
     called = f"{head.kind} head {name!r}"
     if isinstance(head, FunctionHead):
-        masks = head.model(_normal(ROIS, head.input_shape), training=False)
+        masks = head.model(_normal(ROIS, head.input_shape, LOUD), training=False)
         _check_range(called, masks, "sigmoid")
         return
     for training, model in ((True, head.model), (False, head.inference)):
         _check_declared(called, head, model, "call" if training else "infer")
     _check_weights(called, head)
     for training, model in ((True, head.model), (False, head.inference)):
-        inputs = trial_inputs(head, training)
+        inputs = trial_inputs(head, training, deviation=LOUD)
         outputs = model(inputs, training=False)
         if head.kind == "mask":
             _check_range(called, outputs["masks"], head.activation)
@@ -83,16 +62,20 @@ def check_head(name: str, head: Head) -> None:
                 )
 
 
-def trial_inputs(head: Head, training: bool, rois: int = ROIS) -> dict[str, Any]:
-    """Random values for the inputs of a head, for RoIs on two images of 128 pixels."""
-    channels = head.input_shape[-1]
+def trial_inputs(head: Head, training: bool, rois: int = ROIS, deviation: float = 1.0) -> dict[str, Any]:
+    """Random values for the inputs of a head, for RoIs on two images of 128 pixels.
+
+    Args:
+        deviation: of the features.
+    """
+    channels = head.channels
     side = 128
     corners = ops.reshape(keras.random.uniform((rois * 4,), 0.0, side / 2, seed=1), (rois, 4))
     boxes = ops.concatenate([corners[:, :2], corners[:, :2] + 8.0 + corners[:, 2:]], axis=-1)
     makers = {
-        "features": lambda: _normal(rois, head.input_shape),
-        "fine": lambda: _normal(rois, (head.fine_size, head.fine_size, channels)),
-        "pyramid": lambda: [_normal(IMAGES, (-(-side // s), -(-side // s), channels)) for s in head.strides],
+        "features": lambda: _normal(rois, head.input_shape, deviation),
+        "fine": lambda: _normal(rois, (head.fine_size, head.fine_size, channels), deviation),
+        "pyramid": lambda: [_normal(IMAGES, (-(-side // s), -(-side // s), channels), deviation) for s in head.strides],
         "boxes": lambda: boxes,
         "class_ids": lambda: _class_ids(head, rois),
         "image_index": lambda: ops.arange(rois, dtype="int32") % IMAGES,
@@ -101,18 +84,29 @@ def trial_inputs(head: Head, training: bool, rois: int = ROIS) -> dict[str, Any]
     return {name: makers[name]() for name in head.needs(training)}
 
 
-def trial_targets(head: Head) -> Targets:
-    """Ground truth for the RoIs of `trial_inputs`."""
-    boxes = ops.convert_to_tensor([[0.0, 0.0, 9.0, 9.0]] * ROIS)
-    return TrialTargets(_class_ids(head), boxes, head.num_classes)
+def trial_targets(**rois: Any) -> Targets:
+    """Ground truth for RoIs on the images of `trial_inputs`: one disc per image.
+
+    Args:
+        rois: class_ids, weight, boxes and image_index of `heads.Targets`.
+    """
+    distance = ops.sum(ops.square(cell_centers(28) - 0.5), axis=-1)
+    disc = ops.reshape(ops.cast(distance < 0.16, "uint8") * 255, (1, 1, 28, 28))
+    return Targets(
+        **rois,
+        instance=ops.zeros_like(rois["image_index"]),
+        gt_boxes=ops.convert_to_tensor([[[10.0, 8.0, 80.0, 70.0]]] * IMAGES),
+        gt_masks=ops.tile(disc, (IMAGES, 1, 1, 1)),
+    )
 
 
 def _class_ids(head: Head, rois: int = ROIS) -> Any:
     return ops.zeros((rois,), "int32") + min(1, head.num_classes - 1)
 
 
-def _normal(count: int, shape: Sequence[int | None]) -> Any:
-    values = LOUD * keras.random.normal((count, *shape), seed=0)  # of its own: no other random number changes by it
+def _normal(count: int, shape: Sequence[int | None], deviation: float) -> Any:
+    # With a seed of its own: no other random number changes by it
+    values = deviation * keras.random.normal((count, *shape), seed=0)
     return ops.cast(values, keras.config.dtype_policy().compute_dtype)
 
 
@@ -171,8 +165,18 @@ def _check_range(called: str, masks: Any, activation: str) -> None:
             )
 
 
+def _targets(head: Head) -> Targets:
+    """Ground truth for the RoIs of a trial, of which the last is padding."""
+    return trial_targets(
+        class_ids=_class_ids(head),
+        weight=ops.convert_to_tensor([1.0] * (ROIS - 1) + [0.0]),
+        boxes=ops.convert_to_tensor([[8.0, 8.0, 72.0, 64.0]] * ROIS),
+        image_index=ops.arange(ROIS, dtype="int32") % IMAGES,
+    )
+
+
 def _check_loss(called: str, head: Head, outputs: Any) -> list[str]:
-    values: Any = head.loss(outputs, trial_targets(head))  # a user's method may return anything
+    values: Any = head.loss(outputs, _targets(head))  # a user's method may return anything
     if not isinstance(values, Mapping) or not values:
         raise TypeError(
             f"{called}: loss must return a dict of (sum, count) pairs by the names of the losses, as "

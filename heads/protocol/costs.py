@@ -27,7 +27,7 @@ def multiply_adds(model: keras.Model, inputs: Any = None) -> int:
             counted += multiply_adds(layer, args[0])
         else:
             tensor = args[0] if isinstance(layer, keras.layers.Conv2DTranspose) else keras.tree.flatten(outputs)[0]
-            kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
+            kernels = [weight for weight in getattr(layer, "weights", ()) if len(weight.shape) > 1]
             counted += sum(math.prod(weight.shape) * _positions(tensor) for weight in kernels)
         return outputs
 

@@ -35,9 +35,9 @@ class Head:
                 return super().loss(outputs, targets) | {"edge_loss": targets.total(edges)}
 
     The names of the parameters of `call` and `infer` say which inputs the head gets. R is the number of RoIs of all
-    images together, C the number of channels of the feature pyramid:
+    images together, C the number of channels of the feature maps, `channels`:
 
-        features: [R, h, w, C], RoIAlign on the pyramid level that suits each RoI; h, w and C are `input_shape`.
+        features: [R, *input_shape], RoIAlign on the pyramid level that suits each RoI.
         fine: [R, fine_size, fine_size, C], RoIAlign on the finest level.
         pyramid: list of the levels that RoIs are pooled from, finest first, [B, H_l, W_l, C]; `strides` has the pixels
             between their cells.
@@ -62,7 +62,7 @@ class Head:
         source_masks: make targets from masks of the network input's size, not from crops of MINI_MASK_SHAPE.
         train_on_predicted_boxes: train on the boxes that the box head predicts, as in inference, not on proposals.
         weight_names: program ("detectron2") to what its files call this head's layers; see `heads.protocol.names`.
-        input_shape, num_classes, strides: as given to `heads.build`.
+        input_shape, num_classes: as given to `heads.build`. strides, channels: of the feature maps.
         model: the functional model of `call`, which holds all weights. inference: that of `infer`.
         loss_names: the names of the losses, found by `heads.build`.
     """
@@ -80,7 +80,7 @@ class Head:
 
     def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
         """Override it to take options; call it first. Layers that `call` and `infer` share are made here."""
-        self.input_shape, self.num_classes = input_shape, num_classes
+        self.input_shape, self.num_classes, self.channels = input_shape, num_classes, input_shape[-1]
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Named inputs to outputs, in training."""
@@ -157,7 +157,7 @@ class Head:
 
     def _symbol(self, name: str) -> Any:
         """The symbolic input of a name."""
-        channels = self.input_shape[-1]
+        channels = self.channels
         if name == "pyramid":
             return [keras.Input((None, None, channels), name=f"pyramid_{i}") for i in range(len(self.strides))]
         shape, dtype = {

@@ -14,7 +14,7 @@ from mrcnn.config import Config
 from mrcnn.data.augmentation import augment
 from mrcnn.data.dataset import Dataset, annotated_size
 from mrcnn.data.images import read_image_size
-from mrcnn.data.masks import crop_masks
+from mrcnn.data.masks import crop_masks, whole_masks
 from mrcnn.data.molding import InputTransform, round_up
 from mrcnn.data.order import ImageOrder, Size, shape_groups, size_for_all
 from mrcnn.data.prefetch import Prefetch
@@ -29,7 +29,8 @@ class Example(NamedTuple):
     """An image with its instances, ready to be placed in a batch.
 
     image: [H, W, C] uint8. scale: to resize it by; None: that of the resize mode. input_size: of its network input, if
-    it stood alone. boxes: [N, 4] in its pixels. inputs: those of `Loader` that do not depend on its place.
+    it stood alone. boxes: [N, 4] in its pixels. inputs: those of `Loader` that do not depend on its place. masks:
+    [H, W, N] bool, only if they are placed whole.
     """
 
     image: np.ndarray
@@ -37,6 +38,7 @@ class Example(NamedTuple):
     input_size: Size
     boxes: np.ndarray
     inputs: Batch
+    masks: np.ndarray | None = None
 
 
 class Loader(keras.utils.PyDataset):
@@ -83,6 +85,7 @@ class Loader(keras.utils.PyDataset):
         seed: int = 0,
         start_epoch: int = 0,
         share: tuple[int, int] = (0, 1),
+        whole: bool = False,
     ) -> None:
         """
         Args:
@@ -95,6 +98,8 @@ class Loader(keras.utils.PyDataset):
             start_epoch: the first epoch, counted from 0, when a training is resumed.
             share: (k, n): of each batch only the k-th of n equal parts is loaded, as each of n processes does that
                 train together.
+            whole: give masks of the size of the network input, a bit per pixel, and not what each box holds:
+                gt_masks [B, G, H, W / 8] uint8. For heads with `source_masks`.
 
         Raises:
             ValueError: for a dataset that is empty, not prepared, or does not fit NUM_CLASSES.
@@ -104,7 +109,7 @@ class Loader(keras.utils.PyDataset):
         self.dataset, self.config = dataset, config
         self.training, self.augmentation, self.seed = training, augmentation, seed
         self.no_augmentation_sources = frozenset(no_augmentation_sources or ())
-        self.batch_size, self.share = config.BATCH_SIZE, share
+        self.batch_size, self.share, self.whole = config.BATCH_SIZE, share, whole
         self.steps = math.ceil(len(dataset.image_ids) / self.batch_size) if steps is None else steps
         if self.steps < 1:
             raise ValueError(f"steps is {steps}; an epoch has at least one batch")
@@ -164,7 +169,7 @@ class Loader(keras.utils.PyDataset):
             "window": ((count, 4), "float32"),
             "gt_class_ids": ((count, most), "int32"),
             "gt_boxes": ((count, most, 4), "float32"),
-            "gt_masks": ((count, most, *config.MINI_MASK_SHAPE), "uint8"),
+            "gt_masks": ((count, most, *((None, None) if self.whole else config.MINI_MASK_SHAPE)), "uint8"),
             "active_classes": ((count, config.NUM_CLASSES), "float32"),
             "image_id": ((count,), "int32"),
             "seed": ((count,), "int32"),
@@ -271,7 +276,8 @@ class Loader(keras.utils.PyDataset):
         place = self.transform.place(height, width, scale=scale, input_size=fixed)
         # The masks are resampled here, once
         mask_height, mask_width = config.MINI_MASK_SHAPE
-        masks[: len(sample.class_ids)] = crop_masks(sample.masks, sample.boxes, (mask_height, mask_width))
+        if not self.whole:
+            masks[: len(sample.class_ids)] = crop_masks(sample.masks, sample.boxes, (mask_height, mask_width))
         source = self.dataset.image_info[image_id]["source"]
         inputs = {
             "gt_class_ids": _padded(sample.class_ids, config.MAX_GT_INSTANCES, np.int32),
@@ -279,7 +285,8 @@ class Loader(keras.utils.PyDataset):
             "image_id": np.array(image_id, np.int32),
             "seed": np.array(rng.integers(2**31), np.int32),
         }
-        return Example(sample.image, scale, place.input_size, sample.boxes, inputs)
+        kept = sample.masks if self.whole else None
+        return Example(sample.image, scale, place.input_size, sample.boxes, inputs, kept)
 
     def _learnable(self, sample: Sample) -> bool:
         return bool(self.config.ALLOW_EMPTY_IMAGES) or bool((sample.class_ids > 0).any())
@@ -333,7 +340,11 @@ class Loader(keras.utils.PyDataset):
         _, window, (scale_y, scale_x), _ = self.transform.apply(example.image, place, out)
         boxes = example.boxes * (scale_y, scale_x, scale_y, scale_x) + np.tile(window[:2], 2)
         boxes = _padded(boxes, self.config.MAX_GT_INSTANCES, np.float32)
-        return {**example.inputs, "window": window, "gt_boxes": boxes}
+        placed = {**example.inputs, "window": window, "gt_boxes": boxes}
+        if example.masks is not None:
+            masks = whole_masks(example.masks, window, (scale_y, scale_x), (out.shape[0], out.shape[1]))
+            placed["gt_masks"] = _padded(masks, self.config.MAX_GT_INSTANCES, np.uint8)
+        return placed
 
 
 def active_classes(dataset: Dataset, source: str, num_classes: int) -> np.ndarray:

@@ -61,6 +61,33 @@ def crop_masks(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> 
     return crops
 
 
+def whole_masks(masks: np.ndarray, window: np.ndarray, scale: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
+    """Masks of the size of the network input, resampled once, a bit per pixel.
+
+    Args:
+        masks: [H, W, N] bool, of the image's size.
+        window: (y1, x1, y2, x2) of the image in the network input, in its pixels.
+        scale: (y, x), pixels of the network input per pixel of the image.
+        size: (height, width) of the network input, the width a multiple of 8.
+
+    Returns:
+        [N, height, width / 8] uint8; bit 7 of the first byte is the first pixel. A pixel belongs to a mask that
+        covers at least half of it.
+    """
+    height, width = size
+    packed = np.zeros([masks.shape[2], height, width // 8], np.uint8)
+    offset, scales = np.tile(window[:2], 2), np.tile(scale, 2)
+    for i, box in enumerate(extract_bboxes(masks) * scales + offset):
+        y1, x1 = np.maximum(np.floor(np.maximum(box[:2], window[:2])), 0).astype(int)
+        y2, x2 = np.minimum(np.ceil(np.minimum(box[2:], window[2:])), size).astype(int)
+        if y2 > y1 and x2 > x1:
+            part = (np.array([[y1, x1, y2, x2]]) - offset) / scales
+            plane = np.zeros(size, bool)
+            plane[y1:y2, x1:x2] = crop_masks(masks[:, :, i : i + 1], part, (y2 - y1, x2 - x1))[0] >= 128
+            packed[i] = np.packbits(plane, axis=1)
+    return packed
+
+
 def _averaging_windows(start: float, end: float, count: int, size: int) -> np.ndarray:
     """[(from, to), count] stretches that are averaged along one axis of a mask of `size` pixels."""
     step = (end - start) / count

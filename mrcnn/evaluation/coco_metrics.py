@@ -48,7 +48,7 @@ def coco_evaluation(records: Records, kind: str, ious: Sequence[float] | None = 
 
     form = boundary_evaluation() if kind == "boundary" else COCOeval
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its table
-        evaluation = form(_coco(records, records.truth), _coco(records, records.found), KINDS[kind])
+        evaluation = form(_coco(records, records.truth), _coco(records, _ranked(records.found, kind)), KINDS[kind])
         if ious is not None:
             evaluation.params.iouThrs = np.asarray(ious, np.float64)
             evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -119,6 +119,11 @@ def interpolated_precision(hits: np.ndarray, objects: int) -> np.ndarray:
     precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or at a higher one
     place = np.searchsorted(right / objects, RECALLS, side="left")
     return np.append(precision, 0.0)[place]
+
+
+def _ranked(found: list[Annotation], kind: str) -> list[Annotation]:
+    """Detections with the score that ranks them in a kind of evaluation."""
+    return found if kind == "box" else [{**a, "score": a.get("mask_score", a["score"])} for a in found]
 
 
 def _coco(records: Records, annotations: list[Annotation]) -> Any:

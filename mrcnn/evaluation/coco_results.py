@@ -95,6 +95,7 @@ def detection_annotations(
     """The COCO annotations, with scores, of what `detect` found in one image of a dataset; nothing is rounded.
 
     Any dict will do whose `masks` are [H, W, N] or a list of run lengths; of a `Result`, full masks are never computed.
+    `mask_scores`, where there are any, rank masks and boundaries; `scores` rank boxes.
     Detections of classes that the image's source does not annotate are left out.
     """
     class_ids, what = np.asarray(detection["class_ids"]), f"the detections in image {image_id}"
@@ -103,10 +104,15 @@ def detection_annotations(
     boxes = np.asarray(detection["rois"], np.float64).reshape(-1, 4)
     scores = np.asarray(detection["scores"], np.float64).reshape(-1)
     check_numbers(boxes, scores, len(class_ids), what)
+    ranks = [{"score": score} for score in scores.tolist()]
+    if "mask_scores" in detection:
+        of_masks = np.asarray(detection["mask_scores"], np.float64).reshape(-1)
+        check_numbers(boxes, of_masks, len(class_ids), f"{what}, mask_scores")
+        ranks = [rank | {"mask_score": score} for rank, score in zip(ranks, of_masks.tolist(), strict=True)]
     known = set(map(int, dataset.source_class_ids[dataset.image_info[image_id]["source"]]))
     return [
-        _annotation(image_id, class_id, _xywh(box), runs) | {"score": score}
-        for runs, class_id, box, score in zip(encoded, class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True)
+        _annotation(image_id, class_id, _xywh(box), runs) | rank
+        for runs, class_id, box, rank in zip(encoded, class_ids.tolist(), boxes.tolist(), ranks, strict=True)
         if class_id in known
     ]
 
@@ -167,7 +173,8 @@ def source_records(found: Iterable[Annotation], dataset: Any) -> list[dict[str, 
         info = dataset.image_info[annotation["image_id"]]
         category = dataset.get_source_class_id(annotation["category_id"], info["source"])
         ids = {"image_id": _plain(info["id"]), "category_id": _plain(category)}
-        records.append(ids | {key: annotation[key] for key in ("bbox", "segmentation", "score")})
+        keys = ("bbox", "segmentation", "score", "mask_score")
+        records.append(ids | {key: annotation[key] for key in keys if key in annotation})
     return records
 
 
@@ -214,14 +221,16 @@ def _read(
         runs = rle.compress(record["segmentation"])
     except ValueError as error:
         raise ValueError(f"{what}: field 'segmentation': {error}") from error
-    box, area, score = record.get("bbox"), {}, record["score"]
+    box, area = record.get("bbox"), {}
     if not _has_box(record):
         box, area = _xywh(rle.box(runs)), {"area": float(rle.area(runs))}
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
         raise ValueError(f"{what}: field 'bbox': expected [x, y, width, height], finite numbers, got {shown(box)}")
-    if not _is_number(score):
-        raise ValueError(f"{what}: field 'score': expected a finite number, got {shown(score)}")
-    return _annotation(image_id, category_id, list(box), runs) | area | {"score": score}
+    scores = {key: record[key] for key in ("score", "mask_score") if key in record}
+    for key, value in scores.items():
+        if not _is_number(value):
+            raise ValueError(f"{what}: field {key!r}: expected a finite number, got {shown(value)}")
+    return _annotation(image_id, category_id, list(box), runs) | area | scores
 
 
 def _has_box(record: Mapping[str, Any]) -> bool:

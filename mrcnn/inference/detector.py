@@ -244,7 +244,7 @@ class Detector:
 
         Returns:
             A dict per image, without padding rows: boxes [N, (y1, x1, y2, x2)], class_ids [N] int32, scores [N],
-            masks [N, m, m] probabilities, and counts [4] (see `COUNT_NAMES`).
+            masks [N, m, m] probabilities, counts [4] (see `COUNT_NAMES`), and mask_scores [N] if the head gives any.
 
         Raises RuntimeError in a process forked from the one that built the network.
         """
@@ -255,19 +255,19 @@ class Detector:
                 "multiprocessing.get_context('spawn')."
             )
         raw = {name: np.asarray(value) for name, value in self.call(images, windows).items()}
-        valid = raw["valid"]
-        masks = raw.get("masks", np.zeros((valid.sum(), 1, 1), np.float32))  # without a mask head: empty ones
-        if len(masks) == valid.size and not valid.all():  # static shapes: padding rows have masks, too
-            masks = masks[valid.reshape(-1)]
-        ends = np.cumsum(valid.sum(axis=1))
+        valid, ends = raw["valid"], np.cumsum(raw["valid"].sum(axis=1))
+        raw.setdefault("masks", np.zeros((valid.sum(), 1, 1), np.float32))  # without a mask head: empty ones
+        by_mask = {name: raw[name] for name in ("masks", "mask_scores") if name in raw}
+        if len(raw["masks"]) == valid.size and not valid.all():  # static shapes: padding rows have masks, too
+            by_mask = {name: values[valid.reshape(-1)] for name, values in by_mask.items()}
         return [
             {
                 "boxes": raw["boxes"][i][valid[i]],
                 "class_ids": raw["class_ids"][i][valid[i]].astype(np.int32),
                 "scores": raw["scores"][i][valid[i]],
-                "masks": masks[end - valid[i].sum() : end],
                 "counts": raw["counts"][i],
             }
+            | {name: values[end - valid[i].sum() : end] for name, values in by_mask.items()}
             for i, end in enumerate(ends)
         ]
 
@@ -279,7 +279,10 @@ class Detector:
         else:
             rois = np.clip(_boxes(raw["boxes"], source), 0, limits).astype(np.float32)
         masks = SoftMasks(np.asarray(raw["masks"], np.float32), rois.astype(np.float32))
-        return Result(rois, raw["class_ids"], raw["scores"].astype(np.float32), masks, source.size, class_names)
+        result = Result(rois, raw["class_ids"], raw["scores"].astype(np.float32), masks, source.size, class_names)
+        if "mask_scores" in raw:
+            result["mask_scores"] = raw["mask_scores"].astype(np.float32)
+        return result
 
 
 @contextmanager

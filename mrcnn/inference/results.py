@@ -47,6 +47,8 @@ class Result(dict[str, Any]):
             For slicing, `pixel_rois` has integers in either case.
         class_ids: [N] int32, from 1 on.
         scores: [N] float32, in falling order.
+        mask_scores: [N] float32, of the masks; `scores` where the mask head gives none of its own. In the dict only
+            where it does.
         masks: [H, W, N] bool.
         rle: N run lengths as in COCO's json, see `mrcnn.data.rle`.
         crops: N `Crop`, the part of the image that each mask reaches.
@@ -103,6 +105,10 @@ class Result(dict[str, Any]):
     @property
     def scores(self) -> np.ndarray:
         return self["scores"]
+
+    @property
+    def mask_scores(self) -> np.ndarray:
+        return self.get("mask_scores", self["scores"])
 
     @property
     def masks(self) -> np.ndarray:
@@ -188,8 +194,9 @@ class Result(dict[str, Any]):
         """
         places = np.arange(self.count)[which]
         kept = copy.copy(self)
-        for name in ("rois", "class_ids", "scores"):
-            dict.__setitem__(kept, name, self[name][places])
+        for name in ("rois", "class_ids", "scores", "mask_scores"):
+            if name in self:
+                dict.__setitem__(kept, name, self[name][places])
         full = self._stored()
         if full is not None:
             dict.__setitem__(kept, "masks", full[:, :, places])

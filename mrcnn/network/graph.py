@@ -26,7 +26,9 @@ from mrcnn.network.backbone import Backbone, build_backbone
 from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.frozen_batch_norm import fixed_norms
+from mrcnn.network.head_branch import OwnChannel, Rescore, head_inputs
 from mrcnn.network.rpn import build_rpn
+from mrcnn.ops.boxes import decode
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,32 @@ class Network:
 
     trunk: image [batch, height, width, channels] -> feature maps, [P2..P6] with a pyramid; rpn: a feature map ->
     logits, deltas; roi_stage: what the heads share, stage 5 of the ResNet for the "c4" neck, else None; box_head: RoI
-    features -> class logits, deltas; mask_head: RoI features -> masks [rois, size, size, classes], None for Faster
-    R-CNN; backbone: what the trunk stands on, with its stages and pixel scaling.
+    features -> class logits, deltas; head: the mask head, None for Faster R-CNN; backbone: what the trunk stands on,
+    with its stages and pixel scaling.
     """
 
     trunk: keras.Model
     rpn: keras.Model
     box_head: keras.Model
-    mask_head: keras.Model | None
+    head: heads.Head | None
     backbone: Backbone
     roi_stage: keras.Model | None = None
 
     @property
+    def mask_head(self) -> keras.Model | None:
+        """The model that holds the mask head's weights: of a plain head, from RoI features to masks [rois, size, size,
+        classes]; else from the head's named inputs to its named outputs."""
+        return self.head.model if self.head else None
+
+    @property
     def mask_size(self) -> int:
         """Side of a predicted mask in cells; 0 without a mask head."""
-        return self.mask_head.output_shape[1] if self.mask_head else 0
+        return self.head.mask_size if self.head else 0
+
+    @property
+    def whole_masks(self) -> bool:
+        """Whether training needs masks of the size of the network input."""
+        return self.head is not None and self.head.source_masks
 
     def parts(self) -> dict[str, keras.Model]:
         """The models that hold weights, by name."""
@@ -125,7 +138,7 @@ def build_network(config: Config) -> Network:
                 config.RPN_CONVOLUTIONS,
             ),
             box_head=box_head or _build_box_head(config, box_side, channels),
-            mask_head=build_mask_head(config, (mask_side, mask_side, channels)),
+            head=build_mask_head(config, (mask_side, mask_side, channels), levels[0].shape[-1]),
             backbone=backbone,
             roi_stage=stage,
         )
@@ -142,11 +155,14 @@ def _build_box_head(config: Config, side: int, channels: int) -> keras.Model:
     )
 
 
-def build_mask_head(config: Config, input_shape: tuple[int, int, int] | None = None) -> keras.Model | None:
+def build_mask_head(
+    config: Config, input_shape: tuple[int, int, int] | None = None, channels: int | None = None
+) -> heads.Head | None:
     """The mask head alone, as in the network; None where MASK_HEAD is None.
 
     Args:
         input_shape: (height, width, channels) of its RoI features; None for those of a pyramid.
+        channels: of the feature maps; None for those of a pyramid.
 
     Raises ValueError for an unknown head or option.
     """
@@ -154,8 +170,14 @@ def build_mask_head(config: Config, input_shape: tuple[int, int, int] | None = N
         return None
     side = config.MASK_POOL_SIZE
     with precision(config.PRECISION):
-        shape = input_shape or (side, side, config.TOP_DOWN_PYRAMID_SIZE)
-        return heads.build(config.MASK_HEAD, shape, config.NUM_CLASSES)
+        return heads.make(
+            config.MASK_HEAD,
+            input_shape or (side, side, config.TOP_DOWN_PYRAMID_SIZE),
+            config.NUM_CLASSES,
+            kind="mask",
+            strides=config.BACKBONE_STRIDES[:4],
+            channels=channels,
+        )
 
 
 def _image_inputs(config: Config) -> dict[str, Any]:
@@ -210,16 +232,23 @@ def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
     return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else whole, whole if config.BOXES_INCLUSIVE else None
 
 
-def _roi_align(config: Config, pool_size: int, name: str, *, fast: bool) -> RoIAlign:
+def _roi_align(config: Config, pool_size: int, name: str, *, fast: bool, levels: int = 4) -> RoIAlign:
     return RoIAlign(
         pool_size,
         config.ROI_SAMPLING_RATIO,
         config.ROI_ALIGNED,
-        strides=tuple(config.BACKBONE_STRIDES[:4]),
+        strides=tuple(config.BACKBONE_STRIDES[:levels]),
         level_rounding=config.ROI_LEVEL_ROUNDING,
         geometry=config.ROI_GEOMETRY,
         method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None,
         name=name,
+    )
+
+
+def _pool(config: Config, rois: Any, image_index: Any, *, fast: bool) -> Callable[[int, list[Any], str], Any]:
+    """The function (cells per side, levels, name) -> features of rois [R, 4]."""
+    return lambda size, levels, name: _roi_align(config, size, name, fast=fast, levels=len(levels))(
+        levels, rois, image_index
     )
 
 
@@ -245,13 +274,19 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     Inputs: a batch of `mrcnn.data.loader.Loader`. Outputs, B images, S sampled anchors, R sampled RoIs, K positives:
         rpn_labels [B, S] (1, 0, -1 not sampled), rpn_logits [B, S], rpn_target and rpn_deltas [B, S, 4];
         roi_class_ids [B, R], roi_sampled [B, R], class_logits [B, R, classes], roi_target and roi_deltas [B, R, 4],
-        active_classes [B, classes]; mask_target and masks [K, size, size], mask_weight [K]; image_id [B].
+        active_classes [B, classes]; mask_target and masks [K, size, size], mask_weight [K]; image_id [B]. With a head
+        that is not plain, its outputs are in "head" and what its targets are made of in "head_truth", instead of
+        mask_target and masks.
     """
     inputs = _image_inputs(config)
     inputs |= {
         "gt_class_ids": keras.Input((config.MAX_GT_INSTANCES,), dtype="int32", name="gt_class_ids"),
         "gt_boxes": keras.Input((config.MAX_GT_INSTANCES, 4), name="gt_boxes"),
-        "gt_masks": keras.Input((config.MAX_GT_INSTANCES, *config.MINI_MASK_SHAPE), dtype="uint8", name="gt_masks"),
+        "gt_masks": keras.Input(
+            (config.MAX_GT_INSTANCES, *((None, None) if network.whole_masks else config.MINI_MASK_SHAPE)),
+            dtype="uint8",
+            name="gt_masks",
+        ),
         "active_classes": keras.Input((config.NUM_CLASSES,), name="active_classes"),
         "image_id": keras.Input((), dtype="int32", name="image_id"),
         "seed": keras.Input((), dtype="int32", name="seed"),
@@ -300,27 +335,42 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     }
 
     outputs["image_id"] = inputs["image_id"]
-    if network.mask_head is None:
+    if network.head is None:
         return inputs, outputs
 
     # Mask head on the positives, which stand first.
-    most = max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
-    positive = class_ids[:, :most] > 0
-    candidates = [rois[:, :most], class_ids[:, :most], instance[:, :most]]
+    head, most = network.head, max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
+    positive, rois = class_ids[:, :most] > 0, rois[:, :most]
+    if head.train_on_predicted_boxes:
+        rois = decode(ops.stop_gradient(outputs["roi_deltas"][:, :most]), rois, config.BBOX_STD_DEV)
+    candidates = {"boxes": rois, "class_ids": class_ids[:, :most], "instance": instance[:, :most]}
     if network.roi_stage is not None:  # the mask head takes rows of the box head's features (Detectron2)
-        candidates.append(ops.reshape(box_features, (-1, count, *box_features.shape[1:]))[:, :most])
-    (rois, class_ids, instance, *shared), image_index, weight = KeepValid(name="positive_rois")(positive, candidates)
-    align = _roi_align(config, config.MASK_POOL_SIZE, "roi_align_mask", fast=True)
-    features = shared[0] if shared else align(levels[:4], rois, image_index)
-    mask_head = _folded(network.mask_head, training=True, fast=True)
-    outputs |= {
-        "masks": class_masks(mask_head, config.NUM_CLASSES)(features, class_ids),
-        "mask_target": MaskTargets(mask_size=network.mask_size, name="mask_targets")(
-            rois, image_index, instance, gt_boxes, inputs["gt_masks"]
-        ),
-        "mask_weight": weight,
-    }
+        candidates["features"] = ops.reshape(box_features, (-1, count, *box_features.shape[1:]))[:, :most]
+    if "seed" in head.needs(training=True):
+        candidates["seed"] = ops.expand_dims(seed, 1) + ops.arange(most, dtype="int32")
+    kept, image_index, weight = KeepValid(name="positive_rois")(positive, list(candidates.values()))
+    given = dict(zip(candidates, kept, strict=True)) | {"image_index": image_index}
+    pool = _pool(config, given["boxes"], image_index, fast=True)
+    outputs["mask_weight"] = weight
+    if head.is_plain:
+        features = given.get("features")
+        if features is None:
+            features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
+        mask_head = _folded(head.model, training=True, fast=True)
+        outputs["masks"] = class_masks(mask_head, config.NUM_CLASSES)(features, given["class_ids"])
+        outputs["mask_target"] = MaskTargets(mask_size=network.mask_size, name="mask_targets")(
+            given["boxes"], image_index, given["instance"], gt_boxes, inputs["gt_masks"]
+        )
+        return inputs, outputs
+    truth = {name: given[name] for name in ("class_ids", "boxes", "image_index", "instance")}
+    outputs["head"] = head.model(head_inputs(head, levels[:4], given, pool, training=True))
+    outputs["head_truth"] = truth | {"weight": weight, "gt_boxes": gt_boxes, "gt_masks": inputs["gt_masks"]}
     return inputs, outputs
+
+
+def head_targets(head: heads.Head, outputs: dict[str, Any]) -> heads.Targets:
+    """The ground truth of the RoIs in the outputs of a training graph, for a head that is not plain."""
+    return heads.Targets(**outputs["head_truth"], whole=head.source_masks)
 
 
 def inference_graph(network: Network, config: Config, *, fast: bool = False) -> keras.Model:
@@ -333,7 +383,7 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
     Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
     sorted by score; masks [valid detections, size, size] of each one's class, image after image (at least one row;
-    none without a mask head);
+    none without a mask head); mask_scores [valid detections] where the head scores its masks;
     counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, what NMS left, detections.
     """
     inputs = _image_inputs(config)
@@ -355,10 +405,33 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
         name="detections",
     )(rois, valid, class_logits, box_deltas, inputs["window"], bounds[1])
     outputs = {"boxes": boxes, "class_ids": class_ids, "scores": scores, "valid": valid, "counts": counts}
-    if network.mask_head is not None:
-        (kept, kept_ids), image_index, _ = KeepValid(name="kept_detections")(valid, [boxes, class_ids])
-        side = config.POOL_SIZE if network.roi_stage else config.MASK_POOL_SIZE
-        features = stage(_roi_align(config, side, "roi_align_mask", fast=fast)(levels[:4], kept, image_index))
-        mask_head = _folded(network.mask_head, training=False, fast=fast)
-        outputs["masks"] = class_masks(mask_head, config.NUM_CLASSES)(features, kept_ids)
+    if network.head is not None:
+        outputs |= _masks(network, config, levels, boxes, class_ids, scores, valid, fast=fast)
     return keras.Model(inputs, outputs, name="mask_rcnn")
+
+
+def _masks(
+    network: Network, config: Config, levels: list, boxes: Any, class_ids: Any, scores: Any, valid: Any, *, fast: bool
+) -> dict[str, Any]:
+    """Masks of the valid detections, and their scores where the head gives any."""
+    head, candidates = network.head, {"boxes": boxes, "class_ids": class_ids}
+    assert head is not None
+    if head.rescores:
+        candidates["scores"] = scores
+    kept, image_index, _ = KeepValid(name="kept_detections")(valid, list(candidates.values()))
+    given = dict(zip(candidates, kept, strict=True)) | {"image_index": image_index}
+    pool = _pool(config, given["boxes"], image_index, fast=fast)
+    if network.roi_stage is not None:
+        stage = _shared_stage(network, training=False, fast=fast)
+        given["features"] = stage(pool(config.POOL_SIZE, levels[:4], "roi_align_mask"))
+    if head.is_plain:
+        features = given.get("features")
+        if features is None:
+            features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
+        mask_head = _folded(head.model, training=False, fast=fast)
+        return {"masks": class_masks(mask_head, config.NUM_CLASSES)(features, given["class_ids"])}
+    found = head.inference(head_inputs(head, levels[:4], given, pool, training=False))
+    outputs = {"masks": OwnChannel(name="masks")(found["masks"], given["class_ids"])}
+    if head.rescores:
+        outputs["mask_scores"] = Rescore(head, name="mask_scores")(found, given["scores"], given["class_ids"])
+    return outputs

@@ -1,4 +1,4 @@
-"""The Keras model that `fit` trains: the training graph, with the five losses summed in `compute_loss`."""
+"""The Keras model that `fit` trains: the training graph, with the losses summed in `compute_loss`."""
 
 import re
 import warnings
@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from mrcnn.config import LOSS_NAMES, Config
-from mrcnn.distribution.replicas import ReplicatedModel, whole_batch
-from mrcnn.network.graph import Network, training_graph
+from mrcnn.distribution.replicas import ReplicatedModel, total, whole_batch
+from mrcnn.network.graph import Network, head_targets, training_graph
 from mrcnn.training import losses
 from mrcnn.training.optimizer import SGD, Schedule
 
@@ -31,7 +31,8 @@ class TrainingModel(ReplicatedModel):
         self.loss_weights = dict(config.LOSS_WEIGHTS)
         self.rpn_options = {"beta": config.RPN_BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
         self.box_options = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
-        self.loss_names = [name for name in LOSS_NAMES if name != "mrcnn_mask_loss" or network.mask_head is not None]
+        self.head = network.head
+        self.loss_names = [*LOSS_NAMES[:-1], *(network.head.loss_names if network.head else ())]
         self.loss_means = [keras.metrics.Mean(name=name) for name in self.loss_names]
         self.image_ids = self.add_weight(
             shape=(config.BATCH_SIZE,), dtype="int32", trainable=False, initializer="zeros", name="image_ids"
@@ -54,18 +55,23 @@ class TrainingModel(ReplicatedModel):
                 outputs["roi_deltas"],
                 **self.box_options,
             ),
-            **(
-                {"mrcnn_mask_loss": losses.mrcnn_mask_loss(*(outputs[name] for name in MASK_OUTPUTS))}
-                if "masks" in outputs
-                else {}
-            ),
+            **self.head_losses_of(outputs),
         }
+
+    def head_losses_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Those of the mask head; none without one."""
+        if self.head is None:
+            return {}
+        if self.head.is_plain:
+            return {"mrcnn_mask_loss": losses.mrcnn_mask_loss(*(outputs[name] for name in MASK_OUTPUTS))}
+        pairs = self.head.loss(outputs["head"], head_targets(self.head, outputs))
+        return {name: part / ops.maximum(total(count), 1.0) for name, (part, count) in pairs.items()}
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         values = self.losses_of(y_pred)
-        share = sum(self.loss_weights[name] * values[name] for name in self.loss_names)
+        share = sum(self.loss_weights.get(name, 1.0) * values[name] for name in self.loss_names)
         loss, total, values, image_ids = whole_batch(share, values, y_pred["image_id"])
         for mean, name in zip(self.loss_means, self.loss_names, strict=True):
             mean.update_state(values[name])

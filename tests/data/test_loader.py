@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from mrcnn.data import masks
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.coco import read_coco
 from mrcnn.data.loader import Loader, active_classes
@@ -635,3 +636,16 @@ def test_images_are_their_own_whatever_the_batch_before_held(squares, config, sc
             expected = np.zeros_like(image)
             expected[y1:y2, x1:x2] = 10 * (image_id + 1)
             np.testing.assert_allclose(image, expected, rtol=1e-6)
+
+
+def test_whole_masks_lie_in_the_network_input_of_their_batch(config, scaling):
+    """Of images of two shapes in one batch: the boxes of the masks are those of the batch."""
+    loader = Loader(Shapes([TALL, WIDE]), config(**FITTED), scaling=scaling, training=False, whole=True)
+    batch = loader.assemble_batch(0, 0)
+    height, width = batch["image"].shape[1:3]
+    assert batch["gt_masks"].shape[2:] == (height, width // 8)
+    for packed, boxes, class_ids in zip(batch["gt_masks"], batch["gt_boxes"], batch["gt_class_ids"], strict=True):
+        count = int((class_ids != 0).sum())
+        assert count and not packed[count:].any()
+        found = masks.extract_bboxes(np.moveaxis(np.unpackbits(packed[:count], axis=-1), 0, -1))
+        np.testing.assert_allclose(found, boxes[:count], atol=1)

@@ -209,3 +209,24 @@ def test_a_mask_larger_than_a_strip_is_the_same_as_its_parts(monkeypatch):
     parts = list(masks.mask_parts(probs, boxes, 64, 50))
     assert [part.shape for part, _, _ in parts][2] == (0, 0)
     assert parts[0][1:] == (0, 0) and parts[0][0].shape[1] == 50, "it reaches half a mask pixel beyond its box"
+
+
+def test_whole_masks_by_hand():
+    """An image of 4x6 at twice its size, 3 and 8 pixels from the corner of a network input of 16x32."""
+    mask = np.zeros((4, 6, 2), bool)
+    mask[1:3, 2:6, 0] = True
+    packed = masks.whole_masks(mask, np.array([3, 8, 11, 20], np.float32), (2.0, 2.0), (16, 32))
+    assert packed.shape == (2, 16, 4) and packed.dtype == np.uint8
+    expected = np.zeros((16, 32), np.uint8)
+    expected[5:9, 12:20] = 1
+    np.testing.assert_array_equal(np.unpackbits(packed[0], axis=1), expected)
+    assert not packed[1].any(), "a mask without pixels"
+
+
+def test_whole_masks_shrink_by_coverage_and_end_with_the_network_input():
+    mask = np.zeros((8, 16, 1), bool)
+    mask[:, 3:, 0] = True  # the second pixel of half the size is covered by half, the first not at all
+    packed = masks.whole_masks(mask, np.array([0, 0, 4, 8], np.float32), (0.5, 0.5), (4, 8))
+    np.testing.assert_array_equal(np.unpackbits(packed[0], axis=1), np.tile([0, 1, 1, 1, 1, 1, 1, 1], (4, 1)))
+    cut = masks.whole_masks(mask, np.array([-4, 0, 4, 16], np.float32), (1.0, 1.0), (4, 8))
+    np.testing.assert_array_equal(np.unpackbits(cut[0], axis=1), np.tile([0, 0, 0, 1, 1, 1, 1, 1], (4, 1)))

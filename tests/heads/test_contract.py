@@ -1,69 +1,102 @@
 """What every registered head does."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 
 import heads
+from heads.protocol import check, contract
 
+# Fewer filters, where a head has many: the checks take as long as the arithmetic.
+SMALL = {
+    "fcn": {"filters": 32},
+    "pointrend": {"fc_units": 64, "convolution_filters": 16, "point_units": 32, "train_points": 64, "steps": 4},
+    "unet": {"filters": 32},
+}
 every_head = pytest.mark.parametrize("name", heads.names())
 
 
-def features(rois):
-    return np.random.default_rng(0).standard_normal((rois, 14, 14, 8)).astype("float32")
-
-
-@pytest.fixture
-def bfloat16():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(before)
+def build(name, num_classes=4):
+    return heads.make(name, (14, 14, 8), num_classes, SMALL.get(name, {}))
 
 
 @every_head
-@pytest.mark.parametrize("num_classes", [1, 5])
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+def test_keeps_the_contract(name, check):
+    check(partial(build, name))
+
+
+@every_head
+@pytest.mark.parametrize("num_classes", [1, 2, 5])
 def test_gives_square_masks_of_probabilities(name, num_classes):
-    model = heads.build(name, (14, 14, 8), num_classes)
-    masks = keras.ops.convert_to_numpy(model(features(3)))
-    assert masks.shape == (3, 28, 28, num_classes) == (3, *model.output_shape[1:])
-    assert masks.dtype == np.float32
-    assert 0 <= masks.min() < masks.max() <= 1
+    head = build(name, num_classes)
+    outputs = contract.run(head, check.trial_inputs(head, training=False), training=False)[head.output]
+    values = keras.ops.convert_to_numpy(outputs)
+    assert values.dtype == np.float32 and values.shape[1] == values.shape[2] == head.mask_size
+    assert values.shape[0] == 3 and values.shape[3] in (1, num_classes)
+    if head.kind == "mask":
+        assert 0 <= values.min() < values.max() <= 1
 
 
 @every_head
-def test_rois_do_not_see_each_other_in_inference(name):
-    model, x = heads.build(name, (14, 14, 8), 2), features(4)
-    np.testing.assert_allclose(model(x)[1:3], model(x[1:3]), atol=1e-6)
+def test_computes_in_bfloat16_under_mixed_precision(name):
+    with contract.policy("mixed_bfloat16"):
+        model = build(name).model
+    assert "bfloat16" in {layer.compute_dtype for layer in model._flatten_layers() if layer.weights}
 
 
 @every_head
-def test_stays_float32_at_both_ends_under_bfloat16(name, bfloat16):
-    model = heads.build(name, (14, 14, 8), 3)
-    masks = model(features(2))
-    assert keras.backend.standardize_dtype(masks.dtype) == "float32"
-    assert {weight.dtype for weight in model.weights} == {"float32"}
-    assert model.layers[1].compute_dtype == "bfloat16"
+def test_a_plain_head_folds_to_the_same(name):
+    """The fast path of the network is of plain heads alone, whose function it keeps."""
+    from mrcnn.fusion.folding import fold
+    from mrcnn.network.frozen_batch_norm import fixed_norms
+
+    head = build(name)
+    if not head.is_plain:
+        pytest.skip("no plain head")
+    x = check.trial_inputs(head, training=False)["features"]
+    folded = fold(head.model, fixed_norms(training=False), by_winograd=False)
+    np.testing.assert_allclose(folded(x), head.model(x), atol=1e-5)
 
 
-@every_head
-def test_layer_names_are_its_own(name):
-    """Checkpoints go by these names, so they must not depend on what was built before in the session."""
-    first, second = (heads.build(name, (14, 14, 8), 3) for _ in range(2))
-    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
-    assert [weight.path for weight in first.weights] == [weight.path for weight in second.weights]
-    assert len({layer.name for layer in first.layers}) == len(first.layers)
+class Broken(heads.Head):
+    """A head that does nothing as it should."""
+
+    def __init__(self, input_shape, num_classes, *, fault):
+        super().__init__(input_shape, num_classes)
+        self.fault = fault
+
+    def call(self, features):
+        x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(features)
+        if self.fault == "rois see each other":
+            x = x - keras.ops.mean(x, axis=0, keepdims=True)
+        x = keras.layers.Conv2D(self.num_classes, 1, activation="sigmoid", dtype="float32")(x)
+        if self.fault == "does not learn":
+            x = keras.ops.stop_gradient(x) + 0.0 * x
+        return x
+
+    def loss(self, outputs, targets):
+        ((name, (value, count)),) = super().loss(outputs, targets).items()
+        if self.fault == "mean":
+            return {name: (value / count, count / count)}
+        if self.fault == "padding":
+            return {name: (value + keras.ops.sum(1.0 - targets.weight), count)}
+        return {name: (value, count)}
 
 
-@every_head
-def test_learns_a_mask(name):
-    keras.utils.set_random_seed(0)
-    model, x = heads.build(name, (14, 14, 8), 2), features(4)
-    target = np.zeros((4, 28, 28, 2), "float32")
-    target[:, 8:20, 8:20, 1] = 1
-    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
-    before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
-    first, *_, last = model.fit(x, target, epochs=15, verbose=0).history["loss"]
-    assert last < 0.5 * first
-    for weight, old in zip(model.trainable_weights, before, strict=True):
-        assert np.abs(keras.ops.convert_to_numpy(weight) - old).max() > 0, weight.path
+@pytest.mark.parametrize(
+    ("fault", "check", "message"),
+    [
+        ("rois see each other", contract.rois_are_independent, "the masks of a RoI change by .* with the RoIs beside"),
+        ("mean", contract.losses_are_sums_over_rois, "of the same in two parts .*: a loss is a sum over RoIs"),
+        ("padding", contract.losses_are_sums_over_rois, "with two rows of padding .*: use targets.total"),
+        ("does not learn", contract.it_learns, "after 60 steps on the same four RoIs the loss is"),
+    ],
+)
+def test_a_head_that_breaks_the_contract_is_found(monkeypatch, fault, check, message):
+    monkeypatch.setattr(heads.registry, "_heads", dict(heads.registry._heads))
+    heads.register("broken")(Broken)
+    with pytest.raises(contract.BrokenContractError, match=message):
+        check(lambda: heads.make("broken", (14, 14, 8), 3, {"fault": fault}))

@@ -30,6 +30,11 @@ def onnx_model(network: Network, graph: keras.Model, metadata: Mapping[str, str]
         where in it the image lies, to n detections sorted by falling score: boxes [n, (y1, x1, y2, x2)] float32 in
         pixels of the network input, class_ids [n] int64, scores [n] float32, masks [n, m, m] float32 probabilities.
     """
+    if network.head is not None and not network.head.is_plain:
+        raise NotImplementedError(
+            f"the mask head {type(network.head).__name__} takes {network.head.needs(training=False)}: only heads from "
+            "features to masks can be written as ONNX. Export to a SavedModel instead."
+        )
     layer = {known.name: known for known in graph.layers}
     b = OnnxBuilder()
     parts = {name: to_onnx(part, name) for name, part in network.parts().items()}

@@ -1,0 +1,59 @@
+"""The wiring of a head: its named inputs from the graph, its losses, and what detection needs of its outputs."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import ops
+
+if TYPE_CHECKING:
+    from heads.protocol.head import Head
+
+Pool = Callable[[int, list[Any], str], Any]
+
+
+def head_inputs(
+    head: "Head", levels: list[Any], given: dict[str, Any], pool: Pool, *, training: bool
+) -> dict[str, Any]:
+    """The inputs that a head asks for, by name; see `heads.Head`.
+
+    Args:
+        levels: the feature maps that RoIs are pooled from, finest first.
+        given: those that are known: boxes [R, (y1, x1, y2, x2)], class_ids and image_index [R]; in training seed [R];
+            features, where they are not pooled from `levels`.
+        pool: (cells per side, levels, name) -> RoI features of the boxes.
+    """
+    makers: dict[str, Callable[[], Any]] = {
+        "features": lambda: pool(head.input_shape[0], levels, f"roi_align_{head.kind}"),
+        "fine": lambda: pool(head.fine_size or 0, levels[:1], f"roi_align_{head.kind}_fine"),
+        "pyramid": lambda: levels,
+    }
+    return {name: given[name] if name in given else makers[name]() for name in head.needs(training)}
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class OwnChannel(keras.layers.Layer):
+    """call: (masks [R, m, m, 1 or classes], class_ids [R]) -> [R, m, m] float32 of each RoI's own class."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, masks: Any, class_ids: Any) -> Any:
+        if masks.shape[-1] == 1:
+            return masks[..., 0]
+        own = ops.one_hot(class_ids, masks.shape[-1], dtype="float32")
+        return ops.sum(masks * own[:, None, None, :], axis=-1)
+
+
+class Rescore(keras.layers.Layer):
+    """Scores of masks [R] by a head: call: (outputs of the head, scores [R], class_ids [R]) -> [R] float32."""
+
+    def __init__(self, head: "Head", **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.head = head
+
+    def call(self, outputs: dict[str, Any], scores: Any, class_ids: Any) -> Any:
+        return ops.cast(self.head.rescore(outputs, scores, class_ids), "float32")
+
+    def compute_output_spec(self, outputs: dict[str, Any], scores: Any, class_ids: Any) -> Any:
+        return keras.KerasTensor(scores.shape, "float32")
