@@ -39,7 +39,7 @@ def main() -> None:
     (batch,) = loader[0]
     trained = model.training_model
     set_trainable(model.network, "all", train_bn=False)
-    compile_model(trained, config, learning_rate=1e-6, momentum=0.9, total_steps=1000)
+    compile_model(trained, config, learning_rate=1e-6, total_steps=1000)
     step = median_ms(lambda: trained.train_on_batch(batch), arguments.runs)
     memory = peak_memory_mb()
     forward = median_ms(lambda: trained.test_on_batch(batch), arguments.runs)

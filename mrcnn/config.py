@@ -161,6 +161,7 @@ class Config:
     WARMUP_FACTOR = 0.001  # and starts at this share
     LR_SCHEDULE = "step"  # "step", "cosine" or "constant"
     LR_STEPS = (0.67, 0.89)  # "step": a tenth after each of these shares of the training
+    CHECKPOINT_STEPS: Any = None  # steps between checkpoints within an epoch; the newest is kept. None: no such
     KEEP_CHECKPOINTS: Any = None  # newest checkpoints of a run to keep; None: all
 
     # Augmentation

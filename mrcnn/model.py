@@ -1,18 +1,19 @@
-"""MaskRCNN: the object that users hold, with the old package's names."""
+"""MaskRCNN: the facade that users hold."""
 
+import gc
 import html
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from mrcnn.config import Config, setting_names
+from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.start import start
 from mrcnn.inference import export
 from mrcnn.inference.compiled import compiled
@@ -22,22 +23,21 @@ from mrcnn.inference.results import Result
 from mrcnn.legacy import names
 from mrcnn.legacy.defaults import mention_defaults
 from mrcnn.legacy.methods import OldMethods
-from mrcnn.network.backbone import build_backbone
-from mrcnn.network.graph import build_network, inference_graph
+from mrcnn.network.graph import Network, build_network, inference_graph
 from mrcnn.network.pixels import PixelScaling, scaling_of
 from mrcnn.training import run_folder
-from mrcnn.training.callbacks import EpochLog, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
-from mrcnn.training.model import TrainingModel, compile_model, set_trainable, warn_of_long_warm_up
-from mrcnn.weights import conventions, pretrained, transfer
-from mrcnn.weights.checkpoint import LoadReport, load_optimizer, read_metadata, save_checkpoint
+from mrcnn.training.model import TrainingModel
+from mrcnn.training.run_folder import Run, RunPath
+from mrcnn.training.trainer import Trainer
+from mrcnn.weights import conventions, loading, pretrained, transfer
+from mrcnn.weights.checkpoint import LoadReport, read_state, save_checkpoint
 from mrcnn.weights.importers import imagenet
 from mrcnn.weights.recognise import read_source
-from mrcnn.weights.source import Source
 
 __all__ = ["MaskRCNN", *names.MODEL]  # as the old package's module
 
+GRAPHS = ("training_model", "inference_model")
 HTML_NAMES = 20  # class names that a notebook shows
-DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
 
 def __getattr__(name: str) -> Any:
@@ -48,10 +48,11 @@ class MaskRCNN(OldMethods):
     """Mask R-CNN (He et al. 2017) on a feature pyramid, with a mask head chosen by name.
 
     Args:
-        mode: "training" or "inference", as in the old package; both graphs are there either way, share one network,
-            and are built when first used.
-        config: the settings.
-        model_dir: folder for logs and checkpoints, one folder in it a run.
+        mode: "training" or "inference", as in the old package. Both graphs exist either way, share one network, and are
+            built when first used.
+        config: the settings. The model keeps its own copy, `model.config`, as weights may bring settings of their own.
+            What is assigned to `config` later still counts when `train` is next called.
+        model_dir: folder for logs and checkpoints; each run has a folder in it.
 
     Raises ValueError for an unknown mode, backbone or head.
     """
@@ -60,14 +61,13 @@ class MaskRCNN(OldMethods):
         if mode not in ("training", "inference"):
             raise ValueError(f'mode must be "training" or "inference", got {mode!r}.')
         mention_defaults(config)
-        self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
+        self.mode, self.config, self.model_dir = mode, config.adopt({}), Path(model_dir)
+        self._given, self._seen = config, config.to_dict()
         self.distribution = start(config.DISTRIBUTION if mode == "training" else None, config.GPU_COUNT)
         with self.distribution.scope():
-            self.network = build_network(config)
-        self.epoch, self.class_names = 0, []
+            self.network = build_network(self.config)
+        self.run, self.class_names = Run(), []
         self._process = os.getpid()
-        self._log_dir: Path | None = None
-        self._resume_from: Path | None = None
 
     def __repr__(self) -> str:
         config = self.config
@@ -105,7 +105,7 @@ class MaskRCNN(OldMethods):
 
     @property
     def scaling(self) -> PixelScaling:
-        """The pixels that the trunk expects: the backbone's, where the settings do not say otherwise."""
+        """The pixels that the trunk expects: the backbone's, unless the settings say otherwise."""
         return scaling_of(self.config, self.network.backbone.scaling)
 
     # Detection
@@ -205,157 +205,95 @@ class MaskRCNN(OldMethods):
         no_augmentation_sources: Sequence[str] | None = None,
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
-        """Trains, and writes a checkpoint after each epoch; goes on where the object stands (`epoch`).
+        """Trains from where the run stands (`epoch`) to the end of epoch `epochs`, with a checkpoint after each.
 
         Args:
-            train_dataset, val_dataset: prepared datasets; without the second no val_ losses are taken.
-            learning_rate: None for the configuration's.
-            epochs: number of the last epoch, counted from the first of this run: training to 10, then to 20, makes 20.
-                The learning-rate schedule spans them all; for stages with rates of one's own, as in old scripts, set
-                LR_SCHEDULE = "constant".
-            layers: what learns: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
-            augmentation: an imgaug augmenter for the training images, beside the configuration's own.
-            custom_callbacks: further Keras callbacks. At the end of an epoch they come after its checkpoint and before
-                log.csv and TensorBoard, which show what they add.
-            no_augmentation_sources: sources of the dataset whose images stay as they are.
-            verbose: as in `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
+            train_dataset, val_dataset: prepared datasets; without the second there are no val_ losses.
+            learning_rate: held constant after a warm-up of at most a tenth of the steps, unless the configuration sets
+                LR_SCHEDULE, LR_STEPS or WARMUP_STEPS. None: the configuration's rate and schedule, which spans the
+                whole run.
+            epochs: number of the last epoch, counted from the beginning of the run: 10, then 20, makes 20 epochs.
+            layers: what is trained: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
+            augmentation: an imgaug augmenter for the training images, in addition to the configuration's own.
+            custom_callbacks: more Keras callbacks. At the end of an epoch they run after its checkpoint is saved;
+                log.csv and TensorBoard show what they add to the logs. They may set the learning rate, which ends the
+                schedule.
+            no_augmentation_sources: sources of the dataset whose images are not augmented.
+            verbose: as in `fit`: 0 silent, 1 a progress bar, 2 one line per epoch.
 
-        Raises ValueError for datasets that do not fit, FloatingPointError (with the images) at a loss that is not
-        finite; what was saved before stays.
+        Raises ValueError for datasets that do not fit, FloatingPointError with the images at a loss that is not finite,
+        and TrainingInterrupted, a KeyboardInterrupt, at Ctrl-C. What was saved before stays.
         """
-        config = self.config
-        if config.DISTRIBUTION and self.mode != "training":
-            raise ValueError(f'DISTRIBUTION = {config.DISTRIBUTION!r} needs MaskRCNN("training", ...).')
+        self._follow()
+        if self.config.DISTRIBUTION and self.mode != "training":
+            raise ValueError(f'DISTRIBUTION = {self.config.DISTRIBUTION!r} needs MaskRCNN("training", ...).')
         if self.epoch >= epochs:
             print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Ask for more epochs.")
             return keras.callbacks.History()
-        workers = self.distribution
-        loaders = {
-            "scaling": self.scaling,
-            "seed": config.SEED,
-            "share": (workers.worker, workers.workers),
-            "whole": self.network.whole_masks,
-        }
-        train = Loader(
+        self.class_names = list(train_dataset.class_names)
+        if self.run.saved is not None:
+            self.run.state, self.run.saved = read_state(self.run.saved), None
+        trainer = Trainer(
+            self.training_model,
+            self.network,
+            self.config,
+            distribution=self.distribution,
+            scaling=self.scaling,
+            run=self.run,
+            model_dir=self.model_dir,
+            save=self._save,
+        )
+        return trainer.train(
             train_dataset,
-            config,
-            steps=config.STEPS_PER_EPOCH,
+            val_dataset,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            layers=layers,
             augmentation=augmentation,
             no_augmentation_sources=no_augmentation_sources or (),
-            start_epoch=self.epoch,
-            **loaders,
-        )
-        validation = (
-            None
-            if val_dataset is None
-            else Loader(val_dataset, config, steps=config.VALIDATION_STEPS, training=False, **loaders)
-        )
-        self.class_names = list(train_dataset.class_names)
-        set_trainable(self.network, layers, train_bn=config.TRAIN_BN)
-        rate = config.LEARNING_RATE if learning_rate is None else learning_rate
-        with workers.scope():
-            compile_model(
-                self.training_model,
-                config,
-                momentum=config.LEARNING_MOMENTUM,
-                learning_rate=rate,
-                total_steps=epochs * len(train),
-                first_step=self.epoch * len(train),
-            )
-        self._meet(train)
-        if self._resume_from is not None:
-            load_optimizer(self._resume_from, self.training_model.optimizer)
-            self.training_model.optimizer.iterations.assign(self.epoch * len(train))
-            self._resume_from = None
-        if workers.is_chief:
-            print(
-                f"Training to epoch {epochs} from {self.epoch}: {len(train)} steps an epoch, learning rate {rate} "
-                f"({config.LR_SCHEDULE}, {config.WARMUP_STEPS} steps of warm-up), logs in {self.log_dir}"
-            )
-        warn_of_long_warm_up(config.WARMUP_STEPS, epochs * len(train))
-        callbacks = self._callbacks(train, validation, custom_callbacks or ())
-        return self._fit(
-            train,
-            validation,
-            epochs=epochs,
-            verbose=verbose if workers.is_chief else 0,
-            callbacks=workers.callbacks(callbacks),
+            callbacks=custom_callbacks or (),
+            verbose=verbose,
         )
 
-    def _meet(self, train: Loader) -> None:
-        """The workers of a training make sure that they hold the same, and write into the chief's folder."""
-        facts = {
-            **self.config.to_dict(),
-            "epoch": self.epoch,
-            "images": len(train.dataset.image_ids),
-            "class_names": self.class_names,
-        }
-        if self.distribution.workers > 1:
-            name = self.log_dir.name if self.distribution.is_chief else ""
-            self._log_dir = self.model_dir / self.distribution.meet(facts, self.network.layers(), name)
-
-    def _fit(self, train: Loader, validation: Loader | None, **options: Any) -> keras.callbacks.History:
-        try:
-            data = self.distribution.data(train, validation, options["epochs"])
-            with self.distribution.scope():  # the loader shuffles, by its seed
-                return self.training_model.fit(**data, initial_epoch=self.epoch, shuffle=False, **options)
-        except Exception as error:
-            failure = train.failure or (validation and validation.failure)
-            if failure in (None, error):
-                raise
-            raise failure from error  # what the loader raised, not TensorFlow's wrapping of it
-        finally:
-            for loader in filter(None, (train, validation)):
-                loader.close()
-
-    def _callbacks(
-        self, train: Loader, validation: Loader | None, custom: Sequence[keras.callbacks.Callback]
-    ) -> list[keras.callbacks.Callback]:
-        chief = self.distribution.is_chief
-        if chief:
-            self.config.save(self.log_dir / "config.json")
-        return [
-            StopAtNonFiniteLoss(partial(describe, train.dataset), validation and partial(describe, validation.dataset)),
-            SaveCheckpoint(
-                self._save_epoch,
-                self.config.KEEP_CHECKPOINTS if chief else None,
-                written=[path for path in map(self.checkpoint_path, range(1, self.epoch + 1)) if path.exists()],
-            ),
-            *custom,
-            EpochLog(self.log_dir / "log.csv", self.epoch),
-            tensorboard(self.log_dir),
-        ]
-
-    def _save_epoch(self, epoch: int) -> Path:
-        self.epoch = epoch
-        path = self.checkpoint_path(epoch)
-        if self.distribution.is_chief:
-            self.save_weights(path, optimizer=self.training_model.optimizer)
-        self._resume_from = path  # so that another call of train goes on with this momentum
-        return path
+    def _follow(self) -> None:
+        """Takes over what was assigned to the configuration that the caller gave, since the last time."""
+        now = self._given.to_dict()
+        for name in (name for name in now if now[name] != self._seen[name]):
+            setattr(self.config, name, getattr(self._given, name))
+        self._seen = now
+        self.config.validate()
 
     # Files
 
     @property
-    def log_dir(self) -> Path:
-        """Folder of this run, made when first asked for: NAME and the time at which it began."""
-        if self._log_dir is None:
-            if not self.config.NAME:
-                raise ValueError("Config.NAME is None; a configuration that trains or saves by itself needs a name.")
-            self._log_dir = run_folder.new_run_folder(self.model_dir, self.config.NAME)
-        return self._log_dir
+    def epoch(self) -> int:
+        """Finished epochs of the run."""
+        return self.run.epoch
 
-    def checkpoint_path(self, epoch: int) -> Path:
-        """Where the checkpoint after so many epochs goes."""
-        return self.log_dir / f"mask_rcnn_{self.config.NAME.lower()}_{epoch:04d}.h5"
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.run.epoch, self.run.step = epoch, 0
 
-    def save_weights(self, path: str | Path, optimizer: keras.optimizers.Optimizer | None = None) -> None:
-        """Writes weights, settings and class names to one h5 file, whole or not at all."""
-        metadata = {"config": self.config.to_dict(), "class_names": self.class_names, "epoch": self.epoch}
-        save_checkpoint(path, self.network.layers(), metadata, optimizer)
+    @property
+    def log_dir(self) -> RunPath:
+        """The folder of this run, made when first used: NAME and the time at which it began."""
+        return self.run.open(self.model_dir, self.config.NAME)
 
-    def find_last(self) -> Path:
-        """The newest checkpoint of the newest run of this NAME. Raises FileNotFoundError when there is none."""
+    def checkpoint_path(self, epoch: int) -> RunPath:
+        """The path of the checkpoint after so many epochs."""
+        return RunPath(self.log_dir / run_folder.checkpoint_name(str(self.config.NAME), epoch))
+
+    def save_weights(self, path: str | Path) -> None:
+        """Writes weights, settings and class names to one h5 file, completely or not at all."""
+        self._save(Path(path))
+
+    def _save(self, path: Path, state: Mapping[str, np.ndarray] | None = None) -> None:
+        position = {"epoch": self.run.epoch, "step": self.run.step}
+        metadata = {"config": self.config.to_dict(), "class_names": self.class_names, **position}
+        save_checkpoint(path, self.network.layers(), metadata, state)
+
+    def find_last(self) -> RunPath:
+        """The newest checkpoint of the newest run of this NAME. Raises FileNotFoundError if there is none."""
         return run_folder.find_last(self.model_dir, self.config.NAME)
 
     @classmethod
@@ -397,7 +335,7 @@ class MaskRCNN(OldMethods):
             class_names = pretrained.with_background(classes)
             overrides["NUM_CLASSES"] = len(class_names)
             keep_classes = keep_classes or bool(source.class_names)
-        config = conventions.pretrained_config(source, path, config, DEFAULTS, overrides)
+        config = conventions.pretrained_config(source, path, config, loading.DEFAULTS, overrides)
         if classes is not None and config.NAME is None:
             config = config.adopt({"NAME": "finetuned"})
         asked = classes is not None or "NUM_CLASSES" in overrides
@@ -405,7 +343,7 @@ class MaskRCNN(OldMethods):
         if not own_classes:
             pretrained.require_parts(path, source, config, exclude)
         mode = mode or ("inference" if classes is None else "training")
-        agreement = conventions.agreed(config, source, source.parts, DEFAULTS, path)
+        agreement = conventions.agreed(config, source, source.parts, loading.DEFAULTS, path)
         model = cls(mode, agreement.config, model_dir)
         exclude = transfer.our_names(exclude, model.network.layers())
         report = model._load(
@@ -428,9 +366,13 @@ class MaskRCNN(OldMethods):
         """Loads weights of this package, of matterport, torchvision, Detectron2, or of ImageNet into the backbone.
 
         The content tells what the file is. Settings that its weights are bound to (strides, pixels, anchors ...) are
-        taken over and printed; `self.config` is another object than was given then. All others stay as they are, also
-        where the original program has them otherwise (RPN_PER_LEVEL, DETECTION_NMS_THRESHOLD, IMAGE_RESIZE_MODE ...):
-        only `from_pretrained` gives that program's numbers.
+        taken over into `self.config` and printed. All others stay as they are, even where the original program differs
+        (RPN_PER_LEVEL, DETECTION_NMS_THRESHOLD, IMAGE_RESIZE_MODE ...): only `from_pretrained` gives that program's
+        numbers.
+
+        The numbered checkpoint of a run of this NAME in `model_dir` resumes that run: its epoch and optimizer, and also
+        its folder if there is no newer checkpoint in it. Any other file begins a new run, also the best checkpoint that
+        `AveragePrecision` keeps.
 
         Args:
             filepath: a file of `save_weights`; "last" for `find_last`; matterport's h5; torchvision's or Detectron2's
@@ -447,18 +389,19 @@ class MaskRCNN(OldMethods):
         Returns:
             What was loaded, skipped and missing; `print` shows a table.
 
-        Raises ValueError when layers are missing or differ and are not excluded, the backbone is another, the file is
-        damaged or of no known program, or an argument cannot be followed (weights of a keras.applications backbone are
-        loaded whole); the model is unchanged then. A whole checkpoint from the folder of a run of this NAME is resumed,
-        with its epoch and optimizer, and its folder if it is the newest there. Other files begin a run of their own.
+        Raises ValueError if layers are missing or differ and are not excluded, if the backbone is another, if the file
+        is damaged or of no known program, if an argument cannot be followed (weights of a keras.applications backbone
+        are loaded completely), or if the weights need other settings while `keras_model` is in use. The model is
+        unchanged then.
         """
         path = self.find_last() if str(filepath) == "last" else pretrained.locate(filepath)
         if self.network.backbone.source is not None and imagenet.is_keras_weights(path):
-            return self._load_application(path, exclude=exclude, keep_classes=keep_classes, strict=strict)
-        source = read_source(path, bn_epsilon)
-        exclude = transfer.our_names(exclude, self.network.layers())
-        parts = transfer.loaded_parts(source, exclude)
-        agreement = conventions.agreed(self.config, source, parts, DEFAULTS, path)
+            report = loading.load_application(
+                path, self.network, self.config, exclude=exclude, keep_classes=keep_classes, strict=strict
+            )
+            self.run = Run()
+            return report
+        agreement = loading.agreed(path, self.network, self.config, exclude, bn_epsilon)
         return self._load(
             path,
             agreement,
@@ -469,81 +412,52 @@ class MaskRCNN(OldMethods):
             class_names=class_names,
         )
 
-    def _load_application(self, path: Path, **arguments: Any) -> LoadReport:
-        """Loads ImageNet weights into a backbone that is a model of keras.applications."""
-        report = imagenet.load(
-            path,
-            self.network.backbone,
-            partial(build_backbone, self.config.BACKBONE, options=self.config.BACKBONE_OPTIONS),
-            **arguments,
-        )
-        if report.notes:
-            print(f"{path}: {report}")
-        self.epoch, self._log_dir, self._resume_from = 0, None, None
-        return report
+    def _load(self, path: Path, agreement: conventions.Agreement, fresh: bool = False, **options: Any) -> LoadReport:
+        network = self._rebuilt(agreement.config) if agreement.taken else self.network
+        fresh = fresh or network is not self.network
+        loaded = loading.load(path, network, agreement, fresh=fresh, known_names=self.class_names, **options)
+        self.network = network
+        self.config.__dict__.update(agreement.config.__dict__)  # the same object, which others may hold
+        if loaded.class_names is not None:
+            self.class_names = loaded.class_names
+        self.run = Run()
+        if loaded.checkpoint is not None:
+            self._resume(path, loaded.checkpoint)
+        return loaded.report
 
-    def _load(
-        self,
-        path: Path,
-        agreement: conventions.Agreement,
-        *,
-        exclude: Sequence[str] | None,
-        keep_classes: bool | Sequence[str],
-        class_names: Sequence[str] | None,
-        by_name: bool = False,
-        strict: bool = False,
-        fresh: bool = False,
-    ) -> LoadReport:
-        """Loads a source into a network of `config`, and makes both this object's once that has succeeded."""
-        config, source = agreement.config, agreement.source
-        names = list(class_names or (keep_classes and self.class_names) or ())
-        if names and len(names) != config.NUM_CLASSES:
-            raise ValueError(f"class_names has {len(names)} names with background; NUM_CLASSES: {config.NUM_CLASSES}.")
-        if {"trunk", "backbone"} & set(transfer.loaded_parts(source, exclude)):
-            conventions.check_backbone(source, path, config.BACKBONE, config.BACKBONE_OPTIONS)
-        network = self.network
-        if any(getattr(config, name) != getattr(self.config, name) for name in conventions.STRUCTURAL):
-            with self.distribution.scope():
-                network = build_network(config)
-            transfer.carry_over(self.network.layers(), network.layers())
-        report = transfer.load_source(
-            path,
-            network.layers(),
-            source,
-            exclude=exclude,
-            by_name=by_name,
-            strict=strict,
-            keep_classes=keep_classes,
-            class_names=names,
-            reverse_channels=scaling_of(config, network.backbone.scaling).bgr,
-            fresh=fresh or network is not self.network,
-            hint=agreement.mismatch,
-        )
-        if config is not self.config:
-            self.config, self.network = config, network
-            for built in ("training_model", "inference_model", "detector"):
-                self.__dict__.pop(built, None)
-        if report.notes or (by_name and report.skipped + report.missing + report.unexpected):
-            print(f"{path} (weights of {source.program}): {report}")
-        if agreement.text:
-            print(f"{path} (weights of {source.program}) {agreement.text}")
-        self._take_up(path, source, report, names)
-        return report
+    def _resume(self, path: Path, checkpoint: Mapping[str, Any]) -> None:
+        """Continues the run that a checkpoint belongs to, if it is a numbered one of this NAME in `model_dir`."""
+        folder = path.resolve().parent
+        same_name = str(checkpoint.get("config", {}).get("NAME")).lower() == str(self.config.NAME).lower()
+        if not same_name or folder.parent != self.model_dir.resolve() or not run_folder.CHECKPOINT.fullmatch(path.name):
+            return
+        self.run = Run(epoch=int(checkpoint.get("epoch", 0)), step=int(checkpoint.get("step", 0)), saved=path)
+        if path.name == run_folder.checkpoints(folder)[-1].name:
+            self.run.folder = RunPath(path.parent)
 
-    def _take_up(self, path: Path, source: Source, report: LoadReport, names: list[str]) -> None:
-        """Goes on with the run that a checkpoint comes from, if it is all of one and of this NAME, or begins anew."""
-        logits = any(tensor.name.startswith("box_head/mrcnn_class_logits/") for tensor in report.loaded)
-        if logits and not names and len(source.class_names) == self.config.NUM_CLASSES:
-            names = source.class_names
-        if names or (logits and source.is_own):
-            self.class_names = names
-        self.epoch, self._log_dir, self._resume_from = 0, None, None
-        whole = source.is_own and not (report.skipped or report.missing or report.notes)
-        same_name = str(source.settings.get("NAME")).lower() == str(self.config.NAME).lower()
-        if whole and same_name and path.resolve().parent.parent == self.model_dir.resolve():
-            self.epoch, self._resume_from = int(read_metadata(path).get("epoch", 0)), path
-            if [path.name] == [newest.name for newest in run_folder.checkpoints(path.parent)[-1:]]:
-                self._log_dir = path.parent
+    def _rebuilt(self, config: Config) -> Network:
+        """The network for other settings, the same one unless its layers depend on them. Drops the graphs.
+
+        Raises ValueError if somebody else holds a graph, which would no longer be this model's.
+        """
+        graphs = {name: weakref.ref(self.__dict__.pop(name)) for name in GRAPHS if name in self.__dict__}
+        self.__dict__.pop("detector", None)
+        gc.collect()  # graphs refer to themselves
+        if held := {name: graph() for name, graph in graphs.items() if graph() is not None}:
+            self.__dict__.update(held)
+            ours, theirs = self.config.to_dict(), config.to_dict()
+            changes = ", ".join(f"{name} = {theirs[name]!r}" for name in ours if ours[name] != theirs[name])
+            raise ValueError(
+                f"the weights need {changes}, but the program holds the {' and the '.join(held)} that was built with "
+                "other settings. Load the weights before using keras_model, build the model by "
+                "MaskRCNN.from_pretrained, or set these in the Config; nothing was loaded."
+            )
+        if all(getattr(config, name) == getattr(self.config, name) for name in conventions.STRUCTURAL):
+            return self.network
+        with self.distribution.scope():
+            network = build_network(config)
+        transfer.carry_over(self.network.layers(), network.layers())
+        return network
 
     def get_imagenet_weights(self) -> Path:
         """Path of the backbone's ImageNet weights, downloaded as keras.applications does when they are not here yet."""

@@ -76,7 +76,7 @@ def train_job(model, case) -> worker.Job:
     turns = itertools.cycle(batches)
     trained = model.keras_model
     set_trainable(model.network, "all", train_bn=False)
-    compile_model(trained, model.config, learning_rate=1e-6, momentum=0.9, total_steps=1000)
+    compile_model(trained, model.config, learning_rate=1e-6, total_steps=1000)
 
     def found(loss):
         positive = trained(batches[0], training=False)["roi_class_ids"] > 0

@@ -113,7 +113,7 @@ class Loader(keras.utils.PyDataset):
         self.steps = math.ceil(len(dataset.image_ids) / self.batch_size) if steps is None else steps
         if self.steps < 1:
             raise ValueError(f"steps is {steps}; an epoch has at least one batch")
-        self.epoch = start_epoch
+        self.epoch, self.first = start_epoch, 0
         self.failure: Exception | None = None
         self.transform = InputTransform.from_config(config, scaling, training=True)
         self.sizes: list[Size | None] = [None] * len(dataset.image_ids)  # of network inputs, where they vary
@@ -136,7 +136,11 @@ class Loader(keras.utils.PyDataset):
         self._prefetch = Prefetch(self._guarded, max(1, config.LOADER_WORKERS))
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps - self.first
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Makes batch `step` of `epoch` the next one. Epochs after that one are complete."""
+        self.epoch, self.first, self._within_epoch = epoch, step, False
 
     def on_epoch_begin(self) -> None:
         self._within_epoch = True
@@ -146,16 +150,16 @@ class Loader(keras.utils.PyDataset):
         # on_epoch_begin: so the epoch advances here, once for each epoch that began.
         if self._within_epoch:
             self._within_epoch = False
-            self.epoch += 1
+            self.epoch, self.first = self.epoch + 1, 0
 
     def __getitem__(self, index: int) -> tuple[Batch]:
-        epoch = self.epoch
+        epoch, index = self.epoch, index + self.first
         following = range(index + 1, min(index + 1 + self._ahead, self.steps)) if self._within_epoch else ()
         return (self._prefetch.get((epoch, index), [(epoch, i) for i in following]),)
 
     def batches(self, epochs: int) -> Iterator[Batch]:
         """The inputs of every batch from here to the end of epoch `epochs`, for what does not take a PyDataset."""
-        order = range(self.epoch * self.steps, epochs * self.steps)
+        order = range(self.epoch * self.steps + self.first, epochs * self.steps)
         for i, number in enumerate(order):
             following = order[i + 1 : i + 1 + self._ahead]
             yield self._prefetch.get(divmod(number, self.steps), [divmod(later, self.steps) for later in following])

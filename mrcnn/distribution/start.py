@@ -7,6 +7,7 @@ one program over the whole batch, which XLA divides among the devices.
 """
 
 from functools import lru_cache
+from importlib import import_module
 
 import keras
 
@@ -26,12 +27,9 @@ def start(kind: str | None, replicas: int) -> Distribution:
     if kind is None:
         return Distribution()
     backend = keras.backend.backend()
-    if backend == "tensorflow":
-        from mrcnn.distribution import tensorflow as engine
-    elif backend == "jax":
-        from mrcnn.distribution import jax as engine
-    else:
+    if backend not in ("tensorflow", "jax"):
         raise NotImplementedError(f"DISTRIBUTION = {kind!r} runs on TensorFlow and JAX; the backend is {backend}.")
+    engine = import_module(f"mrcnn.distribution.{backend}")
     if replicas < 2:
         raise ValueError(
             f"GPU_COUNT = {replicas} with DISTRIBUTION = {kind!r}: set it to the number of devices of "

@@ -127,5 +127,5 @@ def _checksum(layers: Mapping[str, keras.layers.Layer]) -> int:
     checksum = 0
     for layer in layers.values():
         for weight in layer.weights:
-            checksum = zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)), checksum)
+            checksum = zlib.crc32(np.asarray(keras.ops.convert_to_numpy(weight)).tobytes(), checksum)
     return checksum

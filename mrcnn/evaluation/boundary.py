@@ -34,7 +34,8 @@ def mask_boundary(mask: np.ndarray, ratio: float = RATIO) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"expected one mask [H, W], got shape {mask.shape}")
-    return _without_inside(mask != 0, boundary_width(*mask.shape, ratio))
+    height, width = mask.shape
+    return _without_inside(mask != 0, boundary_width(height, width, ratio))
 
 
 def rle_boundary(runs: Mapping[str, Any], ratio: float = RATIO) -> rle.Rle:
@@ -74,7 +75,10 @@ def boundary_overlaps(
     close = (overlaps >= least) & (np.asarray(crowd) == 0)
     rows, columns = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
     if len(rows):
-        edges = [[rle_boundary(masks[i], ratio) for i in chosen] for masks, chosen in ((found, rows), (truth, columns))]
+        edges = [
+            [rle_boundary(masks[i], ratio) for i in chosen.tolist()]
+            for masks, chosen in ((found, rows), (truth, columns))
+        ]
         between = coco_mask.iou(*edges, [0] * len(columns))
         place = np.ix_(rows, columns)
         overlaps[place] = np.minimum(overlaps[place], between)

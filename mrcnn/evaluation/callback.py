@@ -89,8 +89,11 @@ class AveragePrecision(keras.callbacks.Callback):
                 self.model.stop_training = True
                 self._say(f"Stopped: no better {self.metric} in {self.patience} evaluations.")
         if logs is not None:
-            numbers = self.history.get(epoch, {})
-            logs |= {f"val_{kind}_AP": numbers.get(kind, {}).get("AP", float("nan")) for kind in ("box", "mask")}
+            logs |= self.late_logs(epoch) or {"val_box_AP": float("nan"), "val_mask_AP": float("nan")}
+
+    def late_logs(self, epoch: int) -> dict[str, float]:
+        """What a finished epoch's logs get from its evaluation; empty if it was not evaluated."""
+        return {f"val_{kind}_AP": numbers["AP"] for kind, numbers in self.history.get(epoch, {}).items()}
 
     def _evaluate(self, epoch: int) -> None:
         results = evaluate(self.mask_rcnn, self.dataset, limit=self.limit, progress=False)

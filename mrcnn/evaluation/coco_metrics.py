@@ -99,12 +99,12 @@ def pair_overlaps(found: Sequence[Annotation], truth: Sequence[Annotation], kind
     if not found or not truth:
         return np.zeros((len(found), len(truth)))
     field = "bbox" if kind == "box" else "segmentation"
-    sides, crowd = ([a[field] for a in side] for side in (found, truth)), [0] * len(truth)
+    ours, theirs, crowd = [a[field] for a in found], [a[field] for a in truth], [0] * len(truth)
     if kind == "boundary":
-        return boundary_overlaps(*sides, crowd, least=least)
+        return boundary_overlaps(ours, theirs, crowd, least=least)
     from pycocotools import mask as coco_mask
 
-    return np.asarray(coco_mask.iou(*sides, crowd))
+    return np.asarray(coco_mask.iou(ours, theirs, crowd))
 
 
 def interpolated_precision(hits: np.ndarray, objects: int) -> np.ndarray:

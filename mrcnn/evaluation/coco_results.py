@@ -47,7 +47,7 @@ class Records:
     def places_by_score(self) -> np.ndarray:
         """Places in `found`, [detections], best score first; equal ones by image, as COCO ranks them."""
         rank = {image["id"]: i for i, image in enumerate(self.images)}
-        images = [rank[annotation["image_id"]] for annotation in self.found]
+        images = np.array([rank[annotation["image_id"]] for annotation in self.found], np.int64)
         return np.lexsort((images, -np.array([annotation["score"] for annotation in self.found], np.float64)))
 
     def places_by_image(self) -> list[tuple[list[int], list[int]]]:
@@ -118,7 +118,7 @@ def detection_annotations(
 
 
 @contextmanager
-def results_file(path: str | os.PathLike | None, dataset: Any) -> Iterator[Callable[[list[Annotation]], None]]:
+def results_file(path: str | os.PathLike[str] | None, dataset: Any) -> Iterator[Callable[[list[Annotation]], None]]:
     """Yields a function that writes detections to a results json, image after image; with None one that does nothing.
 
     The file appears whole, when the block ends well. COCO's server asks for the image ids of COCO, which datasets read
@@ -128,7 +128,7 @@ def results_file(path: str | os.PathLike | None, dataset: Any) -> Iterator[Calla
         yield lambda found: None
         return
     try:
-        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        with atomic_path(os.fspath(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
             writer = _Writer(file, dataset)
             try:
                 yield writer.write

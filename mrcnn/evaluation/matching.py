@@ -104,7 +104,7 @@ def compute_ap(
     )
     gt_class_ids, gt_masks = _unpadded("gt", gt_boxes, gt_class_ids, gt_masks)
     found = _unpadded("pred", pred_boxes, pred_class_ids, pred_scores, pred_masks)
-    counted = (pred_match > -1) | ~_in_crowds(gt_class_ids, gt_masks, *found, iou_threshold)
+    counted = (pred_match > -1) | ~_in_crowds(gt_class_ids, gt_masks, *found, least=iou_threshold)
     hits = np.cumsum(pred_match[counted] > -1)
     precisions = np.concatenate([[0], hits / np.arange(1, len(hits) + 1), [0]])
     objects = int((gt_class_ids > 0).sum())
@@ -166,6 +166,7 @@ def _in_crowds(
     pred_class_ids: np.ndarray,
     pred_scores: np.ndarray,
     pred_masks: np.ndarray,
+    *,
     least: float,
 ) -> np.ndarray:
     """Whether enough of each detection lies in one crowd of its class, [M], in falling order of score."""

@@ -152,7 +152,7 @@ def worst_images(
         raise ValueError(f"count={count}; at least one image has to be asked for")
     records = records.confident(min_score)
     mistakes = find_mistakes(records, kind, iou, min(0.1, iou / 2))
-    reports = []
+    reports: list[tuple[float, int, int, ImageReport]] = []
     for image, (found, truth) in zip(records.images, records.places_by_image(), strict=True):
         labels = Counter(mistakes.found[i] for i in found)
         lost = [mistakes.truth[j] for j in truth if mistakes.truth[j] not in (FOUND, CROWD)]

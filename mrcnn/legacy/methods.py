@@ -24,7 +24,9 @@ from mrcnn.legacy.anchors import compute_backbone_shapes
 from mrcnn.legacy.boxes import denorm_boxes, norm_boxes
 from mrcnn.legacy.images import compose_image_meta, log, parse_image_meta
 from mrcnn.legacy.removed import RemovedNameError
+from mrcnn.training import run_folder
 from mrcnn.training.model import set_trainable
+from mrcnn.training.run_folder import Run, RunPath
 from mrcnn.weights.checkpoint import is_checkpoint, load_checkpoint
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class OldMethods:
     network: Network
     epoch: int
     class_names: list[str]
-    _log_dir: Path | None
+    run: Run
 
     if TYPE_CHECKING:
 
@@ -293,10 +295,10 @@ class OldMethods:
 
         `load_weights` does this itself for a checkpoint of this package.
         """
-        self.epoch, self._log_dir = 0, None
-        found = re.fullmatch(r"mask_rcnn_.*_(\d{4,})\.h5", Path(model_path).name) if model_path else None
-        if found and model_path:
-            self.epoch, self._log_dir = int(found[1]), Path(model_path).parent
+        self.run = Run()
+        if model_path and run_folder.CHECKPOINT.fullmatch(Path(model_path).name):
+            epoch, _ = run_folder.position(Path(model_path))
+            self.run = Run(RunPath(Path(model_path).parent), epoch)
 
 
 STAGES = {

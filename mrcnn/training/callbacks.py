@@ -1,10 +1,11 @@
-"""What happens between the steps of `fit`: checkpoints, the table of losses, the stop at a loss that is not finite."""
+"""Callbacks of `fit`: checkpoints, the table of losses, TensorBoard, and the stop at a loss that is not finite."""
 
+import copy
 import csv
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,70 +13,159 @@ import keras
 import numpy as np
 
 from mrcnn.files import write_atomically
+from mrcnn.training.run_folder import position
+
+
+class ResumedEpoch(keras.callbacks.CallbackList):
+    """The callbacks of a training that resumes within an epoch, in two calls of `fit`: the rest of it, then the others.
+
+    To the callbacks it is one training. Steps are counted from the beginning of the epoch, and the means in the logs
+    include the steps before the interruption.
+
+    Args:
+        first: steps of the epoch that are already done.
+        restore: gives the metrics the values they had then.
+        params: as of `keras.callbacks.CallbackList`.
+    """
+
+    def __init__(
+        self, callbacks: list[keras.callbacks.Callback], first: int, restore: Callable[[], None], **params: Any
+    ) -> None:
+        super().__init__(callbacks, **params)
+        self.first, self.restore = first, restore
+
+    def begin(self) -> None:
+        super().on_train_begin()
+
+    def end(self) -> None:
+        super().on_train_end()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """`begin` has run them."""
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """`end` runs them."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if self.first:
+            self.restore()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.first = 0
+        super().on_epoch_end(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_begin(batch + self.first, logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_end(batch + self.first, logs)
 
 
 class SaveCheckpoint(keras.callbacks.Callback):
-    """Writes a checkpoint at the end of each epoch, and drops the oldest beyond `keep`.
+    """Saves a checkpoint after each epoch, and within epochs after every `every` steps.
 
     Args:
-        save: called with the number of finished epochs; returns the path that it wrote.
-        keep: how many of the newest checkpoints to keep; None keeps all.
-        written: those that a resumed run has written before, oldest first.
+        save: called with the number of finished epochs and of steps in the next; returns the path it wrote.
+        keep: how many of the newest checkpoints of whole epochs to keep; None keeps all. Those within an epoch are
+            removed as soon as there is a newer one of either kind.
+        written: the checkpoints that a resumed run already has.
+        every: steps between checkpoints within an epoch; None: none.
     """
 
-    every_worker = True  # `save` says which worker writes
+    every_worker = True  # `save` decides which worker writes
 
-    def __init__(self, save: Callable[[int], Path], keep: int | None = None, written: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        save: Callable[[int, int], Path],
+        keep: int | None = None,
+        written: Sequence[Path] = (),
+        every: int | None = None,
+    ) -> None:
         super().__init__()
-        self.save, self.keep, self.written = save, keep, list(written)
+        self.save, self.keep, self.every = save, keep, every
+        self.epochs = [path for path in written if position(path)[1] == 0]
+        self.within = [path for path in written if position(path)[1] > 0]
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        last = batch + 1 == self.params.get("steps")  # the checkpoint of the epoch follows
+        if self.every and (batch + 1) % self.every == 0 and not last:
+            write_back(self.model)
+            path = self.save(self.epoch, batch + 1)
+            self._remove_steps()
+            self.within.append(path)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.written.append(self.save(epoch + 1))
-        while self.keep and len(self.written) > self.keep:
-            self.written.pop(0).unlink(missing_ok=True)
+        self.epochs.append(self.save(epoch + 1, 0))
+        self._remove_steps()
+        while self.keep and len(self.epochs) > self.keep:
+            self.epochs.pop(0).unlink(missing_ok=True)
+
+    def _remove_steps(self) -> None:
+        while self.within:
+            self.within.pop().unlink(missing_ok=True)
 
 
 class EpochLog(keras.callbacks.Callback):
-    """log.csv: a line an epoch, numbered from 0, and a column for everything in the logs.
+    """log.csv: a line per epoch, numbered from 1 as in the checkpoints' names, with a column for everything logged.
 
-    Unlike `keras.callbacks.CSVLogger`, a resumed training does not repeat the epochs that it does again, and what only
-    some epochs have gets its own column ("NA" in the others) rather than another's. Put it after the callbacks that add
-    to the logs.
+    Unlike `keras.callbacks.CSVLogger`, epochs that a resumed training repeats appear once, and a value that only some
+    epochs have gets its own column, "NA" in the others. The same object may be in a list of callbacks twice: before
+    those that take long and add to the logs, so that an interruption does not lose the line, and after them.
 
     Args:
-        path: the file; written whole or not at all.
-        first_epoch: epochs from this one on are done again; lines of earlier ones stay.
+        path: the file; written completely or not at all.
+        epochs: finished epochs of a resumed training, whose lines stay; later lines are dropped.
+        late: called with a finished epoch when training begins; return what its logs got too late for the file.
     """
 
-    def __init__(self, path: Path, first_epoch: int = 0) -> None:
+    def __init__(self, path: Path, epochs: int = 0, late: Sequence[Callable[[int], Mapping[str, Any]]] = ()) -> None:
         super().__init__()
-        self.path, self.rows = Path(path), []
-        if first_epoch and self.path.is_file():
+        self.path, self.late = Path(path), late
+        self.rows: dict[int, dict[str, Any]] = {}
+        if epochs and self.path.is_file():
             with self.path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < first_epoch]
+                rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+            self.rows = {number: row for number, row in rows.items() if number <= epochs}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        before = copy.deepcopy(self.rows)
+        for number, row in self.rows.items():
+            for values in self.late:
+                row |= values(number)
+        if self.rows != before:
+            self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.rows.append({"epoch": epoch, **(logs or {})})
-        columns = ["epoch", *sorted({name for row in self.rows for name in row} - {"epoch"})]
+        self.rows[epoch + 1] = {"epoch": epoch + 1, **(logs or {})}
+        self._write()
+
+    def _write(self) -> None:
+        columns = ["epoch", *sorted({name for row in self.rows.values() for name in row} - {"epoch"})]
         text = io.StringIO()
         table = csv.DictWriter(text, columns, restval="NA", lineterminator="\n")
         table.writeheader()
-        table.writerows(self.rows)
+        table.writerows(self.rows[number] for number in sorted(self.rows))
         write_atomically(self.path, text.getvalue())
 
 
 class TensorBoardEvents(keras.callbacks.Callback):
-    """The scalars that `keras.callbacks.TensorBoard` writes an epoch, under its names, without TensorFlow.
+    """Writes the scalars that `keras.callbacks.TensorBoard` writes per epoch, under the same names, without TensorFlow.
 
-    For other backends: TensorFlow would claim memory of the GPU beside them.
+    For other backends, where importing TensorFlow would claim GPU memory.
 
     Args:
-        folder: gets train/ and validation/ with a file of events each.
+        folder: gets train/ and validation/ with one file of events each.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.folder, self._files = Path(folder), {}
+        self.folder = Path(folder)
+        self._files: dict[str, Any] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {**(logs or {}), "learning_rate": float(self.model.optimizer.learning_rate)}
@@ -108,21 +198,27 @@ class TensorBoardEvents(keras.callbacks.Callback):
 
 
 def tensorboard(folder: Path) -> keras.callbacks.Callback:
-    """What writes `folder` for TensorBoard, on this backend."""
+    """The callback that writes TensorBoard's files on this backend."""
     if keras.backend.backend() == "tensorflow":
         return keras.callbacks.TensorBoard(folder, write_graph=False)
     return TensorBoardEvents(folder)
 
 
+def write_back(model: keras.Model) -> None:
+    """Makes the model's variables those of the last step; on JAX, `fit` keeps them elsewhere until an epoch ends."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
 class StopAtNonFiniteLoss(keras.callbacks.Callback):
-    """Ends training with FloatingPointError at the first loss that is NaN or infinite, naming the batch's images.
+    """Raises FloatingPointError at the first loss that is NaN or infinite, and names the images of the batch.
 
     Args:
         describe: text for an image id of the training set.
         describe_validation: the same for the validation set.
     """
 
-    every_worker = True  # all see the same loss
+    every_worker = True  # every worker sees the same loss
 
     def __init__(self, describe: Callable[[int], str], describe_validation: Callable[[int], str] | None = None) -> None:
         super().__init__()
@@ -137,11 +233,10 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
     def _check(self, logs: dict[str, Any], where: str, describe: Callable[[int], str]) -> None:
         if all(math.isfinite(value) for value in logs.values()):
             return
-        if keras.backend.backend() == "jax":
-            self.model.jax_state_sync()  # variables are not written after each step there
+        write_back(self.model)
         images = ", ".join(describe(int(i)) for i in np.unique(keras.ops.convert_to_numpy(self.model.image_ids)))
         values = ", ".join(f"{name} {float(value):.3g}" for name, value in logs.items())
         raise FloatingPointError(
-            f"The loss is not finite at {where} ({values}), in a batch of: {images}. Look at "
-            "these annotations, lower LEARNING_RATE or lengthen WARMUP_STEPS, and go on from the last checkpoint."
+            f"The loss is not finite at {where} ({values}), in a batch of: {images}. Check these annotations, lower "
+            "LEARNING_RATE or raise WARMUP_STEPS, and continue from the last checkpoint: load_weights('last')."
         )

@@ -11,17 +11,19 @@ from mrcnn.config import LOSS_NAMES, Config
 from mrcnn.distribution.replicas import ReplicatedModel, total, whole_batch
 from mrcnn.network.graph import Network, head_targets, training_graph
 from mrcnn.training import losses
-from mrcnn.training.optimizer import SGD, Schedule
+from mrcnn.training.optimizer import SGD, Schedule, schedule_for
 
 MASK_OUTPUTS = ("mask_target", "masks", "mask_weight")
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"  # as in the old package
-PRESETS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}  # the first stage of the backbone that learns
+PRESETS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}  # the first backbone stage that is trained
 
 
 class TrainingModel(ReplicatedModel):
-    """Functional model on a batch of the loader; everything but the sum of the losses is Keras's own `fit`.
+    """A functional model of a batch of the loader; everything but the sum of the losses is Keras's own `fit`.
 
-    `loss_weights`: factor of each of `LOSS_NAMES`. `image_ids` holds the batch of the last loss that was not finite.
+    Attributes:
+        loss_weights: the factor of each of `LOSS_NAMES`.
+        image_ids: [images of a batch] int32, the batch of the last loss that was not finite.
     """
 
     def __init__(self, network: Network, config: Config) -> None:
@@ -29,8 +31,8 @@ class TrainingModel(ReplicatedModel):
         super().__init__(inputs=inputs, outputs=outputs, name="mask_rcnn_training")
         self.synchronise_batch_norm()
         self.loss_weights = dict(config.LOSS_WEIGHTS)
-        self.rpn_options = {"beta": config.RPN_BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
-        self.box_options = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
+        self.rpn_options: dict[str, Any] = {"beta": config.RPN_BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
+        self.box_options: dict[str, Any] = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
         self.head = network.head
         self.loss_names = [*LOSS_NAMES[:-1], *(network.head.loss_names if network.head else ())]
         self.loss_means = [keras.metrics.Mean(name=name) for name in self.loss_names]
@@ -39,7 +41,7 @@ class TrainingModel(ReplicatedModel):
         )
 
     def losses_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The five losses by name, unweighted, of the training graph's outputs; a replica's share of them."""
+        """The five losses of the training graph's outputs by name, unweighted; on a replica its share of them."""
         return {
             "rpn_class_loss": losses.rpn_class_loss(outputs["rpn_labels"], outputs["rpn_logits"]),
             "rpn_bbox_loss": losses.rpn_bbox_loss(
@@ -84,49 +86,35 @@ class TrainingModel(ReplicatedModel):
 
 
 def compile_model(
-    model: TrainingModel,
-    config: Config,
-    *,
-    learning_rate: float,
-    momentum: float,
-    total_steps: int,
-    first_step: int = 0,
-) -> None:
-    """Gives the model its optimizer, whose schedule goes on at `first_step`."""
-    schedule = Schedule(
-        learning_rate,
-        total_steps,
-        kind=config.LR_SCHEDULE,
-        warmup_steps=config.WARMUP_STEPS,
-        warmup_factor=config.WARMUP_FACTOR,
-        milestones=config.LR_STEPS,
+    model: TrainingModel, config: Config, *, learning_rate: float | None, total_steps: int, first_step: int = 0
+) -> Schedule:
+    """Gives the model a new optimizer, whose schedule begins at `first_step` of `total_steps`; returns the schedule."""
+    schedule = schedule_for(config, learning_rate, total_steps)
+    if schedule.warmup_steps >= total_steps:
+        warnings.warn(
+            f"the warm-up of WARMUP_STEPS = {schedule.warmup_steps} does not end within the {total_steps} steps of "
+            "this training, so the learning rate stays low; set it lower",
+            stacklevel=5,
+        )
+    optimizer = SGD(
+        schedule, config.LEARNING_MOMENTUM, l2=config.WEIGHT_DECAY, global_clipnorm=config.GRADIENT_CLIP_NORM
     )
-    optimizer = SGD(schedule, momentum, l2=config.WEIGHT_DECAY, global_clipnorm=config.GRADIENT_CLIP_NORM)
     optimizer.build(model.trainable_variables)
     optimizer.iterations.assign(first_step)
     model.compile(optimizer=optimizer)
-
-
-def warn_of_long_warm_up(warm_up: int, steps: int) -> None:
-    """Warns, at the line that called `train`, where a training of so many steps ends within its warm-up."""
-    if warm_up >= steps:
-        warnings.warn(
-            f"the warm-up of WARMUP_STEPS = {warm_up} is not over after the {steps} steps of this training, "
-            "so that its learning rate stays low; set it lower",
-            stacklevel=3,
-        )
+    return schedule
 
 
 def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]:
-    """Chooses which layers learn, and returns their names.
+    """Chooses which layers are trained, and returns their names.
 
     Args:
         layers: "heads" (all but the backbone), "3+", "4+", "5+" (the heads and the backbone from that stage on),
             "all", or a regular expression matched against whole layer names, as in the old package. A layer of the
-            mask head is called `mrcnn_mask/<its name>`.
-        train_bn: whether the trunk's BatchNorm may learn; that of the heads always does.
+            mask head is named `mrcnn_mask/<its name>`.
+        train_bn: whether the trunk's BatchNorm is trained; that of the heads always is.
 
-    Raises ValueError when nothing matches, naming some of the layers there are, or for a broken expression.
+    Raises ValueError if nothing matches, with some of the layer names, or for an invalid expression.
     """
     try:
         re.compile(layers)
@@ -139,7 +127,7 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
         part, name = key.split("/", 1)
         name = f"mrcnn_mask/{name}" if part == "mask_head" else name
         frozen = part == "trunk" and not train_bn and isinstance(layer, keras.layers.BatchNormalization)
-        stage = network.backbone.stages.get(layer.name) if part == "trunk" else None  # heads may use the same names
+        stage = network.backbone.stages.get(layer.name) if part == "trunk" else None  # heads may reuse a name
         stage = 5 if part == "roi_stage" else stage
         layer.trainable = _is_chosen(layers, name, stage) and not frozen
         seen.append(name)
@@ -154,7 +142,7 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
 
 
 def _is_chosen(layers: str, name: str, stage: int | None) -> bool:
-    """Whether a layer learns; `stage` is that of a backbone's layer, None for every other."""
+    """Whether a layer is trained; `stage` is that of a backbone layer, None for any other."""
     if layers not in PRESETS:
         return re.fullmatch(layers, name) is not None
     return re.fullmatch(HEADS, name) is not None if stage is None else stage >= PRESETS[layers]

@@ -1,15 +1,77 @@
-"""Folders of runs: where the checkpoints of a training lie, and which of them is the newest."""
+"""Runs: their folders in `model_dir`, the checkpoints in them, and where a training stands."""
 
+import dataclasses
 import datetime
+import os
 import re
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PosixPath, WindowsPath
+from typing import Any
+
+CHECKPOINT = re.compile(r"mask_rcnn_.*?_(\d{4,})(?:_step(\d+))?\.h5")
 
 
-def new_run_folder(model_dir: Path, name: str) -> Path:
-    """Makes `model_dir/<name><now>`, another second's where a run began in this one."""
-    began = datetime.datetime.now()
-    while True:  # made at once, so that runs that begin in the same second do not write into one folder
-        folder = model_dir / f"{name.lower()}{began.strftime('%Y%m%dT%H%M%S')}"
+class RunPath(WindowsPath if os.name == "nt" else PosixPath):  # type: ignore[misc]
+    """A path that the old package's programs can also use as a string, or as the pair that `find_last` once returned.
+
+    `model.log_dir + "/x"` and `"loading " + model.find_last()` are strings. `model.find_last()[1]` and
+    `folder, path = model.find_last()` are the folder of the run and the checkpoint.
+    """
+
+    __slots__ = ()
+
+    def __add__(self, text: str) -> str:
+        return str(self) + text
+
+    def __radd__(self, text: str) -> str:
+        return text + str(self)
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter((self.parent, self))
+
+    def __getitem__(self, index: int) -> Path:
+        return (self.parent, self)[index]
+
+
+@dataclasses.dataclass
+class Run:
+    """Where a training stands.
+
+    Attributes:
+        folder: gets the checkpoints and logs; None until it is needed.
+        epoch: finished epochs.
+        step: steps already taken in the epoch that follows.
+        state: what the training needs besides the weights, by the names of `mrcnn.training.state`: variables of this
+            process, or arrays from a checkpoint.
+        saved: the checkpoint whose state is to be read before training continues.
+    """
+
+    folder: RunPath | None = None
+    epoch: int = 0
+    step: int = 0
+    state: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    saved: Path | None = None
+
+    def open(self, model_dir: Path, name: str | None) -> RunPath:
+        """The folder, which is made if there is none. Raises ValueError without a name."""
+        if self.folder is None:
+            if not name:
+                raise ValueError("Config.NAME is None; a configuration that trains or saves by itself needs a name.")
+            self.folder = new_run_folder(model_dir, name)
+        return self.folder
+
+
+def new_run_folder(model_dir: Path, name: str) -> RunPath:
+    """Makes `model_dir/<name><time>`.
+
+    The time is never earlier than that of the newest run of the name: where the clock was set back, or two runs begin
+    in the same second, it is the newest run's plus one second. Sorted by name, runs are thus in the order they began.
+    """
+    began = datetime.datetime.now().replace(microsecond=0)
+    for run in runs(model_dir, name):
+        began = max(began, _time(run, name) + datetime.timedelta(seconds=1))
+    while True:  # another process may make one meanwhile
+        folder = RunPath(model_dir / f"{name.lower()}{began:%Y%m%dT%H%M%S}")
         try:
             folder.mkdir(parents=True)
             return folder
@@ -17,20 +79,48 @@ def new_run_folder(model_dir: Path, name: str) -> Path:
             began += datetime.timedelta(seconds=1)
 
 
-def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints in a run's folder, oldest first."""
-    return sorted(path for path in run.iterdir() if re.fullmatch(r"mask_rcnn_.*_\d{4,}\.h5", path.name))
-
-
-def find_last(model_dir: Path, name: str | None) -> Path:
-    """The newest checkpoint of the newest run of a name. Raises FileNotFoundError when there is none."""
-    stem = re.escape(str(name or "").lower())
+def runs(model_dir: Path, name: str | None) -> list[RunPath]:
+    """The folders of the runs of a name, oldest first."""
     folders = model_dir.iterdir() if model_dir.is_dir() else ()
-    runs = sorted((run for run in folders if re.fullmatch(rf"{stem}\d{{8}}T\d{{4,6}}", run.name)), reverse=True)
-    for run in runs:
-        if checkpoints(run):
-            return checkpoints(run)[-1]
+    found = [RunPath(folder) for folder in folders if _time(folder, name)]
+    return sorted(found, key=lambda run: (_time(run, name), run))
+
+
+def _time(folder: Path, name: str | None) -> Any:
+    """The time in the name of a run's folder, with or without seconds; None for any other folder."""
+    match = re.fullmatch(re.escape(str(name or "").lower()) + r"(\d{8}T\d{4})(\d{2})?", folder.name)
+    try:
+        return match and datetime.datetime.strptime(match[1] + (match[2] or "00"), "%Y%m%dT%H%M%S")
+    except ValueError:
+        return None
+
+
+def checkpoint_name(name: str, epoch: int, step: int = 0) -> str:
+    """The file name of the checkpoint after `epoch` epochs and `step` steps of the next."""
+    return f"mask_rcnn_{name.lower()}_{epoch:04d}" + (f"_step{step:06d}" if step else "") + ".h5"
+
+
+def checkpoints(run: Path) -> list[RunPath]:
+    """The checkpoints in a run's folder, oldest first."""
+    found = [RunPath(path) for path in run.iterdir() if CHECKPOINT.fullmatch(path.name)]
+    return sorted(found, key=position)
+
+
+def position(checkpoint: Path) -> tuple[int, int]:
+    """(epochs, steps of the next epoch) of a checkpoint, by its file name."""
+    match = CHECKPOINT.fullmatch(checkpoint.name)
+    if match is None:
+        raise ValueError(f"{checkpoint} is not named like a checkpoint of a run, mask_rcnn_<name>_0001.h5")
+    return int(match[1]), int(match[2] or 0)
+
+
+def find_last(model_dir: Path, name: str | None) -> RunPath:
+    """The newest checkpoint of the newest run of a name that has one. Raises FileNotFoundError if there is none."""
+    found = runs(model_dir, name)
+    for run in reversed(found):
+        if saved := checkpoints(run):
+            return saved[-1]
     raise FileNotFoundError(
         f"No checkpoint of a run named {name!r} in {model_dir.resolve()}; "
-        f"runs: {[run.name for run in runs]}. Check NAME and model_dir, or train first."
+        f"runs: {[run.name for run in reversed(found)]}. Check NAME and model_dir, or train first."
     )

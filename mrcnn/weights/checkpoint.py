@@ -4,10 +4,10 @@ Layout:
     attribute `metadata`                  json: what the caller gave (config, class names, epoch) and `format_version`
     attribute `metadata_sha256`           of that text; format 1 has none
     `weights/<layer key>/<weight name>`   one dataset per weight, each with a checksum
-    `optimizer/<index>`                   one dataset per variable of the optimizer, in its own order
+    `state/<name>`                        one dataset per variable that a training needs besides the weights
 
 Keys are the layer keys of the caller ("trunk/res2a_branch2a"), not positions within one Keras model, so that
-two graphs sharing parts read the same file. Seed generators hold no knowledge and are not stored.
+two graphs sharing parts read the same file.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def save_checkpoint(
     path: PathLike,
     layers: Mapping[str, keras.layers.Layer],
     metadata: Mapping[str, Any],
-    optimizer: keras.optimizers.Optimizer | None = None,
+    state: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write the checkpoint, or leave whatever stood at `path` as it was.
 
@@ -64,7 +64,7 @@ def save_checkpoint(
         path: file to write; its folder is made if need be.
         layers: layer key to built layer.
         metadata: anything json can hold; numpy scalars and arrays and tuples become numbers and lists.
-        optimizer: a built optimizer whose state is stored as well.
+        state: what a training needs besides the weights to continue, by name.
 
     Raises:
         ValueError: a layer is not built, a weight is NaN or infinite, or the metadata is not json.
@@ -78,8 +78,7 @@ def save_checkpoint(
             "The training diverged; go back to the last checkpoint and lower the learning rate."
         )
     datasets = {f"weights/{name}": value for name, value in weights.items()}
-    if optimizer is not None:
-        datasets |= {f"optimizer/{i}": _to_numpy(variable) for i, variable in enumerate(optimizer.variables)}
+    datasets |= {f"state/{name}": value for name, value in (state or {}).items()}
     text = _to_json({**metadata, "format_version": FORMAT_VERSION})
     with atomic_path(path) as temporary:
         _write(temporary, datasets, text)
@@ -143,45 +142,19 @@ def checkpoint_source(path: PathLike) -> Source:
     return Source(OWN, tensors, metadata.get("config", {}), metadata.get("class_names", []))
 
 
-def load_optimizer(path: PathLike, optimizer: keras.optimizers.Optimizer) -> bool:
-    """Restore momentum, moments and the count of iterations; True if that was done.
-
-    False, with the optimizer untouched, if the file holds no state or (with a warning) the state of an optimizer
-    over other variables, as after a change of the layers that are trained. The learning rate is not restored: it is
-    the caller's choice for the run that begins.
-
-    Args:
-        path: a file of `save_checkpoint`.
-        optimizer: built over the variables it is to train.
+def read_state(path: PathLike) -> dict[str, np.ndarray]:
+    """The training state of a checkpoint, by name; empty, with a warning, if it was saved without one.
 
     Raises:
-        ValueError: the file is damaged or holds NaN, or the optimizer is not built.
+        ValueError: the file is damaged, or the state has NaN or infinite values.
     """
-    if not optimizer.built:
-        raise ValueError("the optimizer is not built: call optimizer.build(model.trainable_variables) first.")
-    stored = _below(path, _contents(path)[1], "optimizer")
-    if not stored:
-        return False
-    if set(stored) != set(map(str, range(len(stored)))):
-        raise ValueError(
-            f"{path} is damaged: its optimizer's variables are {sorted(stored)[:5]}, not 0, 1, 2 ...; {ADVICE}."
-        )
-    shapes = [stored[str(index)].shape for index in range(len(stored))]
-    expected = [tuple(variable.shape) for variable in optimizer.variables]
-    if shapes != expected:
-        warnings.warn(
-            f"{path} holds the state of an optimizer over other variables ({len(shapes)} tensors, here "
-            f"{len(expected)}): training starts with a fresh optimizer.",
-            stacklevel=users_level(),
-        )
-        return False
-    values = [stored[str(index)].read() for index in range(len(expected))]
-    if not all(is_finite(value) for value in values):
-        raise ValueError(f"{path} holds an optimizer state with NaN or infinite values; use an earlier checkpoint.")
-    for variable, value in zip(optimizer.variables, values, strict=True):
-        if variable.name != "learning_rate":
-            variable.assign(value)
-    return True
+    tensors = _below(path, _contents(path)[1], "state")
+    state = {name: tensor.read() for name, tensor in tensors.items()}
+    if not state:
+        warnings.warn(f"{path} holds no training state: momentum begins at zero", stacklevel=users_level())
+    if damaged := [name for name, value in state.items() if not is_finite(value)]:
+        raise ValueError(f"{path} holds NaN or infinite values in {', '.join(damaged[:3])}; {ADVICE}.")
+    return state
 
 
 def _contents(path: PathLike) -> tuple[dict[str, Any], dict[str, Dataset]]:

@@ -16,6 +16,7 @@ class CocoConfig(Config):
 
     NAME = "coco"
     NUM_CLASSES = 81
+    LR_SCHEDULE = "step"  # also with a rate from the command line
     STEPS_PER_EPOCH = None
     VALIDATION_STEPS = None
 

@@ -131,6 +131,13 @@ def test_an_epoch_whose_evaluation_was_interrupted_is_evaluated_when_training_go
     assert resumed.callback.best == 2 and resumed.callback.path.read_text() == "2"
 
 
+def test_what_an_interrupted_evaluation_owes_the_log_is_paid_when_training_goes_on(run):
+    run([0.1])
+    callback = run([0.9], first=2, epochs=2).callback
+    assert callback.late_logs(2) == {"val_box_AP": 0.01, "val_mask_AP": 0.9}
+    assert callback.late_logs(3) == {}
+
+
 def test_going_back_to_an_earlier_epoch_forgets_the_later(run):
     run([0.1, 0.2, 0.9])
     resumed = run([0.3, 0.1], first=2, epochs=4)
@@ -189,4 +196,4 @@ def test_keras_s_own_loop_hands_the_values_on_to_what_comes_after(tmp_path, monk
     )
     assert history.history["val_mask_AP"] == [0.25] * 3 and history.history["val_box_AP"] == [0.5] * 3
     header, first, *_ = (tmp_path / "log.csv").read_text().splitlines()
-    assert header == "epoch,loss,val_box_AP,val_mask_AP" and first.startswith("0,") and first.endswith(",0.5,0.25")
+    assert header == "epoch,loss,val_box_AP,val_mask_AP" and first.startswith("1,") and first.endswith(",0.5,0.25")

@@ -41,7 +41,7 @@ class Training:
     def prepare(self, layers="all", **options):
         """Compiled to run without being traced: a single step is quicker so."""
         set_trainable(self.network, layers, train_bn=self.config.TRAIN_BN)
-        options = {"learning_rate": 0.05, "momentum": 0.9, "total_steps": 10, **options}
+        options = {"learning_rate": 0.05, "total_steps": 10, **options}
         compile_model(self.model, self.config, **options)
         self.model.run_eagerly = True
 
@@ -254,9 +254,9 @@ def test_a_step_goes_down_the_gradient(training, model, batch):
 
 
 def test_the_schedule_goes_on_where_it_should():
-    config = TinyConfig(LR_SCHEDULE="step", WARMUP_STEPS=10, WARMUP_FACTOR=0.5)
+    config = TinyConfig(LR_SCHEDULE="step", WARMUP_STEPS=10, WARMUP_FACTOR=0.5, LEARNING_MOMENTUM=0.8)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    compile_model(model, config, learning_rate=1.0, momentum=0.8, total_steps=100, first_step=70)
+    compile_model(model, config, learning_rate=1.0, total_steps=100, first_step=70)
     optimizer = model.optimizer
     assert int(np.asarray(optimizer.iterations)) == 70
     assert float(np.asarray(optimizer.learning_rate)) == pytest.approx(0.1)

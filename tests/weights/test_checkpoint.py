@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.weights.checkpoint import checkpoint_source, load_checkpoint, load_optimizer, read_metadata, save_checkpoint
+from mrcnn.weights.checkpoint import checkpoint_source, load_checkpoint, read_metadata, read_state, save_checkpoint
 from mrcnn.weights.recognise import read_source
 from tests.weights.metadata import set_metadata
 
@@ -370,80 +370,41 @@ def test_colliding_names(tmp_path):
         save_checkpoint(tmp_path / "a.h5", {"a": layer}, {})
 
 
-# The optimizer
+# The training state
+
+STATE = {"iterations": np.array(4), "momentum/trunk/conv/0": np.array([0.5, -1.0], np.float32)}
 
 
-def trained(momentum: float = 0.9) -> tuple[keras.Model, dict]:
-    model, layers = network()
-    model.compile(keras.optimizers.SGD(0.1, momentum=momentum), "mse")
-    model.fit(np.ones((8, 4)), np.ones((8, 3)), batch_size=2, epochs=1, verbose=0, shuffle=False)
-    return model, layers
+def test_the_training_state_comes_back(tmp_path, saved):
+    _, _, layers = saved
+    save_checkpoint(tmp_path / "a.h5", layers, {}, STATE)
+    state = read_state(tmp_path / "a.h5")
+    assert state.keys() == STATE.keys()
+    for name, value in STATE.items():
+        np.testing.assert_array_equal(state[name], value)
+        assert state[name].dtype == value.dtype
 
 
-def test_optimizer_goes_on_where_it_stopped(tmp_path):
-    model, layers = trained()
-    path = tmp_path / "a.h5"
-    save_checkpoint(path, layers, {}, model.optimizer)
-    other, other_layers = network(seed=1)
-    other.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
-    other.optimizer.build(other.trainable_variables)
-    load_checkpoint(path, other_layers)
-    assert load_optimizer(path, other.optimizer) is True
-    assert int(other.optimizer.iterations) == 4
-    assert float(other.optimizer.learning_rate) == pytest.approx(0.01)  # the new run's own choice
-    for found, expected in zip(other.optimizer.variables[2:], model.optimizer.variables[2:], strict=True):
-        np.testing.assert_array_equal(found.numpy(), expected.numpy())
-    assert any(np.abs(variable.numpy()).max() > 0 for variable in other.optimizer.variables[2:])
+def test_a_file_without_training_state_says_so(saved):
+    with pytest.warns(UserWarning, match="holds no training state: momentum begins at zero") as caught:
+        assert read_state(saved[0]) == {}
+    assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_file_without_optimizer(saved):
-    path, model, _ = saved
-    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
-    with pytest.raises(ValueError, match="optimizer is not built"):
-        load_optimizer(path, optimizer)
-    optimizer.build(model.trainable_variables)
-    assert load_optimizer(path, optimizer) is False
-
-
-def test_optimizer_over_other_variables(tmp_path):
-    model, layers = trained()
-    save_checkpoint(tmp_path / "a.h5", layers, {}, model.optimizer)
-    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
-    optimizer.build(layers["head/logits"].trainable_variables)
-    with pytest.warns(UserWarning, match="other variables .8 tensors, here 4") as caught:
-        assert load_optimizer(tmp_path / "a.h5", optimizer) is False
-    assert [warning.filename for warning in caught if warning.category is UserWarning] == [__file__]
-    assert int(optimizer.iterations) == 0
-
-
-def test_variables_of_the_optimizer_that_are_missing(tmp_path):
-    model, layers = trained()
-    save_checkpoint(tmp_path / "a.h5", layers, {}, model.optimizer)
-    for change in (lambda group: group.move("2", "two"), lambda group: group.pop("1")):
-        with h5py.File(tmp_path / "a.h5", "r+") as file:
-            change(file["optimizer"])
-        with pytest.raises(ValueError, match="a.h5 is damaged: its optimizer's variables are .*, not 0, 1, 2"):
-            load_optimizer(tmp_path / "a.h5", model.optimizer)
-
-
-def test_a_changed_scalar_of_the_optimizer(tmp_path):
+def test_a_changed_scalar_of_the_training_state(tmp_path, saved):
     """HDF5 keeps no checksums for scalars, such as the count of iterations."""
-    model, layers = trained()
     path = tmp_path / "a.h5"
-    save_checkpoint(path, layers, {}, model.optimizer)
+    save_checkpoint(path, saved[2], {}, STATE)
     with h5py.File(path, "r+") as file:
-        file["optimizer/0"][...] = 5
-    with pytest.raises(ValueError, match="a.h5 is damaged in 'optimizer/0', which has another checksum"):
-        load_optimizer(path, model.optimizer)
-    with h5py.File(path, "r+") as file:
-        del file["optimizer/0"].attrs["crc32"]  # of the first format
-    assert load_optimizer(path, model.optimizer) and int(model.optimizer.iterations) == 5
+        file["state/iterations"][...] = 5
+    with pytest.raises(ValueError, match="a.h5 is damaged in 'state/iterations', which has another checksum"):
+        read_state(path)
 
 
-def test_nan_in_the_optimizer(tmp_path):
-    model, layers = trained()
-    save_checkpoint(tmp_path / "a.h5", layers, {}, model.optimizer)
+def test_nan_in_the_training_state(tmp_path, saved):
+    _, _, layers = saved
+    save_checkpoint(tmp_path / "a.h5", layers, {}, STATE)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
-        file["optimizer/2"][...] = np.nan
-    with pytest.raises(ValueError, match="optimizer state with NaN"):
-        load_optimizer(tmp_path / "a.h5", model.optimizer)
+        file["state/momentum/trunk/conv/0"][...] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite values in momentum/trunk/conv/0; use an earlier checkpoint"):
+        read_state(tmp_path / "a.h5")

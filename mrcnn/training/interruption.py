@@ -1,0 +1,37 @@
+"""Ctrl-C during training, reported in one line."""
+
+import sys
+from types import TracebackType
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `train`. Its message says what is saved and how to continue.
+
+    Scripts and notebooks show the message alone, without a traceback.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        _Hook.install()
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows."""
+        return [str(self)]
+
+
+class _Hook:
+    """A `sys.excepthook` that prints a TrainingInterrupted as its message, and leaves all else to the former hook."""
+
+    def __init__(self) -> None:
+        self.former = sys.excepthook
+
+    @classmethod
+    def install(cls) -> None:
+        if not isinstance(sys.excepthook, cls):
+            sys.excepthook = cls()
+
+    def __call__(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, TrainingInterrupted):
+            print(f"\n{error}", file=sys.stderr)
+        else:
+            self.former(kind, error, traceback)
