@@ -32,7 +32,7 @@ DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
 @functools.cache
 def whole_files() -> list[bytes]:
-    """Undamaged files: a checkpoint with its optimizer, Keras's layouts, and a small model of the old package."""
+    """Undamaged files: a checkpoint with its training state, Keras's layouts, and a small model of the old package."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, name="conv"), keras.layers.Dense(2, name="out")])
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
@@ -42,7 +42,8 @@ def whole_files() -> list[bytes]:
         path = Path(folder) / "a.weights.h5"
         layers = {f"trunk/{layer.name}": layer for layer in model.layers}
         metadata = {"config": Config(NUM_CLASSES=3).to_dict(), "class_names": ["BG", "cat", "dog"], "epoch": 4}
-        save_checkpoint(path, layers, metadata, model.optimizer)
+        state = {f"momentum/{i}": np.asarray(variable) for i, variable in enumerate(model.optimizer.variables)}
+        save_checkpoint(path, layers, metadata, state)
         files.append(path.read_bytes())
         model.save_weights(path)
         files.append(path.read_bytes())

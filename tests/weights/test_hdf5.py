@@ -8,7 +8,7 @@ import pytest
 
 from mrcnn.network.backbone import build_backbone
 from mrcnn.weights import hdf5
-from mrcnn.weights.checkpoint import checkpoint_source, load_checkpoint, load_optimizer, save_checkpoint
+from mrcnn.weights.checkpoint import checkpoint_source, load_checkpoint, read_state, save_checkpoint
 from mrcnn.weights.hdf5 import lazy, list_datasets, open_hdf5, read_dataset
 from mrcnn.weights.importers import imagenet
 from mrcnn.weights.importers.keras_h5 import read_layers
@@ -101,7 +101,7 @@ WAYS_OUT = {
 READERS = {
     "own": ("weights/trunk/d/kernel", checkpoint_source),
     "own, by load": ("weights/trunk/d/kernel", lambda path: load_checkpoint(path, {})),
-    "own, the optimizer": ("optimizer/0", lambda path: load_optimizer(path, type("Built", (), {"built": True}))),
+    "own, the training state": ("state/iterations", read_state),
     "own, what nobody reads": ("weights/trunk/d/kernel", read_source),
     "keras 2": ("res2a_branch2a/res2a_branch2a/kernel:0", read_layers),
     "keras 3": ("layers/conv2d/vars/0", read_keras),
