@@ -74,7 +74,7 @@ def _fill(
     """Reads and checks all, the largest first, while least else is in memory; assigns at the end, or at once."""
     read: deque[tuple[keras.Variable, np.ndarray]] = deque()
     damaged = []
-    for tensor in sorted(loaded, key=lambda tensor: -math.prod(tensor.model_shape)):
+    for tensor in sorted(loaded, key=lambda tensor: -math.prod(tensor.model_shape or ())):
         value = source.read(tensors[tensor.name])
         if value.dtype.kind not in NUMBERS:
             raise ValueError(f"{path}: {tensor.name} holds {value.dtype}, which are no numbers; the file is damaged.")
@@ -119,7 +119,8 @@ def _match(
     variables: Mapping[str, keras.Variable], stored: Mapping[str, Any], left: set[str]
 ) -> tuple[LoadReport, list[Tensor]]:
     """Sort every tensor into the report's lists, and beside it those whose shapes differ."""
-    report, mismatched = LoadReport([], [], [], []), []
+    report = LoadReport([], [], [], [])
+    mismatched: list[Tensor] = []
     for name in [*variables, *(name for name in stored if name not in variables)]:
         model_shape = tuple(variables[name].shape) if name in variables else None
         file_shape = tuple(stored[name].shape) if name in stored else None

@@ -80,7 +80,7 @@ def save_checkpoint(
     datasets = {f"weights/{name}": value for name, value in weights.items()}
     datasets |= {f"state/{name}": value for name, value in (state or {}).items()}
     text = _to_json({**metadata, "format_version": FORMAT_VERSION})
-    with atomic_path(path) as temporary:
+    with atomic_path(Path(path)) as temporary:
         _write(temporary, datasets, text)
         _compare(temporary, datasets)
 

@@ -212,7 +212,7 @@ def _converted(source: Source, config: Config, theirs: Mapping[str, Any]) -> Sou
         tensors[STEM] = _for_pixels(tensors[STEM], config, theirs)
     for name, layer in DELTAS.items():
         if name in theirs:
-            factors = np.float32(theirs[name]) / np.float32(getattr(config, name))
+            factors = np.asarray(theirs[name], np.float32) / np.asarray(getattr(config, name), np.float32)
             for tensor in (f"{layer}/kernel", f"{layer}/bias"):
                 if tensor in tensors:
                     tensors[tensor] = _multiplied(tensors[tensor], factors)
@@ -223,9 +223,9 @@ def _for_pixels(kernel: Tensor, config: Config, theirs: Mapping[str, Any]) -> La
     """The first kernel (h, w, channels, filters) for another order or deviation of the channels."""
     channels = kernel.shape[2]
     ours = _meant("PIXEL_STD", config.PIXEL_STD, _own_scaling(config))
-    factors = np.ones(channels, np.float32)
+    factors: np.ndarray = np.ones(channels, np.float32)
     if "PIXEL_STD" in theirs and len(ours) == len(theirs["PIXEL_STD"]) == channels:
-        factors = np.float32(ours) / np.float32(theirs["PIXEL_STD"])
+        factors = np.asarray(ours, np.float32) / np.asarray(theirs["PIXEL_STD"], np.float32)
     if _meant("CHANNEL_ORDER", config.CHANNEL_ORDER, _own_scaling(config)) == "bgr":
         factors = factors[::-1]
     step = -1 if "CHANNEL_ORDER" in theirs else 1

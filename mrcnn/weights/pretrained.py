@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -26,8 +27,8 @@ def locate(path: str | os.PathLike[str]) -> Path:
 
 def with_background(classes: Sequence[str]) -> list[str]:
     """The names of a model's classes for those of a user. Raises ValueError for names that are none, or twice there."""
-    names = [classes] if isinstance(classes, str) else list(classes)
-    if isinstance(classes, str) or not names or not all(isinstance(name, str) and name for name in names):
+    names: list[Any] = [] if isinstance(classes, str) else list(classes)
+    if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f'classes must be a list of names such as ["cat", "dog"], got {classes!r}.')
     if len(set(names)) < len(names) or "BG" in names:
         raise ValueError(f"classes must differ from each other and from the background, BG; got {names}.")

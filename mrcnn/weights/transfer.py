@@ -60,9 +60,9 @@ def load_source(
     counts = _class_counts(variables, tensors)
     by_class = [] if counts is None else [name for name in _by_class(variables, tensors, counts) if name not in left]
     skip: list[str] = []
-    if keep_classes and not by_class:
+    if keep_classes and (counts is None or not by_class):
         notes.append("keep_classes has nothing to do: the file has no layers of classes, or they are excluded")
-    elif keep_classes:
+    elif keep_classes and counts is not None:
         names = source.class_names if keep_classes is True else list(keep_classes)
         notes.append(_keep_classes(path, tensors, variables, by_class, counts, names, list(class_names)))
     elif counts and counts[0] != counts[1] and by_class and not strict:

@@ -174,13 +174,14 @@ def _blocks(state: StateDict) -> tuple[int, ...]:
 def _trunk_settings(state: StateDict, blocks: tuple[int, ...]) -> dict[str, Any]:
     width, channels = state.shape(f"{TRUNK}stem.conv1.weight")[:2]
     inner, each = state.shape(f"{TRUNK}res2.0.conv2.weight")[:2]
-    settings = {
+    options = {} if width == 64 else {"width": width}
+    settings: dict[str, Any] = {
         "BACKBONE": next(name for name, known in BLOCKS.items() if known == blocks),
-        "BACKBONE_OPTIONS": {} if width == 64 else {"width": width},
+        "BACKBONE_OPTIONS": options,
         "IMAGE_CHANNEL_COUNT": channels,
     }
     if inner != each:  # ResNeXt, in torch's arrangement of strides
-        settings["BACKBONE_OPTIONS"] |= {"groups": inner // each, "group_width": each * 64 // width}
+        options |= {"groups": inner // each, "group_width": each * 64 // width}
         settings |= {"BACKBONE_STRIDE_IN_1X1": False, "PIXEL_STD": RESNEXT_STD}
     return settings
 
@@ -201,7 +202,7 @@ def _trunk(state: StateDict, blocks: tuple[int, ...], epsilon: float) -> dict[st
             ]
             if block == 0:
                 pairs.append((f"res{here}1", f"bn{here}1", f"{there}shortcut"))
-    found = {}
+    found: dict[str, Lazy] = {}
     for convolution, norm, name in pairs:
         found |= state.convolution(f"trunk/{convolution}", name)
         found |= state.batch_norm(f"trunk/{norm}", f"{name}.norm", epsilon)
@@ -209,7 +210,7 @@ def _trunk(state: StateDict, blocks: tuple[int, ...], epsilon: float) -> dict[st
 
 
 def _pyramid(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    found = {}
+    found: dict[str, Lazy] = {}
     for level in (2, 3, 4, 5):
         for here, name in (
             (f"fpn_c{level}p{level}", f"backbone.fpn_lateral{level}"),
@@ -222,7 +223,7 @@ def _pyramid(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
 def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
     """With one convolution, or with several that are numbered from 0."""
     count = state.count(r"proposal_generator\.rpn_head\.conv\.conv(\d+)\.")
-    found = {}
+    found: dict[str, Lazy] = {}
     for i, name in enumerate([f"{RPN}conv.conv{i}" for i in range(count)] or [f"{RPN}conv"], start=1):
         found |= state.convolution(f"rpn/rpn_conv_shared{i if i > 1 else ''}", name)
     found |= state.convolution("rpn/rpn_class_raw", f"{RPN}objectness_logits")
@@ -237,7 +238,7 @@ def _box_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str
         f"{ROI}box_predictor.bbox_pred", 4 * (classes if caffe2 else classes - 1), "box deltas of each class"
     )
     convolutions, dense = (state.count(rf"roi_heads\.box_head\.{kind}(\d+)\.") for kind in ("conv", "fc"))
-    found = {}
+    found: dict[str, Lazy] = {}
     for i in range(1, convolutions + 1):
         name = f"{head}conv{i}"
         found |= state.convolution(f"box_head/mrcnn_conv{i}", name, norm=state.norm_of(f"{name}.norm"))
@@ -265,7 +266,8 @@ def _deltas(values: np.ndarray) -> np.ndarray:
 
 def _mask_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str, Any]]:
     """caffe2: the background comes first, with masks; else it has none."""
-    head, found = f"{ROI}mask_head.", {}
+    found: dict[str, Lazy] = {}
+    head = f"{ROI}mask_head."
     classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
     state.require_outputs(f"{head}predictor", classes if caffe2 else classes - 1, "a mask of each class")
     convolutions = state.count(r"roi_heads\.mask_head\.mask_fcn(\d+)\.")

@@ -60,36 +60,37 @@ def load(
     Raises ValueError when the backbone is no keras.applications model, the file is of another architecture or damaged,
     or an argument is given that it cannot follow.
     """
-    if backbone.source is None:
+    model = backbone.source
+    if model is None:
         raise ValueError(
             f"{path} holds weights of a keras.applications model, but the backbone is none. "
             'Set Config.BACKBONE to its name, for example "mobilenet".'
         )
-    _refuse(path, backbone, exclude=exclude, keep_classes=keep_classes, strict=strict)
-    if build_rgb is not None and backbone.source.input_shape[-1] != 3:
-        return _load_inflated(path, backbone, build_rgb())
+    _refuse(path, model, exclude=exclude, keep_classes=keep_classes, strict=strict)
+    if build_rgb is not None and model.input_shape[-1] != 3:
+        return _load_inflated(path, model, build_rgb(), backbone.scaling.bgr)
     with open_hdf5(path) as file:
         list_datasets(file)  # which Keras would follow into any other file
-    before = backbone.source.get_weights()
+    before = model.get_weights()
     try:
-        backbone.source.load_weights(path)
+        model.load_weights(path)
     except Exception as error:  # Keras raises many kinds here, some after it has assigned a part
-        backbone.source.set_weights(before)
+        model.set_weights(before)
         raise ValueError(
-            f"{path} does not fit the backbone {backbone.source.name!r} (are BACKBONE and "
-            f"BACKBONE_OPTIONS those of the file?{_about_channels(backbone)}); the model is unchanged. "
+            f"{path} does not fit the backbone {model.name!r} (are BACKBONE and "
+            f"BACKBONE_OPTIONS those of the file?{_about_channels(model)}); the model is unchanged. "
             f"Keras says: {error}"
         ) from error
-    damaged = [weight.path for weight in backbone.source.weights if not is_finite(np.asarray(weight))]
+    damaged = [weight.path for weight in model.weights if not is_finite(np.asarray(weight))]
     if damaged:
-        backbone.source.set_weights(before)
+        model.set_weights(before)
         raise ValueError(
             f"{path} holds NaN or infinite weights in {', '.join(damaged[:5])}; the model is unchanged. Fetch it again"
         )
-    return LoadReport(_tensors(backbone), [], [], [])
+    return LoadReport(_tensors(model), [], [], [])
 
 
-def _refuse(path: str | Path, backbone: Backbone, **arguments: Any) -> None:
+def _refuse(path: str | Path, model: keras.Model, **arguments: Any) -> None:
     reasons = {
         "exclude": "they are loaded whole, into the backbone alone, and every other layer stays as it is",
         "keep_classes": "they know no classes, and the heads stay as they are",
@@ -99,37 +100,38 @@ def _refuse(path: str | Path, backbone: Backbone, **arguments: Any) -> None:
         if value:
             raise ValueError(
                 f"{name}={value!r} cannot be followed for {path}, weights of the keras.applications model "
-                f"{backbone.source.name!r}: {reasons[name]}. Leave {name} out; nothing was loaded."
+                f"{model.name!r}: {reasons[name]}. Leave {name} out; nothing was loaded."
             )
 
 
-def _tensors(backbone: Backbone) -> list[Tensor]:
-    return [Tensor(w.path, tuple(w.shape), tuple(w.shape)) for w in backbone.source.weights]
+def _tensors(model: keras.Model) -> list[Tensor]:
+    return [Tensor(w.path, tuple(w.shape), tuple(w.shape)) for w in model.weights]
 
 
-def _load_inflated(path: str | Path, backbone: Backbone, rgb: Backbone) -> LoadReport:
+def _load_inflated(path: str | Path, model: keras.Model, rgb: Backbone, bgr: bool) -> LoadReport:
     """Loads a file into a backbone for RGB, and from there into one for other channels."""
     load(path, rgb)
     values, notes = [], []
-    for ours, theirs in zip(backbone.source.weights, rgb.source.weights, strict=True):
-        value, channels = np.asarray(theirs), backbone.source.input_shape[-1]
+    of_rgb = rgb.source if rgb.source is not None else model
+    for ours, theirs in zip(model.weights, of_rgb.weights, strict=True):
+        value, channels = np.asarray(theirs), model.input_shape[-1]
         if tuple(ours.shape) != value.shape:
             if value.ndim != 4 or tuple(ours.shape) != (*value.shape[:2], channels, value.shape[3]):
                 raise ValueError(
                     f"{path}: {ours.path} has shape {value.shape} for RGB and {tuple(ours.shape)} for "
                     f"{channels} channels, which only a kernel can be changed to; the model is unchanged"
                 )
-            step = -1 if backbone.scaling.bgr else 1
+            step = -1 if bgr else 1
             value = inflate(value[:, :, ::step], channels)[:, :, ::step]
             notes.append(f"{ours.path}: from 3 to {channels} input channels")
         values.append(value)
-    backbone.source.set_weights(values)
-    return LoadReport(_tensors(backbone), [], [], [], tuple(notes))
+    model.set_weights(values)
+    return LoadReport(_tensors(model), [], [], [], tuple(notes))
 
 
-def _about_channels(backbone: Backbone) -> str:
+def _about_channels(model: keras.Model) -> str:
     """The other setting that may keep a file of ImageNet weights, which are for RGB, from fitting."""
-    channels = backbone.source.input_shape[-1]
+    channels = model.input_shape[-1]
     return (
         ""
         if channels == 3

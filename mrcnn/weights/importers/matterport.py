@@ -142,7 +142,7 @@ class _Layers:
                 branches = ("1", "2a", "2b", "2c") if block == 0 else ("2a", "2b", "2c")
                 stem = f"{stage}{block_letters(block)}_branch"
                 names += [(f"res{stem}{branch}", f"bn{stem}{branch}") for branch in branches]
-        found = {}
+        found: dict[str, Lazy] = {}
         for convolution, norm in names:
             found |= self._convolution_and_norm(convolution, norm, epsilon)
         return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrcnn.network.resnet import EPSILON
 
-Norm = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # gamma, beta, mean, variance
+Norm = tuple[np.ndarray, ...]  # gamma, beta, mean, variance
 
 
 def torch_kernel(weight: np.ndarray) -> np.ndarray:

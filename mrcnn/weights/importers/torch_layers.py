@@ -128,9 +128,9 @@ class StateDict:
         kernel_shape = _changed((*shape[2:], *shape[1::-1]), change)
         has_bias = f"{name}.bias" in self.tensors
 
-        def folded() -> tuple[np.ndarray, np.ndarray | None]:
+        def folded() -> tuple[np.ndarray, np.ndarray]:
             kernel = layout(self.read(f"{name}.weight"))
-            bias = self.read(f"{name}.bias").astype(np.float32) if has_bias else None
+            bias = self.read(f"{name}.bias").astype(np.float32) if has_bias else np.zeros(shape[0], np.float32)
             return normalise.fold(kernel, self._norm(norm), self.norm_epsilon, bias) if norm else (kernel, bias)
 
         tensors = {f"{key}/kernel": Lazy(kernel_shape, lambda: change(folded()[0]))}

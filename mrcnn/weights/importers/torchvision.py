@@ -90,14 +90,14 @@ def _trunk(state: StateDict, blocks: tuple[int, ...], epsilon: float) -> dict[st
             ]
             if block == 0:
                 pairs.append((f"res{here}1", f"bn{here}1", f"{there}downsample.0", f"{there}downsample.1"))
-    found = {}
+    found: dict[str, Lazy] = {}
     for convolution, norm, their_convolution, their_norm in pairs:
         found |= state.convolution(f"trunk/{convolution}", their_convolution)
         found |= state.batch_norm(f"trunk/{norm}", their_norm, epsilon)
     for level in (2, 3, 4, 5):
         for kind, here in (("inner", f"fpn_c{level}p{level}"), ("layer", f"fpn_p{level}")):
-            name, norm = _fpn(state, kind, level)
-            found |= state.convolution(f"trunk/{here}", name, norm=norm)
+            name, folded = _fpn(state, kind, level)
+            found |= state.convolution(f"trunk/{here}", name, norm=folded)
     return found
 
 
@@ -117,7 +117,8 @@ def _rpn_convolutions(state: StateDict) -> list[str]:
 
 
 def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    convolutions, found = _rpn_convolutions(state), {}
+    found: dict[str, Lazy] = {}
+    convolutions = _rpn_convolutions(state)
     for i, name in enumerate(convolutions, start=1):
         found |= state.convolution(f"rpn/rpn_conv_shared{i if i > 1 else ''}", name)
     found |= state.convolution("rpn/rpn_class_raw", "rpn.head.cls_logits")
@@ -136,7 +137,8 @@ def _box_layers(state: StateDict) -> tuple[list[str], list[str]]:
 
 
 def _box_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    (convolutions, dense), found, pool = _box_layers(state), {}, 7
+    found: dict[str, Lazy] = {}
+    (convolutions, dense), pool = _box_layers(state), 7
     classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
     state.require_outputs(f"{ROI}box_predictor.bbox_pred", 4 * classes, "box deltas of each class")
     for i, name in enumerate(convolutions, start=1):
@@ -165,7 +167,8 @@ def _mask_layers(state: StateDict) -> list[str]:
 
 
 def _mask_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    convolutions, found, predictor = _mask_layers(state), {}, f"{ROI}mask_predictor."
+    found: dict[str, Lazy] = {}
+    convolutions, predictor = _mask_layers(state), f"{ROI}mask_predictor."
     classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
     state.require_outputs(f"{predictor}mask_fcn_logits", classes, "a mask of each class")
     for i, name in enumerate(convolutions, start=1):
