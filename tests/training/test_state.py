@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import heads
 from mrcnn.network.graph import build_network
 from mrcnn.training.model import TrainingModel, compile_model, set_trainable
 from mrcnn.training.state import metric_variables, restore, state_variables, values_of
@@ -62,12 +63,19 @@ def test_metrics_are_named_as_they_are_logged(training):
     assert {"loss", "mrcnn_mask_loss"} <= names
 
 
-def test_random_layers_are_part_of_the_state():
-    config = TinyConfig(MASK_HEAD={"name": "fcn", "filters": 16, "convolutions": 1})
+def test_random_layers_are_part_of_the_state(monkeypatch):
+    """A head of the user's own, with a Dropout layer."""
+
+    def dropping(input_shape, num_classes):
+        features = keras.Input(input_shape)
+        x = keras.layers.Dropout(0.5, seed=1)(keras.layers.UpSampling2D(2)(features))
+        masks = keras.layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32")(x)
+        return keras.Model(features, masks, name="mask_head")
+
+    monkeypatch.setattr(heads.registry, "_heads", dict(heads.registry._heads))
+    heads.register("dropping")(dropping)
+    config = TinyConfig(MASK_HEAD="dropping")
     network = build_network(config)
-    head = network.mask_head
-    dropped = keras.Model(head.inputs[0], keras.layers.Dropout(0.5, seed=1)(head.outputs[0]))
-    network = type(network)(network.trunk, network.rpn, network.box_head, dropped, network.backbone)
     model = TrainingModel(network, config)
     set_trainable(network, "all", train_bn=False)
     compile_model(model, config, learning_rate=0.1, total_steps=10)
