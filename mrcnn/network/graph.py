@@ -406,23 +406,32 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
     )(rois, valid, class_logits, box_deltas, inputs["window"], bounds[1])
     outputs = {"boxes": boxes, "class_ids": class_ids, "scores": scores, "valid": valid, "counts": counts}
     if network.head is not None:
-        outputs |= _masks(network, config, levels, boxes, class_ids, scores, valid, fast=fast)
+        found = {"boxes": boxes, "class_ids": class_ids, "scores": scores}
+        outputs |= _masks(network.head, config, levels, found, valid, stage if network.roi_stage else None, fast=fast)
     return keras.Model(inputs, outputs, name="mask_rcnn")
 
 
 def _masks(
-    network: Network, config: Config, levels: list, boxes: Any, class_ids: Any, scores: Any, valid: Any, *, fast: bool
+    head: heads.Head,
+    config: Config,
+    levels: list,
+    found: dict[str, Any],
+    valid: Any,
+    stage: Callable[[Any], Any] | None,
+    *,
+    fast: bool,
 ) -> dict[str, Any]:
-    """Masks of the valid detections, and their scores where the head gives any."""
-    head, candidates = network.head, {"boxes": boxes, "class_ids": class_ids}
-    assert head is not None
-    if head.rescores:
-        candidates["scores"] = scores
-    kept, image_index, _ = KeepValid(name="kept_detections")(valid, list(candidates.values()))
-    given = dict(zip(candidates, kept, strict=True)) | {"image_index": image_index}
+    """Masks of the valid detections, and their scores where the head gives any.
+
+    Args:
+        found: boxes, class_ids and scores of the detections, with padding rows.
+        stage: what the heads compute in common from their RoI features, with the "c4" neck.
+    """
+    names = ["boxes", "class_ids", *(["scores"] if head.rescores else [])]
+    kept, image_index, _ = KeepValid(name="kept_detections")(valid, [found[name] for name in names])
+    given = dict(zip(names, kept, strict=True)) | {"image_index": image_index}
     pool = _pool(config, given["boxes"], image_index, fast=fast)
-    if network.roi_stage is not None:
-        stage = _shared_stage(network, training=False, fast=fast)
+    if stage is not None:
         given["features"] = stage(pool(config.POOL_SIZE, levels[:4], "roi_align_mask"))
     if head.is_plain:
         features = given.get("features")
@@ -430,8 +439,8 @@ def _masks(
             features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
         mask_head = _folded(head.model, training=False, fast=fast)
         return {"masks": class_masks(mask_head, config.NUM_CLASSES)(features, given["class_ids"])}
-    found = head.inference(head_inputs(head, levels[:4], given, pool, training=False))
-    outputs = {"masks": OwnChannel(name="masks")(found["masks"], given["class_ids"])}
+    made = head.inference(head_inputs(head, levels[:4], given, pool, training=False))
+    outputs = {"masks": OwnChannel(name="masks")(made["masks"], given["class_ids"])}
     if head.rescores:
-        outputs["mask_scores"] = Rescore(head, name="mask_scores")(found, given["scores"], given["class_ids"])
+        outputs["mask_scores"] = Rescore(head, name="mask_scores")(made, given["scores"], given["class_ids"])
     return outputs
