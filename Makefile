@@ -23,6 +23,8 @@ test: venv
 	@echo "== style: ruff"
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@echo "== types: mypy"
+	@$(VENV)/bin/mypy
 	@echo "== tests: pytest, two processes"
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 	@echo "== tests of the JAX backend: pytest"

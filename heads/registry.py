@@ -23,7 +23,7 @@ def register(name: str) -> Callable[[HeadFunction], HeadFunction]:
 
     In the common case it decorates a function that maps `(input_shape, num_classes, **options)` to a `keras.Model` from
     RoI features [R, h, w, C] to mask probabilities [R, m, m, num_classes], float32. The function knows nothing of
-    batches, images, boxes or settings:
+    batches, images, boxes or settings::
 
         @heads.register("mine")
         def mine(input_shape, num_classes, *, filters=64):

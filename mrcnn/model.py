@@ -208,7 +208,7 @@ class MaskRCNN(OldMethods):
         """Trains from where the run stands (`epoch`) to the end of epoch `epochs`, with a checkpoint after each.
 
         Args:
-            train_dataset, val_dataset: prepared datasets; without the second there are no val_ losses.
+            train_dataset, val_dataset: prepared datasets; without the second there are no validation losses.
             learning_rate: held constant after a warm-up of at most a tenth of the steps, unless the configuration sets
                 LR_SCHEDULE, LR_STEPS or WARMUP_STEPS. None: the configuration's rate and schedule, which spans the
                 whole run.
@@ -345,9 +345,9 @@ class MaskRCNN(OldMethods):
         mode = mode or ("inference" if classes is None else "training")
         agreement = conventions.agreed(config, source, source.parts, loading.DEFAULTS, path)
         model = cls(mode, agreement.config, model_dir)
-        exclude = transfer.our_names(exclude, model.network.layers())
+        excluded = transfer.our_names(exclude, model.network.layers())
         report = model._load(
-            path, agreement, exclude=exclude, keep_classes=keep_classes, class_names=class_names, fresh=True
+            path, agreement, exclude=excluded, keep_classes=keep_classes, class_names=class_names, fresh=True
         )
         if not own_classes:
             pretrained.require_trained(path, source, model.network.layers(), report, exclude)

@@ -119,9 +119,9 @@ def _drawing(line: "LineCounter | None", trails: bool) -> Any:
                 picture, [np.array(track.trail, np.float32).round().astype(np.int32)], False, color, thickness
             )
         if line is not None:
-            ends = [tuple(round(value) for value in point) for point in (line.start, line.end)]
-            cv2.line(picture, *ends, (255, 255, 255), 2 * thickness)
-            draw_label(picture, str(line.counts), ends[0][1], ends[0][0], (1.0, 1.0, 1.0))
+            (x1, y1), (x2, y2) = ([round(value) for value in point] for point in (line.start, line.end))
+            cv2.line(picture, (x1, y1), (x2, y2), (255, 255, 255), 2 * thickness)
+            draw_label(picture, str(line.counts), y1, x1, (1.0, 1.0, 1.0))
         return picture
 
     return draw

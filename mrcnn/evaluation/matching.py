@@ -92,11 +92,16 @@ def compute_ap(
     Objects of a negative class id are crowds: they need not be found, and detections that find nothing but lie in a
     crowd of their class (by `iou_threshold` of their own pixels) do not count.
 
+    An image without objects has no recall, so detections in it give nan, as in the old package; `np.nanmean` leaves it
+    out. Without detections either, the value is 0.
+
     Returns:
-        ap: area under the curve of precision over recall. An image without objects has no recall, so detections in it
-            give nan, as in the old package; `np.nanmean` leaves it out. Without detections either, it is 0.
+        ap: area under the curve of precision over recall; nan for detections in an image without objects.
+
         precisions: [M + 2] never rising, of the M counted detections in falling order of score, between two end points.
+
         recalls: [M + 2] never falling.
+
         overlaps: [M, N] mask IoU.
     """
     gt_match, pred_match, overlaps = compute_matches(

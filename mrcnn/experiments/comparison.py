@@ -160,10 +160,11 @@ def plan_jobs(tasks: Mapping[str, Task], heads: Sequence[Head], seeds: Sequence[
             raise ValueError(f"the {what} {values} repeat; give each once: the same training has the same result.")
     if not chosen:
         raise ValueError('no heads to compare; give at least one, as ["fcn", "unet"].')
+    chosen_seeds: Sequence[int | None] = seeds or [None]
     hashes = {name: task.hashes() for name, task in tasks.items()}
     return [
         Job(name, task, label, _config(task, head, task.config.SEED if seed is None else seed), hashes[name])
-        for seed in (seeds or [None])
+        for seed in chosen_seeds
         for name, task in tasks.items()
         for head, label in zip(chosen, labels, strict=True)
     ]
@@ -225,7 +226,7 @@ def evaluated(model: MaskRCNN, run: plan.Run, job: Job) -> dict[str, float]:
             results.mask["AP"],
             results.mask["AP50"],
             results.mask["AP75"],
-            results.boundary["AP"],
+            (results.boundary or {})["AP"],
         )
         stored = {
             "key": key,

@@ -24,11 +24,18 @@ class AnchorTargets(StaticOutputLayer):
     An anchor is positive when its IoU with an object reaches `positive_overlap`, or when no anchor overlaps some
     object more; background when its IoU with every object is under `negative_overlap`; else it is not used.
 
-    call: (anchors [anchors, (y1, x1, y2, x2)], gt_boxes [batch, instances, (y1, x1, y2, x2)] zero-padded,
-           gt_class_ids [batch, instances] zero-padded, windows [batch, (y1, x1, y2, x2)] of the images in the
-           input, seed [batch] int32) ->
+    Call arguments:
+        anchors: [anchors, (y1, x1, y2, x2)], pixels of the network input.
+        gt_boxes: [batch, instances, (y1, x1, y2, x2)], zero-padded.
+        gt_class_ids: [batch, instances], zero-padded.
+        windows: [batch, (y1, x1, y2, x2)], where in the network input the image lies.
+        seed: [batch] int32.
+
+    Returns:
         indices: [batch, count] int32 of the sampled anchors.
+
         labels: [batch, count] int32, 1 object, 0 background, -1 not sampled.
+
         deltas: [batch, count, (dy, dx, log dh, log dw)] over std_dev, 0 where not positive.
     """
 
@@ -124,12 +131,21 @@ def _touches_crowd(overlaps: Any, gt_class_ids: Any) -> Any:
 class RoITargets(StaticOutputLayer):
     """Samples the RoIs that the heads learn from (He et al. 2017, section 3.1; Model Garden's roi_sampler).
 
-    call: (rois [batch, rois, (y1, x1, y2, x2)] zero-padded, valid [batch, rois] bool,
-           gt_boxes [batch, instances, 4] and gt_class_ids [batch, instances] zero-padded, seed [batch]) ->
+    Call arguments:
+        rois: [batch, rois, (y1, x1, y2, x2)], zero-padded.
+        valid: [batch, rois] bool, False for padding rows.
+        gt_boxes, gt_class_ids: [batch, instances, 4] and [batch, instances], zero-padded.
+        seed: [batch] int32.
+
+    Returns:
         rois: [batch, count, (y1, x1, y2, x2)], positives first, then negatives, zero-padded.
+
         class_ids: [batch, count] int32, 0 for background and padding.
+
         deltas: [batch, count, (dy, dx, log dh, log dw)] over std_dev, 0 where not positive.
+
         sampled: [batch, count] bool, False on padding.
+
         instance: [batch, count] int32, the ground-truth instance of a positive RoI.
     """
 
@@ -200,8 +216,13 @@ def _rows(array: Any, indices: Any) -> Any:
 class MaskTargets(StaticOutputLayer):
     """Ground-truth masks as the positive RoIs see them.
 
-    call: (rois [kept, (y1, x1, y2, x2)], image_index [kept], instance [kept],
-           gt_boxes [batch, instances, 4], gt_masks [batch, instances, m, m] uint8 0..255 cropped to gt_boxes) ->
+    Call arguments:
+        rois: [kept, (y1, x1, y2, x2)].
+        image_index, instance: [kept], the image of each and the ground-truth instance.
+        gt_boxes: [batch, instances, (y1, x1, y2, x2)].
+        gt_masks: [batch, instances, m, m] uint8 in 0..255, cropped to `gt_boxes`.
+
+    Returns:
         [kept, mask_size, mask_size] float32, 0 or 1: more or less than half of the cell is the object.
     """
 
