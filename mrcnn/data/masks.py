@@ -224,7 +224,7 @@ def _taps(start: float, end: float, count: int, size: int) -> tuple[int, np.ndar
 
 
 def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: tuple[int, int]) -> np.ndarray:
-    """Crops masks [H, W, N] by integer boxes and resizes them to `mini_shape`, [height, width, N] bool, as the old package does.
+    """Crops masks [H, W, N] by integer boxes, as the old package does, to `mini_shape`: [height, width, N] bool.
 
     Raises:
         ValueError: for a box without area.
