@@ -110,7 +110,15 @@ class MaskRCNN(OldMethods):
 
     # Detection
 
-    def detect(self, images: Sequence[Any], verbose: int = 0, *, prepare: str | None = None) -> list[Result]:
+    def detect(
+        self,
+        images: Sequence[Any],
+        verbose: int = 0,
+        *,
+        prepare: str | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
+    ) -> list[Result]:
         """Finds the objects in any number of images of any sizes.
 
         Images whose network inputs have one size run together, up to DETECTION_BATCH_SIZE of them.
@@ -127,6 +135,9 @@ class MaskRCNN(OldMethods):
             verbose: 1 prints for each image how many candidates each step left.
             prepare: "full", "rle" or "crops": compute the masks in this form now, and drop the probabilities behind
                 them (about 3 kB an instance). None: each form is computed when it is first used.
+            tile: for large images: side in pixels of the tiles that are detected in, beside the whole image; each
+                object is found once, also across tiles (`mrcnn.inference.tiling`). `verbose` counts nothing then.
+            overlap: least share of a tile's side that neighbors have in common.
 
         Returns:
             A `Result` per image: the old package's dict of rois, class_ids, scores and masks, whose attributes offer
@@ -136,6 +147,8 @@ class MaskRCNN(OldMethods):
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
+        if tile is not None:
+            return self.detector.detect_tiled(list(images), tile, overlap, prepare, self.class_names)
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
 
     def stream(

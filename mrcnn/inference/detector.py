@@ -13,6 +13,7 @@ from mrcnn.data.images import read_image, read_image_size
 from mrcnn.data.molding import InputTransform, NetworkInput
 from mrcnn.inference.pipeline import WINDOW, Buffers, batches, overlapped
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
+from mrcnn.inference.tiling import detect_tiled, tile_windows
 from mrcnn.network.pixels import PixelScaling
 
 COUNT_NAMES = ("proposals", "scores over the minimum", "left by NMS", "detections")
@@ -76,6 +77,27 @@ class Detector:
         found = self._run(sources, prepare=prepare, class_names=class_names, verbose=verbose, window=None, total=total)
         results = {index: outcome for index, outcome in found if isinstance(outcome, Result)}
         return [results[i] for i in range(total)]
+
+    def detect_tiled(
+        self, images: Sequence[Any], tile: int, overlap: float, prepare: str | None, class_names: Sequence[str]
+    ) -> list[Result]:
+        """See `MaskRCNN.detect`."""
+        _check_form(prepare)
+        total = len(images)
+        sources = [self.source(i, image, total) for i, image in enumerate(images)]
+        for source in sources:
+            assert source.size is not None
+            tile_windows(*source.size, tile, overlap)  # raises for impossible ones before the first detection
+        results = []
+        for source in sources:
+            with _named(source.index, total):
+                pixels = self.pixels(source)
+            result = detect_tiled(self, pixels, tile, overlap, class_names)
+            result.path = os.fspath(source.image) if isinstance(source.image, str | os.PathLike) else None
+            if prepare:
+                result.prepare(prepare)
+            results.append(result)
+        return results
 
     def stream(
         self,

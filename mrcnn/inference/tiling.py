@@ -1,0 +1,286 @@
+"""Large images: detection on overlapping tiles and on the whole image, with each object found once.
+
+Two detections are one object if they agree where both could be seen: of an object that a tile cuts off, the other mask
+counts inside that tile only, and the IoU of the masks is then at least `AGREEMENT`. This holds however little of an
+object lies in the overlap of two tiles, where the IoU of the whole masks would say nothing.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mrcnn.data.masks import mask_parts
+from mrcnn.data.rle import encode_parts
+from mrcnn.inference.results import Crop, Result, SoftMasks
+
+AGREEMENT = 0.5  # mask IoU, in what two views share, of detections of one object
+COVERED = 0.5  # share of a cut-off detection inside another one, from which it is a part of that
+MARGIN = 0.01  # of a tile's side: an object that comes so near to a border inside the image is cut off
+
+Window = tuple[int, int, int, int]  # y1, x1, y2, x2
+
+
+def tile_windows(height: int, width: int, tile: int, overlap: float) -> list[Window]:
+    """The tiles of an image, each `tile` pixels a side; the last of a row or column end with the image.
+
+    Args:
+        overlap: least share of a tile's side that neighbors have in common.
+
+    Raises ValueError for a tile under 32 pixels, or an overlap outside 0 to 0.9.
+    """
+    if tile < 32 or not 0 <= overlap <= 0.9:
+        raise ValueError(f"tile is 32 pixels or more and overlap 0 to 0.9, got {tile!r} and {overlap!r}")
+    rows, columns = _starts(height, tile, overlap), _starts(width, tile, overlap)
+    return [(y, x, min(y + tile, height), min(x + tile, width)) for y, x in itertools.product(rows, columns)]
+
+
+def _starts(length: int, tile: int, overlap: float) -> list[int]:
+    """Where tiles begin, evenly spread."""
+    if length <= tile:
+        return [0]
+    count = int(np.ceil((length - tile) / max(1, tile * (1 - overlap)))) + 1
+    return np.linspace(0, length - tile, count).round().astype(int).tolist()
+
+
+@dataclass
+class Piece:
+    """What one view shows of an object: its mask and box in pixels of the whole image."""
+
+    view: int
+    window: Window
+    crop: Crop
+    box: np.ndarray
+    class_id: int
+    score: float
+    cut: bool  # whether it touches a border of the tile inside the image
+
+
+def detect_tiled(
+    detector: Any, image: np.ndarray, tile: int, overlap: float = 0.2, class_names: Sequence[str] = ()
+) -> Result:
+    """The objects in one image [H, W, C] uint8, from its tiles and the whole of it.
+
+    Memory is that of the image, of a few tiles, and of the masks that are found, cropped to their objects; the result
+    holds run lengths.
+
+    Raises as `tile_windows`.
+    """
+    height, width = image.shape[:2]
+    windows = tile_windows(height, width, tile, overlap)
+    views: list[Window] = [(0, 0, height, width)]
+    views += windows if len(windows) > 1 else []
+    small, scale = _reduced(image, 2 * max(detector.config.IMAGE_MAX_DIM or tile, tile))
+
+    def parts() -> Iterator[np.ndarray]:
+        yield small
+        for y1, x1, y2, x2 in views[1:]:
+            yield np.ascontiguousarray(image[y1:y2, x1:x2])
+
+    pieces: list[Piece] = []
+    for view, result in enumerate(detector.stream(parts())):
+        pieces += _pieces(result, view, views[view], scale if view == 0 else 1, (height, width))
+    return _as_result(merged(pieces, detector.config.DETECTION_NMS_THRESHOLD), (height, width), class_names)
+
+
+def _reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, int]:
+    """The image, shrunk by a whole factor while its longer side stays above `longest`, and that factor.
+
+    Strips of rows are averaged one after the other, as a resize of the whole would convert it to floats first.
+    """
+    factor = max(image.shape[:2]) // longest
+    if factor < 2:
+        return image, 1
+    rows, columns = (max(1, side // factor) for side in image.shape[:2])
+    small = np.empty((rows, columns, image.shape[2]), image.dtype)
+    strip = max(1, 256 // factor)
+    for start in range(0, rows, strip):
+        end = min(start + strip, rows)
+        part = np.ascontiguousarray(image[start * factor : end * factor, : columns * factor])
+        resized = cv2.resize(part, (columns, end - start), interpolation=cv2.INTER_AREA)
+        small[start:end] = resized.reshape(end - start, columns, -1)
+    return small, factor
+
+
+def _pieces(result: Result, view: int, window: Window, scale: int, size: tuple[int, int]) -> Iterator[Piece]:
+    """The instances of a view in pixels of the whole image of `size`; empty masks are left out."""
+    assert isinstance(result.soft, SoftMasks)
+    offset = np.tile(window[:2], 2)
+    boxes = result.rois.astype(np.float64) * scale + offset
+    crops = mask_parts(result.soft.probabilities, result.soft.boxes.astype(np.float64) * scale + offset, *size)
+    values = zip(crops, boxes, result.class_ids.tolist(), result.scores.tolist(), strict=True)
+    for (mask, top, left), box, class_id, score in values:
+        crop = _tight(_clipped(Crop(mask, top, left), window))
+        if crop.mask.size:
+            yield Piece(view, window, crop, box, class_id, score, _is_cut(crop, window, size))
+
+
+def _clipped(crop: Crop, window: Window) -> Crop:
+    """What lies inside a window."""
+    y1, x1 = max(crop.top, window[0]), max(crop.left, window[1])
+    y2 = max(y1, min(crop.top + crop.mask.shape[0], window[2]))
+    x2 = max(x1, min(crop.left + crop.mask.shape[1], window[3]))
+    return Crop(crop.mask[y1 - crop.top : y2 - crop.top, x1 - crop.left : x2 - crop.left], y1, x1)
+
+
+def _tight(crop: Crop) -> Crop:
+    """Without empty rows and columns around the mask; 0 x 0 for an empty one."""
+    rows, columns = np.flatnonzero(crop.mask.any(axis=1)), np.flatnonzero(crop.mask.any(axis=0))
+    if not len(rows):
+        return Crop(np.zeros((0, 0), bool), crop.top, crop.left)
+    part = crop.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Crop(part.copy(), crop.top + int(rows[0]), crop.left + int(columns[0]))
+
+
+def _is_cut(crop: Crop, window: Window, size: tuple[int, int]) -> bool:
+    """Whether a mask reaches a border of its window that is none of the image."""
+    ends = crop.top + crop.mask.shape[0], crop.left + crop.mask.shape[1]
+    for axis, (start, end) in enumerate(zip((crop.top, crop.left), ends, strict=True)):
+        first, last = window[axis], window[axis + 2]
+        margin = max(1, MARGIN * (last - first))
+        if (first > 0 and start < first + margin) or (last < size[axis] and end > last - margin):
+            return True
+    return False
+
+
+def merged(pieces: Sequence[Piece], nms_threshold: float) -> list[Piece]:
+    """One piece per object, best first.
+
+    Pieces that agree are joined. A view that shows the whole object decides its mask; where all are cut off, the mask
+    is the union. What is left over of cut-off objects inside others is dropped, then NMS by the masks' IoU, per class.
+    """
+    pieces = sorted(pieces, key=lambda piece: -piece.score)
+    groups = _groups(pieces)
+    objects = sorted((_joined([pieces[i] for i in group]) for group in groups), key=lambda piece: -piece.score)
+    # Larger ones first, so that a part is compared with the whole it belongs to
+    by_area = sorted(range(len(objects)), key=lambda i: -np.count_nonzero(objects[i].crop.mask))
+    near = _neighbors([piece.crop for piece in objects])
+    dropped: set[int] = set()
+    for i in by_area:
+        for j in near[i]:
+            if i in dropped or j in dropped or objects[i].class_id != objects[j].class_id:
+                continue
+            shared, first, second = _areas(objects[i].crop, objects[j].crop)
+            if objects[j].cut and second <= first and shared >= COVERED * second:
+                dropped.add(j)
+            elif shared > nms_threshold * (first + second - shared):
+                dropped.add(max(i, j))
+    return [piece for i, piece in enumerate(objects) if i not in dropped]
+
+
+def _groups(pieces: Sequence[Piece]) -> list[list[int]]:
+    """Which pieces are one object: those that agree, directly or through others, the closest first.
+
+    Two complete objects of one view are never joined, however a mask of another view may span both.
+    """
+    near = _neighbors([piece.crop for piece in pieces])
+    pairs = []
+    for i, others in enumerate(near):
+        for j in others:
+            if i < j and pieces[i].view != pieces[j].view and pieces[i].class_id == pieces[j].class_id:
+                agreement = _agreement(pieces[i], pieces[j])
+                if agreement >= AGREEMENT:
+                    pairs.append((agreement, i, j))
+    group = {i: [i] for i in range(len(pieces))}
+    owner = list(range(len(pieces)))
+    for _, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
+        a, b = owner[i], owner[j]
+        if a == b or _contradict([pieces[k] for k in group[a]], [pieces[k] for k in group[b]]):
+            continue
+        for k in group[b]:
+            owner[k] = a
+        group[a] += group.pop(b)
+    return list(group.values())
+
+
+def _contradict(first: Sequence[Piece], second: Sequence[Piece]) -> bool:
+    """Whether a view shows two complete objects in what would become one."""
+    return bool({p.view for p in first if not p.cut} & {p.view for p in second if not p.cut})
+
+
+def _agreement(a: Piece, b: Piece) -> float:
+    """IoU of two masks where both could be seen; 0 where one of them is not there.
+
+    Of an object that is cut off, nothing can be seen outside its view, so that the other mask counts inside it only.
+    """
+    first = _clipped(a.crop, b.window) if b.cut else a.crop
+    second = _clipped(b.crop, a.window) if a.cut else b.crop
+    shared, first_area, second_area = _areas(first, second)
+    return shared / (first_area + second_area - shared) if first_area and second_area else 0.0
+
+
+def _areas(a: Crop, b: Crop) -> tuple[int, int, int]:
+    """Pixels that two masks share, and of each."""
+    first, second = int(np.count_nonzero(a.mask)), int(np.count_nonzero(b.mask))
+    top, left = max(a.top, b.top), max(a.left, b.left)
+    bottom = min(a.top + a.mask.shape[0], b.top + b.mask.shape[0])
+    right = min(a.left + a.mask.shape[1], b.left + b.mask.shape[1])
+    if bottom <= top or right <= left:
+        return 0, first, second
+    parts = [c.mask[top - c.top : bottom - c.top, left - c.left : right - c.left] for c in (a, b)]
+    return int(np.count_nonzero(parts[0] & parts[1])), first, second
+
+
+def _neighbors(crops: Sequence[Crop]) -> list[list[int]]:
+    """For each mask the others whose bounds overlap its own."""
+    bounds = np.array([(c.top, c.left, c.top + c.mask.shape[0], c.left + c.mask.shape[1]) for c in crops], np.int64)
+    bounds = bounds.reshape(-1, 4)
+    found = []
+    for i, (y1, x1, y2, x2) in enumerate(bounds):
+        overlaps = (bounds[:, 0] < y2) & (bounds[:, 2] > y1) & (bounds[:, 1] < x2) & (bounds[:, 3] > x1)
+        overlaps[i] = False
+        found.append(np.flatnonzero(overlaps).tolist())
+    return found
+
+
+def _joined(pieces: Sequence[Piece]) -> Piece:
+    """One object from its pieces. A tile that shows all of it decides, else the whole image and all tiles together."""
+    best = max(pieces, key=lambda piece: piece.score)
+    whole = [piece for piece in pieces if not piece.cut and piece.view > 0]
+    if whole or len(pieces) == 1:
+        chosen = max(whole, key=lambda piece: piece.score) if whole else best
+        return Piece(
+            chosen.view, chosen.window, chosen.crop, chosen.box, best.class_id, best.score, chosen.cut and not whole
+        )
+    # Tiles are sharper than the whole image, whose mask counts where no tile of the object shows it
+    tiles = [piece for piece in pieces if piece.view > 0]
+    overview = [piece for piece in pieces if piece.view == 0]
+    parts = [piece.crop for piece in tiles]
+    parts += [_outside(piece.crop, [tile.window for tile in tiles]) for piece in overview]
+    crop = _union(parts)
+    boxes = np.array([piece.box for piece in pieces])
+    box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+    if not tiles:
+        box, crop = best.box, best.crop
+    return Piece(best.view, best.window, crop, box, best.class_id, best.score, False)
+
+
+def _outside(crop: Crop, windows: Sequence[Window]) -> Crop:
+    """A mask without its pixels inside the windows."""
+    mask = crop.mask.copy()
+    for window in windows:
+        y1, x1 = max(window[0] - crop.top, 0), max(window[1] - crop.left, 0)
+        mask[y1 : max(window[2] - crop.top, 0), x1 : max(window[3] - crop.left, 0)] = False
+    return _tight(Crop(mask, crop.top, crop.left))
+
+
+def _union(crops: Sequence[Crop]) -> Crop:
+    crops = [crop for crop in crops if crop.mask.size]
+    top, left = min(crop.top for crop in crops), min(crop.left for crop in crops)
+    bottom = max(crop.top + crop.mask.shape[0] for crop in crops)
+    right = max(crop.left + crop.mask.shape[1] for crop in crops)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for crop in crops:
+        y, x = crop.top - top, crop.left - left
+        mask[y : y + crop.mask.shape[0], x : x + crop.mask.shape[1]] |= crop.mask
+    return Crop(mask, top, left)
+
+
+def _as_result(pieces: Sequence[Piece], size: tuple[int, int], class_names: Sequence[str]) -> Result:
+    boxes = np.array([piece.box for piece in pieces], np.float32).reshape(-1, 4)
+    ids = np.array([piece.class_id for piece in pieces], np.int32)
+    scores = np.array([piece.score for piece in pieces], np.float32)
+    return Result(boxes, ids, scores, encode_parts([piece.crop for piece in pieces], *size), size, class_names)
