@@ -19,6 +19,7 @@ from mrcnn.inference.results import Crop, Result, SoftMasks
 
 AGREEMENT = 0.5  # mask IoU, in what two views share, of detections of one object
 COVERED = 0.5  # share of a cut-off detection inside another one, from which it is a part of that
+TOLERANCE = 3  # pixels around that other one that count as inside: of a sliver at a border, the mask is hardly right
 MARGIN = 0.01  # of a tile's side: an object that comes so near to a border inside the image is cut off
 
 Window = tuple[int, int, int, int]  # y1, x1, y2, x2
@@ -164,7 +165,7 @@ def merged(pieces: Sequence[Piece], nms_threshold: float) -> list[Piece]:
             if i in dropped or j in dropped or objects[i].class_id != objects[j].class_id:
                 continue
             shared, first, second = _areas(objects[i].crop, objects[j].crop)
-            if objects[j].cut and second <= first and shared >= COVERED * second:
+            if objects[j].cut and second <= first and _covered(objects[j].crop, objects[i].crop) >= COVERED * second:
                 dropped.add(j)
             elif shared > nms_threshold * (first + second - shared):
                 dropped.add(max(i, j))
@@ -224,12 +225,28 @@ def _areas(a: Crop, b: Crop) -> tuple[int, int, int]:
     return int(np.count_nonzero(parts[0] & parts[1])), first, second
 
 
+def _covered(part: Crop, whole: Crop) -> int:
+    """Pixels of a mask that lie inside another one, or within `TOLERANCE` of it."""
+    height, width = part.mask.shape
+    top, left = part.top - TOLERANCE, part.left - TOLERANCE
+    around = (top, left, part.top + height + TOLERANCE, part.left + width + TOLERANCE)
+    near = _clipped(whole, around)
+    if not near.mask.any():
+        return 0
+    grown = np.zeros((height + 2 * TOLERANCE, width + 2 * TOLERANCE), np.uint8)
+    grown[near.top - top :, near.left - left :][: near.mask.shape[0], : near.mask.shape[1]] = near.mask
+    grown = cv2.dilate(grown, np.ones((2 * TOLERANCE + 1, 2 * TOLERANCE + 1), np.uint8))
+    inside = grown[TOLERANCE:-TOLERANCE, TOLERANCE:-TOLERANCE].astype(bool)
+    return int(np.count_nonzero(part.mask & inside))
+
+
 def _neighbors(crops: Sequence[Crop]) -> list[list[int]]:
-    """For each mask the others whose bounds overlap its own."""
+    """For each mask the others whose bounds overlap its own, or lie within `TOLERANCE` of them."""
     bounds = np.array([(c.top, c.left, c.top + c.mask.shape[0], c.left + c.mask.shape[1]) for c in crops], np.int64)
     bounds = bounds.reshape(-1, 4)
     found = []
-    for i, (y1, x1, y2, x2) in enumerate(bounds):
+    for i, bound in enumerate(bounds):
+        y1, x1, y2, x2 = bound + (-TOLERANCE, -TOLERANCE, TOLERANCE, TOLERANCE)
         overlaps = (bounds[:, 0] < y2) & (bounds[:, 2] > y1) & (bounds[:, 1] < x2) & (bounds[:, 3] > x1)
         overlaps[i] = False
         found.append(np.flatnonzero(overlaps).tolist())

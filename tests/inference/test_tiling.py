@@ -205,6 +205,16 @@ def test_what_is_left_of_a_cut_object_inside_another_is_dropped():
     assert one.crop.mask.shape == (60, 60)
 
 
+def test_a_sliver_at_a_border_belongs_to_the_object_beside_it():
+    """One pixel wide, and beside the mask of the object that the other tile shows whole."""
+    whole = piece(1, LEFT, 10, 50, 30, 31)
+    for left in (80, 81, 83):
+        (one,) = merged([whole, piece(2, RIGHT, 18, left, 10, 1, cut=True)], 0.5)
+        assert one.crop.left == 50
+    assert len(merged([whole, piece(2, RIGHT, 18, 84, 10, 1, cut=True)], 0.5)) == 2
+    assert len(merged([whole, piece(2, RIGHT, 18, 82, 10, 1)], 0.5)) == 2, "a complete small object stays"
+
+
 def test_shrinking_by_a_whole_factor_keeps_means():
     image = np.random.default_rng(0).integers(0, 255, (1030, 515, 3), np.uint8)
     small, factor = _reduced(image, 100)
