@@ -351,8 +351,8 @@ class MaskRCNN(OldMethods):
         config = conventions.pretrained_config(source, path, config, loading.DEFAULTS, overrides)
         if classes is not None and config.NAME is None:
             config = config.adopt({"NAME": "finetuned"})
-        asked = classes is not None or "NUM_CLASSES" in overrides
-        own_classes = asked or config.NUM_CLASSES != source.settings.get("NUM_CLASSES", Config.NUM_CLASSES)
+        theirs = source.settings.get("NUM_CLASSES", Config.NUM_CLASSES)
+        own_classes = classes is not None or config.NUM_CLASSES != theirs
         if not own_classes:
             pretrained.require_parts(path, source, config, exclude)
         mode = mode or ("inference" if classes is None else "training")
@@ -363,7 +363,7 @@ class MaskRCNN(OldMethods):
             path, agreement, exclude=excluded, keep_classes=keep_classes, class_names=class_names, fresh=True
         )
         if not own_classes:
-            pretrained.require_trained(path, source, model.network.layers(), report, exclude)
+            pretrained.require_trained(path, source, model.network.layers(), report, excluded)
         return model
 
     def load_weights(
@@ -378,10 +378,10 @@ class MaskRCNN(OldMethods):
     ) -> LoadReport:
         """Loads weights of this package, of matterport, torchvision, Detectron2, or of ImageNet into the backbone.
 
-        The content tells what the file is. Settings that its weights are bound to (strides, pixels, anchors ...) are
-        taken over into `self.config` and printed. All others stay as they are, even where the original program differs
-        (RPN_PER_LEVEL, DETECTION_NMS_THRESHOLD, IMAGE_RESIZE_MODE ...): only `from_pretrained` gives that program's
-        numbers.
+        The content tells what the file is. Settings that its weights depend on (strides, pixels, anchors ...) follow
+        the file where nobody set them, in `self.config`, and are printed. What your Config, a keyword or an assignment
+        sets stays. All others stay as well, even where the original program differs (RPN_PER_LEVEL,
+        DETECTION_NMS_THRESHOLD, IMAGE_RESIZE_MODE ...): only `from_pretrained` gives that program's numbers.
 
         The numbered checkpoint of a run of this NAME in `model_dir` resumes that run: its epoch and optimizer, and also
         its folder if there is no newer checkpoint in it. Any other file begins a new run, also the best checkpoint that

@@ -164,6 +164,13 @@ def test_unless_it_is_excluded_or_other_classes_are_asked_for(tmp_path, argument
     assert MaskRCNN.from_pretrained(path, **SMALL, **arguments).config.BACKBONE == "resnet50"
 
 
+def test_the_files_own_number_of_classes_excuses_nothing(tmp_path):
+    path = tmp_path / "a.pth"
+    keypoints(path)
+    with pytest.raises(ValueError, match="has no weights for the mask head"):
+        MaskRCNN.from_pretrained(path, NUM_CLASSES=5, **SMALL)
+
+
 def test_what_is_excluded_excuses_nothing_else(tmp_path):
     path = tmp_path / "a.pth"
     keypoints(path)
