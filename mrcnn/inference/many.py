@@ -168,7 +168,7 @@ def _pixels(row: Mapping[str, Any]) -> np.ndarray:
 
     pixels = cv2.imdecode(np.frombuffer(row["bytes"], np.uint8), cv2.IMREAD_COLOR_RGB)
     if pixels is None:
-        raise ValueError(f"{row['path']}: its bytes are no image that can be decoded")
+        raise ValueError(f"{row['path']}: its bytes cannot be decoded as an image")
     return pixels
 
 

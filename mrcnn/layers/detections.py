@@ -38,12 +38,12 @@ class Detections(StaticOutputLayer):
 
     Args:
         num_classes: with the background, which is class 0.
-        max_instances: detections an image (D).
+        max_instances: detections per image (D).
         min_confidence: probability that a candidate must exceed.
         nms_threshold: IoU above which the weaker box of the same class goes.
         std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
         min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
-        best_class_only: a RoI may only be its most probable class, nothing where that is the background (matterport).
+        best_class_only: each RoI yields only its most probable class, or nothing if that is background (matterport).
         inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
             and go in the usual convention.
 

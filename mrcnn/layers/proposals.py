@@ -55,8 +55,8 @@ class Proposals(StaticOutputLayer):
     `min_size` dropped, NMS. Then the `post_nms_limit` best of all levels.
 
     Args:
-        pre_nms_limit: anchors a level that enter NMS (all levels together where `per_level` is False).
-        post_nms_limit: RoIs an image.
+        pre_nms_limit: anchors per level that enter NMS (all levels together where `per_level` is False).
+        post_nms_limit: RoIs per image.
         nms_threshold: IoU above which the weaker box goes.
         std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
         min_size: shortest side kept, in pixels; 0 keeps boxes without area too.

@@ -52,7 +52,7 @@ class SGD(OwnReduction, keras.optimizers.SGD):
         except (TypeError, ValueError):
             raise TypeError(f"learning_rate must be a number, got {rate!r}; set LR_SCHEDULE for a schedule") from None
         if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"learning_rate must be a finite number from 0 on, got {value}")
+            raise ValueError(f"learning_rate must be a finite, non-negative number, got {value}")
         self.schedule.chosen.assign(value)
 
     learning_rate = keras.optimizers.SGD.learning_rate.setter(_choose)

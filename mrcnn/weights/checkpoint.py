@@ -171,7 +171,7 @@ def _contents(path: PathLike) -> tuple[dict[str, Any], dict[str, Dataset]]:
 def _metadata(path: PathLike, text: str, checksum: str | None) -> dict[str, Any]:
     if checksum is not None and checksum != _sha256(text):
         raise ValueError(
-            f"{path} is damaged: its metadata do not have the checksum that they were saved with; {ADVICE}."
+            f"{path} is damaged: its metadata does not match its checksum; {ADVICE}."
         )
     try:
         metadata = json.loads(text)
@@ -180,7 +180,9 @@ def _metadata(path: PathLike, text: str, checksum: str | None) -> dict[str, Any]
     _check(path, metadata)
     version = metadata.get("format_version", 0)
     if version > FORMAT_VERSION:
-        raise ValueError(f"{path} has format {version}, this version reads up to {FORMAT_VERSION}: upgrade it.")
+        raise ValueError(
+            f"{path} has format {version}, but this version of mrcnn reads up to {FORMAT_VERSION}; upgrade mrcnn."
+        )
     if version > 1 and checksum is None:
         raise ValueError(f"{path} is damaged: the checksum of its metadata is missing; {ADVICE}.")
     return metadata
@@ -252,4 +254,4 @@ def _to_json(metadata: Mapping[str, Any]) -> str:
     try:
         return json.dumps(metadata, default=plain)
     except TypeError as error:
-        raise ValueError(f"the metadata of a checkpoint must be json: {error} is not.") from error
+        raise ValueError(f"checkpoint metadata must be JSON-serializable; {error} is not.") from error

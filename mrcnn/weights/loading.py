@@ -21,7 +21,7 @@ DEFAULTS = {name: getattr(Config, name) for name in setting_names()}
 
 
 class Loaded(NamedTuple):
-    """What loading a file led to.
+    """The result of loading a weights file.
 
     Attributes:
         report: what became of every tensor.

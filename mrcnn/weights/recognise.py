@@ -1,4 +1,4 @@
-"""Which program a file of weights is of, told by what it holds and never by its name."""
+"""Detects which program wrote a weights file, from its contents and never from its name."""
 
 import dataclasses
 import os
@@ -36,7 +36,7 @@ def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Sou
 
     Args:
         path: the file, of any name.
-        bn_epsilon: of the BatchNorm of a torch trunk, which no file tells; None: what its program takes.
+        bn_epsilon: BatchNorm epsilon of a torch trunk, which no file stores; None: that program's default.
 
     Raises:
         FileNotFoundError: no such file.
@@ -59,7 +59,7 @@ def _named(source: Source) -> Source:
     if not names:
         return source
     note = (
-        f"the file has {count} classes and no names of them, which are taken to be COCO's for their number; pass "
+        f"the file has {count} classes but no class names; COCO's are assumed because the count matches. Pass "
         "class_names=[...] if they are others"
     )
     return dataclasses.replace(source, class_names=names, notes=(*source.notes, note))
@@ -104,7 +104,7 @@ def _load(path: str) -> Any:
         return load_pickle(path)
     raise ValueError(
         f"{path} is not an HDF5 file, nor one of torch.save, nor a pickle ({os.path.getsize(path)} bytes, "
-        f"beginning with {start!r}). Known are {KNOWN}."
+        f"beginning with {start!r}). Supported: {KNOWN}."
     )
 
 
@@ -137,7 +137,7 @@ def _state_dicts(content: Any) -> Iterator[dict[str, Any]]:
 def _name(name: Any) -> str:
     text = str(name)
     if len(text) > MAX_NAME or not text.isprintable():
-        raise ValueError(f"a tensor has a name of {len(text)} characters, or of such as cannot be printed")
+        raise ValueError(f"a tensor name is too long ({len(text)} characters) or contains unprintable characters")
     return text
 
 
@@ -154,8 +154,8 @@ def _imported(importer: Callable[..., Source], tensors: Mapping[str, Any], path:
 
 def _wrongly_shaped(path: str, error: Exception) -> ValueError:
     return ValueError(
-        f"{path} has the names of a known model, but a tensor of another shape than any such has: "
-        f"{error}. Is it damaged, or of a changed model?"
+        f"{path} has the tensor names of a known model, but an unexpected shape: "
+        f"{error}. The file may be damaged, or the model modified."
     )
 
 
@@ -163,5 +163,5 @@ def _unknown(path: str, names: list, hint: str = "") -> ValueError:
     shown = ", ".join(str(name)[:60] for name in names[:5]) or "no tensors"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ValueError(
-        f"{path} is of no program whose weights can be read here: it holds {shown}{more}. Known are {KNOWN}.{hint}"
+        f"{path} is not a weights file of a known program; it contains {shown}{more}. Supported: {KNOWN}.{hint}"
     )

@@ -26,7 +26,7 @@ def test_undamaged_files_are_read(script, tmp_path):
             script.read(path)
             accepted += 1
         except ValueError as error:
-            assert "is of no program whose weights can be read" in str(error) or "not a checkpoint" in str(error)
+            assert "is not a weights file of a known program" in str(error) or "not a checkpoint" in str(error)
     assert accepted
 
 

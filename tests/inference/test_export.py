@@ -112,7 +112,7 @@ def test_a_saved_model_gives_the_outputs_of_the_graph(model, tmp_path):
 def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="mine exists and holds something else than a SavedModel"):
+    with pytest.raises(FileExistsError, match="mine already exists and is not a SavedModel"):
         model.export(tmp_path / "mine")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 

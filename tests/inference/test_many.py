@@ -59,7 +59,7 @@ def test_bytes_stand_for_the_file(exported, folder):
     detector = ImageDetector(exported, threads=1)
     assert detector([{"path": path}]) == detector([{"path": path, "bytes": path.read_bytes()}])
     (broken,) = detector([{"path": "a", "bytes": b"no image"}])
-    assert broken["error"] == "a: its bytes are no image that can be decoded"
+    assert broken["error"] == "a: its bytes cannot be decoded as an image"
 
 
 def test_every_image_once_though_a_worker_is_killed(exported, folder, tmp_path):

@@ -86,7 +86,7 @@ def test_metadata(saved, tmp_path):
     found = read_metadata(path)
     assert found["long"] == given["long"]
     assert (found["std"], found["shape"], found["array"]) == (0.5, [2, 3], [0, 1])
-    with pytest.raises(ValueError, match="metadata of a checkpoint must be json.*object"):
+    with pytest.raises(ValueError, match="checkpoint metadata must be JSON-serializable.*object"):
         save_checkpoint(tmp_path / "b.h5", layers, {"backbone": object()})
     assert not (tmp_path / "b.h5").exists()
 
@@ -192,7 +192,7 @@ def test_a_changed_byte_in_the_metadata(saved):
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"cat"', b'"bat"'))
     for reader in (lambda path: load_checkpoint(path, layers), read_metadata, checkpoint_source, read_source):
-        with pytest.raises(ValueError, match="a.h5 is damaged: its metadata do not have the checksum"):
+        with pytest.raises(ValueError, match="a.h5 is damaged: its metadata does not match its checksum"):
             reader(path)
 
 
@@ -294,7 +294,7 @@ def test_not_a_checkpoint(tmp_path):
 def test_newer_format(saved):
     path, _, layers = saved
     set_metadata(path, {"format_version": 99})
-    with pytest.raises(ValueError, match="has format 99, this version reads up to 2"):
+    with pytest.raises(ValueError, match="has format 99, but this version of mrcnn reads up to 2"):
         load_checkpoint(path, layers)
 
 

@@ -110,8 +110,8 @@ def test_coco_s_names_where_the_number_of_classes_says_so(tmp_path):
         if third:
             assert (names[0], names[3], names[-1]) == ("BG", third, last)
             assert source.notes[0] == (
-                f"the file has {classes} classes and no names of them, which are taken to be COCO's for their number; "
-                "pass class_names=[...] if they are others"
+                f"the file has {classes} classes but no class names; COCO's are assumed because the count matches. "
+                "Pass class_names=[...] if they are others"
             )
 
 
@@ -130,7 +130,7 @@ def test_coco_s_names_and_ids():
     "content, message",
     [
         (b"", "is not an HDF5 file, nor one of torch.save, nor a pickle .0 bytes"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not an HDF5 file.*beginning with b'vers'.*Known are"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not an HDF5 file.*beginning with b'vers'.*Supported: "),
         (b"\xff\xd8\xff\xe0JFIF", "not an HDF5 file"),
         (b"\x80\x02}q", "truncated or damaged"),
         (b"PK\x03\x04and no end", "a zip file, as torch.save writes, that is truncated or damaged; fetch it again"),
@@ -158,11 +158,11 @@ def test_other_weights_are_named_and_what_is_known(tmp_path):
         with pytest.raises(
             ValueError,
             match=r"it holds encoder.layer.0.weight, encoder.layer.1.weight, .* and 2 more. "
-            r"Known are a checkpoint of this package; matterport's .*Detectron2's",
+            r"Supported: a checkpoint of this package; matterport's .*Detectron2's",
         ):
             read_source(tmp_path / kind)
     save_pickle(tmp_path / "list.pkl", [1, 2])
-    with pytest.raises(ValueError, match="it holds no tensors. Known are"):
+    with pytest.raises(ValueError, match="it contains no tensors. Supported: "):
         read_source(tmp_path / "list.pkl")
     save_pickle(tmp_path / "empty.pkl", {"model": {}, "epoch": 3})
     with pytest.raises(ValueError, match="it holds model, epoch. Known"):

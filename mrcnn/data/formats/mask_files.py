@@ -103,7 +103,7 @@ def _one_folder_each(dataset: AnnotatedDataset, root: str) -> list[Entry]:
     if not is_one_folder_each(root):
         raise FileNotFoundError(
             f"no masks in {root!r}: expected <id>/images/ and <id>/masks/, or images/ and "
-            f"masks/<name>/; it holds {names_in(root)}; is a subset to be named?"
+            f"masks/<name>/; it holds {names_in(root)}; do you need to pass subset=?"
         )
     entries = []
     for folder in listed(root):

@@ -92,7 +92,7 @@ def from_project(dataset: AnnotatedDataset, file: str, content: dict) -> Iterabl
             if not record.get("xy"):
                 continue  # of the whole image
             if record.get("z"):
-                raise FieldError("z", "it is of a moment of a video; expected an image")
+                raise FieldError("z", "it belongs to a video frame; expected an image")
             shape = _shape(record["xy"])
         except FieldError as error:
             dataset.problems.broken(*where, error.field, str(error), images=0, instances=1)

@@ -1,4 +1,4 @@
-"""YOLO's labels for segmentation: a text an image, a polygon a line.
+"""YOLO's labels for segmentation: one text file per image, one polygon per line.
 
 The keys of the yaml, and what relative paths in it mean, are those of Ultralytics
 (https://docs.ultralytics.com/datasets/segment/).

@@ -68,7 +68,7 @@ def export(
 
 
 def description(config: Config, scaling: PixelScaling, class_names: Sequence[str], precision: str) -> dict[str, Any]:
-    """What a program needs to know beside the network itself."""
+    """What a program needs to know besides the network itself."""
     return {
         "format": 1,
         "inputs": {

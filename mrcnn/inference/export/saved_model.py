@@ -33,7 +33,7 @@ def save(graph: keras.Model, folder: Path) -> None:
         if folder.exists():
             if not (folder / "saved_model.pb").exists() and any(folder.iterdir()):
                 raise FileExistsError(
-                    f"{folder} exists and holds something else than a SavedModel; name another folder"
+                    f"{folder} already exists and is not a SavedModel; choose another folder"
                 )
             shutil.rmtree(folder)
         made.replace(folder)

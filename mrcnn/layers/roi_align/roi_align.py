@@ -41,7 +41,7 @@ def roi_align(
         image_index: [M] int, which of the B maps a box belongs to.
         spatial_scale: cells of the map per pixel of the input, 1 / stride.
         pool_size: bins a side.
-        sampling_ratio: samples a side of a bin. 0: as many as the bin has cells, rounded up, for each box and axis
+        sampling_ratio: samples per side of a bin. 0: as many as the bin has cells, rounded up, for each box and axis
             (Detectron2); a box without height or width gives zeros then.
         aligned: a cell's value stands at its centre, i + 0.5. False for the older reading (at its corner i, and
             boxes of at least one cell), which torchvision's detectors use.
@@ -89,8 +89,8 @@ class RoIAlign(StaticOutputLayer):
     """`roi_align` on the pyramid level that suits each RoI's size (FPN, Eqn. 1). No weights.
 
     Args:
-        pool_size: bins a side of the output.
-        sampling_ratio: samples a side of a bin; 0: by the box's size, see `roi_align`.
+        pool_size: bins per side of the output.
+        sampling_ratio: samples per side of a bin; 0: by the box's size, see `roi_align`.
         aligned: see `roi_align`.
         strides: pixels of the input between cells, one a level, each twice the one before.
         level_rounding: "floor" (FPN, torchvision, Detectron2) or "round" (matterport).

@@ -1,1 +1,1 @@
-"""Readers of published weight files, one program or file format each."""
+"""Readers of published weight files, one program or file format each; `mrcnn.weights.recognise` chooses among them."""

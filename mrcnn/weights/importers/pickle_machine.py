@@ -190,7 +190,7 @@ def is_key(value: Any) -> bool:
 
 
 def set_items(target: Any, pairs: list[tuple[Any, Any]]) -> None:
-    """Adds items to a dict. Raises ValueError for another target, and for keys that are no keys."""
+    """Adds items to a dict. Raises ValueError for another target, and for unhashable keys."""
     if not isinstance(target, dict) or not all(is_key(key) for key, _ in pairs):
         raise ValueError("an item is set of what is no dict, or under a key that is no text and no number")
     target.update(pairs)

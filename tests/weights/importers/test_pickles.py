@@ -235,7 +235,7 @@ def test_a_tuple_that_multiplies_may_stand_in_a_file(write):
     path = write(b"\x80\x04" + nested() + b".")
     read = load_pickle(path)
     assert len(read) == 2 and read[0] is read[1]
-    with pytest.raises(ValueError, match="is of no program whose weights can be read here: it holds no tensors"):
+    with pytest.raises(ValueError, match="is not a weights file of a known program; it contains no tensors"):
         read_source(path)
 
 
