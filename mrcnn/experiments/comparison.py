@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation.coco_evaluation import evaluate
@@ -121,7 +119,8 @@ def compare(
         del model
         gc.collect()
     for name, heads_of_dataset in built.items():
-        for label, value in costs.milliseconds(heads_of_dataset).items():
+        plain = {label: head.model for label, head in heads_of_dataset.items() if head.is_plain}
+        for label, value in costs.milliseconds(plain).items():
             rows[name, label]["ms_per_batch"] = value
     text = report.write(list(rows.values()), output, about)
     print(f"\n{text}\n\nWritten to {output}/comparison.txt, .md, .json and .png")
@@ -182,13 +181,14 @@ def _label(head: dict[str, Any]) -> str:
     return head["name"] + (f":{options}" if options else "")
 
 
-def build_heads(jobs: Sequence[Job]) -> dict[str, keras.Model]:
+def build_heads(jobs: Sequence[Job]) -> dict[str, Any]:
     """Each head by its label, as the network builds it. Raises ValueError for an option that a head does not have."""
     return {label: build_mask_head(job.config) for label, job in {job.label: job for job in jobs}.items()}
 
 
-def _row(job: Job, head: keras.Model) -> report.Row:
-    cost = {"parameters": head.count_params(), "flops": costs.flops(head)}
+def _row(job: Job, head: Any) -> report.Row:
+    """A row without numbers of training. FLOPs and time are taken of heads from features to masks alone."""
+    cost = {"parameters": head.model.count_params()} | ({"flops": costs.flops(head.model)} if head.is_plain else {})
     return {"dataset": job.dataset, "head": job.label, "seeds": [], **cost}
 
 

@@ -45,7 +45,9 @@ def _feed(digest: Any, value: Any, depth: int) -> None:
         digest.update(str(len(value)).encode())
         for item in sorted(value, key=str) if isinstance(value, Set) else value:
             _feed(digest, item, depth + 1)
-    elif dataclasses.is_dataclass(value) or hasattr(value, "__dict__"):
+    elif dataclasses.is_dataclass(value):  # which may have slots
+        _feed(digest, {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, depth + 1)
+    elif hasattr(value, "__dict__"):
         _feed(digest, vars(value), depth + 1)
     else:
         digest.update(_plain(value).encode())

@@ -1,5 +1,6 @@
 """Fingerprints of datasets depend on what they teach, and not on where they lie."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -57,6 +58,15 @@ def test_what_differs_has_another_hash(one, other):
 def test_attributes_count_that_generated_images_follow_from():
     assert fingerprint(TinyDataset(2, seed=1)) != fingerprint(TinyDataset(2, seed=2))
     assert fingerprint(TinyDataset(2, seed=1)) == fingerprint(TinyDataset(2, seed=1))
+
+
+def test_dataclasses_with_slots_are_read_by_their_fields():
+    @dataclasses.dataclass(slots=True)
+    class Record:
+        outline: list
+
+    assert fingerprint(made(n=Record([1, 2]))) == fingerprint(made(n=Record([1, 2])))
+    assert fingerprint(made(n=Record([1, 2]))) != fingerprint(made(n=Record([1, 3])))
 
 
 def test_objects_without_a_text_of_their_own_and_endless_nesting_are_no_trouble():
