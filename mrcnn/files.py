@@ -1,21 +1,75 @@
-"""Files written whole or not at all."""
+"""Files written completely or not at all, and folders that one process uses at a time."""
 
+import contextlib
+import errno
+import json
 import os
+import re
+import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+LOCK = ".lock"
+HEARTBEAT = 30  # seconds between signs of life of a lock's holder
+SILENCE = 600  # seconds without one after which a holder on another machine is taken to be dead
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # errors of writing, which name no file
+TEMPORARY = re.compile(r"\..+\.mrcnn-(?P<host>.+)-(?P<pid>\d+)-(?P<started>\d+)-\w+\.tmp")
+
+
+class Process(NamedTuple):
+    """A process, of this machine or another. `started` tells processes apart that had one number after another."""
+
+    host: str
+    pid: int
+    started: int
+
+    @classmethod
+    def this(cls) -> "Process":
+        return cls(re.sub(r"\W", "_", socket.gethostname()), os.getpid(), _started(os.getpid()))
+
+    def is_here(self) -> bool:
+        """Whether it is or was a process of this machine."""
+        return self.host == Process.this().host
+
+    def is_dead(self) -> bool:
+        """Whether a process of this machine has ended."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # somebody else's
+            pass
+        return self.started != _started(self.pid)
+
+
+def _started(pid: int) -> int:
+    """When a process started, in clock ticks since the machine did; 0 where the system does not say."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it to `path` when the block ends well, removes it otherwise.
+    """Yields a temporary path beside `path`; renames it to `path` if the block succeeds, removes it otherwise.
 
-    Raises OSError naming `path` when the disk is full or the folder cannot be written; an older file stays intact.
+    Removes the temporary files that processes left in the folder when they were killed.
+
+    Raises OSError naming `path` if the disk is full or the folder cannot be written; an older file stays intact. An
+    OSError of the block that has nothing to do with writing it, such as a missing input, is passed on as it is.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    _remove_leftovers(path.parent)
+    me = Process.this()
+    suffix = f".mrcnn-{me.host}-{me.pid}-{me.started}-"
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}{suffix}", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -25,12 +79,115 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        about = [str(each) for each in (error.filename, error.filename2) if each is not None]
+        ours = all(each == str(path) or each.startswith(str(temporary)) for each in about)
+        if not ours or (not about and error.errno not in DISK):
+            raise
         raise OSError(error.errno, f"could not write {path} ({error}); what stood there before is untouched") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _remove_leftovers(folder: Path) -> None:
+    for file in folder.glob(".*.tmp"):
+        found = TEMPORARY.fullmatch(file.name)
+        if found:
+            writer = Process(found["host"], int(found["pid"]), int(found["started"]))
+            with contextlib.suppress(OSError):
+                if writer.is_dead() if writer.is_here() else _age(file) > SILENCE:
+                    file.unlink(missing_ok=True)
+
+
 def write_atomically(path: str | Path, text: str) -> None:
-    """Writes `text` to `path`, whole or not at all."""
+    """Writes `text` to `path`, completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+class FolderInUseError(RuntimeError):
+    """Another process uses a folder that only one may use at a time."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes, and other threads of this one, out of the same block for a folder.
+
+    The file `.lock` in it names the holder. It is taken over from a process of this machine that has ended, and from
+    one of another machine that has been silent for ten minutes.
+
+    Raises FolderInUseError, naming the holder.
+    """
+    lock = folder / LOCK
+    folder.mkdir(parents=True, exist_ok=True)
+    _acquire(lock)
+    done = threading.Event()
+    beat = threading.Thread(target=_beat, args=(lock, done), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beat.join()
+        lock.unlink(missing_ok=True)
+
+
+def _acquire(lock: Path) -> None:
+    me = Process.this()
+    handle, name = tempfile.mkstemp(prefix=f"{LOCK}.", dir=lock.parent)
+    with os.fdopen(handle, "w") as file:
+        json.dump(me._asdict(), file)
+    try:
+        for _ in range(3):
+            try:
+                os.link(name, lock)  # completely written, and only if there is none
+                return
+            except FileExistsError:
+                holder = _holder(lock)
+            if holder is not None and not _is_stale(lock, holder):
+                raise FolderInUseError(
+                    f"{lock.parent} is in use by process {holder.pid} on {holder.host}. Wait until it ends, or use "
+                    f"another folder; if it is certain that nothing runs there, remove {lock}."
+                )
+            _discard(lock, holder)
+        raise FolderInUseError(f"{lock.parent}: other processes keep taking {lock}; try again.")
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _holder(lock: Path) -> Process | None:
+    """Who holds a lock; None if it is gone or cannot be read."""
+    try:
+        values = json.loads(lock.read_text())
+        return Process(str(values["host"]), int(values["pid"]), int(values["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _discard(lock: Path, stale: Process | None) -> None:
+    """Removes a stale lock, unless another process has replaced it by its own meanwhile."""
+    aside = lock.with_name(f"{LOCK}.stale-{os.getpid()}-{threading.get_ident()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(lock, aside)
+        if _holder(aside) != stale:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, lock)
+        aside.unlink()
+
+
+def _is_stale(lock: Path, holder: Process) -> bool:
+    return holder.is_dead() if holder.is_here() else _age(lock) > SILENCE
+
+
+def _age(file: Path) -> float:
+    """Seconds since a file was changed, by the clock of its file system; 0 if it is gone."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{LOCK}.") as now:
+            return os.fstat(now.fileno()).st_mtime - file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _beat(lock: Path, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):
+            os.utime(lock, (time.time(), time.time()) if os.name == "nt" else None)

@@ -28,6 +28,7 @@ from mrcnn.network.pixels import PixelScaling, scaling_of
 from mrcnn.training import run_folder
 from mrcnn.training.model import TrainingModel
 from mrcnn.training.run_folder import Run, RunPath
+from mrcnn.training.shared_images import refuse_shared_images
 from mrcnn.training.trainer import Trainer
 from mrcnn.weights import conventions, loading, pretrained, transfer
 from mrcnn.weights.checkpoint import LoadReport, read_state, save_checkpoint
@@ -217,6 +218,7 @@ class MaskRCNN(OldMethods):
         custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
         no_augmentation_sources: Sequence[str] | None = None,
         verbose: int | str = "auto",
+        allow_shared_images: bool = False,
     ) -> keras.callbacks.History:
         """Trains from where the run stands (`epoch`) to the end of epoch `epochs`, with a checkpoint after each.
 
@@ -233,8 +235,10 @@ class MaskRCNN(OldMethods):
                 schedule.
             no_augmentation_sources: sources of the dataset whose images are not augmented.
             verbose: as in `fit`: 0 silent, 1 a progress bar, 2 one line per epoch.
+            allow_shared_images: whether images may be in both datasets.
 
-        Raises ValueError for datasets that do not fit, FloatingPointError with the images at a loss that is not finite,
+        Raises ValueError for datasets that do not fit or share images, FolderInUseError if another process trains in
+        the run's folder, FloatingPointError with the images at a loss that is not finite,
         and TrainingInterrupted, a KeyboardInterrupt, at Ctrl-C. What was saved before stays.
         """
         self._follow()
@@ -243,6 +247,8 @@ class MaskRCNN(OldMethods):
         if self.epoch >= epochs:
             print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Ask for more epochs.")
             return keras.callbacks.History()
+        if val_dataset is not None and not allow_shared_images:
+            refuse_shared_images(train_dataset, val_dataset)
         self.class_names = list(train_dataset.class_names)
         if self.run.saved is not None:
             self.run.state, self.run.saved = read_state(self.run.saved), None

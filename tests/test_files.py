@@ -1,11 +1,17 @@
-"""Files written whole or not at all."""
+"""Files written completely or not at all, and folders with one user at a time."""
 
 import errno
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from mrcnn.files import atomic_path, write_atomically
+from mrcnn import files
+from mrcnn.files import FolderInUseError, Process, atomic_path, locked, write_atomically
 
 
 def names(folder):
@@ -70,3 +76,106 @@ def test_a_failing_rename_is_named_and_leaves_no_temporary_file(tmp_path):
     with pytest.raises(OSError, match="could not write .*notes.txt"):
         write_atomically(path, "text")
     assert names(tmp_path) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(errno.ENOENT, "missing", "photo.jpg"), OSError("the scanner is off"), OSError(104, "reset")],
+)
+def test_an_error_that_has_nothing_to_do_with_writing_is_passed_on(tmp_path, error):
+    with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "notes.txt"):
+        raise error
+    assert caught.value is error
+    assert names(tmp_path) == []
+
+
+# After a kill
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mrcnn.files import atomic_path, locked
+with {block}:
+    print("inside", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """Runs a program that stays inside a block; returns the process once it is there."""
+    running = []
+
+    def start(block):
+        code = HOLD.format(block=block.format(folder=repr(str(tmp_path))))
+        running.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True))
+        assert running[-1].stdout.readline() == "inside\n"
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_the_next_writer_removes_what_killed_ones_left_and_nothing_else(tmp_path, inside):
+    inside("atomic_path(Path({folder}) / 'b.h5')")
+    dead = inside("atomic_path(Path({folder}) / 'a.h5')")
+    dead.kill()
+    dead.wait()
+    (tmp_path / ".mine.tmp").touch()
+    assert len(names(tmp_path)) == 3
+    write_atomically(tmp_path / "c.txt", "text")
+    left = names(tmp_path)
+    assert len(left) == 3 and {".mine.tmp", "c.txt"} < set(left) and any(name.startswith(".b.h5.") for name in left)
+
+
+def test_a_folder_has_one_user(tmp_path, inside):
+    process = inside("locked(Path({folder}))")
+    with (
+        pytest.raises(FolderInUseError, match=f"is in use by process {process.pid} on .*remove .*lock"),
+        locked(tmp_path),
+    ):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with locked(tmp_path):
+        with pytest.raises(FolderInUseError, match=f"process {os.getpid()} on"), locked(tmp_path):
+            pass
+        assert names(tmp_path) == [".lock"]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": "x"}'])
+def test_a_lock_that_cannot_be_read_is_nobody_s(tmp_path, text):
+    (tmp_path / ".lock").write_text(text)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path):
+    (tmp_path / ".lock").write_text(json.dumps(Process.this()._replace(started=1)._asdict()))
+    with locked(tmp_path):
+        pass
+
+
+def test_another_machine_s_holder_is_dead_once_it_has_been_silent_for_long(tmp_path):
+    lock = tmp_path / ".lock"
+    lock.write_text(json.dumps(Process("elsewhere", 1, 1)._asdict()))
+    with pytest.raises(FolderInUseError, match="process 1 on elsewhere"), locked(tmp_path):
+        pass
+    long_ago = time.time() - files.SILENCE - 60
+    os.utime(lock, (long_ago, long_ago))
+    with locked(tmp_path):
+        pass
+
+
+def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "HEARTBEAT", 0.01)
+    with locked(tmp_path):
+        os.utime(tmp_path / ".lock", (0, 0))
+        for _ in range(500):
+            if (tmp_path / ".lock").stat().st_mtime > 0:
+                break
+            time.sleep(0.01)
+        assert (tmp_path / ".lock").stat().st_mtime > 0

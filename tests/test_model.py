@@ -66,7 +66,7 @@ def run(tmp_path_factory):
     dataset = TinyDataset(4)
     model = MaskRCNN("training", LearningConfig(), tmp_path_factory.mktemp("logs"))
     before = model.detect([dataset.load_image(0)])[0]
-    history = model.train(dataset, dataset, epochs=2, verbose=0)
+    history = model.train(dataset, dataset, epochs=2, verbose=0, allow_shared_images=True)
     return Run(model, dataset, before, history)
 
 

@@ -32,6 +32,12 @@ def total(value: Any) -> Any:
     return value if context is None else context.all_reduce("SUM", value)
 
 
+def replica_share(value: Any) -> Any:
+    """A replica's part of a value that all replicas have in full, such as the L2 norm of a weight; the parts add up."""
+    context = _context()
+    return value if context is None else value / context.num_replicas_in_sync
+
+
 def whole_batch(loss: Any, parts: dict[str, Any], image_ids: Any) -> tuple[Any, dict[str, Any], Any, Any]:
     """What the whole batch has, from what this replica's part of it has.
 

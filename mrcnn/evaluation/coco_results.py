@@ -127,23 +127,10 @@ def results_file(path: str | os.PathLike[str] | None, dataset: Any) -> Iterator[
     if path is None:
         yield lambda found: None
         return
-    try:
-        with atomic_path(os.fspath(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            writer = _Writer(file, dataset)
-            try:
-                yield writer.write
-            except OSError as error:
-                if error is writer.error:
-                    raise
-                raise _CallersError(error) from error
-            writer.finish()
-    except _CallersError as error:
-        raise error.args[0] from None
-
-
-class _CallersError(Exception):
-    """Carries an OSError of the caller, such as of an image that is missing, past `atomic_path`, which would say that
-    the results could not be written."""
+    with atomic_path(os.fspath(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        writer = _Writer(file, dataset)
+        yield writer.write
+        writer.finish()
 
 
 class _Writer:
@@ -151,16 +138,11 @@ class _Writer:
 
     def __init__(self, file: IO[str], dataset: Any) -> None:
         self.file, self.dataset, self.separator = file, dataset, "[\n"
-        self.error: OSError | None = None
 
     def write(self, found: list[Annotation]) -> None:
-        try:
-            for record in source_records(found, self.dataset):
-                self.file.write(self.separator + json.dumps(record, allow_nan=False))
-                self.separator = ",\n"
-        except OSError as error:
-            self.error = error
-            raise
+        for record in source_records(found, self.dataset):
+            self.file.write(self.separator + json.dumps(record, allow_nan=False))
+            self.separator = ",\n"
 
     def finish(self) -> None:
         self.file.write("[]\n" if self.separator == "[\n" else "\n]\n")

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from mrcnn.config import LOSS_NAMES, Config
-from mrcnn.distribution.replicas import ReplicatedModel, total, whole_batch
+from mrcnn.distribution.replicas import ReplicatedModel, replica_share, total, whole_batch
 from mrcnn.network.graph import Network, head_targets, training_graph
 from mrcnn.training import losses
 from mrcnn.training.optimizer import SGD, Schedule, schedule_for
@@ -23,6 +23,8 @@ class TrainingModel(ReplicatedModel):
 
     Attributes:
         loss_weights: the factor of each of `LOSS_NAMES`.
+        extra_names: what the layers themselves add to the loss: "regularization_loss", the sum of all weight
+            regularizers, and "added_loss", the sum of what was given to `add_loss`, activity regularizers included.
         image_ids: [images of a batch] int32, the batch of the last loss that was not finite.
     """
 
@@ -35,7 +37,8 @@ class TrainingModel(ReplicatedModel):
         self.box_options: dict[str, Any] = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
         self.head = network.head
         self.loss_names = [*LOSS_NAMES[:-1], *(network.head.loss_names if network.head else ())]
-        self.loss_means = [keras.metrics.Mean(name=name) for name in self.loss_names]
+        self.extra_names = _extra_losses(network)
+        self.loss_means = [keras.metrics.Mean(name=name) for name in (*self.loss_names, *self.extra_names)]
         self.image_ids = self.add_weight(
             shape=(config.BATCH_SIZE,), dtype="int32", trainable=False, initializer="zeros", name="image_ids"
         )
@@ -69,20 +72,47 @@ class TrainingModel(ReplicatedModel):
         pairs = self.head.loss(outputs["head"], head_targets(self.head, outputs))
         return {name: part / ops.maximum(total(count), 1.0) for name, (part, count) in pairs.items()}
 
+    def extra_losses(self) -> dict[str, Any]:
+        """The losses of `extra_names`; on a replica its share of them."""
+        regularized = [weight for weight in self.trainable_weights if weight.regularizer is not None]
+        added = self.losses[: len(self.losses) - len(regularized)]  # Keras lists the regularizers last
+        sums = {
+            "regularization_loss": sum((weight.regularizer(weight) for weight in regularized), ops.zeros(())),
+            "added_loss": sum((ops.sum(ops.cast(loss, "float32")) for loss in added), ops.zeros(())),
+        }
+        return {name: replica_share(sums[name]) for name in self.extra_names}
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         values = self.losses_of(y_pred)
-        share = sum(self.loss_weights.get(name, 1.0) * values[name] for name in self.loss_names)
+        values |= self.extra_losses()
+        share = sum(self.loss_weights.get(name, 1.0) * value for name, value in values.items())
         loss, total, values, image_ids = whole_batch(share, values, y_pred["image_id"])
-        for mean, name in zip(self.loss_means, self.loss_names, strict=True):
-            mean.update_state(values[name])
+        for mean in self.loss_means:
+            mean.update_state(values[mean.name])
         self.image_ids.assign(ops.where(ops.isfinite(total), ops.convert_to_tensor(self.image_ids), image_ids))
         return loss
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return [*super().metrics, *self.loss_means]
+
+
+def _extra_losses(network: Network) -> list[str]:
+    """Which losses the layers of a network may add by themselves."""
+    layers = [layer for model in network.parts().values() for layer in _flat(model)]
+    regularized = any(weight.regularizer is not None for layer in layers for weight in layer.weights)
+    # `add_loss` is called inside `call`, so that it is not known before; the layers of Keras call it for this alone
+    foreign = [layer for layer in layers if type(layer).__module__.split(".")[0] not in ("keras", "mrcnn")]
+    adds = bool(foreign) or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
+    return ["regularization_loss"] * regularized + ["added_loss"] * adds
+
+
+def _flat(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer, or the layers inside a model."""
+    inside = getattr(layer, "layers", None)
+    return [layer] if inside is None else [leaf for each in inside for leaf in _flat(each)]
 
 
 def compile_model(

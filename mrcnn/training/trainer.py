@@ -1,6 +1,7 @@
 """Trains a network in the folder of a run: from datasets to checkpoints."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.strategy import Distribution
+from mrcnn.files import locked
 from mrcnn.network.graph import Network
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.training.callbacks import EpochLog, ResumedEpoch, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
 from mrcnn.training.interruption import TrainingInterrupted
 from mrcnn.training.model import TrainingModel, compile_model, set_trainable
-from mrcnn.training.run_folder import Run, RunPath, checkpoint_name, checkpoints
+from mrcnn.training.run_folder import Run, RunPath, checkpoint_name, checkpoints, position
 from mrcnn.training.state import metric_variables, restore, state_variables, values_of
 
 Callbacks = Sequence[keras.callbacks.Callback]
@@ -75,8 +77,9 @@ class Trainer:
             validate = self._loader(validation, steps=self.config.VALIDATION_STEPS, training=False)
         try:
             self._prepare(train, epochs, learning_rate, layers)
-            ours = self._callbacks(training, validation, callbacks)
-            return self._fit(train, validate, epochs, ours, verbose if self.distribution.is_chief else 0)
+            with self._locked():
+                ours = self._callbacks(training, validation, callbacks)
+                return self._fit(train, validate, epochs, ours, verbose if self.distribution.is_chief else 0)
         except Exception as error:
             failure = train.failure or (validate.failure if validate is not None else None)
             if failure is None or failure is error:
@@ -121,6 +124,26 @@ class Trainer:
                 f"Training to epoch {epochs} from {run.epoch}{f' and {run.step} steps' if run.step else ''}: "
                 f"{steps} steps an epoch, learning rate {schedule}, logs in {run.folder}"
             )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keeps other processes out of the run's folder.
+
+        Raises FolderInUseError if one is there, RuntimeError if one was since the run's checkpoint was loaded.
+        """
+        if not self.distribution.is_chief:
+            yield
+            return
+        run = self.run
+        folder = run.open(self.model_dir, self.config.NAME)
+        with locked(folder):
+            newest = max(map(position, checkpoints(folder)), default=(0, 0))
+            if newest > (run.epoch, run.step):
+                raise RuntimeError(
+                    f"another process has continued the run in {folder} to {checkpoints(folder)[-1].name} since it was "
+                    'loaded here. Load it again, with load_weights("last").'
+                )
+            yield
 
     def _meet(self, train: Loader) -> None:
         """Opens the run's folder. Several workers make sure that they hold the same, and take the chief's folder."""

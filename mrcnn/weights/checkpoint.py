@@ -10,6 +10,7 @@ Keys are the layer keys of the caller ("trunk/res2a_branch2a"), not positions wi
 two graphs sharing parts read the same file.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -236,7 +237,7 @@ def _compare(path: Path, datasets: Mapping[str, np.ndarray]) -> None:
     with h5py.File(path, "r") as file:
         for name, value in datasets.items():
             if not np.array_equal(file[name][()], value, equal_nan=value.dtype.kind == "f"):
-                raise OSError(f"{name} reads back differently from what was written")
+                raise OSError(errno.EIO, f"{name} reads back differently from what was written")
 
 
 def _to_numpy(variable: keras.Variable) -> np.ndarray:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import heads
 from mrcnn.config import LOSS_NAMES
 from mrcnn.data.loader import Loader
 from mrcnn.network.graph import build_network
@@ -104,6 +105,63 @@ def test_the_loss_is_the_weighted_sum_of_five_that_are_reported_by_name(training
     assert all(float(logs[name]) > 0 for name in LOSS_NAMES)
     values = model.losses_of(model(batch))
     assert float(values["rpn_class_loss"]) == pytest.approx(float(logs["rpn_class_loss"]), rel=1e-4)
+
+
+def test_losses_that_a_head_adds_itself_count_and_are_logged(monkeypatch):
+    """Two regularizers, 0.5 w^2 of a kernel of 8 * 3 ones (12) and 2 |b| of 3 ones (6), and a layer's own loss of 7."""
+
+    class Adds(keras.layers.Layer):
+        def call(self, inputs):
+            self.add_loss(keras.ops.convert_to_tensor(7.0))
+            return inputs
+
+    def adding(input_shape, num_classes):
+        features = keras.Input(input_shape)
+        x = keras.layers.Conv2D(
+            num_classes,
+            1,
+            activation="sigmoid",
+            kernel_initializer="ones",
+            bias_initializer="ones",
+            kernel_regularizer=keras.regularizers.L2(0.5),
+            bias_regularizer=keras.regularizers.L1(2.0),
+            dtype="float32",
+        )(Adds()(keras.layers.UpSampling2D(2)(features)))
+        return keras.Model(features, x, name="mask_head")
+
+    monkeypatch.setattr(heads.registry, "_heads", dict(heads.registry._heads))
+    heads.register("adding")(adding)
+    training = Training(MASK_HEAD="adding", TOP_DOWN_PYRAMID_SIZE=8)
+    training.prepare(learning_rate=0.0)
+    for logs in (
+        training.model.train_on_batch(batch_of(training.config), return_dict=True),
+        training.model.test_on_batch(batch_of(training.config), return_dict=True),
+    ):
+        assert float(logs["regularization_loss"]) == pytest.approx(18.0)
+        assert float(logs["added_loss"]) == pytest.approx(7.0)
+        assert float(logs["loss"]) == pytest.approx(25.0 + sum(float(logs[name]) for name in LOSS_NAMES), rel=1e-5)
+
+
+def test_a_regularizer_pulls_at_its_weight(monkeypatch):
+    """One step at a rate of 0.1 with L2 of 0.5 and no other gradient takes a tenth of it."""
+
+    def pulled(input_shape, num_classes):
+        features = keras.Input(input_shape)
+        x = keras.layers.Conv2D(
+            num_classes, 1, activation="sigmoid", kernel_regularizer=keras.regularizers.L2(0.5), dtype="float32"
+        )(keras.layers.UpSampling2D(2)(features))
+        return keras.Model(features, x, name="mask_head")
+
+    monkeypatch.setattr(heads.registry, "_heads", dict(heads.registry._heads))
+    heads.register("pulled")(pulled)
+    training = Training(
+        MASK_HEAD="pulled", WEIGHT_DECAY=0.0, GRADIENT_CLIP_NORM=None, LOSS_WEIGHTS=dict.fromkeys(LOSS_NAMES, 0.0)
+    )
+    training.prepare(learning_rate=0.1)
+    name = next(name for name in training.weights() if name.startswith("mask_head/") and name.endswith("/kernel"))
+    before = training.weights()[name]
+    training.model.train_on_batch(batch_of(training.config))
+    np.testing.assert_allclose(training.weights()[name], 0.9 * before, rtol=1e-5)
 
 
 def test_the_first_losses_are_those_of_a_guess(training, model, batch):

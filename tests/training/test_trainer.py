@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config
+from mrcnn.files import FolderInUseError, locked
 from mrcnn.model import MaskRCNN
 from mrcnn.training.interruption import TrainingInterrupted
 from mrcnn.training.optimizer import schedule_for
@@ -157,6 +158,30 @@ def test_calls_on_one_object_need_no_files(tmp_path, data, whole):
     model.train(*data, epochs=2, verbose=0)
     assert files(model) == ["mask_rcnn_tiny_0002.h5"]
     assert_same(model, whole)
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, data, whole):
+    """Nor does one continue what another has continued meanwhile."""
+    second = MaskRCNN("training", Settings(), whole.model_dir)
+    second.load_weights(whole.checkpoint_path(2))
+    assert second.log_dir == whole.log_dir
+    with locked(whole.log_dir), pytest.raises(FolderInUseError, match=f"process {os.getpid()}"):
+        second.train(*data, epochs=3, verbose=0)
+    later = whole.log_dir / "mask_rcnn_tiny_0003.h5"
+    later.touch()
+    with pytest.raises(RuntimeError, match="another process has continued the run in .* to mask_rcnn_tiny_0003.h5"):
+        second.train(*data, epochs=3, verbose=0)
+    later.unlink()
+    assert not (whole.log_dir / ".lock").exists()
+
+
+def test_the_best_checkpoint_of_a_run_begins_a_new_one(whole):
+    best = whole.log_dir / "mask_rcnn_tiny_best.h5"
+    whole.save_weights(best)
+    model = MaskRCNN("training", Settings(), whole.model_dir)
+    model.load_weights(best)
+    assert (model.epoch, model.run.folder, dict(model.run.state)) == (0, None, {})
+    best.unlink()
 
 
 SCRIPT = """
