@@ -151,7 +151,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if self.warmup_steps:
             risen = ops.minimum(step / self.warmup_steps, 1.0)
             rate = rate * (self.warmup_factor + (1.0 - self.warmup_factor) * risen)
-        return rate if self.chosen is None else ops.where(self.chosen >= 0, self.chosen, rate)
+        if self.chosen is None:
+            return rate
+        chosen = ops.convert_to_tensor(self.chosen)  # JAX takes no variables
+        return ops.where(chosen >= 0, chosen, rate)
 
     def as_array(self) -> np.ndarray:
         """The arguments as numbers, to compare."""

@@ -190,8 +190,11 @@ class Trainer:
         except KeyboardInterrupt:
             self._note_position(train.steps)
             raise self._interruption(train.steps) from None
-        except Exception:
-            self._note_position(train.steps)
+        except Exception as error:
+            try:
+                self._note_position(train.steps)
+            except Exception as lost:  # on JAX a step that fails may leave no variables
+                error.add_note(f"The position of the training is lost ({lost}); continue from a checkpoint.")
             raise
 
     def _fit_epochs(
