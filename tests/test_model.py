@@ -467,7 +467,9 @@ def test_a_missing_file_is_named(untrained):
 def test_imagenet_weights_need_a_backbone_that_has_them(untrained, tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(path)
-    with pytest.raises(ValueError, match="not a weights file of a known program.* another keras.applications model, set BACKBONE to"):
+    with pytest.raises(
+        ValueError, match="not a weights file of a known.* another keras.applications model, set BACKBONE to"
+    ):
         untrained.load_weights(path)
     with pytest.raises(ValueError, match="no downloadable ImageNet weights for BACKBONE=<function tiny_backbone"):
         untrained.get_imagenet_weights()

@@ -171,9 +171,7 @@ def _contents(path: PathLike) -> tuple[dict[str, Any], dict[str, Dataset]]:
 
 def _metadata(path: PathLike, text: str, checksum: str | None) -> dict[str, Any]:
     if checksum is not None and checksum != _sha256(text):
-        raise ValueError(
-            f"{path} is damaged: its metadata does not match its checksum; {ADVICE}."
-        )
+        raise ValueError(f"{path} is damaged: its metadata does not match its checksum; {ADVICE}.")
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -32,8 +32,6 @@ def save(graph: keras.Model, folder: Path) -> None:
         tf.saved_model.save(module, made, signatures={"serving_default": serve})
         if folder.exists():
             if not (folder / "saved_model.pb").exists() and any(folder.iterdir()):
-                raise FileExistsError(
-                    f"{folder} already exists and is not a SavedModel; choose another folder"
-                )
+                raise FileExistsError(f"{folder} already exists and is not a SavedModel; choose another folder")
             shutil.rmtree(folder)
         made.replace(folder)
