@@ -267,15 +267,19 @@ class Trainer:
         run, config = self.run, self.config
         run.epoch, run.step = epoch, step
         path = run.open(self.model_dir, config.NAME) / checkpoint_name(str(config.NAME), epoch, step)
+        # Reading metrics adds them up over the workers, all of which must take part
+        metrics = (self.metrics or values_of(metric_variables(self.model))) if step else {}
         if self.distribution.is_chief:
-            metrics = self.metrics or values_of(metric_variables(self.model))
-            self.save(path, values_of(run.state) | (metrics if step else {}))
+            self.save(path, values_of(run.state) | metrics)
         return path
 
     def _note_position(self, steps: int) -> None:
-        """After an interruption: the run stands where the optimizer does."""
+        """After an interruption: the run stands where the optimizer does. Several workers only have checkpoints."""
+        if self.distribution.workers > 1:
+            return
         run = self.run
-        run.step = min(int(self.model.optimizer.iterations) - run.epoch * steps, steps)
+        done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        run.step = min(done - run.epoch * steps, steps)
         if run.step:
             run.state = {**run.state, **(self.metrics or values_of(metric_variables(self.model)))}
 
