@@ -90,7 +90,7 @@ def test_the_chief_alone_writes(runs):
         "train",
         "validation",
     ]
-    assert [line.split(",")[0] for line in (run / "log.csv").read_text().splitlines()] == ["epoch", "0", "1"]
+    assert [line.split(",")[0] for line in (run / "log.csv").read_text().splitlines()] == ["epoch", "1", "2"]
     assert len(list((run / "train").iterdir())) == 2  # the chief's of before and after
     assert "Training to epoch" in runs["resumed"][0].text
     assert "Training to epoch" not in runs["resumed"][1].text
