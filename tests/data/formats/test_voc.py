@@ -290,11 +290,16 @@ def noise(path):
         ),
         (
             lambda f: cut(noise(f / "SegmentationClass/a.png")),
-            r"SegmentationClass/a.png, image 'a', field 'pixels': .* is not a picture, or damaged",
+            r"SegmentationClass/a.png, image 'a', field 'header': it is not a picture, or damaged",
             problems.UNREADABLE,
             "b",
         ),
-        (lambda f: cut(f / "JPEGImages/a.jpg", 0.05), r"image 'a': .*a.jpg' is no image", problems.UNREADABLE, "b"),
+        (
+            lambda f: cut(f / "JPEGImages/a.jpg", 0.05),
+            r"image 'a': .*a.jpg' is truncated or damaged, or no image",
+            problems.UNREADABLE,
+            "b",
+        ),
         (
             lambda f: (f / "SegmentationClass/a.png").unlink(),
             r"image 'a', field 'SegmentationClass': there is no picture",
