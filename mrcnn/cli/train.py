@@ -1,5 +1,5 @@
 """Trains on annotated images, and writes a checkpoint per epoch into --logs.
-With validation data, With validation data, COCO AP is computed after each epoch and the best checkpoint is kept.
+With validation data, COCO AP decides which checkpoint is the best.
 
 examples:
   mrcnn train data/ --subset train --val-subset val --weights imagenet

@@ -157,7 +157,7 @@ def test_other_weights_are_named_and_what_is_known(tmp_path):
         writer(tmp_path / kind, {"state_dict": others})
         with pytest.raises(
             ValueError,
-            match=r"it holds encoder.layer.0.weight, encoder.layer.1.weight, .* and 2 more. "
+            match=r"it contains encoder.layer.0.weight, encoder.layer.1.weight, .* and 2 more. "
             r"Supported: a checkpoint of this package; matterport's .*Detectron2's",
         ):
             read_source(tmp_path / kind)
