@@ -165,11 +165,11 @@ def test_other_weights_are_named_and_what_is_known(tmp_path):
     with pytest.raises(ValueError, match="it contains no tensors. Supported: "):
         read_source(tmp_path / "list.pkl")
     save_pickle(tmp_path / "empty.pkl", {"model": {}, "epoch": 3})
-    with pytest.raises(ValueError, match="it holds model, epoch. Known"):
+    with pytest.raises(ValueError, match="it contains model, epoch. Supported"):
         read_source(tmp_path / "empty.pkl")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["dense_7/dense_7/kernel:0"] = np.ones((2, 2))
-    with pytest.raises(ValueError, match="it holds dense_7. Known"):
+    with pytest.raises(ValueError, match="it contains dense_7. Supported"):
         read_source(tmp_path / "other.h5")
 
 
