@@ -188,7 +188,7 @@ def read(path: Path) -> None:
 
 def _whole(path: Path) -> None:
     source = read_source(path)
-    Config(**conventions.pretrained_settings(source, path, None, DEFAULTS, {}))
+    conventions.pretrained_config(source, path, None, DEFAULTS, {})
     for tensor in source.tensors.values():
         tensor.read()
 

@@ -7,7 +7,7 @@ import pytest
 
 from mrcnn.data.molding import normalize
 from mrcnn.network.backbone import build_backbone
-from mrcnn.network.resnet import BLOCKS, resnet
+from mrcnn.network.resnet import BLOCKS, DEPTHS, resnet
 from mrcnn.weights.assign import assign
 from mrcnn.weights.importers.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
 from mrcnn.weights.recognise import read_source
@@ -113,7 +113,7 @@ def write(path, depth, old_names):
 
 
 @pytest.mark.parametrize("old_names, epsilon", [(False, 1.001e-5), (True, 1e-3)])
-@pytest.mark.parametrize("depth", BLOCKS)
+@pytest.mark.parametrize("depth", DEPTHS)
 def test_every_depth_under_new_and_old_names(tmp_path, depth, old_names, epsilon):
     path = tmp_path / "weights.h5"
     write(path, depth, old_names)
