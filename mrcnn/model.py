@@ -16,14 +16,15 @@ from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.distribution.start import start
 from mrcnn.inference import export
-from mrcnn.inference.compiled import compiled
+from mrcnn.inference.augmentation import Augmentation, detect_augmented
+from mrcnn.inference.compiled import compiled, compiled_masks
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.input_sizes import canvas_limits
 from mrcnn.inference.results import Result
 from mrcnn.legacy import names
 from mrcnn.legacy.defaults import mention_defaults
 from mrcnn.legacy.methods import OldMethods
-from mrcnn.network.graph import Network, build_network, inference_graph
+from mrcnn.network.graph import Network, build_network, inference_graph, mask_graph
 from mrcnn.network.pixels import PixelScaling, scaling_of
 from mrcnn.training import run_folder
 from mrcnn.training.model import TrainingModel
@@ -104,6 +105,10 @@ class MaskRCNN(OldMethods):
         graph = inference_graph(self.network, self.config, fast=True)
         return Detector(compiled(graph, canvas_limits(self.config)), self.config, self.scaling, self._process)
 
+    @cached_property
+    def _masks_of_boxes(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        return compiled_masks(mask_graph(self.network, self.config, fast=True))
+
     @property
     def scaling(self) -> PixelScaling:
         """The pixels that the trunk expects: the backbone's, unless the settings say otherwise."""
@@ -119,6 +124,7 @@ class MaskRCNN(OldMethods):
         prepare: str | None = None,
         tile: int | None = None,
         overlap: float = 0.2,
+        augment: bool | Augmentation = False,
     ) -> list[Result]:
         """Finds the objects in any number of images of any sizes.
 
@@ -139,6 +145,8 @@ class MaskRCNN(OldMethods):
             tile: for large images: side in pixels of the tiles that are detected in, beside the whole image; each
                 object is found once, also across tiles (`mrcnn.inference.tiling`). `verbose` counts nothing then.
             overlap: least share of a tile's side that neighbors have in common.
+            augment: test-time augmentation: True for Detectron2's views (9 sizes, each also mirrored, so about 18 times
+                the work), or an `mrcnn.inference.augmentation.Augmentation` with others. Not together with `tile`.
 
         Returns:
             A `Result` per image: the old package's dict of rois, class_ids, scores and masks, whose attributes offer
@@ -148,9 +156,25 @@ class MaskRCNN(OldMethods):
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
+        if augment:
+            if tile is not None:
+                raise ValueError(f"give tile={tile} or augment, not both")
+            return self._detect_augmented(images, prepare, Augmentation() if augment is True else augment)
         if tile is not None:
             return self.detector.detect_tiled(list(images), tile, overlap, prepare, self.class_names)
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
+
+    def _detect_augmented(self, images: Sequence[Any], prepare: str | None, augmentation: Augmentation) -> list[Result]:
+        sources = [self.detector.source(i, image, len(images)) for i, image in enumerate(images)]
+        results = []
+        for source in sources:
+            pixels = self.detector.pixels(source)
+            results.append(
+                detect_augmented(self.detector, self._masks_of_boxes, pixels, augmentation, self.class_names)
+            )
+            if prepare:
+                results[-1].prepare(prepare)
+        return results
 
     def stream(
         self,
@@ -460,7 +484,8 @@ class MaskRCNN(OldMethods):
         Raises ValueError if somebody else holds a graph, which would no longer be this model's.
         """
         graphs = {name: weakref.ref(self.__dict__.pop(name)) for name in GRAPHS if name in self.__dict__}
-        self.__dict__.pop("detector", None)
+        for name in ("detector", "_masks_of_boxes"):
+            self.__dict__.pop(name, None)
         gc.collect()  # graphs refer to themselves
         if held := {name: graph() for name, graph in graphs.items() if graph() is not None}:
             self.__dict__.update(held)

@@ -32,6 +32,22 @@ def compiled(model: keras.Model, canvases: Canvases) -> Callable[[Any, Any], Map
     return call
 
 
+def compiled_masks(model: keras.Model) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """The function of `mrcnn.network.graph.mask_graph`'s model; on TensorFlow traced once for all sizes."""
+    if keras.backend.backend() != "tensorflow":
+        return model.predict_on_batch
+    import tensorflow as tf
+
+    names = ("image", "boxes", "class_ids", "scores", "valid")
+    specs = {name: tf.TensorSpec(model.input[name].shape, model.input[name].dtype) for name in names}
+
+    @tf.function(input_signature=[specs], autograph=False)
+    def call(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return model(inputs, training=False)
+
+    return call
+
+
 class PerBucket:
     """The function of `compiled` where Keras compiles for each shape: for network inputs of few sizes, in few numbers.
 

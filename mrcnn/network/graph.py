@@ -444,3 +444,30 @@ def _masks(
     if head.rescores:
         outputs["mask_scores"] = Rescore(head, name="mask_scores")(made, given["scores"], given["class_ids"])
     return outputs
+
+
+def mask_graph(network: Network, config: Config, *, fast: bool = False) -> keras.Model:
+    """Masks of given boxes, without the RPN and the box head.
+
+    Returns a model of {"image": [batch, height, width, channels], "boxes": [batch, D, (y1, x1, y2, x2)] in pixels of
+    the network input, "class_ids", "scores", "valid": [batch, D], valid ones first} -> {"masks": as `inference_graph`}.
+    D is DETECTION_MAX_INSTANCES.
+
+    Raises ValueError for a network without a mask head.
+    """
+    if network.head is None:
+        raise ValueError("the network has no mask head, so it cannot predict the masks of boxes")
+    count = config.DETECTION_MAX_INSTANCES
+    inputs = {
+        "image": _image_inputs(config)["image"],
+        "boxes": keras.Input((count, 4), name="boxes"),
+        "class_ids": keras.Input((count,), dtype="int32", name="class_ids"),
+        "scores": keras.Input((count,), name="scores"),
+        "valid": keras.Input((count,), dtype="bool", name="valid"),
+    }
+    levels = _folded(network.trunk, training=False, fast=fast)(inputs["image"])
+    levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
+    found = {name: inputs[name] for name in ("boxes", "class_ids", "scores")}
+    stage = _shared_stage(network, training=False, fast=fast) if network.roi_stage else None
+    outputs = _masks(network.head, config, levels, found, inputs["valid"], stage, fast=fast)
+    return keras.Model(inputs, {"masks": outputs["masks"]}, name="masks_of_boxes")

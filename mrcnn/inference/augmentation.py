@@ -1,0 +1,147 @@
+"""Test-time augmentation, as Detectron2's `GeneralizedRCNNWithTTA` does it.
+
+Every view of an image, at several sizes and mirrored, gives boxes; NMS over the boxes of all views keeps the best. The
+mask head then runs on these boxes in every view, and the soft masks, mirrored back, are averaged.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data.molding import NetworkInput
+from mrcnn.inference.detector import Detector
+from mrcnn.inference.results import Result, SoftMasks
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """The views of an image.
+
+    min_dims: pixels of the shorter side in each view. max_dim: most pixels of the longer side; None: that of the
+    settings, in proportion. flip: each view also mirrored left to right. The defaults are Detectron2's.
+    """
+
+    min_dims: Sequence[int] = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    max_dim: int | None = 4000
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.min_dims or min(self.min_dims) < 1:
+            raise ValueError(f"min_dims are one or more numbers of pixels, got {self.min_dims!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A network input of a view, and whether it is mirrored."""
+
+    source: NetworkInput
+    mirrored: bool
+
+
+def detect_augmented(
+    detector: Detector,
+    masks_of: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    image: np.ndarray,
+    augmentation: Augmentation,
+    class_names: Sequence[str] = (),
+) -> Result:
+    """The objects in one image [H, W, C] uint8.
+
+    Args:
+        masks_of: `mrcnn.inference.compiled.compiled_masks` of the same network.
+
+    Memory is that of one view at a time.
+    """
+    config, size = detector.config, (image.shape[0], image.shape[1])
+    boxes, ids, scores = [np.zeros((0, 4))], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
+    choices = [
+        (side, flip) for side in augmentation.min_dims for flip in ((False, True) if augmentation.flip else (False,))
+    ]
+    for side, flip in choices:
+        view = _view(detector, image, side, augmentation.max_dim, flip)
+        (raw,) = detector.run(view.source.image[None], view.source.window[None])
+        boxes.append(_to_image(raw["boxes"], view))
+        ids.append(raw["class_ids"])
+        scores.append(raw["scores"])
+    limits = np.array(size * 2)
+    found, class_ids, best = np.clip(np.concatenate(boxes), 0, limits), np.concatenate(ids), np.concatenate(scores)
+    kept = nms_per_class(found, best, class_ids, config.DETECTION_NMS_THRESHOLD)[: config.DETECTION_MAX_INSTANCES]
+    found, class_ids, best = found[kept], class_ids[kept], best[kept].astype(np.float32)
+    soft = np.zeros((0, 1, 1), np.float32)
+    if len(kept):
+        views = (_view(detector, image, side, augmentation.max_dim, flip) for side, flip in choices)
+        soft = _mean_masks(masks_of, views, found, class_ids, best, config.DETECTION_MAX_INSTANCES)
+    rois = found.astype(np.float32)
+    return Result(rois, class_ids, best, SoftMasks(soft, rois), size, class_names)
+
+
+def _view(detector: Detector, image: np.ndarray, side: int, longest: int | None, mirrored: bool) -> View:
+    """The image with a shorter side of `side` pixels, padded and normalized as the detector does."""
+    config = detector.config
+    if longest is None:
+        longest = round(side * (config.IMAGE_MAX_DIM or side) / (config.IMAGE_MIN_DIM or side))
+    transform = dataclasses.replace(detector.transform, mode="fit", min_dim=side, max_dim=max(longest, side))
+    return View(transform.apply(np.ascontiguousarray(image[:, ::-1]) if mirrored else image), mirrored)
+
+
+def _to_image(boxes: np.ndarray, view: View) -> np.ndarray:
+    """Boxes [N, 4] of a view's network input in pixels of the image."""
+    source = view.source
+    boxes = (boxes - np.tile(source.window[:2], 2)) / np.tile(source.scale, 2)
+    return _mirrored(boxes, source.size[1]) if view.mirrored else boxes
+
+
+def _to_view(boxes: np.ndarray, view: View) -> np.ndarray:
+    """The reverse of `_to_image`."""
+    source = view.source
+    boxes = _mirrored(boxes, source.size[1]) if view.mirrored else boxes
+    return boxes * np.tile(source.scale, 2) + np.tile(source.window[:2], 2)
+
+
+def _mirrored(boxes: np.ndarray, width: int) -> np.ndarray:
+    return np.stack([boxes[:, 0], width - boxes[:, 3], boxes[:, 2], width - boxes[:, 1]], axis=1)
+
+
+def _mean_masks(
+    masks_of: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    views: Any,
+    boxes: np.ndarray,
+    class_ids: np.ndarray,
+    scores: np.ndarray,
+    slots: int,
+) -> np.ndarray:
+    """[N, m, m] float32: the mean over all views of the masks of the same boxes."""
+    count, total, number = len(boxes), None, 0
+    valid = np.arange(slots)[None] < count
+    for view in views:
+        padded = np.zeros((1, slots, 4), np.float32)
+        padded[0, :count] = _to_view(boxes, view)
+        given = {"image": view.source.image[None], "boxes": padded, "valid": valid}
+        given["class_ids"] = np.pad(class_ids.astype(np.int32), (0, slots - count))[None]
+        given["scores"] = np.pad(scores.astype(np.float32), (0, slots - count))[None]
+        masks = np.asarray(masks_of(given)["masks"], np.float32)[:count]
+        masks = masks[:, :, ::-1] if view.mirrored else masks
+        total, number = masks.copy() if total is None else total + masks, number + 1
+    assert total is not None
+    return total / np.float32(number)
+
+
+def nms_per_class(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold: float) -> np.ndarray:
+    """Indices of the boxes that NMS leaves within each class, best first.
+
+    Args:
+        boxes: [N, (y1, x1, y2, x2)]. threshold: IoU above which the weaker of two boxes goes.
+    """
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order, kept = np.argsort(-scores, kind="stable"), []
+    while len(order):
+        first, rest = order[0], order[1:]
+        kept.append(first)
+        top_left = np.maximum(boxes[first, :2], boxes[rest, :2])
+        bottom_right = np.minimum(boxes[first, 2:], boxes[rest, 2:])
+        shared = np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
+        union = areas[first] + areas[rest] - shared
+        order = rest[(class_ids[rest] != class_ids[first]) | (shared <= threshold * union)]
+    return np.array(kept, np.int64)
