@@ -206,6 +206,26 @@ class Result(dict[str, Any]):
         }
         return kept
 
+    # Other tools
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections`; see `mrcnn.inference.conversions`."""
+        from mrcnn.inference import conversions
+
+        return conversions.to_supervision(self)
+
+    def to_pandas(self) -> Any:
+        """A table with a row per instance; see `mrcnn.inference.conversions`."""
+        from mrcnn.inference import conversions
+
+        return conversions.to_pandas(self)
+
+    def to_geojson(self, tolerance: float = 1.0) -> dict[str, Any]:
+        """GeoJSON polygons, simplified by at most `tolerance` pixels; see `mrcnn.inference.conversions`."""
+        from mrcnn.inference import conversions
+
+        return conversions.to_geojson(self, tolerance)
+
     # The dict, whose masks are computed at first use
 
     def __getitem__(self, name: str) -> Any:

@@ -1,0 +1,106 @@
+"""Results in the forms of other tools: supervision's Detections, a pandas table, and GeoJSON polygons."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mrcnn.inference.extras import require
+from mrcnn.inference.results import Crop, Result
+
+Ring = list[list[float]]  # closed, of [x, y]
+
+
+def to_supervision(result: Result) -> Any:
+    """`supervision.Detections` with full masks, and the class names under "class_name".
+
+    Raises ImportError, with the command that installs it, without supervision.
+    """
+    supervision = require("supervision", "supervision")
+    rois = np.asarray(result.rois, np.float32).reshape(-1, 4)
+    return supervision.Detections(
+        xyxy=rois[:, [1, 0, 3, 2]],
+        mask=np.ascontiguousarray(np.moveaxis(result.masks, 2, 0)),
+        confidence=np.asarray(result.scores, np.float32),
+        class_id=np.asarray(result.class_ids, int),
+        data={"class_name": np.array(result.names, str)},
+    )
+
+
+def to_pandas(result: Result) -> Any:
+    """A table with a row per instance: class_id, class, score, y1, x1, y2, x2, area (pixels), share (of the image).
+
+    Raises ImportError, with the command that installs it, without pandas.
+    """
+    pandas = require("pandas", "pandas")
+    rois = np.asarray(result.rois).reshape(-1, 4)
+    columns = {"class_id": result.class_ids, "class": result.names, "score": result.scores}
+    columns |= {name: rois[:, i] for i, name in enumerate(("y1", "x1", "y2", "x2"))}
+    pixels = result.size[0] * result.size[1]
+    return pandas.DataFrame({**columns, "area": result.areas, "share": result.areas / pixels})
+
+
+def to_geojson(result: Result, tolerance: float = 1.0) -> dict[str, Any]:
+    """A GeoJSON FeatureCollection: a MultiPolygon per instance, with its holes, in pixels of the image, y downwards.
+
+    Outer rings run as RFC 7946 asks for, counterclockwise where y points up. Empty masks have no geometry.
+
+    Args:
+        tolerance: pixels that the outline may move when points are left out; 0 keeps every corner of every pixel.
+
+    Raises ValueError for a negative tolerance.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance is 0 pixels or more, got {tolerance!r}")
+    features = []
+    boxes = np.asarray(result.rois, float).reshape(-1, 4)
+    values = zip(result.crops, result.names, result.class_ids.tolist(), result.scores.tolist(), boxes, strict=True)
+    for crop, name, class_id, score, (y1, x1, y2, x2) in values:
+        polygons = list(_polygons(crop, tolerance))
+        features.append(
+            {
+                "type": "Feature",
+                "bbox": [round(float(value), 3) for value in (x1, y1, x2, y2)],
+                "geometry": {"type": "MultiPolygon", "coordinates": polygons} if polygons else None,
+                "properties": {"class": name, "class_id": class_id, "score": round(score, 6)},
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _polygons(crop: Crop, tolerance: float) -> Iterator[list[Ring]]:
+    """Each connected part of a mask: its outer ring, then its holes."""
+    if not crop.mask.any():
+        return
+    # OpenCV's outlines run through the centers of border pixels. In an image four times as large these lie an eighth
+    # of a pixel beside the edges of the mask's own pixels, so rounding gives the edges.
+    large = np.kron(np.pad(crop.mask, 1).astype(np.uint8), np.ones((4, 4), np.uint8))
+    outlines, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    origin = np.array([crop.left - 1, crop.top - 1], float)
+    rings = [_ring(outline[:, 0, :], origin, tolerance) for outline in outlines]
+    for i, (_, _, child, parent) in enumerate(tree[0].tolist()):
+        if parent < 0:
+            polygon = [_oriented(rings[i], positive=False)]
+            while child >= 0:
+                polygon.append(_oriented(rings[child], positive=True))
+                child = tree[0][child][0]
+            yield polygon
+
+
+def _ring(points: np.ndarray, origin: np.ndarray, tolerance: float) -> np.ndarray:
+    """A closed ring [points, (x, y)] along the edges of pixels. One too small to be simplified keeps its corners."""
+    corners = np.rint((points + 0.5) / 4) + origin
+    corners = corners[np.any(corners != np.roll(corners, 1, axis=0), axis=1)].astype(np.float32)[:, None]
+    for allowed in (tolerance, 0.0):
+        ring = cv2.approxPolyDP(corners, allowed, True)[:, 0].astype(float)
+        if len(ring) >= 3:
+            break
+    return np.concatenate([ring, ring[:1]])
+
+
+def _oriented(ring: np.ndarray, positive: bool) -> Ring:
+    """The ring in the direction in which its area, with y downwards, is positive or negative."""
+    x, y = ring[:, 0], ring[:, 1]
+    area = float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]))
+    return (ring if (area > 0) == positive else ring[::-1]).tolist()
