@@ -19,7 +19,7 @@ from mrcnn.inference import export
 from mrcnn.inference.augmentation import Augmentation, detect_augmented
 from mrcnn.inference.compiled import compiled, compiled_masks
 from mrcnn.inference.detector import Detector
-from mrcnn.inference.input_sizes import canvas_limits
+from mrcnn.inference.input_sizes import input_limits
 from mrcnn.inference.results import Result
 from mrcnn.legacy import names
 from mrcnn.legacy.defaults import mention_defaults
@@ -103,7 +103,7 @@ class MaskRCNN(OldMethods):
     def detector(self) -> Detector:
         """From images to results."""
         graph = inference_graph(self.network, self.config, fast=True)
-        return Detector(compiled(graph, canvas_limits(self.config)), self.config, self.scaling, self._process)
+        return Detector(compiled(graph, input_limits(self.config)), self.config, self.scaling, self._process)
 
     @cached_property
     def _masks_of_boxes(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

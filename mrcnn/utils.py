@@ -8,7 +8,6 @@ from typing import Any
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import load_dataset
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
-from mrcnn.data.resize import resize_image, resize_mask
 from mrcnn.evaluation.matching import compute_ap, compute_ap_range, compute_matches, compute_recall, trim_zeros
 from mrcnn.evaluation.overlaps import compute_iou, compute_overlaps, compute_overlaps_masks
 from mrcnn.legacy import names
@@ -22,7 +21,7 @@ from mrcnn.legacy.boxes import (
     non_max_suppression,
     norm_boxes,
 )
-from mrcnn.legacy.resize import resize
+from mrcnn.legacy.resize import resize, resize_image, resize_mask
 from mrcnn.legacy.weights import COCO_MODEL_URL, download_trained_weights
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mrcnn.inference.input_sizes import Canvases
+from mrcnn.inference.input_sizes import InputLimits
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.proposals import Proposals
 from mrcnn.layers.roi_align.roi_align import RoIAlign, roi_align
@@ -234,7 +234,7 @@ def test_sizes_of_one_bucket_are_compiled_once(tiny, monkeypatch):
 
 def test_photographs_that_fill_a_batch_up_are_dropped(tiny, monkeypatch):
     call, asked = tiny.detector.call, []
-    assert call.canvases == Canvases(batch=1), "what the settings say"
+    assert call.canvases == InputLimits(batch=1), "what the settings say"
 
     def predict(inputs):
         asked.append({name: value.shape for name, value in inputs.items()})
@@ -242,10 +242,10 @@ def test_photographs_that_fill_a_batch_up_are_dropped(tiny, monkeypatch):
         return {"boxes": np.repeat(np.arange(number), 20).reshape(number, 20), "masks": np.arange(20 * number)}
 
     monkeypatch.setattr(call.model, "predict_on_batch", predict)
-    monkeypatch.setattr(call, "canvases", Canvases(batch=3))
+    monkeypatch.setattr(call, "canvases", InputLimits(batch=3))
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1]["image"] == (3, 128, 64, 3), "never more than the settings have together"
-    monkeypatch.setattr(call, "canvases", Canvases())
+    monkeypatch.setattr(call, "canvases", InputLimits())
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1] == {"image": (4, 128, 64, 3), "window": (4, 4)}
     assert outputs["boxes"].shape == (3, 20) and outputs["masks"].tolist() == list(range(60))

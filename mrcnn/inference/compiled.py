@@ -6,21 +6,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn.inference.input_sizes import Canvases
+from mrcnn.inference.input_sizes import InputLimits
 
 UNIT = 64  # pixels; sides of buckets are multiples of it
 PER_DOUBLING = 4  # sizes of buckets between a side and its double
 
 
-def compiled(model: keras.Model, canvases: Canvases) -> Callable[[Any, Any], Mapping[str, Any]]:
+def compiled(model: keras.Model, limits: InputLimits) -> Callable[[Any, Any], Mapping[str, Any]]:
     """The function (image, window) -> outputs of `mrcnn.network.graph.inference_graph`'s model; arrays as there.
 
-    On TensorFlow it is traced once, for photographs of every size and number: a size that is new costs nothing, and
-    results do not depend on which came before. It reads the weights at each call, so training and loading need no
-    other. On other backends it is a `PerBucket`, compiled once for each of a few sizes of such canvases.
+    On TensorFlow it is traced once for all image sizes and batch sizes, so a new size costs nothing and results do not
+    depend on earlier calls. It reads the weights at each call, so it stays valid after training and loading. On other
+    backends it is a `PerBucket`, which compiles once for each of a few sizes.
     """
     if keras.backend.backend() != "tensorflow":
-        return PerBucket(model, canvases)
+        return PerBucket(model, limits)
     import tensorflow as tf
 
     signature = [tf.TensorSpec(model.input[name].shape, tf.float32) for name in ("image", "window")]
@@ -49,7 +49,7 @@ def compiled_masks(model: keras.Model) -> Callable[[Mapping[str, Any]], Mapping[
 
 
 class PerBucket:
-    """The function of `compiled` where Keras compiles for each shape: for network inputs of few sizes, in few numbers.
+    """The function of `compiled` where Keras compiles for each shape: for a few input sizes and batch sizes only.
 
     Each image is padded below and right with zeros, up to the next `bucket`, as Detectron2 and torchvision pad the
     smaller images of a batch. Measured cost: benchmarks/README.md. Images that only fill up a batch are dropped from
@@ -57,20 +57,20 @@ class PerBucket:
 
     Args:
         model: of `mrcnn.network.graph.inference_graph`.
-        canvases: what is known of the images to come.
+        limits: what is known about the images to come.
     """
 
-    def __init__(self, model: keras.Model, canvases: Canvases) -> None:
-        self.model, self.canvases = model, canvases
+    def __init__(self, model: keras.Model, limits: InputLimits) -> None:
+        self.model, self.limits = model, limits
 
     def __call__(self, image: Any, window: Any) -> dict[str, Any]:
         image, window = np.asarray(image, np.float32), np.asarray(window, np.float32)
         count, height, width, channels = image.shape
-        known = self.canvases
-        canvas = (height, width) if known.one_size else bucket(height, width, known.short, known.long)
+        known = self.limits
+        size = (height, width) if known.one_size else bucket(height, width, known.short, known.long)
         number = bucket_count(count, known.batch)
-        if (number, *canvas) != (count, height, width):
-            larger = np.zeros((number, *canvas, channels), np.float32)
+        if (number, *size) != (count, height, width):
+            larger = np.zeros((number, *size, channels), np.float32)
             larger[:count, :height, :width] = image
             image, window = larger, np.concatenate([window, np.zeros((number - count, 4), np.float32)])
         outputs = self.model.predict_on_batch({"image": image, "window": window})
@@ -78,13 +78,13 @@ class PerBucket:
 
 
 def bucket(height: int, width: int, short: int | None = None, long: int | None = None) -> tuple[int, int]:
-    """The canvas (height, width) for one of (height, width), in pixels: each side the next of 64, 128, 192, ...
+    """The bucket for a network input of (height, width) pixels: each side is rounded up to 64, 128, 192, ...
 
-    Up to 256 pixels all multiples of 64, from there 4 sizes a doubling: 320, 384, 448, 512, 640, 768, 896, 1024, 1280.
+    Up to 256 pixels: every multiple of 64. Above: 4 sizes per doubling: 320, 384, 448, 512, 640, 768, 896, 1024, 1280.
 
     Args:
         height, width: multiples of 32.
-        short, long: see `Canvases`; a bucket larger than they are ends there.
+        short, long: see `InputLimits`; a bucket larger than they are ends there.
     """
     sides = [_next_side(side) for side in (height, width)]
     for axis, limit in zip(np.argsort([height, width], kind="stable"), (short, long), strict=True):
@@ -94,7 +94,7 @@ def bucket(height: int, width: int, short: int | None = None, long: int | None =
 
 
 def bucket_count(count: int, most: int | None = None) -> int:
-    """How many photographs are computed for `count`: the next power of two, or `most` where that is less."""
+    """How many images are computed for `count`: the next power of two, or `most` where that is less."""
     power = 1 << (count - 1).bit_length()
     return power if most is None or most < count else min(power, most)
 

@@ -6,7 +6,7 @@ from mrcnn.config import Config
 from mrcnn.data.molding import round_up
 
 
-class Canvases(NamedTuple):
+class InputLimits(NamedTuple):
     """What is known in advance about network inputs, so that nothing is compiled for others.
 
     short, long: upper limits of the shorter and the longer side, in pixels; None: no limit.
@@ -20,15 +20,15 @@ class Canvases(NamedTuple):
     one_size: bool = False
 
 
-def canvas_limits(config: Config) -> Canvases:
+def input_limits(config: Config) -> InputLimits:
     """What the settings say about the sizes of network inputs."""
     mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
     if mode in ("none", "pad64"):
-        return Canvases(batch=batch)
+        return InputLimits(batch=batch)
     long = round_up(largest_side(config) or 0, config.SIZE_DIVISOR)
     if mode == "fit":
-        return Canvases(round_up(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
-    return Canvases(long, long, batch, one_size=True)
+        return InputLimits(round_up(config.IMAGE_MIN_DIM, config.SIZE_DIVISOR), long, batch)
+    return InputLimits(long, long, batch, one_size=True)
 
 
 def largest_side(config: Config) -> int | None:

@@ -15,8 +15,9 @@ from mrcnn.data.augmentation import apply_imgaug
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.loader import active_classes
 from mrcnn.data.masks import extract_bboxes, minimize_mask
-from mrcnn.data.resize import choose_scale, resize, resize_image, resize_mask
+from mrcnn.data.resize import choose_scale, resize
 from mrcnn.data.sample import read_sample
+from mrcnn.legacy.resize import resize_image, resize_mask
 from mrcnn.network.backbone import backbone_scaling
 from mrcnn.network.pixels import PixelScaling, scaling_of
 

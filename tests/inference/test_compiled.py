@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mrcnn.inference.compiled import PerBucket, bucket, bucket_count
-from mrcnn.inference.input_sizes import Canvases
+from mrcnn.inference.input_sizes import InputLimits
 from mrcnn.model import MaskRCNN
 from tests.tiny import TinyConfig
 
@@ -58,7 +58,7 @@ def test_weights_that_change_count_at_once():
 
 
 @pytest.mark.parametrize(
-    "size, canvas",
+    "size, expected",
     [
         ((32, 64), (64, 64)),
         ((96, 160), (128, 192)),
@@ -69,13 +69,13 @@ def test_weights_that_change_count_at_once():
         ((2080, 2048), (2560, 2048)),
     ],
 )
-def test_buckets_by_hand(size, canvas):
-    assert bucket(*size) == canvas
-    assert bucket(*size[::-1]) == canvas[::-1]
+def test_buckets_by_hand(size, expected):
+    assert bucket(*size) == expected
+    assert bucket(*size[::-1]) == expected[::-1]
 
 
 @pytest.mark.parametrize(
-    "size, canvas",
+    "size, expected",
     [
         ((800, 1088), (800, 1280)),
         ((1088, 800), (1280, 800)),
@@ -85,8 +85,8 @@ def test_buckets_by_hand(size, canvas):
         ((832, 1376), (896, 1536)),  # the last is over both limits, which then cannot be true
     ],
 )
-def test_buckets_end_where_canvases_do(size, canvas):
-    assert bucket(*size, short=800, long=1344) == canvas
+def test_buckets_end_where_limits_do(size, expected):
+    assert bucket(*size, short=800, long=1344) == expected
 
 
 def test_buckets_are_few_and_hold_every_size():
@@ -121,13 +121,13 @@ def test_batches_are_of_few_numbers():
     assert bucket_count(5, 3) == 8
 
 
-@pytest.mark.parametrize("one_size, canvas", [(False, (128, 192)), (True, (96, 160))])
-def test_images_are_padded_with_zeros_to_their_bucket(one_size, canvas):
+@pytest.mark.parametrize("one_size, expected", [(False, (128, 192)), (True, (96, 160))])
+def test_images_are_padded_with_zeros_to_their_bucket(one_size, expected):
     asked = []
     model = MaskRCNN("inference", TinyConfig()).inference_model
     model.predict_on_batch = lambda inputs: asked.append(inputs) or {"number": np.arange(len(inputs["image"]))}
     image, window = np.ones((3, 96, 160, 3)), np.ones((3, 4))
-    assert PerBucket(model, Canvases(one_size=one_size))(image, window)["number"].tolist() == [0, 1, 2]
-    assert asked[0]["image"].shape == (4, *canvas, 3)
+    assert PerBucket(model, InputLimits(one_size=one_size))(image, window)["number"].tolist() == [0, 1, 2]
+    assert asked[0]["image"].shape == (4, *expected, 3)
     assert asked[0]["image"].sum() == image.sum() == asked[0]["image"][:3, :96, :160].sum()
     assert asked[0]["window"].tolist() == [[1] * 4] * 3 + [[0] * 4]

@@ -9,7 +9,7 @@ import pytest
 
 from mrcnn.data.images import read_image
 from mrcnn.inference.detector import Detector
-from mrcnn.inference.input_sizes import Canvases, canvas_limits
+from mrcnn.inference.input_sizes import InputLimits, input_limits
 from mrcnn.inference.pipeline import READERS
 from mrcnn.network.pixels import PixelScaling
 from tests.tiny import TinyConfig
@@ -363,22 +363,22 @@ def test_results_know_the_names_of_their_classes():
 @pytest.mark.parametrize(
     "settings, limits",
     [
-        ({"IMAGE_RESIZE_MODE": "fit", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333}, Canvases(800, 1344, 1)),
+        ({"IMAGE_RESIZE_MODE": "fit", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333}, InputLimits(800, 1344, 1)),
         (
             {"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 960},
-            Canvases(960, 960, 1, one_size=True),
+            InputLimits(960, 960, 1, one_size=True),
         ),
         (
             {"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 512, "IMAGE_MAX_DIM": None},
-            Canvases(512, 512, 1, one_size=True),
+            InputLimits(512, 512, 1, one_size=True),
         ),
-        ({"IMAGE_RESIZE_MODE": "none"}, Canvases(batch=1)),
-        ({"IMAGE_RESIZE_MODE": "pad64", "DETECTION_BATCH_SIZE": 3}, Canvases(batch=3)),
+        ({"IMAGE_RESIZE_MODE": "none"}, InputLimits(batch=1)),
+        ({"IMAGE_RESIZE_MODE": "pad64", "DETECTION_BATCH_SIZE": 3}, InputLimits(batch=3)),
     ],
 )
 def test_limits_are_those_of_network_inputs(settings, limits):
     runner = detector(Answering(), **settings)
-    assert canvas_limits(runner.config) == limits
+    assert input_limits(runner.config) == limits
     if limits.long is not None:
         for size in ((300, 300), (200, 3000), (2000, 1000)):
             sides = sorted(runner.network_input(grey(*size)).image.shape[:2])

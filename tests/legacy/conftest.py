@@ -1,1 +1,1 @@
-from tests.data.conftest import config, squares  # noqa: F401
+from tests.data.conftest import config, matterport, resize_meta, squares  # noqa: F401
