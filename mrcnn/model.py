@@ -16,11 +16,12 @@ from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.distribution.start import start
 from mrcnn.inference import export
-from mrcnn.inference.augmentation import Augmentation, detect_augmented
+from mrcnn.inference.augmentation import Augmentation, augmented
 from mrcnn.inference.compiled import compiled, compiled_masks
-from mrcnn.inference.detector import Detector
+from mrcnn.inference.detector import Detector, Finder
 from mrcnn.inference.input_sizes import input_limits
 from mrcnn.inference.results import Result
+from mrcnn.inference.tiling import tiled
 from mrcnn.legacy import names
 from mrcnn.legacy.defaults import mention_defaults
 from mrcnn.legacy.methods import OldMethods
@@ -156,25 +157,17 @@ class MaskRCNN(OldMethods):
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
-        if augment:
-            if tile is not None:
-                raise ValueError(f"give tile={tile} or augment, not both")
-            return self._detect_augmented(images, prepare, Augmentation() if augment is True else augment)
-        if tile is not None:
-            return self.detector.detect_tiled(list(images), tile, overlap, prepare, self.class_names)
+        if alone := self._finder(tile, overlap, augment):
+            return self.detector.detect_alone(list(images), alone, prepare)
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
 
-    def _detect_augmented(self, images: Sequence[Any], prepare: str | None, augmentation: Augmentation) -> list[Result]:
-        sources = [self.detector.source(i, image, len(images)) for i, image in enumerate(images)]
-        results = []
-        for source in sources:
-            pixels = self.detector.pixels(source)
-            results.append(
-                detect_augmented(self.detector, self._masks_of_boxes, pixels, augmentation, self.class_names)
-            )
-            if prepare:
-                results[-1].prepare(prepare)
-        return results
+    def _finder(self, tile: int | None, overlap: float, augment: bool | Augmentation) -> Finder | None:
+        """What finds the objects in one image in another way than one pass of the network; None for that."""
+        if tile is not None and augment:
+            raise ValueError(f"give tile={tile} or augment, not both")
+        if augment:
+            return augmented(self.detector, self._masks_of_boxes, augment, self.class_names)
+        return None if tile is None else tiled(self.detector, tile, overlap, self.class_names)
 
     def stream(
         self,
@@ -184,6 +177,9 @@ class MaskRCNN(OldMethods):
         failures: str = "raise",
         keep_images: bool = False,
         each: Callable[[Result], Any] | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
+        augment: bool | Augmentation = False,
     ) -> Iterator[Any]:
         """`detect` for more images than memory holds: yields the results in order, as they come.
 
@@ -196,10 +192,12 @@ class MaskRCNN(OldMethods):
             keep_images: leave the pixels in `result.image`.
             each: called with every result, in another thread, while the network runs; what it returns is yielded
                 instead. For work such as drawing and writing files.
+            tile, overlap, augment: as in `detect`; one image after the other, and `each` in this thread.
         """
-        return self.detector.stream(
-            images, prepare=prepare, class_names=self.class_names, failures=failures, keep_images=keep_images, each=each
-        )
+        options: dict[str, Any] = {"prepare": prepare, "failures": failures, "keep_images": keep_images, "each": each}
+        if alone := self._finder(tile, overlap, augment):
+            return self.detector.stream_alone(images, alone, **options)
+        return self.detector.stream(images, class_names=self.class_names, **options)
 
     def export(self, path: str | Path, *, precision: str = "float32", calibration: Sequence[Any] = ()) -> Path:
         """Writes the model for programs that run without this package's graph.
@@ -212,11 +210,8 @@ class MaskRCNN(OldMethods):
             precision: "float32"; for OpenVINO also "float16" (smaller file) and "int8" (faster on a CPU).
             calibration: paths or arrays of some 50 images, for int8.
 
-        Returns:
-            `path`.
-
-        Raises ValueError for another ending or precision, NotImplementedError for settings that the format cannot
-        express, ImportError (with the command that installs it) for a missing library.
+        Returns `path`. Raises ValueError for another ending or precision, NotImplementedError for settings that the
+        format cannot express, ImportError (with the command that installs it) for a missing library.
         """
         return export.export(
             self.network,
@@ -502,7 +497,3 @@ class MaskRCNN(OldMethods):
             network = build_network(config)
         transfer.carry_over(self.network.layers(), network.layers())
         return network
-
-    def get_imagenet_weights(self) -> Path:
-        """Path of the backbone's ImageNet weights, downloaded as keras.applications does when they are not here yet."""
-        return imagenet.download(self.config.BACKBONE, self.config.BACKBONE_OPTIONS)

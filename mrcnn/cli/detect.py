@@ -8,7 +8,7 @@ The same command continues a run that was interrupted, and skips what is done.
 
 examples:
   mrcnn detect photos/ --weights mask_rcnn_coco.h5
-  mrcnn detect a.jpg b.jpg --weights last --min-score 0.7 --write pictures
+  mrcnn detect a.jpg b.tif --weights last --tile 1024 --write pictures,csv
   mrcnn detect photos/ --weights model.onnx --classes cat,dog --output found/
 """
 
@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-score", type=options.share, default=0.5, metavar="S", help="least score (0.5)")
     parser.add_argument("--classes", type=options.names, metavar="NAMES", help="only these, as cat,dog")
     parser.add_argument("--batch", type=options.positive, default=1, metavar="N", help="images per network call (1)")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--tile", type=options.positive, metavar="PX", help="large images: also in tiles of PX a side")
+    ways.add_argument("--augment", action="store_true", help="several sizes, each also mirrored: slow, better")
     parser.add_argument("--restart", action="store_true", help="forget what an earlier run found")
     options.add_settings(parser)
 
@@ -62,6 +65,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     if not total:
         raise FileNotFoundError(f"no image in {', '.join(arguments.images)}")
     settings = {"DETECTION_MIN_CONFIDENCE": arguments.min_score, "DETECTION_BATCH_SIZE": arguments.batch}
+    way = _way(arguments)
     model = options.load_model(arguments, **settings)
     names = names_of(model.class_names, model.config.NUM_CLASSES)
     wanted = options.class_filter(names, arguments.classes)
@@ -70,7 +74,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     with _opened(ResultStore, output, arguments, model) as store:
         found = walk_images(arguments.images, skip=output)
         try:
-            _detect(model, found, total, store, Writer(output, arguments, names, wanted))
+            _detect(model, found, total, store, Writer(output, arguments, names, wanted), way)
         except KeyboardInterrupt:
             raise Interrupted(_saved(store, total)) from None
         files = _write_tables(store, output, names, arguments.write)
@@ -88,7 +92,9 @@ def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namesp
     about = {
         "weights": options.fingerprint(options.weights_path(arguments)),
         "settings": options.described({k: v for k, v in model.config.to_dict().items() if k not in ignored}),
-        "options": options.described([arguments.min_score, arguments.classes, sorted(arguments.write)]),
+        "options": options.described(
+            [arguments.min_score, arguments.classes, sorted(arguments.write), _way(arguments)]
+        ),
     }
     try:
         return store(output / STATE, about)
@@ -96,8 +102,21 @@ def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namesp
         raise ValueError(f"{error}. Give another --output, or --restart to begin anew.") from error
 
 
-def _detect(model: Any, images: Iterator[Any], total: int, store: "ResultStore", writer: "Writer") -> None:
-    """Detects in the images that have no result yet, and stores what is found while it goes on."""
+def _way(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `stream` that --tile and --augment mean. Raises ValueError for what --weights cannot do."""
+    if arguments.augment and options.is_exported(arguments):
+        raise ValueError(f"--augment runs parts of a model, which {arguments.weights} holds only as a whole")
+    return ({"tile": arguments.tile} if arguments.tile else {}) | ({"augment": True} if arguments.augment else {})
+
+
+def _detect(
+    model: Any, images: Iterator[Any], total: int, store: "ResultStore", writer: "Writer", way: dict[str, Any]
+) -> None:
+    """Detects in the images that have no result yet, and stores what is found while it goes on.
+
+    Args:
+        way: of `_way`.
+    """
     from mrcnn.inference.store import Record
 
     underway: deque[Any] = deque()
@@ -113,7 +132,7 @@ def _detect(model: Any, images: Iterator[Any], total: int, store: "ResultStore",
 
     bar = progress(total, "image")
     last = time.monotonic()
-    stream = model.stream(remaining(), failures="yield", keep_images=writer.draws, each=writer)
+    stream = model.stream(remaining(), failures="yield", keep_images=writer.draws, each=writer, **way)
     for outcome in stream:
         image = underway.popleft()
         writer.names.pop(image.path)

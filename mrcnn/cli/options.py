@@ -166,7 +166,7 @@ def load_model(arguments: argparse.Namespace, mode: str = "inference", **setting
         A `MaskRCNN`, or a `Predictor` for an exported file, which takes no settings.
     """
     path = weights_path(arguments)
-    if Path(path).suffix in (".onnx", ".xml"):
+    if is_exported(arguments):
         from mrcnn.inference.predictor import Predictor
 
         if arguments.set or arguments.config or arguments.preset:
@@ -177,6 +177,11 @@ def load_model(arguments: argparse.Namespace, mode: str = "inference", **setting
     return MaskRCNN.from_pretrained(
         path, mode, arguments.logs, base_config(arguments), **(settings | dict(arguments.set))
     )
+
+
+def is_exported(arguments: argparse.Namespace) -> bool:
+    """Whether --weights is a file that `MaskRCNN.export` wrote."""
+    return Path(arguments.weights).suffix in (".onnx", ".xml")
 
 
 def weights_path(arguments: argparse.Namespace) -> str:

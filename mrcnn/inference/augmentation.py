@@ -5,7 +5,7 @@ mask head then runs on these boxes in every view, and the soft masks, mirrored b
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from mrcnn.data.molding import NetworkInput
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Result, SoftMasks
+
+MasksOf = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # see `mrcnn.inference.compiled.compiled_masks`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Augmentation:
             raise ValueError(f"min_dims are one or more numbers of pixels, got {self.min_dims!r}")
 
 
+def augmented(
+    detector: Detector, masks_of: MasksOf, views: bool | Augmentation, class_names: Sequence[str] = ()
+) -> Callable[[np.ndarray], Result]:
+    """`detect_augmented` as a function of the image alone; `views` is True for the default ones."""
+    augmentation = views if isinstance(views, Augmentation) else Augmentation()
+    return lambda image: detect_augmented(detector, masks_of, image, augmentation, class_names)
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
     """A network input of a view, and whether it is mirrored."""
@@ -42,7 +52,7 @@ class View:
 
 def detect_augmented(
     detector: Detector,
-    masks_of: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    masks_of: MasksOf,
     image: np.ndarray,
     augmentation: Augmentation,
     class_names: Sequence[str] = (),
@@ -105,12 +115,7 @@ def _mirrored(boxes: np.ndarray, width: int) -> np.ndarray:
 
 
 def _mean_masks(
-    masks_of: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    views: Any,
-    boxes: np.ndarray,
-    class_ids: np.ndarray,
-    scores: np.ndarray,
-    slots: int,
+    masks_of: MasksOf, views: Iterable[View], boxes: np.ndarray, class_ids: np.ndarray, scores: np.ndarray, slots: int
 ) -> np.ndarray:
     """[N, m, m] float32: the mean over all views of the masks of the same boxes."""
     count, total, number = len(boxes), None, 0

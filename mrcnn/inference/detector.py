@@ -13,8 +13,9 @@ from mrcnn.data.images import read_image, read_image_size
 from mrcnn.data.molding import InputTransform, NetworkInput
 from mrcnn.inference.pipeline import WINDOW, Buffers, batches, overlapped
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
-from mrcnn.inference.tiling import detect_tiled, tile_windows
 from mrcnn.network.pixels import PixelScaling
+
+Finder = Callable[[np.ndarray], Result]  # an image's pixels [H, W, C] uint8 to what is in it
 
 COUNT_NAMES = ("proposals", "scores over the minimum", "left by NMS", "detections")
 
@@ -78,26 +79,54 @@ class Detector:
         results = {index: outcome for index, outcome in found if isinstance(outcome, Result)}
         return [results[i] for i in range(total)]
 
-    def detect_tiled(
-        self, images: Sequence[Any], tile: int, overlap: float, prepare: str | None, class_names: Sequence[str]
-    ) -> list[Result]:
-        """See `MaskRCNN.detect`."""
-        _check_form(prepare)
+    def detect_alone(self, images: Sequence[Any], find: Finder, prepare: str | None) -> list[Result]:
+        """`detect` by a function of one image's pixels, `find`."""
         total = len(images)
         sources = [self.source(i, image, total) for i, image in enumerate(images)]
+        return list(self._alone(sources, find, prepare, total))
+
+    def stream_alone(
+        self,
+        images: Iterable[Any],
+        find: Finder,
+        *,
+        prepare: str | None = None,
+        failures: str = "raise",
+        keep_images: bool = False,
+        each: Callable[[Result], Any] | None = None,
+    ) -> Iterator[Any]:
+        """`stream` by a function of one image's pixels, `find`."""
+        _check_failures(failures)
+        sources = self._checked(images, failures)
+        return self._alone(sources, find, prepare, None, failures == "yield", keep_images, each)
+
+    def _alone(
+        self,
+        sources: Iterable[Source],
+        find: Finder,
+        prepare: str | None,
+        total: int | None,
+        fails: bool = False,
+        keep_images: bool = False,
+        each: Callable[[Result], Any] | None = None,
+    ) -> Iterator[Any]:
+        """The result of each image, as `_run` would give it, one image at a time."""
+        _check_form(prepare)
         for source in sources:
-            assert source.size is not None
-            tile_windows(*source.size, tile, overlap)  # raises for impossible ones before the first detection
-        results = []
-        for source in sources:
-            with _named(source.index, total):
-                pixels = self.pixels(source)
-            result = detect_tiled(self, pixels, tile, overlap, class_names)
-            result.path = os.fspath(source.image) if isinstance(source.image, str | os.PathLike) else None
+            try:
+                with _named(source.index, total):
+                    pixels = self.pixels(source)
+            except (ValueError, TypeError, OSError) as error:
+                if not fails:
+                    raise
+                yield source.image if source.size is None else error
+                continue
+            result = find(pixels)
+            result.image = pixels if keep_images else None
+            result.path = _path(source)
             if prepare:
                 result.prepare(prepare)
-            results.append(result)
-        return results
+            yield each(result) if each else result
 
     def stream(
         self,
@@ -111,21 +140,10 @@ class Detector:
     ) -> Iterator[Any]:
         """See `MaskRCNN.stream`."""
         _check_form(prepare)
-        if failures not in ("raise", "yield"):
-            raise ValueError(f'failures is "raise" or "yield", got {failures!r}')
-
-        def checked(index: int, image: Any) -> Source:
-            try:
-                return self.source(index, image)
-            except (ValueError, TypeError, OSError) as error:
-                if failures == "raise":
-                    raise
-                return Source(index, error, None)
-
-        sources = (checked(index, image) for index, image in enumerate(images))
+        _check_failures(failures)
         window = WINDOW * self.config.DETECTION_BATCH_SIZE
         found = self._run(
-            sources,
+            self._checked(images, failures),
             prepare=prepare,
             class_names=class_names,
             window=window,
@@ -188,7 +206,7 @@ class Detector:
             for source, place, pixels, raw in done:
                 result = self.result(raw, place, class_names)
                 result.image = pixels
-                result.path = os.fspath(source.image) if isinstance(source.image, str | os.PathLike) else None
+                result.path = _path(source)
                 if prepare:
                     result.prepare(prepare)
                 account = _account(source.index, place, raw["counts"]) if verbose else ""
@@ -211,6 +229,16 @@ class Detector:
                 return Source(index, image, read_image_size(image, max_pixels=config.IMAGE_MAX_PIXELS))
             pixels = read_image(image, config.IMAGE_CHANNEL_COUNT, max_pixels=config.IMAGE_MAX_PIXELS)
             return Source(index, pixels, pixels.shape[:2])
+
+    def _checked(self, images: Iterable[Any], failures: str) -> Iterator[Source]:
+        """The images with their sizes; with failures = "yield", the exception of one that is none in its place."""
+        for index, image in enumerate(images):
+            try:
+                yield self.source(index, image)
+            except (ValueError, TypeError, OSError) as error:
+                if failures == "raise":
+                    raise
+                yield Source(index, error, None)
 
     def _read(self, sources: list[Source], total: int | None, keep_images: bool) -> Batch:
         """Decodes, resizes and normalizes images into one array; those that cannot be decoded take no place in it."""
@@ -317,6 +345,15 @@ def _named(index: int, total: int | None) -> Iterator[None]:
             raise type(error)(f"images[{index}]: {error}") from error
         advice = "No results were returned; fix or leave out that image"
         raise type(error)(f"images[{index}] of {total}: {error}. {advice}.") from error
+
+
+def _path(source: Source) -> str | None:
+    return os.fspath(source.image) if isinstance(source.image, str | os.PathLike) else None
+
+
+def _check_failures(failures: str) -> None:
+    if failures not in ("raise", "yield"):
+        raise ValueError(f'failures is "raise" or "yield", got {failures!r}')
 
 
 def _check_form(form: str | None) -> None:

@@ -17,6 +17,7 @@ from mrcnn.config import Config
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.extras import require
 from mrcnn.inference.results import Result
+from mrcnn.inference.tiling import tiled
 from mrcnn.network.pixels import PixelScaling
 
 OUTPUTS = ("boxes", "class_ids", "scores", "masks")
@@ -49,12 +50,34 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.arguments
 
-    def detect(self, images: Sequence[Any], verbose: int = 0, *, prepare: str | None = None) -> list[Result]:
+    def detect(
+        self,
+        images: Sequence[Any],
+        verbose: int = 0,
+        *,
+        prepare: str | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
+    ) -> list[Result]:
         """As `MaskRCNN.detect`: paths or arrays to a `Result` per image."""
+        if tile is not None:
+            finder = tiled(self.detector, tile, overlap, self.class_names)
+            return self.detector.detect_alone(list(images), finder, prepare)
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
 
-    def stream(self, images: Iterable[Any], *, prepare: str | None = "rle", **options: Any) -> Iterator[Any]:
+    def stream(
+        self,
+        images: Iterable[Any],
+        *,
+        prepare: str | None = "rle",
+        tile: int | None = None,
+        overlap: float = 0.2,
+        **options: Any,
+    ) -> Iterator[Any]:
         """As `MaskRCNN.stream`."""
+        if tile is not None:
+            finder = tiled(self.detector, tile, overlap, self.class_names)
+            return self.detector.stream_alone(images, finder, prepare=prepare, **options)
         return self.detector.stream(images, prepare=prepare, class_names=self.class_names, **options)
 
     def _call(self, images: np.ndarray, windows: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ object lies in the overlap of two tiles, where the IoU of the whole masks would 
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,12 @@ class Piece:
     class_id: int
     score: float
     cut: bool  # whether it touches a border of the tile inside the image
+
+
+def tiled(detector: Any, tile: int, overlap: float, class_names: Sequence[str] = ()) -> Callable[[np.ndarray], Result]:
+    """`detect_tiled` as a function of the image alone. Raises as `tile_windows`."""
+    tile_windows(1, 1, tile, overlap)
+    return lambda image: detect_tiled(detector, image, tile, overlap, class_names)
 
 
 def detect_tiled(

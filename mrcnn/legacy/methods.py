@@ -28,6 +28,7 @@ from mrcnn.training import run_folder
 from mrcnn.training.model import set_trainable
 from mrcnn.training.run_folder import Run, RunPath
 from mrcnn.weights.checkpoint import is_checkpoint, load_checkpoint
+from mrcnn.weights.importers import imagenet
 
 if TYPE_CHECKING:
     from mrcnn.inference.detector import Detector
@@ -56,6 +57,10 @@ class OldMethods:
         @property
         def detector(self) -> Detector: ...
         def save_weights(self, path: str | Path) -> None: ...
+
+    def get_imagenet_weights(self) -> Path:
+        """Path of the backbone's ImageNet weights, downloaded as keras.applications does when they are not here yet."""
+        return imagenet.download(self.config.BACKBONE, self.config.BACKBONE_OPTIONS)
 
     build = names.find("mrcnn.model.MaskRCNN", "build")
     compile = names.find("mrcnn.model.MaskRCNN", "compile")

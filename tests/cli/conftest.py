@@ -31,6 +31,7 @@ class Model:
         return self.detector.detect(images, verbose, prepare, self.class_names)
 
     def stream(self, images, **options):
+        self.asked = {name: options.pop(name) for name in ("tile", "augment") if name in options}
         return self.detector.stream(images, **{"prepare": "rle", "class_names": self.class_names, **options})
 
 

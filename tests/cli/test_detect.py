@@ -72,6 +72,21 @@ def test_only_what_is_asked_for(run_json, models, photos, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "flags, asked", [((), {}), (("--tile", 512), {"tile": 512}), (("--augment",), {"augment": True})]
+)
+def test_tiles_and_augmentation_reach_the_model(run, models, photos, tmp_path, flags, asked):
+    code, _, err = run("detect", photos, *WEIGHTS, "--output", tmp_path / "found", "--write", "csv", *flags)
+    assert code == 0 and models[-1].asked == asked
+    code, _, err = run("detect", photos, *WEIGHTS, "--output", tmp_path / "found", "--write", "csv", "--tile", 64)
+    assert code == 1 and "--restart" in err  # results of two ways do not mix
+
+
+def test_an_exported_file_cannot_be_augmented(run, photos, tmp_path):
+    code, _, err = run("detect", photos, "--weights", "m.onnx", "--output", tmp_path / "found", "--augment")
+    assert code == 1 and "--augment runs parts of a model, which m.onnx holds only as a whole" in err
+
+
 def test_classes_and_scores_are_filtered(run_json, models, photos, tmp_path):
     """The scores are 0.9, 0.8 and 0.7."""
     where = ("--output", tmp_path / "found", "--write", "csv")

@@ -66,6 +66,12 @@ def test_views_add_boxes_and_never_more_than_the_setting(model, image):
     )
 
 
+def test_a_stream_gives_what_detect_gives(model, image):
+    (one,), (other,) = model.detect([image], augment=ONE_VIEW, prepare="rle"), model.stream([image], augment=ONE_VIEW)
+    assert one.rle == other.rle and one.count > 3
+    np.testing.assert_array_equal(one.rois, other.rois)
+
+
 def test_nothing_found_is_an_empty_result(image):
     nothing = MaskRCNN("inference", TinyConfig(DETECTION_MIN_CONFIDENCE=0.999))
     (result,) = nothing.detect([image], augment=ONE_VIEW)

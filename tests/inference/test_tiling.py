@@ -6,7 +6,7 @@ import pytest
 
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Crop
-from mrcnn.inference.tiling import Piece, _reduced, detect_tiled, merged, tile_windows
+from mrcnn.inference.tiling import Piece, _reduced, detect_tiled, merged, tile_windows, tiled
 from mrcnn.network.pixels import PixelScaling
 from tests.tiny import TinyConfig
 
@@ -226,9 +226,24 @@ def test_shrinking_by_a_whole_factor_keeps_means():
 def test_detect_takes_paths_and_prepares(tmp_path):
     image, masks = draw((400, 400), (150, 116, 20, 20, 0))
     cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
-    (result,) = detector().detect_tiled([tmp_path / "a.png"], 128, 0.2, "rle", ["BG", "red"])
+    found = detector()
+    (result,) = found.detect_alone([tmp_path / "a.png"], tiled(found, 128, 0.2, ["BG", "red"]), "rle")
     assert result.count == 1 and result.names == ["red"] and result.path.endswith("a.png")
     with pytest.raises(ValueError, match="tile is 32 pixels or more"):
-        detector().detect_tiled([tmp_path / "a.png"], 8, 0.2, None, [])
+        tiled(found, 8, 0.2)
     with pytest.raises(FileNotFoundError, match=r"images\[1\] of 2"):
-        detector().detect_tiled([tmp_path / "a.png", "missing.png"], 128, 0.2, None, [])
+        found.detect_alone([tmp_path / "a.png", "missing.png"], tiled(found, 128, 0.2), None)
+
+
+def test_a_stream_of_tiled_images_goes_on_past_a_bad_one(tmp_path):
+    image, masks = draw((400, 400), (150, 116, 20, 20, 0))
+    (tmp_path / "text.png").write_text("no image")
+    found = detector()
+    options = {"failures": "yield", "keep_images": True, "each": lambda result: (result.count, result.image.shape)}
+    stream = found.stream_alone(iter([image, tmp_path / "text.png", image]), tiled(found, 128, 0.2), **options)
+    first, bad, last = stream
+    assert first == last == (1, (400, 400, 3)) and isinstance(bad, ValueError) and "text.png" in str(bad)
+    with pytest.raises(ValueError, match="text.png"):
+        list(found.stream_alone([tmp_path / "text.png"], tiled(found, 128, 0.2)))
+    with pytest.raises(ValueError, match='failures is "raise" or "yield", got \'skip\''):
+        list(found.stream_alone([image], tiled(found, 128, 0.2), failures="skip"))
