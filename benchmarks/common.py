@@ -25,7 +25,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     flags.add_argument("--size", type=int, default=1024, help="side of the square photograph in pixels")
     flags.add_argument("--classes", type=int, default=81)
     flags.add_argument("--batch", type=int, default=1)
-    flags.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    flags.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "auto"])
     flags.add_argument("--runs", type=int, default=5, help="timed runs, after one that is not counted")
     return flags
 

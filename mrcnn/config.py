@@ -44,7 +44,9 @@ class Config:
     # Run
     NAME: Any = None  # names the log directory and the checkpoints; every configuration that trains needs one
     SEED = 0  # initial weights, shuffling, sampling and augmentation all follow from it
-    PRECISION = "float32"  # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32
+    # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32; weights stay float32.
+    # "auto": bfloat16 where it is known to be faster (processors with AMX, recent GPUs), else float32
+    PRECISION = "float32"
 
     # Batch
     GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU; one device takes all, unless DISTRIBUTION is set

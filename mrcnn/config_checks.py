@@ -70,7 +70,7 @@ NOT_NEGATIVE = (
 STRIDES = {"fpn": [4, 8, 16, 32, 64], "c4": [16], "c5": [32], "dc5": [16]}
 CHOICES = {
     "NECK": tuple(STRIDES),
-    "PRECISION": ("float32", "bfloat16"),
+    "PRECISION": ("float32", "bfloat16", "auto"),
     "LR_SCHEDULE": ("step", "cosine", "constant"),
     "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"),
     "BBOX_LOSS_AVERAGE": ("sampled", "positives"),

@@ -39,7 +39,7 @@ def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -
     parser.add_argument("--image-size", type=int, help="longest side in pixels")
     parser.add_argument("--batch", type=int, help="images a step")
     parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--precision", choices=["float32", "bfloat16"])
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "auto"])
     parser.add_argument("--seed", type=int)
     parser.add_argument("--config", metavar="FILE.json", help="settings of an earlier run, which the flags override")
     parser.add_argument(

@@ -238,7 +238,7 @@ def test_switches_are_true_or_false(name, value):
         ({"LEARNING_RATE": -1}, "LEARNING_RATE must be a number of 0 or more, got -1"),
         ({"LEARNING_RATE": "1e-3"}, "LEARNING_RATE must be a number of 0 or more, got '1e-3'"),
         ({"GRADIENT_CLIP_NORM": 0}, "GRADIENT_CLIP_NORM must be a number above 0, or None for no clipping, got 0"),
-        ({"PRECISION": "float16"}, r"PRECISION must be one of \('float32', 'bfloat16'\), got 'float16'"),
+        ({"PRECISION": "float16"}, r"PRECISION must be one of \('float32', 'bfloat16', 'auto'\), got 'float16'"),
         ({"LR_SCHEDULE": "linear"}, "LR_SCHEDULE must be one of .* got 'linear'"),
         ({"LR_STEPS": (40, 120)}, r"LR_STEPS must be shares of the training between 0 and 1 .* got \(40, 120\)"),
         ({"LR_STEPS": 0.75}, "LR_STEPS must be shares .* got 0.75"),

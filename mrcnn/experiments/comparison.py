@@ -21,6 +21,7 @@ from mrcnn.experiments.fingerprint import fingerprint
 from mrcnn.files import write_atomically
 from mrcnn.model import MaskRCNN
 from mrcnn.network.graph import build_mask_head
+from mrcnn.network.precision import chosen
 from mrcnn.training import run_folder
 from mrcnn.weights.importers.imagenet import is_keras_weights
 
@@ -246,7 +247,7 @@ def _about(config: Config, run: plan.Run, task: Task) -> dict[str, Any]:
         "batch": config.BATCH_SIZE,
         "image_min_dim": config.IMAGE_MIN_DIM,
         "image_max_dim": config.IMAGE_MAX_DIM,
-        "precision": config.PRECISION,
+        "precision": chosen(config.PRECISION),
         "training_images": len(task.training.image_ids),
         "validation_images": len(task.validation.image_ids),
     }

@@ -12,6 +12,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation.callback import AveragePrecision
 from mrcnn.files import write_atomically
 from mrcnn.model import MaskRCNN
+from mrcnn.network.precision import chosen
 from mrcnn.training import run_folder
 from mrcnn.weights.importers.imagenet import is_keras_weights
 
@@ -74,6 +75,7 @@ class Run(NamedTuple):
 def settings(config: Config) -> dict[str, Any]:
     """The settings that decide what is learned."""
     values = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
+    values["PRECISION"] = chosen(config.PRECISION)
     if isinstance(config.MASK_HEAD, str):
         values["MASK_HEAD"] = {"name": config.MASK_HEAD}
     return values

@@ -5,7 +5,6 @@ and ground truth; `inference_graph` takes the proposals to the box head and its 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.frozen_batch_norm import fixed_norms
 from mrcnn.network.head_branch import OwnChannel, Rescore, head_inputs
+from mrcnn.network.precision import precision
 from mrcnn.network.rpn import build_rpn
 from mrcnn.ops.boxes import decode
 
@@ -86,17 +86,6 @@ def _leaves(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.l
             yield from _leaves(layer, f"{prefix}{layer.name}/")
         elif layer.weights:
             yield prefix + layer.name, layer
-
-
-@contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Layers built inside compute in "float32" or "bfloat16"; their weights are float32 either way."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if name == "bfloat16" else name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def build_network(config: Config) -> Network:

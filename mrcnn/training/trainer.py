@@ -15,6 +15,7 @@ from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.strategy import Distribution
 from mrcnn.files import locked
 from mrcnn.network.graph import Network
+from mrcnn.network.precision import chosen
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.training.callbacks import EpochLog, ResumedEpoch, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
 from mrcnn.training.interruption import TrainingInterrupted
@@ -151,6 +152,7 @@ class Trainer:
         folder = run.open(self.model_dir, self.config.NAME).name if workers.is_chief else ""
         facts = {
             **self.config.to_dict(),
+            "PRECISION": chosen(self.config.PRECISION),
             "epoch": run.epoch,
             "step": run.step,
             "images": len(train.dataset.image_ids),

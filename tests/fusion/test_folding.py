@@ -12,7 +12,8 @@ from mrcnn.fusion.folding import DepthToSpace, FoldedConvolution, TransposeAsPoi
 from mrcnn.fusion.winograd import by_winograd
 from mrcnn.model import MaskRCNN
 from mrcnn.network.frozen_batch_norm import fixed_norms, freeze_batch_norm
-from mrcnn.network.graph import inference_graph, precision
+from mrcnn.network.graph import inference_graph
+from mrcnn.network.precision import precision
 from mrcnn.network.resnet import resnet
 from tests.fusion.test_winograd import forget_traces
 from tests.tiny import TinyConfig, TinyDataset

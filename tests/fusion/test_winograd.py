@@ -10,7 +10,7 @@ from keras import layers
 
 from mrcnn.fusion import winograd
 from mrcnn.fusion.winograd import by_winograd, convolve, gains, is_large, transforms
-from mrcnn.network.graph import precision
+from mrcnn.network.precision import precision
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mrcnn.network.box_head import build_box_head
-from mrcnn.network.graph import precision
+from mrcnn.network.precision import precision
 
 
 @pytest.fixture(scope="module")

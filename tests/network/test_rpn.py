@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.network.graph import precision
+from mrcnn.network.precision import precision
 from mrcnn.network.rpn import build_rpn
 
 
