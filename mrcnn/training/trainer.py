@@ -15,8 +15,8 @@ from mrcnn.data.loader import Loader, describe
 from mrcnn.distribution.strategy import Distribution
 from mrcnn.files import locked
 from mrcnn.network.graph import Network
-from mrcnn.network.precision import chosen
 from mrcnn.network.pixels import PixelScaling
+from mrcnn.network.precision import chosen
 from mrcnn.training.callbacks import EpochLog, ResumedEpoch, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
 from mrcnn.training.interruption import TrainingInterrupted
 from mrcnn.training.model import TrainingModel, compile_model, set_trainable

@@ -10,8 +10,8 @@ from mrcnn.fusion.mask_channel import PickClass
 from mrcnn.layers.anchors import pyramid_anchors
 from mrcnn.network import graph
 from mrcnn.network.graph import build_network, inference_graph, training_graph
-from mrcnn.network.precision import precision
 from mrcnn.network.pixels import PixelScaling
+from mrcnn.network.precision import precision
 from mrcnn.ops.boxes import decode
 from tests.tiny import SIDE, TinyConfig, TinyDataset
 
