@@ -22,6 +22,7 @@ __all__ = [
     "bilinear",
     "build",
     "cell_centers",
+    "classes",
     "cross_entropy",
     "cross_entropy_of_logits",
     "describe",

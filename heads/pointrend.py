@@ -1,5 +1,6 @@
 """PointRend: a coarse mask, refined at the points where it is least sure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -103,6 +104,15 @@ class PointRend(Head):
             x = layers.Concatenate(name=f"again{i}")([x, coarse])
         x = layers.Dense(self.classes, dtype="float32", name="logits")(x)
         return keras.Model([fine, coarse], x, name="points")
+
+    @classmethod
+    def imported_options(cls, program: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        sizes = {
+            "convolution_filters": (shapes["coarse_head.reduce_spatial_dim_conv"][0], 256),
+            "fc_units": (shapes["coarse_head.fc1"][0], 1024),
+            "point_units": (shapes["point_head.fc1"][0], 256),
+        }
+        return {name: size for name, (size, usual) in sizes.items() if size != usual}
 
     def call(self, pyramid: Any, boxes: Any, class_ids: Any, image_index: Any, seed: Any) -> dict[str, Any]:
         coarse = self.coarse_logits(pyramid, boxes, image_index)

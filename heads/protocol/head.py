@@ -110,6 +110,17 @@ class Head:
         del outputs, class_ids
         return scores
 
+    @classmethod
+    def imported_options(cls, program: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The options with which a file's weights fit; none by default.
+
+        Args:
+            program: a key of `weight_names`.
+            shapes: of the weights in the file, by the names in `weight_names`, in the program's layout.
+        """
+        del program, shapes
+        return {}
+
     # What the package asks
 
     @property

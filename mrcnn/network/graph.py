@@ -169,6 +169,11 @@ def build_mask_head(
         )
 
 
+def importable_heads(program: str) -> dict[str, type[heads.Head]]:
+    """The registered heads that say what their layers are called in files of a program ("detectron2"), by name."""
+    return {name: kind for name, kind in heads.classes().items() if program in kind.weight_names}
+
+
 def _image_inputs(config: Config) -> dict[str, Any]:
     return {
         "image": keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="image"),
