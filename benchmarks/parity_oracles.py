@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parity_rows import Row, detection_rows, nhwc, relative, sampled, xyxy
+from parity_rows import Row, detection_rows, iou, nhwc, relative, sampled, xyxy
 from parity_stages import (
     CLOSE,
     DETECTIONS,
@@ -24,6 +24,7 @@ from parity_stages import (
     torch_rpn,
 )
 
+import heads
 from mrcnn.data.molding import normalize
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.importers.detectron2 import detectron2_source
@@ -231,6 +232,48 @@ def detectron2_single(
         yield round_trip_row(f"Detectron2 {kind}", model, arrays["image_rgb"])
 
 
+def detectron2_pointrend(folder: Path, images: Sequence[str] = ("a",)) -> Iterator[Row]:
+    """The stages of PointRend's mask head in `pointrend_rcnn_R_50_FPN_3x_coco`, then whole; there is no image b."""
+    if "a" not in images:
+        return
+    source, arrays = "Detectron2 PointRend a", load(folder / "detectron2/d2_oracle_pointrend_R_50_a.npz")
+    tensors = state_dict(folder, "detectron2/state_dict_shapes_pointrend_R_50.json", "detectron2")
+    model = build(detectron2_source(tensors, "seeded weights"), **SMALL)
+    image = np.ascontiguousarray(arrays["resized_bgr"][..., ::-1])
+    head, levels = model.network.head, Stages(model, image).levels[:4]
+    boxes, class_ids = xyxy(arrays["mask_boxes"]), np.int32(arrays["mask_classes"] + 1)
+    points, index = np.float32(arrays["point_coords"][..., ::-1]), np.zeros(len(boxes), np.int32)
+    coarse = head.coarse_logits(levels, boxes, index)
+    fine = head.sample(boxes, index, points=points)(levels)
+    at_points = heads.SampleGrid()(coarse, points)
+    found = {
+        "coarse logits": (coarse, nhwc(arrays["coarse_logits"])),
+        "features at points": (np.asarray(fine)[..., ::8], arrays["point_fine"].transpose(0, 2, 1)),
+        "coarse logits at points": (at_points, arrays["point_coarse"].transpose(0, 2, 1)),
+        "point logits": (head.points([fine, at_points]), arrays["point_logits"].transpose(0, 2, 1)),
+    }
+    for stage, (ours, theirs) in found.items():
+        yield Row(source, stage, CLOSE, relative(ours, theirs))
+    given = {"pyramid": levels, "boxes": boxes, "class_ids": class_ids, "image_index": index}
+    given = {name: [*map(np.asarray, value)] if name == "pyramid" else value for name, value in given.items()}
+    masks, theirs = np.asarray(head.inference(given)["masks"])[..., 0], arrays["fine_masks"][:, 0]
+    apart = [1 - iou(ours >= 0.5, other >= 0.5) for ours, other in zip(masks, theirs, strict=True)]
+    yield Row(source, "masks after subdivision, 1 - IoU", 0.01, max(apart), f"(median {np.median(apart):.1g})")
+    yield from detection_rows(
+        source,
+        "from the photograph",
+        _result(model.detect([arrays["image_rgb"]])[0]),
+        {
+            "boxes": xyxy(arrays["out_boxes"]),
+            "class_ids": arrays["out_classes"] + 1,
+            "scores": arrays["out_scores"],
+            "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0),
+        },
+        bars={**DETECTIONS, "pasted": 0.01},
+    )
+    yield round_trip_row("Detectron2 PointRend", model, arrays["image_rgb"])
+
+
 def thin_rows(source: str, stages: Stages, arrays: dict[str, np.ndarray]) -> list[Row]:
     """Detections of the oracle's logits and deltas, those of odd RoIs made about 0.005 px high; Detectron2 drops only
     boxes without area."""
@@ -398,7 +441,7 @@ def edge_row(source: str, stages: Stages, corners: np.ndarray) -> Row:
 
 SOURCES = {
     "torchvision": (torchvision,),
-    "detectron2": (detectron2, detectron2_single, detectron2_fixed_sampling),
+    "detectron2": (detectron2, detectron2_single, detectron2_pointrend, detectron2_fixed_sampling),
     "matterport": (matterport,),
 }
 

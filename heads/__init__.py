@@ -22,7 +22,6 @@ __all__ = [
     "bilinear",
     "build",
     "cell_centers",
-    "classes",
     "cross_entropy",
     "cross_entropy_of_logits",
     "describe",

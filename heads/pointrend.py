@@ -42,6 +42,7 @@ class PointRend(Head):
 
     train_on_predicted_boxes = True
     source_masks = True
+    class_layers = ("coarse/logits", "points/fc1", "points/fc2", "points/fc3", "points/logits")
     weight_names = {
         "detectron2": {
             "coarse/reduce": "coarse_head.reduce_spatial_dim_conv",

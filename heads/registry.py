@@ -72,11 +72,6 @@ def get(name: str) -> HeadFunction:
     return _heads[name]
 
 
-def classes() -> dict[str, type[Head]]:
-    """The registered heads that are classes, by name."""
-    return {name: kind for name, kind in _heads.items() if isinstance(kind, type) and issubclass(kind, Head)}
-
-
 def build(name: str | dict, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> keras.Model | Head:
     """Builds a registered head and checks that it keeps the contract.
 

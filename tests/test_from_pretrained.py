@@ -42,6 +42,14 @@ def save_detectron2(folder):
     return path
 
 
+def save_pointrend(folder):
+    path = folder / "pointrend.pkl"
+    state = parity.values_of(test_detectron2.shapes(pointrend=True))
+    state["backbone.bottom_up.stem.conv1.norm.running_var"] *= 4000
+    path.write_bytes(pickle.dumps({"model": test_detectron2.earlier_names(state), "__author__": "nobody"}))
+    return path
+
+
 def save_matterport(folder):
     path = folder / "matterport.h5"
     layers = matterport_writer.values_of(matterport_writer.shapes())
@@ -62,6 +70,7 @@ def assert_same_detections(found, expected):
     [
         (save_torchvision, 5, {"ROI_ALIGNED": False, "RPN_ANCHOR_ROUNDED": True, "BACKBONE_STRIDE_IN_1X1": False}),
         (save_detectron2, 5, {"CHANNEL_ORDER": "bgr", "BACKBONE_STRIDE_IN_1X1": True, "ROI_ALIGNED": True}),
+        (save_pointrend, 5, {"CHANNEL_ORDER": "bgr", "BACKBONE_STRIDE_IN_1X1": True}),
         (save_matterport, 4, {"ROI_GEOMETRY": "crop", "RPN_CHANNELS": 20, "DETECTION_BEST_CLASS_ONLY": True}),
     ],
 )

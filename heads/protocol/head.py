@@ -61,6 +61,8 @@ class Head:
         fine_size: cells per side of the input `fine`.
         source_masks: make targets from masks of the network input's size, not from crops of MINI_MASK_SHAPE.
         train_on_predicted_boxes: train on the boxes that the box head predicts, as in inference, not on proposals.
+        class_layers: the names of layers whose weights depend on num_classes otherwise than by an equal number of
+            outputs for each class, class after class and background first. A model for other classes trains them anew.
         weight_names: program ("detectron2") to what its files call this head's layers; see `heads.protocol.names`.
         input_shape, num_classes: as given to `heads.build`. strides, channels: of the feature maps.
         model: the functional model of `call`, which holds all weights. inference: that of `infer`.
@@ -72,6 +74,7 @@ class Head:
     fine_size: int | None = None
     source_masks = False
     train_on_predicted_boxes = False
+    class_layers: Sequence[str] = ()
     weight_names: Mapping[str, Mapping[str, Any]] = {}
     strides: Sequence[int] = (4, 8, 16, 32)
     loss_names: Sequence[str] = (MASK_LOSS,)

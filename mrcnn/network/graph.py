@@ -64,6 +64,11 @@ class Network:
         """Whether training needs masks of the size of the network input."""
         return self.head is not None and self.head.source_masks
 
+    @property
+    def class_layers(self) -> list[str]:
+        """The keys of layers whose weights mix the classes; see `heads.Head.class_layers`."""
+        return [f"mask_head/{name}" for name in self.head.class_layers] if self.head else []
+
     def parts(self) -> dict[str, keras.Model]:
         """The models that hold weights, by name."""
         parts = {
@@ -171,7 +176,8 @@ def build_mask_head(
 
 def importable_heads(program: str) -> dict[str, type[heads.Head]]:
     """The registered heads that say what their layers are called in files of a program ("detectron2"), by name."""
-    return {name: kind for name, kind in heads.classes().items() if program in kind.weight_names}
+    registered: dict[str, Any] = {name: heads.get(name) for name in heads.names()}
+    return {name: head for name, head in registered.items() if program in getattr(head, "weight_names", ())}
 
 
 def _image_inputs(config: Config) -> dict[str, Any]:

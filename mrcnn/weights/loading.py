@@ -83,6 +83,7 @@ def load(
         keep_classes=keep_classes,
         class_names=names,
         reverse_channels=scaling_of(config, network.backbone.scaling).bgr,
+        mixed=network.class_layers,
         fresh=fresh,
         hint=agreement.mismatch,
     )

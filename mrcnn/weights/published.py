@@ -3,7 +3,8 @@
 The figures are the publishers' own, on COCO's val2017 where nothing else is said. At torchvision and Detectron2, names
 of files end in the first digits of their SHA-256; matterport names no hashes.
 
-Sources: torchvision 0.29's weight enums, Detectron2's MODEL_ZOO.md and matterport's releases, read in November 2026.
+Sources: torchvision 0.29's weight enums, Detectron2's MODEL_ZOO.md, the README of its PointRend project and
+matterport's releases, read in November 2026.
 """
 
 import difflib
@@ -102,6 +103,13 @@ def _detectron2() -> Iterable[PublishedWeights]:
         ("LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", "144219072", "571f7c", 23.6, 24.4),
         ("Cityscapes/mask_rcnn_R_50_FPN", "142423278", "af9cf5", None, 36.5),
     )
+    pointrend = (
+        ("pointrend_rcnn_R_50_FPN_1x_coco", "164254221", "736f5a", 36.2),
+        ("pointrend_rcnn_R_50_FPN_3x_coco", "164955410", "edd263", 38.3),
+        ("pointrend_rcnn_R_101_FPN_3x_coco", "28119983", "3f4d2a", 40.1),
+        ("pointrend_rcnn_X_101_32x8d_FPN_3x_coco", "28119989", "ba17b9", 41.1),
+        ("pointrend_rcnn_R_50_FPN_1x_cityscapes", "164255101", "115bfb", 35.9),
+    )
     keypoints = (
         ("keypoint_rcnn_R_50_FPN_1x", "137261548", "04e291", 53.6, 64.0),
         ("keypoint_rcnn_R_50_FPN_3x", "137849621", "a6e10b", 55.4, 65.5),
@@ -119,6 +127,14 @@ def _detectron2() -> Iterable[PublishedWeights]:
             box_ap=box,
             mask_ap=mask,
             note=f"of {where}, whose AP this is" if where else "",
+        )
+    for model, run, digits, mask in pointrend:
+        yield PublishedWeights(
+            f"detectron2/{model.removesuffix('_coco')}",
+            f"{DETECTRON2}PointRend/InstanceSegmentation/{model}/{run}/model_final_{digits}.pkl",
+            sha256=digits,
+            mask_ap=mask,
+            note="of Cityscapes, whose AP this is" if "cityscapes" in model else "",
         )
     for model, run, digits, box, keypoint in keypoints:
         url = f"{DETECTRON2}COCO-Keypoints/{model}/{run}/model_final_{digits}.pkl"

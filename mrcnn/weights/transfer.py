@@ -28,6 +28,7 @@ def load_source(
     keep_classes: bool | Sequence[str] = False,
     class_names: Sequence[str] = (),
     reverse_channels: bool = False,
+    mixed: Sequence[str] = (),
     fresh: bool = False,
     hint: str = "",
 ) -> LoadReport:
@@ -43,6 +44,7 @@ def load_source(
             names of the file's classes, background first, where the file does not say them.
         class_names: of the model, background first.
         reverse_channels: the trunk takes the image's channels in reverse order (CHANNEL_ORDER = "bgr").
+        mixed: layers whose weights depend on all classes together: of other classes, they are left as they are.
         fresh: the network is thrown away when this raises, and need not be as it was; saves the memory of the file.
         hint: lines for the message if shapes differ.
 
@@ -60,13 +62,21 @@ def load_source(
     counts = _class_counts(variables, tensors)
     by_class = [] if counts is None else [name for name in _by_class(variables, tensors, counts) if name not in left]
     skip: list[str] = []
+    names = source.class_names if keep_classes is True else list(keep_classes or ())
+    others = counts is not None and (
+        counts[0] != counts[1] or bool(keep_classes and _keys(names) != _keys(class_names))
+    )
+    if others and not strict:
+        skip = [name for name in variables if name.rpartition("/")[0] in mixed and name not in left]
+        by_class = [name for name in by_class if name not in skip]
     if keep_classes and (counts is None or not by_class):
         notes.append("keep_classes has nothing to do: the file has no layers of classes, or they are excluded")
     elif keep_classes and counts is not None:
-        names = source.class_names if keep_classes is True else list(keep_classes)
         notes.append(_keep_classes(path, tensors, variables, by_class, counts, names, list(class_names)))
+        if skip:
+            notes.append(f"left as they are, as they mix the classes: {', '.join(mixed)}")
     elif counts and counts[0] != counts[1] and by_class and not strict:
-        skip = by_class
+        skip += by_class
         notes.append(
             f"the file has {counts[1]} classes and the model {counts[0]}: the layers of their shape are left "
             "as they are (keep_classes=True would keep the classes of the same name)"

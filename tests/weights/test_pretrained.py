@@ -10,8 +10,9 @@ from mrcnn.model import MaskRCNN
 from mrcnn.weights import published
 from mrcnn.weights.pretrained import locate, with_background
 from mrcnn.weights.published import PublishedWeights
+from mrcnn.weights.recognise import read_source
 from tests import parity
-from tests.test_from_pretrained import IMAGE, SMALL, save_torchvision
+from tests.test_from_pretrained import IMAGE, SMALL, save_pointrend, save_torchvision
 from tests.tiny import TinyDataset
 from tests.weights.importers import test_detectron2, test_torchvision
 from tests.weights.torch_writer import save_zip
@@ -88,6 +89,21 @@ def test_what_a_configuration_says_stays_with_classes(coco):
 
     model = MaskRCNN.from_pretrained(coco, "inference", config=Mine, classes=["cat"], keep_classes=False)
     assert (model.mode, model.config.NAME, model.config.NUM_CLASSES) == ("inference", "mine", 2)
+
+
+@pytest.mark.parametrize("keep", [False, ["BG", "cat", "b", "c", "d"]])
+def test_pointrend_for_classes_of_ones_own(tmp_path, keep, capsys):
+    """The layers of its mask head whose inputs or outputs mix the classes are new, the others the file's."""
+    path = save_pointrend(tmp_path)
+    model = MaskRCNN.from_pretrained(path, classes=["cat", "gnu"], keep_classes=keep, **SMALL)
+    assert model.config.MASK_HEAD["name"] == "pointrend" and model.network.head.classes == 2
+    new = "mask_head/coarse/logits, mask_head/points/fc1, mask_head/points/fc2, mask_head/points/fc3, mask_head/points/"
+    assert (f"left as they are, as they mix the classes: {new}logits" in capsys.readouterr().out) == bool(keep)
+    layers, source = model.network.layers(), read_source(path)
+    for name in ("coarse/reduce", "coarse/fc1", "coarse/fc2"):
+        np.testing.assert_array_equal(
+            layers[f"mask_head/{name}"].get_weights()[0], source.tensors[f"mask_head/{name}/kernel"].read()
+        )
 
 
 @pytest.mark.parametrize("classes", ["cat", [], [""], ["cat", "cat"], ["BG", "cat"], [3], ("cat", None)])

@@ -12,7 +12,7 @@ from tests.weights.test_download import DATA, SHA256, server  # noqa: F401
 
 
 def test_the_table():
-    assert len(PUBLISHED) == 32
+    assert len(PUBLISHED) == 37
     for name, weights in PUBLISHED.items():
         assert name == weights.name and re.fullmatch(r"(torchvision|detectron2|matterport)/\w+", name)
         assert weights.url.startswith("https://") and weights.file.endswith((".pth", ".pkl", ".h5"))

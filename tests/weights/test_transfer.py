@@ -315,3 +315,15 @@ def test_what_two_networks_have_alike_is_carried_over():
     carry_over(old, new)
     for name, value in values(new).items():
         np.testing.assert_array_equal(value, values(before if name in CLASS_SHAPED else old)[name])
+
+
+@pytest.mark.parametrize("names, loaded", [(["BG", "a", "b"], True), (["BG", "b", "a"], False), (["BG", "a"], False)])
+def test_layers_that_mix_the_classes_are_loaded_for_the_same_classes_alone(names, loaded):
+    theirs, ours = network(3, seed=1), network(len(names), seed=2)
+    before = values(ours)["mask_head/conv1/bias"]
+    load_source(
+        "f", ours, source_of(theirs, names=["BG", "a", "b"]), keep_classes=True, class_names=names,
+        mixed=["mask_head/conv1"],
+    )  # fmt: skip
+    expected = values(theirs)["mask_head/conv1/bias"] if loaded else before
+    np.testing.assert_array_equal(values(ours)["mask_head/conv1/bias"], expected)

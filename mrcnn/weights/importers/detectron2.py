@@ -22,6 +22,7 @@ import numpy as np
 from mrcnn.network.resnet import BLOCKS, block_letters
 from mrcnn.presets import Detectron2, Detectron2C4, Detectron2DC5, settings_of
 from mrcnn.weights.importers import normalise
+from mrcnn.weights.importers.head_names import named_head
 from mrcnn.weights.importers.torch_layers import WAY_OUT, StateDict, without_statistics
 from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
 
@@ -33,6 +34,11 @@ EPSILON = 1e-5
 RESNEXT_STD = (58.395, 57.12, 57.375)  # RGB; what X101 was trained with, the others with 1
 POOL = 7
 OTHER_HEADS = re.compile("mask|keypoint|kps_|point_head")  # in names of weights
+# PointRend's mask head, as the published files of 2020 call its layers, and as Detectron2 does since.
+EARLIER = [
+    (r"roi_heads\.mask_(coarse|point)_head\.", r"roi_heads.mask_head.\1_head."),
+    (r"(roi_heads\.mask_head\.coarse_head\.)coarse_mask_fc", r"\1fc"),
+]
 # What torchvision's ImageNet trunks are for, and Detectron2 where it starts from one.
 TORCHVISION_TRUNK = {
     "BACKBONE_STRIDE_IN_1X1": False,
@@ -117,6 +123,8 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
             layers, needed = importer(state)
             found, settings = found | layers, settings | needed
             parts = ["trunk"] if part == "trunk" else [*parts, part]
+    if "mask_head" not in parts and (named := named_head(state, f"{ROI}mask_head.", "detectron2")):
+        found, settings, parts = found | named[0], settings | named[1], [*parts, "mask_head"]
     used = {name for name, own in names.items() if own in state.used}
     return Source(
         "Detectron (Caffe2)" if caffe2 else "Detectron2",
@@ -152,6 +160,9 @@ def _renamed(tensors: Mapping[str, Any], names: Mapping[str, str], path: str) ->
 
 
 def _of_trunk(name: str) -> str:
+    if name.startswith(f"{ROI}mask_"):
+        for pattern, own in EARLIER:
+            name = re.sub(f"^{pattern}", own, name)
     return f"{TRUNK}{name}" if re.match(r"(stem|res\d)\.", name) else re.sub(f"^(?:{SINGLE})", TRUNK, name)
 
 

@@ -11,17 +11,22 @@ from mrcnn.weights.source import Lazy
 def named_head(state: StateDict, prefix: str, program: str) -> tuple[dict[str, Lazy], dict[str, Any]] | None:
     """The layers and the settings of the registered head whose weights a torch file holds; None if there is none.
 
+    A file that has most of a head's layers is taken to hold that head.
+
     Args:
         prefix: of the mask head's names in the file.
         program: whose names they are, as in `heads.Head.weight_names`.
+
+    Raises ValueError for such a file that lacks one of the layers.
     """
     for name, head in importable_heads(program).items():
         names = head.weight_names[program]
-        if all(f"{prefix}{_name(there)}.weight" in state for there in names.values()):
+        weights = [f"{prefix}{_name(there)}.weight" for there in names.values()]
+        if 2 * sum(weight in state for weight in weights) > len(weights):
+            shapes = {_name(there): state.shape(weight) for there, weight in zip(names.values(), weights, strict=True)}
             found: dict[str, Lazy] = {}
             for here, there in names.items():
                 found |= _layer(state, f"mask_head/{here}", prefix, there)
-            shapes = {_name(there): state.shape(f"{prefix}{_name(there)}.weight") for there in names.values()}
             options = head.imported_options(program, shapes)
             return found, {"MASK_HEAD": {"name": name, **options} if options else name}
     return None

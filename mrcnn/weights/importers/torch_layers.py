@@ -92,8 +92,13 @@ class StateDict:
     def dense(
         self, key: str, name: str, *, features: tuple[int, int, int] | None = None, change: Change | None = None
     ) -> dict[str, Lazy]:
-        """Kernel and bias. features: (channels, h, w) of what is flattened before the layer."""
+        """Kernel and bias, also of a convolution over points of one cell, which is a dense layer at each of them.
+
+        features: (channels, h, w) of what is flattened before the layer.
+        """
         shape = self.shape(f"{name}.weight")
+        if len(shape) == 3 and shape[2] == 1:
+            return self._layer(key, name, lambda weight: normalise.torch_dense(weight[..., 0]), 3, None, change)
         if features is not None and len(shape) == 2 and shape[1] != math.prod(features):
             raise ValueError(
                 f"{self.path}: {name}.weight has shape {shape}; features of (channels, y, x) {features} "
@@ -125,7 +130,7 @@ class StateDict:
         if 0 in shape:  # of numbers that are not there, any shape can be announced
             raise ValueError(f"{self.path}: {name}.weight has shape {shape}, no numbers at all")
         self.used |= {f"{name}.weight", f"{name}.bias"} | {f"{norm}.{part}" for part in NORM if norm}
-        kernel_shape = _changed((*shape[2:], *shape[1::-1]), change)
+        kernel_shape = _changed((*(shape[2:] if rank == 4 else ()), *shape[1::-1]), change)
         has_bias = f"{name}.bias" in self.tensors
 
         def folded() -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,17 @@ RPN, ROI = "proposal_generator.rpn_head.", "roi_heads."
 CAFFE2_STAGES = {"2": "2_2", "3": "3_3", "4": "4_5", "5": "5_2"}  # Caffe2 names a level by the last block of ResNet-50
 
 
-def shapes(classes=CLASSES, deep=None, **trunk):
+def pointrend_shapes(classes):
+    coarse, points = f"{ROI}mask_head.coarse_head.", f"{ROI}mask_head.point_head."
+    found = layer_shapes(f"{coarse}reduce_spatial_dim_conv", 6, PYRAMID, 2, 2)
+    found |= layer_shapes(f"{coarse}fc1", HIDDEN, 6 * 49) | layer_shapes(f"{coarse}fc2", HIDDEN, HIDDEN)
+    found |= layer_shapes(f"{coarse}prediction", classes * 49, HIDDEN)
+    for i, inputs in ((1, PYRAMID), (2, 10), (3, 10)):
+        found |= layer_shapes(f"{points}fc{i}", 10, inputs + classes, 1)
+    return found | layer_shapes(f"{points}predictor", classes, 10 + classes, 1)
+
+
+def shapes(classes=CLASSES, deep=None, pointrend=False, **trunk):
     """classes: with background, which has no boxes and no masks there. deep: a box head of four convolutions and one
     fully connected layer and an RPN of two convolutions, "plain" or with "norm"."""
     found = parity.trunk_shapes(DETECTRON2, **trunk)
@@ -47,6 +57,8 @@ def shapes(classes=CLASSES, deep=None, **trunk):
     found |= {} if deep else layer_shapes(f"{ROI}box_head.fc2", HIDDEN, HIDDEN)
     found |= layer_shapes(f"{ROI}box_predictor.cls_score", classes, HIDDEN)
     found |= layer_shapes(f"{ROI}box_predictor.bbox_pred", 4 * (classes - 1), HIDDEN)
+    if pointrend:
+        return found | pointrend_shapes(classes - 1)
     for i in (1, 2, 3, 4):
         found |= layer_shapes(f"{ROI}mask_head.mask_fcn{i}", PYRAMID, PYRAMID, 3, 3)
     found |= {f"{ROI}mask_head.deconv.weight": (PYRAMID, PYRAMID, 2, 2), f"{ROI}mask_head.deconv.bias": (PYRAMID,)}
@@ -355,3 +367,88 @@ def test_models_without_a_pyramid_as_the_original(kind):
 
     folder = parity.oracle_folder()
     assert parity.failed(parity_oracles.detectron2_single(folder, ["a"], [kind])) == []
+
+
+# PointRend
+
+
+class PointRend:
+    """The arithmetic of Detectron2's PointRend head."""
+
+    def __init__(self, state):
+        self.state = {name.removeprefix(f"{ROI}mask_head."): value for name, value in state.items()}
+
+    def dense(self, x, name):
+        return (
+            x @ self.state[f"{name}.weight"].reshape(len(self.state[f"{name}.bias"]), -1).T + self.state[f"{name}.bias"]
+        )
+
+    def coarse(self, features):
+        """[R, 14, 14, C] -> [R, classes, 7, 7]."""
+        kernel = self.state["coarse_head.reduce_spatial_dim_conv.weight"]
+        cells = features.reshape(len(features), 7, 2, 7, 2, -1)
+        x = relu(
+            np.einsum("rydxec,ocde->royx", cells, kernel)
+            + self.state["coarse_head.reduce_spatial_dim_conv.bias"][:, None, None]
+        )
+        x = x.reshape(len(x), -1)
+        for name in ("fc1", "fc2"):
+            x = relu(self.dense(x, f"coarse_head.{name}"))
+        return self.dense(x, "coarse_head.prediction").reshape(len(x), -1, 7, 7)
+
+    def points(self, fine, coarse):
+        x = fine
+        for name in ("fc1", "fc2", "fc3"):
+            x = relu(self.dense(np.concatenate([x, coarse], axis=-1), f"point_head.{name}"))
+        return self.dense(np.concatenate([x, coarse], axis=-1), "point_head.predictor")
+
+
+def earlier_names(state):
+    """As the published PointRend files of 2020 call the layers."""
+    renamed = {}
+    for name, value in state.items():
+        name = name.replace("mask_head.coarse_head.fc", "mask_head.coarse_head.coarse_mask_fc")
+        renamed[re.sub(r"mask_head\.(coarse|point)_head", r"mask_\1_head", name)] = value
+    assert set(renamed) != set(state)
+    return renamed
+
+
+@pytest.mark.parametrize("named", [dict, earlier_names])
+def test_pointrend_computes_what_detectron2_computes(named):
+    state = parity.values_of(shapes(pointrend=True))
+    original, source = PointRend(state), detectron2_source(named(state), "a.pkl")
+    assert source.parts == ("trunk", "rpn", "box_head", "mask_head") and not source.unused
+    options = {"convolution_filters": 6, "fc_units": HIDDEN, "point_units": 10}
+    assert source.settings["MASK_HEAD"] == {"name": "pointrend", **options}
+    head = parity.build(source).network.head
+    features = parity.pooled(14)
+    assert_close(head.coarse(features), original.coarse(features).transpose(0, 2, 3, 1))
+    rng = np.random.default_rng(0)
+    fine, coarse = (rng.normal(size=(4, 9, count)).astype(np.float32) for count in (PYRAMID, CLASSES - 1))
+    assert_close(head.points([fine, coarse]), original.points(fine, coarse))
+
+
+@pytest.mark.parametrize("name", ["mask_head.coarse_head.fc1.weight", "mask_head.point_head.predictor.weight"])
+def test_a_missing_tensor_of_pointrend_is_named(name):
+    state = parity.values_of(shapes(pointrend=True))
+    del state[ROI + name]
+    with pytest.raises(ValueError, match=f"a.pkl lacks the tensor '{re.escape(ROI + name)}'"):
+        detectron2_source(state, "a.pkl")
+
+
+def test_coarse_masks_of_another_size_are_refused():
+    state = parity.values_of(shapes(pointrend=True))
+    for kind in ("weight", "bias"):
+        state[f"{ROI}mask_head.coarse_head.prediction.{kind}"] = state[f"{ROI}mask_head.coarse_head.prediction.{kind}"][
+            :-1
+        ]
+    with pytest.raises(ValueError, match="a.pkl: .*coarse_head.prediction.weight has 195 outputs, not maps of 7x7"):
+        detectron2_source(state, "a.pkl")
+
+
+def test_pointrend_itself():
+    """Coarse logits, features and logits of points, masks after subdivision, and the detections of an image."""
+    import parity_oracles
+
+    folder = parity.oracle_folder()
+    assert parity.failed(parity_oracles.detectron2_pointrend(folder), more_than=9) == []
