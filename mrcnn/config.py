@@ -123,7 +123,11 @@ class Config:
     MINI_MASK_SHAPE = (112, 112)  # resolution of a ground-truth mask inside its box
     ALLOW_EMPTY_IMAGES = False  # True: images with no instances are trained on, as background
 
-    # RoIAlign and heads
+    # RoI features and heads
+    # "align": RoIAlign; "warp": RoIWarp, which rounds a RoI to whole cells first; "pool": RoIPool, which rounds its bins
+    # too and takes their highest cell (table 2c of the paper)
+    ROI_POOLING = "align"
+    ROI_REDUCTION = "average"  # of a bin's samples, or "max"; "pool" takes the maximum whatever this says
     POOL_SIZE = 7
     MASK_POOL_SIZE = 14
     ROI_SAMPLING_RATIO = 2  # samples a bin and axis; 0: as many as it has cells, box by box (Detectron2, slower)

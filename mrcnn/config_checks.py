@@ -74,6 +74,8 @@ CHOICES = {
     "LR_SCHEDULE": ("step", "cosine", "constant"),
     "IMAGE_RESIZE_MODE": ("fit", "square", "pad64", "crop", "none"),
     "BBOX_LOSS_AVERAGE": ("sampled", "positives"),
+    "ROI_POOLING": ("align", "warp", "pool"),
+    "ROI_REDUCTION": ("average", "max"),
     "ROI_GEOMETRY": ("aligned", "crop"),
     "ROI_LEVEL_ROUNDING": ("floor", "round"),
     "RPN_ANCHOR_RATIO_MEANING": ("height/width", "width/height"),
@@ -218,6 +220,9 @@ def _validate_together(config: "Config") -> None:
     else:
         wanted = f"an integer of 1 or more for NECK = {config.NECK!r}"
         _require(_is_count(config.BOX_HEAD_FC_LAYERS), config, "BOX_HEAD_FC_LAYERS", wanted)
+    if config.ROI_GEOMETRY == "crop":
+        wanted = '"align" or "pool" with ROI_GEOMETRY = "crop", whose boxes are not rounded; for "warp" set "aligned"'
+        _require(config.ROI_POOLING != "warp", config, "ROI_POOLING", wanted)
     _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
     _require(
         config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP,

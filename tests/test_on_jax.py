@@ -15,6 +15,7 @@ from mrcnn.inference.input_sizes import InputLimits
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.proposals import Proposals
 from mrcnn.layers.roi_align.roi_align import RoIAlign, roi_align
+from mrcnn.layers.roi_align.roi_pool import RoIPool
 from mrcnn.layers.targets import MaskTargets
 from mrcnn.model import MaskRCNN
 from mrcnn.ops.nms import nms_per_group
@@ -98,6 +99,30 @@ def test_roi_align_and_its_gradient_equal_the_definition(tensorflow_run, aligned
         expected[level - 2] += gradient
     for gradient, wanted in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(gradient, wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: RoIPool(5), lambda: RoIAlign(5, 2, reduction="max"), lambda: RoIAlign(5, 2, rounded=True)],
+    ids=["pool", "max", "warp"],
+)
+def test_other_poolings_and_their_gradients_are_those_of_plain_operations(tensorflow_run, make):
+    """Of a sum with random weights, along a random direction: the gradient's slope is the difference quotient's."""
+    features, boxes, image_index = scene_of_levels(np.random.default_rng(2), count=12)
+    layer, rng = make(), np.random.default_rng(3)
+    upstream = rng.normal(size=(12, 5, 5, 3)).astype(np.float32)
+    value = jax.jit(lambda features: ops.sum(layer(features, boxes, image_index) * upstream))
+    gradients = jax.grad(value)(features)
+    step = [1e-3 * rng.normal(size=level.shape).astype(np.float32) for level in features]
+    there, back = ([level + sign * move for level, move in zip(features, step, strict=True)] for sign in (1, -1))
+    slope = sum(float(np.sum(gradient * move)) for gradient, move in zip(gradients, step, strict=True))
+    np.testing.assert_allclose(float(value(there) - value(back)) / 2, slope, rtol=0.05, atol=1e-3)
+
+
+def test_roi_pool_by_hand(tensorflow_run):
+    cells = np.arange(1, 31, dtype=np.float32).reshape(1, 5, 6, 1)
+    found = jax.jit(RoIPool(2, strides=(1,)))([cells], np.float32([[[0.5, 0.4, 3.4, 4.4]]]))
+    np.testing.assert_array_equal(found[0, ..., 0], [[15, 17], [21, 23]])
 
 
 def test_what_has_no_static_shapes_says_so():

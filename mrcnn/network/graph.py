@@ -20,6 +20,7 @@ from mrcnn.layers.detections import Detections
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.proposals import Proposals, WholeInput
 from mrcnn.layers.roi_align.roi_align import RoIAlign, fastest_method
+from mrcnn.layers.roi_align.roi_pool import RoIPool
 from mrcnn.layers.targets import AnchorTargets, MaskTargets, RoITargets
 from mrcnn.network.backbone import Backbone, build_backbone
 from mrcnn.network.box_head import build_box_head
@@ -232,13 +233,19 @@ def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
     return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else whole, whole if config.BOXES_INCLUSIVE else None
 
 
-def _roi_align(config: Config, pool_size: int, name: str, *, fast: bool, levels: int = 4) -> RoIAlign:
+def _roi_layer(config: Config, pool_size: int, name: str, *, fast: bool, levels: int = 4) -> RoIAlign | RoIPool:
+    """The layer that makes features of RoIs, of so many levels of the pyramid."""
+    strides = tuple(config.BACKBONE_STRIDES[:levels])
+    if config.ROI_POOLING == "pool":
+        return RoIPool(pool_size, strides=strides, level_rounding=config.ROI_LEVEL_ROUNDING, name=name)
     return RoIAlign(
         pool_size,
         config.ROI_SAMPLING_RATIO,
         config.ROI_ALIGNED,
-        strides=tuple(config.BACKBONE_STRIDES[:levels]),
+        strides=strides,
         level_rounding=config.ROI_LEVEL_ROUNDING,
+        reduction=config.ROI_REDUCTION,
+        rounded=config.ROI_POOLING == "warp",
         geometry=config.ROI_GEOMETRY,
         method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None,
         name=name,
@@ -247,7 +254,7 @@ def _roi_align(config: Config, pool_size: int, name: str, *, fast: bool, levels:
 
 def _pool(config: Config, rois: Any, image_index: Any, *, fast: bool) -> Callable[[int, list[Any], str], Any]:
     """The function (cells per side, levels, name) -> features of rois [R, 4]."""
-    return lambda size, levels, name: _roi_align(config, size, name, fast=fast, levels=len(levels))(
+    return lambda size, levels, name: _roi_layer(config, size, name, fast=fast, levels=len(levels))(
         levels, rois, image_index
     )
 
@@ -322,7 +329,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         name="roi_targets",
     )(rois, valid, gt_boxes, gt_class_ids, seed)
     stage, count = _shared_stage(network, training=True, fast=True), config.TRAIN_ROIS_PER_IMAGE
-    box_features = stage(_roi_align(config, config.POOL_SIZE, "roi_align_box", fast=True)(levels[:4], rois))
+    box_features = stage(_roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=True)(levels[:4], rois))
     class_logits, box_deltas = _box_branch(network, config, box_features, count, training=True, fast=True)
     own = ops.one_hot(class_ids, config.NUM_CLASSES, dtype="float32")[..., None]
     outputs |= {
@@ -391,7 +398,7 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
     bounds = _bounds(config, inputs)
     rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, *bounds)
     stage, count = _shared_stage(network, training=False, fast=fast), config.POST_NMS_ROIS_INFERENCE
-    features = stage(_roi_align(config, config.POOL_SIZE, "roi_align_box", fast=fast)(levels[:4], rois))
+    features = stage(_roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=fast)(levels[:4], rois))
     class_logits, box_deltas = _box_branch(network, config, features, count, training=False, fast=fast)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES,

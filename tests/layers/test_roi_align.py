@@ -132,13 +132,18 @@ np.savez(sys.argv[2], **result)
 """
 
 
-def test_equals_torchvision(scene, tmp_path):
-    """Set TORCHVISION_PYTHON to the interpreter of an environment that has torchvision, if this one has not."""
+def torchvision_python():
+    """The interpreter that TORCHVISION_PYTHON names, or this one where it has torchvision; else skips the test."""
     python = os.environ.get("TORCHVISION_PYTHON")
     if python is None:
         if importlib.util.find_spec("torchvision") is None:
             pytest.skip("torchvision is not installed here and TORCHVISION_PYTHON is not set")
         python = sys.executable
+    return python
+
+
+def test_equals_torchvision(scene, tmp_path):
+    python = torchvision_python()
     features, boxes, image_index = scene
     given, answer = tmp_path / "given.npz", tmp_path / "answer.npz"
     np.savez(given, features=features, boxes=boxes, image_index=image_index, settings=np.array(SETTINGS, int))

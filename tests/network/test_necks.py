@@ -29,7 +29,11 @@ KINDS = {
     },
     "c5": {"NECK": "c5", "BACKBONE_STRIDES": [32]},
     "dc5": {**NARROW, "NECK": "dc5", "BACKBONE_STRIDES": [16]},
+    "RoIPool": {"ROI_POOLING": "pool"},
+    "RoIWarp, the highest sample": {"ROI_POOLING": "warp", "ROI_REDUCTION": "max"},
 }
+KINDS["c4 with RoIPool"] = {**KINDS["c4"], "ROI_POOLING": "pool"}
+KINDS["c5 with RoIPool"] = {**KINDS["c5"], "ROI_POOLING": "pool"}
 
 
 @pytest.mark.slow
@@ -66,6 +70,9 @@ def test_stage_5_is_computed_once_for_both_heads():
         ({"NECK": "p7"}, "NECK must be one of .*got 'p7'"),
         ({"NECK": "c4", "BACKBONE_STRIDES": [16]}, "POOL_SIZE must be even .* got 7"),
         ({"NECK": "c4", "BACKBONE_STRIDES": [16], "POOL_SIZE": 14}, "BOX_HEAD_FC_LAYERS must be 0 .* got 2"),
+        ({"ROI_POOLING": "crop"}, r"ROI_POOLING must be one of \('align', 'warp', 'pool'\), got 'crop'"),
+        ({"ROI_REDUCTION": "sum"}, r"ROI_REDUCTION must be one of \('average', 'max'\), got 'sum'"),
+        ({"ROI_GEOMETRY": "crop", "ROI_POOLING": "warp"}, 'ROI_POOLING must be "align" or "pool" .* got \'warp\''),
         ({"BOX_HEAD_FC_LAYERS": 0}, "BOX_HEAD_FC_LAYERS must be an integer of 1 or more for NECK = 'fpn', got 0"),
     ],
 )

@@ -262,6 +262,8 @@ OTHERWISE = {
     "RPN_CLIP_TO_PHOTOGRAPH": True,
     "RPN_MIN_SIZE": 0.5,
     "BOXES_INCLUSIVE": False,
+    "ROI_POOLING": "pool",
+    "ROI_REDUCTION": "max",
     "ROI_SAMPLING_RATIO": 3,
     "ROI_ALIGNED": False,
     "ROI_GEOMETRY": "aligned",

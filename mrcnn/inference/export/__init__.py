@@ -46,6 +46,11 @@ def export(
             f"NECK = {config.NECK!r}, MASK_HEAD = {config.MASK_HEAD!r}: {FORMATS[path.suffix]} needs a feature pyramid "
             "and masks. Export to a SavedModel folder instead."
         )
+    if path.suffix and (config.ROI_POOLING != "align" or config.ROI_REDUCTION != "average"):
+        raise NotImplementedError(
+            f"ROI_POOLING = {config.ROI_POOLING!r}, ROI_REDUCTION = {config.ROI_REDUCTION!r}: {FORMATS[path.suffix]} "
+            "has RoIAlign with averages alone. Export to a SavedModel folder instead."
+        )
     described = description(config, scaling, class_names, precision)
     if path.suffix == "":
         from mrcnn.inference.export.saved_model import save

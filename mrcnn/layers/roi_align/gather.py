@@ -8,7 +8,7 @@ product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -53,6 +53,8 @@ def taps(
     sampling_ratio: int = 2,
     aligned: bool = True,
     geometry: str = "aligned",
+    rounded: bool = False,
+    apart: bool = False,
 ) -> Taps:
     """Which cells of the `table` a box's bins are made of.
 
@@ -62,8 +64,9 @@ def taps(
         image_index: [M] int32.
         levels: [M] int32, the map of each box.
         strides: pixels of the input between cells, one a level.
-        pool_size, sampling_ratio, aligned, geometry: see
+        pool_size, sampling_ratio, aligned, geometry, rounded: see
             `mrcnn.layers.roi_align.roi_align.RoIAlign`; `sampling_ratio` is 1 or more.
+        apart: give every sample a bin of its own, `pool_size * sampling_ratio` an axis.
     """
     cells = sizes[:, 0] * sizes[:, 1] * sizes[:, 2]
     offset = ops.take(ops.cumsum(cells) - cells, levels)
@@ -75,9 +78,10 @@ def taps(
         at = [roi_samples.corner_positions(corners[:, i], corners[:, i + 2], sides[i], pool_size) for i in (0, 1)]
         (y, y_weight), (x, x_weight) = (_bilinear(at[i], sides[i], 0.0, 1, pool_size) for i in (0, 1))
     else:
-        start, side = roi_samples.start_and_side(boxes, 1.0 / stride[:, None], aligned)
+        start, side = roi_samples.start_and_side(boxes, 1.0 / stride[:, None], aligned, rounded)
         at = [roi_samples.positions(start[:, i], side[:, i], pool_size, sampling_ratio) for i in (0, 1)]
-        (y, y_weight), (x, x_weight) = (_bilinear(at[i], sides[i], 1.0, sampling_ratio, pool_size) for i in (0, 1))
+        ratio, bins = (1, pool_size * sampling_ratio) if apart else (sampling_ratio, pool_size)
+        (y, y_weight), (x, x_weight) = (_bilinear(at[i], sides[i], 1.0, ratio, bins) for i in (0, 1))
     first = offset + image_index * height * width
     return Taps(first[:, None, None] + y * width[:, None, None], y_weight, x, x_weight)
 
@@ -105,6 +109,12 @@ def _bilinear(position: Any, cells: Any, margin: float, ratio: int, pool_size: i
     index = ops.clip(index, 0, ops.cast(last, "int32")[..., None])
     shape = (-1, pool_size, 2 * ratio)
     return ops.reshape(index, shape), ops.reshape(weight, shape)
+
+
+def highest(pool: Callable[..., Any], *call: Any, sampling_ratio: int, **options: Any) -> Any:
+    """The highest sample of each bin, by `gather` or `multiply`."""
+    samples = pool(*call, sampling_ratio=sampling_ratio, apart=True, **options)
+    return ops.max_pool(samples, sampling_ratio, strides=sampling_ratio, data_format="channels_last")
 
 
 def gather(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any, **options: Any) -> Any:
@@ -172,7 +182,7 @@ def multiply(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any,
         # Another matrix for the gradient: a SavedModel holds gradients, which cannot capture a variant
         return pooled, lambda upstream: _spread(_matrix(found, count), upstream, cells.dtype)
 
-    return _as_bins(product(cells), boxes, options["pool_size"])
+    return _as_bins(product(cells), boxes, found.rows.shape[1])
 
 
 def _as_bins(pooled: Any, boxes: Any, pool_size: int) -> Any:

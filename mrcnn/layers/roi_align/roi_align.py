@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,9 +12,10 @@ from keras import ops
 
 from mrcnn.layers.roi_align import gather as roi_gather
 from mrcnn.layers.roi_align import samples as roi_samples
+from mrcnn.layers.roi_align.levels import LEVEL_ROUNDINGS, indexed_boxes, levels_of
 from mrcnn.layers.static_output import StaticOutputLayer, spec
 
-LEVEL_ROUNDINGS = ("floor", "round")
+REDUCTIONS = ("average", "max")
 GEOMETRIES = ("aligned", "crop")
 METHODS = ("crop_and_resize", "multiply", "gather")
 TOGETHER = 128  # boxes whose samples are in memory at once, where their number depends on the box
@@ -29,11 +31,13 @@ def roi_align(
     pool_size: int,
     sampling_ratio: int = 2,
     aligned: bool = True,
+    reduction: str = "average",
+    rounded: bool = False,
 ) -> Any:
     """Features of each box on a grid of bins, as `torchvision.ops.roi_align`.
 
-    Each bin is the mean of `sampling_ratio ** 2` evenly spaced bilinear samples. Samples within one cell outside the
-    map take the value of its edge, those beyond are zero.
+    Each bin is the mean of `sampling_ratio ** 2` evenly spaced bilinear samples, or the highest of them. Samples within
+    one cell outside the map take the value of its edge, those beyond are zero.
 
     Args:
         feature_map: [B, H, W, C]; cell i covers the map's coordinates [i, i + 1).
@@ -45,6 +49,8 @@ def roi_align(
             (Detectron2); a box without height or width gives zeros then.
         aligned: a cell's value stands at its centre, i + 0.5. False for the older reading (at its corner i, and
             boxes of at least one cell), which torchvision's detectors use.
+        reduction: of a bin's samples, "average" or "max".
+        rounded: move the corners of boxes to whole cells first, boxes of at least one cell (RoIWarp).
 
     Returns:
         [M, pool_size, pool_size, C] float32.
@@ -55,7 +61,7 @@ def roi_align(
     if keras.backend.backend() != "tensorflow":
         _require_fixed_samples(sampling_ratio)
         image_index = ops.cast(image_index, "int32")
-        return roi_gather.gather(
+        return _reduced(roi_gather.gather, reduction)(
             [feature_map],
             ops.cast(boxes, "float32"),
             image_index,
@@ -64,8 +70,9 @@ def roi_align(
             pool_size=pool_size,
             sampling_ratio=sampling_ratio,
             aligned=aligned,
+            rounded=rounded,
         )
-    start, side = roi_samples.start_and_side(boxes, spatial_scale, aligned)
+    start, side = roi_samples.start_and_side(boxes, spatial_scale, aligned, rounded)
     size = ops.stack(roi_samples.size(feature_map))
     # crop_and_resize gives zero beyond the outermost cells; with the border it gives the edge there. One cell would do,
     # the second lets _zero_outside decide about samples at exactly -1, whatever rounding crop_and_resize adds.
@@ -77,7 +84,7 @@ def roi_align(
         corners = corners / (ops.concatenate([size, size]) + 3.0)
         samples = _crop(bordered, corners, image_index, [pool_size * ratio for ratio in ratios])
         inside = [ops.logical_and(at >= -1.0, at <= size[i]) for i, at in enumerate((y, x))]
-        return _mean_of_bins(_zero_outside(samples, *inside), pool_size, ratios)
+        return _bins(_zero_outside(samples, *inside), pool_size, ratios, reduction)
 
     if sampling_ratio:
         return pool(start, side, image_index, (sampling_ratio, sampling_ratio))
@@ -95,8 +102,12 @@ class RoIAlign(StaticOutputLayer):
         strides: pixels of the input between cells, one a level, each twice the one before.
         level_rounding: "floor" (FPN, torchvision, Detectron2) or "round" (matterport).
         canonical_size, canonical_level: a RoI of this many pixels square is pooled from this level (P4).
+        reduction: of a bin's samples, "average" or "max".
+        rounded: RoIWarp (Dai et al. 2016): the corners of boxes are moved to whole cells of their level first, as
+            RoIPool does.
         geometry: "aligned" is RoIAlign. "crop" is matterport's layer: one sample a bin, on a grid from corner to corner
-            of the box whose last pixel is y2 - 1, zero outside; `sampling_ratio` and `aligned` then have no meaning.
+            of the box whose last pixel is y2 - 1, zero outside; `sampling_ratio`, `aligned` and `reduction` then have
+            no meaning.
             Its level comes from the same corners.
         method: how it is computed; results are equal to rounding. On TensorFlow:
             "crop_and_resize" (None): one `tf.image.crop_and_resize` a level. The only one for `sampling_ratio` 0.
@@ -130,6 +141,8 @@ class RoIAlign(StaticOutputLayer):
         level_rounding: str = "floor",
         canonical_size: float = 224,
         canonical_level: int = 4,
+        reduction: str = "average",
+        rounded: bool = False,
         geometry: str = "aligned",
         method: str | None = None,
         **kwargs: Any,
@@ -140,24 +153,24 @@ class RoIAlign(StaticOutputLayer):
             raise ValueError(f"level_rounding is {level_rounding!r}; use one of {LEVEL_ROUNDINGS}")
         if geometry not in GEOMETRIES:
             raise ValueError(f"geometry is {geometry!r}; use one of {GEOMETRIES}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction is {reduction!r}; use one of {REDUCTIONS}")
+        if geometry == "crop" and rounded:
+            raise ValueError("geometry 'crop' takes boxes as they are; rounded boxes need geometry 'aligned'")
         self.method = _checked_method(method, 1 if geometry == "crop" else sampling_ratio)
         self.supports_jit = self.method == "gather"  # CropAndResize and sparse products have no XLA kernel
         if pool_size < 1 or sampling_ratio < 0:
             raise ValueError(f"pool_size {pool_size} must be 1 or more and sampling_ratio {sampling_ratio} 0 or more")
         self.pool_size, self.sampling_ratio, self.aligned = int(pool_size), int(sampling_ratio), bool(aligned)
         self.strides, self.level_rounding, self.geometry = tuple(strides), level_rounding, geometry
+        self.reduction, self.rounded = "average" if geometry == "crop" else reduction, bool(rounded)
         self.canonical_size, self.canonical_level = float(canonical_size), int(canonical_level)
 
     def call(self, features: list[Any], boxes: Any, image_index: Any = None) -> Any:
         if len(features) != len(self.strides):
             raise ValueError(f"{len(features)} feature maps for {len(self.strides)} strides {self.strides}: one each")
-        boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
-        # Every method reads zeros so far outside; a box of NaN would end in an error from within
-        boxes = ops.where(ops.all(ops.isfinite(boxes), axis=-1, keepdims=True), boxes, -1e6)
-        if image_index is None:
-            boxes, image_index = _fold_images(boxes)
+        boxes, image_index = indexed_boxes(boxes, image_index)
         levels = self._levels(boxes, features[0])
-        image_index = ops.cast(image_index, "int32")
         if self.method == "crop_and_resize":
             pooled = _by_level(self._pool, features, levels, boxes, image_index)
         else:
@@ -176,9 +189,10 @@ class RoIAlign(StaticOutputLayer):
             "sampling_ratio": self.sampling_ratio,
             "aligned": self.aligned,
             "geometry": self.geometry,
+            "rounded": self.rounded,
         }
         pool = roi_gather.multiply if self.method == "multiply" else roi_gather.gather
-        return pool(features, boxes, image_index, levels, **options)
+        return _reduced(pool, self.reduction)(features, boxes, image_index, levels, **options)
 
     def _pool(self, level: int, feature_map: Any, boxes: Any, image_index: Any) -> Any:
         if self.geometry == "crop":
@@ -193,6 +207,8 @@ class RoIAlign(StaticOutputLayer):
             pool_size=self.pool_size,
             sampling_ratio=self.sampling_ratio,
             aligned=self.aligned,
+            reduction=self.reduction,
+            rounded=self.rounded,
         )
 
     def _levels(self, boxes: Any, finest: Any) -> Any:
@@ -200,15 +216,7 @@ class RoIAlign(StaticOutputLayer):
         if self.geometry == "crop":
             height, width = (side * self.strides[0] for side in roi_samples.size(finest))
             boxes = roi_samples.corner_fractions(boxes, height, width) * ops.stack([height, width] * 2)
-        sides = ops.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
-        size = ops.sqrt(sides[:, 0] * sides[:, 1]) / self.canonical_size
-        level = self.canonical_level + ops.log(ops.maximum(size, 1e-9)) / math.log(2.0)
-        # The small addend keeps a box of exactly canonical size, its logarithm a hair below the integer, on its level.
-        level = ops.floor(level + 1e-6) if self.level_rounding == "floor" else ops.round(level)
-        first = round(math.log2(self.strides[0]))
-        last = len(self.strides) - 1
-        # Again in integers: sides that overflow make a NaN
-        return ops.clip(ops.cast(ops.clip(level - first, 0, last), "int32"), 0, last)
+        return levels_of(boxes, self.strides, self.level_rounding, self.canonical_size, self.canonical_level)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -220,18 +228,11 @@ class RoIAlign(StaticOutputLayer):
             "level_rounding": self.level_rounding,
             "canonical_size": self.canonical_size,
             "canonical_level": self.canonical_level,
+            "reduction": self.reduction,
+            "rounded": self.rounded,
             "geometry": self.geometry,
             "method": self.method,
         }
-
-
-def _fold_images(boxes: Any) -> tuple[Any, Any]:
-    """`boxes` [B, N, 4] -> [B * N, 4] and the image of each [B * N] int32."""
-    if len(boxes.shape) != 3:
-        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; give [B, N, 4], or [M, 4] with image_index [M]")
-    batch, count = ops.shape(boxes)[:2]
-    image_index = ops.repeat(ops.arange(batch, dtype="int32"), count)
-    return ops.reshape(boxes, (-1, 4)), image_index
 
 
 def _pad_edge(feature_map: Any, border: int) -> Any:
@@ -252,14 +253,20 @@ def _zero_outside(samples: Any, inside_y: Any, inside_x: Any) -> Any:
     return ops.cond(every, lambda: samples, lambda: ops.where(kept, samples, 0.0))
 
 
-def _mean_of_bins(samples: Any, pool_size: int, ratios: Sequence[Any]) -> Any:
-    """[M, pool * ratio y, pool * ratio x, C] -> [M, pool, pool, C]."""
+def _bins(samples: Any, pool_size: int, ratios: Sequence[Any], reduction: str) -> Any:
+    """[M, pool * ratio y, pool * ratio x, C] -> [M, pool, pool, C], the mean or the highest of each bin."""
     if all(isinstance(ratio, int) for ratio in ratios):
         if max(ratios) == 1:
             return samples
-        return ops.average_pool(samples, ratios, strides=ratios, padding="valid", data_format="channels_last")
+        pool = ops.average_pool if reduction == "average" else ops.max_pool
+        return pool(samples, ratios, strides=ratios, padding="valid", data_format="channels_last")
     shape = (-1, pool_size, ratios[0], pool_size, ratios[1], samples.shape[-1])
-    return ops.mean(ops.reshape(samples, shape), axis=(2, 4))
+    return (ops.mean if reduction == "average" else ops.max)(ops.reshape(samples, shape), axis=(2, 4))
+
+
+def _reduced(pool: Callable[..., Any], reduction: str) -> Callable[..., Any]:
+    """`gather` or `multiply`, of which each gives means, with another reduction."""
+    return pool if reduction == "average" else partial(roi_gather.highest, pool)
 
 
 def _checked_method(method: str | None, sampling_ratio: int) -> str:

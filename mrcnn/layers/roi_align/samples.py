@@ -13,18 +13,27 @@ def size(feature_map: Any) -> tuple[Any, Any]:
     return ops.cast(height, "float32"), ops.cast(width, "float32")
 
 
-def start_and_side(boxes: Any, spatial_scale: Any, aligned: bool) -> tuple[Any, Any]:
+def start_and_side(boxes: Any, spatial_scale: Any, aligned: bool, rounded: bool = False) -> tuple[Any, Any]:
     """Top left corners and sides of boxes [M, 4] in cells of the map, [M, (y, x)] each.
 
-    `spatial_scale` is a number, or [M, 1] where the boxes lie on maps of different strides. The operations stand in the
-    order of torchvision's kernel, so that a sample on the last position that counts (-1 or the map's size) is rounded
-    to the same side.
+    `spatial_scale` is a number, or [M, 1] where the boxes lie on maps of different strides. `rounded` moves the corners
+    to whole cells. The operations stand in the order of torchvision's kernel, so that a sample on the last position
+    that counts (-1 or the map's size) is rounded to the same side.
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32")) * spatial_scale
+    if rounded:
+        boxes = to_whole(boxes)
     if aligned:
         boxes = boxes - 0.5
     start, end = boxes[:, :2], boxes[:, 2:]
-    return start, end - start if aligned else ops.maximum(end - start, 1.0)
+    return start, end - start if aligned and not rounded else ops.maximum(end - start, 1.0)
+
+
+def to_whole(values: Any) -> Any:
+    """The nearest whole numbers; halves are rounded away from zero, as C's `round` does."""
+    size = ops.abs(values)
+    whole = ops.floor(size)
+    return ops.sign(values) * (whole + ops.cast(size - whole >= 0.5, "float32"))
 
 
 def positions(start: Any, side: Any, pool_size: int, ratio: Any) -> Any:
