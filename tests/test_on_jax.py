@@ -111,8 +111,11 @@ def test_other_poolings_and_their_gradients_are_those_of_plain_operations(tensor
     features, boxes, image_index = scene_of_levels(np.random.default_rng(2), count=12)
     layer, rng = make(), np.random.default_rng(3)
     upstream = rng.normal(size=(12, 5, 5, 3)).astype(np.float32)
-    value = jax.jit(lambda features: ops.sum(layer(features, boxes, image_index) * upstream))
-    gradients = jax.grad(value)(features)
+
+    def total(features):
+        return ops.sum(layer(features, boxes, image_index) * upstream)
+
+    value, gradients = jax.jit(total), jax.jit(jax.grad(total))(features)
     step = [1e-3 * rng.normal(size=level.shape).astype(np.float32) for level in features]
     there, back = ([level + sign * move for level, move in zip(features, step, strict=True)] for sign in (1, -1))
     slope = sum(float(np.sum(gradient * move)) for gradient, move in zip(gradients, step, strict=True))
