@@ -1,4 +1,4 @@
-"""RoIPool (Fast R-CNN, section 2.1) over a feature pyramid: the highest cell of each bin, boxes and bins of whole cells.
+"""RoIPool (Fast R-CNN, section 2.1) over a feature pyramid: the highest cell of bins that are whole cells.
 
 Table 2c of Mask R-CNN compares it with RoIAlign. Both roundings are those of `torchvision.ops.roi_pool`.
 """
