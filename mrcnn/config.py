@@ -124,7 +124,7 @@ class Config:
     ALLOW_EMPTY_IMAGES = False  # True: images with no instances are trained on, as background
 
     # RoI features and heads
-    # "align": RoIAlign; "warp": RoIWarp, which rounds a RoI to whole cells first; "pool": RoIPool, which also rounds its
+    # "align": RoIAlign; "warp": RoIWarp, which rounds a RoI to whole cells; "pool": RoIPool, which also rounds its
     # bins and takes their highest cell (table 2c of the paper)
     ROI_POOLING = "align"
     ROI_REDUCTION = "average"  # of a bin's samples, or "max"; "pool" takes the maximum whatever this says
