@@ -39,7 +39,7 @@ REMOVED = {
 class Config:
     """Defaults are the reference recipe (torchvision, Detectron2); `mrcnn.presets` has the old package's."""
 
-    _ignored: ClassVar[dict[str, Any]] = {}  # computed settings that a class body gives a value
+    _ignored: ClassVar[dict[str, Any]] = {}  # computed settings that a class body assigns
 
     # Run
     NAME: Any = None  # names the log directory and the checkpoints; every configuration that trains needs one
@@ -49,77 +49,75 @@ class Config:
     PRECISION = "float32"
 
     # Batch
-    GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU; one device takes all, unless DISTRIBUTION is set
+    GPU_COUNT = 1  # BATCH_SIZE is GPU_COUNT * IMAGES_PER_GPU; without DISTRIBUTION, one device runs the whole batch
     IMAGES_PER_GPU = 2
-    # Training on GPU_COUNT devices, IMAGES_PER_GPU images each, with the losses of one device: "mirrored": of this
-    # machine; "multi_worker": of all processes in TF_CONFIG, which run the same program. Detection takes one device.
+    # Train on GPU_COUNT devices, IMAGES_PER_GPU images each, with the same losses as on one device. "mirrored": devices
+    # of this machine; "multi_worker": all processes in TF_CONFIG, running the same program. Detection uses one device.
     DISTRIBUTION: Any = None
-    STEPS_PER_EPOCH: Any = 1000  # None: once through the training set
-    VALIDATION_STEPS: Any = 50  # batches of the validation set a val_ loss is taken over; None: all of it
-    LOADER_WORKERS = 2  # threads that load images; the batches are the same for any number
+    STEPS_PER_EPOCH: Any = 1000  # None: one pass through the training set
+    VALIDATION_STEPS: Any = 50  # validation batches per val_ loss; None: the whole validation set
+    LOADER_WORKERS = 2  # threads that load images; their number does not change the batches
 
     # Backbone
-    # "resnet50", "resnet101", "resnet152", any keras.applications name, or a callable. ImageNet weights can be fetched
-    # for all but the last, the first three's into the matching depth alone.
+    # "resnet50", "resnet101", "resnet152", any keras.applications name, or a callable. ImageNet weights can be
+    # downloaded for all but a callable; a ResNet takes those of its own depth only.
     BACKBONE: Any = "resnet101"
-    BACKBONE_OPTIONS: dict[str, Any] = {}  # handed to the backbone: {"alpha": 0.75} for a narrow mobilenet
-    BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as caffe's weights want
+    BACKBONE_OPTIONS: dict[str, Any] = {}  # passed to the backbone: {"alpha": 0.75} for a narrow MobileNet
+    BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as Caffe's weights need
     BACKBONE_STEM_PADDING = "torch"  # ResNet: "same" pads the stem's pool below and right only, as matterport does
-    # What the RPN and the heads see: "fpn": a feature pyramid; "c4": stage 4, with stage 5 in the heads; "c5": stage 5
-    # at stride 32; "dc5": stage 5 dilated, at stride 16. "c4" and "dc5" need a ResNet. See presets.Detectron2C4.
+    # Features for the RPN and the heads. "fpn": a feature pyramid; "c4": stage 4, with stage 5 in the heads; "c5":
+    # stage 5 at stride 32; "dc5": dilated stage 5 at stride 16. "c4" and "dc5" need a ResNet. See presets.Detectron2C4.
     NECK = "fpn"
     BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the neck's feature maps, P2..P6; fixed by the architecture
-    TRAIN_BN = False  # False: the trunk's BatchNorm is frozen (small batches spoil it); True: it learns
+    TRAIN_BN = False  # False: the trunk's BatchNorm is frozen, as small batches degrade it; True: it is trained
     TOP_DOWN_PYRAMID_SIZE = 256  # channels of P2..P6
 
     # Image
-    IMAGE_RESIZE_MODE = "fit"  # "fit" (keep the aspect, 800/1333), "square", "pad64", "crop" or "none"
+    IMAGE_RESIZE_MODE = "fit"  # "fit" (keep the aspect ratio, 800/1333), "square", "pad64", "crop" or "none"
     IMAGE_MIN_DIM: Any = 800  # pixels of the shortest side, unless the longest would exceed IMAGE_MAX_DIM
     IMAGE_MAX_DIM: Any = 1333  # pixels of the longest side
     IMAGE_MIN_SCALE = 0  # "square", "pad64" and "crop": scale up by at least this much
     IMAGE_ANTIALIAS = True  # shrink images as Detectron2 does; False: bilinear samples (torchvision, matterport)
-    IMAGE_RESIZER = "opencv"  # "skimage", "pillow": slower, to the pixel as matterport and Detectron2 resize
-    IMAGE_PAD_PIXEL: Any = (
-        None  # RGB of the padding, such as (0, 0, 0) of matterport; None: zero after the normalisation
-    )
-    SIZE_DIVISOR = 32  # sides are padded to a multiple of it: the coarsest stride of the backbone
-    IMAGE_MAX_PIXELS = 300_000_000  # of an image file; a larger one raises by its header, before it takes memory
+    IMAGE_RESIZER = "opencv"  # "skimage", "pillow": slower, same pixels as matterport and Detectron2
+    IMAGE_PAD_PIXEL: Any = None  # RGB of the padding, such as (0, 0, 0) for matterport; None: zero after normalization
+    SIZE_DIVISOR = 32  # sides are padded to a multiple of this, the coarsest stride of the backbone
+    IMAGE_MAX_PIXELS = 300_000_000  # of an image file; a larger one is rejected from its header, before it uses memory
     IMAGE_CHANNEL_COUNT = 3
     MEAN_PIXEL: Any = None  # RGB; None: what the backbone's ImageNet weights expect
     PIXEL_STD: Any = None  # RGB; None: what the backbone's ImageNet weights expect
-    CHANNEL_ORDER: Any = None  # "rgb" or "bgr" as the trunk wants it; None: what the backbone's ImageNet weights expect
+    CHANNEL_ORDER: Any = None  # "rgb" or "bgr", the trunk's input; None: what the backbone's ImageNet weights expect
 
     # Region proposal network
-    RPN_ANCHOR_SCALES: Any = (32, 64, 128, 256, 512)  # pixels, one a pyramid level
+    RPN_ANCHOR_SCALES: Any = (32, 64, 128, 256, 512)  # pixels, one per pyramid level
     RPN_ANCHOR_RATIOS = [0.5, 1, 2]
     RPN_ANCHOR_RATIO_MEANING = "height/width"  # or "width/height" (matterport): the order of a location's anchors
     RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
     RPN_ANCHOR_ROUNDED = False  # True: corners of the cell anchors are whole pixels (torchvision)
-    RPN_ANCHOR_STEP_FROM_SIZE = False  # True: P6's anchors stand closer where its size was rounded up (torchvision)
+    RPN_ANCHOR_STEP_FROM_SIZE = False  # True: P6's anchors are closer where its size was rounded up (torchvision)
     RPN_CHANNELS = 256  # of the shared 3x3 convolution
     RPN_CONVOLUTIONS = 1  # 3x3 convolutions before the logits and deltas; 2 in torchvision's v2
-    RPN_BBOX_STD_DEV = [1.0, 1.0, 1.0, 1.0]  # box deltas are divided by it: (dy, dx, log dh, log dw)
-    RPN_TRAIN_ANCHORS_PER_IMAGE = 256  # anchors an image that the RPN learns from
-    RPN_POSITIVE_RATIO = 0.5  # of them at most this share positive
-    RPN_POSITIVE_OVERLAP = 0.7  # IoU from which an anchor is an object
-    RPN_NEGATIVE_OVERLAP = 0.3  # IoU under which it is background; between, it teaches nothing
+    RPN_BBOX_STD_DEV = [1.0, 1.0, 1.0, 1.0]  # divides the box deltas (dy, dx, log dh, log dw)
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 256  # anchors sampled per image
+    RPN_POSITIVE_RATIO = 0.5  # maximum fraction of positives among them
+    RPN_POSITIVE_OVERLAP = 0.7  # an anchor with at least this IoU is positive
+    RPN_NEGATIVE_OVERLAP = 0.3  # an anchor with less IoU is background; those in between are ignored
     RPN_NMS_THRESHOLD = 0.7
-    BOXES_INCLUSIVE = False  # True: boxes end with their last pixel, as matterport's weights learnt
+    BOXES_INCLUSIVE = False  # True: corners name a box's last pixel, as matterport's weights expect
     RPN_PER_LEVEL = True  # top-k and NMS for each level; False: over all levels at once (matterport)
-    PRE_NMS_LIMIT_TRAINING = 2000  # anchors kept by score before NMS, a level when RPN_PER_LEVEL
+    PRE_NMS_LIMIT_TRAINING = 2000  # best anchors kept before NMS, per level with RPN_PER_LEVEL
     PRE_NMS_LIMIT = 1000  # the same in detection
     POST_NMS_ROIS_TRAINING = 2000
     POST_NMS_ROIS_INFERENCE = 1000
     RPN_CLIP_TO_PHOTOGRAPH = True  # False: proposals are clipped to the padded input (matterport)
     RPN_MIN_SIZE = 1e-3  # pixels; proposals with a shorter side are dropped. 0 keeps all (matterport)
 
-    # RoIs that the heads learn from
+    # RoIs that train the heads
     TRAIN_ROIS_PER_IMAGE = 512
     ROI_POSITIVE_RATIO = 0.25
-    ROI_POSITIVE_OVERLAP = 0.5  # IoU from which a RoI is an object
-    ROI_ADD_GROUND_TRUTH = True  # ground-truth boxes join the proposals; without them early training starves
-    MAX_GT_INSTANCES = 100  # of an image; of more, a seeded random choice
-    USE_MINI_MASK = True  # kept from the old package; masks always travel cropped to their box
+    ROI_POSITIVE_OVERLAP = 0.5  # a RoI with at least this IoU is positive
+    ROI_ADD_GROUND_TRUTH = True  # add ground-truth boxes to the proposals; early training starves without them
+    MAX_GT_INSTANCES = 100  # per image; a seeded random subset where there are more
+    USE_MINI_MASK = True  # kept from the old package; masks are always stored cropped to their box
     MINI_MASK_SHAPE = (112, 112)  # resolution of a ground-truth mask inside its box
     ALLOW_EMPTY_IMAGES = False  # True: images with no instances are trained on, as background
 
@@ -130,15 +128,15 @@ class Config:
     ROI_REDUCTION = "average"  # of a bin's samples, or "max"; "pool" takes the maximum whatever this says
     POOL_SIZE = 7
     MASK_POOL_SIZE = 14
-    ROI_SAMPLING_RATIO = 2  # samples a bin and axis; 0: as many as it has cells, box by box (Detectron2, slower)
+    ROI_SAMPLING_RATIO = 2  # samples per bin and axis; 0: one per cell in the bin, box by box (Detectron2, slower)
     ROI_ALIGNED = True  # half-pixel shift (Detectron2); False: torchvision's published weights
-    ROI_GEOMETRY = "aligned"  # "crop": matterport's, one sample a bin, corner to corner
+    ROI_GEOMETRY = "aligned"  # "crop": matterport's, one sample per bin, corner to corner
     ROI_LEVEL_ROUNDING = "floor"  # "round": matterport's choice of the pyramid level
-    BOX_HEAD_CONVOLUTIONS = 0  # 3x3 convolutions of TOP_DOWN_PYRAMID_SIZE channels before them; 4 in torchvision's v2
+    BOX_HEAD_CONVOLUTIONS = 0  # 3x3, TOP_DOWN_PYRAMID_SIZE channels, before the FC layers; 4 in torchvision's v2
     BOX_HEAD_FC_LAYERS = 2  # 1 in torchvision's v2
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024  # units of each fully connected layer
     MASK_HEAD: Any = "fcn"  # a name of heads.names(), or a dict of "name" and options; None: no masks (Faster R-CNN)
-    NUM_CLASSES = 1  # with background
+    NUM_CLASSES = 1  # including background
     BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
 
     # Detections
@@ -147,28 +145,28 @@ class Config:
     DETECTION_NMS_THRESHOLD = 0.5  # per class
     DETECTION_MIN_SIZE = 1e-2  # pixels; detections with a shorter side are dropped
     DETECTION_ROUND_BOXES = False  # True: whole pixels, and masks pasted into them (matterport)
-    DETECTION_BEST_CLASS_ONLY = False  # True: one label a RoI (matterport)
-    DETECTION_BATCH_SIZE = 1  # images of one padded size that detect runs together
+    DETECTION_BEST_CLASS_ONLY = False  # True: one label per RoI (matterport)
+    DETECTION_BATCH_SIZE = 1  # images of the same padded size that `detect` runs together
 
     # Losses
     LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 1.0)
-    RPN_BBOX_LOSS_BETA = 1 / 9  # where smooth L1 turns linear; 0: plain L1
+    RPN_BBOX_LOSS_BETA = 1 / 9  # where smooth L1 becomes linear; 0: plain L1
     BBOX_LOSS_BETA = 1 / 9
-    BBOX_LOSS_AVERAGE = "sampled"  # box losses over all sampled boxes; "positives": over positive coordinates
+    BBOX_LOSS_AVERAGE = "sampled"  # average box losses over all sampled boxes; "positives": over positive coordinates
 
     # Optimizer
     LEARNING_RATE = 0.0025  # 0.02 per 16 images, scaled linearly to a batch of 2
     LEARNING_MOMENTUM = 0.9
-    WEIGHT_DECAY = 1e-4  # L2 on kernels and biases, added to the gradient; not on normalisation
+    WEIGHT_DECAY = 1e-4  # L2 on kernels and biases, added to the gradient; not on normalization layers
     GRADIENT_CLIP_NORM: Any = (
-        5.0  # global norm of all gradients; at 35 a training on balloons diverged. None: no clipping
+        5.0  # global norm of all gradients; at 35, training on the balloon data diverged. None: no clipping
     )
-    WARMUP_STEPS = 1000  # the learning rate rises linearly over them
-    WARMUP_FACTOR = 0.001  # and starts at this share
+    WARMUP_STEPS = 1000  # steps over which the learning rate rises linearly
+    WARMUP_FACTOR = 0.001  # fraction of the learning rate at the first step
     LR_SCHEDULE = "step"  # "step", "cosine" or "constant"
-    LR_STEPS = (0.67, 0.89)  # "step": a tenth after each of these shares of the training
-    CHECKPOINT_STEPS: Any = None  # steps between checkpoints within an epoch; the newest is kept. None: no such
-    KEEP_CHECKPOINTS: Any = None  # newest checkpoints of a run to keep; None: all
+    LR_STEPS = (0.67, 0.89)  # "step": divide by ten after each of these fractions of training
+    CHECKPOINT_STEPS: Any = None  # steps between checkpoints within an epoch; only the newest is kept. None: off
+    KEEP_CHECKPOINTS: Any = None  # number of newest checkpoints to keep per run; None: all
 
     # Augmentation
     HORIZONTAL_FLIP = 0.5  # probability
@@ -194,7 +192,7 @@ class Config:
         if callable(self.BACKBONE) and overrides.get("BACKBONE") == _name_of(self.BACKBONE):
             del overrides["BACKBONE"]  # json holds only the name of a callable; the class has the callable
         for name in set(setting_names()) - set(overrides):
-            if isinstance(getattr(self, name), (dict, list)):  # a change to one object's stays its own
+            if isinstance(getattr(self, name), (dict, list)):  # so that in-place changes stay with this object
                 super().__setattr__(name, copy.deepcopy(getattr(self, name)))
         for name, value in overrides.items():
             setattr(self, name, value)
@@ -208,7 +206,7 @@ class Config:
                 )
 
     def validate(self) -> None:
-        """Rounds sizes up to multiples of 32 where nothing depends on the exact size, and says so; checks all settings.
+        """Checks all settings. Rounds sizes up to multiples of 32 where possible, and prints what it rounded.
 
         Raises ValueError for an impossible or contradictory setting. Call it again after assigning a setting.
         """
@@ -219,7 +217,7 @@ class Config:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in COMPUTED and _plain(value) == _plain(getattr(self, name)):
-            return  # the old package's programs repeat what follows from the other settings
+            return  # programs for the old package assign computed values too
         if not name.startswith("_"):
             _check_names([name], f"{type(self).__name__} instance", accept_new=True)
             self.__dict__.setdefault("_assigned", set()).add(name)
@@ -227,14 +225,14 @@ class Config:
 
     if not TYPE_CHECKING:  # type checkers report misspelled names
 
-        def __getattr__(self, name: str) -> Any:  # called for names that are not there
+        def __getattr__(self, name: str) -> Any:  # called for missing names only
             reason = f" {name} of the old package is gone: {REMOVED[name]}." if name in REMOVED else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}.{reason}")
 
     def explicit(self) -> set[str]:
-        """Names of the settings that a class body, a keyword or an assignment set, even to their default value.
+        """Names of the settings that a class body, a keyword or an assignment sets, even to their default value.
 
-        A preset that the class is based on counts as a class body. Settings taken over by `adopt` do not count.
+        A preset that the class is based on counts as a class body. Settings from `adopt` do not count.
         """
         names = setting_names()
         bases = type(self).__mro__[: type(self).__mro__.index(Config)]
@@ -245,7 +243,7 @@ class Config:
         return found & set(names)
 
     def adopt(self, values: Mapping[str, Any]) -> Self:
-        """A copy with these settings, which do not become `explicit`: a weight file's, for instance.
+        """A copy with these settings, such as those of a weight file, which do not become `explicit`.
 
         Raises ValueError for an unknown, impossible or contradictory setting.
         """
@@ -264,13 +262,13 @@ class Config:
 
     @property
     def IMAGE_SHAPE(self) -> tuple[int | None, int | None, int]:
-        """(height, width, channels) of a training image; None where no size is set."""
+        """(height, width, channels) of a training image; None for a size that is not set."""
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         side = math.ceil(side / self.SIZE_DIVISOR) * self.SIZE_DIVISOR if side else None
         return side, side, self.IMAGE_CHANNEL_COUNT
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name, in types that json supports; a callable backbone is given by its name."""
+        """Every setting by name, in types that json supports; a callable backbone becomes its name."""
         values = {name: getattr(self, name) for name in setting_names()}
         if callable(values["BACKBONE"]):
             values["BACKBONE"] = _name_of(values["BACKBONE"])
@@ -292,13 +290,13 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """A configuration from a json file written by `save`. Raises ValueError if the file is not one."""
+        """A configuration from a json file written by `save`. Raises ValueError for any other file."""
         try:
             values = json.loads(Path(path).read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a json file of settings: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"{path} must hold a json object of settings, got a {type(values).__name__}.")
+            raise ValueError(f"{path} must contain a json object of settings, got a {type(values).__name__}.")
         return cls.from_dict(values)
 
     def __repr__(self) -> str:
@@ -307,7 +305,7 @@ class Config:
         return f"{type(self).__name__}({values})"
 
     def _repr_html_(self) -> str:
-        """The settings that differ from the defaults, for notebooks; `display` prints all."""
+        """The settings that differ from the defaults, for notebooks; `display` prints all settings."""
         changed = [name for name in setting_names() if _plain(getattr(self, name)) != _plain(getattr(Config, name))]
         rows = "".join(
             f"<tr><td>{name}</td><td>{html.escape(str(_plain(getattr(self, name))))}</td>"
@@ -336,14 +334,14 @@ def _name_of(function: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value to compare: tuples, lists and arrays of equal numbers are equal."""
+    """The value in a form to compare: tuples, lists and arrays of equal numbers are equal."""
     if callable(value):
         return _name_of(value)
     return np.asarray(value).tolist() if isinstance(value, (tuple, list, np.ndarray, np.generic)) else value
 
 
 def _check_names(names: Iterable[str], where: str, accept_new: bool = False) -> None:
-    """Raises ValueError for names that are no settings; with `accept_new` only for those that resemble one."""
+    """Raises ValueError for unknown names; with `accept_new`, only for those that resemble a setting."""
     known = setting_names()
     for name in names:
         if name in known:
@@ -361,14 +359,14 @@ def _check_names(names: Iterable[str], where: str, accept_new: bool = False) -> 
 
 
 def _resembled(name: str, known: Iterable[str]) -> list[str]:
-    """The three nearest known names within an edit distance of a quarter of the length of `name`, in any case."""
+    """The three nearest known names, ignoring case, within an edit distance of a quarter of the length of `name`."""
     limit = max(1, len(name) // 4)
     distances = {other: _edit_distance(name.upper(), other, limit) for other in known}
     return sorted((other for other in distances if distances[other] <= limit), key=lambda other: distances[other])[:3]
 
 
 def _edit_distance(a: str, b: str, limit: int) -> int:
-    """Insertions, deletions and substitutions that turn `a` into `b`; some number above `limit` if there are more."""
+    """Insertions, deletions and substitutions from `a` to `b`; any number above `limit` if there are more than that."""
     if abs(len(a) - len(b)) > limit:
         return limit + 1
     row = list(range(len(b) + 1))

@@ -1,4 +1,4 @@
-"""What a setting may be: each alone, and together with the others."""
+"""Valid values of settings: each one alone, and in combination."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -109,18 +109,18 @@ def _are_numbers(values: Any, count: int | None, low: float, high: float = math.
 
 
 def round_sizes(config: "Config") -> dict[str, int]:
-    """The sides of "square" and "crop" network inputs that are no multiple of 32, rounded up to one, by setting."""
+    """Setting name -> its size rounded up to a multiple of 32, for sides of "square" and "crop" network inputs."""
     name = {"square": "IMAGE_MAX_DIM", "crop": "IMAGE_MIN_DIM"}.get(config.IMAGE_RESIZE_MODE)
     size: Any = getattr(config, name) if name else None
     return {name: math.ceil(size / 32) * 32} if name and _is_count(size) and size % 32 else {}
 
 
 def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence[str]) -> None:
-    """Raises ValueError, naming the setting, its value and what it must be.
+    """Raises ValueError with the setting, its value and what it must be.
 
     Args:
         config: an instance of `mrcnn.config.Config`.
-        defaults: every setting's default; those that are True or False can be nothing else.
+        defaults: default of every setting; where it is True or False, the setting must be a bool.
         loss_names: the keys of LOSS_WEIGHTS.
     """
     for name in COUNTS:
@@ -152,7 +152,7 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         _are_numbers(config.LR_STEPS, None, 0, 1),
         config,
         "LR_STEPS",
-        "shares of the training between 0 and 1 (0.67: after two thirds of the steps)",
+        "fractions of training between 0 and 1 (0.67: after two thirds of the steps)",
     )
     weights: Any = config.LOSS_WEIGHTS
     right = isinstance(weights, dict) and set(weights) == set(loss_names)
@@ -166,7 +166,7 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         _is_number(config.SEED, 0, 2**31 - 1) and isinstance(config.SEED, (int, np.integer)),
         config,
         "SEED",
-        "an integer from 0 on",
+        "an integer of 0 or more",
     )
     _require(isinstance(config.BACKBONE_OPTIONS, dict), config, "BACKBONE_OPTIONS", 'a dict such as {"alpha": 0.75}')
     _validate_shapes(config)
@@ -200,7 +200,7 @@ def _validate_shapes(config: "Config") -> None:
         jitter is None or (_are_numbers(jitter, 2, 1e-6) and jitter[0] <= jitter[1]),
         config,
         "SCALE_JITTER",
-        "None, or the smallest and the largest factor, as (0.1, 2.0)",
+        "None, or the smallest and the largest factor, such as (0.1, 2.0)",
     )
     for name in ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL"):
         value, low = getattr(config, name), 1e-6 if name == "PIXEL_STD" else -math.inf
@@ -213,9 +213,9 @@ def _validate_shapes(config: "Config") -> None:
 
 
 def _validate_together(config: "Config") -> None:
-    """Settings that are possible alone and contradict each other."""
+    """Settings that are valid alone but contradict each other."""
     if config.NECK == "c4":
-        _require(config.POOL_SIZE % 2 == 0, config, "POOL_SIZE", 'even for NECK = "c4", whose stage 5 halves it; 14')
+        _require(config.POOL_SIZE % 2 == 0, config, "POOL_SIZE", 'even for NECK = "c4", whose stage 5 halves it')
         _require(config.BOX_HEAD_FC_LAYERS == 0, config, "BOX_HEAD_FC_LAYERS", '0 for NECK = "c4": stage 5 is its head')
     else:
         wanted = f"an integer of 1 or more for NECK = {config.NECK!r}"
@@ -245,5 +245,5 @@ def _validate_together(config: "Config") -> None:
         not config.PHOTOMETRIC_DISTORTION or config.IMAGE_CHANNEL_COUNT == 3,
         config,
         "PHOTOMETRIC_DISTORTION",
-        f"False with IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT}: it knows RGB only",
+        f"False with IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT}: it supports RGB only",
     )

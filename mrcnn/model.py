@@ -1,4 +1,4 @@
-"""MaskRCNN: the facade that users hold."""
+"""MaskRCNN: the class that users work with."""
 
 import gc
 import html
@@ -53,9 +53,9 @@ class MaskRCNN(OldMethods):
     Args:
         mode: "training" or "inference", as in the old package. Both graphs exist either way, share one network, and are
             built when first used.
-        config: the settings. The model keeps its own copy, `model.config`, as weights may bring settings of their own.
-            What is assigned to `config` later still counts when `train` is next called.
-        model_dir: folder for logs and checkpoints; each run has a folder in it.
+        config: the settings. The model keeps its own copy, `model.config`, because weight files may change settings.
+            Later assignments to `config` take effect at the next call of `train`.
+        model_dir: folder for logs and checkpoints, with a subfolder per run.
 
     Raises ValueError for an unknown mode, backbone or head.
     """
@@ -83,7 +83,7 @@ class MaskRCNN(OldMethods):
         )
 
     def _repr_html_(self) -> str:
-        """What the model is, and its changed settings, for notebooks."""
+        """A summary of the model and its changed settings, for notebooks."""
         names = f"<p>classes: {html.escape(', '.join(self.class_names[:HTML_NAMES]))}</p>" if self.class_names else ""
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{names}{self.config._repr_html_()}"
 
@@ -112,7 +112,7 @@ class MaskRCNN(OldMethods):
 
     @property
     def scaling(self) -> PixelScaling:
-        """The pixels that the trunk expects: the backbone's, unless the settings say otherwise."""
+        """Pixel scaling that the trunk expects: the backbone's, unless the settings override it."""
         return scaling_of(self.config, self.network.backbone.scaling)
 
     # Detection
@@ -129,42 +129,42 @@ class MaskRCNN(OldMethods):
     ) -> list[Result]:
         """Finds the objects in any number of images of any sizes.
 
-        Images whose network inputs have one size run together, up to DETECTION_BATCH_SIZE of them.
+        Images whose network inputs have the same size run together, up to DETECTION_BATCH_SIZE at a time.
 
-        Detections of all scores from DETECTION_MIN_CONFIDENCE on are returned. It is 0.05 unless set, because average
-        precision needs them; `visualize.display_instances` draws those from 0.5 on, and
-        `result.keep(result.scores >= 0.5)` leaves them in a program.
+        All detections with a score of DETECTION_MIN_CONFIDENCE or more are returned. Its default is 0.05, because
+        average precision needs the low scores. `visualize.display_instances` draws those with 0.5 or more;
+        `result.keep(result.scores >= 0.5)` selects them in a program.
 
-        One object may be found under several classes. DETECTION_BEST_CLASS_ONLY = True gives each RoI its best class
-        only. `result.keep(utils.non_max_suppression(result.rois, result.scores, 0.5))` is NMS over all classes.
+        One object may be detected under several classes. With DETECTION_BEST_CLASS_ONLY = True, each RoI gets its best
+        class only. `result.keep(utils.non_max_suppression(result.rois, result.scores, 0.5))` is NMS over all classes.
 
         Args:
-            images: paths or arrays: grey, RGB or RGBA, uint8 or float.
-            verbose: 1 prints for each image how many candidates each step left.
-            prepare: "full", "rle" or "crops": compute the masks in this form now, and drop the probabilities behind
-                them (about 3 kB an instance). None: each form is computed when it is first used.
-            tile: for large images: side in pixels of the tiles that are detected in, beside the whole image; each
-                object is found once, also across tiles (`mrcnn.inference.tiling`). `verbose` counts nothing then.
-            overlap: least share of a tile's side that neighbors have in common.
-            augment: test-time augmentation: True for Detectron2's views (9 sizes, each also mirrored, so about 18 times
-                the work), or an `mrcnn.inference.augmentation.Augmentation` with others. Not together with `tile`.
+            images: paths or arrays: gray, RGB or RGBA, uint8 or float.
+            verbose: 1 prints how many candidates each step leaves, per image.
+            prepare: "full", "rle" or "crops": compute the masks in this form now and discard the mask probabilities
+                (about 3 kB per instance). None: compute each form on first use.
+            tile: for large images: also detect in tiles of this side in pixels. Each object is returned once, even
+                across tiles (see `mrcnn.inference.tiling`). `verbose` has no effect then.
+            overlap: minimum overlap of neighboring tiles, as a fraction of a tile's side.
+            augment: test-time augmentation: True for Detectron2's views (9 sizes, each also mirrored: about 18 times
+                the work), or an `mrcnn.inference.augmentation.Augmentation` for others. Not together with `tile`.
 
         Returns:
-            A `Result` per image: the old package's dict of rois, class_ids, scores and masks, whose attributes offer
-            more. Boxes and masks are in pixels of the image as given; scores fall.
+            A `Result` per image: the old package's dict of rois, class_ids, scores and masks, with further attributes.
+            Boxes and masks are in pixels of the original image, sorted by descending score.
 
         Raises ValueError, TypeError or OSError for a bad image, with its index in the list.
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
-            raise TypeError("detect takes a list of images; for a single one write model.detect([image])[0].")
+            raise TypeError("detect takes a list of images; for a single image, write model.detect([image])[0].")
         if alone := self._finder(tile, overlap, augment):
             return self.detector.detect_alone(list(images), alone, prepare)
         return self.detector.detect(list(images), verbose, prepare, self.class_names)
 
     def _finder(self, tile: int | None, overlap: float, augment: bool | Augmentation) -> Finder | None:
-        """What finds the objects in one image in another way than one pass of the network; None for that."""
+        """The function that detects with tiles or augmentation in a single image; None for a plain network pass."""
         if tile is not None and augment:
-            raise ValueError(f"give tile={tile} or augment, not both")
+            raise ValueError(f"pass tile={tile} or augment, not both")
         if augment:
             return augmented(self.detector, self._masks_of_boxes, augment, self.class_names)
         return None if tile is None else tiled(self.detector, tile, overlap, self.class_names)
@@ -181,18 +181,18 @@ class MaskRCNN(OldMethods):
         overlap: float = 0.2,
         augment: bool | Augmentation = False,
     ) -> Iterator[Any]:
-        """`detect` for more images than memory holds: yields the results in order, as they come.
+        """`detect` for more images than fit in memory: yields each result, in order, as soon as it is ready.
 
-        Files are read, and masks pasted, while the network runs. Memory does not grow with the number of images.
+        Files are read and masks pasted while the network runs. Memory does not grow with the number of images.
 
         Args:
             images: paths or arrays, as in `detect`; any iterable, read no further ahead than needed.
-            prepare: as in `detect`; run lengths keep a result at about a kilobyte per instance.
-            failures: "raise" for an image that cannot be read, or "yield" its exception in its place and go on.
-            keep_images: leave the pixels in `result.image`.
-            each: called with every result, in another thread, while the network runs; what it returns is yielded
-                instead. For work such as drawing and writing files.
-            tile, overlap, augment: as in `detect`; one image after the other, and `each` in this thread.
+            prepare: as in `detect`; with "rle", a result takes about a kilobyte per instance.
+            failures: for an image that cannot be read: "raise" its exception, or "yield" it in place of a result.
+            keep_images: keep the pixels in `result.image`.
+            each: called with every result, in another thread, while the network runs; its return value is yielded
+                instead of the result. For work such as drawing and writing files.
+            tile, overlap, augment: as in `detect`; images then run one by one, and `each` in this thread.
         """
         options: dict[str, Any] = {"prepare": prepare, "failures": failures, "keep_images": keep_images, "each": each}
         if alone := self._finder(tile, overlap, augment):
@@ -200,18 +200,19 @@ class MaskRCNN(OldMethods):
         return self.detector.stream(images, class_names=self.class_names, **options)
 
     def export(self, path: str | Path, *, precision: str = "float32", calibration: Sequence[Any] = ()) -> Path:
-        """Writes the model for programs that run without this package's graph.
+        """Exports the model to ONNX, OpenVINO or a SavedModel.
 
-        `mrcnn.inference.predictor.Predictor(path).detect(images)` gives what `detect` gives, without TensorFlow.
+        `mrcnn.inference.predictor.Predictor(path).detect(images)` gives the same results as `detect`, without
+        TensorFlow.
 
         Args:
-            path: its ending names the format: .onnx, .xml (OpenVINO), or none for a SavedModel folder. A JSON file
-                beside it holds the class names and how images become network inputs.
+            path: its extension selects the format: .onnx, .xml (OpenVINO), or none for a SavedModel folder. A JSON file
+                next to it holds the class names and how images become network inputs.
             precision: "float32"; for OpenVINO also "float16" (smaller file) and "int8" (faster on a CPU).
-            calibration: paths or arrays of some 50 images, for int8.
+            calibration: paths or arrays of about 50 images, for int8.
 
-        Returns `path`. Raises ValueError for another ending or precision, NotImplementedError for settings that the
-        format cannot express, ImportError (with the command that installs it) for a missing library.
+        Returns `path`. Raises ValueError for an unknown extension or precision, NotImplementedError for settings that
+        the format cannot express, ImportError (with the command that installs it) for a missing library.
         """
         return export.export(
             self.network,
@@ -239,32 +240,32 @@ class MaskRCNN(OldMethods):
         verbose: int | str = "auto",
         allow_shared_images: bool = False,
     ) -> keras.callbacks.History:
-        """Trains from where the run stands (`epoch`) to the end of epoch `epochs`, with a checkpoint after each.
+        """Trains from the current `epoch` of the run to the end of epoch `epochs`, with a checkpoint after each.
 
         Args:
-            train_dataset, val_dataset: prepared datasets; without the second there are no validation losses.
+            train_dataset, val_dataset: prepared datasets; with None as the second, no validation losses are computed.
             learning_rate: held constant after a warm-up of at most a tenth of the steps, unless the configuration sets
                 LR_SCHEDULE, LR_STEPS or WARMUP_STEPS. None: the configuration's rate and schedule, which spans the
                 whole run.
-            epochs: number of the last epoch, counted from the beginning of the run: 10, then 20, makes 20 epochs.
-            layers: what is trained: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
+            epochs: number of the last epoch, counted from the start of the run: 10, then 20, makes 20 epochs.
+            layers: layers to train: "heads", "3+", "4+", "5+", "all", or a regular expression for layer names.
             augmentation: an imgaug augmenter for the training images, in addition to the configuration's own.
             custom_callbacks: more Keras callbacks. At the end of an epoch they run after its checkpoint is saved;
-                log.csv and TensorBoard show what they add to the logs. They may set the learning rate, which ends the
-                schedule.
-            no_augmentation_sources: sources of the dataset whose images are not augmented.
+                log.csv and TensorBoard include what they add to the logs. They may set the learning rate, which ends
+                the schedule.
+            no_augmentation_sources: dataset sources whose images are not augmented.
             verbose: as in `fit`: 0 silent, 1 a progress bar, 2 one line per epoch.
-            allow_shared_images: whether images may be in both datasets.
+            allow_shared_images: allow images that are in both datasets.
 
-        Raises ValueError for datasets that do not fit or share images, FolderInUseError if another process trains in
-        the run's folder, FloatingPointError with the images at a loss that is not finite,
-        and TrainingInterrupted, a KeyboardInterrupt, at Ctrl-C. What was saved before stays.
+        Raises ValueError for datasets that do not match the model or share images, FolderInUseError if another process
+        trains in the run's folder, FloatingPointError (naming the images) for a loss that is not finite,
+        and TrainingInterrupted, a KeyboardInterrupt, on Ctrl-C. Earlier checkpoints are kept.
         """
         self._follow()
         if self.config.DISTRIBUTION and self.mode != "training":
             raise ValueError(f'DISTRIBUTION = {self.config.DISTRIBUTION!r} needs MaskRCNN("training", ...).')
         if self.epoch >= epochs:
-            print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Ask for more epochs.")
+            print(f"Nothing to train: epoch {self.epoch} of {epochs} is done. Set a higher `epochs`.")
             return keras.callbacks.History()
         if val_dataset is not None and not allow_shared_images:
             refuse_shared_images(train_dataset, val_dataset)
@@ -294,7 +295,7 @@ class MaskRCNN(OldMethods):
         )
 
     def _follow(self) -> None:
-        """Takes over what was assigned to the configuration that the caller gave, since the last time."""
+        """Applies what was assigned to the caller's configuration since the last call."""
         now = self._given.to_dict()
         for name in (name for name in now if now[name] != self._seen[name]):
             setattr(self.config, name, getattr(self._given, name))
@@ -305,7 +306,7 @@ class MaskRCNN(OldMethods):
 
     @property
     def epoch(self) -> int:
-        """Finished epochs of the run."""
+        """Number of finished epochs in this run."""
         return self.run.epoch
 
     @epoch.setter
@@ -314,11 +315,11 @@ class MaskRCNN(OldMethods):
 
     @property
     def log_dir(self) -> RunPath:
-        """The folder of this run, made when first used: NAME and the time at which it began."""
+        """The folder of this run, created on first use; named after NAME and the start time."""
         return self.run.open(self.model_dir, self.config.NAME)
 
     def checkpoint_path(self, epoch: int) -> RunPath:
-        """The path of the checkpoint after so many epochs."""
+        """The path of the checkpoint after `epoch` epochs."""
         return RunPath(self.log_dir / run_folder.checkpoint_name(str(self.config.NAME), epoch))
 
     def save_weights(self, path: str | Path) -> None:
@@ -331,7 +332,7 @@ class MaskRCNN(OldMethods):
         save_checkpoint(path, self.network.layers(), metadata, state)
 
     def find_last(self) -> RunPath:
-        """The newest checkpoint of the newest run of this NAME. Raises FileNotFoundError if there is none."""
+        """The newest checkpoint of the newest run with this NAME. Raises FileNotFoundError if there is none."""
         return run_folder.find_last(self.model_dir, self.config.NAME)
 
     @classmethod
@@ -349,21 +350,20 @@ class MaskRCNN(OldMethods):
         bn_epsilon: float | None = None,
         **overrides: Any,
     ) -> "MaskRCNN":
-        """A model with published weights, or with those of a file, built as they need it.
+        """A model with published weights, or the weights of a file, built with the settings that they need.
 
         Args:
-            path: a name of `mrcnn.weights.published.PUBLISHED`, fetched once; or any file that `load_weights` takes,
-                except keras.applications weights of other than ResNets.
+            path: a name in `mrcnn.weights.published.PUBLISHED`, downloaded once; or any file that `load_weights` takes,
+                except keras.applications weights other than a ResNet's.
             mode: None: "training" with `classes`, else "inference".
-            config: what it sets goes before the settings of the file. Needed for a BACKBONE that is a function, which
-                no file holds.
-            classes: names of your own classes, without background: the model is ready to be trained on them. Layers
-                that depend on the classes keep what the file has for those of the same name; the rest of them is new.
+            config: its settings override those of the file. Needed if BACKBONE is a function, which no file contains.
+            classes: names of your own classes, without background, to train the model on. Class-dependent layers keep
+                the file's weights for classes of the same name; their other rows are new.
             exclude, keep_classes, class_names, bn_epsilon: as in `load_weights`.
-            overrides: settings that go before all others: `from_pretrained(path, DETECTION_MIN_CONFIDENCE=0.5)`.
+            overrides: settings that override all others: `from_pretrained(path, DETECTION_MIN_CONFIDENCE=0.5)`.
 
-        Raises as `load_weights`; ValueError for an unknown setting or name, and for a file that leaves a part of the
-        model untrained that is not excluded, unless other classes are asked for; DownloadError if it cannot be fetched.
+        Raises the errors of `load_weights`; ValueError for an unknown setting or name, and for a file that leaves a
+        part of the model untrained, unless it is excluded or the classes differ; DownloadError for a failed download.
         """
         path = pretrained.locate(path)
         source = read_source(path, bn_epsilon)
@@ -401,36 +401,36 @@ class MaskRCNN(OldMethods):
         class_names: Sequence[str] | None = None,
         bn_epsilon: float | None = None,
     ) -> LoadReport:
-        """Loads weights of this package, of matterport, torchvision, Detectron2, or of ImageNet into the backbone.
+        """Loads weights of this package, matterport, torchvision or Detectron2, or ImageNet weights of the backbone.
 
-        The content tells what the file is. Settings that its weights depend on (strides, pixels, anchors ...) follow
-        the file where nobody set them, in `self.config`, and are printed. What your Config, a keyword or an assignment
-        sets stays. All others stay as well, even where the original program differs (RPN_PER_LEVEL,
-        DETECTION_NMS_THRESHOLD, IMAGE_RESIZE_MODE ...): only `from_pretrained` gives that program's numbers.
+        The file's content identifies its program. Settings that the weights depend on (strides, pixels, anchors ...)
+        follow the file, in `self.config`, and are printed; those set by your Config, a keyword or an assignment stay.
+        All other settings stay too, even where the original program differs (RPN_PER_LEVEL, DETECTION_NMS_THRESHOLD,
+        IMAGE_RESIZE_MODE ...): only `from_pretrained` reproduces that program's results.
 
-        The numbered checkpoint of a run of this NAME in `model_dir` resumes that run: its epoch and optimizer, and also
-        its folder if there is no newer checkpoint in it. Any other file begins a new run, also the best checkpoint that
+        A numbered checkpoint of a run with this NAME in `model_dir` resumes that run: its epoch and optimizer, and its
+        folder if it has no newer checkpoint. Any other file starts a new run, including the best checkpoint that
         `AveragePrecision` keeps.
 
         Args:
-            filepath: a file of `save_weights`; "last" for `find_last`; matterport's h5; torchvision's or Detectron2's
-                `.pth` or `.pkl`; an ImageNet trunk of Detectron2 or keras.applications.
-            by_name: skip layers whose shapes differ and layers that only one side has, and print which.
-            exclude: layers to leave as they are: names or regular expressions. The old package's names of the
-                class-shaped layers work: "mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask".
-            keep_classes: where the classes differ, copy the rows of those that both sides have, by their names. A list:
-                the names of the file's classes, background first, where the file does not say them.
-            strict: raise, instead of printing a table, where the number of classes differs or the file lacks a part.
-            class_names: of this model's classes, background first, as `dataset.class_names`.
-            bn_epsilon: of the BatchNorm of a torch trunk, for files made with another than their program's own.
+            filepath: a file written by `save_weights`; "last" for `find_last`; matterport's h5; torchvision's or
+                Detectron2's `.pth` or `.pkl`; an ImageNet trunk of Detectron2 or keras.applications.
+            by_name: skip layers whose shapes differ or that only one side has, and print which.
+            exclude: layers to leave unchanged: names or regular expressions. The old package's names of the
+                class-dependent layers work: "mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask".
+            keep_classes: where the classes differ, copy the rows of those that both sides have, by name. Pass a list of
+                the file's class names, background first, if the file does not contain them.
+            strict: raise, instead of printing a table, if the number of classes differs or the file lacks a part.
+            class_names: this model's classes, background first, as in `dataset.class_names`.
+            bn_epsilon: BatchNorm epsilon of a torch trunk, for files that do not use their program's default.
 
         Returns:
-            What was loaded, skipped and missing; `print` shows a table.
+            A report of what was loaded, skipped and missing; `print` shows it as a table.
 
-        Raises ValueError if layers are missing or differ and are not excluded, if the backbone is another, if the file
-        is damaged or of no known program, if an argument cannot be followed (weights of a keras.applications backbone
-        are loaded completely), or if the weights need other settings while `keras_model` is in use. The model is
-        unchanged then.
+        Raises ValueError if layers are missing or differ and are not excluded, if the backbone differs, if the file
+        is damaged or of an unknown program, if an argument does not apply (weights of a keras.applications backbone
+        are loaded completely), or if the weights need other settings while `keras_model` is in use. The model then
+        stays unchanged.
         """
         path = self.find_last() if str(filepath) == "last" else pretrained.locate(filepath)
         if self.network.backbone.source is not None and imagenet.is_keras_weights(path):
@@ -455,7 +455,7 @@ class MaskRCNN(OldMethods):
         fresh = fresh or network is not self.network
         loaded = loading.load(path, network, agreement, fresh=fresh, known_names=self.class_names, **options)
         self.network = network
-        self.config.__dict__.update(agreement.config.__dict__)  # the same object, which others may hold
+        self.config.__dict__.update(agreement.config.__dict__)  # the same object, as others may refer to it
         if loaded.class_names is not None:
             self.class_names = loaded.class_names
         self.run = Run()
@@ -464,7 +464,7 @@ class MaskRCNN(OldMethods):
         return loaded.report
 
     def _resume(self, path: Path, checkpoint: Mapping[str, Any]) -> None:
-        """Continues the run that a checkpoint belongs to, if it is a numbered one of this NAME in `model_dir`."""
+        """Resumes the run of a checkpoint, if it is a numbered one with this NAME in `model_dir`."""
         folder = path.resolve().parent
         same_name = str(checkpoint.get("config", {}).get("NAME")).lower() == str(self.config.NAME).lower()
         if not same_name or folder.parent != self.model_dir.resolve() or not run_folder.CHECKPOINT.fullmatch(path.name):
@@ -474,9 +474,9 @@ class MaskRCNN(OldMethods):
             self.run.folder = RunPath(path.parent)
 
     def _rebuilt(self, config: Config) -> Network:
-        """The network for other settings, the same one unless its layers depend on them. Drops the graphs.
+        """The network for `config`: the current one unless its layers depend on what changed. Drops the graphs.
 
-        Raises ValueError if somebody else holds a graph, which would no longer be this model's.
+        Raises ValueError if the caller still holds a graph, which would no longer belong to this model.
         """
         graphs = {name: weakref.ref(self.__dict__.pop(name)) for name in GRAPHS if name in self.__dict__}
         for name in ("detector", "_masks_of_boxes"):
@@ -487,8 +487,8 @@ class MaskRCNN(OldMethods):
             ours, theirs = self.config.to_dict(), config.to_dict()
             changes = ", ".join(f"{name} = {theirs[name]!r}" for name in ours if ours[name] != theirs[name])
             raise ValueError(
-                f"the weights need {changes}, but the program holds the {' and the '.join(held)} that was built with "
-                "other settings. Load the weights before using keras_model, build the model by "
+                f"the weights need {changes}, but your program still holds the {' and the '.join(held)} built with "
+                "other settings. Load the weights before using keras_model, build the model with "
                 "MaskRCNN.from_pretrained, or set these in the Config; nothing was loaded."
             )
         if all(getattr(config, name) == getattr(self.config, name) for name in conventions.STRUCTURAL):

@@ -1,7 +1,7 @@
-"""Whole-model conventions of the programs whose weights and habits exist, as `Config` subclasses.
+"""Conventions of other Mask R-CNN programs, so that their weights give their results, as `Config` subclasses.
 
-Only what is structural stands here; everything linear is normalised by the importers of `mrcnn.weights`.
-Sources: the facts in each program's configuration (matterport 3deaec5, torchvision 0.28, Detectron2 0.6).
+Only structural differences are here; the importers in `mrcnn.weights` normalize everything linear.
+Sources: the configuration of each program (matterport 3deaec5, torchvision 0.28, Detectron2 0.6).
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from mrcnn.config import Config
 
 
 class Matterport(Config):
-    """The old TF1 package: 1024 squares, its RPN, its RoIAlign, its sampling and schedule."""
+    """The old TF1 package: 1024x1024 network inputs and its RPN, RoIAlign, sampling and schedule."""
 
     BACKBONE_STRIDE_IN_1X1 = True
     BACKBONE_STEM_PADDING = "same"
@@ -73,7 +73,7 @@ class TorchvisionV2(Torchvision):
 
 
 class Detectron2(Config):
-    """Detectron2's `mask_rcnn_R_50_FPN_3x` and its R101 twin."""
+    """Detectron2's `mask_rcnn_R_50_FPN_3x`, and `mask_rcnn_R_101_FPN_3x` with BACKBONE = "resnet101"."""
 
     BACKBONE = "resnet50"
     BACKBONE_STRIDE_IN_1X1 = True
@@ -83,7 +83,7 @@ class Detectron2(Config):
     PIXEL_STD = (1.0, 1.0, 1.0)
     CHANNEL_ORDER = "bgr"
     ROI_SAMPLING_RATIO = 0
-    RPN_MIN_SIZE = 1e-30  # drops boxes without area only
+    RPN_MIN_SIZE = 1e-30  # drops only boxes without area
     DETECTION_MIN_SIZE = 1e-30
     RPN_BBOX_LOSS_BETA = 0.0
     BBOX_LOSS_BETA = 0.0
@@ -104,7 +104,7 @@ class Detectron2C4(Detectron2):
 
 
 class Detectron2DC5(Detectron2):
-    """Detectron2's `mask_rcnn_R_50_DC5_3x`: one feature map, of a dilated stage 5 at stride 16."""
+    """Detectron2's `mask_rcnn_R_50_DC5_3x`: a single feature map from a dilated stage 5 at stride 16."""
 
     NECK = "dc5"
     BACKBONE_STRIDES = [16]
@@ -114,7 +114,7 @@ class Detectron2DC5(Detectron2):
 
 
 def settings_of(preset: type[Config]) -> dict[str, Any]:
-    """The settings that a preset says, with those of the presets it stands on."""
+    """The settings that a preset and its base presets define."""
     said: dict[str, Any] = {}
     for base in reversed(preset.__mro__):
         if issubclass(base, Config) and base is not Config:

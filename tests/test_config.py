@@ -240,8 +240,8 @@ def test_switches_are_true_or_false(name, value):
         ({"GRADIENT_CLIP_NORM": 0}, "GRADIENT_CLIP_NORM must be a number above 0, or None for no clipping, got 0"),
         ({"PRECISION": "float16"}, r"PRECISION must be one of \('float32', 'bfloat16', 'auto'\), got 'float16'"),
         ({"LR_SCHEDULE": "linear"}, "LR_SCHEDULE must be one of .* got 'linear'"),
-        ({"LR_STEPS": (40, 120)}, r"LR_STEPS must be shares of the training between 0 and 1 .* got \(40, 120\)"),
-        ({"LR_STEPS": 0.75}, "LR_STEPS must be shares .* got 0.75"),
+        ({"LR_STEPS": (40, 120)}, r"LR_STEPS must be fractions of training between 0 and 1 .* got \(40, 120\)"),
+        ({"LR_STEPS": 0.75}, "LR_STEPS must be fractions .* got 0.75"),
         ({"IMAGE_RESIZE_MODE": "squre"}, "IMAGE_RESIZE_MODE must be one of .* got 'squre'"),
         ({"CHANNEL_ORDER": "BGR"}, "CHANNEL_ORDER must be one of .* got 'BGR'"),
         ({"RPN_ANCHOR_SCALES": (32, 64, 128)}, r"RPN_ANCHOR_SCALES must be 5 sizes, one for each of P2..P6, got \(32,"),
@@ -358,7 +358,7 @@ def test_a_callable_without_a_name_is_stored_by_its_type():
     "text, message",
     [
         ("{", "is not a json file of settings"),
-        ("[1, 2]", "must hold a json object of settings, got a list"),
+        ("[1, 2]", "must contain a json object of settings, got a list"),
         ('{"NUM_CLASES": 2}', "there is no setting 'NUM_CLASES'. Did you mean NUM_CLASSES"),
     ],
 )
@@ -389,8 +389,8 @@ def test_display_prints_every_setting(capsys):
     "setting, message",
     [
         ({"RPN_ANCHOR_RATIO_MEANING": "h/w"}, "RPN_ANCHOR_RATIO_MEANING must be one of .*got 'h/w'"),
-        ({"SEED": -1}, "SEED must be an integer from 0 on, got -1"),
-        ({"SEED": None}, "SEED must be an integer from 0 on, got None"),
+        ({"SEED": -1}, "SEED must be an integer of 0 or more, got -1"),
+        ({"SEED": None}, "SEED must be an integer of 0 or more, got None"),
         ({"LOSS_WEIGHTS": dict.fromkeys(LOSS_NAMES, "x")}, "LOSS_WEIGHTS must be a dict with keys"),
         ({"IMAGE_MIN_SCALE": -1}, "IMAGE_MIN_SCALE must be a number of 0 or more"),
         ({"BACKBONE_OPTIONS": [1]}, "BACKBONE_OPTIONS must be a dict"),

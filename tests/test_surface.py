@@ -306,7 +306,7 @@ def test_a_warm_up_longer_than_the_training_is_said(balloons, monkeypatch):
     """1000 steps where an old notebook trains fewer: its learning rate would hardly rise."""
     monkeypatch.setattr(balloons.config, "WARMUP_STEPS", 1000)
     monkeypatch.setattr(balloons.model.training_model, "fit", lambda *arguments, **options: None)
-    with pytest.warns(UserWarning, match="WARMUP_STEPS = 1000 does not end within the 6 steps"):
+    with pytest.warns(UserWarning, match="WARMUP_STEPS = 1000 is more than the 6 steps"):
         balloons.model.train(balloons.train, None, epochs=2)
 
 

@@ -1,4 +1,4 @@
-"""Devices of a `keras.distribution.DataParallel` mesh, of one process or of several."""
+"""Distribution over a `keras.distribution.DataParallel` mesh, in one process or several."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +9,7 @@ import numpy as np
 
 from mrcnn.distribution.strategy import Distribution, Together
 
-HEARTBEAT = 20  # seconds without a sign of life after which a worker is taken to be lost
+HEARTBEAT = 20  # seconds without a heartbeat after which a worker counts as lost
 
 
 def local_devices() -> list[str]:
@@ -18,16 +18,16 @@ def local_devices() -> list[str]:
 
 
 def mirrored(devices: list[str]) -> "Shards":
-    """A part of the batch on each of the devices."""
+    """A part of the batch on each device."""
     return Shards(devices)
 
 
 def workers(addresses: list[str], place: int) -> "ShardWorkers":
     """A part of the batch on each device of every worker.
 
-    Raises RuntimeError when JAX has been used before.
+    Raises RuntimeError if JAX has been used before.
     """
-    # As keras.distribution.initialize, which leaves a process waiting for 100 seconds after it has lost another
+    # Like keras.distribution.initialize, which however lets a process wait for 100 seconds after it lost another
     jax.distributed.initialize(addresses[0], len(addresses), place, heartbeat_timeout_seconds=HEARTBEAT)
     return ShardWorkers(keras.distribution.list_devices(), place, len(addresses))
 
@@ -37,7 +37,7 @@ class Shards(Distribution):
 
     def __init__(self, devices: list[str], worker: int = 0, workers: int = 1) -> None:
         super().__init__(worker, workers, len(devices))
-        # Each worker's loader makes its own share
+        # Each worker's loader builds only its own share
         self.mesh = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
 
     def scope(self) -> AbstractContextManager:

@@ -1,6 +1,6 @@
-"""Where the processes of one training find each other before TensorFlow waits for them.
+"""Lets the processes of one training find each other before TensorFlow waits for them.
 
-TensorFlow waits without end, and cannot be interrupted, for a worker that was never started.
+TensorFlow waits forever for a worker that was never started, and cannot be interrupted.
 """
 
 import json
@@ -14,9 +14,9 @@ EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type"
 
 
 def read_cluster() -> tuple[list[str], int]:
-    """Addresses "host:port" of all workers, the chief's first, and this process's place among them, from TF_CONFIG.
+    """Addresses "host:port" of all workers, the chief's first, and this process's index in them, from TF_CONFIG.
 
-    Raises ValueError when the variable is not set or cannot be read.
+    Raises ValueError if the variable is not set or invalid.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -37,9 +37,9 @@ def read_cluster() -> tuple[list[str], int]:
 
 
 def wait_for_all(addresses: list[str], index: int, timeout: float) -> None:
-    """Returns on every worker once all have called it; the first waits at its address for the others.
+    """Returns on every worker once all have called it; the first worker listens at its address for the others.
 
-    Raises TimeoutError after `timeout` seconds, naming who is missing, and OSError when the address cannot be used.
+    Raises TimeoutError after `timeout` seconds, naming the missing workers, and OSError if the address cannot be used.
     """
     deadline = time.monotonic() + timeout
     if index == 0:
@@ -62,13 +62,13 @@ def _gather(addresses: list[str], deadline: float, timeout: float) -> None:
                     continue
                 index = hellos.get(_line(connection))
                 if index is None:
-                    connection.close()  # a stranger
+                    connection.close()  # not one of the workers
                 else:
                     here[index] = connection
             for connection in here.values():
                 connection.sendall(GO)
             for connection in here.values():
-                _line(connection)  # they close first, so that the port is free at once
+                _line(connection)  # the others close first, so that the port is free at once
         finally:
             for connection in here.values():
                 connection.close()
@@ -79,17 +79,17 @@ def _report(addresses: list[str], index: int, deadline: float, timeout: float) -
         try:
             with socket.create_connection(_split(addresses[0]), timeout=5) as connection:
                 connection.sendall(HELLO % (index, len(addresses)))
-                connection.settimeout(_left(deadline, "the rest of them", timeout))
+                connection.settimeout(_left(deadline, "the other workers", timeout))
                 if connection.recv(len(GO)) == GO:
                     return
         except OSError:
             pass
-        _left(deadline, f"worker 0 ({addresses[0]}), or others that it waits for", timeout)
+        _left(deadline, f"worker 0 ({addresses[0]}), or other workers that it waits for,", timeout)
         time.sleep(0.2)
 
 
 def _line(connection: socket.socket) -> bytes:
-    """What somebody says within a few seconds, or nothing."""
+    """The line that a peer sends within a few seconds, or nothing."""
     try:
         connection.settimeout(5)
         return connection.recv(100)
@@ -101,8 +101,8 @@ def _left(deadline: float, whom: str, timeout: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError(
-            f"{whom} did not come within {timeout:.0f} seconds. Start the same program in every process "
-            "that TF_CONFIG names; each needs its own task index, and its port open to the others."
+            f"{whom} did not connect within {timeout:.0f} seconds. Start the same program in every process "
+            "that TF_CONFIG names; each needs its own task index, and its port must be open to the others."
         )
     return left
 

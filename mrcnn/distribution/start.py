@@ -1,8 +1,8 @@
 """Data-parallel training, selected by `Config.DISTRIBUTION`: several devices or machines train on one batch.
 
-Every replica (a device with a copy of all weights) takes IMAGES_PER_GPU images of a batch of GPU_COUNT times as many.
-The losses equal those of one device that takes the whole batch, to rounding. TensorFlow uses `tf.distribute`, with the
-counts and gradients of the whole batch (`mrcnn.distribution.replicas`). JAX uses `keras.distribution`, where a step is
+Every replica (a device with a copy of all weights) processes IMAGES_PER_GPU of the batch's GPU_COUNT * IMAGES_PER_GPU
+images. The losses equal those of one device with the whole batch, up to rounding. TensorFlow uses `tf.distribute`, with
+the counts and gradients of the whole batch (`mrcnn.distribution.replicas`). JAX uses `keras.distribution`: a step is
 one program over the whole batch, which XLA divides among the devices.
 """
 
@@ -19,10 +19,10 @@ START_TIMEOUT = 600  # seconds that workers wait for each other at the start
 
 @lru_cache
 def start(kind: str | None, replicas: int) -> Distribution:
-    """The distribution of a DISTRIBUTION and GPU_COUNT, the same object for the same two in one process.
+    """The distribution for DISTRIBUTION and GPU_COUNT; equal arguments in one process return the same object.
 
-    Raises ValueError when there are other than `replicas` devices to be had, TimeoutError when a worker is missing,
-    RuntimeError when the backend has begun to work before the workers met, NotImplementedError on other backends.
+    Raises ValueError if the number of devices is not `replicas`, TimeoutError if a worker is missing, RuntimeError if
+    the backend was used before the workers connected, NotImplementedError on other backends.
     """
     if kind is None:
         return Distribution()
@@ -38,7 +38,7 @@ def start(kind: str | None, replicas: int) -> Distribution:
     if kind == "mirrored":
         devices = engine.local_devices()
         if len(devices) < replicas:
-            raise ValueError(f"GPU_COUNT = {replicas}, and {backend} sees {len(devices)}: {', '.join(devices)}.")
+            raise ValueError(f"GPU_COUNT = {replicas}, but {backend} sees {len(devices)}: {', '.join(devices)}.")
         return engine.mirrored(devices[:replicas])
     addresses, place = read_cluster()
     wait_for_all(addresses, place, START_TIMEOUT)
@@ -46,11 +46,11 @@ def start(kind: str | None, replicas: int) -> Distribution:
         workers = engine.workers(addresses, place)
     except RuntimeError as error:
         raise RuntimeError(
-            'with DISTRIBUTION = "multi_worker", make MaskRCNN before anything else in the program uses '
+            'with DISTRIBUTION = "multi_worker", create MaskRCNN before anything else in the program uses '
             f"{backend}: {error}"
         ) from error
     if workers.replicas != replicas:
         raise ValueError(
-            f"GPU_COUNT = {replicas}, but the {len(addresses)} workers have {workers.replicas} devices. Set it to that."
+            f"GPU_COUNT = {replicas}, but the {len(addresses)} workers have {workers.replicas} devices: set it to that."
         )
     return workers

@@ -19,14 +19,14 @@ def local_devices() -> list[str]:
 
 
 def mirrored(devices: list[str]) -> "Replicas":
-    """A replica on each of the devices."""
+    """A replica on each device."""
     return Replicas(tf.distribute.MirroredStrategy(devices))
 
 
 def workers(addresses: list[str], place: int) -> "Workers":
     """A replica on each GPU of every worker, or on its CPU; the strategy reads TF_CONFIG itself.
 
-    Raises RuntimeError when TensorFlow has been used before.
+    Raises RuntimeError if TensorFlow has been used before.
     """
     return Workers(tf.distribute.MultiWorkerMirroredStrategy(), place, len(addresses))
 
@@ -45,7 +45,7 @@ class Replicas(Distribution):
         return arguments_of_fit(self._dataset, train, validation, epochs)
 
     def _dataset(self, loader: Any, epochs: int) -> tf.distribute.DistributedDataset:
-        """This worker's share of the loader's batches, a part for each of its replicas in turn."""
+        """This worker's share of the loader's batches, one part per replica in turn."""
         rows = loader.batch_size // self.replicas
         return self.strategy.distribute_datasets_from_function(lambda _: endless_dataset(loader, epochs, rows))
 
@@ -75,7 +75,7 @@ class Workers(Together, Replicas):
 
 
 def arguments_of_fit(dataset: Callable[[Any, int], Any], train: Any, validation: Any, epochs: int) -> dict[str, Any]:
-    """Arguments of `fit` for the loaders (the second may be None), each made into a dataset of (loader, epochs)."""
+    """Arguments of `fit` for the loaders, each converted by `dataset(loader, epochs)`; `validation` may be None."""
     arguments = {"x": dataset(train, epochs), "steps_per_epoch": len(train)}
     if validation is not None:
         arguments |= {"validation_data": dataset(validation, validation.epoch + 1), "validation_steps": len(validation)}
@@ -83,9 +83,9 @@ def arguments_of_fit(dataset: Callable[[Any, int], Any], train: Any, validation:
 
 
 def endless_dataset(loader: Any, epochs: int, rows: int) -> tf.data.Dataset:
-    """The loader's batches from here to the end of epoch `epochs`, in parts of `rows` images.
+    """The loader's batches from the current position to the end of epoch `epochs`, in parts of `rows` images.
 
-    Keras would take the shapes of a loader from its first two batches, and fail at the first of another size.
+    Keras would infer the shapes of a loader from its first two batches and fail at the first different size.
     """
     signature = {name: tf.TensorSpec((rows, *shape[1:]), dtype) for name, (shape, dtype) in loader.signature().items()}
 
@@ -95,7 +95,7 @@ def endless_dataset(loader: Any, epochs: int, rows: int) -> tf.data.Dataset:
             yield from _split(batch, rows)
         while (
             batch is not None
-        ):  # without an end, workers need not ask each other before each step whether there is one
+        ):  # an endless dataset saves the workers from checking before each step whether all have data
             yield from _split(batch, rows)
 
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)

@@ -1,1 +1,1 @@
-"""The same functions in fewer operations."""
+"""Equivalent layers and models with fewer operations."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
-    """What convolutions that share one backward function have in common.
+    """The properties that convolutions with the same backward function share.
 
     kernel: its shape [h, w, c, filters]; dtype: of the computation; padding: "SAME" or "VALID".
     """
@@ -27,8 +27,8 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, kind: Kind) -> Any
     """Convolution with `kernel * scale` and bias; only on TensorFlow.
 
     Args:
-        inputs: [B, H, W, c] of `kind.dtype`; B, H and W are 1 or more, as oneDNN's convolution of nothing has a wrong
-            shape.
+        inputs: [B, H, W, c] of `kind.dtype`; B, H and W are 1 or more, because oneDNN returns a wrong shape for an
+            empty input.
         kernel: [h, w, c, filters]; scale, bias: [filters]; their product is computed in float32.
 
     Returns:

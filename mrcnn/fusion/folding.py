@@ -1,8 +1,8 @@
-"""The same functions in fewer operations: BatchNorm folded into its convolution, transposed convolutions as 1x1 ones.
+"""Equivalent models with fewer operations: BatchNorm folded into convolutions, transposed convolutions as 1x1 ones.
 
-Keras computes BatchNorm as plain arithmetic, two passes over a feature map in each direction; in bfloat16 these take as
-long as the convolutions. With fixed statistics BatchNorm is linear, and so is the convolution: one kernel and one bias
-replace both.
+Keras computes BatchNorm as plain arithmetic, with two passes over a feature map in each direction; in bfloat16 these
+take as long as the convolutions. With fixed statistics, BatchNorm and convolution are both linear, so one kernel and
+one bias replace them.
 
 A transposed convolution whose stride equals its kernel size has one input cell per output. It is a 1x1 convolution,
 which TensorFlow fuses with bias and ReLU, followed by `depth_to_space`.
@@ -22,7 +22,7 @@ from mrcnn.ops.keras_internals import node_of, nodes_of
 
 
 def functional(model: keras.Model) -> keras.Model:
-    """The model itself, or a `keras.Sequential` as a functional model."""
+    """The model itself; a `keras.Sequential` is converted to a functional model."""
     return (
         keras.Model(model.inputs[0], model.outputs[0], name=model.name)
         if isinstance(model, keras.Sequential)
@@ -31,10 +31,10 @@ def functional(model: keras.Model) -> keras.Model:
 
 
 class _ConvolutionLayer(SharedWeightsLayer, StaticOutputLayer):
-    """A layer with the outputs of a convolution, whose weights it has.
+    """A layer with the outputs and the weights of a convolution.
 
     Args:
-        by_winograd: compute by `mrcnn.fusion.winograd` where it gains. Not saved: a loaded layer computes directly.
+        by_winograd: use `mrcnn.fusion.winograd` where it is faster. Not saved: a loaded layer computes directly.
     """
 
     shared: ClassVar[tuple[str, ...]] = ("convolution",)
@@ -58,12 +58,12 @@ class _ConvolutionLayer(SharedWeightsLayer, StaticOutputLayer):
 class FoldedConvolution(_ConvolutionLayer):
     """A convolution and the BatchNorm after it as one convolution, with the weights of both layers.
 
-    The kernel is scaled at each call, in float32. Changes to either layer's weights therefore take effect at once, and
+    Each call scales the kernel, in float32. Changes to either layer's weights therefore take effect at once, and
     gradients reach the convolution's own kernel.
 
     Args:
         convolution: `Conv2D` or `DepthwiseConv2D` without activation, channels last; built.
-        norm: `BatchNormalization` over its channels; built. Its moving statistics are used, in training too.
+        norm: `BatchNormalization` over its channels; built. Its moving statistics are used, even in training.
 
     call: [B, H, W, c] -> [B, H', W', filters] in the convolution's compute dtype.
     """
@@ -85,7 +85,7 @@ class FoldedConvolution(_ConvolutionLayer):
         if keras.backend.backend() == "tensorflow" and not self._is_grouped():
             kind = Kind(tuple(convolution.kernel.shape), dtype, strides, padding.upper(), dilations)
             return convolve(inputs, convolution.kernel, scale, bias, kind)
-        # A depthwise kernel [h, w, channels, multiplier] has its outputs in the order of its last two axes
+        # A depthwise kernel [h, w, channels, multiplier] orders its outputs by its last two axes
         by_output = ops.reshape(scale, convolution.kernel.shape[2:]) if self._is_depthwise() else scale
         outputs = (ops.depthwise_conv if self._is_depthwise() else ops.conv)(
             inputs,
@@ -98,7 +98,7 @@ class FoldedConvolution(_ConvolutionLayer):
         return ops.add(outputs, ops.reshape(ops.cast(bias, dtype), (1, 1, 1, -1)))
 
     def _scale_and_bias(self) -> tuple[Any, Any]:
-        """The factor of the kernel and the bias of the two layers together; float32."""
+        """The kernel's factor and the bias of the combined layers; float32."""
         norm = self.norm
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
         if norm.scale:
@@ -115,7 +115,7 @@ class FoldedConvolution(_ConvolutionLayer):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class WinogradConvolution(_ConvolutionLayer):
-    """A `Conv2D` computed by `mrcnn.fusion.winograd` where that gains, and as itself elsewhere; it has its weights.
+    """A `Conv2D`, with its weights, computed by `mrcnn.fusion.winograd` where that is faster, else directly.
 
     call: [B, H, W, c] -> [B, H, W, filters] in the layer's compute dtype.
     """
@@ -135,7 +135,7 @@ class WinogradConvolution(_ConvolutionLayer):
 class TransposeAsPointwise(SharedWeightsLayer):
     """A `Conv2DTranspose` whose stride equals its kernel size, as a 1x1 convolution with the weights of that layer.
 
-    call: [B, H, W, c] -> [B, H, W, s * s * filters] in the layer's compute dtype; `DepthToSpace` comes after it.
+    call: [B, H, W, c] -> [B, H, W, s * s * filters] in the layer's compute dtype; `DepthToSpace` follows.
     """
 
     shared = ("transpose",)
@@ -178,17 +178,17 @@ def depth_to_space(inputs: Any, rows: int, columns: int) -> Any:
 
 
 def fold(model: keras.Model, norms: tuple[type, ...], *, by_winograd: bool = False) -> keras.Model:
-    """The same function with the same weights in fewer operations.
+    """An equivalent model with the same weights and fewer operations.
 
     Args:
-        model: a functional or sequential model. Models inside it stay as they are.
-        norms: the BatchNorm classes to fold. The result always uses their moving statistics, so for training these are
-            the classes that do so anyway.
-        by_winograd: compute 3x3 convolutions by `mrcnn.fusion.winograd` where it gains; not for graphs to export.
+        model: a functional or sequential model. Nested models are not changed.
+        norms: the BatchNorm classes to fold. The result always uses their moving statistics, so for training, pass
+            only classes that do so anyway.
+        by_winograd: compute 3x3 convolutions by `mrcnn.fusion.winograd` where it is faster; not for graphs to export.
 
     Returns:
-        A model that shares every layer with `model`: each BatchNorm that alone follows a convolution is folded into
-        it, and each transposed convolution without overlap is a 1x1 convolution.
+        A model that shares every layer with `model`. Each BatchNorm that is the only consumer of a convolution is
+        folded into it, and each transposed convolution without overlap becomes a 1x1 convolution.
     """
     model = functional(model)
     pairs = _pairs(model, norms)
@@ -213,7 +213,7 @@ def fold(model: keras.Model, norms: tuple[type, ...], *, by_winograd: bool = Fal
 
 
 def _pairs(model: keras.Model, kinds: tuple[type, ...]) -> dict[keras.layers.Layer, keras.layers.Layer]:
-    """The BatchNorm layers of exactly these classes that can be folded, each with its convolution."""
+    """The BatchNorm layers of exactly these classes that can be folded, mapped to their convolutions."""
     calls = Counter(node.operation for node in nodes_of(model))
     uses = Counter(id(tensor) for node in nodes_of(model) for tensor in node.input_tensors)
     uses.update(id(tensor) for tensor in model.outputs)

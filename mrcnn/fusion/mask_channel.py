@@ -1,4 +1,4 @@
-"""Masks of each RoI's own class: computes one channel of a head's last convolution instead of one per class."""
+"""The mask of each RoI's own class, from one channel of a head's last convolution instead of one per class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,15 @@ from mrcnn.ops.keras_internals import node_of
 def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any], Any]:
     """The function (features [R, h, w, C], class_ids [R]) -> masks [R, m, m] float32 of each RoI's own class.
 
-    A head that ends in a 1x1 convolution with a sigmoid, as nearly every one does, is run up to it and shares its
-    weights; any other is run whole and its channel picked.
+    Nearly every head ends in a 1x1 convolution with a sigmoid: the head is run up to it, and one channel of it is
+    computed with its weights. Any other head is run completely, and the channel is selected.
     """
     mask_head = functional(mask_head)
     last = node_of(mask_head.output)
     if _is_pointwise(last.operation):
         x, pixels = last.input_tensors[0], (1, 1)
         before = node_of(x)
-        if isinstance(before.operation, DepthToSpace):  # rearrange one channel instead of all that go into it
+        if isinstance(before.operation, DepthToSpace):  # rearrange one channel instead of all its input channels
             x, pixels = before.input_tensors[0], (before.operation.rows, before.operation.columns)
         trunk = keras.Model(mask_head.input, x, name=f"{mask_head.name}_features")
         channel = ClassChannel(last.operation, pixels, name="masks")
@@ -44,14 +44,14 @@ def _is_pointwise(layer: Any) -> bool:
 
 @keras.saving.register_keras_serializable("mrcnn")
 class ClassChannel(SharedWeightsLayer):
-    """One output channel of a 1x1 convolution with a sigmoid, another for each RoI. Has that convolution's weights.
+    """One output channel per RoI of a 1x1 convolution with a sigmoid, with the weights of that convolution.
 
     Args:
         convolution: the layer.
-        pixels: (rows, columns) of a cell of `x`, whose channels are those of its pixels one after the other.
+        pixels: (rows, columns) of output pixels in a cell of `x`, whose channels are concatenated pixel by pixel.
 
-    call: (x [R, h, w, rows * columns * C], class_ids [R] int) -> [R, rows * h, columns * w] float32 probabilities. The
-        product is of `x`'s own type, its sums, bias and sigmoid float32.
+    call: (x [R, h, w, rows * columns * C], class_ids [R] int) -> [R, rows * h, columns * w] float32 probabilities.
+        Products are computed in `x`'s type; sums, bias and sigmoid in float32.
     """
 
     shared = ("convolution",)
@@ -70,7 +70,7 @@ class ClassChannel(SharedWeightsLayer):
     def call(self, x: Any, class_ids: Any) -> Any:
         height, width = x.shape[1:3]
         channels, many = self.convolution.kernel.shape[2], self.pixels[0] * self.pixels[1]
-        # A product with zeros and ones, and not rows taken by index: the gradient of that is sparse
+        # A product with a one-hot matrix instead of indexing, whose gradient is sparse
         own = ops.one_hot(class_ids, self.convolution.filters, dtype="float32")
         kernel = ops.matmul(own, ops.transpose(ops.reshape(self.convolution.kernel, (channels, -1))))
         logits = ops.matmul(
@@ -84,7 +84,7 @@ class ClassChannel(SharedWeightsLayer):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class PickClass(keras.layers.Layer):
-    """call: (masks [R, m, m, classes], class_ids [R] int) -> [R, m, m] float32, each of its own class."""
+    """call: (masks [R, m, m, classes], class_ids [R] int) -> [R, m, m] float32, the mask of each RoI's own class."""
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})

@@ -1,4 +1,4 @@
-"""Layers that compute the result of other layers, with the weights of those layers."""
+"""Base class of layers that compute the result of other layers with those layers' weights."""
 
 from typing import Any, ClassVar, Self
 
@@ -6,13 +6,13 @@ import keras
 
 
 class SharedWeightsLayer(keras.layers.Layer):
-    """A layer that uses the weights of other layers and is saved with those layers inside.
+    """A layer that uses the weights of other layers and is saved together with them.
 
-    Its policy is float32 and its inputs are not cast, whatever the policies of the layers: Keras would round the
-    float32 weights of a bfloat16 layer before anything is computed from them.
+    Its policy is float32 and its inputs are not cast, whatever the policies of those layers: Keras would round the
+    float32 weights of a bfloat16 layer before using them.
 
     Args:
-        layers: one for each name in `shared`, under which they become attributes.
+        layers: one for each attribute name in `shared`.
     """
 
     shared: ClassVar[tuple[str, ...]] = ()
@@ -30,12 +30,12 @@ class SharedWeightsLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The layer around new layers without weights."""
+        """The layer with newly created, unbuilt inner layers."""
         layers = [keras.saving.deserialize_keras_object(config[name]) for name in cls.shared]
         return cls(*layers, **{name: value for name, value in config.items() if name not in cls.shared})
 
 
 def build_unbuilt(layer: keras.layers.Layer, shape: Any) -> None:
-    """Builds a layer inside another one if it has no weights yet, as after loading from a file."""
+    """Builds an inner layer if it has no weights yet, as after loading from a file."""
     if not layer.built:
         layer.build(shape)

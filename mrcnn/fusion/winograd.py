@@ -1,13 +1,13 @@
 """3x3 convolutions of many channels with a quarter of the multiplications: Winograd's F(4x4, 3x3), with its gradient.
 
-Each 4x4 output tile depends on a 6x6 input tile. In the basis of a polynomial's values at six points, the tile is 36
-matrix products [tiles, channels] x [channels, filters], where the direct convolution needs 4 * 4 * 9 = 144 (Lavin &
-Gray 2016, "Fast algorithms for convolutional neural networks", sections 4.1 to 4.3). The points are chosen for small
-float32 error, as in Barabasz et al. 2018: with 256 channels the error is 1.2e-6 of the outputs' standard deviation,
-against 0.6e-6 for oneDNN's direct convolution (`benchmarks/convolutions.py`).
+Each 4x4 output tile depends on a 6x6 input tile. In the basis of a polynomial's values at six points, a tile takes 36
+matrix products [tiles, channels] x [channels, filters]; direct convolution takes 4 * 4 * 9 = 144 (Lavin & Gray 2016,
+"Fast algorithms for convolutional neural networks", sections 4.1 to 4.3). The points are chosen for a small float32
+error, as in Barabasz et al. 2018: with 256 channels the error is 1.2e-6 of the outputs' standard deviation, compared
+with 0.6e-6 for oneDNN's direct convolution (`benchmarks/convolutions.py`).
 
 Only `mrcnn.fusion.folding.fold(..., by_winograd=True)` uses this file, for graphs that run on this machine. Layers do
-not save the flag, so a saved model is the ordinary convolution, and graphs for export are folded without it.
+not save the flag, so a saved model uses the ordinary convolution, and graphs for export are folded without it.
 """
 
 import functools
@@ -21,13 +21,13 @@ from numpy.polynomial import polynomial
 
 OUT, IN, KERNEL = 4, 6, 3  # sides of an output tile, of its input tile and of the kernel
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
-TILES = 300  # computed at once, approximately: their data stays in the cache of a core
+TILES = 300  # computed at once, approximately, so that their data stays in a core's cache
 FEWEST_TILES = 32  # with fewer, transforming the kernel costs more than the products save
-FEWEST_CHANNELS = 256  # in and out; with 128 the transforms cost what the products save
+FEWEST_CHANNELS = 256  # in and out; with 128 the transforms cost as much as the products save
 
 
 def gains(convolution: keras.layers.Layer) -> bool:
-    """Whether TensorFlow computes a built `Conv2D` faster by `convolve` on this machine."""
+    """Whether `convolve` is faster than TensorFlow's own convolution for a built `Conv2D` on this machine."""
     if keras.backend.backend() != "tensorflow" or type(convolution) is not keras.layers.Conv2D:
         return False
     import tensorflow as tf
@@ -49,9 +49,9 @@ def gains(convolution: keras.layers.Layer) -> bool:
 def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = False) -> Any:
     """Convolution with `kernel * scale`, padding "same", bias and ReLU, and its gradient; only on TensorFlow.
 
-    Few tiles (`FEWEST_TILES`) are convolved directly. Both passes are functions in the graph, not laid out where they
-    are called: otherwise TensorFlow would compute `kernel * scale`, which depends on no data, for every layer up front
-    and keep it.
+    Inputs with fewer than `FEWEST_TILES` tiles are convolved directly. Both passes are functions in the graph and are
+    not inlined: otherwise TensorFlow would compute `kernel * scale`, which depends on no data, for every layer up
+    front and keep it.
 
     Args:
         inputs: [B, H, W, c] float32; B, H and W are 1 or more.
@@ -66,7 +66,7 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = Fa
 
     @tf.custom_gradient
     def convolved(inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, Any]:
-        # An eager tape would go on recording inside the function
+        # An eager tape would keep recording inside the function
         outputs = _forward(channels, relu)(*map(tf.stop_gradient, (inputs, kernel, scale, bias)))
 
         def gradient(upstream: Any) -> tuple[Any, Any, Any, Any]:
@@ -83,7 +83,7 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = Fa
         return outputs, gradient
 
     outputs = convolved(inputs, *map(tf.convert_to_tensor, (kernel, scale, bias)))
-    outputs.set_shape([*inputs.shape[:3], channels[1]])  # a function in the graph does not say which sizes it keeps
+    outputs.set_shape([*inputs.shape[:3], channels[1]])  # a function in the graph loses the static shape
     return outputs
 
 
@@ -104,7 +104,7 @@ def _forward(channels: tuple[int, int], relu: bool) -> Callable[..., Any]:
 
 @functools.cache
 def _backward(channels: tuple[int, int]) -> Callable[..., Any]:
-    """(upstream, kernel, scale, shape of the inputs [4]) -> gradient of the inputs: a convolution, too."""
+    """(upstream, kernel, scale, shape of the inputs [4]) -> gradient of the inputs, also a convolution."""
     import tensorflow as tf
 
     def call(upstream: Any, kernel: Any, scale: Any, shape: Any) -> Any:
@@ -143,7 +143,7 @@ class Transforms(NamedTuple):
 
 @functools.cache
 def transforms() -> Transforms:
-    """Toom-Cook's matrices: outputs = A [(G kernel) * (B inputs)] on one axis (Lavin & Gray 2016, section 4)."""
+    """The Toom-Cook matrices: outputs = A [(G kernel) * (B inputs)] on one axis (Lavin & Gray 2016, section 4)."""
     a = np.array([[point**i for point in POINTS] + [float(i == OUT - 1)] for i in range(OUT)])
     b, g = np.zeros((IN, IN)), np.zeros((IN, KERNEL))
     b[-1], g[-1, -1] = polynomial.polyfromroots(POINTS), 1
@@ -155,7 +155,7 @@ def transforms() -> Transforms:
 
 
 def is_large(images: Any) -> Any:
-    """Whether [B, H, W, c] has enough tiles for `by_winograd` to gain; a scalar."""
+    """Whether [B, H, W, c] has enough tiles for `by_winograd` to be faster; a scalar."""
     batch, height, width = ops.shape(images)[:3]
     return batch * _tiles(height) * _tiles(width) >= FEWEST_TILES
 
@@ -163,7 +163,7 @@ def is_large(images: Any) -> Any:
 def by_winograd(images: Any, kernel: Any, bias: Any, *, relu: bool = False) -> Any:
     """Convolution with padding "same", bias and ReLU.
 
-    Computed for several whole images at a time, or for a strip of one image where it has more than `TILES` tiles.
+    Computes several whole images at a time, or strips of one image if it has more than `TILES` tiles.
 
     Args:
         images: [B, H, W, c] float32; B, H and W are 1 or more.
@@ -201,7 +201,7 @@ def _tiles(side: Any) -> Any:
 
 
 def _at_once(batch: Any, rows: Any, columns: Any) -> tuple[Any, Any, Any]:
-    """How many images, rows and columns of tiles are computed at a time."""
+    """How many images, tile rows and tile columns are computed at a time."""
     import tensorflow as tf
 
     strips = -(-rows * columns // TILES)
@@ -209,7 +209,7 @@ def _at_once(batch: Any, rows: Any, columns: Any) -> tuple[Any, Any, Any]:
 
 
 def _bordered(images: Any, first: Any, top: Any, at_once: tuple[Any, Any, Any]) -> Any:
-    """Cells [n, c], row by row, of the images from `first` on and their rows from `top` on, with a border of zeros."""
+    """Cells [n, c], row by row, of the images starting at `first` and their rows starting at `top`, zero-bordered."""
     import tensorflow as tf
 
     many, height, width = at_once[0], *(count * OUT + 2 for count in at_once[1:])
@@ -220,7 +220,7 @@ def _bordered(images: Any, first: Any, top: Any, at_once: tuple[Any, Any, Any]) 
 
 
 def _patches(many: Any, rows: Any, columns: Any) -> Any:
-    """Indices into the cells of `_bordered` of each input tile: [36, tiles] int32."""
+    """For each input tile, indices into the cells of `_bordered`: [36, tiles] int32."""
     import tensorflow as tf
 
     height, width = rows * OUT + 2, columns * OUT + 2

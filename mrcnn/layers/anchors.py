@@ -21,20 +21,20 @@ def cell_anchors(
     rounded: bool = False,
     ratio_meaning: str = "height/width",
 ) -> np.ndarray:
-    """Anchors of one location, centred at the origin.
+    """Anchors of one location, centered at the origin.
 
     Args:
-        scale: side of the square anchor, in pixels of the input; every ratio has the area `scale ** 2`. Several scales
-            of one level (C4) follow one another.
+        scale: side of the square anchor, in pixels of the network input; every ratio has the area `scale ** 2`. Anchors
+            of several scales at one level (C4) are concatenated.
         ratios: one anchor each, in this order.
-        rounded: corners rounded to whole pixels, half to even (torchvision).
+        rounded: round corners to whole pixels, half to even (torchvision).
         ratio_meaning: "height/width" (Detectron2, torchvision) or "width/height" (matterport).
 
     Returns:
-        [len(ratios), (y1, x1, y2, x2)] float32.
+        [scales * len(ratios), (y1, x1, y2, x2)] float32.
 
     Raises:
-        ValueError: on an unknown `ratio_meaning`.
+        ValueError: for an unknown `ratio_meaning`.
     """
     if ratio_meaning not in RATIO_MEANINGS:
         raise ValueError(f"ratio_meaning is {ratio_meaning!r}; use one of {', '.join(map(repr, RATIO_MEANINGS))}")
@@ -58,19 +58,19 @@ def pyramid_anchors(
     rounded: bool = False,
     ratio_meaning: str = "height/width",
 ) -> list[np.ndarray]:
-    """Anchors of every level of a pyramid whose sizes are known.
+    """Anchors of every pyramid level, from known feature map sizes.
 
     Args:
-        scales: one a level, in pixels of the input.
+        scales: one per level, in pixels of the network input.
         ratios: shared by all levels.
         shapes: (height, width) of each level's feature map.
-        strides: pixels of the input between neighbouring cells of each level; a number, or one for y and one for x.
-        anchor_stride: anchors at every cell (1), every second (2), ...
+        strides: input pixels between neighboring cells of each level; a number, or one for y and one for x.
+        anchor_stride: anchors at every cell (1), every second cell (2), ...
         rounded, ratio_meaning: see `cell_anchors`.
 
     Returns:
-        Per level [A_l, (y1, x1, y2, x2)] float32, in pixels of the input, ordered (y, x, ratio). The anchors of cell i
-        are centred at `i * stride`, as in all of matterport, torchvision and Detectron2. Not clipped.
+        Per level [A_l, (y1, x1, y2, x2)] float32, in pixels of the network input, ordered (y, x, ratio). The anchors of
+        cell i are centered at `i * stride`, as in matterport, torchvision and Detectron2. Not clipped.
     """
     levels = []
     for scale, (height, width), stride in zip(scales, shapes, strides, strict=True):
@@ -79,8 +79,8 @@ def pyramid_anchors(
         y = np.arange(0, height, anchor_stride, dtype=np.float32) * step_y
         x = np.arange(0, width, anchor_stride, dtype=np.float32) * step_x
         y, x = np.meshgrid(y, x, indexing="ij")
-        centres = np.stack([y, x, y, x], axis=-1)
-        levels.append((centres[:, :, None, :] + cells).reshape(-1, 4))
+        centers = np.stack([y, x, y, x], axis=-1)
+        levels.append((centers[:, :, None, :] + cells).reshape(-1, 4))
     return levels
 
 
@@ -88,22 +88,23 @@ def pyramid_anchors(
 class Anchors(StaticOutputLayer):
     """Anchors of each level, from the sizes of its feature maps. No weights.
 
-    Sizes known when the graph is traced give constants; others are computed at run time, with equal results.
+    Anchors are constants if the sizes are known when the graph is traced, and are computed at run time otherwise, with
+    equal results.
 
     Args:
         scales, ratios, strides, anchor_stride, rounded, ratio_meaning: see `pyramid_anchors`.
-        step_from_size: the cells of a level are the input's size // the level's apart, not its stride (torchvision,
+        step_from_size: space a level's cells by input size // level size instead of the stride (torchvision,
             models/detection/anchor_utils.py). The two differ where a level's size was rounded up: P6 of an input of 800
-            has 13 cells, 61 pixels apart. The input's size is the finest level's times its stride.
+            has 13 cells, 61 pixels apart. The input size is the finest level's size times its stride.
 
     Call arguments:
-        features: list of [B, H_l, W_l, C], one a scale and stride.
+        features: list of [B, H_l, W_l, C], one per scale and stride.
 
     Returns:
         List of [A_l, (y1, x1, y2, x2)] float32, as `pyramid_anchors`.
 
     Raises:
-        ValueError: where the numbers of scales, strides and feature maps differ.
+        ValueError: if the numbers of scales, strides and feature maps differ.
     """
 
     def __init__(
@@ -120,7 +121,9 @@ class Anchors(StaticOutputLayer):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         if len(scales) != len(strides):
-            raise ValueError(f"{len(scales)} anchor scales {scales} for {len(strides)} strides {strides}: one a level")
+            raise ValueError(
+                f"{len(scales)} anchor scales {scales} for {len(strides)} strides {strides}: one per level"
+            )
         self.scales, self.ratios, self.strides = tuple(scales), tuple(ratios), tuple(strides)
         self.anchor_stride = int(anchor_stride)
         self.rounded, self.ratio_meaning = bool(rounded), ratio_meaning
@@ -131,7 +134,7 @@ class Anchors(StaticOutputLayer):
 
     def call(self, features: list[Any]) -> list[Any]:
         if len(features) != len(self.scales):
-            raise ValueError(f"{len(features)} feature maps for {len(self.scales)} anchor scales: one a level")
+            raise ValueError(f"{len(features)} feature maps for {len(self.scales)} anchor scales: one per level")
         steps = [(stride, stride) for stride in self.strides]
         if self.step_from_size:
             sizes = [_size(feature) for feature in features]
@@ -164,8 +167,8 @@ class Anchors(StaticOutputLayer):
         y = ops.cast(ops.arange(0, height, self.anchor_stride, dtype="int32") * step[0], "float32")
         x = ops.cast(ops.arange(0, width, self.anchor_stride, dtype="int32") * step[1], "float32")
         y, x = ops.meshgrid(y, x, indexing="ij")
-        centres = ops.stack([y, x, y, x], axis=-1)
-        return ops.reshape(centres[:, :, None, :] + self._cells[level], (-1, 4))
+        centers = ops.stack([y, x, y, x], axis=-1)
+        return ops.reshape(centers[:, :, None, :] + self._cells[level], (-1, 4))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -181,7 +184,7 @@ class Anchors(StaticOutputLayer):
 
 
 def _size(feature: Any) -> tuple[Any, Any]:
-    """Height and width of [B, H, W, C]: both as numbers where they are known, else both as tensors."""
+    """Height and width of [B, H, W, C]: both as numbers if they are known, else both as tensors."""
     if None not in feature.shape[1:3]:
         return tuple(feature.shape[1:3])
     return tuple(ops.shape(feature)[1:3])

@@ -1,4 +1,4 @@
-"""Detections: what the box head makes of its RoIs, without duplicates."""
+"""Detections: labeled boxes from the box head's outputs, after non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mrcnn.ops.nms import LOWEST, nms_per_group
 
 
 class Candidates(NamedTuple):
-    """Every RoI (N of them) under every class but the background (C), in the convention that the layer computes with.
+    """All N RoIs under all C foreground classes, in the layer's internal box convention.
 
-    confident: [B, N, C] bool, whether it enters NMS. probabilities: [B, N, C].
-    refined, clipped: [B, N, C, (y1, x1, y2, x2)], after the deltas of the class, and cut to the window.
-    valid: [B, D] bool and places: [B, D] int32 in [C * N], the detections that `call` returns.
+    confident: [B, N, C] bool, whether the pair enters NMS. probabilities: [B, N, C].
+    refined, clipped: [B, N, C, (y1, x1, y2, x2)], after the class's deltas, and after clipping to the window.
+    valid: [B, D] bool and places: [B, D] int32, indices into [C * N] of the detections that `call` returns.
     """
 
     confident: Any
@@ -31,38 +31,39 @@ class Candidates(NamedTuple):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class Detections(StaticOutputLayer):
-    """Labelled boxes from class logits and box deltas (torchvision and Detectron2). No weights, no gradient.
+    """Labeled boxes from class logits and box deltas (torchvision and Detectron2). No weights, no gradient.
 
-    Every class over `min_confidence` of every RoI is a candidate: decoded with that class's deltas, clipped to the
-    image, dropped with a side below `min_size`, NMS per class. Then the `max_instances` best.
+    Every (RoI, class) pair with a probability above `min_confidence` is a candidate. Its box is decoded with the
+    class's deltas, clipped to the image, and dropped if a side is below `min_size`. NMS per class follows; then the
+    `max_instances` best are kept.
 
     Args:
-        num_classes: with the background, which is class 0.
+        num_classes: including the background, which is class 0.
         max_instances: detections per image (D).
         min_confidence: probability that a candidate must exceed.
-        nms_threshold: IoU above which the weaker box of the same class goes.
+        nms_threshold: IoU above which the lower-scoring box of the same class is dropped.
         std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
-        min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
+        min_size: shortest side kept, in pixels; 0 also keeps boxes without area.
         best_class_only: each RoI yields only its most probable class, or nothing if that is background (matterport).
-        inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
-            and go in the usual convention.
+        inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Inputs and
+            outputs keep the usual convention.
 
     Call arguments:
-        rois: [B, N, (y1, x1, y2, x2)], pixels of the input, zero-padded.
-        rois_valid: [B, N] bool, False for padding.
+        rois: [B, N, (y1, x1, y2, x2)], pixels of the network input, zero-padded.
+        rois_valid: [B, N] bool, False for padding rows.
         class_logits: [B, N, num_classes].
         box_deltas: [B, N, num_classes, (dy, dx, log dh, log dw)].
-        windows: [B, (y1, x1, y2, x2)], where in the network input the image lies.
+        windows: [B, (y1, x1, y2, x2)], position of the image in the network input.
         extent: [B, (0, 0, height, width)] of the network input, only with `inclusive`: boxes are then computed as
             fractions of it, see `boxes.decode_normalized`.
 
     Returns:
-        boxes [B, D, (y1, x1, y2, x2)] float32, pixels of the input; class_ids [B, D] int32; scores [B, D] float32;
-        valid [B, D] bool; best first, zero-padded where `valid` is False. counts [B, 4] int32: valid RoIs, candidates
-        over `min_confidence`, those left by NMS (at most `max_instances` a class), those returned.
+        boxes [B, D, (y1, x1, y2, x2)] float32, pixels of the network input; class_ids [B, D] int32; scores [B, D]
+        float32; valid [B, D] bool; best first, zero-padded where `valid` is False. counts [B, 4] int32: valid RoIs,
+        candidates above `min_confidence`, those left by NMS (at most `max_instances` per class), those returned.
 
     Raises:
-        ValueError: where `class_logits` have another number of classes.
+        ValueError: if `class_logits` have a different number of classes.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Detections(StaticOutputLayer):
     def candidates(
         self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any, extent: Any = None
     ) -> Candidates:
-        """What enters NMS, and what leaves it; arguments as for `call`."""
+        """The candidates that enter NMS and the detections that remain; arguments as for `call`."""
         confident, probabilities = self._confident(class_logits, rois_valid)
         refined, windows = self._refined(rois, box_deltas, windows, extent)
         clipped = box_ops.clip(refined, windows)
@@ -109,7 +110,7 @@ class Detections(StaticOutputLayer):
         return Candidates(confident, probabilities, refined, clipped, valid, places)
 
     def _chosen(self, confident: Any, probabilities: Any, boxes: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
-        """boxes, class_ids, scores and valid as `call` returns them; which of all that NMS kept; and their places."""
+        """boxes, class_ids, scores and valid as returned by `call`; flags of all that NMS kept; the boxes' indices."""
         y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
         wanted = ops.logical_and(confident, ops.minimum(y2 - y1, x2 - x1) >= self.min_size)
         scores = ops.where(wanted, probabilities, LOWEST)
@@ -117,7 +118,7 @@ class Detections(StaticOutputLayer):
             ops.transpose(boxes, (0, 2, 1, 3)),
             ops.transpose(scores, (0, 2, 1)),
             max_per_group=self.max_instances,
-            max_total=self.max_instances * (self.num_classes - 1),  # all, so that they can be counted
+            max_total=self.max_instances * (self.num_classes - 1),  # no limit, so that all can be counted
             iou_threshold=self.nms_threshold,
             keep_empty=self.min_size == 0,
         )
@@ -141,7 +142,7 @@ class Detections(StaticOutputLayer):
         )
 
     def _confident(self, class_logits: Any, rois_valid: Any) -> tuple[Any, Any]:
-        """Which (RoI, class) pairs are candidates, and the probabilities; [B, N, num_classes - 1], no background."""
+        """Which (RoI, class) pairs are candidates, and their probabilities; [B, N, num_classes - 1], no background."""
         probabilities = ops.softmax(class_logits, axis=-1)
         confident = probabilities[..., 1:] > self.min_confidence
         if self.best_class_only:
@@ -150,7 +151,7 @@ class Detections(StaticOutputLayer):
         return ops.logical_and(confident, rois_valid[..., None]), probabilities[..., 1:]
 
     def _refined(self, rois: Any, box_deltas: Any, windows: Any, extent: Any) -> tuple[Any, Any]:
-        """Boxes of every class but the background [B, N, num_classes - 1, 4], and what they are clipped to [B, 4]."""
+        """Boxes of every foreground class [B, N, num_classes - 1, 4], and the windows to clip them to [B, 4]."""
         if self.inclusive:
             rois, windows = box_ops.to_inclusive(rois), box_ops.to_inclusive(windows)
         deltas, rois = box_deltas[:, :, 1:], rois[:, :, None]

@@ -1,7 +1,7 @@
-"""Zero-padded rows of a batch: dropped where the backend allows shapes that depend on data, kept elsewhere.
+"""Drops a batch's zero-padded rows if the backend supports data-dependent shapes.
 
-The graph's shapes are static up to here. What follows (a mask head on at most 128 RoIs an image, of which a handful
-are real) costs too much on padding, and BatchNorm in a head must not see it.
+The graph's shapes are static up to here. The mask head that follows runs on at most 128 RoIs per image, of which few
+are real: padding rows would waste time, and BatchNorm in a head must not see them.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from mrcnn.layers.static_output import StaticOutputLayer, spec
 
 
 def trim(valid: Any, *arrays: Any) -> tuple[Any, ...]:
-    """Drops the trailing columns that no image of the batch uses; at least one stays.
+    """Drops the trailing rows that are padding in every image of the batch; keeps at least one.
 
     Args:
-        valid: [batch, rows] bool, the valid rows of each image before its padding.
+        valid: [batch, rows] bool; in each image, valid rows come before padding.
         arrays: [batch, rows, ...] each.
 
     Returns:
-        `valid` and the arrays, [batch, longest, ...]; unchanged on a backend whose shapes are static.
+        `valid` and the arrays, [batch, longest, ...]; unchanged on a backend with static shapes.
     """
     if keras.backend.backend() != "tensorflow":
         return (valid, *arrays)
@@ -33,13 +33,13 @@ class KeepValid(StaticOutputLayer):
     """Folds the batch axis into the rows and keeps the valid ones.
 
     call: (valid [batch, rows] bool, arrays: list of [batch, rows, ...]) ->
-        kept: list of [kept, ...], the valid rows of image 0, then of image 1, ... At least one row comes back even
-            when none is valid, so that no layer meets an empty batch.
+        kept: list of [kept, ...], the valid rows of image 0, then of image 1, ... At least one row is returned even
+            if none is valid, so that no layer gets an empty batch.
         image_index: [kept] int32, the image of each row.
-        weight: [kept] float32, 1 for a valid row and 0 for one that had to be kept.
+        weight: [kept] float32, 1 for a valid row, 0 for any other.
 
-    On a backend with static shapes every row is kept, and `weight` tells them apart. A row that is not valid then holds
-    a copy of a valid one, of each as often as of any other (give or take one): BatchNorm in a head sees no padding.
+    On a backend with static shapes every row is kept, and `weight` marks the valid ones. Each invalid row then holds a
+    copy of a valid row; all valid rows are copied equally often (within one), so BatchNorm in a head sees no padding.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -66,11 +66,11 @@ class KeepValid(StaticOutputLayer):
 
 
 def _filled(weight: Any) -> Any:
-    """[rows] int32: for every row with weight itself, for the others one with weight, in turn; itself if none has."""
+    """[rows] int32: each row with weight maps to itself, the others to those rows in turn (to themselves if none)."""
     count = ops.cast(ops.sum(weight), "int32")
     place = ops.arange(weight.shape[0], dtype="int32")
     with_weight = ops.argsort(1.0 - weight)  # those rows first
-    # The free rows are numbered, so that their copies are of different rows
+    # Number the free rows, so that they copy different rows
     free = ops.cast(ops.cumsum(1.0 - weight), "int32") - 1
     copy = ops.take(ops.cast(with_weight, "int32"), free % ops.maximum(count, 1))
     return ops.where(ops.logical_or(weight > 0, count == 0), place, copy)

@@ -1,4 +1,4 @@
-"""Region proposals: the RPN's best anchors, moved by its deltas, without duplicates."""
+"""Region proposals: the RPN's best anchors, refined by its deltas, after non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mrcnn.ops.nms import LOWEST, nms_per_group
 
 @keras.saving.register_keras_serializable("mrcnn")
 class WholeInput(StaticOutputLayer):
-    """Windows that hold the padding too: images [B, H, W, C] -> [B, (0, 0, H, W)] float32, pixels of the input.
+    """Windows that include the padding: images [B, H, W, C] -> [B, (0, 0, H, W)] float32, pixels of the network input.
 
-    matterport's proposals are clipped to these, not to the image.
+    matterport clips proposals to these windows instead of the image.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -34,10 +34,10 @@ class WholeInput(StaticOutputLayer):
 
 
 class Candidates(NamedTuple):
-    """The best anchors of each level, before NMS, in the convention that the layer computes with.
+    """The best anchors of each level before NMS, in the layer's internal box convention.
 
-    index: [B, levels, count] int32, the anchor in its level.
-    refined, clipped: [B, levels, count, (y1, x1, y2, x2)], after the deltas, and cut to the window.
+    index: [B, levels, count] int32, the anchor's index within its level.
+    refined, clipped: [B, levels, count, (y1, x1, y2, x2)], after the deltas, and after clipping to the window.
     scores: [B, levels, count], the logits; `LOWEST` for boxes that are too small and for padding rows.
     """
 
@@ -51,31 +51,31 @@ class Candidates(NamedTuple):
 class Proposals(StaticOutputLayer):
     """Turns the outputs of the RPN into RoIs (FPN, section 4.1; torchvision and Detectron2). No weights, no gradient.
 
-    Per level: the `pre_nms_limit` best anchors by logit, decoded, clipped to the image, those with a side below
-    `min_size` dropped, NMS. Then the `post_nms_limit` best of all levels.
+    Per level, takes the `pre_nms_limit` anchors with the highest logits, decodes them, clips them to the image, drops
+    those with a side below `min_size`, and applies NMS. Then takes the `post_nms_limit` best of all levels.
 
     Args:
-        pre_nms_limit: anchors per level that enter NMS (all levels together where `per_level` is False).
+        pre_nms_limit: anchors per level that enter NMS (of all levels together if `per_level` is False).
         post_nms_limit: RoIs per image.
-        nms_threshold: IoU above which the weaker box goes.
+        nms_threshold: IoU above which the lower-scoring box is dropped.
         std_dev: four numbers that the deltas were divided by, see `boxes.encode`.
-        min_size: shortest side kept, in pixels; 0 keeps boxes without area too.
+        min_size: shortest side kept, in pixels; 0 also keeps boxes without area.
         per_level: False for one top-k and one NMS over all levels (matterport).
-        inside_only: leave out anchors whose center lies outside the window, such as those in the padding.
-        inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Boxes come
-            and go in the usual convention.
+        inside_only: ignore anchors whose center is outside the window, such as those in the padding.
+        inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Inputs and
+            outputs keep the usual convention.
 
     Call arguments:
         logits: list of [B, A_l], objectness.
         deltas: list of [B, A_l, (dy, dx, log dh, log dw)].
-        anchors: list of [A_l, (y1, x1, y2, x2)], pixels of the input.
-        windows: [B, (y1, x1, y2, x2)], where in the network input the image lies.
+        anchors: list of [A_l, (y1, x1, y2, x2)], pixels of the network input.
+        windows: [B, (y1, x1, y2, x2)], position of the image in the network input.
         extent: [B, (0, 0, height, width)] of the network input, only with `inclusive`: boxes are then computed as
             fractions of it, see `boxes.decode_normalized`.
 
     Returns:
-        rois [B, post_nms_limit, (y1, x1, y2, x2)] float32, pixels of the input; valid [B, post_nms_limit] bool; scores
-        [B, post_nms_limit] float32, the logits. Best first; zero-padded where `valid` is False.
+        rois [B, post_nms_limit, (y1, x1, y2, x2)] float32, pixels of the network input; valid [B, post_nms_limit] bool;
+        scores [B, post_nms_limit] float32, the logits. Best first; zero-padded where `valid` is False.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Proposals(StaticOutputLayer):
     def candidates(
         self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any, extent: Any = None
     ) -> Candidates:
-        """What enters NMS; arguments as for `call`."""
+        """The candidates that enter NMS; arguments as for `call`."""
         if not self.per_level:
             logits, deltas = [ops.concatenate(logits, axis=1)], [ops.concatenate(deltas, axis=1)]
             anchors = [ops.concatenate(anchors, axis=0)]
@@ -123,7 +123,7 @@ class Proposals(StaticOutputLayer):
         return Candidates(*(ops.stack(parts, axis=1) for parts in zip(*levels, strict=True)))
 
     def chosen(self, candidates: Candidates) -> tuple[Any, Any, Any, Any]:
-        """rois, scores and valid as `call` returns them, and their places among the candidates [levels * count]."""
+        """rois, scores and valid as returned by `call`, and their indices among the candidates [levels * count]."""
         rois, scores, _, valid, places = nms_per_group(
             candidates.clipped,
             candidates.scores,
@@ -143,12 +143,12 @@ class Proposals(StaticOutputLayer):
         return spec(*rows, 4), spec(*rows, dtype="bool"), spec(*rows)
 
     def _candidates_per_level(self, logits: list[Any]) -> int:
-        """One number for all levels, so that they stack: the limit, or less where every level is known to be small."""
+        """One count for all levels, so that they can be stacked: the limit, or less if all levels are smaller."""
         sizes = [level.shape[1] for level in logits]
         return self.pre_nms_limit if None in sizes else min(self.pre_nms_limit, max(sizes))
 
     def _candidates(self, logits: Any, deltas: Any, anchors: Any, count: int, windows: Any, extent: Any) -> Candidates:
-        """Those of a level, without its axis."""
+        """The candidates of one level, without the level axis."""
         if self.inside_only:
             logits = ops.where(box_ops.centered_in(anchors, windows), logits, LOWEST)
         scores, index = _top(ops.stop_gradient(logits), count)
@@ -179,11 +179,11 @@ class Proposals(StaticOutputLayer):
 
 
 def _top(logits: Any, count: int) -> tuple[Any, Any]:
-    """Best `count` of `logits` [B, A] -> scores, indices [B, count]; `LOWEST` and any index where A is smaller."""
-    logits = ops.where(logits > LOWEST, logits, LOWEST)  # NaN, from a diverged training, has no place in an order
+    """Best `count` of `logits` [B, A] -> scores, indices [B, count]; `LOWEST` and any index if A is smaller."""
+    logits = ops.where(logits > LOWEST, logits, LOWEST)  # NaN, from diverged training, cannot be sorted
     size = logits.shape[1]
     if size is None or size < count:
-        # Padding rather than a k that varies: the result then has `count` columns whatever the image's size.
+        # Pad instead of varying k, so that the result has `count` columns for every image size.
         missing = count if size is None else count - size
         padding = ops.full((ops.shape(logits)[0], missing), LOWEST, dtype="float32")
         logits = ops.concatenate([logits, padding], axis=1)

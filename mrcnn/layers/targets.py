@@ -1,7 +1,7 @@
-"""What the network should have said: targets of the anchors, of the RoIs and of their masks.
+"""Training targets of the anchors, the RoIs and their masks.
 
-Class ids: 0 is padding or background, positive an object, negative a crowd. Crowds are ignored, not learnt: anchors
-and RoIs that touch one are no negatives, and nothing is regressed to it.
+Class ids: 0 is padding or background, positive an object, negative a crowd. Crowds are ignored: anchors and RoIs that
+touch one are not negatives, and no box is regressed to one.
 """
 
 from typing import Any
@@ -14,21 +14,22 @@ from mrcnn.layers.roi_align import roi_align
 from mrcnn.layers.static_output import StaticOutputLayer, spec
 from mrcnn.ops import boxes, sampling
 
-CROWD_OVERLAP = 0.001  # IoU with a crowd from which a box is no negative (matterport)
+CROWD_OVERLAP = 0.001  # a box with at least this IoU with a crowd is not a negative (matterport)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
 class AnchorTargets(StaticOutputLayer):
-    """Samples the anchors that the RPN learns from (Ren et al. 2015, section 3.1.2).
+    """Samples the anchors that train the RPN (Ren et al. 2015, section 3.1.2).
 
-    An anchor is positive when its IoU with an object reaches `positive_overlap`, or when no anchor overlaps some
-    object more; background when its IoU with every object is under `negative_overlap`; else it is not used.
+    An anchor is positive if its IoU with an object is at least `positive_overlap`, or if it has the highest IoU of all
+    anchors with some object. It is background if its IoU with every object is below `negative_overlap`. Other anchors
+    are not used.
 
     Call arguments:
         anchors: [anchors, (y1, x1, y2, x2)], pixels of the network input.
         gt_boxes: [batch, instances, (y1, x1, y2, x2)], zero-padded.
         gt_class_ids: [batch, instances], zero-padded.
-        windows: [batch, (y1, x1, y2, x2)], where in the network input the image lies.
+        windows: [batch, (y1, x1, y2, x2)], position of the image in the network input.
         seed: [batch] int32.
 
     Returns:
@@ -36,7 +37,7 @@ class AnchorTargets(StaticOutputLayer):
 
         labels: [batch, count] int32, 1 object, 0 background, -1 not sampled.
 
-        deltas: [batch, count, (dy, dx, log dh, log dw)] over std_dev, 0 where not positive.
+        deltas: [batch, count, (dy, dx, log dh, log dw)] divided by std_dev, 0 where not positive.
     """
 
     def __init__(
@@ -98,12 +99,12 @@ def match_anchors(
     positive_overlap: float,
     negative_overlap: float,
 ) -> tuple[Any, Any, Any]:
-    """Which anchors are objects, which background, and which object each is nearest to.
+    """Which anchors are positive, which are background, and which object each overlaps most.
 
     Args:
         anchors: [anchors, (y1, x1, y2, x2)].
         gt_boxes: [batch, instances, (y1, x1, y2, x2)] zero-padded; gt_class_ids: [batch, instances] zero-padded.
-        inside: [batch, anchors] bool; the others, such as those in the padding, are neither object nor background.
+        inside: [batch, anchors] bool; False, as for anchors in the padding, means neither positive nor background.
 
     Returns:
         positive, negative: [batch, anchors] bool; matched: [batch, anchors] int32, the instance of highest IoU.
@@ -129,7 +130,7 @@ def _touches_crowd(overlaps: Any, gt_class_ids: Any) -> Any:
 
 @keras.saving.register_keras_serializable("mrcnn")
 class RoITargets(StaticOutputLayer):
-    """Samples the RoIs that the heads learn from (He et al. 2017, section 3.1; Model Garden's roi_sampler).
+    """Samples the RoIs that train the heads (He et al. 2017, section 3.1; Model Garden's roi_sampler).
 
     Call arguments:
         rois: [batch, rois, (y1, x1, y2, x2)], zero-padded.
@@ -142,7 +143,7 @@ class RoITargets(StaticOutputLayer):
 
         class_ids: [batch, count] int32, 0 for background and padding.
 
-        deltas: [batch, count, (dy, dx, log dh, log dw)] over std_dev, 0 where not positive.
+        deltas: [batch, count, (dy, dx, log dh, log dw)] divided by std_dev, 0 where not positive.
 
         sampled: [batch, count] bool, False on padding.
 
@@ -214,16 +215,16 @@ def _rows(array: Any, indices: Any) -> Any:
 
 @keras.saving.register_keras_serializable("mrcnn")
 class MaskTargets(StaticOutputLayer):
-    """Ground-truth masks as the positive RoIs see them.
+    """Ground-truth masks cropped to the positive RoIs.
 
     Call arguments:
         rois: [kept, (y1, x1, y2, x2)].
-        image_index, instance: [kept], the image of each and the ground-truth instance.
+        image_index, instance: [kept], the image and ground-truth instance of each RoI.
         gt_boxes: [batch, instances, (y1, x1, y2, x2)].
         gt_masks: [batch, instances, m, m] uint8 in 0..255, cropped to `gt_boxes`.
 
     Returns:
-        [kept, mask_size, mask_size] float32, 0 or 1: more or less than half of the cell is the object.
+        [kept, mask_size, mask_size] float32, 1 where the object covers at least half of the cell, else 0.
     """
 
     def __init__(self, *, mask_size: int, **kwargs: Any) -> None:
@@ -236,7 +237,7 @@ class MaskTargets(StaticOutputLayer):
         truth = ops.take(ops.reshape(gt_boxes, (-1, 4)), row, axis=0)
         height, width = gt_masks.shape[2:4]
         masks = ops.take(ops.reshape(gt_masks, (-1, height, width, 1)), row, axis=0)
-        masks = ops.pad(masks, ((0, 0), (1, 1), (1, 1), (0, 0)))  # RoIAlign would drag the edge out of the box
+        masks = ops.pad(masks, ((0, 0), (1, 1), (1, 1), (0, 0)))  # or RoIAlign would extend the edge beyond the box
         origin = ops.concatenate([truth[:, :2]] * 2, axis=1)
         size = ops.maximum(truth[:, 2:] - truth[:, :2], 1e-6)
         cells = ops.convert_to_tensor([height, width] * 2, dtype="float32") / ops.concatenate([size] * 2, axis=1)

@@ -1,1 +1,1 @@
-"""The parts that hold weights, and the two graphs that wire them."""
+"""The parts with weights, and the training and inference graphs that connect them."""

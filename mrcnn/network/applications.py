@@ -1,4 +1,4 @@
-"""The models of `keras.applications` by name, and the pixels that their ImageNet weights expect."""
+"""The models of `keras.applications` by name, and the pixel scaling that their ImageNet weights expect."""
 
 import difflib
 import inspect
@@ -12,7 +12,7 @@ import numpy as np
 
 from mrcnn.network.pixels import PixelScaling
 
-# What this package decides itself.
+# Arguments that this package sets itself.
 RESERVED = (
     "include_top",
     "weights",
@@ -33,7 +33,7 @@ def application_names() -> list[str]:
 
 
 def find_application(name: str) -> Callable[..., keras.Model] | None:
-    """The function of `keras.applications` called `name`, in any case, with or without underscores, or None."""
+    """The function of `keras.applications` called `name`, ignoring case and underscores, or None."""
     wanted = _plain(name)
     return next((getattr(keras.applications, known) for known in application_names() if _plain(known) == wanted), None)
 
@@ -42,7 +42,7 @@ def build_application(function: Callable[..., keras.Model], channels: int, optio
     """Builds a model of `keras.applications` without its classifier, with random weights, for images of any size.
 
     Raises:
-        ValueError: for an option that the model lacks, or that is not for the user to set.
+        ValueError: for an option that the model does not have or that this package sets itself.
     """
     known = [name for name in inspect.signature(function).parameters if name not in RESERVED]
     for option in options:
@@ -53,16 +53,16 @@ def build_application(function: Callable[..., keras.Model], channels: int, optio
                 + (f"; did you mean {close[0]!r}?" if close else "")
             )
     with warnings.catch_warnings():
-        # Some warn that their ImageNet weights are for another size, or for 3 channels; both are meant here.
+        # Some warn about an input size or channel count other than their ImageNet weights'; both are intended here.
         warnings.simplefilter("ignore", UserWarning)
         return function(include_top=False, weights=None, input_shape=(None, None, channels), **options)
 
 
 def pixel_scaling(function: Callable[..., keras.Model], channels: int = 3) -> PixelScaling:
-    """What the ImageNet weights of a model expect, read off its own `preprocess_input` on black and primary pixels.
+    """The pixel scaling of a model's ImageNet weights, measured by its `preprocess_input` on black and primary pixels.
 
-    Every `preprocess_input` is linear in each channel, with the channels reversed or not. A model that scales inside
-    leaves pixels as they are: mean 0, std 1.
+    Every `preprocess_input` is linear in each channel, with or without reversing the channels. For a model that scales
+    its input itself, the result is mean 0 and std 1.
     """
     preprocess = sys.modules[function.__module__].preprocess_input
     probe = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.float32).reshape(4, 1, 1, 3)
@@ -76,7 +76,7 @@ def pixel_scaling(function: Callable[..., keras.Model], channels: int = 3) -> Pi
 
 
 def for_channels(scaling: PixelScaling, channels: int) -> PixelScaling:
-    """The scaling of three channels for another number of them: each gets the mean over the three."""
+    """A three-channel scaling for another number of channels: each gets the mean over the three."""
     if channels == 3:
         return scaling
     mean, std = ((sum(values) / 3,) * channels for values in (scaling.mean, scaling.std))
@@ -88,5 +88,5 @@ def _plain(name: str) -> str:
 
 
 def _rounded(value: float) -> float:
-    """float32 arithmetic in `preprocess_input` leaves errors in the sixth digit; its constants have three decimals."""
+    """Removes the float32 errors of `preprocess_input`, in the sixth digit; its constants have three decimals."""
     return round(float(value), 3) + 0.0  # no -0.0

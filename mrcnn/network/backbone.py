@@ -1,4 +1,4 @@
-"""Backbones: a ResNet of the package's own, any model of `keras.applications`, or any function."""
+"""Backbones: this package's ResNets, any model of `keras.applications`, or any function."""
 
 import difflib
 import re
@@ -21,19 +21,19 @@ from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS, last_stage, resnet, stage_of
 from mrcnn.ops.keras_internals import all_layers
 
-# torchvision's ImageNet pixels, in 0..255, RGB.
+# torchvision's ImageNet mean and standard deviation, in 0..255, RGB.
 RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone and what others need to know of it.
+    """A backbone and its properties.
 
     model: image [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c], s = 4, 8, 16, 32; H and W are
-    multiples of 32. stages: layer name -> 1..5, n where the layer's output has stride 2**n (a ResNet's by name, as
-    "res3a_branch2a" belongs to stage 3). scaling: the pixels that it expects. source: the whole `keras.applications`
-    model, whose layers `model` shares, for loading `.weights.h5` files; None for other backbones.
-    last_stage: stage 5, where the heads compute it from RoI features.
+    multiples of 32. stages: layer name -> 1..5, n if the layer's output has stride 2**n (for a ResNet by name:
+    "res3a_branch2a" belongs to stage 3). scaling: the expected pixel scaling. source: the whole `keras.applications`
+    model, which shares its layers with `model`, for loading `.weights.h5` files; None for other backbones.
+    last_stage: stage 5, if the heads compute it from RoI features; else None.
     """
 
     model: keras.Model
@@ -59,22 +59,22 @@ def build_backbone(
     Args:
         backbone: "resnet50", "resnet101" or "resnet152"; the name of any model of `keras.applications`, in any case; or
             a function from `keras.Input` [B, H, W, channels] to [C2, C3, C4, C5], or to a `keras.Model` with these
-            outputs. A function's pixels are scaled to -1..1 (mean and std 127.5) unless the settings say otherwise.
+            outputs. A function gets pixels scaled to -1..1 (mean and std 127.5) unless the settings override it.
         channels: of the image.
-        train_bn: whether BatchNorm learns; if not, it uses its moving statistics whatever is done to the model around.
+        train_bn: whether BatchNorm is trained; if not, it always uses its moving statistics.
         options: for the function that builds the model, such as {"alpha": 0.75}.
         stride_in_1x1, stem_padding: see `mrcnn.network.resnet.resnet`; for ResNets only.
-        neck: what the feature maps are for. "fpn", "c5": all four; "c4": without C5, which `last_stage` computes from
-            RoI features [R, roi_size, roi_size, C4's channels]; "dc5": all four, C5 dilated at stride 16. The last two
-            need a ResNet.
+        neck: the consumer of the feature maps. "fpn", "c5": all four; "c4": without C5, which `last_stage` computes
+            from RoI features [R, roi_size, roi_size, C4's channels]; "dc5": all four, with C5 dilated at stride 16.
+            "c4" and "dc5" need a ResNet.
 
     Raises:
-        ValueError: for an unknown name or option, and for feature maps of other strides.
-        TypeError: for what is neither name nor function, or a function that returns something else.
+        ValueError: for an unknown name or option, or feature maps with other strides.
+        TypeError: if `backbone` is neither a name nor a function, or the function returns something else.
     """
     options = dict(options or {})
     if neck in ("c4", "dc5") and not (isinstance(backbone, str) and backbone.lower() in BLOCKS):
-        raise ValueError(f"NECK = {neck!r} needs a ResNet ({', '.join(sorted(BLOCKS))}), BACKBONE is {backbone!r}")
+        raise ValueError(f"NECK = {neck!r} needs a ResNet ({', '.join(sorted(BLOCKS))}), but BACKBONE is {backbone!r}")
     if isinstance(backbone, str):
         name = backbone.lower()
         built = (
@@ -85,12 +85,12 @@ def build_backbone(
     elif callable(backbone):
         built = _from_function(backbone, channels, options, train_bn)
     else:
-        raise TypeError(f"a backbone is a name or a function, received {backbone!r}")
+        raise TypeError(f"a backbone must be a name or a function, received {backbone!r}")
     return built
 
 
 def backbone_scaling(backbone: str | Callable, channels: int = 3) -> PixelScaling:
-    """The pixels that a backbone expects, known without building it; see `build_backbone`."""
+    """The pixel scaling that a backbone expects, without building it; see `build_backbone`."""
     if not isinstance(backbone, str):
         return PixelScaling((127.5,) * channels, (127.5,) * channels)
     if backbone.lower() in BLOCKS:
@@ -154,10 +154,10 @@ def _from_function(function: Callable, channels: int, options: dict, train_bn: b
     if isinstance(outputs, (list, tuple)) and all(isinstance(x, keras.KerasTensor) for x in outputs):
         model = keras.Model(image, list(outputs), name="backbone")
     if not isinstance(model, keras.Model):
-        raise TypeError(f"backbone {label} must return [C2, C3, C4, C5] or a keras.Model, it returned {outputs!r}")
+        raise TypeError(f"backbone {label} must return [C2, C3, C4, C5] or a keras.Model, but it returned {outputs!r}")
     if len(model.outputs) != 4:
         raise ValueError(
-            f"backbone {label} must give four feature maps [C2, C3, C4, C5], it gives {len(model.outputs)}"
+            f"backbone {label} must return four feature maps [C2, C3, C4, C5], but it returns {len(model.outputs)}"
         )
     if tuple(model.inputs[0].shape) != (None, None, None, channels):
         raise ValueError(
@@ -171,9 +171,9 @@ def _from_function(function: Callable, channels: int, options: dict, train_bn: b
 
 
 def _name_by_position(model: keras.Model) -> None:
-    """Renames layers that were given no name: Keras numbers those over the session, so that a second model's differ.
+    """Renames layers without a name of their own, as Keras numbers them per session: a second model gets other names.
 
-    Checkpoints go by names. Numbered within the model, they are the same wherever and whenever it is built.
+    Checkpoints use layer names. Numbers within the model do not depend on when it is built.
     """
     numbers: Counter[str] = Counter()
     for layer in all_layers(model, include_self=False):

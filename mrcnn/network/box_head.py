@@ -1,4 +1,4 @@
-"""Box head: class and box deltas of a RoI by fully connected layers, two in Lin et al. 2017 (FPN, section 4.2)."""
+"""Box head: class logits and box deltas of each RoI from fully connected layers (two in FPN, Lin et al. 2017, 4.2)."""
 
 import keras
 
@@ -6,12 +6,12 @@ import keras
 def build_box_head(
     pool_size: int, channels: int, fc_size: int, num_classes: int, *, convolutions: int = 0, fc_layers: int = 2
 ) -> keras.Model:
-    """Initialised as Detectron2's FastRCNNConvFCHead and FastRCNNOutputLayers.
+    """Builds the box head, initialized as Detectron2's FastRCNNConvFCHead and FastRCNNOutputLayers.
 
     Args:
         channels: of the features, and of each of the `convolutions` 3x3 convolutions that come first.
-        fc_size: units of each of the `fc_layers` fully connected layers; without any, the features' mean is classified
-            (the C4 head, whose layers are stage 5).
+        fc_size: units of each of the `fc_layers` fully connected layers; with none, the mean of the features is
+            classified (the C4 head, whose layers are stage 5).
 
     Returns:
         Model of [rois, pool_size, pool_size, channels] ->

@@ -1,4 +1,4 @@
-"""Strides of the feature maps inside a model, and the four that a pyramid stands on, found from shapes alone."""
+"""Strides of the feature maps inside a model, and the four taps of a feature pyramid, found from shapes alone."""
 
 from typing import Any, NamedTuple
 
@@ -6,15 +6,15 @@ import keras
 
 from mrcnn.ops.keras_internals import all_layers, node_of, nodes_of
 
-# Two sizes of image, both multiples of every stride asked about; their difference tells stride and border apart.
+# Two image sizes, both multiples of every stride; comparing them separates the stride from the border.
 PROBES = (256, 512)
 
 
 class FeatureMap(NamedTuple):
-    """One tensor inside a model: its side is side of the image / `stride` + `excess`.
+    """One tensor inside a model: its side is the image's side / `stride` + `excess`.
 
-    `stride` is None where the side does not depend on the image's (pooled to 1x1, for instance) or the rank is not 4.
-    `is_bottleneck` says that every path from the input to the output (of a model that has one) passes through it.
+    `stride` is None if the side does not depend on the image's (for instance pooled to 1x1) or the rank is not 4.
+    `is_bottleneck`: every path from the model's input to its output passes through this tensor.
     """
 
     tensor: Any
@@ -25,17 +25,17 @@ class FeatureMap(NamedTuple):
 
 
 def feature_maps(model: keras.Model) -> list[FeatureMap]:
-    """Every tensor that leads to the outputs of `model` (its input: images [B, H, W, C]), in the order of computation.
+    """Every tensor that the outputs of `model` depend on, in computation order. The model takes images [B, H, W, C].
 
     Raises:
-        ValueError: if the model does not hold together for some sizes of image.
+        ValueError: if the model cannot process some image sizes.
     """
     tensors = [(node, tensor) for node in nodes_of(model) for tensor in node.outputs]
     graph = keras.Function(model.inputs[0], [tensor for _, tensor in tensors])
     try:
         small, large = (graph.compute_output_spec(_probe(model, side)) for side in PROBES)
     except ValueError as error:
-        raise ValueError(f"{model.name!r} does not take images of any size, as a backbone must: {error}") from error
+        raise ValueError(f"{model.name!r} does not accept images of any size, as a backbone must: {error}") from error
     bottlenecks = _bottlenecks(nodes_of(model))
     return [
         FeatureMap(tensor, node.operation, *_stride(a.shape, b.shape), id(tensor) in bottlenecks)
@@ -44,17 +44,17 @@ def feature_maps(model: keras.Model) -> list[FeatureMap]:
 
 
 def taps(model: keras.Model, strides: tuple[int, ...] = (4, 8, 16, 32)) -> list:
-    """The tensors of `model` to build a pyramid on, one a stride: the last before the resolution drops.
+    """The tensors of `model` to build a pyramid on: for each stride, the last one before the resolution drops.
 
-    Only tensors that all information passes through count, not one inside a branch of a residual block. Tensors larger
-    than image / stride are those that an explicit padding layer made for the next convolution, and do not count. Where
-    unpadded convolutions have left a tensor smaller than image / stride, zeros around it restore the size.
+    Only tensors on every path count, not those inside a branch of a residual block. Tensors larger than image / stride
+    do not count, because an explicit padding layer made them for the next convolution. A tensor that unpadded
+    convolutions left smaller than image / stride is zero-padded to that size.
 
     Returns:
         KerasTensors [B, H / s, W / s, c], for H and W multiples of the largest stride.
 
     Raises:
-        ValueError: naming the stride for which there is none.
+        ValueError: for a stride without such a tensor.
     """
     maps = feature_maps(model)
     found = []
@@ -63,9 +63,9 @@ def taps(model: keras.Model, strides: tuple[int, ...] = (4, 8, 16, 32)) -> list:
         if not candidates:
             there = sorted({m.stride for m in maps if m.stride is not None and m.is_bottleneck})
             raise ValueError(
-                f"{model.name!r} has no feature map at stride {stride} that its whole path goes through (it has them "
-                f"at strides {there}); a backbone needs strides {', '.join(map(str, strides))}. Another backbone, or a "
-                f"function that returns [C2, C3, C4, C5], is the way out."
+                f"{model.name!r} has no feature map at stride {stride} that every path passes through (it has them "
+                f"at strides {there}); a backbone needs strides {', '.join(map(str, strides))}. Use another backbone, "
+                f"or a function that returns [C2, C3, C4, C5]."
             )
         found.append(_padded(candidates[-1], f"c{stride.bit_length() - 1}_pad"))
     return found
@@ -82,14 +82,14 @@ def check_strides(model: keras.Model, name: str, strides: tuple[int, ...] = (4, 
             if len(outputs[i]) != 4 or outputs[i][1:3] != (side // stride, side // stride):
                 raise ValueError(
                     f"output {i} of backbone {name} must be at stride {stride}: [B, {side // stride}, "
-                    f"{side // stride}, channels] for an image of {side}x{side}; it is {outputs[i]}"
+                    f"{side // stride}, channels] for a {side}x{side} image; it is {outputs[i]}"
                 )
 
 
 def stages(model: keras.Model) -> dict[str, int]:
-    """Stage of each layer of `model` by name: n where its output's stride is 2**n, at least 1, at most 5.
+    """Layer name -> stage: n for an output stride of 2**n, at least 1 and at most 5.
 
-    A layer whose output has no stride belongs to the stage of what it takes. Layers inside a layer have its stage.
+    A layer whose output has no stride belongs to the stage of its inputs. Nested layers have the outer layer's stage.
     """
     at: dict[int, int] = {}
     result: dict[str, int] = {}
@@ -120,7 +120,7 @@ def _stride(small: tuple, large: tuple) -> tuple[int | None, int]:
 
 
 def _bottlenecks(nodes: list) -> set[int]:
-    """Ids of the tensors that no path avoids: those that no edge of the ordered graph jumps over."""
+    """Ids of the tensors that are on every path: no edge of the ordered graph skips them."""
     place = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
     last_use = dict.fromkeys(range(len(nodes)), 0)
     for i, node in enumerate(nodes):

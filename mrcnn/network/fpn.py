@@ -7,8 +7,8 @@ from keras import layers
 def feature_pyramid(taps: list, filters: int = 256) -> list:
     """Builds the pyramid on [C2, C3, C4, C5].
 
-    1x1 lateral and 3x3 output convolutions with bias and without activation; the coarser level is doubled by
-    repetition and added. P6 is P5 at every second row and column. Initialised as torchvision's
+    The lateral 1x1 and output 3x3 convolutions have a bias and no activation. The coarser level is upsampled by
+    nearest neighbor and added. P6 is every second row and column of P5. Initialized as torchvision's
     FeaturePyramidNetwork: kaiming_uniform with a = 1, whose variance is 1 / fan_in.
 
     Args:
@@ -16,13 +16,13 @@ def feature_pyramid(taps: list, filters: int = 256) -> list:
         filters: channels of every level.
 
     Returns:
-        [P2, P3, P4, P5, P6], KerasTensors [B, H / s, W / s, filters] at strides 4, 8, 16, 32, 64; P6 is rounded up.
+        [P2, P3, P4, P5, P6], KerasTensors [B, H / s, W / s, filters] at strides 4, 8, 16, 32, 64; P6's size rounds up.
 
     Raises:
         ValueError: if there are not four taps.
     """
     if len(taps) != 4:
-        raise ValueError(f"the feature pyramid stands on four feature maps [C2, C3, C4, C5], received {len(taps)}")
+        raise ValueError(f"the feature pyramid needs four feature maps [C2, C3, C4, C5], received {len(taps)}")
     c2, c3, c4, c5 = taps
     merged = {5: _convolution(filters, 1, "fpn_c5p5")(c5)}
     for level, tap in ((4, c4), (3, c3), (2, c2)):

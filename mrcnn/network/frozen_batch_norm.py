@@ -1,4 +1,4 @@
-"""BatchNorm that does not learn, for trunks that start from ImageNet and see too few images per batch to do better."""
+"""BatchNorm that is not trained, for trunks that start from ImageNet weights and see few images per batch."""
 
 import random
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from mrcnn.ops.keras_internals import replace_layers
 
 @keras.saving.register_keras_serializable("mrcnn", name="FrozenBatchNormalization")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` that always uses its moving statistics and whose weights never train.
+    """`keras.layers.BatchNormalization` that always uses its moving statistics and is never trained.
 
-    `trainable = False` on the ordinary layer is undone by setting it on a model around it, and `training=False` at the
-    call by calling that model with `training=True`. Here neither has an effect.
+    On the Keras layer, setting `trainable` on the enclosing model overrides the layer's own value, and calling that
+    model with `training=True` overrides `training=False`. Here neither has an effect.
 
-    The name of the class is the ordinary layer's because Keras finds the layers of a `.weights.h5` file by it.
+    The class has the name of the Keras layer because Keras finds the layers of a `.weights.h5` file by class name.
     """
 
     @classmethod
     def of(cls, layer: keras.layers.BatchNormalization) -> Self:
-        """A frozen layer with the settings and the weights of a built one."""
+        """A frozen layer with the settings and weights of a built layer."""
         frozen = cls.from_config(layer.get_config())
         frozen.build(layer.get_build_config()["input_shape"])
         frozen.set_weights(layer.get_weights())
@@ -29,7 +29,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        # A model collects what trains from the weights' own flags, without asking their layer.
+        # A model collects its trainable weights by their own flags, not by the layer's.
         for weight in self.weights:
             weight.trainable = False
 
@@ -47,19 +47,19 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def fixed_norms(*, training: bool) -> tuple[type[keras.layers.BatchNormalization], ...]:
-    """The BatchNorm classes that use their moving statistics in training, or in inference."""
+    """The BatchNorm classes that use their moving statistics: in training, or in inference."""
     return (BatchNormalization,) if training else (BatchNormalization, keras.layers.BatchNormalization)
 
 
 def freeze_batch_norm(model: keras.Model) -> keras.Model:
-    """The same model with a frozen layer in place of each `keras.layers.BatchNormalization`, at any depth.
+    """The same model with each `keras.layers.BatchNormalization`, at any depth, replaced by a frozen layer.
 
     Args:
         model: functional or sequential; built.
 
     Returns:
-        A new model of new layers with the same settings, names and weights. A layer that Keras cannot make anew, as it
-        has no `get_config`, is shared, and any BatchNorm inside it is replaced there.
+        A new model of new layers with the same settings, names and weights. A layer that Keras cannot rebuild, because
+        it has no `get_config`, is shared, and any BatchNorm inside it is replaced in place.
     """
     frozen: dict[int, keras.layers.Layer] = {}
 
@@ -68,7 +68,7 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
             frozen[id(layer)] = _frozen(layer, replaced)
         return frozen[id(layer)]
 
-    state = random.getstate()  # Keras draws the seeds of initial values from it; these are overwritten
+    state = random.getstate()  # Keras draws initializer seeds from it; the initial values are overwritten anyway
     try:
         return keras.models.clone_model(model, clone_function=replaced)
     finally:

@@ -1,7 +1,7 @@
-"""One network, two graphs: every part with weights is built once, and two short functions wire it.
+"""One network, two graphs: every part with weights is built once, and two functions connect the parts.
 
-Training and inference differ in one thing, where the RoIs come from. `training_graph` samples them from proposals
-and ground truth; `inference_graph` takes the proposals to the box head and its detections to the mask head.
+Training and inference differ in where the RoIs come from. `training_graph` samples them from proposals and ground
+truth; `inference_graph` feeds the proposals to the box head and its detections to the mask head.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,12 +34,12 @@ from mrcnn.ops.boxes import decode
 
 @dataclass(frozen=True)
 class Network:
-    """Every part that holds weights.
+    """Every part with weights.
 
     trunk: image [batch, height, width, channels] -> feature maps, [P2..P6] with a pyramid; rpn: a feature map ->
-    logits, deltas; roi_stage: what the heads share, stage 5 of the ResNet for the "c4" neck, else None; box_head: RoI
-    features -> class logits, deltas; head: the mask head, None for Faster R-CNN; backbone: what the trunk stands on,
-    with its stages and pixel scaling.
+    logits, deltas; roi_stage: stage 5 of the ResNet, which the heads share with the "c4" neck, else None; box_head:
+    RoI features -> class logits, deltas; head: the mask head, None for Faster R-CNN; backbone: the feature extractor
+    in the trunk, with its stages and pixel scaling.
     """
 
     trunk: keras.Model
@@ -51,8 +51,8 @@ class Network:
 
     @property
     def mask_head(self) -> keras.Model | None:
-        """The model that holds the mask head's weights: of a plain head, from RoI features to masks [rois, size, size,
-        classes]; else from the head's named inputs to its named outputs."""
+        """The model with the mask head's weights: for a plain head, from RoI features to masks [rois, size, size,
+        classes]; otherwise from the head's named inputs to its named outputs."""
         return self.head.model if self.head else None
 
     @property
@@ -62,7 +62,7 @@ class Network:
 
     @property
     def whole_masks(self) -> bool:
-        """Whether training needs masks of the size of the network input."""
+        """Whether training needs masks the size of the network input."""
         return self.head is not None and self.head.source_masks
 
     @property
@@ -71,7 +71,7 @@ class Network:
         return [f"mask_head/{name}" for name in self.head.class_layers] if self.head else []
 
     def parts(self) -> dict[str, keras.Model]:
-        """The models that hold weights, by name."""
+        """The models with weights, by name."""
         parts = {
             "trunk": self.trunk,
             "rpn": self.rpn,
@@ -95,7 +95,7 @@ def _leaves(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.l
 
 
 def build_network(config: Config) -> Network:
-    """Builds every part from the settings; the initial weights follow from `config.SEED`.
+    """Builds every part from the settings; `config.SEED` determines the initial weights.
 
     Raises ValueError for an unknown backbone or head, an impossible setting, or a single class.
     """
@@ -104,7 +104,7 @@ def build_network(config: Config) -> Network:
         raise ValueError(f"NUM_CLASSES is {config.NUM_CLASSES}: the background alone. Set it to 1 + your classes.")
     keras.utils.set_random_seed(config.SEED)
     with precision(config.PRECISION):
-        # With a pyramid first, as drawing its largest kernel takes several times its memory for a moment
+        # The box head comes first, because drawing its largest kernel briefly takes several times the kernel's memory
         pyramid = config.NECK == "fpn"
         box_head = _build_box_head(config, config.POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE) if pyramid else None
         backbone = build_backbone(
@@ -153,10 +153,10 @@ def _build_box_head(config: Config, side: int, channels: int) -> keras.Model:
 def build_mask_head(
     config: Config, input_shape: tuple[int, int, int] | None = None, channels: int | None = None
 ) -> heads.Head | None:
-    """The mask head alone, as in the network; None where MASK_HEAD is None.
+    """The mask head alone, as in the network; None if MASK_HEAD is None.
 
     Args:
-        input_shape: (height, width, channels) of its RoI features; None for those of a pyramid.
+        input_shape: (height, width, channels) of the RoI features; None for those of a pyramid.
         channels: of the feature maps; None for those of a pyramid.
 
     Raises ValueError for an unknown head or option.
@@ -195,7 +195,7 @@ def _folded(model: keras.Model, *, training: bool, fast: bool) -> keras.Model:
 def _pyramid(
     network: Network, config: Config, image: Any, *, training: bool, fast: bool
 ) -> tuple[list, list, list, list]:
-    """The trunk's feature maps with, for each, the RPN's logits and deltas and the anchors."""
+    """The trunk's feature maps, and for each of them the RPN's logits, the RPN's deltas and the anchors."""
     levels = _folded(network.trunk, training=training, fast=fast)(image)
     levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
     rpn = _folded(network.rpn, training=training, fast=fast)
@@ -222,13 +222,13 @@ def _proposals(config: Config, *, training: bool) -> Proposals:
         per_level=config.RPN_PER_LEVEL,
         min_size=config.RPN_MIN_SIZE,
         inclusive=config.BOXES_INCLUSIVE,
-        inside_only=training,  # a batch teaches the same however much it is padded
+        inside_only=training,  # so that training does not depend on the amount of padding
         name="proposals",
     )
 
 
 def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
-    """What proposals are clipped to, the image or the whole network input; and the latter, where boxes need it."""
+    """What proposals are clipped to (the image or the whole network input), and the latter's extent if needed."""
     whole = WholeInput(name="whole_input")(inputs["image"])
     return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else whole, whole if config.BOXES_INCLUSIVE else None
 
@@ -260,7 +260,7 @@ def _pool(config: Config, rois: Any, image_index: Any, *, fast: bool) -> Callabl
 
 
 def _shared_stage(network: Network, *, training: bool, fast: bool) -> Callable[[Any], Any]:
-    """What the heads compute in common from their RoI features: nothing, but for the "c4" neck."""
+    """The stage that the heads share, from RoI features: stage 5 with the "c4" neck, else the identity."""
     return _folded(network.roi_stage, training=training, fast=fast) if network.roi_stage else lambda features: features
 
 
@@ -276,13 +276,13 @@ def _box_branch(
 
 
 def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs and outputs of one training step; the losses are functions of the outputs alone.
+    """Inputs and outputs of one training step; the losses depend on the outputs alone.
 
-    Inputs: a batch of `mrcnn.data.loader.Loader`. Outputs, B images, S sampled anchors, R sampled RoIs, K positives:
+    Inputs: a batch of `mrcnn.data.loader.Loader`. Outputs for B images, S sampled anchors, R sampled RoIs, K positives:
         rpn_labels [B, S] (1, 0, -1 not sampled), rpn_logits [B, S], rpn_target and rpn_deltas [B, S, 4];
         roi_class_ids [B, R], roi_sampled [B, R], class_logits [B, R, classes], roi_target and roi_deltas [B, R, 4],
-        active_classes [B, classes]; mask_target and masks [K, size, size], mask_weight [K]; image_id [B]. With a head
-        that is not plain, its outputs are in "head" and what its targets are made of in "head_truth", instead of
+        active_classes [B, classes]; mask_target and masks [K, size, size], mask_weight [K]; image_id [B]. A head that
+        is not plain has its outputs in "head" and the ground truth for its targets in "head_truth" instead of
         mask_target and masks.
     """
     inputs = _image_inputs(config)
@@ -301,7 +301,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     gt_boxes, gt_class_ids, seed = inputs["gt_boxes"], inputs["gt_class_ids"], inputs["seed"]
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=True, fast=True)
 
-    # RPN: the anchors that teach it, gathered from all levels.
+    # RPN: the sampled anchors, gathered from all levels.
     indices, rpn_labels, rpn_target = AnchorTargets(
         count=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
         positive_ratio=config.RPN_POSITIVE_RATIO,
@@ -345,7 +345,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     if network.head is None:
         return inputs, outputs
 
-    # Mask head on the positives, which stand first.
+    # Mask head on the positives, which come first.
     head, most = network.head, max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
     positive, rois = class_ids[:, :most] > 0, rois[:, :most]
     if head.train_on_predicted_boxes:
@@ -376,22 +376,21 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
 
 
 def head_targets(head: heads.Head, outputs: dict[str, Any]) -> heads.Targets:
-    """The ground truth of the RoIs in the outputs of a training graph, for a head that is not plain."""
+    """The ground truth of the RoIs in a training graph's outputs, for a head that is not plain."""
     return heads.Targets(**outputs["head_truth"], whole=head.source_masks)
 
 
 def inference_graph(network: Network, config: Config, *, fast: bool = False) -> keras.Model:
-    """From images to detections, in pixels of the network's input.
+    """The model from images to detections, in pixels of the network input.
 
     Args:
-        fast: with what only runs well on this machine: Winograd's convolutions and the fastest RoIAlign. Not for
-            graphs to save or export.
+        fast: use Winograd convolutions and the fastest RoIAlign for this machine. Not for graphs to save or export.
 
     Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
-    sorted by score; masks [valid detections, size, size] of each one's class, image after image (at least one row;
-    none without a mask head); mask_scores [valid detections] where the head scores its masks;
-    counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, what NMS left, detections.
+    sorted by score; masks [valid detections, size, size] of each detection's class, image by image (at least one row;
+    absent without a mask head); mask_scores [valid detections] if the head scores its masks;
+    counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, those left by NMS, detections.
     """
     inputs = _image_inputs(config)
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False, fast=fast)
@@ -428,11 +427,11 @@ def _masks(
     *,
     fast: bool,
 ) -> dict[str, Any]:
-    """Masks of the valid detections, and their scores where the head gives any.
+    """Masks of the valid detections, and their scores if the head predicts any.
 
     Args:
         found: boxes, class_ids and scores of the detections, with padding rows.
-        stage: what the heads compute in common from their RoI features, with the "c4" neck.
+        stage: the stage that the heads share, see `_shared_stage`.
     """
     names = ["boxes", "class_ids", *(["scores"] if head.rescores else [])]
     kept, image_index, _ = KeepValid(name="kept_detections")(valid, [found[name] for name in names])

@@ -1,4 +1,4 @@
-"""The wiring of a head: its named inputs from the graph, its losses, and what detection needs of its outputs."""
+"""Wiring of a head: its named inputs from the graph, and what detection needs from its outputs."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ Pool = Callable[[int, list[Any], str], Any]
 def head_inputs(
     head: "Head", levels: list[Any], given: dict[str, Any], pool: Pool, *, training: bool
 ) -> dict[str, Any]:
-    """The inputs that a head asks for, by name; see `heads.Head`.
+    """The inputs that a head requires, by name; see `heads.Head`.
 
     Args:
         levels: the feature maps that RoIs are pooled from, finest first.
-        given: those that are known: boxes [R, (y1, x1, y2, x2)], class_ids and image_index [R]; in training seed [R];
-            features, where they are not pooled from `levels`.
+        given: known inputs: boxes [R, (y1, x1, y2, x2)], class_ids and image_index [R]; in training also seed [R];
+            features, if they are not pooled from `levels`.
         pool: (cells per side, levels, name) -> RoI features of the boxes.
     """
     makers: dict[str, Callable[[], Any]] = {
@@ -33,7 +33,7 @@ def head_inputs(
 
 @keras.saving.register_keras_serializable("mrcnn")
 class OwnChannel(keras.layers.Layer):
-    """call: (masks [R, m, m, 1 or classes], class_ids [R]) -> [R, m, m] float32 of each RoI's own class."""
+    """call: (masks [R, m, m, 1 or classes], class_ids [R]) -> [R, m, m] float32, the mask of each RoI's own class."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -46,7 +46,7 @@ class OwnChannel(keras.layers.Layer):
 
 
 class Rescore(keras.layers.Layer):
-    """Scores of masks [R] by a head: call: (outputs of the head, scores [R], class_ids [R]) -> [R] float32."""
+    """Mask scores from a head. call: (outputs of the head, scores [R], class_ids [R]) -> [R] float32."""
 
     def __init__(self, head: "Head", **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})

@@ -1,4 +1,4 @@
-"""The pixel values that a backbone expects, from the settings and from the backbone itself."""
+"""The pixel scaling that a backbone expects, from the settings and from the backbone itself."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class PixelScaling(NamedTuple):
 
 
 def scaling_of(config: Config, own: PixelScaling) -> PixelScaling:
-    """The pixels that the trunk expects: those of the backbone (`own`), where the settings do not say otherwise."""
+    """The pixel scaling that the trunk expects: the backbone's (`own`), unless the settings override it."""
     return PixelScaling(
         tuple(own.mean if config.MEAN_PIXEL is None else config.MEAN_PIXEL),
         tuple(own.std if config.PIXEL_STD is None else config.PIXEL_STD),

@@ -1,4 +1,4 @@
-"""The type that layers compute in, and whether this machine is fast in it."""
+"""The compute dtype of layers, and whether it is fast on this machine."""
 
 import functools
 import warnings
@@ -10,12 +10,12 @@ import keras
 
 CPU_INFO = Path("/proc/cpuinfo")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-FIRST_GPU = 8.0  # compute capability from which NVIDIA's tensor cores take bfloat16 (Ampere)
+FIRST_GPU = 8.0  # lowest compute capability whose tensor cores support bfloat16 (Ampere)
 
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Layers built inside compute in "float32", "bfloat16" or what `chosen` says; their weights are float32 anyway."""
+    """Layers built in this context compute in the dtype `chosen(name)`; their weights are always float32."""
     before = keras.config.dtype_policy()
     if name == "bfloat16" and bfloat16_is_fast() is False:
         _warn(machine())
@@ -28,18 +28,17 @@ def precision(name: str) -> Iterator[None]:
 
 
 def chosen(name: str) -> str:
-    """What "auto" means here: "bfloat16" where it is known to be fast, else "float32". Other names stay as they are."""
+    """Resolves "auto": "bfloat16" if it is known to be fast, else "float32". Returns other names unchanged."""
     if name != "auto":
         return name
     return "bfloat16" if bfloat16_is_fast() else "float32"
 
 
 def bfloat16_is_fast() -> bool | None:
-    """Whether bfloat16 takes less time than float32, on the device that Keras's backend computes on.
+    """Whether bfloat16 is faster than float32 on the device that the Keras backend uses.
 
-    True for GPUs with tensor cores for it and for TPUs, and, on TensorFlow, for processors with AMX. False for older
-    GPUs and for x86 processors without AMX: with `avx512_bf16` alone, bfloat16 takes 1.7 times as long. None: nothing
-    is known.
+    True for GPUs whose tensor cores support it, for TPUs and, on TensorFlow, for processors with AMX. False for older
+    GPUs and for x86 processors without AMX: with only `avx512_bf16`, bfloat16 takes 1.7 times as long. None if unknown.
     """
     gpus = accelerators()
     if gpus:
@@ -51,7 +50,7 @@ def bfloat16_is_fast() -> bool | None:
 
 
 def processor_features() -> frozenset[str]:
-    """Those of FEATURES that the processor has; empty where the system does not tell."""
+    """The processor's features among FEATURES; empty if the system does not report them."""
     try:
         flags = CPU_INFO.read_text().split()
     except OSError:
@@ -76,19 +75,19 @@ def accelerators() -> list[float]:
 
 
 def machine() -> str:
-    """What speed depends on, in words."""
+    """A description of the hardware that the speed depends on."""
     gpus = accelerators()
     if gpus:
-        return f"{len(gpus)} GPUs, least compute capability {min(gpus)}"
+        return f"{len(gpus)} GPUs, lowest compute capability {min(gpus)}"
     return "processor with " + (", ".join(sorted(processor_features())) or "unknown features")
 
 
 @functools.cache
 def _warn(where: str) -> None:
-    """Warns once in a process."""
+    """Warns once per process."""
     warnings.warn(
         f"bfloat16 is slower than float32 on this machine ({where}): it needs AMX (`amx_bf16` in {CPU_INFO}) on a "
-        f'processor, and compute capability {FIRST_GPU} on a GPU. Set PRECISION = "auto" to use bfloat16 only where it '
+        f'CPU, or compute capability {FIRST_GPU} on a GPU. Set PRECISION = "auto" to use bfloat16 only where it '
         'is faster, or PRECISION = "float32".',
         stacklevel=6,
     )

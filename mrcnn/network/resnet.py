@@ -11,7 +11,7 @@ from keras import layers
 
 # Blocks in stages 2 to 5.
 DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
-# The ResNet that a ResNeXt is, and its groups and their width.
+# ResNeXts: the ResNet with the same blocks, and the groups and their width.
 RESNEXTS = {
     "resnext50_32x4d": ("resnet50", 32, 4),
     "resnext101_32x8d": ("resnet101", 32, 8),
@@ -21,7 +21,7 @@ BLOCKS = DEPTHS | {name: DEPTHS[base] for name, (base, *_) in RESNEXTS.items()}
 STEM_PADDINGS = ("torch", "same")
 LAST = 5  # number of the last stage
 
-# torchvision's and Detectron2's; importers shift the moving variance of weights made with another.
+# torchvision's and Detectron2's; importers adjust the moving variance of weights made with another epsilon.
 EPSILON = 1e-5
 # kaiming_normal(mode="fan_out"), as torchvision.
 INITIALIZER = {
@@ -37,7 +37,7 @@ class Blocks:
     Args:
         stride_in_1x1: a stage's first block halves the size in its first 1x1 convolution (matterport, Detectron2's R50
             and R101) instead of its 3x3 convolution (torchvision).
-        width: channels of the stem; 64 in the paper. Smaller ones make small trunks for tests and trials.
+        width: channels of the stem; 64 in the paper. Smaller values give small trunks for tests and experiments.
         groups, group_width: of the 3x3 convolutions, whose channels are groups * group_width * width / 64 in stage 2.
         norm: the BatchNorm class.
     """
@@ -53,7 +53,7 @@ class Blocks:
         return 4 * self.width * 2 ** (stage - 2)
 
     def stage(self, x: Any, stage: int, count: int, *, stride: int, dilation: int = 1) -> Any:
-        """A stage of `count` blocks, the first of which has the stride."""
+        """A stage of `count` blocks; the first has the stride."""
         inner = self.groups * self.group_width * self.width // 64 * 2 ** (stage - 2)
         for i in range(count):
             name = f"{stage}{block_letters(i)}"
@@ -73,7 +73,7 @@ class Blocks:
         return layers.ReLU(name=f"res{block}_out")(layers.Add(name=f"res{block}_sum")([y, x]))
 
     def _padded_3x3(self, x: Any, filters: int, name: str, *, stride: int, dilation: int) -> Any:
-        """3x3 with equal padding on every side: at stride 2, "same" would pad below and right only."""
+        """3x3 convolution with equal padding on every side: at stride 2, "same" would pad only bottom and right."""
         if stride == 1:
             return _convolution(
                 x, filters, 3, name, padding="same", groups=self.groups, dilation_rate=(dilation, dilation)
@@ -100,8 +100,8 @@ def resnet(
         name: one of `BLOCKS`.
         channels: of the input.
         stem_padding: of the stem's 3x3 max-pool of stride 2: "torch" pads by one on both sides, "same" (matterport)
-            below and right only, for even sizes.
-        stages: number of the last stage; 4 leaves out stage 5.
+            only bottom and right, for even sizes.
+        stages: number of the last stage; 4 omits stage 5.
         dilated: stage 5 keeps stride 16, and its 3x3 convolutions have dilation 2 (Detectron2's DC5).
         blocks: see `Blocks`.
 
@@ -113,7 +113,7 @@ def resnet(
         ValueError: for another name or stem padding.
     """
     if stem_padding not in STEM_PADDINGS:
-        raise ValueError(f"stem_padding is one of {STEM_PADDINGS}, received {stem_padding!r}")
+        raise ValueError(f"stem_padding must be one of {STEM_PADDINGS}, received {stem_padding!r}")
     build, counts = blocks_of(name, **blocks), BLOCKS[name]
     image = keras.Input((None, None, channels), name="image")
     x = _stem(image, build, stem_padding)
@@ -136,13 +136,13 @@ def last_stage(name: str, side: int, **blocks: Any) -> keras.Model:
 def blocks_of(name: str, **blocks: Any) -> Blocks:
     """The blocks of a named network. Raises ValueError for an unknown name."""
     if name not in BLOCKS:
-        raise ValueError(f"unknown ResNet {name!r}; the known ones are {sorted(BLOCKS)}")
+        raise ValueError(f"unknown ResNet {name!r}; use one of {sorted(BLOCKS)}")
     base, options = plain_resnet(name, {})
     return Blocks(**{**options, **blocks})
 
 
 def plain_resnet(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A network of `BLOCKS` as a ResNet and all its options: "resnext50_32x4d" is resnet50 with 32 groups of 4."""
+    """A network of `BLOCKS` as a ResNet and its options: "resnext50_32x4d" is resnet50 with 32 groups of width 4."""
     base, groups, group_width = RESNEXTS.get(name, (name, 1, 64))
     return base, {"width": 64, "groups": groups, "group_width": group_width, **options}
 
@@ -154,7 +154,7 @@ def block_letters(block: int) -> str:
 
 
 def stage_of(layer_name: str) -> int:
-    """Stage (1 to 5) of a layer of a ResNet by its name."""
+    """Stage (1 to 5) of a ResNet layer, from its name."""
     match = re.match(r"(?:res|bn)(\d)", layer_name)
     return int(match[1]) if match else 1
 
@@ -166,7 +166,7 @@ def _stem(x: Any, build: Blocks, padding: str) -> Any:
     x = layers.ReLU(name="conv1_relu")(x)
     if padding == "same":
         return layers.MaxPooling2D(3, strides=2, padding="same", name="res2_pool")(x)
-    # Zeros are as good as minus infinity after a ReLU.
+    # After a ReLU, zero padding gives the same maximum as padding with minus infinity.
     x = layers.ZeroPadding2D(1, name="res2_pool_pad")(x)
     return layers.MaxPooling2D(3, strides=2, name="res2_pool")(x)
 

@@ -1,7 +1,7 @@
 """Box arithmetic, the only implementation in the package.
 
 Boxes are `(y1, x1, y2, x2)`, float32, continuous: a box covers `[x1, x2)`, so its width is `x2 - x1`. Every function
-takes tensors of the backend or numpy arrays and returns tensors.
+takes backend tensors or numpy arrays and returns tensors.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 from keras import ops
 
-# Largest log-scale that `decode` follows: a reference of 16 pixels may grow to 1000 and no further, so that an
-# untrained head cannot overflow exp (Detectron2 and torchvision use the same bound).
+# Largest log-scale in `decode`: a reference of 16 pixels can grow to at most 1000, so that an untrained head cannot
+# overflow exp (Detectron2 and torchvision use the same bound).
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 
-# Smallest side that `encode` divides by. Zero-padded rows then give large or zero deltas, never NaN or infinity.
+# Smallest side that `encode` divides by, so that zero-padded rows give large or zero deltas, never NaN or infinity.
 MIN_SIDE = 1e-6
 
 
 def area(boxes: Any) -> Any:
-    """Area of `boxes` [..., (y1, x1, y2, x2)] -> [...]. Boxes whose corners are swapped or touch have none."""
+    """Area of `boxes` [..., (y1, x1, y2, x2)] -> [...]. Boxes whose corners are swapped or equal have area 0."""
     boxes = _float(boxes)
     y1, x1, y2, x2 = ops.unstack(boxes, 4, axis=-1)
     return ops.maximum(y2 - y1, 0.0) * ops.maximum(x2 - x1, 0.0)
@@ -44,7 +44,7 @@ def iou(boxes1: Any, boxes2: Any) -> Any:
         boxes2: [..., M, (y1, x1, y2, x2)]; leading axes broadcast with those of `boxes1`.
 
     Returns:
-        [..., N, M] float32 in 0..1. Pairs with an empty (zero-padded) box give 0.
+        [..., N, M] float32 in 0..1; 0 for pairs with an empty (zero-padded) box.
     """
     shared = intersection(boxes1, boxes2)
     union = ops.expand_dims(area(boxes1), -1) + ops.expand_dims(area(boxes2), -2) - shared
@@ -57,13 +57,13 @@ def encode(boxes: Any, reference: Any, std_dev: Sequence[float]) -> Any:
     Args:
         boxes: [..., (y1, x1, y2, x2)].
         reference: [..., (y1, x1, y2, x2)], anchors or RoIs, broadcast against `boxes`.
-        std_dev: four numbers the deltas are divided by, for (dy, dx, log dh, log dw).
+        std_dev: four numbers that divide the deltas (dy, dx, log dh, log dw).
 
     Returns:
-        [..., (dy, dx, log dh, log dw)] float32. Finite for zero-area rows of either argument.
+        [..., (dy, dx, log dh, log dw)] float32. Finite even for rows without area in either argument.
     """
-    y, x, height, width = _centre_and_size(boxes)
-    ref_y, ref_x, ref_height, ref_width = _centre_and_size(reference)
+    y, x, height, width = _center_and_size(boxes)
+    ref_y, ref_x, ref_height, ref_width = _center_and_size(reference)
     height, width = ops.maximum(height, MIN_SIDE), ops.maximum(width, MIN_SIDE)
     ref_height, ref_width = ops.maximum(ref_height, MIN_SIDE), ops.maximum(ref_width, MIN_SIDE)
     deltas = [
@@ -76,7 +76,7 @@ def encode(boxes: Any, reference: Any, std_dev: Sequence[float]) -> Any:
 
 
 def decode(deltas: Any, reference: Any, std_dev: Sequence[float]) -> Any:
-    """Boxes that `deltas` make of `reference`; the inverse of `encode`.
+    """Applies `deltas` to `reference`; the inverse of `encode`.
 
     Args:
         deltas: [..., (dy, dx, log dh, log dw)], divided by `std_dev`. The log-scales are clamped at `MAX_LOG_SCALE`.
@@ -88,7 +88,7 @@ def decode(deltas: Any, reference: Any, std_dev: Sequence[float]) -> Any:
     """
     deltas = _float(deltas) * ops.convert_to_tensor(std_dev, dtype="float32")
     dy, dx, log_dh, log_dw = ops.unstack(deltas, 4, axis=-1)
-    y, x, height, width = _centre_and_size(reference)
+    y, x, height, width = _center_and_size(reference)
     y, x = y + dy * height, x + dx * width
     half_height = 0.5 * height * ops.exp(ops.minimum(log_dh, MAX_LOG_SCALE))
     half_width = 0.5 * width * ops.exp(ops.minimum(log_dw, MAX_LOG_SCALE))
@@ -98,13 +98,13 @@ def decode(deltas: Any, reference: Any, std_dev: Sequence[float]) -> Any:
 def decode_normalized(deltas: Any, reference: Any, std_dev: Sequence[float], extent: Any) -> Any:
     """`decode` in matterport's arithmetic, for boxes whose corners name the last pixel (`to_inclusive`).
 
-    matterport computes boxes as fractions of the distance between the image's first and last pixel. They fall on a
-    coarse grid of numbers, on which the rounding of `crop_and_resize` does not pass the last cell of a feature map. Of
-    boxes decoded in pixels, 5 to 10% of those that end at the image's edge would pass it, and sample zero there.
+    matterport computes boxes as fractions of the distance between the image's first and last pixel. These fractions
+    have coarse floating-point steps, so rounding in `crop_and_resize` never exceeds the last cell of a feature map. If
+    boxes were decoded in pixels, 5 to 10% of those at the image's edge would exceed it and sample zeros there.
 
     Args:
         deltas, reference, std_dev: see `decode`.
-        extent: [B, (0, 0, height - 1, width - 1)] of the network input, broadcast as `windows` in `clip`.
+        extent: [B, (0, 0, height - 1, width - 1)] of the network input, broadcast like `windows` in `clip`.
     """
     extent = _float(extent)
     for _ in range(len(deltas.shape) - len(extent.shape)):
@@ -112,7 +112,7 @@ def decode_normalized(deltas: Any, reference: Any, std_dev: Sequence[float], ext
     scale = ops.concatenate([extent[..., 2:]] * 2, axis=-1)
     deltas = _float(deltas) * ops.convert_to_tensor(std_dev, dtype="float32")
     dy, dx, log_dh, log_dw = ops.unstack(deltas, 4, axis=-1)
-    y, x, height, width = _centre_and_size(_float(reference) / scale)
+    y, x, height, width = _center_and_size(_float(reference) / scale)
     y, x = y + dy * height, x + dx * width
     height, width = (
         side * ops.exp(ops.minimum(log, MAX_LOG_SCALE)) for side, log in ((height, log_dh), (width, log_dw))
@@ -122,14 +122,14 @@ def decode_normalized(deltas: Any, reference: Any, std_dev: Sequence[float], ext
 
 
 def clip(boxes: Any, windows: Any) -> Any:
-    """`boxes` cut off at the edges of their image.
+    """Clips `boxes` to their windows.
 
     Args:
         boxes: [B, ..., (y1, x1, y2, x2)], usually [B, N, 4].
-        windows: [B, (y1, x1, y2, x2)], the part of each input that is image and not padding.
+        windows: [B, (y1, x1, y2, x2)], the part of each network input that is image, not padding.
 
     Returns:
-        The shape of `boxes`. A box outside its window becomes empty, on the window's edge.
+        The clipped boxes, in the shape of `boxes`. A box outside its window becomes empty, on the window's edge.
     """
     boxes, windows = _float(boxes), _float(windows)
     for _ in range(len(boxes.shape) - len(windows.shape)):
@@ -143,8 +143,8 @@ def clip(boxes: Any, windows: Any) -> Any:
 def to_inclusive(boxes: Any) -> Any:
     """`boxes` [..., 4] with y2, x2 moved from the edge of the last pixel to the pixel itself.
 
-    matterport's Mask_RCNN computes deltas, overlaps and crops with such corners (there divided by the image's size
-    minus one), so its weights need them.
+    matterport's Mask_RCNN computes deltas, overlaps and crops with such corners (divided by the image's size minus
+    one), so its weights need them.
     """
     return _float(boxes) - ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
 
@@ -158,14 +158,14 @@ def _float(boxes: Any) -> Any:
     return ops.cast(ops.convert_to_tensor(boxes), "float32")
 
 
-def _centre_and_size(boxes: Any) -> tuple[Any, Any, Any, Any]:
+def _center_and_size(boxes: Any) -> tuple[Any, Any, Any, Any]:
     y1, x1, y2, x2 = ops.unstack(_float(boxes), 4, axis=-1)
     height, width = y2 - y1, x2 - x1
     return y1 + 0.5 * height, x1 + 0.5 * width, height, width
 
 
 def centered_in(boxes: Any, windows: Any) -> Any:
-    """[batch, boxes] bool: whether the center of a box [boxes, (y1, x1, y2, x2)] lies in each of windows [batch, 4]."""
+    """[batch, boxes] bool: whether the center of each box [boxes, (y1, x1, y2, x2)] is in each window [batch, 4]."""
     centers = ops.expand_dims((boxes[:, :2] + boxes[:, 2:]) / 2, 0)
     windows = ops.expand_dims(windows, 1)
     return ops.all(ops.logical_and(centers >= windows[..., :2], centers < windows[..., 2:]), axis=-1)

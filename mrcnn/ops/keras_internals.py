@@ -1,6 +1,6 @@
-"""Keras's private names. The package uses them in this file only, so a new version of Keras is one file to check.
+"""All uses of Keras's private names, so that a new version of Keras means checking one file.
 
-`tests/ops/test_keras_internals.py` covers each of them; `make test-oldest` runs it on the oldest Keras that
+`tests/ops/test_keras_internals.py` covers each of them; `make test-oldest` runs it on the oldest Keras version that
 pyproject.toml allows.
 """
 
@@ -11,7 +11,7 @@ import keras
 
 
 def nodes_of(model: keras.Model) -> list[Any]:
-    """The layer calls that a functional model consists of, inputs first. Its layers may have calls elsewhere too.
+    """The layer calls of a functional model, inputs first. Calls of its layers outside the model are not included.
 
     A node has `operation` (the layer), `input_tensors`, `outputs`, `arguments` and `is_input`.
     """
@@ -19,7 +19,7 @@ def nodes_of(model: keras.Model) -> list[Any]:
 
 
 def node_of(tensor: keras.KerasTensor) -> Any:
-    """The layer call that a symbolic tensor comes from."""
+    """The layer call that produced a symbolic tensor."""
     operation, index, _ = tensor._keras_history
     return operation._inbound_nodes[index]
 
@@ -30,16 +30,16 @@ def all_layers(layer: keras.layers.Layer, include_self: bool = True) -> list[ker
 
 
 def replace_layers(holder: keras.layers.Layer, replace: Callable[[keras.layers.Layer], keras.layers.Layer]) -> None:
-    """Replaces the layers that a layer has in its attributes, or in lists, tuples and dicts there.
+    """Replaces the layers in a layer's attributes, and in lists, tuples and dicts there.
 
-    Not for functional models, whose graph refers to the layers as well.
+    Not for functional models, whose graph also refers to the layers.
     """
     new = {id(old): replace(old) for old in holder._layers}
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):
             for i, item in enumerate(value):
-                list.__setitem__(value, i, changed(item))  # the list's own method refuses once the layer is built
+                list.__setitem__(value, i, changed(item))  # Keras's tracked list rejects changes to a built layer
         elif isinstance(value, dict):
             for key, item in value.items():
                 dict.__setitem__(value, key, changed(item))
@@ -53,10 +53,10 @@ def replace_layers(holder: keras.layers.Layer, replace: Callable[[keras.layers.L
 
 
 class OwnReduction:
-    """Mixin for an optimizer that combines the replicas' gradients itself, before they are clipped."""
+    """Mixin for an optimizer that combines the replicas' gradients itself, before clipping."""
 
     def combined(self, gradients: list[Any]) -> list[Any]:
-        """The gradients of all replicas together, from those of this one."""
+        """The combined gradients of all replicas, from those of this replica."""
         return gradients
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
@@ -69,17 +69,17 @@ class OwnReduction:
     _get_variable_index: Callable[[Any], int]
 
     def index_of(self, variable: Any) -> int:
-        """The place of a variable in the optimizer's lists, such as `momentums`."""
+        """The index of a variable in the optimizer's lists, such as `momentums`."""
         return self._get_variable_index(variable)
 
 
 class Built:
-    """Mixin for a model that is built, with no batch needed for it: Keras's way averages the replicas' images."""
+    """Mixin for a model that is already built: Keras's symbolic build would average the replicas' images."""
 
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
         pass
 
     @property
     def strategy(self) -> Any:
-        """The `tf.distribute` strategy in whose scope the model was made, or None."""
+        """The `tf.distribute` strategy in whose scope the model was created, or None."""
         return getattr(self, "_distribute_strategy", None)

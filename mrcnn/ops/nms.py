@@ -10,40 +10,40 @@ from keras import ops
 
 from mrcnn.ops import boxes as box_ops
 
-# Score of an entry that must not be chosen.
+# Score of an entry that must not be selected.
 LOWEST = float(np.finfo(np.float32).min)
 
 
 def nms_per_group(
     boxes: Any, scores: Any, *, max_per_group: int, max_total: int, iou_threshold: float, keep_empty: bool = False
 ) -> tuple[Any, Any, Any, Any, Any]:
-    """Keeps the boxes that overlap no better box of their own group, best first.
+    """Greedy NMS within each group; returns the kept boxes best first.
 
-    A box is dropped where its IoU with a kept box of the group is above (not at) `iou_threshold`. Groups never
-    suppress each other. Among equal scores the one that stands first goes first.
+    A box is dropped if its IoU with a kept box of its group is above (not at) `iou_threshold`. Groups never suppress
+    each other. Among equal scores, the earlier box comes first.
 
     Args:
-        boxes: [B, N, K, (y1, x1, y2, x2)] float32 for N groups, or [B, 1, K, 4] where all groups share their boxes.
-        scores: [B, N, K] float32, any sign. Entries at `LOWEST` or -inf or NaN are never chosen: padding carries
+        boxes: [B, N, K, (y1, x1, y2, x2)] float32 for N groups, or [B, 1, K, 4] if all groups share their boxes.
+        scores: [B, N, K] float32, any sign. Entries of `LOWEST`, -inf or NaN are never selected; padding rows have
             one of these.
-        max_per_group: most boxes kept of one group.
-        max_total: most boxes kept of one image.
+        max_per_group: maximum number of boxes kept per group.
+        max_total: maximum number of boxes kept per image.
         iou_threshold: 0..1.
-        keep_empty: boxes without area, which overlap nothing, may be chosen (matterport).
+        keep_empty: allow boxes without area, which overlap nothing (matterport).
 
     Returns:
         boxes [B, max_total, (y1, x1, y2, x2)], scores [B, max_total], groups [B, max_total] int32, valid [B, max_total]
-        bool, places [B, max_total] int32 in the scores of an image [N * K]; sorted by falling score, zero-padded where
-        `valid` is False.
+        bool, places [B, max_total] int32, indices into an image's scores [N * K]; sorted by descending score,
+        zero-padded where `valid` is False.
 
     Raises:
-        NotImplementedError: on a backend without a body in this file.
+        NotImplementedError: on a backend without an implementation in this file.
     """
     body = _BODIES.get(keras.backend.backend())
     if body is None:
         raise NotImplementedError(
-            f"nms_per_group has no body for the Keras backend {keras.backend.backend()!r}; "
-            f"add one to mrcnn/ops/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
+            f"nms_per_group is not implemented for the Keras backend {keras.backend.backend()!r}; "
+            f"add it to mrcnn/ops/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
         )
     boxes, scores = ops.cast(boxes, "float32"), ops.cast(scores, "float32")
     choosable = scores > LOWEST  # NaN compares as False
@@ -58,8 +58,8 @@ def _tensorflow(
 ) -> tuple[Any, Any, Any, Any, Any]:
     import tensorflow as tf
 
-    # The op ranks a group's unused places, at score 0, above its negative scores, and sorts equal scores in no order.
-    # Ranks are positive and differ, so they go in, and the scores are looked up with the ranks that come out.
+    # The op ranks a group's unused slots, at score 0, above negative scores, and orders equal scores arbitrarily.
+    # Ranks are positive and distinct, so they replace the scores, which are looked up from the ranks afterwards.
     falling, order, ranks = _ranks(tf.reshape(scores, [tf.shape(scores)[0], -1]))
     ranks = tf.where(scores > LOWEST, tf.reshape(ranks, tf.shape(scores)), 0.0)
     kept = tf.image.combined_non_max_suppression(
@@ -79,7 +79,7 @@ def _tensorflow(
 
 
 def _ranks(scores: Any) -> tuple[Any, Any, Any]:
-    """`scores` [B, A] in falling order, the place that each had, and the rank of each as float32: A for the best."""
+    """`scores` [B, A] in descending order, the index that each had, and the rank of each as float32: A for the best."""
     import tensorflow as tf
 
     batch, count = tf.shape(scores)[0], tf.shape(scores)[1]
@@ -93,11 +93,11 @@ def _ranks(scores: Any) -> tuple[Any, Any, Any]:
 def _static(
     boxes: Any, scores: Any, max_per_group: int, max_total: int, iou_threshold: float
 ) -> tuple[Any, Any, Any, Any, Any]:
-    """With shapes that do not depend on the data, in keras.ops, for XLA.
+    """With data-independent shapes, in keras.ops, for XLA.
 
-    A box stays where no better box that stays overlaps it too much. From all boxes on, that is applied until nothing
-    changes: each round settles at least the best box that was not settled, so the result is the greedy one; but one
-    round settles all whose rivals are settled, and a handful of rounds does for a thousand boxes.
+    A box survives if no better surviving box overlaps it too much. Starting from all boxes, this rule is applied until
+    nothing changes. Each round settles at least the best unsettled box, so the result is that of greedy NMS. A round
+    also settles every box whose rivals are settled, so a thousand boxes need only a few rounds.
     """
     batch, groups, count = scores.shape
     boxes = ops.broadcast_to(boxes, (batch, groups, count, 4))
@@ -117,13 +117,13 @@ def _static(
         (ops.zeros_like(candidates), candidates),
     )
     kept = ops.logical_and(kept, ops.cumsum(ops.cast(kept, "int32"), axis=-1) <= max_per_group)
-    # Back to the places before sorting: of equal scores of different groups the first stands first
+    # Undo the sorting: among equal scores of different groups, the first group comes first
     kept = ops.take_along_axis(kept, ops.argsort(order, axis=-1), axis=2)
     return _best_of_all(boxes, ops.where(kept, scores, LOWEST), max_total)
 
 
 def _best_of_all(boxes: Any, scores: Any, max_total: int) -> tuple[Any, Any, Any, Any, Any]:
-    """The results of `nms_per_group` from boxes [B, N, K, 4] and scores [B, N, K], those not kept at `LOWEST`."""
+    """The results of `nms_per_group` from boxes [B, N, K, 4] and scores [B, N, K], `LOWEST` for those not kept."""
     batch, groups, count = scores.shape
     flat = ops.reshape(scores, (batch, groups * count))
     best, place = ops.top_k(flat, min(max_total, groups * count))

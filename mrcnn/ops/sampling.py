@@ -1,7 +1,7 @@
-"""Seeded, stateless sampling of positives and negatives: a pure function of the seeds that come with a batch.
+"""Seeded, stateless sampling of positives and negatives: a pure function of the batch's seeds.
 
-Nothing random is kept between steps, so a resumed run and any number of loader threads draw the same samples, on
-every backend.
+No random state is kept between steps, so samples do not depend on resuming, the number of loader threads or the
+backend.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ def uniform(seed: Any, count: Any, salt: int = 0) -> Any:
 
     Args:
         seed: [batch] int32.
-        count: how many numbers a seed.
-        salt: another number gives another, unrelated draw from the same seeds.
+        count: numbers per seed.
+        salt: a different salt gives an unrelated draw from the same seeds.
 
     Returns:
         [batch, count] float32.
@@ -28,16 +28,16 @@ def uniform(seed: Any, count: Any, salt: int = 0) -> Any:
 
 
 def uniform_of(seed: Any, keys: Any, salt: int = 0) -> Any:
-    """As `uniform`, [batch, keys] float32: one number for each seed and key of `keys` [keys] uint32."""
+    """Like `uniform`, [batch, keys] float32: one number per seed and key, for `keys` [keys] uint32."""
     start = (ops.cast(seed, "uint32") + ops.cast(salt * 7919, "uint32")) * ops.cast(_WEYL, "uint32")
     bits = ops.expand_dims(_mix(start), -1) + keys
     return ops.cast(ops.right_shift(_mix(bits), ops.cast(8, "uint32")), "float32") / 2**24
 
 
 def box_keys(boxes: Any) -> Any:
-    """A key for each box [boxes, 4], by its corners to a quarter of a pixel: [boxes] uint32.
+    """A key for each box [boxes, 4], from its corners rounded to a quarter of a pixel: [boxes] uint32.
 
-    A draw that uses them does not depend on which other boxes there are, such as anchors in the padding.
+    A draw with these keys does not depend on which other boxes exist, such as anchors in the padding.
     """
     corners = ops.cast(ops.cast(ops.round(boxes * 4), "int32"), "uint32")
     keys = ops.zeros_like(corners[:, 0])
@@ -56,7 +56,7 @@ def _mix(bits: Any) -> Any:
 def sample_balanced(
     positive: Any, negative: Any, priority: Any, *, count: int, positive_limit: int
 ) -> tuple[Any, Any, Any]:
-    """Draws `count` candidates an image: at most `positive_limit` positives, the rest filled up with negatives.
+    """Draws `count` candidates per image: at most `positive_limit` positives, and negatives for the rest.
 
     Args:
         positive, negative: [batch, candidates] bool, no candidate in both.
@@ -68,7 +68,7 @@ def sample_balanced(
         is_drawn: [batch, count] bool; False where an image has too few candidates.
     """
     few = ops.full_like(priority[:, :1], -1.0)
-    padding = ops.repeat(few, max(count, positive_limit), axis=1)  # so that top_k never asks for more than there is
+    padding = ops.repeat(few, max(count, positive_limit), axis=1)  # so that top_k never asks for more than there are
     drawn_positive = ops.where(positive, priority, -1.0)
     cut = ops.top_k(ops.concatenate([drawn_positive, padding], 1), max(positive_limit, 1))[0][:, -1:]
     positive = ops.logical_and(positive, priority >= cut) if positive_limit else ops.zeros_like(positive)

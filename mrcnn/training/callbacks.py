@@ -1,4 +1,4 @@
-"""Callbacks of `fit`: checkpoints, the table of losses, TensorBoard, and the stop at a loss that is not finite."""
+"""Callbacks for `fit`: checkpoints, log.csv, TensorBoard, and stopping at a loss that is not finite."""
 
 import copy
 import csv
@@ -17,15 +17,15 @@ from mrcnn.training.run_folder import position
 
 
 class ResumedEpoch(keras.callbacks.CallbackList):
-    """The callbacks of a training that resumes within an epoch, in two calls of `fit`: the rest of it, then the others.
+    """The callbacks of a run resumed within an epoch: one `fit` call for the rest of it, one for later epochs.
 
-    To the callbacks it is one training. Steps are counted from the beginning of the epoch, and the means in the logs
+    The callbacks see a single training run. Steps are counted from the start of the epoch, and the means in the logs
     include the steps before the interruption.
 
     Args:
-        first: steps of the epoch that are already done.
-        restore: gives the metrics the values they had then.
-        params: as of `keras.callbacks.CallbackList`.
+        first: number of steps already done in the epoch.
+        restore: sets the metrics to their values at that step.
+        params: as for `keras.callbacks.CallbackList`.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class ResumedEpoch(keras.callbacks.CallbackList):
         super().on_train_end()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """`begin` has run them."""
+        """Does nothing: `begin` has already called the callbacks."""
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """`end` runs them."""
+        """Does nothing: `end` calls the callbacks."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -63,14 +63,14 @@ class ResumedEpoch(keras.callbacks.CallbackList):
 
 
 class SaveCheckpoint(keras.callbacks.Callback):
-    """Saves a checkpoint after each epoch, and within epochs after every `every` steps.
+    """Saves a checkpoint after each epoch and, within epochs, after every `every` steps.
 
     Args:
-        save: called with the number of finished epochs and of steps in the next; returns the path it wrote.
-        keep: how many of the newest checkpoints of whole epochs to keep; None keeps all. Those within an epoch are
-            removed as soon as there is a newer one of either kind.
-        written: the checkpoints that a resumed run already has.
-        every: steps between checkpoints within an epoch; None: none.
+        save: called with the number of finished epochs and the number of steps in the next; returns the path it wrote.
+        keep: number of newest epoch checkpoints to keep; None keeps all. A checkpoint within an epoch is removed as
+            soon as there is a newer one of either kind.
+        written: existing checkpoints of a resumed run.
+        every: steps between checkpoints within an epoch; None for no such checkpoints.
     """
 
     every_worker = True  # `save` decides which worker writes
@@ -92,7 +92,7 @@ class SaveCheckpoint(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        last = batch + 1 == self.params.get("steps")  # the checkpoint of the epoch follows
+        last = batch + 1 == self.params.get("steps")  # the epoch's own checkpoint follows
         if self.every and (batch + 1) % self.every == 0 and not last:
             write_back(self.model)
             path = self.save(self.epoch, batch + 1)
@@ -111,16 +111,17 @@ class SaveCheckpoint(keras.callbacks.Callback):
 
 
 class EpochLog(keras.callbacks.Callback):
-    """log.csv: a line per epoch, numbered from 1 as in the checkpoints' names, with a column for everything logged.
+    """log.csv: one row per epoch, numbered from 1 as in checkpoint names, with a column for every logged value.
 
-    Unlike `keras.callbacks.CSVLogger`, epochs that a resumed training repeats appear once, and a value that only some
-    epochs have gets its own column, "NA" in the others. The same object may be in a list of callbacks twice: before
-    those that take long and add to the logs, so that an interruption does not lose the line, and after them.
+    Unlike `keras.callbacks.CSVLogger`, epochs that a resumed run repeats appear once, and a value that only some epochs
+    have gets its own column, with "NA" in the other rows. The same object may be in a callback list twice: before slow
+    callbacks that add to the logs, so that an interruption does not lose the row, and after them.
 
     Args:
         path: the file; written completely or not at all.
-        epochs: finished epochs of a resumed training, whose lines stay; later lines are dropped.
-        late: called with a finished epoch when training begins; return what its logs got too late for the file.
+        epochs: finished epochs of a resumed run, whose rows are kept; later rows are dropped.
+        late: called with a finished epoch when training begins; each returns values that were logged after the file
+            was written.
     """
 
     def __init__(self, path: Path, epochs: int = 0, late: Sequence[Callable[[int], Mapping[str, Any]]] = ()) -> None:
@@ -156,10 +157,10 @@ class EpochLog(keras.callbacks.Callback):
 class TensorBoardEvents(keras.callbacks.Callback):
     """Writes the scalars that `keras.callbacks.TensorBoard` writes per epoch, under the same names, without TensorFlow.
 
-    For other backends, where importing TensorFlow would claim GPU memory.
+    For other backends, where importing TensorFlow would allocate GPU memory.
 
     Args:
-        folder: gets train/ and validation/ with one file of events each.
+        folder: receives train/ and validation/ with one event file each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -198,24 +199,24 @@ class TensorBoardEvents(keras.callbacks.Callback):
 
 
 def tensorboard(folder: Path) -> keras.callbacks.Callback:
-    """The callback that writes TensorBoard's files on this backend."""
+    """The callback that writes TensorBoard files on this backend."""
     if keras.backend.backend() == "tensorflow":
         return keras.callbacks.TensorBoard(folder, write_graph=False)
     return TensorBoardEvents(folder)
 
 
 def write_back(model: keras.Model) -> None:
-    """Makes the model's variables those of the last step; on JAX, `fit` keeps them elsewhere until an epoch ends."""
+    """Updates the model's variables to the last step; on JAX, `fit` keeps them elsewhere until an epoch ends."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
 
 
 class StopAtNonFiniteLoss(keras.callbacks.Callback):
-    """Raises FloatingPointError at the first loss that is NaN or infinite, and names the images of the batch.
+    """Raises FloatingPointError at the first NaN or infinite loss, and names the images of the batch.
 
     Args:
-        describe: text for an image id of the training set.
-        describe_validation: the same for the validation set.
+        describe: returns a description of a training image from its id.
+        describe_validation: the same for a validation image.
     """
 
     every_worker = True  # every worker sees the same loss

@@ -5,9 +5,9 @@ from types import TracebackType
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `train`. Its message says what is saved and how to continue.
+    """Ctrl-C during `train`. The message says what was saved and how to continue.
 
-    Scripts and notebooks show the message alone, without a traceback.
+    Scripts and notebooks show only the message, without a traceback.
     """
 
     def __init__(self, message: str) -> None:
@@ -15,12 +15,12 @@ class TrainingInterrupted(KeyboardInterrupt):
         _Hook.install()
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows."""
+        """The lines that IPython shows instead of a traceback."""
         return [str(self)]
 
 
 class _Hook:
-    """A `sys.excepthook` that prints a TrainingInterrupted as its message, and leaves all else to the former hook."""
+    """A `sys.excepthook` that prints only the message of a TrainingInterrupted; others go to the previous hook."""
 
     def __init__(self) -> None:
         self.former = sys.excepthook

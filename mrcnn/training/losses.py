@@ -1,7 +1,7 @@
-"""The five losses: targets and predictions in, one float32 number out. No model, no metrics, no state.
+"""The five losses: functions from targets and predictions to one float32 number, without state.
 
-Every average divides by at least one, so an image without objects gives 0, never 0/0. Where several replicas share a
-batch, it divides by the count of all of them: the replicas' losses add up to the batch's.
+Every average divides by at least one, so an image without objects gives 0, never 0/0. If several replicas share a
+batch, averages divide by the total count of all replicas, so that the replicas' losses add up to the batch's loss.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from mrcnn.distribution.replicas import total
 
 
 def smooth_l1(target: Any, predicted: Any, beta: float) -> Any:
-    """Element-wise smooth L1 (Girshick 2015, equation 3, with the turning point at `beta`); plain L1 for beta 0."""
+    """Element-wise smooth L1 (Girshick 2015, equation 3, becoming linear at `beta`); plain L1 for beta 0."""
     distance = ops.abs(ops.cast(target, "float32") - ops.cast(predicted, "float32"))
     if beta == 0:
         return distance
@@ -28,7 +28,7 @@ def rpn_class_loss(labels: Any, logits: Any) -> Any:
     """
     target = ops.cast(labels == 1, "float32")
     logits = ops.cast(logits, "float32")
-    # max(x, 0) - x t + log(1 + exp(-|x|)): the sigmoid's cross-entropy that neither overflows nor loses digits
+    # max(x, 0) - x t + log(1 + exp(-|x|)): sigmoid cross-entropy without overflow or loss of precision
     loss = ops.maximum(logits, 0.0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
     return _mean(loss, ops.cast(labels >= 0, "float32"))
 
@@ -54,19 +54,19 @@ def box_loss(positive: Any, sampled: Any, target: Any, predicted: Any, *, beta: 
             "positives" is the mean over the coordinates of positive boxes (matterport).
     """
     weight = ops.cast(positive, "float32")
-    # where, not a product: predictions on padding may be anything, and 0 * inf is NaN
+    # where instead of a product: predictions on padding rows can be infinite, and 0 * inf is NaN
     loss = ops.where(ops.expand_dims(positive, -1), smooth_l1(target, predicted, beta), 0.0)
     count = ops.sum(ops.cast(sampled, "float32")) if average == "sampled" else 4.0 * ops.sum(weight)
     return ops.sum(loss) / ops.maximum(total(count), 1.0)
 
 
 def mrcnn_class_loss(class_ids: Any, logits: Any, sampled: Any, active_classes: Any) -> Any:
-    """Cross-entropy of the RoIs' classes; classes that an image's source does not know are left out of its softmax.
+    """Cross-entropy of the RoIs' classes; the softmax excludes classes that the image's source does not annotate.
 
     Args:
         class_ids: [batch, rois] int, 0 background.
         logits: [batch, rois, classes].
-        sampled: [batch, rois] bool; padding does not count.
+        sampled: [batch, rois] bool; False for padding rows, which do not count.
         active_classes: [batch, classes], 1 for a class that the image's source annotates.
     """
     logits = ops.cast(logits, "float32")
@@ -83,7 +83,7 @@ def mrcnn_mask_loss(target: Any, probability: Any, weight: Any) -> Any:
     Args:
         target: [rois, height, width] 0 or 1.
         probability: [rois, height, width] of the RoI's own class, after the sigmoid.
-        weight: [rois], 1 for a real RoI, 0 for padding.
+        weight: [rois], 1 for a real RoI, 0 for a padding row.
     """
     target = ops.cast(target, "float32")
     probability = ops.clip(ops.cast(probability, "float32"), 1e-7, 1.0 - 1e-7)

@@ -15,16 +15,16 @@ from mrcnn.training.optimizer import SGD, Schedule, schedule_for
 
 MASK_OUTPUTS = ("mask_target", "masks", "mask_weight")
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"  # as in the old package
-PRESETS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}  # the first backbone stage that is trained
+PRESETS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}  # first backbone stage that is trained
 
 
 class TrainingModel(ReplicatedModel):
-    """A functional model of a batch of the loader; everything but the sum of the losses is Keras's own `fit`.
+    """A functional model on batches of the loader; only the sum of the losses differs from Keras's `fit`.
 
     Attributes:
-        loss_weights: the factor of each of `LOSS_NAMES`.
-        extra_names: what the layers themselves add to the loss: "regularization_loss", the sum of all weight
-            regularizers, and "added_loss", the sum of what was given to `add_loss`, activity regularizers included.
+        loss_weights: the factor of each loss in `LOSS_NAMES`.
+        extra_names: losses that layers add: "regularization_loss", the sum of all weight regularizers, and
+            "added_loss", the sum of all `add_loss` calls, including activity regularizers.
         image_ids: [images of a batch] int32, the batch of the last loss that was not finite.
     """
 
@@ -44,7 +44,7 @@ class TrainingModel(ReplicatedModel):
         )
 
     def losses_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The five losses of the training graph's outputs by name, unweighted; on a replica its share of them."""
+        """The five losses of the training graph's outputs by name, unweighted; on a replica, its share."""
         return {
             "rpn_class_loss": losses.rpn_class_loss(outputs["rpn_labels"], outputs["rpn_logits"]),
             "rpn_bbox_loss": losses.rpn_bbox_loss(
@@ -64,7 +64,7 @@ class TrainingModel(ReplicatedModel):
         }
 
     def head_losses_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Those of the mask head; none without one."""
+        """The losses of the mask head; empty without one."""
         if self.head is None:
             return {}
         if self.head.is_plain:
@@ -73,7 +73,7 @@ class TrainingModel(ReplicatedModel):
         return {name: part / ops.maximum(total(count), 1.0) for name, (part, count) in pairs.items()}
 
     def extra_losses(self) -> dict[str, Any]:
-        """The losses of `extra_names`; on a replica its share of them."""
+        """The losses in `extra_names`; on a replica, its share."""
         regularized = [weight for weight in self.trainable_weights if weight.regularizer is not None]
         added = self.losses[: len(self.losses) - len(regularized)]  # Keras lists the regularizers last
         sums = {
@@ -100,10 +100,10 @@ class TrainingModel(ReplicatedModel):
 
 
 def _extra_losses(network: Network) -> list[str]:
-    """Which losses the layers of a network may add by themselves."""
+    """Names of the losses that the layers of a network may add."""
     layers = [layer for model in network.parts().values() for layer in _flat(model)]
     regularized = any(weight.regularizer is not None for layer in layers for weight in layer.weights)
-    # `add_loss` is called inside `call`, so that it is not known before; the layers of Keras call it for this alone
+    # `add_loss` is called in `call`, so it is unknown beforehand; Keras's layers call it only for activity regularizers
     foreign = [layer for layer in layers if type(layer).__module__.split(".")[0] not in ("keras", "mrcnn")]
     adds = bool(foreign) or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
     return ["regularization_loss"] * regularized + ["added_loss"] * adds
@@ -118,12 +118,12 @@ def _flat(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def compile_model(
     model: TrainingModel, config: Config, *, learning_rate: float | None, total_steps: int, first_step: int = 0
 ) -> Schedule:
-    """Gives the model a new optimizer, whose schedule begins at `first_step` of `total_steps`; returns the schedule."""
+    """Compiles the model with a new optimizer and schedule at `first_step` of `total_steps`; returns the schedule."""
     schedule = schedule_for(config, learning_rate, total_steps)
     if schedule.warmup_steps >= total_steps:
         warnings.warn(
-            f"the warm-up of WARMUP_STEPS = {schedule.warmup_steps} does not end within the {total_steps} steps of "
-            "this training, so the learning rate stays low; set it lower",
+            f"WARMUP_STEPS = {schedule.warmup_steps} is more than the {total_steps} steps of this training, so the "
+            "learning rate stays low; lower WARMUP_STEPS",
             stacklevel=5,
         )
     optimizer = SGD(
@@ -136,7 +136,7 @@ def compile_model(
 
 
 def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]:
-    """Chooses which layers are trained, and returns their names.
+    """Selects the layers to train, and returns their names.
 
     Args:
         layers: "heads" (all but the backbone), "3+", "4+", "5+" (the heads and the backbone from that stage on),
@@ -144,20 +144,20 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
             mask head is named `mrcnn_mask/<its name>`.
         train_bn: whether the trunk's BatchNorm is trained; that of the heads always is.
 
-    Raises ValueError if nothing matches, with some of the layer names, or for an invalid expression.
+    Raises ValueError, listing some layer names, if nothing matches, or for an invalid expression.
     """
     try:
         re.compile(layers)
     except re.error as error:
         raise ValueError(
-            f"layers={layers!r} is neither one of {list(PRESETS)} nor a regular expression: {error}."
+            f"layers={layers!r} is neither one of {list(PRESETS)} nor a valid regular expression: {error}."
         ) from error
     chosen, seen = [], []
     for key, layer in network.layers().items():
         part, name = key.split("/", 1)
         name = f"mrcnn_mask/{name}" if part == "mask_head" else name
         frozen = part == "trunk" and not train_bn and isinstance(layer, keras.layers.BatchNormalization)
-        stage = network.backbone.stages.get(layer.name) if part == "trunk" else None  # heads may reuse a name
+        stage = network.backbone.stages.get(layer.name) if part == "trunk" else None  # heads may have the same names
         stage = 5 if part == "roi_stage" else stage
         layer.trainable = _is_chosen(layers, name, stage) and not frozen
         seen.append(name)
@@ -165,14 +165,14 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
             chosen.append(name)
     if not chosen:
         raise ValueError(
-            f"layers={layers!r} matches no layer. Use one of {list(PRESETS)} or a regular expression for "
+            f"layers={layers!r} matches no layer. Use one of {list(PRESETS)} or a regular expression that matches "
             f"whole names such as {', '.join(seen[:2] + seen[-4:])}."
         )
     return chosen
 
 
 def _is_chosen(layers: str, name: str, stage: int | None) -> bool:
-    """Whether a layer is trained; `stage` is that of a backbone layer, None for any other."""
+    """Whether a layer is trained; `stage` is a backbone layer's stage, None for other layers."""
     if layers not in PRESETS:
         return re.fullmatch(layers, name) is not None
     return re.fullmatch(HEADS, name) is not None if stage is None else stage >= PRESETS[layers]

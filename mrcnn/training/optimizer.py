@@ -1,4 +1,4 @@
-"""SGD with weight decay as L2 on the gradient, and the learning-rate schedules of detection training."""
+"""SGD with weight decay as an L2 term in the gradient, and learning-rate schedules."""
 
 import math
 import re
@@ -19,15 +19,15 @@ from mrcnn.ops.keras_internals import OwnReduction
 class SGD(OwnReduction, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with `l2 * weight` added to the gradient of kernels and biases.
 
-    Keras's own `weight_decay` is decoupled from the momentum, which makes it 1 / (1 - momentum) times weaker than what
-    the published recipes mean by 1e-4 (torch.optim.SGD). As there, L2 is added after the gradients are clipped, and
-    not to the gamma and beta of normalization layers.
+    Keras's `weight_decay` is decoupled from the momentum, which makes it 1 / (1 - momentum) times weaker than the 1e-4
+    of published recipes (torch.optim.SGD). As there, L2 is added after clipping the gradients, and not to the gamma
+    and beta of normalization layers.
 
-    Setting `learning_rate` ends a `Schedule`, and the rate stays what it was set to. Keras's own optimizers refuse
-    this, so that neither `LearningRateScheduler` nor `ReduceLROnPlateau` works on a schedule.
+    Setting `learning_rate` ends a `Schedule` and keeps the new rate. Keras's optimizers raise an error instead, so that
+    neither `LearningRateScheduler` nor `ReduceLROnPlateau` works with a schedule.
 
     If several replicas share a batch, their gradients are summed before clipping, so the norm is that of the batch's
-    gradient; Keras clips each replica's.
+    gradient; Keras clips each replica's gradient.
     """
 
     def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.9, l2: float = 0.0, **kwargs: Any) -> None:
@@ -79,8 +79,8 @@ class SGD(OwnReduction, keras.optimizers.SGD):
 def _after(gradient: Any) -> Any:
     """A TensorFlow scope whose operations wait for the gradient.
 
-    `l2 * variable` needs only a weight, so TensorFlow would compute it at the start of a step for every variable, and
-    keep them all to the end.
+    `l2 * variable` depends only on a weight, so TensorFlow would compute it for every variable at the start of a step
+    and keep the results to the end.
     """
     import tensorflow as tf
 
@@ -104,7 +104,7 @@ def _apply_momentum(
 
 
 def decays(variable: Any) -> bool:
-    """Whether weight decay applies to this weight: to kernels and biases, not to gamma and beta."""
+    """Whether weight decay applies to this weight: True for kernels and biases, False for gamma and beta."""
     # TensorFlow passes its own variable, named "layer/gamma:0", or "layer/gamma/replica_1:0" on a replica. Other
     # backends pass Keras's, named "gamma".
     name = re.sub(r"(/replica_\d+)?(:\d+)?$", "", getattr(variable, "name", ""))
@@ -119,10 +119,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         base: learning rate after the warm-up.
         total_steps: steps of the whole training; the milestones are fractions of it.
         kind: "constant", "step" or "cosine".
-        warmup_steps, warmup_factor: the rate rises linearly from `base * warmup_factor` over this many steps.
-        milestones: fractions of the training after which the rate falls to a tenth, for "step".
+        warmup_steps, warmup_factor: the rate rises linearly from `base * warmup_factor` over `warmup_steps` steps.
+        milestones: fractions of the training after which the rate is divided by ten, for "step".
 
-    `chosen` is a variable of the optimizer: once it is 0 or more, it is the rate, and the schedule has ended.
+    `chosen` is a variable of the optimizer: a value of 0 or more replaces the schedule as the learning rate.
     """
 
     def __init__(
@@ -153,11 +153,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             rate = rate * (self.warmup_factor + (1.0 - self.warmup_factor) * risen)
         if self.chosen is None:
             return rate
-        chosen = ops.convert_to_tensor(self.chosen)  # JAX takes no variables
+        chosen = ops.convert_to_tensor(self.chosen)  # JAX functions do not accept variables
         return ops.where(chosen >= 0, chosen, rate)
 
     def as_array(self) -> np.ndarray:
-        """The arguments as numbers, to compare."""
+        """The arguments as numbers, for comparison."""
         kind = ("constant", "step", "cosine").index(self.kind)
         return np.array([self.base, self.total_steps, kind, self.warmup_steps, self.warmup_factor, *self.milestones])
 
@@ -177,10 +177,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def schedule_for(config: Config, learning_rate: float | None, total_steps: int) -> Schedule:
-    """The learning rates of a training of so many steps.
+    """The learning-rate schedule for `total_steps` steps.
 
-    A rate of the caller's own is held constant, unless the configuration sets LR_SCHEDULE or LR_STEPS. The warm-up
-    takes at most a tenth of the steps, unless the configuration sets WARMUP_STEPS.
+    A given `learning_rate` is held constant unless the configuration sets LR_SCHEDULE or LR_STEPS. The warm-up takes at
+    most a tenth of the steps unless the configuration sets WARMUP_STEPS.
     """
     explicit = config.explicit()
     follows = learning_rate is None or not explicit.isdisjoint({"LR_SCHEDULE", "LR_STEPS"})

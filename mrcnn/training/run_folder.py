@@ -1,4 +1,4 @@
-"""Runs: their folders in `model_dir`, the checkpoints in them, and where a training stands."""
+"""Runs: their folders in `model_dir`, their checkpoints, and their position in training."""
 
 import dataclasses
 import datetime
@@ -12,7 +12,7 @@ CHECKPOINT = re.compile(r"mask_rcnn_.*?_(\d{4,})(?:_step(\d+))?\.h5")
 
 
 class RunPath(WindowsPath if os.name == "nt" else PosixPath):  # type: ignore[misc]
-    """A path that the old package's programs can also use as a string, or as the pair that `find_last` once returned.
+    """A path that also works as a string, or as the pair that the old package's `find_last` returned.
 
     `model.log_dir + "/x"` and `"loading " + model.find_last()` are strings. `model.find_last()[1]` and
     `folder, path = model.find_last()` are the folder of the run and the checkpoint.
@@ -35,15 +35,15 @@ class RunPath(WindowsPath if os.name == "nt" else PosixPath):  # type: ignore[mi
 
 @dataclasses.dataclass
 class Run:
-    """Where a training stands.
+    """A run's position in training.
 
     Attributes:
-        folder: gets the checkpoints and logs; None until it is needed.
-        epoch: finished epochs.
-        step: steps already taken in the epoch that follows.
-        state: what the training needs besides the weights, by the names of `mrcnn.training.state`: variables of this
-            process, or arrays from a checkpoint.
-        saved: the checkpoint whose state is to be read before training continues.
+        folder: folder for checkpoints and logs; None until it is needed.
+        epoch: number of finished epochs.
+        step: number of steps done in the next epoch.
+        state: training state besides the weights, by the names of `mrcnn.training.state`: variables of this process,
+            or arrays from a checkpoint.
+        saved: checkpoint whose state must be read before training continues.
     """
 
     folder: RunPath | None = None
@@ -53,24 +53,24 @@ class Run:
     saved: Path | None = None
 
     def open(self, model_dir: Path, name: str | None) -> RunPath:
-        """The folder, which is made if there is none. Raises ValueError without a name."""
+        """The folder, created if needed. Raises ValueError without a name."""
         if self.folder is None:
             if not name:
-                raise ValueError("Config.NAME is None; a configuration that trains or saves by itself needs a name.")
+                raise ValueError("Config.NAME is None. Set a name for the folder of logs and checkpoints.")
             self.folder = new_run_folder(model_dir, name)
         return self.folder
 
 
 def new_run_folder(model_dir: Path, name: str) -> RunPath:
-    """Makes `model_dir/<name><time>`.
+    """Creates `model_dir/<name><time>`.
 
-    The time is never earlier than that of the newest run of the name: where the clock was set back, or two runs begin
-    in the same second, it is the newest run's plus one second. Sorted by name, runs are thus in the order they began.
+    The time is always later than that of the newest run with this name: if the clock was set back, or two runs begin in
+    the same second, it is the newest run's plus one second. Sorted by name, runs are thus in the order of their start.
     """
     began = datetime.datetime.now().replace(microsecond=0)
     for run in runs(model_dir, name):
         began = max(began, _time(run, name) + datetime.timedelta(seconds=1))
-    while True:  # another process may make one meanwhile
+    while True:  # another process may create the same folder meanwhile
         folder = RunPath(model_dir / f"{name.lower()}{began:%Y%m%dT%H%M%S}")
         try:
             folder.mkdir(parents=True)
@@ -80,7 +80,7 @@ def new_run_folder(model_dir: Path, name: str) -> RunPath:
 
 
 def runs(model_dir: Path, name: str | None) -> list[RunPath]:
-    """The folders of the runs of a name, oldest first."""
+    """The folders of the runs with a name, oldest first."""
     folders = model_dir.iterdir() if model_dir.is_dir() else ()
     found = [RunPath(folder) for folder in folders if _time(folder, name)]
     return sorted(found, key=lambda run: (_time(run, name), run))
@@ -96,7 +96,7 @@ def _time(folder: Path, name: str | None) -> Any:
 
 
 def checkpoint_name(name: str, epoch: int, step: int = 0) -> str:
-    """The file name of the checkpoint after `epoch` epochs and `step` steps of the next."""
+    """File name of the checkpoint after `epoch` epochs and `step` steps of the next."""
     return f"mask_rcnn_{name.lower()}_{epoch:04d}" + (f"_step{step:06d}" if step else "") + ".h5"
 
 
@@ -107,15 +107,15 @@ def checkpoints(run: Path) -> list[RunPath]:
 
 
 def position(checkpoint: Path) -> tuple[int, int]:
-    """(epochs, steps of the next epoch) of a checkpoint, by its file name."""
+    """(epochs, steps of the next epoch) of a checkpoint, from its file name."""
     match = CHECKPOINT.fullmatch(checkpoint.name)
     if match is None:
-        raise ValueError(f"{checkpoint} is not named like a checkpoint of a run, mask_rcnn_<name>_0001.h5")
+        raise ValueError(f"{checkpoint} is not named like a checkpoint, mask_rcnn_<name>_0001.h5")
     return int(match[1]), int(match[2] or 0)
 
 
 def find_last(model_dir: Path, name: str | None) -> RunPath:
-    """The newest checkpoint of the newest run of a name that has one. Raises FileNotFoundError if there is none."""
+    """The newest checkpoint of the newest run with this name that has any. Raises FileNotFoundError if none has."""
     found = runs(model_dir, name)
     for run in reversed(found):
         if saved := checkpoints(run):

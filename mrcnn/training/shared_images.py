@@ -9,11 +9,11 @@ from mrcnn.data.dataset import Dataset
 
 
 def refuse_shared_images(training: Dataset, validation: Dataset) -> None:
-    """Raises ValueError if images are in both datasets, with their number.
+    """Raises ValueError, with the number of images, if the datasets share images.
 
-    Two images are the same if their `path` is the same existing file, whatever the name it is given by; where one file
-    holds several images of a dataset, such as the frames of a video, also their ids must agree. Images without a file
-    are the same only if the datasets are one object.
+    Two images are the same if their paths refer to the same existing file. If a file holds several images of a dataset,
+    such as the frames of a video, their ids must also be equal. Images without a file are the same only if both
+    datasets are the same object.
     """
     if training is validation:
         shared = [f"image {i}" for i in training.image_ids]
@@ -27,14 +27,14 @@ def refuse_shared_images(training: Dataset, validation: Dataset) -> None:
     if shared:
         raise ValueError(
             f"{len(shared)} of the {len(training.image_ids)} training images are also among the "
-            f"{len(validation.image_ids)} validation images, such as {shared[0]}: the val_ losses would not show "
+            f"{len(validation.image_ids)} validation images, such as {shared[0]}, so the val_ losses would not show "
             "whether the model generalizes. Split the images, for instance with mrcnn.data.dataset.split, or pass "
             "allow_shared_images=True."
         )
 
 
 def _by_file(dataset: Dataset) -> dict[tuple[str, Hashable], str]:
-    """(real path, id of the image) to the path as given, of the images that have a file."""
+    """(real path, id of the image) -> path as given, for images with a file."""
 
     @cache
     def real_folder(folder: str) -> str:

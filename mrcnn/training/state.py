@@ -1,8 +1,8 @@
-"""What a training needs, besides the weights, to continue as if it had never stopped.
+"""Training state besides the weights, with which a run continues as if it had never stopped.
 
-The variables are known by name, so that they can be stored in a checkpoint and survive a change of the layers that
-train: "iterations", "learning_rate" (one that a callback set), "momentum/<layer>/<number>", "seed/<part>/<number>"
-(random layers such as Dropout) and, within an epoch, "metric/<name>/<number>".
+Variables have names, so that checkpoints can store them and they survive a change of the trained layers:
+"iterations", "learning_rate" (if a callback set it), "momentum/<layer>/<number>", "seed/<part>/<number>" (random
+layers such as Dropout) and, within an epoch, "metric/<name>/<number>".
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from mrcnn.training.model import TrainingModel
 
 
 def state_variables(model: TrainingModel, network: Network) -> dict[str, keras.Variable]:
-    """The variables of a compiled model, without those of the metrics."""
+    """The state variables of a compiled model, except those of the metrics."""
     layers = network.layers().items()
     names = {id(weight): f"{key}/{i}" for key, layer in layers for i, weight in enumerate(layer.weights)}
     found = {"iterations": model.optimizer.iterations, "learning_rate": model.optimizer.schedule.chosen}
@@ -37,20 +37,20 @@ def metric_variables(model: TrainingModel) -> dict[str, keras.Variable]:
 
 
 def values_of(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
-    """The values of variables, as a checkpoint stores them."""
+    """The variables' values, as a checkpoint stores them."""
     return {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in variables.items()}
 
 
 def restore(variables: Mapping[str, keras.Variable], values: Mapping[str, Any]) -> None:
-    """Gives each variable its value where there is one.
+    """Sets each variable that has a stored value.
 
-    Raises ValueError for a value of another shape.
+    Raises ValueError for a value with a different shape.
     """
     for name, variable in variables.items():
         if name in values and values[name] is not variable:
             if tuple(values[name].shape) != tuple(variable.shape):
                 raise ValueError(
                     f"the training state holds {name} with shape {tuple(values[name].shape)}, but the model has "
-                    f"{tuple(variable.shape)}; it belongs to another network"
+                    f"{tuple(variable.shape)}; it belongs to a different network"
                 )
             variable.assign(values[name])

@@ -31,12 +31,12 @@ class Trainer:
 
     Args:
         model: the training graph of `network`.
-        network: the parts that hold the weights.
+        network: the parts with weights.
         config: the settings.
         distribution: the devices.
-        scaling: the pixels that the backbone expects.
-        run: where the training stands.
-        model_dir: where the folder of a new run is made.
+        scaling: the pixel scaling that the backbone expects.
+        run: the current position in training.
+        model_dir: parent folder of new runs.
         save: writes the weights, the position of the run and the given training state to a path.
     """
 
@@ -55,7 +55,7 @@ class Trainer:
         self.model, self.network, self.config = model, network, config
         self.distribution, self.scaling, self.run = distribution, scaling, run
         self.model_dir, self.save = model_dir, save
-        self.metrics: dict[str, np.ndarray] = {}  # of the epoch's training steps, while it is validated
+        self.metrics: dict[str, np.ndarray] = {}  # training metrics of the epoch, kept during its validation
 
     def train(
         self,
@@ -85,7 +85,7 @@ class Trainer:
             failure = train.failure or (validate.failure if validate is not None else None)
             if failure is None or failure is error:
                 raise
-            raise failure from error  # what the loader raised, instead of TensorFlow's wrapping of it
+            raise failure from error  # the loader's own error instead of TensorFlow's wrapper
         finally:
             for loader in filter(None, (train, validate)):
                 loader.close()
@@ -104,7 +104,7 @@ class Trainer:
     # Before the first step
 
     def _prepare(self, train: Loader, epochs: int, learning_rate: float | None, layers: str) -> None:
-        """Compiles the model, gives it the state that the run has, and makes sure that all workers agree."""
+        """Compiles the model, restores the run's state, and checks that all workers agree."""
         run, steps = self.run, train.steps
         run.step = min(run.step, steps)  # STEPS_PER_EPOCH may have changed
         train.seek(run.epoch, run.step)
@@ -114,7 +114,7 @@ class Trainer:
         self._meet(train)
         old, same = dict(run.state), np.array_equal(run.state.get("schedule", ()), schedule.as_array())
         if not same:
-            old.pop("learning_rate", None)  # was chosen in place of another schedule
+            old.pop("learning_rate", None)  # it replaced a different schedule
         variables = state_variables(self.model, self.network)
         restore(variables, old)
         self.model.optimizer.iterations.assign(run.epoch * steps + run.step)
@@ -123,14 +123,15 @@ class Trainer:
         if self.distribution.is_chief:
             print(
                 f"Training to epoch {epochs} from {run.epoch}{f' and {run.step} steps' if run.step else ''}: "
-                f"{steps} steps an epoch, learning rate {schedule}, logs in {run.folder}"
+                f"{steps} steps per epoch, learning rate {schedule}, logs in {run.folder}"
             )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keeps other processes out of the run's folder.
+        """Locks the run's folder against other processes.
 
-        Raises FolderInUseError if one is there, RuntimeError if one was since the run's checkpoint was loaded.
+        Raises FolderInUseError if another process has locked it, RuntimeError if one has trained in it since the run's
+        checkpoint was loaded.
         """
         if not self.distribution.is_chief:
             yield
@@ -142,12 +143,12 @@ class Trainer:
             if newest > (run.epoch, run.step):
                 raise RuntimeError(
                     f"another process has continued the run in {folder} to {checkpoints(folder)[-1].name} since it was "
-                    'loaded here. Load it again, with load_weights("last").'
+                    'loaded here. Load it again with load_weights("last").'
                 )
             yield
 
     def _meet(self, train: Loader) -> None:
-        """Opens the run's folder. Several workers make sure that they hold the same, and take the chief's folder."""
+        """Opens the run's folder. Several workers check that they agree, and use the chief's folder."""
         workers, run = self.distribution, self.run
         folder = run.open(self.model_dir, self.config.NAME).name if workers.is_chief else ""
         facts = {
@@ -195,8 +196,8 @@ class Trainer:
         except Exception as error:
             try:
                 self._note_position(train.steps)
-            except Exception as lost:  # on JAX a step that fails may leave no variables
-                error.add_note(f"The position of the training is lost ({lost}); continue from a checkpoint.")
+            except Exception as lost:  # on JAX a failed step may leave no variables
+                error.add_note(f"The current training state is lost ({lost}); continue from a checkpoint.")
             raise
 
     def _fit_epochs(
@@ -206,7 +207,7 @@ class Trainer:
             **self.distribution.data(train, validate, epochs),
             initial_epoch=first,
             epochs=epochs,
-            shuffle=False,  # the loader shuffles, by its seed
+            shuffle=False,  # the loader shuffles, from its seed
             callbacks=callbacks,
             verbose=verbose,
         )
@@ -220,7 +221,7 @@ class Trainer:
         callbacks: list[Any],
         verbose: int | str,
     ) -> keras.callbacks.History:
-        """The rest of an epoch, and then the others."""
+        """Trains the rest of an epoch, then the remaining epochs."""
         epoch, metrics = self.run.epoch, self.metrics
         everything = ResumedEpoch(
             callbacks,
@@ -245,7 +246,7 @@ class Trainer:
         return self.model.history
 
     def _validate(self, train: Loader, validate: Loader | None, callbacks: ResumedEpoch) -> None:
-        """The end of an epoch whose steps are all taken."""
+        """Finishes an epoch after its last step."""
         self.model.reset_metrics()
         self.model.stop_training = False
         callbacks.on_epoch_begin(self.run.epoch)
@@ -265,18 +266,18 @@ class Trainer:
     # What stays of them
 
     def _save(self, epoch: int, step: int) -> Path:
-        """Moves the run to a position, and writes the checkpoint of it."""
+        """Moves the run to a position and writes its checkpoint."""
         run, config = self.run, self.config
         run.epoch, run.step = epoch, step
         path = run.open(self.model_dir, config.NAME) / checkpoint_name(str(config.NAME), epoch, step)
-        # Reading metrics adds them up over the workers, all of which must take part
+        # Reading metrics sums them over the workers, so all workers must take part
         metrics = (self.metrics or values_of(metric_variables(self.model))) if step else {}
         if self.distribution.is_chief:
             self.save(path, values_of(run.state) | metrics)
         return path
 
     def _note_position(self, steps: int) -> None:
-        """After an interruption: the run stands where the optimizer does. Several workers only have checkpoints."""
+        """After an interruption, sets the run's position from the optimizer; not with several workers."""
         if self.distribution.workers > 1:
             return
         run = self.run
@@ -294,17 +295,17 @@ class Trainer:
             if run.step:
                 self._save(run.epoch, run.step)
             saved = checkpoints(run.open(self.model_dir, self.config.NAME))
-        except KeyboardInterrupt:  # somebody is impatient
+        except KeyboardInterrupt:  # Ctrl-C again while saving
             saved = []
-        kept = f"Saved: {saved[-1]}." if saved else "Nothing is saved."
+        kept = f"Saved: {saved[-1]}." if saved else "Nothing was saved."
         return TrainingInterrupted(
-            f"Training was interrupted {where}. {kept} To continue, call train again, in a new process after "
+            f"Training was interrupted {where}. {kept} To continue, call train again; in a new process, first call "
             'load_weights("last").'
         )
 
 
 class _KeepMetrics(keras.callbacks.Callback):
-    """Keeps the metrics of an epoch's training steps while validation uses the same variables."""
+    """Keeps an epoch's training metrics while validation uses the same variables."""
 
     every_worker = True
 

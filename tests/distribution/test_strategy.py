@@ -68,8 +68,8 @@ def test_two_workers_have_the_losses_of_one(runs):
 def test_a_worker_that_is_killed_ends_the_others_with_a_clear_error(runs):
     assert runs["status"] == [1, -9]
     error = runs["killed"][0].text.splitlines()[-1]
-    assert error.startswith("mrcnn.distribution.strategy.WorkerLost: worker 0 of 2 cannot go on without another (")
-    assert 'with load_weights("last") before train they go on from the newest checkpoint' in error
+    assert error.startswith("mrcnn.distribution.strategy.WorkerLost: worker 0 of 2 lost another worker (")
+    assert 'with load_weights("last") before train they continue from the newest checkpoint' in error
 
 
 def test_a_resumed_training_goes_on_as_an_unbroken_one(runs):
@@ -190,12 +190,12 @@ def test_workers_that_hold_something_else_are_told():
     same = FakeWorkers(1, exchanged=[told, [0, 0]])
     assert same.meet({"epoch": 3, "images": 9}, {}, "") == "run1"
     other = FakeWorkers(1, exchanged=[told])
-    with pytest.raises(ValueError, match=r"workers \[1\] do not hold what worker 0.*images is 8 here and 9 there"):
+    with pytest.raises(ValueError, match=r"workers \[1\] differ from worker 0.*images is 8 here and 9 there"):
         other.meet({"epoch": 3, "images": 8}, {}, "")
 
 
 def test_too_much_to_tell():
-    with pytest.raises(ValueError, match="bytes are too many to tell the other workers"):
+    with pytest.raises(ValueError, match="bytes are too many to send to the other workers"):
         FakeWorkers(0).meet({"names": "x" * TEXT_BYTES}, {}, "")
 
 
@@ -285,10 +285,10 @@ def test_workers_name_who_is_missing():
     (port,) = free_ports(1)
     addresses = [f"127.0.0.1:{port}", "127.0.0.1:2", "host:3"]
     results = run_all(addresses, [0, 1], 1)
-    assert "worker 2 (host:3) did not come within 1 seconds" in str(results[0])
+    assert "worker 2 (host:3) did not connect within 1 seconds" in str(results[0])
     assert isinstance(results[1], TimeoutError)
     only = run_all(addresses, [2], 0.5)
-    assert f"worker 0 (127.0.0.1:{port}), or others that it waits for did not come" in str(only[2])
+    assert f"worker 0 (127.0.0.1:{port}), or other workers that it waits for, did not connect" in str(only[2])
 
 
 def test_strangers_at_the_port_are_not_workers():

@@ -195,13 +195,13 @@ def test_a_function_may_return_a_model_of_its_own():
         ("mobilenetv22", ValueError, "unknown backbone 'mobilenetv22'; did you mean 'MobileNetV2' or"),
         ("resnet51", ValueError, r"unknown backbone 'resnet51'; did you mean .*'resnet101', 'resnet152', 'resnet50'"),
         (50, TypeError, "a name or a function, received 50"),
-        (lambda image: None, TypeError, r"must return \[C2, C3, C4, C5\] or a keras.Model, it returned None"),
-        (lambda image: four_maps(image)[1:], ValueError, r"four feature maps \[C2, C3, C4, C5\], it gives 3"),
+        (lambda image: None, TypeError, r"must return \[C2, C3, C4, C5\] or a keras.Model, but it returned None"),
+        (lambda image: four_maps(image)[1:], ValueError, r"four feature maps \[C2, C3, C4, C5\], but it returns 3"),
         (
             lambda image: four_maps(image)[::-1],
             ValueError,
             r"output 0 of backbone .* must be at stride 4: \[B, 64, 64, "
-            r"channels\] for an image of 256x256; it is \(1, 8, 8, 4\)",
+            r"channels\] for a 256x256 image; it is \(1, 8, 8, 4\)",
         ),
         (lambda image: four_maps(image, last=1), ValueError, "output 3 of backbone .* must be at stride 32"),
         (

@@ -132,7 +132,7 @@ def test_a_model_for_some_sizes_only_is_refused():
     def fragile(x):
         return layers.Add()([conv(2, padding="valid")(x), layers.Cropping2D(127)(x)])
 
-    with pytest.raises(ValueError, match="'fragile' does not take images of any size, as a backbone must: .*shape"):
+    with pytest.raises(ValueError, match="'fragile' does not accept images of any size, as a backbone must: .*shape"):
         strides.taps(model(conv(), fragile, name="fragile"))
 
 

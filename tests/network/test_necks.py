@@ -82,5 +82,5 @@ def test_contradictions_say_how_to_fix_them(settings, message):
 
 
 def test_c4_and_dc5_need_a_resnet():
-    with pytest.raises(ValueError, match="NECK = 'dc5' needs a ResNet .*BACKBONE is 'mobilenet'"):
+    with pytest.raises(ValueError, match="NECK = 'dc5' needs a ResNet .*but BACKBONE is 'mobilenet'"):
         build_network(Config(NUM_CLASSES=2, BACKBONE="mobilenet", NECK="dc5", BACKBONE_STRIDES=[16]))

@@ -161,5 +161,5 @@ def test_stage_of(layer, stage):
 def test_errors_name_the_value_and_the_choice():
     with pytest.raises(ValueError, match=r"unknown ResNet 'resnet18'; .*'resnet101', 'resnet152', 'resnet50'"):
         resnet("resnet18")
-    with pytest.raises(ValueError, match=r"stem_padding is one of \('torch', 'same'\), received 'valid'"):
+    with pytest.raises(ValueError, match=r"stem_padding must be one of \('torch', 'same'\), received 'valid'"):
         resnet("resnet50", stem_padding="valid")

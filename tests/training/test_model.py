@@ -257,7 +257,7 @@ def test_an_expression_that_matches_nothing_names_the_presets_and_some_layers(ne
 
 
 def test_a_broken_expression_is_named(network):
-    with pytest.raises(ValueError, match=r"layers='\(fpn' is neither .* nor a regular expression: missing \)"):
+    with pytest.raises(ValueError, match=r"layers='\(fpn' is neither .* nor a valid regular expression: missing \)"):
         set_trainable(network, "(fpn", train_bn=False)
 
 

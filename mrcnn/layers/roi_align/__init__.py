@@ -1,1 +1,1 @@
-"""RoIAlign: the layer, and each way of computing it."""
+"""RoIAlign: the layer and its implementations."""

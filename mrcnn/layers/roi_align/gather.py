@@ -1,8 +1,8 @@
 """RoIAlign of all pyramid levels at once: every bin is a weighted sum of cells.
 
-The levels are laid end to end as one table [cells, C]. A bin takes `sampling_ratio ** 2` bilinear samples of four cells
-each, and as bins lie on a grid, their rows and columns can be found apart: `taps`. What remains is a product of a
-sparse matrix [bins, cells] with the table. `gather` does it in keras.ops, for XLA; `multiply` is TensorFlow's own
+The levels are concatenated into one table [cells, C]. A bin takes `sampling_ratio ** 2` bilinear samples of four cells
+each. Bins lie on a grid, so their rows and columns are computed separately (`taps`). The rest is a product of a sparse
+matrix [bins, cells] with the table: `gather` computes it in keras.ops, for XLA; `multiply` with TensorFlow's sparse
 product.
 """
 
@@ -18,9 +18,9 @@ from mrcnn.layers.roi_align import samples as roi_samples
 
 
 class Taps(NamedTuple):
-    """Cells that make up the bins of M boxes, T = 2 * sampling_ratio an axis.
+    """Cells that make up the bins of M boxes; T = 2 * sampling_ratio per axis.
 
-    rows: [M, pool_size, T] int32, first cell of a map's row, counted in the table of all levels.
+    rows: [M, pool_size, T] int32, index in the table of the first cell of a map's row.
     row_weights: [M, pool_size, T] float32.
     columns: [M, pool_size, T] int32, added to `rows`.
     column_weights: [M, pool_size, T] float32.
@@ -33,7 +33,7 @@ class Taps(NamedTuple):
 
 
 def table(features: Sequence[Any]) -> Any:
-    """Maps [B, H_l, W_l, C] laid end to end: [cells, C] in their own dtype."""
+    """Maps [B, H_l, W_l, C] concatenated: [cells, C] in their own dtype."""
     return ops.concatenate([ops.reshape(level, (-1, level.shape[-1])) for level in features], axis=0)
 
 
@@ -56,17 +56,17 @@ def taps(
     rounded: bool = False,
     apart: bool = False,
 ) -> Taps:
-    """Which cells of the `table` a box's bins are made of.
+    """The cells of the `table` that contribute to each bin of the boxes.
 
     Args:
         sizes: [levels, (batch, height, width)] int32, see `sizes`.
-        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the input.
+        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the network input.
         image_index: [M] int32.
         levels: [M] int32, the map of each box.
-        strides: pixels of the input between cells, one a level.
+        strides: input pixels between cells, one per level.
         pool_size, sampling_ratio, aligned, geometry, rounded: see
             `mrcnn.layers.roi_align.roi_align.RoIAlign`; `sampling_ratio` is 1 or more.
-        apart: give every sample a bin of its own, `pool_size * sampling_ratio` an axis.
+        apart: give every sample its own bin, `pool_size * sampling_ratio` per axis.
     """
     cells = sizes[:, 0] * sizes[:, 1] * sizes[:, 2]
     offset = ops.take(ops.cumsum(cells) - cells, levels)
@@ -87,32 +87,32 @@ def taps(
 
 
 def _bilinear(position: Any, cells: Any, margin: float, ratio: int, pool_size: int) -> tuple[Any, Any]:
-    """Cells and weights of samples on one axis, of each bin together.
+    """Cells and weights of the samples on one axis, grouped by bin.
 
     Args:
-        position: [M, pool_size * ratio] in cells; cells: [M], how many there are.
-        margin: so far outside the outermost cells a sample has their value (up to their far side); beyond it is zero.
+        position: [M, pool_size * ratio] in cells; cells: [M], number of cells on this axis.
+        margin: a sample at most this far outside the outermost cell takes its value; farther out it is zero.
 
     Returns:
-        index [M, pool_size, 2 * ratio] int32 in the map, weight [M, pool_size, 2 * ratio], of which the sum is 1 or,
-        where samples are zero, less.
+        index [M, pool_size, 2 * ratio] int32 in the map, weight [M, pool_size, 2 * ratio], which sums to 1 per bin, or
+        less where samples are zero.
     """
     last = cells[:, None] - 1.0
     inside = ops.logical_and(position >= -margin, position <= last + margin)
     position = ops.clip(position, 0.0, last)
     low = ops.floor(position)
-    part = ops.where(inside, position - low, 0.0)  # a weight of NaN times nothing would be NaN
+    part = ops.where(inside, position - low, 0.0)  # NaN times zero would be NaN
     counted = ops.cast(inside, "float32") / ratio
     weight = ops.stack([(1.0 - part) * counted, part * counted], axis=-1)
     index = ops.cast(ops.stack([low, low + 1.0], axis=-1), "int32")
-    # In integers, so that no box, of NaN even, leads outside the table
+    # Clip in integers, so that no box, even of NaN, indexes outside the table
     index = ops.clip(index, 0, ops.cast(last, "int32")[..., None])
     shape = (-1, pool_size, 2 * ratio)
     return ops.reshape(index, shape), ops.reshape(weight, shape)
 
 
 def highest(pool: Callable[..., Any], *call: Any, sampling_ratio: int, **options: Any) -> Any:
-    """The highest sample of each bin, by `gather` or `multiply`."""
+    """The maximum of each bin's samples, with `gather` or `multiply`."""
     samples = pool(*call, sampling_ratio=sampling_ratio, apart=True, **options)
     return ops.max_pool(samples, sampling_ratio, strides=sampling_ratio, data_format="channels_last")
 
@@ -120,11 +120,12 @@ def highest(pool: Callable[..., Any], *call: Any, sampling_ratio: int, **options
 def gather(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any, **options: Any) -> Any:
     """Pools boxes of all levels, in keras.ops.
 
-    Under XLA this is one fused loop over the bins, which reads the table's rows, sums in float32 and writes the result,
-    with nothing in between: many times faster on a CPU than one gather of all taps, whose sum XLA does not vectorise.
+    XLA fuses this into one loop over the bins that reads the table's rows, sums in float32 and writes the result
+    without intermediate arrays: on a CPU many times faster than one gather of all taps, whose sum XLA does not
+    vectorize.
 
     Args:
-        features: [B, H_l, W_l, C] float32 or bfloat16, a level each.
+        features: [B, H_l, W_l, C] float32 or bfloat16, one per level.
         boxes, image_index, levels, options: see `taps`.
 
     Returns:
@@ -146,7 +147,7 @@ def _weighted_sum(cells: Any, taps: Taps) -> Any:
 
 
 def _jax(cells: Any, taps: Taps) -> Any:
-    """`_weighted_sum` with a gradient that is added up in one table, tap by tap; JAX's own makes a table for each."""
+    """`_weighted_sum` with a gradient that accumulates in one table, tap by tap; JAX's own makes a table per tap."""
     import jax
 
     def scattered(upstream: Any) -> tuple[Any]:
@@ -165,10 +166,10 @@ def _jax(cells: Any, taps: Taps) -> Any:
 
 
 def multiply(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any, **options: Any) -> Any:
-    """`gather` as TensorFlow's product of a sparse matrix and a dense one.
+    """`gather` as TensorFlow's product of a sparse matrix with a dense one.
 
-    Nothing is compiled, and shapes may follow the data. The gradient, which flows to `features` alone, is a product
-    too: on a CPU several times faster than that of `crop_and_resize`.
+    Needs no compilation, and shapes may depend on the data. The gradient, to `features` only, is a sparse product too:
+    on a CPU several times faster than that of `crop_and_resize`.
     """
     import tensorflow as tf
 
@@ -179,7 +180,7 @@ def multiply(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any,
     def product(cells: Any) -> tuple[Any, Any]:
         count = tf.shape(cells)[0]
         pooled = tf.raw_ops.SparseMatrixMatMul(a=_matrix(found, count), b=tf.cast(cells, tf.float32))
-        # Another matrix for the gradient: a SavedModel holds gradients, which cannot capture a variant
+        # The gradient builds its own matrix: a SavedModel contains gradients, which cannot capture a variant tensor
         return pooled, lambda upstream: _spread(_matrix(found, count), upstream, cells.dtype)
 
     return _as_bins(product(cells), boxes, found.rows.shape[1])
@@ -193,16 +194,16 @@ def _as_bins(pooled: Any, boxes: Any, pool_size: int) -> Any:
 
 
 def _matrix(taps: Taps, cells: Any) -> Any:
-    """[M * pool_size * pool_size, cells] sparse float32, its entries in the order of the bins.
+    """[M * pool_size * pool_size, cells] sparse float32, with entries in bin order.
 
-    The entries of one bin come unsorted, and a cell more than once where samples share it. The conversion asks for the
-    rows alone to be in order, and products add up what is repeated.
+    Entries of one bin are unsorted, and a cell that samples share is repeated. The conversion requires only sorted
+    rows, and products sum repeated entries.
     """
     import tensorflow as tf
 
     rows, row_weights, columns, column_weights = taps
     count, pool_size, many = tf.shape(rows)[0], rows.shape[1], rows.shape[2]
-    # (bin, cell) of every entry in one addition of int64, as there are 800 thousand of them for 1000 boxes of 7 bins
+    # (bin, cell) of every entry in one int64 addition: 1000 boxes of 7x7 bins have 800 thousand entries
     row_bins = pool_size * tf.reshape(tf.range(tf.cast(count * pool_size, tf.int64)), [count, pool_size, 1])
     by_row = tf.stack([tf.tile(row_bins, [1, 1, many]), tf.cast(rows, tf.int64)], axis=-1)
     by_row = tf.tile(by_row, [1, 1, 1, many])[:, :, None]
@@ -219,9 +220,9 @@ def _matrix(taps: Taps, cells: Any) -> Any:
 
 
 def _spread(matrix: Any, upstream: Any, dtype: Any) -> Any:
-    """The gradient by the cells [cells, C] from that of the bins.
+    """Gradient of the cells [cells, C] from the gradient of the bins.
 
-    The product's own would make one for every weight too, as large as all cells that `matrix` names.
+    TensorFlow's own gradient would also compute one for every weight, as large as all cells that `matrix` refers to.
     """
     import tensorflow as tf
 

@@ -18,8 +18,8 @@ from mrcnn.layers.static_output import StaticOutputLayer, spec
 REDUCTIONS = ("average", "max")
 GEOMETRIES = ("aligned", "crop")
 METHODS = ("crop_and_resize", "multiply", "gather")
-TOGETHER = 128  # boxes whose samples are in memory at once, where their number depends on the box
-MOST_SAMPLES = 1 << 12  # a bin and axis
+TOGETHER = 128  # boxes whose samples are in memory at once, if their number depends on the box
+MOST_SAMPLES = 1 << 12  # per bin and axis
 
 
 def roi_align(
@@ -36,27 +36,27 @@ def roi_align(
 ) -> Any:
     """Features of each box on a grid of bins, as `torchvision.ops.roi_align`.
 
-    Each bin is the mean of `sampling_ratio ** 2` evenly spaced bilinear samples, or the highest of them. Samples within
-    one cell outside the map take the value of its edge, those beyond are zero.
+    Each bin is the mean (or maximum) of `sampling_ratio ** 2` evenly spaced bilinear samples. Samples up to one cell
+    outside the map take the value of its edge; samples farther out are zero.
 
     Args:
         feature_map: [B, H, W, C]; cell i covers the map's coordinates [i, i + 1).
-        boxes: [M, (y1, x1, y2, x2)], pixels of the input; no gradient flows to them. M may be 0.
+        boxes: [M, (y1, x1, y2, x2)], pixels of the network input; no gradient flows to them. M may be 0.
         image_index: [M] int, which of the B maps a box belongs to.
-        spatial_scale: cells of the map per pixel of the input, 1 / stride.
-        pool_size: bins a side.
+        spatial_scale: cells of the map per input pixel, 1 / stride.
+        pool_size: bins per side.
         sampling_ratio: samples per side of a bin. 0: as many as the bin has cells, rounded up, for each box and axis
-            (Detectron2); a box without height or width gives zeros then.
-        aligned: a cell's value stands at its centre, i + 0.5. False for the older reading (at its corner i, and
-            boxes of at least one cell), which torchvision's detectors use.
+            (Detectron2); a box without height or width then gives zeros.
+        aligned: a cell's value is at its center, i + 0.5. False for the older convention (at its corner i, and boxes
+            of at least one cell), which torchvision's detectors use.
         reduction: of a bin's samples, "average" or "max".
-        rounded: move the corners of boxes to whole cells first, boxes of at least one cell (RoIWarp).
+        rounded: first move box corners to whole cells, with boxes of at least one cell (RoIWarp).
 
     Returns:
         [M, pool_size, pool_size, C] float32.
 
     Raises:
-        NotImplementedError: for `sampling_ratio` 0 on another backend than TensorFlow.
+        NotImplementedError: for `sampling_ratio` 0 on a backend other than TensorFlow.
     """
     if keras.backend.backend() != "tensorflow":
         _require_fixed_samples(sampling_ratio)
@@ -74,8 +74,8 @@ def roi_align(
         )
     start, side = roi_samples.start_and_side(boxes, spatial_scale, aligned, rounded)
     size = ops.stack(roi_samples.size(feature_map))
-    # crop_and_resize gives zero beyond the outermost cells; with the border it gives the edge there. One cell would do,
-    # the second lets _zero_outside decide about samples at exactly -1, whatever rounding crop_and_resize adds.
+    # crop_and_resize gives zero beyond the outermost cells; with a border it gives the edge there. One cell would do;
+    # with two, _zero_outside decides about samples at exactly -1, independent of rounding in crop_and_resize.
     bordered = _pad_edge(ops.cast(feature_map, "float32"), 2)
 
     def pool(start: Any, side: Any, image_index: Any, ratios: Sequence[Any]) -> Any:
@@ -99,27 +99,25 @@ class RoIAlign(StaticOutputLayer):
         pool_size: bins per side of the output.
         sampling_ratio: samples per side of a bin; 0: by the box's size, see `roi_align`.
         aligned: see `roi_align`.
-        strides: pixels of the input between cells, one a level, each twice the one before.
+        strides: input pixels between cells, one per level, each twice the one before.
         level_rounding: "floor" (FPN, torchvision, Detectron2) or "round" (matterport).
         canonical_size, canonical_level: a RoI of this many pixels square is pooled from this level (P4).
         reduction: of a bin's samples, "average" or "max".
-        rounded: RoIWarp (Dai et al. 2016): the corners of boxes are moved to whole cells of their level first, as
-            RoIPool does.
-        geometry: "aligned" is RoIAlign. "crop" is matterport's layer: one sample a bin, on a grid from corner to corner
-            of the box whose last pixel is y2 - 1, zero outside; `sampling_ratio`, `aligned` and `reduction` then have
-            no meaning.
-            Its level comes from the same corners.
-        method: how it is computed; results are equal to rounding. On TensorFlow:
-            "crop_and_resize" (None): one `tf.image.crop_and_resize` a level. The only one for `sampling_ratio` 0.
+        rounded: RoIWarp (Dai et al. 2016): first move box corners to whole cells of their level, as RoIPool does.
+        geometry: "aligned" is RoIAlign. "crop" is matterport's layer: one sample per bin, on a grid from corner to
+            corner of the box whose last pixel is y2 - 1, zero outside; `sampling_ratio`, `aligned` and `reduction` have
+            no effect. The level is chosen from the same corners.
+        method: the implementation; results are equal up to rounding. On TensorFlow:
+            "crop_and_resize" (None): one `tf.image.crop_and_resize` per level. The only one for `sampling_ratio` 0.
             "multiply": one product of a sparse matrix with the cells of all levels, see
-            `mrcnn.layers.roi_align.gather`. On a CPU faster, in training several times.
-            "gather": plain operations, for graphs that XLA compiles into one loop; without XLA slow and large.
-            On other backends "gather" is the only one.
+            `mrcnn.layers.roi_align.gather`. Faster on a CPU, in training several times.
+            "gather": plain operations, which XLA compiles into one loop; without XLA slow and memory-hungry.
+            Other backends support only "gather".
 
     Call arguments:
         features: list of [B, H_l, W_l, C], finest first.
-        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the input; no gradient flows to them. M may be 0.
-        image_index: [M] int, the image of each box. Without it, `boxes` are [B, N, (y1, x1, y2, x2)], N an image, and
+        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the network input; no gradient flows to them. M may be 0.
+        image_index: [M] int, the image of each box. Without it, `boxes` are [B, N, (y1, x1, y2, x2)], N per image, and
             M is B * N.
 
     Returns:
@@ -127,8 +125,8 @@ class RoIAlign(StaticOutputLayer):
         that is not finite gets zeros.
 
     Raises:
-        ValueError: on an unknown setting, or where the numbers of feature maps and strides differ.
-        NotImplementedError: for what the backend has no body for: another method, or `sampling_ratio` 0.
+        ValueError: for an unknown setting, or different numbers of feature maps and strides.
+        NotImplementedError: for a method, or `sampling_ratio` 0, that the backend does not support.
     """
 
     def __init__(
@@ -147,7 +145,7 @@ class RoIAlign(StaticOutputLayer):
         method: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # Automatic casting would round the boxes to bfloat16 under mixed precision.
+        # Automatic casting would round the boxes to bfloat16 with mixed precision.
         super().__init__(autocast=False, **kwargs)
         if level_rounding not in LEVEL_ROUNDINGS:
             raise ValueError(f"level_rounding is {level_rounding!r}; use one of {LEVEL_ROUNDINGS}")
@@ -156,7 +154,7 @@ class RoIAlign(StaticOutputLayer):
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction is {reduction!r}; use one of {REDUCTIONS}")
         if geometry == "crop" and rounded:
-            raise ValueError("geometry 'crop' takes boxes as they are; rounded boxes need geometry 'aligned'")
+            raise ValueError("geometry 'crop' does not round boxes; use geometry 'aligned' with rounded=True")
         self.method = _checked_method(method, 1 if geometry == "crop" else sampling_ratio)
         self.supports_jit = self.method == "gather"  # CropAndResize and sparse products have no XLA kernel
         if pool_size < 1 or sampling_ratio < 0:
@@ -212,7 +210,7 @@ class RoIAlign(StaticOutputLayer):
         )
 
     def _levels(self, boxes: Any, finest: Any) -> Any:
-        """Index into the features for each of `boxes` [M, 4] -> [M] int32."""
+        """Index into the features for each box of `boxes` [M, 4] -> [M] int32."""
         if self.geometry == "crop":
             height, width = (side * self.strides[0] for side in roi_samples.size(finest))
             boxes = roi_samples.corner_fractions(boxes, height, width) * ops.stack([height, width] * 2)
@@ -244,9 +242,9 @@ def _pad_edge(feature_map: Any, border: int) -> Any:
 
 
 def _zero_outside(samples: Any, inside_y: Any, inside_x: Any) -> Any:
-    """`samples` [M, n, m, C] where the flags [M, n] and [M, m] hold, else 0.
+    """`samples` [M, n, m, C] where the flags [M, n] and [M, m] are True, else 0.
 
-    Boxes clipped to the image have every sample inside and skip the pass over the samples.
+    If every sample is inside, as for boxes clipped to the image, the samples are returned unchanged.
     """
     kept = ops.logical_and(inside_y[:, :, None, None], inside_x[:, None, :, None])
     every = ops.logical_and(ops.all(inside_y), ops.all(inside_x))
@@ -254,7 +252,7 @@ def _zero_outside(samples: Any, inside_y: Any, inside_x: Any) -> Any:
 
 
 def _bins(samples: Any, pool_size: int, ratios: Sequence[Any], reduction: str) -> Any:
-    """[M, pool * ratio y, pool * ratio x, C] -> [M, pool, pool, C], the mean or the highest of each bin."""
+    """[M, pool * ratio y, pool * ratio x, C] -> [M, pool, pool, C], the mean or maximum of each bin."""
     if all(isinstance(ratio, int) for ratio in ratios):
         if max(ratios) == 1:
             return samples
@@ -265,12 +263,12 @@ def _bins(samples: Any, pool_size: int, ratios: Sequence[Any], reduction: str) -
 
 
 def _reduced(pool: Callable[..., Any], reduction: str) -> Callable[..., Any]:
-    """`gather` or `multiply`, of which each gives means, with another reduction."""
+    """`gather` or `multiply`, which compute means, with the given reduction."""
     return pool if reduction == "average" else partial(roi_gather.highest, pool)
 
 
 def _checked_method(method: str | None, sampling_ratio: int) -> str:
-    """The method that is meant; raises where the backend or the number of samples does not allow it."""
+    """The method to use; raises if the backend or the number of samples does not allow it."""
     if method is not None and method not in METHODS:
         raise ValueError(f"method is {method!r}; use one of {METHODS}")
     if keras.backend.backend() == "tensorflow":
@@ -282,7 +280,7 @@ def _checked_method(method: str | None, sampling_ratio: int) -> str:
         return method or "crop_and_resize"
     if method not in (None, "gather"):
         raise NotImplementedError(
-            f"RoIAlign's method {method!r} has no body for the Keras backend "
+            f"RoIAlign's method {method!r} is not implemented for the Keras backend "
             f"{keras.backend.backend()!r}; use 'gather', or set KERAS_BACKEND to tensorflow"
         )
     _require_fixed_samples(sampling_ratio)
@@ -290,11 +288,11 @@ def _checked_method(method: str | None, sampling_ratio: int) -> str:
 
 
 def fastest_method(sampling_ratio: int, geometry: str = "aligned") -> str | None:
-    """The `method` of `RoIAlign` for this machine: on a CPU the sparse product, on others the backend's default.
+    """The `method` of `RoIAlign` for this machine: the sparse product on a CPU, else the backend's default.
 
-    The product was timed on CPUs alone.
+    The product was timed only on CPUs.
     """
-    # matterport's samples lie on the last cell of a map, and a rounding beyond it makes them zero: its own kernel then
+    # matterport's samples lie on a map's last cell, and rounding beyond it makes them zero: use matterport's own kernel
     if keras.backend.backend() != "tensorflow" or sampling_ratio == 0 or geometry == "crop":
         return None
     import tensorflow as tf
@@ -305,9 +303,9 @@ def fastest_method(sampling_ratio: int, geometry: str = "aligned") -> str | None
 def _require_fixed_samples(sampling_ratio: int) -> None:
     if sampling_ratio == 0:
         raise NotImplementedError(
-            "RoIAlign with sampling_ratio 0, as many samples as a box has cells, needs shapes that follow the data, "
-            f"which the Keras backend {keras.backend.backend()!r} has not. Set ROI_SAMPLING_RATIO to 2, whose results "
-            "are close, or KERAS_BACKEND to tensorflow."
+            "RoIAlign with sampling_ratio 0 (as many samples as a box has cells) needs data-dependent shapes, "
+            f"which the Keras backend {keras.backend.backend()!r} does not support. Set ROI_SAMPLING_RATIO to 2, which "
+            "gives similar results, or KERAS_BACKEND to tensorflow."
         )
 
 
@@ -319,14 +317,14 @@ def _crop(feature_map: Any, corners: Any, image_index: Any, points: Sequence[Any
 
 
 def _by_sample_count(pool: Any, start: Any, side: Any, image_index: Any, pool_size: int, channels: int) -> Any:
-    """Applies `pool(start, side, image_index, ratios)` to boxes that take as many samples a bin and axis, in turn.
+    """Applies `pool(start, side, image_index, ratios)` to each group of boxes with the same samples per bin and axis.
 
-    At most `TOGETHER` of them at once: there can be many samples a bin. Results in the order of the boxes.
+    At most `TOGETHER` boxes at once, as a bin can have many samples. Results are in the order of the boxes.
     """
     import tensorflow as tf
 
     image_index = tf.cast(image_index, tf.int32)
-    # In float64, as a graph multiplies with 1 / pool_size, which in float32 would make 49 / 7 a little more than 7
+    # In float64, because a graph multiplies by 1 / pool_size, and in float32 49 / 7 would be slightly more than 7
     counts = tf.math.ceil(tf.cast(tf.cast(side, tf.float64) / pool_size, tf.float32))
     counts = tf.cast(tf.clip_by_value(counts, 0.0, float(MOST_SAMPLES - 1)), tf.int32)
     ratios = tf.maximum(counts, 1)
@@ -346,14 +344,14 @@ def _by_sample_count(pool: Any, start: Any, side: Any, image_index: Any, pool_si
 
     shape = [None, pool_size, pool_size, channels]
     done = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=shape)
-    done = done.write(0, tf.zeros([0, *shape[1:]]))  # so that there is something to put together where no box is
+    done = done.write(0, tf.zeros([0, *shape[1:]]))  # so that there is something to concatenate without boxes
     _, done = tf.while_loop(lambda first, _: first < total, step, (0, done), parallel_iterations=1)
     pooled = tf.gather(tf.ensure_shape(done.concat(), shape), tf.math.invert_permutation(order))
     return tf.where(tf.reduce_all(counts > 0, axis=1)[:, None, None, None], pooled, 0.0)
 
 
 def _by_level(pool: Any, features: list[Any], levels: Any, boxes: Any, image_index: Any) -> Any:
-    """Applies `pool(level, feature_map, boxes, image_index)` to the boxes of each level, results in order of boxes."""
+    """Applies `pool(level, feature_map, boxes, image_index)` to each level's boxes; results in the order of `boxes`."""
     import tensorflow as tf
 
     positions, pooled = [], []

@@ -1,4 +1,4 @@
-"""Where RoIAlign looks: sample positions of boxes on a feature map, in cells."""
+"""RoIAlign's sample positions for boxes on a feature map, in cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def size(feature_map: Any) -> tuple[Any, Any]:
-    """Height and width of [B, H, W, C] as float32 scalars, known or not."""
+    """Height and width of [B, H, W, C] as float32 scalars, static or dynamic."""
     height, width = ops.shape(feature_map)[1:3]
     return ops.cast(height, "float32"), ops.cast(width, "float32")
 
@@ -16,9 +16,9 @@ def size(feature_map: Any) -> tuple[Any, Any]:
 def start_and_side(boxes: Any, spatial_scale: Any, aligned: bool, rounded: bool = False) -> tuple[Any, Any]:
     """Top left corners and sides of boxes [M, 4] in cells of the map, [M, (y, x)] each.
 
-    `spatial_scale` is a number, or [M, 1] where the boxes lie on maps of different strides. `rounded` moves the corners
-    to whole cells. The operations stand in the order of torchvision's kernel, so that a sample on the last position
-    that counts (-1 or the map's size) is rounded to the same side.
+    `spatial_scale` is a number, or [M, 1] for boxes on maps with different strides. `rounded` moves the corners to
+    whole cells. The operations are in the order of torchvision's kernel, so that a sample at the limit (-1 or the map's
+    size) rounds to the same side.
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32")) * spatial_scale
     if rounded:
@@ -30,14 +30,14 @@ def start_and_side(boxes: Any, spatial_scale: Any, aligned: bool, rounded: bool 
 
 
 def to_whole(values: Any) -> Any:
-    """The nearest whole numbers; halves are rounded away from zero, as C's `round` does."""
+    """The nearest integers; halves are rounded away from zero, like C's `round`."""
     size = ops.abs(values)
     whole = ops.floor(size)
     return ops.sign(values) * (whole + ops.cast(size - whole >= 0.5, "float32"))
 
 
 def positions(start: Any, side: Any, pool_size: int, ratio: Any) -> Any:
-    """Where boxes are sampled on one axis, [M, pool_size * ratio]; evenly spaced, as bins touch."""
+    """Sample positions of boxes on one axis, [M, pool_size * ratio]; evenly spaced, because bins touch."""
     points = ops.arange(pool_size * ratio, dtype="int32")
     bins, offsets, ratio = (ops.cast(values, "float32") for values in (points // ratio, points % ratio, ratio))
     start, side = start[:, None], side[:, None] / pool_size
@@ -45,18 +45,18 @@ def positions(start: Any, side: Any, pool_size: int, ratio: Any) -> Any:
 
 
 def corner_fractions(boxes: Any, height: Any, width: Any) -> Any:
-    """matterport's normalised corners of boxes [M, 4]: 0 is the first pixel of the image and 1 the last.
+    """matterport's normalized corners of boxes [M, 4]: 0 is the first pixel of the image and 1 the last.
 
-    `height` and `width` in pixels: scalars, or [M].
+    `height` and `width` in pixels: scalars or [M].
     """
     last = ops.stack([height - 1.0, width - 1.0] * 2, axis=-1)
     return (boxes - ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])) / last
 
 
 def corner_positions(low: Any, high: Any, cells: Any, pool_size: int) -> Any:
-    """Where `tf.image.crop_and_resize` samples on one axis, [M, pool_size]: from corner to corner.
+    """Sample positions of `tf.image.crop_and_resize` on one axis, [M, pool_size]: from corner to corner.
 
-    low, high: [M] fractions of the way from the first cell to the last; cells: [M], their number.
+    low, high: [M], corners as fractions of the distance from the first cell to the last; cells: [M], number of cells.
     """
     if pool_size == 1:
         return (0.5 * (low + high) * (cells - 1.0))[:, None]
