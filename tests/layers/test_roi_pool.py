@@ -250,5 +250,5 @@ def test_no_boxes(method):
 def test_unknown_settings_are_named():
     with pytest.raises(ValueError, match=r"reduction is 'sum'; use one of \('average', 'max'\)"):
         RoIAlign(7, reduction="sum")
-    with pytest.raises(ValueError, match="geometry 'crop' takes boxes as they are"):
+    with pytest.raises(ValueError, match="geometry 'crop' does not round boxes"):
         RoIAlign(7, geometry="crop", rounded=True)

@@ -68,7 +68,7 @@ def test_features_are_those_of_the_file(on):
     on(None)
     assert processor_features() == frozenset() and machine() == "processor with unknown features"
     on(None, gpus=(9.0, 8.6))
-    assert machine() == "2 GPUs, least compute capability 8.6"
+    assert machine() == "2 GPUs, lowest compute capability 8.6"
 
 
 def test_slow_bfloat16_is_warned_of_once(on):
