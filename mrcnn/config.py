@@ -44,6 +44,9 @@ class Config:
     # Run
     NAME: Any = None  # names the log directory and the checkpoints; every configuration that trains needs one
     SEED = 0  # initial weights, shuffling, sampling and augmentation all follow from it
+    # True: with TensorFlow on a CPU, the same training gives the same weights bit for bit, given the same processor and
+    # number of threads and no DISTRIBUTION. It applies to the whole process and cannot be turned off again.
+    DETERMINISTIC = False
     # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32; weights stay float32.
     # "auto": bfloat16 where it is known to be faster (processors with AMX, recent GPUs), else float32
     PRECISION = "float32"

@@ -28,6 +28,7 @@ from mrcnn.legacy.methods import OldMethods
 from mrcnn.network.graph import Network, build_network, inference_graph, mask_graph
 from mrcnn.network.pixels import PixelScaling, scaling_of
 from mrcnn.training import run_folder
+from mrcnn.training.determinism import make_deterministic
 from mrcnn.training.model import TrainingModel
 from mrcnn.training.run_folder import Run, RunPath
 from mrcnn.training.shared_images import refuse_shared_images
@@ -66,6 +67,8 @@ class MaskRCNN(OldMethods):
         mention_defaults(config)
         self.mode, self.config, self.model_dir = mode, config.adopt({}), Path(model_dir)
         self._given, self._seen = config, config.to_dict()
+        if config.DETERMINISTIC:
+            make_deterministic()
         self.distribution = start(config.DISTRIBUTION if mode == "training" else None, config.GPU_COUNT)
         with self.distribution.scope():
             self.network = build_network(self.config)
@@ -262,6 +265,8 @@ class MaskRCNN(OldMethods):
         and TrainingInterrupted, a KeyboardInterrupt, on Ctrl-C. Earlier checkpoints are kept.
         """
         self._follow()
+        if self.config.DETERMINISTIC:  # may have been set since
+            make_deterministic()
         if self.config.DISTRIBUTION and self.mode != "training":
             raise ValueError(f'DISTRIBUTION = {self.config.DISTRIBUTION!r} needs MaskRCNN("training", ...).')
         if self.epoch >= epochs:

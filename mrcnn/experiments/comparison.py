@@ -1,8 +1,10 @@
 """compare: mask heads trained from the same start on the same batches, in one table.
 
 For a seed, every head gets the same initial trunk, RPN and box head, the same order of images, the same flips and
-samples, and the same schedule: only the head differs. A run is identified by a hash of its settings, schedule, start
-and data. A finished run in `logs` is not repeated, an interrupted one is resumed, and so are evaluations.
+samples, and the same schedule: only the head differs. With `Config.DETERMINISTIC`, the same training gives the same
+result bit for bit; without it, rounding differs between runs, and the difference grows with every step. A run is
+identified by a hash of its settings, schedule, start and data. A finished run in `logs` is not repeated, an interrupted
+one is resumed, and so are evaluations.
 """
 
 import copy
@@ -26,6 +28,10 @@ from mrcnn.training import run_folder
 from mrcnn.weights.importers.imagenet import is_keras_weights
 
 Head = str | Mapping[str, Any]
+NOT_REPRODUCIBLE = (
+    "DETERMINISTIC is off, so the same training with the same seed would not give exactly the same numbers again. For "
+    "reproducible numbers, pass --set DETERMINISTIC=True, or Config(DETERMINISTIC=True)."
+)
 AP_KEYS = tuple(name for name, *_ in report.APS)
 
 
@@ -124,6 +130,8 @@ def compare(
         for label, value in costs.milliseconds(plain).items():
             rows[name, label]["ms_per_batch"] = value
     text = report.write(list(rows.values()), output, about)
+    if not all(job.config.DETERMINISTIC for job in jobs):
+        print(f"\n{NOT_REPRODUCIBLE}")
     print(f"\n{text}\n\nWritten to {output}/comparison.txt, .md, .json and .png")
     return list(rows.values())
 
@@ -157,7 +165,7 @@ def plan_jobs(tasks: Mapping[str, Task], heads: Sequence[Head], seeds: Sequence[
     labels = [_label(head) for head in chosen]
     for what, values in (("heads", labels), ("seeds", list(seeds or ()))):
         if len(set(values)) < len(values):
-            raise ValueError(f"the {what} {values} repeat; give each once: the same training has the same result.")
+            raise ValueError(f"the {what} {values} repeat; give each once.")
     if not chosen:
         raise ValueError('no heads to compare; give at least one, as ["fcn", "unet"].')
     chosen_seeds: Sequence[int | None] = seeds or [None]
@@ -248,6 +256,7 @@ def _about(config: Config, run: plan.Run, task: Task) -> dict[str, Any]:
         "image_min_dim": config.IMAGE_MIN_DIM,
         "image_max_dim": config.IMAGE_MAX_DIM,
         "precision": chosen(config.PRECISION),
+        "deterministic": config.DETERMINISTIC,
         "training_images": len(task.training.image_ids),
         "validation_images": len(task.validation.image_ids),
     }

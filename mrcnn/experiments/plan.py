@@ -18,7 +18,7 @@ from mrcnn.weights.importers.imagenet import is_keras_weights
 
 FILE = "run.json"
 # Settings that change neither what is learned nor in which order.
-INDIFFERENT = ("KEEP_CHECKPOINTS", "LOADER_WORKERS", "VALIDATION_STEPS")
+INDIFFERENT = ("CHECKPOINT_STEPS", "KEEP_CHECKPOINTS", "LOADER_WORKERS", "VALIDATION_STEPS")
 
 
 class Stage(NamedTuple):

@@ -112,8 +112,9 @@ def calls(monkeypatch):
     return calls
 
 
-def test_nothing_is_trained_or_judged_twice(folder, tmp_path, calls):
+def test_nothing_is_trained_or_judged_twice(folder, tmp_path, calls, capsys):
     first = coco.main(command(folder, tmp_path, *HEADS))
+    assert comparison.NOT_REPRODUCIBLE in capsys.readouterr().out
     assert calls.trained == [("fcn", 0, 0), ("unet", 0, 0)]
     again = coco.main(command(folder, tmp_path, *HEADS))
     assert again == first and len(calls.trained) == 2 and len(calls.judged) == 2
@@ -135,6 +136,7 @@ def key(*flags, name="compare", data="data"):
     [
         ["--seed", "1"],
         ["--set", "LEARNING_RATE=0.5"],
+        ["--set", "DETERMINISTIC=True"],
         ["--layers", "heads"],
         ["--head-option", "filters=4"],
         ["--epochs", "2"],
