@@ -27,7 +27,7 @@ from mrcnn.data.masks import paste_masks
 from mrcnn.model import MaskRCNN
 
 PROGRAM = Path(__file__).with_name("parity_torchvision.py")
-MODELS = ("v1", "v1_bn", "v2", "resnet101")
+MODELS = ("v1", "v1_bn", "v2", "resnet101", "faster_v1", "faster_v2")
 PASTED = 1e-3  # of the pixels, those whose probability is the threshold but for rounding
 SIZES = ((240, 330), (410, 300))  # of generated images
 
@@ -103,22 +103,21 @@ def _stages(source: str, model: MaskRCNN, image: np.ndarray, arrays: Mapping[str
     heads = stages.box_head(nhwc(arrays["box_roi_pool"]))
     yield Row(source, "box head logits, fed its features", CLOSE, relative(heads["logits"], arrays["class_logits"]))
     yield Row(source, "box head box_deltas, fed its features", CLOSE, relative(heads["box_deltas"], deltas))
-    masks = of_class(stages.masks(nhwc(arrays["mask_roi_pool"])), arrays["det_labels"])
-    yield Row(source, "mask probabilities, fed its features", CLOSE, relative(masks, arrays["masks"]))
-    yield from head_rows(
-        source,
-        stages,
-        xyxy(arrays["proposals"]),
-        {
-            "logits": arrays["class_logits"],
-            "box_deltas": deltas,
-            "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x),
+    expected = {
+        "logits": arrays["class_logits"],
+        "box_deltas": deltas,
+        "box_features": (nhwc(arrays["box_roi_pool"]), lambda x: x),
+    }
+    if "masks" in arrays:
+        masks = of_class(stages.masks(nhwc(arrays["mask_roi_pool"])), arrays["det_labels"])
+        yield Row(source, "mask probabilities, fed its features", CLOSE, relative(masks, arrays["masks"]))
+        expected |= {
             "mask_rois": xyxy(arrays["det_boxes"]),
             "mask_features": (nhwc(arrays["mask_roi_pool"]), lambda x: x),
             "mask_classes": arrays["det_labels"],
             "masks": arrays["masks"],
-        },
-    )
+        }
+    yield from head_rows(source, stages, xyxy(arrays["proposals"]), expected)
     yield from detections(source, stages, model.detect([image])[0], arrays)
 
 
@@ -127,21 +126,26 @@ def detections(
 ) -> Iterator[Row]:
     """Detections of the network's input, then `whole`, those of the photograph."""
     found = {"class_ids": arrays["det_labels"], "scores": arrays["det_scores"]}
-    theirs = {**found, "boxes": xyxy(arrays["det_boxes"])}
+    theirs, masked = {**found, "boxes": xyxy(arrays["det_boxes"])}, "masks" in arrays
     judged, ours, molded = _judge(stages, arrays, theirs), stages.detections(), stages.molded
     yield from detection_rows(
-        source, "detections", ours, {**theirs, "masks": arrays["masks"]}, bars=DETECTIONS, verdict=lambda: judged(ours)
+        source,
+        "detections",
+        ours,
+        theirs | ({"masks": arrays["masks"]} if masked else {}),
+        bars=DETECTIONS,
+        verdict=lambda: judged(ours),
     )
-    ours = {
-        "boxes": whole["rois"],
-        "class_ids": whole["class_ids"],
-        "scores": whole["scores"],
-        "pasted": whole["masks"],
-    }
+    ours = {"boxes": whole["rois"], "class_ids": whole["class_ids"], "scores": whole["scores"]}
+    ours |= {"pasted": whole["masks"]} if masked else {}
     back = {**ours, "boxes": ours["boxes"] * np.tile(molded.scale, 2) + np.tile(molded.window[:2], 2)}
-    theirs = {**found, "boxes": xyxy(arrays["out_boxes"]), "pasted": arrays["out_masks"].transpose(1, 2, 0)}
+    theirs = {**found, "boxes": xyxy(arrays["out_boxes"])}
+    theirs |= {"pasted": arrays["out_masks"].transpose(1, 2, 0)} if masked else {}
     yield from detection_rows(source, "in the photograph", ours, theirs, bars=DETECTIONS, verdict=lambda: judged(back))
-    yield _pasted_row(source, ours, {**theirs, "pasted": paste_masks(arrays["masks"], theirs["boxes"], *molded.size)})
+    if masked:
+        yield _pasted_row(
+            source, ours, {**theirs, "pasted": paste_masks(arrays["masks"], theirs["boxes"], *molded.size)}
+        )
 
 
 def _pasted_row(source: str, ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> Row:

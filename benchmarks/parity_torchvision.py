@@ -6,7 +6,8 @@ Writes FOLDER/zip.pth and FOLDER/legacy.pth, the state dict as torch saves it to
 FOLDER/<name>.npz for every array [H, W, 3] uint8 of images.npz.
 
 Models: "v1" (what torchvision publishes: frozen BatchNorm of epsilon 0), "v1_bn" (as it trains from nothing), "v2",
-"resnet101" and "resnet152" (`resnet_fpn_backbone`, whose frozen BatchNorm has epsilon 1e-5).
+"resnet101" and "resnet152" (`resnet_fpn_backbone`, whose frozen BatchNorm has epsilon 1e-5); of Faster R-CNN, without
+masks, "faster_v1" and "faster_v2".
 """
 
 import argparse
@@ -25,21 +26,20 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 SIZES = {"min_size": 320, "max_size": 512, "rpn_pre_nms_top_n_test": 500, "rpn_post_nms_top_n_test": 200}
-CLASSES = {"v1": 91, "v1_bn": 91, "v2": 91, "resnet101": 8, "resnet152": 3}
+CLASSES = {"v1": 91, "v1_bn": 91, "v2": 91, "resnet101": 8, "resnet152": 3, "faster_v1": 91, "faster_v2": 91}
 
 
 def build(name: str) -> torch.nn.Module:
     """A model without weights."""
-    if name == "v2":
-        return detection.maskrcnn_resnet50_fpn_v2(
-            weights=None, weights_backbone=None, num_classes=CLASSES[name], **SIZES
-        )
+    if name in ("v2", "faster_v2"):
+        make = detection.maskrcnn_resnet50_fpn_v2 if name == "v2" else detection.fasterrcnn_resnet50_fpn_v2
+        return make(weights=None, weights_backbone=None, num_classes=CLASSES[name], **SIZES)
     if name == "v1_bn":
         return detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES[name], **SIZES)
-    depth = "resnet50" if name == "v1" else name
+    depth = name if name.startswith("resnet") else "resnet50"
     trunk = resnet_fpn_backbone(backbone_name=depth, weights=None, norm_layer=FrozenBatchNorm2d)
-    model = detection.MaskRCNN(trunk, CLASSES[name], **SIZES)
-    if name == "v1":
+    model = (detection.FasterRCNN if name == "faster_v1" else detection.MaskRCNN)(trunk, CLASSES[name], **SIZES)
+    if name in ("v1", "faster_v1"):
         overwrite_eps(model, 0.0)
     return model
 
@@ -69,7 +69,7 @@ def calibrate(model: torch.nn.Module, image: np.ndarray) -> None:
         (model.rpn.head.bbox_pred, 0.25),
         (roi.box_predictor.cls_score, 2.0),
         (roi.box_predictor.bbox_pred, 1.0),
-        (roi.mask_predictor.mask_fcn_logits, 2.0),
+        *([(roi.mask_predictor.mask_fcn_logits, 2.0)] if roi.has_mask() else []),
     ):
         wanted[module] = spread
     for first, last in ((0, 2), (2, 4), (4, 5)):  # what comes later depends on what is before
@@ -109,8 +109,7 @@ def hooks(model: torch.nn.Module) -> Kept:
         ("box_pool", roi.box_roi_pool),
         ("box_head", roi.box_head),
         ("box", roi.box_predictor),
-        ("mask_pool", roi.mask_roi_pool),
-        ("masks", roi.mask_predictor),
+        *([("mask_pool", roi.mask_roi_pool), ("masks", roi.mask_predictor)] if roi.has_mask() else []),
         ("transform", model.transform),
     ):
         kept.of(module, name)
@@ -151,15 +150,15 @@ def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
         "candidate_boxes": nms.last[0],
         "candidate_scores": nms.last[1],
         "candidate_labels": nms.last[2],
-        "mask_roi_pool": kept["mask_pool"][0],
         "det_boxes": found["boxes"],
         "det_scores": found["scores"],
         "det_labels": found["labels"],
         "out_boxes": out["boxes"],
-        "out_masks": out["masks"][:, 0] > 0.5,
     }
-    masks = kept["masks"][0]
-    arrays["masks"] = masks[torch.arange(len(masks)), found["labels"]].sigmoid()
+    if "masks" in kept:
+        arrays |= {"mask_roi_pool": kept["mask_pool"][0], "out_masks": out["masks"][:, 0] > 0.5}
+        masks = kept["masks"][0]
+        arrays["masks"] = masks[torch.arange(len(masks)), found["labels"]].sigmoid()
     for module in model.modules():
         module._forward_hooks.clear()
     return {name: tensor.numpy() for name, tensor in arrays.items()}

@@ -24,7 +24,8 @@ from mrcnn.weights.source import Lazy, Source
 
 KNOWN = (
     "a checkpoint of this package; matterport's mask_rcnn_*.h5; keras.applications' ResNet50, 101 or 152 (.h5, "
-    ".weights.h5); torchvision's Mask R-CNN (.pth); Detectron2's Mask R-CNN, PointRend or ImageNet trunk (.pkl, .pth)"
+    ".weights.h5); torchvision's Mask or Faster R-CNN (.pth); Detectron2's Mask R-CNN, PointRend or ImageNet trunk "
+    "(.pkl, .pth)"
 )
 # Where programs put the weights beside other things.
 FOLDERS = ("model", "state_dict", "model_state_dict", "blobs")

@@ -1,4 +1,4 @@
-"""Weights of torchvision's Mask R-CNN, v1 and v2; of its Faster R-CNN and keypoint model, all but their own heads.
+"""Weights of torchvision's Mask R-CNN and Faster R-CNN, v1 and v2; of its keypoint model, all but its own head.
 
 Names and conventions of torchvision 0.28: models/detection/{mask_rcnn,faster_rcnn,rpn,backbone_utils}.py.
 """
@@ -15,6 +15,7 @@ from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
 
 BODY, FPN, ROI = "backbone.body.", "backbone.fpn.", "roi_heads."
 STEM = f"{BODY}conv1.weight"
+OTHER_HEADS = re.compile(r"roi_heads\.(?!box_)")
 EPSILON = 1e-5  # of torch's BatchNorm, and of torchvision's frozen one
 PUBLISHED_EPSILON = 0.0  # that torchvision sets for the frozen BatchNorm of the weights it publishes, all of ResNet-50
 
@@ -45,6 +46,8 @@ def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: flo
     settings = settings_of(TorchvisionV2 if "rpn.head.conv.1.0.weight" in state else Torchvision)
     del settings["NUM_CLASSES"]  # the preset's, not the file's
     settings |= _trunk_settings(state, blocks)
+    if f"{ROI}box_predictor.cls_score.weight" in state and not any(map(OTHER_HEADS.match, tensors)):
+        settings["MASK_HEAD"] = None  # Faster R-CNN
     for part, sign, importer in (
         ("rpn", "rpn.head.cls_logits", _rpn),
         ("box_head", f"{ROI}box_predictor.cls_score", _box_head),

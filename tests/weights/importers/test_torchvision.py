@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from mrcnn.weights.assign import named_weights
 from mrcnn.weights.importers.torchvision import is_torchvision, torchvision_source
 from mrcnn.weights.source import Lazy
 from tests import parity
@@ -199,12 +200,15 @@ def test_the_published_epsilon_is_that_of_resnet50_alone():
     np.testing.assert_allclose(source.tensors["trunk/bn_conv1/moving_variance"].read(), 1e-4, rtol=1e-5)
 
 
-def test_a_model_of_boxes_gives_all_that_it_has():
-    state = {name: value for name, value in parity.values_of(shapes()).items() if "mask" not in name}
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_model_of_boxes_gives_all_that_it_has(version):
+    state = {name: value for name, value in parity.values_of(shapes(version)).items() if "mask" not in name}
     source = torchvision_source(state, "a.pth")
     assert source.parts == ("trunk", "rpn", "box_head") and not source.unused
     assert {name.split("/")[0] for name in source.tensors} == set(source.parts)
-    assert source.settings["NUM_CLASSES"] == CLASSES and "MASK_HEAD" not in source.settings
+    assert source.settings["NUM_CLASSES"] == CLASSES and source.settings["MASK_HEAD"] is None
+    model = parity.build(source)
+    assert model.network.mask_head is None and len(named_weights(model.network.layers())) == len(source.tensors)
 
 
 def test_a_model_of_keypoints_names_what_is_left():
@@ -212,7 +216,7 @@ def test_a_model_of_keypoints_names_what_is_left():
     state = {name: value for name, value in parity.values_of(shapes(classes=2) | head).items() if "mask" not in name}
     source = torchvision_source(state, "a.pth")
     assert source.parts == ("trunk", "rpn", "box_head") and dict(source.unused) == head
-    assert source.settings["NUM_CLASSES"] == 2
+    assert source.settings["NUM_CLASSES"] == 2 and "MASK_HEAD" not in source.settings
 
 
 def test_a_trunk_with_its_pyramid_says_nothing_of_classes():
