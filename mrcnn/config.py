@@ -69,7 +69,7 @@ class Config:
     BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as Caffe's weights need
     BACKBONE_STEM_PADDING = "torch"  # ResNet: "same" pads the stem's pool below and right only, as matterport does
     # Features for the RPN and the heads. "fpn": a feature pyramid; "c4": stage 4, with stage 5 in the heads; "c5":
-    # stage 5 at stride 32; "dc5": dilated stage 5 at stride 16. "c4" and "dc5" need a ResNet. See presets.Detectron2C4.
+    # stage 5 at stride 32; "dc5": dilated stage 5 at stride 16. "dc5" needs a ResNet. See presets.Detectron2C4.
     NECK = "fpn"
     BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the neck's feature maps, P2..P6; fixed by the architecture
     TRAIN_BN = False  # False: the trunk's BatchNorm is frozen, as small batches degrade it; True: it is trained

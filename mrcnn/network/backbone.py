@@ -21,6 +21,8 @@ from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS, last_stage, resnet, stage_of
 from mrcnn.ops.keras_internals import all_layers
 
+# Strides that a neck needs of a keras.applications model.
+TAPS = {"fpn": (4, 8, 16, 32), "c4": (16, 32), "c5": (32,)}
 # torchvision's ImageNet mean and standard deviation, in 0..255, RGB.
 RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -29,10 +31,11 @@ RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 class Backbone:
     """A backbone and its properties.
 
-    model: image [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c], s = 4, 8, 16, 32; H and W are
-    multiples of 32. stages: layer name -> 1..5, n if the layer's output has stride 2**n (for a ResNet by name:
-    "res3a_branch2a" belongs to stage 3). scaling: the expected pixel scaling. source: the whole `keras.applications`
-    model, which shares its layers with `model`, for loading `.weights.h5` files; None for other backbones.
+    model: image [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c], s = 4, 8, 16, 32, or those of them
+    that the neck needs; H and W are multiples of 32. stages: layer name -> 1..5, n if the layer's output has stride
+    2**n (for a ResNet by name: "res3a_branch2a" belongs to stage 3). scaling: the expected pixel scaling. source: the
+    whole `keras.applications` model, which shares its layers with `model`, for loading `.weights.h5` files; None for
+    other backbones.
     last_stage: stage 5, if the heads compute it from RoI features; else None.
     """
 
@@ -64,26 +67,29 @@ def build_backbone(
         train_bn: whether BatchNorm is trained; if not, it always uses its moving statistics.
         options: for the function that builds the model, such as {"alpha": 0.75}.
         stride_in_1x1, stem_padding: see `mrcnn.network.resnet.resnet`; for ResNets only.
-        neck: the consumer of the feature maps. "fpn", "c5": all four; "c4": without C5, which `last_stage` computes
-            from RoI features [R, roi_size, roi_size, C4's channels]; "dc5": all four, with C5 dilated at stride 16.
-            "c4" and "dc5" need a ResNet.
+        neck: the consumer of the feature maps. "fpn": all four; "c5": C5 is the last of them; "c4": C4 is, and
+            `last_stage` computes C5 from RoI features [R, roi_size, roi_size, C4's channels]; "dc5": C5, dilated at
+            stride 16, which needs a ResNet.
 
     Raises:
         ValueError: for an unknown name or option, or feature maps with other strides.
         TypeError: if `backbone` is neither a name nor a function, or the function returns something else.
     """
     options = dict(options or {})
-    if neck in ("c4", "dc5") and not (isinstance(backbone, str) and backbone.lower() in BLOCKS):
-        raise ValueError(f"NECK = {neck!r} needs a ResNet ({', '.join(sorted(BLOCKS))}), but BACKBONE is {backbone!r}")
+    if neck == "dc5" and not (isinstance(backbone, str) and backbone.lower() in BLOCKS):
+        raise ValueError(
+            f"NECK = {neck!r} needs a ResNet ({', '.join(sorted(BLOCKS))}), whose stage 5 is dilated; BACKBONE is "
+            f'{backbone!r}. Set NECK = "c5" and BACKBONE_STRIDES = [32] for its last stage as it is'
+        )
     if isinstance(backbone, str):
         name = backbone.lower()
         built = (
             _own_resnet(name, channels, options, stride_in_1x1, stem_padding, train_bn, neck, roi_size)
             if name in BLOCKS
-            else _application(backbone, channels, options, train_bn)
+            else _application(backbone, channels, options, train_bn, neck, roi_size)
         )
     elif callable(backbone):
-        built = _from_function(backbone, channels, options, train_bn)
+        built = _from_function(backbone, channels, options, train_bn, neck, roi_size)
     else:
         raise TypeError(f"a backbone must be a name or a function, received {backbone!r}")
     return built
@@ -138,15 +144,26 @@ def _known_application(name: str) -> Callable[..., keras.Model]:
     return function
 
 
-def _application(name: str, channels: int, options: dict, train_bn: bool) -> Backbone:
+def _application(name: str, channels: int, options: dict, train_bn: bool, neck: str, roi_size: int) -> Backbone:
     source = build_application(_known_application(name), channels, options)
     _name_by_position(source)
     source = source if train_bn else freeze_batch_norm(source)
-    model = keras.Model(source.inputs[0], strides.taps(source), name=source.name)
-    return Backbone(model, strides.stages(source), backbone_scaling(name, channels), source)
+    model, stage = _split(source, strides.taps(source, TAPS[neck]), neck, roi_size)
+    return Backbone(model, strides.stages(source), backbone_scaling(name, channels), source, stage)
 
 
-def _from_function(function: Callable, channels: int, options: dict, train_bn: bool) -> Backbone:
+def _split(model: keras.Model, taps: list, neck: str, roi_size: int) -> tuple[keras.Model, keras.Model | None]:
+    """A model up to its taps; for the "c4" neck up to C4, and what comes after it for RoI features."""
+    stage = None
+    if neck == "c4":
+        *taps, c5 = taps
+        stage = strides.last_stage(model, taps[-1], c5, roi_size)
+    return keras.Model(model.inputs[0], taps, name=model.name), stage
+
+
+def _from_function(
+    function: Callable, channels: int, options: dict, train_bn: bool, neck: str, roi_size: int
+) -> Backbone:
     label = getattr(function, "__name__", repr(function))
     image = keras.Input((None, None, channels), name="image")
     outputs = function(image, **options)
@@ -167,7 +184,9 @@ def _from_function(function: Callable, channels: int, options: dict, train_bn: b
     strides.check_strides(model, label)
     _name_by_position(model)
     model = model if train_bn else freeze_batch_norm(model)
-    return Backbone(model, strides.stages(model), backbone_scaling(function, channels))
+    stages, scaling = strides.stages(model), backbone_scaling(function, channels)
+    model, stage = _split(model, list(model.outputs), neck, roi_size)
+    return Backbone(model, stages, scaling, last_stage=stage)
 
 
 def _name_by_position(model: keras.Model) -> None:

@@ -1,12 +1,15 @@
 """Networks without a pyramid or a mask head: each trains a step, detects, saves and loads."""
 
+import keras
 import numpy as np
 import pytest
 
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
+from mrcnn.network.backbone import build_backbone
+from mrcnn.network.feature_taps import taps
 from mrcnn.network.graph import build_network
-from tests.tiny import TinyConfig, TinyDataset
+from tests.tiny import TinyConfig, TinyDataset, tiny_backbone
 
 NARROW = {"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {"width": 8}, "RPN_ANCHOR_RATIOS": [0.5, 1]}
 KINDS = {
@@ -31,6 +34,9 @@ KINDS = {
     "dc5": {**NARROW, "NECK": "dc5", "BACKBONE_STRIDES": [16]},
     "RoIPool": {"ROI_POOLING": "pool"},
     "RoIWarp, the highest sample": {"ROI_POOLING": "warp", "ROI_REDUCTION": "max"},
+}
+KINDS["c4 of a function"] = {
+    name: value for name, value in KINDS["c4"].items() if name not in ("BACKBONE", "BACKBONE_OPTIONS")
 }
 KINDS["c4 with RoIPool"] = {**KINDS["c4"], "ROI_POOLING": "pool"}
 KINDS["c5 with RoIPool"] = {**KINDS["c5"], "ROI_POOLING": "pool"}
@@ -81,6 +87,32 @@ def test_contradictions_say_how_to_fix_them(settings, message):
         Config(**settings)
 
 
-def test_c4_and_dc5_need_a_resnet():
-    with pytest.raises(ValueError, match="NECK = 'dc5' needs a ResNet .*but BACKBONE is 'mobilenet'"):
+def test_dc5_needs_a_resnet():
+    with pytest.raises(ValueError, match="NECK = 'dc5' needs a ResNet .*BACKBONE is 'mobilenet'. Set NECK = \"c5\""):
         build_network(Config(NUM_CLASSES=2, BACKBONE="mobilenet", NECK="dc5", BACKBONE_STRIDES=[16]))
+
+
+@pytest.mark.parametrize("name, options", [("MobileNet", {"alpha": 0.25}), ("MobileNetV2", {"alpha": 0.35})])
+def test_stage_5_of_an_application_is_its_last_layers(name, options):
+    """On C4 of a whole image it gives the model's own C5, with the weights that were loaded into the model."""
+    built = build_backbone(name, options=options, neck="c4", roi_size=14)
+    image = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype("float32")
+    c4 = np.asarray(keras.tree.flatten(built.model(image))[-1])
+    assert c4.shape[1:3] == (14, 14)
+    (c5,) = taps(built.source, (32,))
+    expected = keras.Model(built.source.inputs[0], c5)(image)
+    np.testing.assert_allclose(built.last_stage(c4), expected, rtol=1e-4, atol=1e-5)
+    assert not {id(layer) for layer in built.last_stage.layers if layer.weights} & {
+        id(layer) for layer in built.model.layers
+    }
+
+
+def test_a_function_without_a_last_stage_of_its_own_has_no_c4():
+    def skipping(image):
+        taps = tiny_backbone(image)
+        shortcut = keras.layers.Conv2D(taps[3].shape[-1], 1, strides=2, name="shortcut")(taps[1])
+        shortcut = keras.layers.MaxPooling2D(2, name="smaller")(shortcut)
+        return [*taps[:3], keras.layers.Add(name="sum")([taps[3], shortcut])]
+
+    with pytest.raises(ValueError, match='does not compute C5 from C4 alone, as NECK = "c4" needs.* set NECK = "c5"'):
+        build_backbone(skipping, neck="c4")
