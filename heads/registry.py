@@ -22,8 +22,8 @@ def register(name: str) -> Callable[[HeadFunction], HeadFunction]:
     """Decorator that makes a head known as `name`.
 
     In the common case it decorates a function that maps `(input_shape, num_classes, **options)` to a `keras.Model` from
-    RoI features [R, h, w, C] to mask probabilities [R, m, m, num_classes], float32. The function knows nothing of
-    batches, images, boxes or settings::
+    RoI features [R, h, w, C] to mask probabilities [R, m, m, num_classes], float32, or to a single channel that stands
+    for every class. The function knows nothing of batches, images, boxes or settings::
 
         @heads.register("mine")
         def mine(input_shape, num_classes, *, filters=64):
@@ -238,9 +238,10 @@ def _check_contract(name: str, model: Any, input_shape: tuple[int, int, int], nu
         raise ValueError(
             f"mask head {name!r} must give square masks [R, m, m, num_classes] of a known size m, its output is {given}"
         )
-    if given[3] != num_classes:
+    if given[3] not in (1, num_classes):
         raise ValueError(
-            f"mask head {name!r} must give one channel a class, {num_classes} in all, its output is {given}"
+            f"mask head {name!r} must give one channel a class, {num_classes} in all, or a single one; its output is "
+            f"{given}"
         )
     dtype = keras.backend.standardize_dtype(model.outputs[0].dtype)
     if dtype != "float32":

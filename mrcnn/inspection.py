@@ -17,9 +17,9 @@ from keras import ops
 
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import denormalize
+from mrcnn.fusion.mask_channel import PickClass
 from mrcnn.inference.detector import NetworkInput
 from mrcnn.network.graph import head_targets
-from mrcnn.network.head_branch import OwnChannel
 from mrcnn.ops import boxes as box_ops
 
 FIRST_LEVEL = 2  # P2 is the finest
@@ -230,7 +230,8 @@ def detection_steps(model: Any, image: Any) -> DetectionSteps:
 def mask_predictions(model: Any, image: Any) -> MaskPredictions:
     """Input and output of the mask head for every detection in an image, for all classes.
 
-    A head that takes more than features gives masks of each detection's own class alone; those of others are zero.
+    A head that takes more than features, or that has one mask for all classes, gives masks of each detection's own
+    class alone; those of others are zero.
     """
     graph, head = model.inference_model, model.network.head
     names = ["detections", *(["roi_align_mask"] if "features" in head.needs(training=False) else [])]
@@ -239,7 +240,7 @@ def mask_predictions(model: Any, image: Any) -> MaskPredictions:
     boxes, class_ids, scores, valid, _ = (value[0] for value in values["detections"])
     count = valid.sum()  # an image without detections has one padding row
     features = values.get("roi_align_mask", np.zeros((len(valid), 0, 0, 0), np.float32))[:count]
-    if head.is_plain and count:
+    if head.is_plain and count and head.model.output_shape[-1] == model.config.NUM_CLASSES:
         masks = ops.convert_to_numpy(head.model(features, training=False))
     else:
         own = np.arange(model.config.NUM_CLASSES) == class_ids[valid][:, None]
@@ -268,7 +269,7 @@ def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
     )
     if not model.network.head.is_plain:
         masks, truth = values["head"]["masks"], head_targets(model.network.head, values)
-        values["masks"] = ops.convert_to_numpy(OwnChannel()(masks, truth.class_ids))
+        values["masks"] = ops.convert_to_numpy(PickClass()(masks, truth.class_ids))
         values["mask_target"] = ops.convert_to_numpy(truth.at(masks.shape[1]))
     anchors, (index, labels, anchor_deltas) = values["anchors"], values["anchor"]
     rois, class_ids, roi_deltas, sampled, _ = values["roi"]

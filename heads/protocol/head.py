@@ -201,6 +201,24 @@ class FunctionHead(Head):
         return ["features"]
 
 
+class SoftmaxHead(Head):
+    """A head from features to masks, as a function makes it, whose channels are a softmax over the classes."""
+
+    activation = "softmax"
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(tuple(model.input_shape[1:]), model.output_shape[-1])
+        self.made = model
+
+    def call(self, features: Any) -> Any:
+        return self.made(features)
+
+    def assemble(self) -> None:
+        """The model's own layers, and not the model as a layer: they have the names that they have in a plain head."""
+        given, made = {"features": self.made.input}, {"masks": self.made.output}
+        self.model = self.inference = keras.Model(given, made, name=self.made.name)
+
+
 def own_channel(masks: Any, class_ids: Any) -> Any:
     """[R, m, m, channels] -> [R, m, m] of each RoI's own class; a single channel is every class's own."""
     channels = masks.shape[-1]
@@ -220,14 +238,20 @@ def name_layers(model: keras.Model) -> None:
 
     Checkpoints know layers by their names, which must be the same in every process.
     """
-    taken = {layer.name for layer in model.layers}
+    automatic = {layer: stem for layer in model.layers if (stem := _automatic_stem(layer))}
+    taken = {layer.name for layer in model.layers if layer not in automatic}
     for place, layer in enumerate(model.layers):
         if isinstance(layer, keras.Model):
             name_layers(layer)
-        stem = re.sub(r"_\d+$", "", layer.name)
-        if layer.weights and stem.replace("_", "") == type(layer).__name__.lower():
-            name = f"{stem}_{place}"
-            while name in taken - {layer.name}:
+        if layer in automatic:
+            name = f"{automatic[layer]}_{place}"
+            while name in taken:
                 name += "_"
-            taken = taken - {layer.name} | {name}
+            taken.add(name)
             layer.name = name
+
+
+def _automatic_stem(layer: keras.layers.Layer) -> str | None:
+    """The type in the name that Keras gave a layer with weights, as "conv2d" of "conv2d_7"; None for other names."""
+    stem = re.sub(r"_\d+$", "", layer.name)
+    return stem if layer.weights and stem.replace("_", "") == type(layer).__name__.lower() else None

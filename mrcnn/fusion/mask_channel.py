@@ -11,7 +11,7 @@ from mrcnn.fusion.shared_weights import SharedWeightsLayer, build_unbuilt
 from mrcnn.ops.keras_internals import node_of
 
 
-def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any], Any]:
+def class_masks(mask_head: keras.Model) -> Callable[[Any, Any], Any]:
     """The function (features [R, h, w, C], class_ids [R]) -> masks [R, m, m] float32 of each RoI's own class.
 
     Nearly every head ends in a 1x1 convolution with a sigmoid: the head is run up to it, and one channel of it is
@@ -19,7 +19,7 @@ def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any]
     """
     mask_head = functional(mask_head)
     last = node_of(mask_head.output)
-    if _is_pointwise(last.operation):
+    if _is_pointwise(last.operation) and mask_head.output_shape[-1] > 1:
         x, pixels = last.input_tensors[0], (1, 1)
         before = node_of(x)
         if isinstance(before.operation, DepthToSpace):  # rearrange one channel instead of all its input channels
@@ -27,7 +27,7 @@ def class_masks(mask_head: keras.Model, num_classes: int) -> Callable[[Any, Any]
         trunk = keras.Model(mask_head.input, x, name=f"{mask_head.name}_features")
         channel = ClassChannel(last.operation, pixels, name="masks")
         return lambda features, class_ids: channel(trunk(features), class_ids)
-    pick = PickClass(num_classes, name="masks")
+    pick = PickClass(name="masks")
     return lambda features, class_ids: pick(mask_head(features), class_ids)
 
 
@@ -84,15 +84,14 @@ class ClassChannel(SharedWeightsLayer):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class PickClass(keras.layers.Layer):
-    """call: (masks [R, m, m, classes], class_ids [R] int) -> [R, m, m] float32, the mask of each RoI's own class."""
+    """call: (masks [R, m, m, classes or 1], class_ids [R] int) -> [R, m, m] float32, the mask of each RoI's own class;
+    a single channel stands for every class."""
 
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.num_classes = num_classes
 
     def call(self, masks: Any, class_ids: Any) -> Any:
-        own = ops.one_hot(class_ids, self.num_classes, dtype="float32")
+        if masks.shape[-1] == 1:
+            return masks[..., 0]
+        own = ops.one_hot(class_ids, masks.shape[-1], dtype="float32")
         return ops.sum(masks * own[:, None, None, :], axis=-1)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_classes": self.num_classes}

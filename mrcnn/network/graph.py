@@ -14,7 +14,7 @@ from keras import ops
 import heads
 from mrcnn.config import Config
 from mrcnn.fusion.folding import fold
-from mrcnn.fusion.mask_channel import class_masks
+from mrcnn.fusion.mask_channel import PickClass, class_masks
 from mrcnn.layers.anchors import Anchors
 from mrcnn.layers.detections import Detections
 from mrcnn.layers.keep_valid import KeepValid
@@ -26,7 +26,7 @@ from mrcnn.network.backbone import Backbone, build_backbone
 from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.frozen_batch_norm import fixed_norms
-from mrcnn.network.head_branch import OwnChannel, Rescore, head_inputs
+from mrcnn.network.head_branch import Rescore, head_inputs
 from mrcnn.network.precision import precision
 from mrcnn.network.rpn import build_rpn
 from mrcnn.ops.boxes import decode
@@ -364,7 +364,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         if features is None:
             features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
         mask_head = _folded(head.model, training=True, fast=True)
-        outputs["masks"] = class_masks(mask_head, config.NUM_CLASSES)(features, given["class_ids"])
+        outputs["masks"] = class_masks(mask_head)(features, given["class_ids"])
         outputs["mask_target"] = MaskTargets(mask_size=network.mask_size, name="mask_targets")(
             given["boxes"], image_index, given["instance"], gt_boxes, inputs["gt_masks"]
         )
@@ -444,9 +444,9 @@ def _masks(
         if features is None:
             features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
         mask_head = _folded(head.model, training=False, fast=fast)
-        return {"masks": class_masks(mask_head, config.NUM_CLASSES)(features, given["class_ids"])}
+        return {"masks": class_masks(mask_head)(features, given["class_ids"])}
     made = head.inference(head_inputs(head, levels[:4], given, pool, training=False))
-    outputs = {"masks": OwnChannel(name="masks")(made["masks"], given["class_ids"])}
+    outputs = {"masks": PickClass(name="masks")(made["masks"], given["class_ids"])}
     if head.rescores:
         outputs["mask_scores"] = Rescore(head, name="mask_scores")(made, given["scores"], given["class_ids"])
     return outputs

@@ -31,20 +31,6 @@ def head_inputs(
     return {name: given[name] if name in given else makers[name]() for name in head.needs(training)}
 
 
-@keras.saving.register_keras_serializable("mrcnn")
-class OwnChannel(keras.layers.Layer):
-    """call: (masks [R, m, m, 1 or classes], class_ids [R]) -> [R, m, m] float32, the mask of each RoI's own class."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "dtype": "float32"})
-
-    def call(self, masks: Any, class_ids: Any) -> Any:
-        if masks.shape[-1] == 1:
-            return masks[..., 0]
-        own = ops.one_hot(class_ids, masks.shape[-1], dtype="float32")
-        return ops.sum(masks * own[:, None, None, :], axis=-1)
-
-
 class Rescore(keras.layers.Layer):
     """Mask scores from a head. call: (outputs of the head, scores [R], class_ids [R]) -> [R] float32."""
 

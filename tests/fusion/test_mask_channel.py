@@ -23,14 +23,14 @@ def test_equal_to_the_head_s_channel(name):
     head.get_layer("masks").bias.assign(RNG.normal(size=7))
     x, class_ids = features(), np.array([3, 0, 6, 3, 1])
     whole = np.asarray(head(x))
-    found = np.asarray(class_masks(head, 7)(x, class_ids))
+    found = np.asarray(class_masks(head)(x, class_ids))
     np.testing.assert_allclose(found, whole[np.arange(5), :, :, class_ids], atol=1e-6)
 
 
 def test_no_channel_but_one_is_computed():
     head = heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7)
     inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
-    model = keras.Model([inputs, ids], class_masks(head, 7)(inputs, ids))
+    model = keras.Model([inputs, ids], class_masks(head)(inputs, ids))
     called = [node.operation for nodes in model._nodes_by_depth.values() for node in nodes]
     inner = next(layer for layer in model.layers if layer.name == "mask_head_features")
     assert head.get_layer("masks") not in [*called, *inner.layers]
@@ -41,7 +41,7 @@ def test_a_folded_head_s_channels_are_not_laid_out_as_pixels():
     """One channel is; its values are the head's."""
     head = heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7)
     inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
-    model = keras.Model([inputs, ids], class_masks(fold(head, fixed_norms(training=False)), 7)(inputs, ids))
+    model = keras.Model([inputs, ids], class_masks(fold(head, fixed_norms(training=False)))(inputs, ids))
     assert not [layer for layer in model._flatten_layers() if isinstance(layer, DepthToSpace)]
     x, class_ids = features(), np.array([3, 0, 6, 3, 1])
     np.testing.assert_allclose(model([x, class_ids]), np.asarray(head(x))[np.arange(5), :, :, class_ids], atol=1e-6)
@@ -64,13 +64,13 @@ def test_a_sequential_head(training):
     x, class_ids = features(), np.array([3, 0, 6, 3, 1])
     expected = np.asarray(head(x))[np.arange(5), :, :, class_ids]
     for either in (head, fold(head, fixed_norms(training=training))):
-        np.testing.assert_allclose(class_masks(either, 7)(x, class_ids), expected, atol=1e-5)
+        np.testing.assert_allclose(class_masks(either)(x, class_ids), expected, atol=1e-5)
 
 
 def test_saved_and_loaded(tmp_path):
     head = heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7)
     inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
-    model = keras.Model([inputs, ids], class_masks(head, 7)(inputs, ids))
+    model = keras.Model([inputs, ids], class_masks(head)(inputs, ids))
     model.save(tmp_path / "masks.keras")
     given = features(), np.array([3, 0, 6, 3, 1])
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "masks.keras")(given), model(given))
@@ -88,7 +88,7 @@ def test_other_last_layers_run_whole(last):
     inputs = keras.Input((8, 8, 4))
     head = keras.Model(inputs, last()(inputs))
     x, class_ids = features(2, 4), np.array([2, 0])
-    found = class_masks(head, 3)(x, class_ids)
+    found = class_masks(head)(x, class_ids)
     np.testing.assert_allclose(found, np.asarray(head(x))[[0, 1], :, :, class_ids], atol=1e-6)
 
 
@@ -98,15 +98,15 @@ def test_values_by_hand():
     head = keras.Model(inputs, last(inputs))
     last.set_weights([np.array([[1.0, 3.0], [2.0, 4.0]])[None, None], np.array([0.5, -11.0])])
     x = np.array([[1.0, 2.0], [1.0, 2.0]], np.float32)[:, None, None]
-    found = np.asarray(class_masks(head, 2)(x, np.array([0, 1]))).ravel()
+    found = np.asarray(class_masks(head)(x, np.array([0, 1]))).ravel()
     np.testing.assert_allclose(found, [1 / (1 + np.exp(-5.5)), 0.5], rtol=1e-6)
 
 
 def test_no_bias_and_no_rois():
     inputs = keras.Input((4, 4, 2))
     head = keras.Model(inputs, layers.Conv2D(3, 1, activation="sigmoid", use_bias=False)(inputs))
-    assert class_masks(head, 3)(np.zeros((0, 4, 4, 2), np.float32), np.zeros(0, np.int32)).shape == (0, 4, 4)
-    half = class_masks(head, 3)(np.zeros((1, 4, 4, 2), np.float32), np.zeros(1, np.int32))
+    assert class_masks(head)(np.zeros((0, 4, 4, 2), np.float32), np.zeros(0, np.int32)).shape == (0, 4, 4)
+    half = class_masks(head)(np.zeros((1, 4, 4, 2), np.float32), np.zeros(1, np.int32))
     np.testing.assert_array_equal(half, np.full((1, 4, 4), 0.5))
 
 
@@ -117,6 +117,6 @@ def test_bfloat16_ends_in_float32():
     finally:
         keras.config.set_dtype_policy("float32")
     x, class_ids = features(), np.array([3, 0, 6, 3, 1])
-    found = class_masks(head, 7)(x, class_ids)
+    found = class_masks(head)(x, class_ids)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     np.testing.assert_allclose(found, np.asarray(head(x))[np.arange(5), :, :, class_ids], atol=0.01)

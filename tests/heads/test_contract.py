@@ -12,14 +12,24 @@ from heads.protocol import check, contract
 # Fewer filters, where a head has many: the checks take as long as the arithmetic.
 SMALL = {
     "fcn": {"filters": 32},
+    "mlp": {"units": 64, "mask_size": 14},
     "pointrend": {"fc_units": 64, "convolution_filters": 16, "point_units": 32, "train_points": 64, "steps": 4},
     "unet": {"filters": 32},
 }
-every_head = pytest.mark.parametrize("name", heads.names())
+# The same heads with options that change what they give.
+VARIANTS = {
+    "fcn, softmax": {"name": "fcn", "filters": 32, "activation": "softmax"},
+    "fcn, class-agnostic": {"name": "fcn", "filters": 32, "class_agnostic": True},
+    "unet, two levels": {"name": "unet", "filters": 16, "levels": 2},
+}
+every_head = pytest.mark.parametrize("name", [*heads.names(), *VARIANTS])
 
 
 def build(name, num_classes=4):
-    return heads.make(name, (14, 14, 8), num_classes, SMALL.get(name, {}))
+    if name not in VARIANTS:
+        return heads.make(name, (14, 14, 8), num_classes, SMALL.get(name, {}))
+    side = 8 if VARIANTS[name].get("levels") else 14
+    return heads.make(VARIANTS[name], (side, side, 8), num_classes)
 
 
 @every_head
@@ -31,6 +41,10 @@ def test_keeps_the_contract(name, check):
 @every_head
 @pytest.mark.parametrize("num_classes", [1, 2, 5])
 def test_gives_square_masks_of_probabilities(name, num_classes):
+    if name == "fcn, softmax" and num_classes == 1:
+        with pytest.raises(ValueError, match="a softmax needs the background beside a class"):
+            build(name, num_classes)
+        return
     head = build(name, num_classes)
     outputs = contract.run(head, check.trial_inputs(head, training=False), training=False)[head.output]
     values = keras.ops.convert_to_numpy(outputs)

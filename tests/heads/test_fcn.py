@@ -71,3 +71,30 @@ def test_the_transposed_convolution_fills_two_by_two_cells():
     expected = np.zeros((8, 8))
     expected[2:4, 4:6] = 1
     np.testing.assert_allclose(model(x)[0, :, :, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fcn", "unet"])
+def test_one_mask_for_all_classes(name):
+    model = heads.build(name, (14, 14, 8), 5, filters=8, class_agnostic=True)
+    assert model.output_shape == (None, 28, 28, 1)
+    head = heads.make(name, (14, 14, 8), 5, {"filters": 8, "class_agnostic": True})
+    assert head.is_plain and head.model.get_layer("masks").filters == 1
+
+
+@pytest.mark.parametrize("name", ["fcn", "unet"])
+def test_a_softmax_over_the_classes(name):
+    head = heads.build(name, (14, 14, 8), 5, filters=8, activation="softmax")
+    assert head.activation == "softmax" and not head.is_plain
+    x = np.random.default_rng(0).normal(size=(2, 14, 14, 8)).astype(np.float32)
+    masks = np.asarray(head.model({"features": x}, training=False)["masks"])
+    assert masks.shape == (2, 28, 28, 5)
+    np.testing.assert_allclose(masks.sum(axis=-1), 1, atol=1e-5)
+    plain = heads.build(name, (14, 14, 8), 5, filters=8)
+    assert [weight.path for weight in head.model.weights] == [weight.path for weight in plain.weights]
+
+
+def test_other_activations_are_refused():
+    with pytest.raises(ValueError, match=r"one of \('sigmoid', 'softmax'\), received 'tanh'"):
+        heads.build("fcn", (14, 14, 8), 3, activation="tanh")
+    with pytest.raises(ValueError, match="leaves a softmax nothing to compare"):
+        heads.build("fcn", (14, 14, 8), 3, activation="softmax", class_agnostic=True)

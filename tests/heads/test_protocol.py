@@ -191,3 +191,19 @@ def test_multiply_adds_of_fcn_are_those_of_the_paper_by_hand():
     text = heads.describe("fcn")
     by_hand = 196 * 4 * 9 * 256 * 256 + 196 * 4 * 256 * 256 + 784 * 256 * 81
     assert f"multiply-adds per RoI  {by_hand:,}" in text and "parameters  2,643,537" in text
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_names_do_not_depend_on_what_other_layers_are_called_by_chance(count):
+    """A layer's name by its place may be the automatic name of another layer."""
+
+    class Three(heads.Head):
+        def call(self, features):
+            for i in range(3):
+                layer = layers.Conv2D(4, 1)
+                layer.name = f"conv2d_{count - i}"  # what Keras calls layers depends on what was built before
+                features = layer(features)
+            return masks(features, name="masks")
+
+    head = built(Three)
+    assert [layer.name for layer in head.model.layers if layer.weights] == ["conv2d_1", "conv2d_2", "conv2d_3", "masks"]

@@ -74,5 +74,31 @@ def test_filters_scale_every_width():
 
 @pytest.mark.parametrize("side", [7, 15])
 def test_odd_features_are_refused(side):
-    with pytest.raises(ValueError, match=rf"sides must be even, received \({side}, {side}, 8\)"):
+    with pytest.raises(
+        ValueError, match=rf"halves its features 1 times .* sides must be even, received \({side}, {side}, 8\)"
+    ):
         heads.build("unet", (side, side, 8), 3)
+
+
+def test_a_second_level_for_features_of_28_cells():
+    model = heads.build("unet", (28, 28, 8), 3, filters=8, levels=2)
+    shapes = {layer.name: layer.output.shape[1:] for layer in model.layers if layer.weights}
+    assert [name for name, shape in shapes.items() if name.endswith("_conv") and shape[0] == 7] == [
+        "bottom_1_conv",
+        "bottom_2_conv",
+        "bottom_3_conv",
+    ]
+    assert shapes["encoder_2_level_2_conv"] == (14, 14, 8) and shapes["decoder_2_level_2_conv"] == (14, 14, 4)
+    assert shapes["masks"] == (56, 56, 3)
+    with pytest.raises(ValueError, match=r"2 times .*, received \(14, 14, 8\)"):
+        heads.build("unet", (14, 14, 8), 3, levels=2)
+
+
+def test_one_level_is_the_head_as_it_was():
+    """The same layers in the same order, and so the same first weights from the same seed."""
+    models = []
+    for options in ({}, {"levels": 1, "activation": "sigmoid", "class_agnostic": False}):
+        keras.utils.set_random_seed(3)
+        models.append(heads.build("unet", (14, 14, 8), 3, filters=8, **options))
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -292,9 +292,7 @@ def test_detections_are_those_of_the_parts_as_they_are(options, photographs, mon
     found = graphs.detect(*photographs)
     monkeypatch.setattr(graph, "fold", lambda model, norms, by_winograd: model)
     monkeypatch.setattr(
-        graph,
-        "class_masks",
-        lambda head, classes: lambda features, class_ids: PickClass(classes)(head(features), class_ids),
+        graph, "class_masks", lambda head: lambda features, class_ids: PickClass()(head(features), class_ids)
     )
     plain = inference_graph(graphs.network, graphs.config)
     assert not any(isinstance(layer, FoldedConvolution) for layer in plain._flatten_layers())

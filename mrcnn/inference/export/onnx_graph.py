@@ -52,8 +52,11 @@ def onnx_model(network: Network, graph: keras.Model, metadata: Mapping[str, str]
     )
     features, order = steps.roi_align(b, levels[:4], boxes, layer["roi_align_mask"])
     (masks,) = b.include(parts["mask_head"], [features])
-    own = b.op("Unsqueeze", b.rows(class_ids, order), b.constant([1], np.int64))
-    masks = b.op("GatherND", masks, own, batch_dims=1)
+    if network.head is not None and network.head.model.output_shape[-1] == 1:
+        masks = b.op("Squeeze", masks, b.constant([1], np.int64))
+    else:
+        own = b.op("Unsqueeze", b.rows(class_ids, order), b.constant([1], np.int64))
+        masks = b.op("GatherND", masks, own, batch_dims=1)
     back = b.op("ScatterElements", order, order, b.op("Range", *_range(b, order)))
     channels = network.trunk.input_shape[-1]
     side = network.mask_size
