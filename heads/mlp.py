@@ -21,7 +21,8 @@ def mlp(
     its place in a vector.
 
     Cost at 80 classes: 118 million parameters, nearly all in the first and the last layer, but 0.12 G multiply-adds per
-    RoI against 0.53 G of `fcn`. Use it to repeat the comparison, or with few classes where time matters more than edges.
+    RoI against 0.53 G of `fcn`. Use it to repeat the comparison, or with few classes where time matters
+    more than edges.
 
     Args:
         input_shape: (h, w, C) of one RoI's features.

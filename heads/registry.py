@@ -92,7 +92,7 @@ def build(name: str | dict, input_shape: tuple[int, int, int], num_classes: int,
             contract.
         TypeError: if the head returns something else than a `keras.Model` or a `heads.Head`.
     """
-    name, options = _name_and_options(name, options)
+    name, options = name_and_options(name, options)
     head = make(name, input_shape, num_classes, options)
     return head.model if head.is_plain else head
 
@@ -116,32 +116,39 @@ def make(
 
     Raises as `build`, and ValueError for a head of another kind.
     """
-    name, options = _name_and_options(name, options or {})
-    function = _heads.get(name)
-    if function is None:
-        raise ValueError(f"unknown mask head {name!r}; the registered ones are {names()}{_closest(name, names())}")
+    name, options = name_and_options(name, options or {})
     input_shape, num_classes = _checked_sizes(input_shape, num_classes)
-    _check_options(name, function, options)
-    made = function(input_shape, num_classes, **options)
-    if isinstance(made, Head):
-        head = made
-        head.strides, head.channels = tuple(strides), channels or input_shape[-1]
-        check_inputs(name, head)
-        head.assemble()
-    else:
-        _check_contract(name, made, input_shape, num_classes)
-        head = FunctionHead(made)
+    head = construct(name, input_shape, num_classes, options)
+    head.strides, head.channels = tuple(strides), channels or input_shape[-1]
+    check_inputs(name, head)
+    head.assemble()
     if kind not in (None, head.kind):
         raise ValueError(f"head {name!r} is a {head.kind} head; a {kind} head is needed: {names(kind)}")
     check_head(name, head)
     return head
 
 
+def construct(name: str, input_shape: tuple[int, int, int], num_classes: int, options: dict[str, Any]) -> Head:
+    """A head before `make` assembles and checks it, for heads that are made of others.
+
+    Raises as `build`.
+    """
+    function = _heads.get(name)
+    if function is None:
+        raise ValueError(f"unknown mask head {name!r}; the registered ones are {names()}{_closest(name, names())}")
+    _check_options(name, function, options)
+    made = function(input_shape, num_classes, **options)
+    if isinstance(made, Head):
+        return made
+    _check_contract(name, made, input_shape, num_classes)
+    return FunctionHead(made)
+
+
 def describe(
     name: str | dict, input_shape: tuple[int, int, int] = (14, 14, 256), num_classes: int = 81, **options: Any
 ) -> str:
     """Prints and returns what a head takes and gives, its losses, and what it costs."""
-    name, options = _name_and_options(name, options)
+    name, options = name_and_options(name, options)
     head = make(name, input_shape, num_classes, options)
     lines = [f"{name}: {head.kind} head for {num_classes} classes and features of {input_shape}"]
     for title, model in (("training", head.model), ("inference", head.inference)):
@@ -178,7 +185,8 @@ def _closest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _name_and_options(name: str | dict, options: dict) -> tuple[str, dict]:
+def name_and_options(name: str | dict, options: dict) -> tuple[str, dict]:
+    """The name of a head and its options, of a name or of a dict that has "name". Raises ValueError for others."""
     if isinstance(name, dict):
         if "name" not in name:
             raise ValueError(f'a head given as a dict needs the key "name", received {name!r}')

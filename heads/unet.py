@@ -46,8 +46,8 @@ def unet(
     """
     if levels < 1 or input_shape[0] % 2**levels or input_shape[1] % 2**levels:
         raise ValueError(
-            f"the unet head halves its features {levels} times (levels, at least 1): their sides must be even, received "
-            f"{input_shape!r}"
+            f"the unet head halves its features {levels} times (levels, at least 1): their sides must be even, "
+            f"received {input_shape!r}"
         )
     features = x = keras.Input(input_shape, name="features")
     endings = ["", *(f"_level_{level}" for level in range(2, levels + 1))]

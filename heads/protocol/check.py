@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from heads.protocol.head import INPUTS, FunctionHead, Head
+from heads.protocol.head import INPUTS, Head
 from heads.protocol.points import cell_centers
 from heads.protocol.targets import Targets
 
@@ -40,7 +40,7 @@ def check_head(name: str, head: Head) -> None:
     Raises ValueError or TypeError for a head that breaks the protocol, saying how to fix it.
     """
     called = f"{head.kind} head {name!r}"
-    if isinstance(head, FunctionHead):
+    if head.is_plain:
         masks = head.model(_normal(ROIS, head.input_shape, LOUD), training=False)
         _check_range(called, masks, "sigmoid")
         return

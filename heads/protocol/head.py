@@ -164,10 +164,11 @@ class Head:
 
     def _functional(self, function: Callable, names: Sequence[str], name: str) -> keras.Model:
         inputs = {key: self._symbol(key) for key in names}
-        outputs = function(**inputs)
-        if not isinstance(outputs, Mapping):
-            outputs = {self.output: outputs}
-        return keras.Model(inputs, dict(outputs), name=name)
+        return keras.Model(inputs, self.named(function(**inputs)), name=name)
+
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """What `call` or `infer` returned, as a dict."""
+        return dict(outputs) if isinstance(outputs, Mapping) else {self.output: outputs}
 
     def _symbol(self, name: str) -> Any:
         """The symbolic input of a name."""
@@ -187,7 +188,7 @@ class FunctionHead(Head):
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(tuple(model.input_shape[1:]), model.output_shape[-1])
-        self.model = self.inference = model
+        self.made = self.model = self.inference = model
 
     @property
     def is_plain(self) -> bool:
@@ -195,28 +196,29 @@ class FunctionHead(Head):
 
     @property
     def mask_size(self) -> int:
-        return self.model.output_shape[1]
+        return self.made.output_shape[1]
 
-    def needs(self, training: bool) -> list[str]:
-        return ["features"]
+    def call(self, features: Any) -> Any:
+        return self.made.output if features is self.made.input else self.made(features)
+
+    def assemble(self) -> None:
+        """The model is the function's own."""
+
+    def _symbol(self, name: str) -> Any:
+        return self.made.input if name == "features" else super()._symbol(name)
 
 
-class SoftmaxHead(Head):
-    """A head from features to masks, as a function makes it, whose channels are a softmax over the classes."""
+class SoftmaxHead(FunctionHead):
+    """The same, where the channels of the masks are a softmax over the classes."""
 
     activation = "softmax"
 
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__(tuple(model.input_shape[1:]), model.output_shape[-1])
-        self.made = model
-
-    def call(self, features: Any) -> Any:
-        return self.made(features)
+    @property
+    def is_plain(self) -> bool:
+        return False
 
     def assemble(self) -> None:
-        """The model's own layers, and not the model as a layer: they have the names that they have in a plain head."""
-        given, made = {"features": self.made.input}, {"masks": self.made.output}
-        self.model = self.inference = keras.Model(given, made, name=self.made.name)
+        Head.assemble(self)
 
 
 def own_channel(masks: Any, class_ids: Any) -> Any:

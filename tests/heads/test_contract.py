@@ -11,7 +11,10 @@ from heads.protocol import check, contract
 
 # Fewer filters, where a head has many: the checks take as long as the arithmetic.
 SMALL = {
+    "boundary": {"filters": 16},
+    "dct": {"filters": 16, "units": 64, "mask_size": 32, "frequencies": 8},
     "fcn": {"filters": 32},
+    "mask_scoring": {"of": {"name": "fcn", "filters": 16}, "filters": 16, "units": 32},
     "mlp": {"units": 64, "mask_size": 14},
     "pointrend": {"fc_units": 64, "convolution_filters": 16, "point_units": 32, "train_points": 64, "steps": 4},
     "unet": {"filters": 32},
