@@ -17,7 +17,6 @@ from keras import ops
 
 from mrcnn.data.images import read_image
 from mrcnn.data.molding import denormalize
-from mrcnn.fusion.mask_channel import PickClass
 from mrcnn.inference.detector import NetworkInput
 from mrcnn.network.graph import head_targets
 from mrcnn.ops import boxes as box_ops
@@ -269,7 +268,8 @@ def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
     )
     if not model.network.head.is_plain:
         masks, truth = values["head"]["masks"], head_targets(model.network.head, values)
-        values["masks"] = ops.convert_to_numpy(PickClass()(masks, truth.class_ids))
+        own = np.asarray(truth.class_ids) if masks.shape[-1] > 1 else 0
+        values["masks"] = np.asarray(masks)[np.arange(len(masks)), ..., own]
         values["mask_target"] = ops.convert_to_numpy(truth.at(masks.shape[1]))
     anchors, (index, labels, anchor_deltas) = values["anchors"], values["anchor"]
     rois, class_ids, roi_deltas, sampled, _ = values["roi"]
