@@ -15,7 +15,11 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import against_peers  # noqa: E402
 from passes import Program  # noqa: E402
-from peers import cuda_stand_ins, environments, turns, worker  # noqa: E402
+
+sys.path.insert(1, str(BENCHMARKS / "peers"))
+import engine_peer  # noqa: E402
+import worker  # noqa: E402
+from peers import cuda_stand_ins, environments, turns  # noqa: E402
 from peers.turns import OURS, Case  # noqa: E402
 
 SQUARE, WIDE = (64, 64), (48, 64)
@@ -148,6 +152,29 @@ def test_the_table_has_a_line_a_row_with_the_least_and_the_most():
     )
 
 
+def test_each_row_beside_each_other_across_precisions():
+    ours, engine, wide = case(), case("engine", "int8"), case(size=WIDE)
+    rows = rows_of(
+        {ours: said(4), engine: said(1), wide: said(5)},
+        {ours: said(4), engine: said(3), wide: said(5)},
+        {ours: said(8), engine: said(4), wide: said(5)},
+    )
+    assert [row["ours_ratio"] for row in rows] == [None, None, None]
+    assert turns.each_beside_each(rows).splitlines() == [
+        "| batch 1, 64x64 | this package, float32 | engine, int8 |",
+        "| --- | --- | --- |",
+        "| this package, float32 |  | 2.00 |",
+        "| engine, int8 | 0.50 |  |",
+    ]
+    assert turns.each_beside_each(rows[2:]) == ""
+
+
+def test_seconds_an_image_are_those_of_the_images_that_a_call_took():
+    a = case()
+    (row,) = rows_of({a: said(10)}, {a: said(20)}, {a: said(30)}, found={OURS: {"images": 8, "detections": 800}})
+    assert (row["seconds"], row["seconds_an_image"]) == (20, 2.5)
+
+
 # The flags
 
 
@@ -169,6 +196,14 @@ def test_sizes_follow_from_size_unless_given():
         ),
         (["--peer-python", "torchvision"], "'torchvision' is not NAME=PATH"),
         (["--rounds", "0"], "--rounds 0 must be 1 or more"),
+        (["--work", "folder", "--peers", "torchvision"], "--work folder --coco None: folder needs it"),
+        (["--work", "folder", "--coco", ".", "--peers", "matterport"], "--work folder is nothing for matterport"),
+        (["--work", "train", "--peers", "exported_openvino"], "--work train is nothing for exported_openvino"),
+        (["--work", "detect", "--coco", ".", "--peers", "torchvision"], "--work detect --coco .: folder needs it"),
+        (
+            ["--work", "folder", "--coco", ".", "--peers", "torchvision", "--images", "9"],
+            "--images 9 must be twice --rounds 5 or more",
+        ),
         (["--instances", "101"], "--instances 101 1 to 100"),
     ],
 )
@@ -197,6 +232,32 @@ def test_a_peer_is_told_its_case_and_its_options():
     assert told["batched"] is True and (told["height"], told["width"], told["batch"]) == (48, 64, 4)
     assert (told["work"], told["threads"], told["min_dim"], told["max_dim"]) == ("train", 3, 1024, 1024)
     assert against_peers.command(case(), arguments, {})[0] == sys.executable
+
+
+def test_an_engine_is_run_here_and_told_where_torchvision_is(tmp_path):
+    flags = ["--peers", "torchvision_openvino,exported_openvino", "--precision", "float32", "int8"]
+    arguments = against_peers.parse([*flags, "--graphs", str(tmp_path)])
+    every = against_peers.planned(arguments)
+    assert [(c.program, c.precision) for c in every] == [
+        (OURS, "float32"),
+        ("torchvision_openvino", "float32"),
+        ("exported_openvino", "float32"),
+        ("torchvision_openvino", "int8"),
+        ("exported_openvino", "int8"),
+    ]
+    python, script, told = against_peers.command(every[3], arguments, {"torchvision_openvino": "/p"})
+    assert (python, Path(script).name) == (sys.executable, "engine_peer.py")
+    told = json.loads(told)
+    assert (told["torch_python"], told["graphs"], told["precision"]) == ("/p", str(tmp_path), "int8")
+    assert (told["graph"], told["engine"]) == ("torchvision", "openvino")
+
+
+def test_an_earlier_version_is_run_from_its_checkout(tmp_path):
+    arguments = against_peers.parse(["--peers", "", "--before", str(tmp_path)])
+    ours, before = against_peers.planned(arguments)
+    assert (ours.program, before.program) == (OURS, against_peers.BEFORE)
+    assert json.loads(against_peers.command(ours, arguments, {})[-1])["root"] is None
+    assert json.loads(against_peers.command(before, arguments, {})[-1])["root"] == str(tmp_path.resolve())
 
 
 # Environments
@@ -286,6 +347,30 @@ def test_instances_fill_their_boxes_inside_the_photograph():
         ys, xs = np.nonzero(mask)
         assert (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1) == tuple(box)
         assert mask.sum() == pytest.approx(np.pi / 4 * np.prod(box[2:] - box[:2]), rel=0.02)
+
+
+def test_the_images_of_a_folder_are_shared_out_over_the_rounds(tmp_path):
+    for name, count in (("val2017", 3), ("train2017", 6)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f"{i}.jpg").touch()
+        (tmp_path / name / "list.txt").touch()
+    calls = worker.folder_calls({"coco": str(tmp_path), "images": 8, "rounds": 3})
+    taken = [["/".join(Path(path).parts[-2:]) for path in next(calls)] for _ in range(6)]
+    assert taken[0] == taken[1] == ["val2017/0.jpg", "val2017/1.jpg"], "neither is counted"
+    assert sum(taken[2:5], []) == [f"val2017/{i}.jpg" for i in range(3)] + [f"train2017/{i}.jpg" for i in range(5)]
+    assert [len(part) for part in taken[2:5]] == [2, 3, 3] and taken[5] == taken[2]
+
+
+def test_masks_of_an_engine_are_pasted_as_far_as_they_are_inside():
+    masks = np.zeros((3, 4, 4), np.float32)
+    masks[0], masks[1, :, 2:], masks[2] = 1, 1, 1
+    boxes = np.array([[2, 1, 6, 4], [-2, 0, 2, 2], [7, 7, 12, 12]], float)
+    full = engine_peer.pasted(masks, boxes, (8, 9))
+    assert full.shape == (3, 8, 9) and full.dtype == bool
+    expected = np.zeros_like(full)
+    expected[0, 1:4, 2:6] = expected[1, 0:2, 0:2] = expected[2, 7:, 7:] = True
+    np.testing.assert_array_equal(full, expected)
 
 
 def test_photographs_of_a_batch_differ():

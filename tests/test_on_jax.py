@@ -262,7 +262,7 @@ def test_sizes_of_one_bucket_are_compiled_once(tiny, monkeypatch):
 
 def test_photographs_that_fill_a_batch_up_are_dropped(tiny, monkeypatch):
     call, asked = tiny.detector.call, []
-    assert call.canvases == InputLimits(batch=1), "what the settings say"
+    assert call.limits == InputLimits(batch=1), "what the settings say"
 
     def predict(inputs):
         asked.append({name: value.shape for name, value in inputs.items()})
@@ -270,10 +270,10 @@ def test_photographs_that_fill_a_batch_up_are_dropped(tiny, monkeypatch):
         return {"boxes": np.repeat(np.arange(number), 20).reshape(number, 20), "masks": np.arange(20 * number)}
 
     monkeypatch.setattr(call.model, "predict_on_batch", predict)
-    monkeypatch.setattr(call, "canvases", InputLimits(batch=3))
+    monkeypatch.setattr(call, "limits", InputLimits(batch=3))
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1]["image"] == (3, 128, 64, 3), "never more than the settings have together"
-    monkeypatch.setattr(call, "canvases", InputLimits())
+    monkeypatch.setattr(call, "limits", InputLimits())
     outputs = call(np.ones((3, 96, 64, 3)), np.zeros((3, 4)))
     assert asked[-1] == {"image": (4, 128, 64, 3), "window": (4, 4)}
     assert outputs["boxes"].shape == (3, 20) and outputs["masks"].tolist() == list(range(60))

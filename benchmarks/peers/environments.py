@@ -22,9 +22,15 @@ class Peer(NamedTuple):
     python: str = sys.executable  # that makes the environment
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     options: dict[str, Any] = {}  # beside the case's settings
+    works: tuple[str, ...] = ("detect", "train")
+
+    @property
+    def engine(self) -> bool:
+        """Whether this project's own Python runs it, on a graph that the environment's may have to export."""
+        return "engine" in self.options
 
 
-TORCH = ("torch==2.13.*", "torchvision==0.28.*", "numpy", "pillow")
+TORCH = ("torch==2.13.*", "torchvision==0.28.*", "numpy", "pillow", "pycocotools", "onnx")
 GARDEN = ("tf-models-official==2.20.*", "tf_keras==2.20.*")
 OLD = (
     "mrcnn==0.2",
@@ -38,12 +44,23 @@ OLD = (
     "Pillow<10",
 )
 PEERS = {
-    "torchvision": Peer("torchvision_peer.py", "torchvision", TORCH),
+    "torchvision": Peer("torchvision_peer.py", "torchvision", TORCH, works=("detect", "folder", "train")),
     "model_garden": Peer("model_garden_peer.py", "model_garden", GARDEN),
     "model_garden_batched": Peer(
         "model_garden_peer.py", "model_garden", GARDEN, precisions=("float32",), options={"batched": True}
     ),
     "matterport": Peer("matterport_peer.py", "matterport", OLD, python="python3.7", precisions=("float32",)),
+} | {
+    f"{graph}_{engine}": Peer(
+        "engine_peer.py",
+        "torchvision",
+        TORCH,
+        precisions=precisions,
+        options={"graph": graph, "engine": engine},
+        works=("detect",),
+    )
+    for graph in ("torchvision", "exported")
+    for engine, precisions in (("onnxruntime", ("float32", "int8")), ("openvino", ("float32", "bfloat16", "int8")))
 }
 
 

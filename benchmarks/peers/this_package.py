@@ -1,6 +1,7 @@
-"""This package's side of `against_peers.py`: the checkout that the file lies in, by its public facade."""
+"""This package's side of `against_peers.py`: the checkout that the file lies in, or another, by its public facade."""
 
 import itertools
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import worker
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path[1:1] = [str(Path(__file__).resolve().parents[n]) for n in (1, 2)]
+ROOT = Path(json.loads(sys.argv[1]).get("root") or Path(__file__).resolve().parents[2])
+sys.path[1:1] = [str(ROOT / "benchmarks"), str(ROOT)]
 
 
 def load(case) -> str:
@@ -24,7 +26,12 @@ def load(case) -> str:
 
 
 def build(case) -> worker.Job:
-    """The job of detection or training."""
+    """The job of the work."""
+    return {"train": train_job, "detect": detect_job, "folder": folder_job}[case["work"]](network(case), case)
+
+
+def network(case):
+    """The model of a case, with random weights."""
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
 
@@ -40,15 +47,19 @@ def build(case) -> worker.Job:
         DETECTION_BATCH_SIZE=case["batch"],
         HORIZONTAL_FLIP=0.0,
     )
-    model = MaskRCNN("training" if training else "inference", config)
-    return (train_job if training else detect_job)(model, case)
+    return MaskRCNN("training" if training else "inference", config)
+
+
+def find_much(model) -> None:
+    """Sets the last layers so that each image gives 100 objects."""
+    import inference
+
+    inference.find_much(model.network)
 
 
 def detect_job(model, case) -> worker.Job:
     """From uint8 photographs to pasted masks."""
-    from inference import find_much
-
-    find_much(model.network)
+    find_much(model)
     images = worker.photographs(case)
 
     def found(result):
@@ -59,6 +70,21 @@ def detect_job(model, case) -> worker.Job:
         }
 
     return worker.Job(lambda: model.detect(images, prepare="full"), found)
+
+
+def folder_job(model, case) -> worker.Job:
+    """From paths of images of mixed sizes to run-length masks; one call for a part of the images."""
+    find_much(model)
+    calls = worker.folder_calls(case)
+    streams = hasattr(model, "stream") and not case.get("one_by_one")
+
+    def call():
+        paths = next(calls)
+        results = model.stream(paths, prepare="rle") if streams else model.detect(paths, prepare="rle")
+        return [len(one.rle) for one in results]
+
+    how = "stream" if streams else "detect"
+    return worker.Job(call, lambda counts: {"images": len(counts), "detections": sum(counts)}, note=how)
 
 
 def train_job(model, case) -> worker.Job:

@@ -24,19 +24,24 @@ def load(case):
 
 
 def build(case):
-    """The job of detection or training."""
+    """The job of the work."""
+    model = network(case)
+    return {"train": train_job, "detect": detect_job, "folder": folder_job}[case["work"]](model, case)
+
+
+def network(case) -> MaskRCNN:
+    """The model of a case, with random weights."""
     torch.manual_seed(0)
     training = case["work"] == "train"
     trunk = resnet_fpn_backbone(backbone_name=case["backbone"], weights=None, trainable_layers=5)
     # Photographs for training have their size already: resizing is the loader's work
-    model = MaskRCNN(
+    return MaskRCNN(
         trunk,
         case["classes"],
         min_size=case["min_dim"],
         max_size=case["max_dim"],
         _skip_resize=training and not case.get("coco"),
     ).to(memory_format=torch.channels_last)
-    return (train_job if training else detect_job)(model, case)
 
 
 def autocast(case):
@@ -78,6 +83,35 @@ def detect_job(model, case) -> worker.Job:
     return worker.Job(call, found, note="channels last")
 
 
+def folder_job(model, case) -> worker.Job:
+    """From paths of images of mixed sizes to run-length masks, as its users write it: a loop over the files."""
+    from PIL import Image
+    from pycocotools import mask as coco_mask
+
+    find_much(model)
+    model.eval()
+    if case["precision"] == "bfloat16":
+        model = model.to(torch.bfloat16)
+    calls = worker.folder_calls(case)
+
+    def read(path):
+        with Image.open(path) as image:
+            return torch.from_numpy(np.asarray(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+    @torch.inference_mode()
+    def call():
+        paths, counts = next(calls), []
+        for start in range(0, len(paths), case["batch"]):
+            with autocast(case):
+                found = model([read(path) for path in paths[start : start + case["batch"]]])
+            for one in found:
+                masks = (one["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
+                counts.append(len(coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))))
+        return counts
+
+    return worker.Job(call, lambda counts: {"images": len(counts), "detections": sum(counts)}, note="channels last")
+
+
 def train_job(model, case) -> worker.Job:
     """One step on a batch that is ready."""
     if case.get("coco"):
@@ -86,8 +120,15 @@ def train_job(model, case) -> worker.Job:
         batches = [generated(case)]
     turns = itertools.cycle(batches)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-6, 0.9, weight_decay=1e-4)
-    positives = []
+    positives, pixels = [], []
     model.train().roi_heads.mask_head.register_forward_hook(lambda _, given, __: positives.append(len(given[0])))
+
+    def count_pixels(_, __, output):
+        images = output[0]
+        computed = images.tensors.shape[0] * images.tensors.shape[2] * images.tensors.shape[3]
+        pixels.append((sum(height * width for height, width in images.image_sizes), computed))
+
+    model.transform.register_forward_hook(count_pixels)
 
     def call():
         images, targets = next(turns)
@@ -98,7 +139,11 @@ def train_job(model, case) -> worker.Job:
         optimizer.step()
         return loss.item()
 
-    return worker.Job(call, lambda loss: {"loss": loss, "positive_rois": positives[-1]}, note="channels last")
+    def found(loss):
+        images, computed = np.sum(pixels[-len(batches) :], axis=0)
+        return {"loss": loss, "positive_rois": positives[-1], "image_pixels": round(float(images / computed), 3)}
+
+    return worker.Job(call, found, note="channels last")
 
 
 def generated(case):

@@ -103,6 +103,7 @@ def _row(
     ratio = [r[ours]["seconds"] / t for r, t in zip(measured, times, strict=True)] if beside else None
     cpu_ratio = [r[ours]["cpu_s"] / r[case]["cpu_s"] for r in measured] if beside and not more else None
     of_first = [t / case.batch / (r[first]["seconds"] / first.batch) for r, t in zip(measured, times, strict=True)]
+    images = found.get("images", case.batch)
     begun = started[case]
     peak = max(r[case]["peak_mb"] for r in measured)
     return {
@@ -113,7 +114,7 @@ def _row(
         "seconds": statistics.median(times),
         "rounds": times,
         "cpu_s": statistics.median(r[case]["cpu_s"] for r in measured),
-        "seconds_an_image": statistics.median(times) / case.batch,
+        "seconds_an_image": statistics.median(times) / images,
         "ours_ratio": ratio and statistics.median(ratio),
         "cpu_ratio": cpu_ratio and statistics.median(cpu_ratio),
         "first_ratio": None if case == first else statistics.median(of_first),
@@ -145,6 +146,29 @@ def fastest(rows: Sequence[dict[str, Any]]) -> list[str]:
         if told:
             lines.append(f"{setting[0]}, batch {setting[1]}, {setting[2]}: {'; '.join(told)}")
     return lines
+
+
+def each_beside_each(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows' seconds in parts of each other's, whatever their precisions: median of the ratios within a round.
+
+    Returns a Markdown table for each batch and size of photographs; empty where no two rows share them.
+    """
+    tables = []
+    for setting in dict.fromkeys((row["batch"], row["photograph"]) for row in rows):
+        some = [row for row in rows if (row["batch"], row["photograph"]) == setting]
+        if len(some) < 2:
+            continue
+        names = [f"{row['program']}, {row['precision']}" for row in some]
+        lines = [f"| batch {setting[0]}, {setting[1]} | " + " | ".join(names) + " |", "|" + " --- |" * (len(some) + 1)]
+        for name, row in zip(names, some, strict=True):
+            ratios = ["" if other is row else f"{_ratio(row, other):.2f}" for other in some]
+            lines.append(f"| {name} | " + " | ".join(ratios) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _ratio(row: dict[str, Any], other: dict[str, Any]) -> float:
+    return statistics.median(a / b for a, b in zip(row["rounds"], other["rounds"], strict=True))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -139,6 +139,22 @@ def coco_batches(case, count=6):
     return content, [[image["id"] for image in images[start : start + case["batch"]]] for start in starts]
 
 
+def folder_calls(case):
+    """Paths of the images of each call, for ever: two for the call of the start and two for the round that is not
+    counted, then `images` of DIR/val2017 and DIR/train2017 in equal parts, a part a round."""
+    paths = []
+    for name in ("val2017", "train2017"):
+        folder = os.path.join(case["coco"], name)
+        paths += [os.path.join(folder, file) for file in sorted(os.listdir(folder)) if file.endswith(".jpg")]
+    paths = paths[: case["images"]]
+    bounds = np.linspace(0, len(paths), case["rounds"] + 1).astype(int).tolist()
+    parts = [paths[bounds[i] : bounds[i + 1]] for i in range(case["rounds"])]
+    yield paths[:2]
+    yield paths[:2]
+    while True:
+        yield from parts
+
+
 def generated(base, case):
     """The photographs and instances to learn from as a prepared dataset; `base`: the class Dataset of this package or
     of matterport's, which has the same methods."""
