@@ -24,8 +24,16 @@ class Program:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """What the program measured in one pass."""
+        self.send(**request)
+        return self.receive()
+
+    def send(self, **request: Any) -> None:
+        """Makes the program begin a pass; several can then be at work."""
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+
+    def receive(self) -> dict[str, Any]:
+        """What the program measured in the pass that was begun."""
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{' '.join(self._command)} ended; its error is above")
