@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from heads.protocol import losses
+from heads.protocol.costs import multiply_adds
 from heads.protocol.targets import Targets
 
 INPUTS = ("features", "fine", "pyramid", "boxes", "class_ids", "image_index", "seed")
@@ -140,6 +141,11 @@ class Head:
     def mask_size(self) -> int:
         """Cells per side of the required output in inference."""
         return self.inference.output[self.output].shape[1]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of inference, for each RoI; see `heads.protocol.costs`."""
+        return multiply_adds(self.inference)
 
     @property
     def rescores(self) -> bool:

@@ -10,7 +10,9 @@ one is resumed, and so are evaluations.
 import copy
 import gc
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from typing import Any
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation.coco_evaluation import evaluate
-from mrcnn.experiments import costs, plan, report
+from mrcnn.evaluation.coco_metrics import ABSENT
+from mrcnn.experiments import costs, plan, records, report
 from mrcnn.experiments.fingerprint import fingerprint
-from mrcnn.files import write_atomically
+from mrcnn.experiments.step_times import StepTimes
+from mrcnn.files import FolderInUseError, locked, write_atomically
 from mrcnn.model import MaskRCNN
 from mrcnn.network.graph import build_mask_head
 from mrcnn.network.precision import chosen
@@ -32,7 +36,7 @@ NOT_REPRODUCIBLE = (
     "DETERMINISTIC is off, so the same training with the same seed would not give exactly the same numbers again. For "
     "reproducible numbers, pass --set DETERMINISTIC=True, or Config(DETERMINISTIC=True)."
 )
-AP_KEYS = tuple(name for name, *_ in report.APS)
+POLL = 5.0  # seconds between looks at what other processes work on
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """One training run of a comparison: a head with a seed on the dataset of a task."""
+    """One training run of a comparison: a head with a seed on the dataset of a task.
+
+    run: the schedule, start and data that identify it. validation: fingerprint of the validation data.
+    """
 
     dataset: str
     task: Task
     label: str
     config: Config
-    hashes: tuple[str, str]
+    run: plan.Run
+    validation: str
+
+    @property
+    def record(self) -> str:
+        """The name of its record; see `mrcnn.experiments.records`."""
+        return records.name_of(self.run.key, self.validation)
 
 
 def compare(
@@ -85,10 +98,14 @@ def compare(
 
         mrcnn.experiments.compare({"balloon": (train, val)}, ["fcn", {"name": "unet", "filters": 128}], BalloonConfig)
 
+    It may be killed at any moment and started again, and several processes may share the work in the same folders:
+    finished runs are not repeated, interrupted ones are resumed, and runs of other processes are waited for. Runs are
+    also known from the table's JSON file, so that a comparison can go on on another machine with that file alone.
+
     Args:
         datasets: a name to a (training, validation) pair of prepared datasets, or to a `Task` with its own settings and
             schedule.
-        heads: what MASK_HEAD takes: names, or dicts of a name and options.
+        heads: what MASK_HEAD takes: names, or dicts of a name and options. The others are compared with the first.
         config: the settings of datasets given as pairs.
         seeds: of initial weights, order, augmentation and sampling; None for the one of `config`.
         epochs, layers: the schedule of datasets given as pairs; `layers` is "all" without `weights`, else "3+".
@@ -99,41 +116,119 @@ def compare(
         verbose: as in `MaskRCNN.train`.
 
     Returns:
-        A row per dataset and head: dataset, head, seeds, a list with a value per seed for each AP and ms_per_image, and
-        parameters, flops and ms_per_batch of the head.
+        A row per dataset and head: dataset, head, seeds, a list with a value per seed of each number of
+        `mrcnn.experiments.report.MEASURED` (None: there was nothing to measure), and parameters, multiply_adds per RoI
+        and ms_per_batch of the head.
 
-    Raises ValueError for heads or seeds that repeat, unknown heads or options, and a dataset without settings, before
-    anything is trained.
+    Raises ValueError for heads or seeds that repeat, unknown heads or options, a dataset without settings, and an
+    output folder with another file of its name, before anything is trained.
     """
     tasks = _tasks(datasets, config, epochs, layers or ("3+" if weights else "all"))
     start = None if weights is None else Path(weights)
-    jobs = plan_jobs(tasks, heads, seeds)
-    built = {name: build_heads([job for job in jobs if job.dataset == name]) for name in tasks}
+    jobs = plan_jobs(tasks, heads, seeds, start, exclude)
     output = Path(output or Path(logs) / "comparison")
-    rows: dict[tuple[str, str], report.Row] = {}
-    about: dict[str, Any] = {"model": str(weights or "none"), "rois_per_batch": costs.ROIS, "datasets": {}}
-    for job in jobs:
+    table = Table(jobs, output, {"model": start.name if start else "none", "rois_per_batch": costs.ROIS})
+    for job in in_turn(jobs, Path(logs)):
         print(f"\n== {job.dataset}, {job.label}, seed {job.config.SEED}", flush=True)
-        model, run = trained(job, start, exclude, logs, verbose)
-        numbers = evaluated(model, run, job)
-        head = built[job.dataset][job.label]
-        row = rows.setdefault((job.dataset, job.label), _row(job, head))
-        row["seeds"].append(job.config.SEED)
-        for name, value in numbers.items():
-            row.setdefault(name, []).append(value)
-        about["datasets"][job.dataset] = _about(model.config, run, job.task)
-        print(report.write(list(rows.values()), output, about), flush=True)
-        del model
+        numbers = table.known(job)
+        if numbers is None or plan.begun(logs, job.run.key):
+            numbers = measured(job, start, exclude, logs, verbose)
+        else:
+            print(f"known from {output / records.FILE}")
+        print(table.add(job, numbers), flush=True)
         gc.collect()
-    for name, heads_of_dataset in built.items():
-        plain = {label: head.model for label, head in heads_of_dataset.items() if head.is_plain}
-        for label, value in costs.milliseconds(plain).items():
-            rows[name, label]["ms_per_batch"] = value
-    text = report.write(list(rows.values()), output, about)
+    text = table.timed()
     if not all(job.config.DETERMINISTIC for job in jobs):
         print(f"\n{NOT_REPRODUCIBLE}")
     print(f"\n{text}\n\nWritten to {output}/comparison.txt, .md, .json and .png")
-    return list(rows.values())
+    return table.rows()
+
+
+def in_turn(jobs: Sequence[Job], logs: Path) -> Iterator[Job]:
+    """The jobs, each while no other process works on it; those that another one works on come when it has ended."""
+    waiting = list(jobs)
+    while waiting:
+        busy: list[Job] = []
+        for job in waiting:
+            folder = logs / ".comparison" / job.record
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(locked(folder))
+                except FolderInUseError as error:
+                    if len(busy) + 1 == len(waiting):
+                        print(f"waiting for {job.dataset}, {job.label}, seed {job.config.SEED}: {error}", flush=True)
+                    busy.append(job)
+                    continue
+                yield job
+        if len(busy) == len(waiting):
+            time.sleep(POLL)
+        waiting = busy
+
+
+class Table:
+    """The rows of a comparison, and its files.
+
+    Args:
+        jobs: of the comparison, in the order of the rows.
+        folder: of the files.
+        about: how all numbers were made.
+
+    Raises ValueError for an option that a head does not have, and for a folder with another comparison.json.
+    """
+
+    def __init__(self, jobs: Sequence[Job], folder: Path, about: dict[str, Any]) -> None:
+        self.jobs, self.folder = jobs, folder
+        self.about: dict[str, Any] = {**about, "datasets": {}}
+        self.stored = records.read(folder)
+        self.done: dict[str, dict[str, Any]] = {}
+        each = {(job.dataset, job.label): job for job in jobs}
+        built = {key: build_mask_head(job.config) for key, job in each.items()}
+        self.heads = {key: head for key, head in built.items() if head is not None}
+        self.times: dict[tuple[str, str], float] = {}
+
+    def known(self, job: Job) -> dict[str, Any] | None:
+        """The numbers of a job that the folder's file has; None if it is not there."""
+        numbers = self.stored.get(job.record, {}).get("numbers", {})
+        return numbers if set(numbers) == set(report.MEASURED) else None
+
+    def add(self, job: Job, numbers: dict[str, Any]) -> str:
+        """Writes the files with the numbers of a job; returns the table."""
+        record = {"dataset": job.dataset, "head": job.label, "seed": job.config.SEED, "numbers": numbers}
+        self.done[job.record] = record
+        self.about["datasets"][job.dataset] = _about(job.config, job.run, job.task)
+        return self.write()
+
+    def timed(self) -> str:
+        """Measures the time of each head on a batch of RoIs, and writes the files."""
+        for dataset in dict.fromkeys(job.dataset for job in self.jobs):
+            heads = {label: head for (name, label), head in self.heads.items() if name == dataset}
+            self.times |= {(dataset, label): value for label, value in costs.milliseconds(heads).items()}
+        return self.write()
+
+    def write(self) -> str:
+        return records.write(
+            self.folder, self.done, lambda runs: report.write(self.rows(), self.folder, self.about, runs)
+        )
+
+    def rows(self) -> list[report.Row]:
+        """A row per dataset and head of which a run is done, with its seeds in their order."""
+        rows: dict[tuple[str, str], report.Row] = {}
+        for job in self.jobs:
+            if job.record in self.done:
+                key = job.dataset, job.label
+                row = rows.setdefault(key, self._row(key))
+                row["seeds"].append(job.config.SEED)
+                for name, value in self.done[job.record]["numbers"].items():
+                    row.setdefault(name, []).append(value)
+        order = {(job.dataset, job.label): place for place, job in enumerate(self.jobs)}
+        return [rows[key] for key in sorted(rows, key=lambda key: order[key])]
+
+    def _row(self, key: tuple[str, str]) -> report.Row:
+        """A row without numbers of training."""
+        head, (dataset, label) = self.heads[key], key
+        cost = {"parameters": head.model.count_params(), "multiply_adds": head.multiply_adds}
+        timed = {"ms_per_batch": self.times[key]} if key in self.times else {}
+        return {"dataset": dataset, "head": label, "seeds": [], **cost, **timed}
 
 
 def _tasks(
@@ -159,7 +254,13 @@ def _tasks(
     return tasks
 
 
-def plan_jobs(tasks: Mapping[str, Task], heads: Sequence[Head], seeds: Sequence[int] | None) -> list[Job]:
+def plan_jobs(
+    tasks: Mapping[str, Task],
+    heads: Sequence[Head],
+    seeds: Sequence[int] | None,
+    start: Path | None = None,
+    exclude: Sequence[str] = (),
+) -> list[Job]:
     """Every run, seed by seed, so that all heads appear early. Raises ValueError for heads or seeds that repeat."""
     chosen = [{"name": head} if isinstance(head, str) else dict(head) for head in heads]
     labels = [_label(head) for head in chosen]
@@ -168,14 +269,23 @@ def plan_jobs(tasks: Mapping[str, Task], heads: Sequence[Head], seeds: Sequence[
             raise ValueError(f"the {what} {values} repeat; give each once.")
     if not chosen:
         raise ValueError('no heads to compare; give at least one, as ["fcn", "unet"].')
-    chosen_seeds: Sequence[int | None] = seeds or [None]
+    begin = plan.start_of(start, _left_out(exclude))
     hashes = {name: task.hashes() for name, task in tasks.items()}
-    return [
-        Job(name, task, label, _config(task, head, task.config.SEED if seed is None else seed), hashes[name])
-        for seed in chosen_seeds
-        for name, task in tasks.items()
-        for head, label in zip(chosen, labels, strict=True)
-    ]
+    jobs = []
+    several: Sequence[int | None] = seeds or [None]
+    for seed in several:
+        for name, task in tasks.items():
+            data, validation = hashes[name]
+            for head, label in zip(chosen, labels, strict=True):
+                config = _config(task, head, task.config.SEED if seed is None else seed)
+                key = plan.key(config, list(task.stages), begin, data)
+                run = plan.Run(list(task.stages), begin, data, task.preset, key)
+                jobs.append(Job(name, task, label, config, run, validation))
+    return jobs
+
+
+def _left_out(exclude: Sequence[str]) -> list[str]:
+    return [*exclude, "mask_head"]  # no head takes anything from the start
 
 
 def _config(task: Task, head: dict[str, Any], seed: int) -> Config:
@@ -190,59 +300,46 @@ def _label(head: dict[str, Any]) -> str:
     return head["name"] + (f":{options}" if options else "")
 
 
-def build_heads(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Each head by its label, as the network builds it. Raises ValueError for an option that a head does not have."""
-    return {label: build_mask_head(job.config) for label, job in {job.label: job for job in jobs}.items()}
-
-
-def _row(job: Job, head: Any) -> report.Row:
-    """A row without numbers of training. FLOPs and time are taken of heads from features to masks alone."""
-    cost = {"parameters": head.model.count_params()} | ({"flops": costs.flops(head.model)} if head.is_plain else {})
-    return {"dataset": job.dataset, "head": job.label, "seeds": [], **cost}
-
-
-def trained(
+def measured(
     job: Job, start: Path | None, exclude: Sequence[str], logs: str | Path, verbose: int | str
-) -> tuple[MaskRCNN, plan.Run]:
-    """The trained model of a job: loaded from `logs` if it is there, finished if it was interrupted, else trained."""
+) -> dict[str, Any]:
+    """The numbers of a job: of a run in `logs` if it is there, finished if it was interrupted, else trained."""
     model = MaskRCNN("training", job.config, logs)
-    left_out = [*exclude, "mask_head"]  # no head takes anything from the start
-    begin, stages = plan.start_of(start, left_out), list(job.task.stages)
-    key = plan.key(job.config, stages, begin, job.hashes[0])
-    run = plan.Run(stages, begin, job.hashes[0], job.task.preset, key)
-    folder = plan.find(logs, key)
+    folder = plan.find(logs, job.run.key)
     if folder is not None:
         print(f"{folder} holds this training run")
         model.load_weights(run_folder.checkpoints(folder)[-1])
     elif start is not None:
         # A file of keras.applications has no mask head, and is loaded whole.
-        report_ = model.load_weights(start, exclude=list(exclude) if is_keras_weights(start) else left_out)
+        report_ = model.load_weights(start, exclude=list(exclude) if is_keras_weights(start) else _left_out(exclude))
         if not report_.notes:  # else it has been printed
             print(report_)
-    plan.carry_out(model, run, job.task.training, verbose=verbose)
-    return model, run
+    times = StepTimes(model)
+    plan.carry_out(model, job.run, job.task.training, callbacks=[times], verbose=verbose)
+    return evaluated(model, job) | {"training_seconds": times.total()}
 
 
-def evaluated(model: MaskRCNN, run: plan.Run, job: Job) -> dict[str, float]:
+def evaluated(model: MaskRCNN, job: Job) -> dict[str, Any]:
     """The APs and the milliseconds per image, from the file beside the weights if they were measured before."""
-    key = [run.key, job.hashes[1]]
+    key = [job.run.key, job.validation]
     file = model.log_dir / "evaluation.json"
     stored = json.loads(file.read_text()) if file.is_file() else {}
-    if stored.get("key") != key:
+    if stored.get("key") != key or not set(report.MEASURED) - {"training_seconds"} <= set(stored["numbers"]):
         results = evaluate(model, job.task.validation, boundary=True)
-        values = (
-            results.box["AP"],
-            results.mask["AP"],
-            results.mask["AP50"],
-            results.mask["AP75"],
-            (results.boundary or {})["AP"],
-        )
-        stored = {
-            "key": key,
-            "numbers": dict(zip(AP_KEYS, values, strict=True)) | {"ms_per_image": results.ms_per_image},
+        kinds: dict[str, Mapping[str, float]] = {
+            "box": results.box,
+            "mask": results.mask,
+            "boundary": results.boundary or {},
         }
+        numbers = {name: _present(kinds[kind][metric]) for name, (kind, metric) in report.AP_OF.items()}
+        stored = {"key": key, "numbers": numbers | {"ms_per_image": results.ms_per_image}}
         write_atomically(file, json.dumps(stored, indent=2))
     return stored["numbers"]
+
+
+def _present(value: float) -> float | None:
+    """COCO's number; None where the data has nothing to measure it by."""
+    return None if value == ABSENT else value
 
 
 def _about(config: Config, run: plan.Run, task: Task) -> dict[str, Any]:

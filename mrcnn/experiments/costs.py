@@ -1,10 +1,13 @@
-"""What a mask head costs: parameters, arithmetic, and time."""
+"""What a mask head costs: arithmetic, and time."""
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
+
+from mrcnn.network.graph import trial_inputs
 
 ROIS = 100  # RoIs per batch: the maximum per image in detection
 ROUNDS = 15
@@ -30,8 +33,13 @@ def flops(head: keras.Model, rois: int = ROIS) -> int:
     return int(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
 
 
-def milliseconds(heads: Mapping[str, keras.Model], rois: int = ROIS, rounds: int = ROUNDS) -> dict[str, float]:
-    """Median time of each head on a batch of random RoIs. The heads take turns, so that all see the same load."""
+def milliseconds(heads: Mapping[str, Any], rois: int = ROIS, rounds: int = ROUNDS) -> dict[str, float]:
+    """Median time of inference of each head on a batch of random RoIs. The heads take turns, so that all see the same
+    load.
+
+    Args:
+        heads: models from RoI features to masks, or `heads.Head`s, by name.
+    """
     calls = {name: _call(head, rois) for name, head in heads.items()}
     for call in calls.values():
         call()  # traces
@@ -45,9 +53,13 @@ def milliseconds(heads: Mapping[str, keras.Model], rois: int = ROIS, rounds: int
     return {name: 1000 * float(np.median(values)) for name, values in times.items()}
 
 
-def _call(head: keras.Model, rois: int) -> Callable[[], np.ndarray]:
+def _call(head: Any, rois: int) -> Callable[[], np.ndarray]:
     import tensorflow as tf
 
-    features = tf.constant(np.random.default_rng(0).normal(size=(rois, *head.input_shape[1:])).astype("float32"))
-    traced = tf.function(lambda: head(features, training=False))
-    return lambda: traced().numpy()
+    model = head if isinstance(head, keras.Model) else head.inference
+    if isinstance(model.input, Mapping):
+        given: Any = trial_inputs(head, rois)
+    else:
+        given = tf.constant(np.random.default_rng(0).normal(size=(rois, *model.input_shape[1:])).astype("float32"))
+    traced = tf.function(lambda: keras.tree.flatten(model(given, training=False)))
+    return lambda: traced()[0].numpy()

@@ -105,6 +105,11 @@ def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
     return " ".join([digest, *(f"-{name}" for name in sorted(exclude) if not is_keras_weights(path))])
 
 
+def begun(logs: str | Path, key: str) -> bool:
+    """Whether a run in `logs` has this key, with a checkpoint or without."""
+    return any(json.loads(file.read_text())["key"] == key for file in Path(logs).glob(f"*/{FILE}"))
+
+
 def find(logs: str | Path, key: str) -> Path | None:
     """The folder of the newest run in `logs` with this key that saved a checkpoint."""
     for file in sorted(Path(logs).glob(f"*/{FILE}"), reverse=True):
@@ -120,6 +125,7 @@ def carry_out(
     validation: Dataset | None = None,
     *,
     judge: AveragePrecision | None = None,
+    callbacks: Sequence[Any] = (),
     **options: Any,
 ) -> None:
     """Trains the epochs of a run that are not done yet.
@@ -127,6 +133,7 @@ def carry_out(
     Args:
         validation: for the val_ losses.
         judge: measures the AP at the end of epochs, and may stop the training.
+        callbacks: further ones of Keras.
         options: further ones of `MaskRCNN.train`.
 
     Raises ValueError when the model is past the last epoch of the run.
@@ -157,6 +164,6 @@ def carry_out(
                 stage.learning_rate,
                 stage.until,
                 stage.layers,
-                custom_callbacks=[judge] if judge is not None else None,
+                custom_callbacks=[*callbacks, *([judge] if judge is not None else [])] or None,
                 **options,
             )

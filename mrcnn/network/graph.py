@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 import heads
+from heads.protocol import check
 from mrcnn.config import Config
 from mrcnn.fusion.folding import fold
 from mrcnn.fusion.mask_channel import PickClass, class_masks
@@ -173,6 +174,11 @@ def build_mask_head(
             strides=config.BACKBONE_STRIDES[:4],
             channels=channels,
         )
+
+
+def trial_inputs(head: heads.Head, rois: int) -> dict[str, Any]:
+    """Random values of the inputs of a head's inference, by name; see `heads.protocol.check.trial_inputs`."""
+    return check.trial_inputs(head, training=False, rois=rois)
 
 
 def importable_heads(program: str) -> dict[str, type[heads.Head]]:

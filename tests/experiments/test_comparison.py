@@ -12,7 +12,7 @@ import pytest
 
 import heads
 import mrcnn.experiments
-from mrcnn.experiments import comparison, costs, plan, report
+from mrcnn.experiments import comparison, costs, plan, records, report
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
 from samples.coco import coco, recipes
@@ -76,14 +76,17 @@ def test_two_heads_are_trained_from_one_start_on_one_batch_and_compared(folder, 
     assert losses[0]["mrcnn_mask_loss"] != losses[1]["mrcnn_mask_loss"]
 
     for row in rows:
-        assert all(0 <= row[name][0] <= 1 for name in comparison.AP_KEYS)
-        assert row["ms_per_batch"] > 0 and row["ms_per_image"][0] > 0 and row["flops"] > row["parameters"] > 0
+        assert set(report.MEASURED) < set(row)
+        assert all(row[name][0] is None or 0 <= row[name][0] <= 1 for name in report.AP_OF)
+        assert row["ms_per_batch"] > 0 and row["ms_per_image"][0] > 0 and row["training_seconds"][0] > 0
+        assert row["multiply_adds"] > row["parameters"] > 0
     output = tmp_path / "comparison"
     assert sorted(path.suffix for path in output.glob("comparison.*")) == [".json", ".md", ".png", ".txt"]
     assert (output / "comparison.txt").read_text().strip() in capsys.readouterr().out
     stored = json.loads((output / "comparison.json").read_text())
     about = stored["about"]["datasets"]["data"]
     assert stored["rows"] == rows and about["validation_images"] == 2
+    assert sorted(run["head"] for run in stored["runs"].values()) == LABELS
     assert about["stages"] == [{"until": 1, "layers": "all", "learning_rate": 0.01}]
 
 
@@ -102,13 +105,12 @@ def calls(monkeypatch):
     def evaluate(model, dataset, boundary):
         calls.judged.append((model.config.MASK_HEAD["name"], model.config.SEED))
         number = 0.1 * len(calls.judged)
-        numbers = dict.fromkeys(("AP", "AP50", "AP75"), number)
+        numbers = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), number)
         return SimpleNamespace(box=numbers, mask=numbers, boundary=numbers, ms_per_image=5.0)
 
     monkeypatch.setattr(MaskRCNN, "train", train)
     monkeypatch.setattr(comparison, "evaluate", evaluate)
     monkeypatch.setattr(costs, "milliseconds", lambda heads: dict.fromkeys(heads, 1.5))
-    monkeypatch.setattr(costs, "flops", lambda head: 10**9)
     return calls
 
 
@@ -343,17 +345,22 @@ ROW = {
     "mask_ap75": [0.0],
     "boundary_ap": [0.0625],
     "parameters": 1234567,
-    "flops": 2.5e9,
+    "mask_ap_small": [None],
+    "mask_ap_medium": [0.125],
+    "mask_ap_large": [0.25],
+    "multiply_adds": 2.5e9,
     "ms_per_batch": 12.34,
     "ms_per_image": [56.7],
+    "training_seconds": [1234.5],
 }
-SEVERAL = {**ROW, "head": "a head: of=two seeds", "mask_ap": [0.1, 0.3], "ms_per_image": [50.0, 60.0]}
+SEVERAL = {**ROW, "head": "a head: of=two seeds", "seeds": [0, 1], "mask_ap": [0.1, 0.3], "ms_per_image": [50.0, 60.0]}
 
 
 def test_cells_by_hand():
-    assert report.cells(ROW) == ["fcn", "0.250", "0.125", "0.500", "0.000", "0.062", "1,234,567", "2.5", "12.3", "57"]
-    assert report.cells(SEVERAL)[2] == "0.200 ± 0.141" and report.cells(SEVERAL)[-1] == "55 ± 7"
-    assert report.cells({key: value for key, value in ROW.items() if key != "ms_per_batch"})[-2] == "-"
+    aps = ["0.250", "0.125", "0.500", "0.000", "-", "0.125", "0.250", "0.062"]
+    assert report.cells(ROW) == ["fcn", *aps, "1,234,567", "2.50", "12.3", "57", "1,234"]
+    assert report.cells(SEVERAL)[2] == "0.200 ± 0.141" and report.cells(SEVERAL)[-2] == "55 ± 7"
+    assert report.cells({key: value for key, value in ROW.items() if key != "ms_per_batch"})[-3] == "-"
 
 
 def test_tables_are_aligned_and_of_github_s_form():
@@ -369,3 +376,75 @@ def test_the_plot_is_drawn_for_any_number_of_heads(tmp_path):
         picture = cv2.imread(str(tmp_path / "plot.png"))
         assert picture.shape[1] > picture.shape[0] > 300 and picture.std() > 10
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
+
+
+def with_values(name, seeds=(0, 1, 2), dataset="d", **numbers):
+    return {**ROW, "dataset": dataset, "head": name, "seeds": list(seeds), **numbers}
+
+
+def test_heads_are_compared_with_the_first_seed_by_seed():
+    """The spread between the seeds is large, that of the differences small."""
+    first = with_values("fcn", mask_ap=[0.30, 0.40, 0.50], boundary_ap=[0.2, 0.3, 0.4])
+    better = with_values("new", mask_ap=[0.35, 0.451, 0.549], boundary_ap=[0.35, 0.25, 0.4])
+    found = {each["number"]: each for each in report.differences([first, better])}
+    assert found["mask_ap"]["mean"] == pytest.approx(0.05) and found["mask_ap"]["is_real"]
+    assert found["mask_ap"]["p"] < 0.001 and found["mask_ap"]["low"] > 0.047
+    assert found["boundary_ap"]["mean"] == pytest.approx(0.1 / 3) and not found["boundary_ap"]["is_real"]
+    text = report.text_table([first, better])
+    assert "new - fcn" in text and "+0.050 (p < 0.001, real)" in text and "+0.033 (p 0.635)" in text
+    assert "paired t-test" in text and "paired t-test" in report.markdown_table([first, better])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        with_values("new", seeds=(0, 1, 3), mask_ap=[0.1] * 3),
+        with_values("new", seeds=(0,), mask_ap=[0.1]),
+        with_values("new", dataset="another", mask_ap=[0.1] * 3),
+        with_values("new", mask_ap=[0.1, None, 0.1], box_ap=[], mask_ap75=[], boundary_ap=[]),
+    ],
+)
+def test_what_is_no_pair_is_not_compared(row):
+    first = with_values("fcn", row["seeds"] if len(row["seeds"]) == 1 else (0, 1, 2), mask_ap=[0.1] * len(row["seeds"]))
+    assert not report.differences([first, row])
+
+
+# Shared work, and results from elsewhere
+
+
+def test_a_comparison_goes_on_where_only_its_table_is(folder, tmp_path, calls):
+    """The runs in the table's file are not trained again on a machine that has nothing else."""
+    first = coco.main(command(folder, tmp_path / "one", *HEADS[:2], "--output", str(tmp_path / "table")))
+    rows = coco.main(command(folder, tmp_path / "two", *HEADS, "--output", str(tmp_path / "table")))
+    assert calls.trained == [("fcn", 0, 0), ("unet", 0, 0)] and rows[0] == first[0]
+    assert len(json.loads((tmp_path / "table" / "comparison.json").read_text())["runs"]) == 2
+    text = (tmp_path / "table" / "comparison.json").read_text()
+    assert str(tmp_path) not in text, "nothing of the machine is in it"
+
+
+def test_a_file_of_something_else_is_not_overwritten(folder, tmp_path, calls):
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "comparison.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match="comparison.json is not a comparison's, or of an older version; move it away"):
+        coco.main(command(folder, tmp_path / "one", *HEADS[:2], "--output", str(tmp_path / "table")))
+    assert not calls.trained and (tmp_path / "table" / "comparison.json").read_text() == '{"mine": 1}'
+
+
+def test_runs_of_another_process_are_left_to_it_and_waited_for(tmp_path, monkeypatch):
+    jobs = [SimpleNamespace(record=name, dataset="d", label=name, config=SimpleNamespace(SEED=0)) for name in "abc"]
+    other = comparison.locked(tmp_path / ".comparison" / "a")
+    other.__enter__()
+    waits = []
+    monkeypatch.setattr(comparison.time, "sleep", lambda seconds: waits.append(other.__exit__(None, None, None)))
+    done = [job.record for job in comparison.in_turn(jobs, tmp_path)]
+    assert done == ["b", "c", "a"] and len(waits) == 1
+
+
+def test_what_two_processes_measured_is_in_one_file(tmp_path):
+    def report_of(name):
+        return lambda runs: (tmp_path / "comparison.json").write_text(json.dumps({"runs": runs}))
+
+    for name in ("one", "two"):
+        records.write(tmp_path, {name: {"head": name, "numbers": {"mask_ap": 0.5}}}, report_of(name))
+    assert sorted(records.read(tmp_path)) == ["one", "two"]
+    assert not (tmp_path / ".lock").exists()

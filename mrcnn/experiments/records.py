@@ -1,0 +1,62 @@
+"""Records of finished runs in a comparison's JSON file, with which a comparison goes on where the runs are not.
+
+A record says which run it is by `Run.key` and the fingerprint of the validation data, and holds its numbers. Nothing in
+it depends on the machine: it can be committed.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from mrcnn.files import FolderInUseError, locked
+
+FILE = "comparison.json"
+PATIENCE = 60.0  # seconds until another process that writes has had its time
+
+Record = dict[str, Any]
+
+
+def name_of(key: str, validation: str) -> str:
+    """The name of a record."""
+    return f"{key[:16]}-{validation[:16]}"
+
+
+def read(folder: Path) -> dict[str, Record]:
+    """The records in a folder, by name. Raises ValueError for a file that is no comparison's."""
+    file = folder / FILE
+    if not file.is_file():
+        return {}
+    try:
+        runs = json.loads(file.read_text())["runs"]
+        return {name: {**record, "numbers": dict(record["numbers"])} for name, record in runs.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is not a comparison's, or of an older version; move it away, or give another output folder"
+        ) from error
+
+
+def write(folder: Path, records: Mapping[str, Record], report: Callable[[dict[str, Record]], Any]) -> Any:
+    """Calls `report` with these records and those that other processes wrote meanwhile, and returns what it does.
+
+    Raises FolderInUseError if others keep the folder for a minute.
+    """
+    with _patiently(folder):
+        return report(dict(sorted((read(folder) | dict(records)).items())))
+
+
+@contextmanager
+def _patiently(folder: Path) -> Iterator[None]:
+    end = time.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder))
+                break
+            except FolderInUseError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+        yield
