@@ -30,6 +30,7 @@ BELOW = {
     "evaluation": {"config", "data", "files", "inference", "ops"},
     "weights": {"config", "data", "files", "network", "presets"},
     "pictures": {"data", "evaluation", "inference"},
+    "app": {"data", "files", "inference", "pictures"},
     "inspection": {"config", "data", "inference", "network", "ops"},
     "legacy": {
         *("config", "data", "evaluation", "inference", "inspection", "layers", "network", "ops", "presets"),

@@ -20,9 +20,10 @@ COMMANDS = {
     "evaluate": "COCO's metrics of a model on annotated images",
     "compare": "train mask heads from the same start and compare them",
     "check": "look through annotations before training",
-    "export": "write a model as ONNX, OpenVINO or SavedModel",
+    "export": "write a model as ONNX, OpenVINO, LiteRT or SavedModel",
     "heads": "list the mask heads",
-    "weights": "say what a file of weights holds",
+    "app": "a page in the browser: drop images, see and correct masks",
+    "weights": "list published weights, or say what a file holds",
 }
 EPILOG = """
 `mrcnn COMMAND --help` has the options of a command, with examples.
