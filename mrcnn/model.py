@@ -203,14 +203,14 @@ class MaskRCNN(OldMethods):
         return self.detector.stream(images, class_names=self.class_names, **options)
 
     def export(self, path: str | Path, *, precision: str = "float32", calibration: Sequence[Any] = ()) -> Path:
-        """Exports the model to ONNX, OpenVINO or a SavedModel.
+        """Exports the model to ONNX, OpenVINO, LiteRT or a SavedModel.
 
         `mrcnn.inference.predictor.Predictor(path).detect(images)` gives the same results as `detect`, without
         TensorFlow.
 
         Args:
-            path: its extension selects the format: .onnx, .xml (OpenVINO), or none for a SavedModel folder. A JSON file
-                next to it holds the class names and how images become network inputs.
+            path: its extension selects the format: .onnx, .xml (OpenVINO), .tflite (LiteRT), or none for a SavedModel
+                folder. A JSON file next to it holds the class names and how images become network inputs.
             precision: "float32"; for OpenVINO also "float16" (smaller file) and "int8" (faster on a CPU).
             calibration: paths or arrays of about 50 images, for int8.
 

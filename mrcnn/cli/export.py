@@ -1,5 +1,6 @@
 """Writes a model for programs that run without TensorFlow, or for TF Serving.
-The ending of FILE names the format: .onnx, .xml (OpenVINO), none (SavedModel).
+The ending of FILE names the format: .onnx, .xml (OpenVINO), .tflite (LiteRT),
+none (SavedModel).
 
 examples:
   mrcnn export model.onnx --weights last

@@ -100,7 +100,7 @@ def read_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def add_weights(
     parser: argparse.ArgumentParser,
-    text: str = 'file, published name, exported .onnx or .xml, or "last" (in --logs)',
+    text: str = 'file, published name, exported .onnx, .xml or .tflite, or "last" (in --logs)',
     default: str | None = None,
 ) -> None:
     """--weights, required without a default; and --logs."""
@@ -181,7 +181,7 @@ def load_model(arguments: argparse.Namespace, mode: str = "inference", **setting
 
 def is_exported(arguments: argparse.Namespace) -> bool:
     """Whether --weights is a file that `MaskRCNN.export` wrote."""
-    return Path(arguments.weights).suffix in (".onnx", ".xml")
+    return Path(arguments.weights).suffix in (".onnx", ".xml", ".tflite")
 
 
 def weights_path(arguments: argparse.Namespace) -> str:

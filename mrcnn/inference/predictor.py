@@ -2,7 +2,7 @@
 
 from mrcnn.inference.predictor import Predictor
 
-predictor = Predictor("model.onnx")             # or model.xml (OpenVINO)
+predictor = Predictor("model.onnx")             # or model.xml (OpenVINO), model.tflite (LiteRT)
 results = predictor.detect(["a.jpg", "b.jpg"])  # as from MaskRCNN.detect
 """
 
@@ -20,6 +20,7 @@ from mrcnn.inference.results import Result
 from mrcnn.inference.tiling import tiled
 from mrcnn.network.pixels import PixelScaling
 
+SUFFIXES = (".onnx", ".xml", ".tflite")
 OUTPUTS = ("boxes", "class_ids", "scores", "masks")
 
 Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]  # image [1, H, W, C], window [1, 4] -> OUTPUTS
@@ -29,7 +30,7 @@ class Predictor:
     """An exported model that is called as a `MaskRCNN` is. It can be pickled: it then loads the file again.
 
     Args:
-        path: a file of `MaskRCNN.export`, ending in .onnx or .xml, with its .json beside it.
+        path: a file of `MaskRCNN.export`, ending in .onnx, .xml or .tflite, with its .json beside it.
         threads: processor threads; None: as many as the engine takes.
         precision: of OpenVINO's arithmetic: "f32", "bf16", or None for the engine's own choice.
 
@@ -44,7 +45,8 @@ class Predictor:
         self.config = Config.from_dict(described["config"])
         pixels = described["pixels"]
         scaling = PixelScaling(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["bgr"])
-        self.run = _onnxruntime(path, threads) if path.suffix == ".onnx" else _openvino(path, threads, precision)
+        engine = {".onnx": _onnxruntime, ".xml": _openvino, ".tflite": _litert}[path.suffix]
+        self.run = engine(path, threads, precision)
         self.detector = Detector(self._call, self.config, scaling)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,8 +97,10 @@ def _padded(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _description(path: Path) -> dict[str, Any]:
-    if path.suffix not in (".onnx", ".xml"):
-        raise ValueError(f"{path}: expected a file of MaskRCNN.export that ends in .onnx or .xml, got {path.suffix!r}")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{path}: expected a file of MaskRCNN.export that ends in .onnx, .xml or .tflite, got {path.suffix!r}"
+        )
     for needed in (path, path.with_suffix(".json")):
         if not needed.is_file():
             raise FileNotFoundError(f"{needed} is missing; MaskRCNN.export writes {path.name} and {path.stem}.json")
@@ -109,7 +113,7 @@ def _description(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.with_suffix('.json')} is not a description by MaskRCNN.export: {error}") from error
 
 
-def _onnxruntime(path: Path, threads: int | None) -> Run:
+def _onnxruntime(path: Path, threads: int | None, precision: str | None) -> Run:
     runtime = require("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -134,5 +138,18 @@ def _openvino(path: Path, threads: int | None, precision: str | None) -> Run:
     def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
         found = model({"image": image, "window": window})
         return {name: np.array(found[order[name]]) for name in OUTPUTS}
+
+    return run
+
+
+def _litert(path: Path, threads: int | None, precision: str | None) -> Run:
+    litert = require("ai_edge_litert.interpreter", "litert")
+    interpreter = litert.Interpreter(str(path), num_threads=threads)
+    signature = interpreter.get_signature_runner()
+
+    def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
+        found = signature(image=image, window=window)
+        rows = int(found["valid"].sum())
+        return {name: found[name][:rows] for name in OUTPUTS}
 
     return run

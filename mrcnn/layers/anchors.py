@@ -168,7 +168,7 @@ class Anchors(StaticOutputLayer):
         x = ops.cast(ops.arange(0, width, self.anchor_stride, dtype="int32") * step[1], "float32")
         y, x = ops.meshgrid(y, x, indexing="ij")
         centers = ops.stack([y, x, y, x], axis=-1)
-        return ops.reshape(centers[:, :, None, :] + self._cells[level], (-1, 4))
+        return ops.reshape(ops.expand_dims(centers, 2) + self._cells[level], (-1, 4))  # LiteRT has no slice by None
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -47,6 +47,7 @@ class Detections(StaticOutputLayer):
         best_class_only: each RoI yields only its most probable class, or nothing if that is background (matterport).
         inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Inputs and
             outputs keep the usual convention.
+        portable: see `mrcnn.ops.nms.nms_per_group`.
 
     Call arguments:
         rois: [B, N, (y1, x1, y2, x2)], pixels of the network input, zero-padded.
@@ -77,6 +78,7 @@ class Detections(StaticOutputLayer):
         min_size: float = 1e-2,
         best_class_only: bool = False,
         inclusive: bool = False,
+        portable: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = "float32"
@@ -86,7 +88,7 @@ class Detections(StaticOutputLayer):
         self.min_confidence, self.nms_threshold = float(min_confidence), float(nms_threshold)
         self.std_dev = tuple(float(value) for value in std_dev)
         self.min_size = float(min_size)
-        self.best_class_only, self.inclusive = bool(best_class_only), bool(inclusive)
+        self.best_class_only, self.inclusive, self.portable = bool(best_class_only), bool(inclusive), bool(portable)
 
     def call(
         self, rois: Any, rois_valid: Any, class_logits: Any, box_deltas: Any, windows: Any, extent: Any = None
@@ -121,6 +123,7 @@ class Detections(StaticOutputLayer):
             max_total=self.max_instances * (self.num_classes - 1),  # no limit, so that all can be counted
             iou_threshold=self.nms_threshold,
             keep_empty=self.min_size == 0,
+            portable=self.portable,
         )
         kept = slice(0, self.max_instances)
         boxes, scores, valid = boxes[:, kept], scores[:, kept], survived[:, kept]
@@ -170,6 +173,7 @@ class Detections(StaticOutputLayer):
             "min_size": self.min_size,
             "best_class_only": self.best_class_only,
             "inclusive": self.inclusive,
+            "portable": self.portable,
         }
 
 

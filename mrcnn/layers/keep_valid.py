@@ -38,20 +38,28 @@ class KeepValid(StaticOutputLayer):
         image_index: [kept] int32, the image of each row.
         weight: [kept] float32, 1 for a valid row, 0 for any other.
 
-    On a backend with static shapes every row is kept, and `weight` marks the valid ones. Each invalid row then holds a
+    Args:
+        static: keep every row, so that shapes do not depend on the data, on TensorFlow too. Other backends always do.
+
+    With static shapes every row is kept, and `weight` marks the valid ones. Each invalid row then holds a
     copy of a valid row; all valid rows are copied equally often (within one), so BatchNorm in a head sees no padding.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, static: bool = False, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.supports_jit = keras.backend.backend() != "tensorflow"
+        self.static = bool(static)
+        self.supports_jit = self._is_static
+
+    @property
+    def _is_static(self) -> bool:
+        return self.static or keras.backend.backend() != "tensorflow"
 
     def call(self, valid: Any, arrays: list[Any]) -> tuple[list[Any], Any, Any]:
         image_index = ops.cumsum(ops.ones_like(valid, dtype="int32"), axis=0) - 1
         weight = ops.cast(ops.reshape(valid, (-1,)), "float32")
         folded = [ops.reshape(array, (-1, *array.shape[2:])) for array in arrays]
         image_index = ops.reshape(image_index, (-1,))
-        if keras.backend.backend() != "tensorflow":
+        if self._is_static:
             rows = _filled(weight)
             return [ops.take(a, rows, axis=0) for a in folded], ops.take(image_index, rows), weight
         first = ops.cast(ops.cumsum(ops.ones_like(weight)) == 1.0, "float32")
@@ -63,6 +71,9 @@ class KeepValid(StaticOutputLayer):
         rows = None if None in valid.shape[:2] else valid.shape[0] * valid.shape[1]
         kept = [spec(rows, *array.shape[2:], dtype=array.dtype) for array in arrays]
         return kept, spec(rows, dtype="int32"), spec(rows)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "static": self.static}
 
 
 def _filled(weight: Any) -> Any:

@@ -64,6 +64,7 @@ class Proposals(StaticOutputLayer):
         inside_only: ignore anchors whose center is outside the window, such as those in the padding.
         inclusive: compute with corners that name the last pixel (matterport, see `boxes.to_inclusive`). Inputs and
             outputs keep the usual convention.
+        portable: see `mrcnn.ops.nms.nms_per_group`.
 
     Call arguments:
         logits: list of [B, A_l], objectness.
@@ -89,6 +90,7 @@ class Proposals(StaticOutputLayer):
         per_level: bool = True,
         inclusive: bool = False,
         inside_only: bool = False,
+        portable: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = "float32"
@@ -98,6 +100,7 @@ class Proposals(StaticOutputLayer):
         self.nms_threshold, self.min_size = float(nms_threshold), float(min_size)
         self.std_dev = tuple(float(value) for value in std_dev)
         self.per_level, self.inclusive, self.inside_only = bool(per_level), bool(inclusive), bool(inside_only)
+        self.portable = bool(portable)
 
     def call(
         self, logits: list[Any], deltas: list[Any], anchors: list[Any], windows: Any, extent: Any = None
@@ -131,6 +134,7 @@ class Proposals(StaticOutputLayer):
             max_total=self.post_nms_limit,
             iou_threshold=self.nms_threshold,
             keep_empty=self.min_size == 0,
+            portable=self.portable,
         )
         if self.inclusive:
             rois = ops.where(valid[..., None], box_ops.to_exclusive(rois), 0.0)
@@ -175,6 +179,7 @@ class Proposals(StaticOutputLayer):
             "per_level": self.per_level,
             "inclusive": self.inclusive,
             "inside_only": self.inside_only,
+            "portable": self.portable,
         }
 
 

@@ -219,7 +219,7 @@ def _pyramid(
     return levels, list(logits), list(deltas), anchors
 
 
-def _proposals(config: Config, *, training: bool) -> Proposals:
+def _proposals(config: Config, *, training: bool, portable: bool = False) -> Proposals:
     return Proposals(
         pre_nms_limit=config.PRE_NMS_LIMIT_TRAINING if training else config.PRE_NMS_LIMIT,
         post_nms_limit=config.POST_NMS_ROIS_TRAINING if training else config.POST_NMS_ROIS_INFERENCE,
@@ -229,6 +229,7 @@ def _proposals(config: Config, *, training: bool) -> Proposals:
         min_size=config.RPN_MIN_SIZE,
         inclusive=config.BOXES_INCLUSIVE,
         inside_only=training,  # so that training does not depend on the amount of padding
+        portable=portable,
         name="proposals",
     )
 
@@ -239,9 +240,12 @@ def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
     return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else whole, whole if config.BOXES_INCLUSIVE else None
 
 
-def _roi_layer(config: Config, pool_size: int, name: str, *, fast: bool, levels: int = 4) -> RoIAlign | RoIPool:
+def _roi_layer(
+    config: Config, pool_size: int, name: str, *, fast: bool, portable: bool = False, levels: int = 4
+) -> RoIAlign | RoIPool:
     """The layer that makes features of RoIs, of so many levels of the pyramid."""
     strides = tuple(config.BACKBONE_STRIDES[:levels])
+    method = fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None
     if config.ROI_POOLING == "pool":
         return RoIPool(pool_size, strides=strides, level_rounding=config.ROI_LEVEL_ROUNDING, name=name)
     return RoIAlign(
@@ -253,14 +257,16 @@ def _roi_layer(config: Config, pool_size: int, name: str, *, fast: bool, levels:
         reduction=config.ROI_REDUCTION,
         rounded=config.ROI_POOLING == "warp",
         geometry=config.ROI_GEOMETRY,
-        method=fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None,
+        method="gather" if portable else method,
         name=name,
     )
 
 
-def _pool(config: Config, rois: Any, image_index: Any, *, fast: bool) -> Callable[[int, list[Any], str], Any]:
+def _pool(
+    config: Config, rois: Any, image_index: Any, *, fast: bool, portable: bool = False
+) -> Callable[[int, list[Any], str], Any]:
     """The function (cells per side, levels, name) -> features of rois [R, 4]."""
-    return lambda size, levels, name: _roi_layer(config, size, name, fast=fast, levels=len(levels))(
+    return lambda size, levels, name: _roi_layer(config, size, name, fast=fast, portable=portable, levels=len(levels))(
         levels, rois, image_index
     )
 
@@ -386,11 +392,13 @@ def head_targets(head: heads.Head, outputs: dict[str, Any]) -> heads.Targets:
     return heads.Targets(**outputs["head_truth"], whole=head.source_masks)
 
 
-def inference_graph(network: Network, config: Config, *, fast: bool = False) -> keras.Model:
+def inference_graph(network: Network, config: Config, *, fast: bool = False, portable: bool = False) -> keras.Model:
     """The model from images to detections, in pixels of the network input.
 
     Args:
         fast: use Winograd convolutions and the fastest RoIAlign for this machine. Not for graphs to save or export.
+        portable: use operations that LiteRT has, with static shapes, for one image at a time. The masks then have a row
+            for each of the D; `valid` marks those that count.
 
     Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
@@ -401,9 +409,10 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
     inputs = _image_inputs(config)
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False, fast=fast)
     bounds = _bounds(config, inputs)
-    rois, valid, _ = _proposals(config, training=False)(logits, deltas, anchors, *bounds)
+    rois, valid, _ = _proposals(config, training=False, portable=portable)(logits, deltas, anchors, *bounds)
     stage, count = _shared_stage(network, training=False, fast=fast), config.POST_NMS_ROIS_INFERENCE
-    features = stage(_roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=fast)(levels[:4], rois))
+    align = _roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=fast, portable=portable)
+    features = stage(align(levels[:4], rois))
     class_logits, box_deltas = _box_branch(network, config, features, count, training=False, fast=fast)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES,
@@ -414,12 +423,14 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False) -> 
         best_class_only=config.DETECTION_BEST_CLASS_ONLY,
         min_size=config.DETECTION_MIN_SIZE,
         inclusive=config.BOXES_INCLUSIVE,
+        portable=portable,
         name="detections",
     )(rois, valid, class_logits, box_deltas, inputs["window"], bounds[1])
     outputs = {"boxes": boxes, "class_ids": class_ids, "scores": scores, "valid": valid, "counts": counts}
     if network.head is not None:
         found = {"boxes": boxes, "class_ids": class_ids, "scores": scores}
-        outputs |= _masks(network.head, config, levels, found, valid, stage if network.roi_stage else None, fast=fast)
+        own_stage = stage if network.roi_stage else None
+        outputs |= _masks(network.head, config, levels, found, valid, own_stage, fast=fast, portable=portable)
     return keras.Model(inputs, outputs, name="mask_rcnn")
 
 
@@ -432,6 +443,7 @@ def _masks(
     stage: Callable[[Any], Any] | None,
     *,
     fast: bool,
+    portable: bool = False,
 ) -> dict[str, Any]:
     """Masks of the valid detections, and their scores if the head predicts any.
 
@@ -440,9 +452,9 @@ def _masks(
         stage: the stage that the heads share, see `_shared_stage`.
     """
     names = ["boxes", "class_ids", *(["scores"] if head.rescores else [])]
-    kept, image_index, _ = KeepValid(name="kept_detections")(valid, [found[name] for name in names])
+    kept, image_index, _ = KeepValid(portable, name="kept_detections")(valid, [found[name] for name in names])
     given = dict(zip(names, kept, strict=True)) | {"image_index": image_index}
-    pool = _pool(config, given["boxes"], image_index, fast=fast)
+    pool = _pool(config, given["boxes"], image_index, fast=fast, portable=portable)
     if stage is not None:
         given["features"] = stage(pool(config.POOL_SIZE, levels[:4], "roi_align_mask"))
     if head.is_plain:

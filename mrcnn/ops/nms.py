@@ -15,7 +15,14 @@ LOWEST = float(np.finfo(np.float32).min)
 
 
 def nms_per_group(
-    boxes: Any, scores: Any, *, max_per_group: int, max_total: int, iou_threshold: float, keep_empty: bool = False
+    boxes: Any,
+    scores: Any,
+    *,
+    max_per_group: int,
+    max_total: int,
+    iou_threshold: float,
+    keep_empty: bool = False,
+    portable: bool = False,
 ) -> tuple[Any, Any, Any, Any, Any]:
     """Greedy NMS within each group; returns the kept boxes best first.
 
@@ -30,6 +37,7 @@ def nms_per_group(
         max_total: maximum number of boxes kept per image.
         iou_threshold: 0..1.
         keep_empty: allow boxes without area, which overlap nothing (matterport).
+        portable: on TensorFlow, use operations that LiteRT has, for one image and known N and K.
 
     Returns:
         boxes [B, max_total, (y1, x1, y2, x2)], scores [B, max_total], groups [B, max_total] int32, valid [B, max_total]
@@ -39,10 +47,11 @@ def nms_per_group(
     Raises:
         NotImplementedError: on a backend without an implementation in this file.
     """
-    body = _BODIES.get(keras.backend.backend())
+    backend = keras.backend.backend()
+    body = _one_by_one if portable and backend == "tensorflow" else _BODIES.get(backend)
     if body is None:
         raise NotImplementedError(
-            f"nms_per_group is not implemented for the Keras backend {keras.backend.backend()!r}; "
+            f"nms_per_group is not implemented for the Keras backend {backend!r}; "
             f"add it to mrcnn/ops/nms.py or set KERAS_BACKEND to one of: {', '.join(_BODIES)}"
         )
     boxes, scores = ops.cast(boxes, "float32"), ops.cast(scores, "float32")
@@ -76,6 +85,33 @@ def _tensorflow(
     kept_scores = tf.where(valid, tf.gather(falling, rank, batch_dims=1), 0.0)
     places = tf.where(valid, tf.gather(order, rank, batch_dims=1), 0)
     return kept.nmsed_boxes, kept_scores, tf.cast(kept.nmsed_classes, tf.int32), valid, places
+
+
+def _one_by_one(
+    boxes: Any, scores: Any, max_per_group: int, max_total: int, iou_threshold: float
+) -> tuple[Any, Any, Any, Any, Any]:
+    """An NMS for each group, of one image."""
+    import tensorflow as tf
+
+    groups, count = scores.shape[1:]
+    most = min(max_per_group, count)
+    kept = []
+    for group in range(groups):
+        falling, order = tf.math.top_k(scores[0, group], count)
+        own = tf.gather(boxes[0, min(group, boxes.shape[1] - 1)], order)
+        ranks = tf.where(falling > LOWEST, tf.range(count, 0, -1, dtype=tf.float32), 0.0)
+        chosen, number = tf.raw_ops.NonMaxSuppressionV4(
+            boxes=own,
+            scores=ranks,
+            max_output_size=most,
+            iou_threshold=iou_threshold,
+            score_threshold=0.5,
+            pad_to_max_output_size=True,
+        )
+        flags = tf.cast(tf.range(most) < number, tf.float32)
+        kept.append(tf.scatter_nd(tf.gather(order, chosen)[:, None], flags, [count]))
+    boxes = tf.broadcast_to(boxes, [1, groups, count, 4])
+    return _best_of_all(boxes, tf.where(tf.stack(kept)[None] > 0.5, scores, LOWEST), max_total)
 
 
 def _ranks(scores: Any) -> tuple[Any, Any, Any]:

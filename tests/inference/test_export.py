@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from mrcnn.inference.export import litert
 from mrcnn.inference.extras import require
 from mrcnn.inference.predictor import Predictor
 from mrcnn.model import MaskRCNN
@@ -55,6 +56,11 @@ def openvino_file(model, tmp_path_factory):
     return model.export(tmp_path_factory.mktemp("export") / "tiny.xml")
 
 
+@pytest.fixture(scope="module")
+def litert_file(model, tmp_path_factory):
+    return model.export(tmp_path_factory.mktemp("export") / "tiny.tflite")
+
+
 def assert_same(found, expected):
     """Every detection has its partner, as close as the issue of exports asks."""
     assert sum(len(result.scores) for result in expected) > 5
@@ -74,6 +80,25 @@ def test_onnx_gives_what_detect_gives(model, onnx_file):
 def test_openvino_gives_what_detect_gives(model, openvino_file):
     assert {path.suffix for path in openvino_file.parent.iterdir()} == {".xml", ".bin", ".json"}
     assert_same(Predictor(openvino_file, threads=1).detect(images()), model.detect(images()))
+
+
+def test_litert_gives_what_detect_gives(model, litert_file):
+    pytest.importorskip("ai_edge_litert")
+    described = json.loads(litert_file.with_suffix(".json").read_text())
+    assert described["outputs"]["valid"].startswith("[n] bool")
+    predictor = Predictor(litert_file, threads=1)
+    assert_same(predictor.detect(images()), model.detect(images()))
+    empty = predictor.run(np.zeros((1, 64, 64, 3), np.float32), np.zeros((1, 4), np.float32))
+    assert [len(values) for values in empty.values()] == [0, 0, 0, 0]
+
+
+def test_operations_that_litert_lacks_are_named(tmp_path):
+    model = MaskRCNN("inference", TinyConfig(ROI_SAMPLING_RATIO=0))
+    with pytest.raises(NotImplementedError, match="LiteRT has no CropAndResize, which ROI_SAMPLING_RATIO = 0 needs"):
+        model.export(tmp_path / "a.tflite")
+    assert not list(tmp_path.iterdir())
+    message = "failed\nTF Select ops: EnsureShape, Unpack\nDetails:\n\ttf.EnsureShape(tensor<?xf32>)\n"
+    assert litert._missing(message) == "EnsureShape, Unpack" and litert._missing("no\n memory") == "no memory"
 
 
 def test_int8_finds_much_the_same(model, tmp_path):
@@ -144,7 +169,7 @@ def test_a_predictor_needs_no_keras(onnx_file):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("a.pt", {}, r"a.pt: the ending is one of .onnx \(ONNX\), .xml \(OpenVINO\), none .*, got '.pt'"),
+        ("a.pt", {}, r"a.pt: the ending is one of .onnx \(ONNX\), .xml \(OpenVINO\), .*none .*, got '.pt'"),
         ("a.onnx", {"precision": "int4"}, "precision is one of .*, got 'int4'"),
         ("a.onnx", {"precision": "int8"}, "precision 'int8' is for OpenVINO; name the file a.xml"),
         ("a.xml", {"precision": "int8"}, "int8 needs calibration=: some images"),
@@ -195,5 +220,7 @@ def test_a_broken_description(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         Predictor(tmp_path / "a.onnx")
-    with pytest.raises(ValueError, match="expected a file of MaskRCNN.export that ends in .onnx or .xml, got '.h5'"):
+    with pytest.raises(
+        ValueError, match="expected a file of MaskRCNN.export that ends in .onnx, .xml or .tflite, got '.h5'"
+    ):
         Predictor(tmp_path / "a.h5")

@@ -16,7 +16,7 @@ from mrcnn.files import write_atomically
 from mrcnn.network.graph import Network
 from mrcnn.network.pixels import PixelScaling
 
-FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", "": "a SavedModel folder"}
+FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".tflite": "LiteRT", "": "a SavedModel folder"}
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -41,21 +41,17 @@ def export(
         raise ValueError(f"precision {precision!r} is for OpenVINO; name the file {path.with_suffix('.xml').name}")
     if precision == "int8" and not len(calibration):
         raise ValueError("int8 needs calibration=: some images as the network will see them, 50 or more")
-    if path.suffix and (config.NECK != "fpn" or network.mask_head is None):
-        raise NotImplementedError(
-            f"NECK = {config.NECK!r}, MASK_HEAD = {config.MASK_HEAD!r}: {FORMATS[path.suffix]} needs a feature pyramid "
-            "and masks. Export to a SavedModel folder instead."
-        )
-    if path.suffix and (config.ROI_POOLING != "align" or config.ROI_REDUCTION != "average"):
-        raise NotImplementedError(
-            f"ROI_POOLING = {config.ROI_POOLING!r}, ROI_REDUCTION = {config.ROI_REDUCTION!r}: {FORMATS[path.suffix]} "
-            "has RoIAlign with averages alone. Export to a SavedModel folder instead."
-        )
+    _check_parts(path, network, config)
     described = description(config, scaling, class_names, precision)
     if path.suffix == "":
         from mrcnn.inference.export.saved_model import save
 
-        save(graph, path)
+        save(graph, path, config, scaling)
+    elif path.suffix == ".tflite":
+        from mrcnn.inference.export.litert import save_litert
+
+        save_litert(network, config, path)
+        described["outputs"]["valid"] = "[n] bool: the rows that count; the others of every output are padding"
     else:
         from mrcnn.inference.export.onnx_graph import onnx_model
 
@@ -70,6 +66,22 @@ def export(
             save_openvino(model, path, precision=precision, calibration=calibration, config=config, scaling=scaling)
     write_atomically(description_path(path), json.dumps(described, indent=1))
     return path
+
+
+def _check_parts(path: Path, network: Network, config: Config) -> None:
+    """Raises NotImplementedError for a network that the format cannot hold."""
+    own_wiring = path.suffix in (".onnx", ".xml")
+    if path.suffix and (network.mask_head is None or (own_wiring and config.NECK != "fpn")):
+        needs = "a feature pyramid and masks" if own_wiring else "masks"
+        raise NotImplementedError(
+            f"NECK = {config.NECK!r}, MASK_HEAD = {config.MASK_HEAD!r}: {FORMATS[path.suffix]} needs {needs}. "
+            "Export to a SavedModel folder instead."
+        )
+    if path.suffix and (config.ROI_POOLING != "align" or config.ROI_REDUCTION != "average"):
+        raise NotImplementedError(
+            f"ROI_POOLING = {config.ROI_POOLING!r}, ROI_REDUCTION = {config.ROI_REDUCTION!r}: {FORMATS[path.suffix]} "
+            "has RoIAlign with averages alone. Export to a SavedModel folder instead."
+        )
 
 
 def description(config: Config, scaling: PixelScaling, class_names: Sequence[str], precision: str) -> dict[str, Any]:
