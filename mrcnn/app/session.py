@@ -101,7 +101,7 @@ class Session:
         return labels
 
     @property
-    def _max_pixels(self) -> int | None:
+    def _max_pixels(self) -> int:
         return self.models[0].model.config.IMAGE_MAX_PIXELS
 
     def _image(self, index: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     require("gradio", "app")  # before a model is built
     given = {"tile": arguments.tile} if arguments.tile else {}
-    models = []
+    models: list[NamedModel] = []
     for weights in filter(None, (arguments.weights, arguments.against)):
         own = copy.copy(arguments)
         own.weights = weights

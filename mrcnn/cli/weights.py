@@ -69,7 +69,7 @@ def described(file: str) -> dict[str, Any]:
     source = read_source(path)
     shapes = {name: list(tensor.shape) for name, tensor in source.tensors.items()}
     numbers = sum(math.prod(shape) for shape in shapes.values())
-    values = {"file": str(path), "program": source.program, "parts": list(source.parts)}
+    values: dict[str, Any] = {"file": str(path), "program": source.program, "parts": list(source.parts)}
     values |= {"tensors": len(shapes), "parameters": numbers, "class_names": list(source.class_names)}
     values |= {"settings": source.settings, "notes": list(source.notes)}
     print(f"{path}: weights of {source.program}, {numbers:,} numbers in {len(shapes)} tensors")
