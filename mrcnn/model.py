@@ -72,16 +72,14 @@ class MaskRCNN(OldMethods):
         self.distribution = start(config.DISTRIBUTION if mode == "training" else None, config.GPU_COUNT)
         with self.distribution.scope():
             self.network = build_network(self.config)
-        self.run, self.class_names = Run(), []
-        self._process = os.getpid()
+        self.run, self.class_names, self._process = Run(), [], os.getpid()
 
     def __repr__(self) -> str:
         config = self.config
         parameters = sum(layer.count_params() for layer in self.network.layers().values())
         head = config.MASK_HEAD if isinstance(config.MASK_HEAD, str) else config.MASK_HEAD["name"]
-        backbone = config.to_dict()["BACKBONE"]
         return (
-            f"<MaskRCNN {self.mode}: {backbone}, {head} masks, {config.NUM_CLASSES} classes, "
+            f"<MaskRCNN {self.mode}: {config.to_dict()['BACKBONE']}, {head} masks, {config.NUM_CLASSES} classes, "
             f"{parameters / 1e6:.1f} million parameters, epoch {self.epoch}>"
         )
 
@@ -115,7 +113,7 @@ class MaskRCNN(OldMethods):
 
     @property
     def scaling(self) -> PixelScaling:
-        """Pixel scaling that the trunk expects: the backbone's, unless the settings override it."""
+        """Pixel scaling that the trunk expects."""
         return scaling_of(self.config, self.network.backbone.scaling)
 
     # Detection
@@ -134,12 +132,10 @@ class MaskRCNN(OldMethods):
 
         Images whose network inputs have the same size run together, up to DETECTION_BATCH_SIZE at a time.
 
-        All detections with a score of DETECTION_MIN_CONFIDENCE or more are returned. Its default is 0.05, because
-        average precision needs the low scores. `visualize.display_instances` draws those with 0.5 or more;
-        `result.keep(result.scores >= 0.5)` selects them in a program.
-
-        One object may be detected under several classes. With DETECTION_BEST_CLASS_ONLY = True, each RoI gets its best
-        class only. `result.keep(utils.non_max_suppression(result.rois, result.scores, 0.5))` is NMS over all classes.
+        Detections with a score of DETECTION_MIN_CONFIDENCE or more are returned: 0.05, because average precision needs
+        the low scores. `result.keep(result.scores >= 0.5)` selects those that `visualize.display_instances` draws. One
+        object may be detected under several classes. With DETECTION_BEST_CLASS_ONLY = True, each RoI gets its best one
+        only; `result.keep(utils.non_max_suppression(result.rois, result.scores, 0.5))` is NMS over all classes.
 
         Args:
             images: paths or arrays: gray, RGB or RGBA, uint8 or float.
@@ -189,7 +185,7 @@ class MaskRCNN(OldMethods):
         Files are read and masks pasted while the network runs. Memory does not grow with the number of images.
 
         Args:
-            images: paths or arrays, as in `detect`; any iterable, read no further ahead than needed.
+            images: as in `detect`; any iterable, read no further ahead than needed.
             prepare: as in `detect`; with "rle", a result takes about a kilobyte per instance.
             failures: for an image that cannot be read: "raise" its exception, or "yield" it in place of a result.
             keep_images: keep the pixels in `result.image`.
