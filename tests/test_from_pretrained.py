@@ -134,7 +134,7 @@ def test_settings_of_another_version_are_left_out_with_a_warning(own, tmp_path):
     metadata["config"] |= {"MIND_READING": True}
     del metadata["config"]["RPN_MIN_SIZE"]
     set_metadata(copy, metadata)
-    with pytest.warns(UserWarning, match=r"does not know, which are left out: \['MIND_READING'\]"):
+    with pytest.warns(UserWarning, match=r"does not know; they are ignored: \['MIND_READING'\]"):
         model = MaskRCNN.from_pretrained(copy, config=TinyConfig)
     assert model.config.RPN_MIN_SIZE == Config.RPN_MIN_SIZE
 
@@ -154,7 +154,7 @@ def test_other_classes_and_channels(own, capsys):
     )
     printed = capsys.readouterr().out
     assert "trunk/res1/kernel: inflated from 3 to 4 input channels" in printed
-    assert "classes kept by name: disc; left as they are: star, moon" in printed
+    assert "classes kept by name: disc; unchanged: star, moon" in printed
     assert (model.mode, model.config.NAME, model.class_names) == ("training", "mine", names)
     assert model.network.trunk.input_shape[-1] == 4 and model.epoch == 0
 
@@ -192,14 +192,14 @@ def test_another_depth_is_refused_with_the_way_out(narrow, tmp_path):
     deeper = {name.replace("layer3.5.", f"layer3.{i}."): value for i in range(6, 23) for name, value in state.items()}
     save_zip(path, state | deeper)
     message = (
-        r"r101.pth holds a trunk 'resnet101' with {'width': 8}, but the model's BACKBONE is 'resnet50' with "
+        r"r101.pth contains a trunk 'resnet101' with {'width': 8}, but the model's BACKBONE is 'resnet50' with "
         r"{'width': 8}; nothing was loaded. Set BACKBONE = 'resnet101' and BACKBONE_OPTIONS = {'width': 8}, or "
-        "have MaskRCNN.from_pretrained build what the file needs"
+        "let MaskRCNN.from_pretrained build the model that the file needs"
     )
     for options in ({}, {"by_name": True}):
         with pytest.raises(ValueError, match=message):
             narrow.load_weights(path, **options)
-    with pytest.raises(ValueError, match="r101.pth holds a trunk 'resnet101'"):
+    with pytest.raises(ValueError, match="r101.pth contains a trunk 'resnet101'"):
         MaskRCNN.from_pretrained(path, BACKBONE="resnet50")
     for name, value in weights_of(narrow).items():
         np.testing.assert_array_equal(value, before[name])
@@ -245,7 +245,7 @@ def test_a_trunk_alone_brings_the_pixels_and_nothing_else(narrow, tmp_path, caps
     before, names = weights_of(narrow), narrow.class_names
     report = narrow.load_weights(path)
     printed = capsys.readouterr().out
-    assert "the file is of backbone alone; all else is left as it is" in printed and "CHANNEL_ORDER" in printed
+    assert "the file contains only the backbone; everything else is unchanged" in printed and "CHANNEL_ORDER" in printed
     assert {tensor.name.split("/")[0] for tensor in report.loaded} == {"trunk"} and not report.missing
     assert narrow.class_names == names and "RPN" not in printed and "ROI" not in printed
     after = weights_of(narrow)

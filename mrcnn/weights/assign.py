@@ -18,7 +18,7 @@ from mrcnn.weights.report import LoadReport, Tensor, format_tensors
 
 Exclude = str | re.Pattern | Sequence[str | re.Pattern] | None
 PathLike = str | os.PathLike
-NUMBERS = "biuf"  # kinds of numpy's types
+NUMBERS = "biuf"  # kinds of numpy dtypes
 
 
 def assign(
@@ -34,25 +34,25 @@ def assign(
     fresh: bool = False,
     hint: str = "",
 ) -> LoadReport:
-    """Give layers the tensors of a file.
+    """Assigns the tensors of a file to layers.
 
     Args:
         path: of the file, for messages.
-        layers: layer key to built layer.
-        tensors: "<layer key>/<weight name>" to array, `Lazy` or h5py.Dataset: whatever has a shape and can be read.
-        exclude: layers to leave alone: a regular expression or a list of them. Each must match a whole layer key
+        layers: layer key -> built layer.
+        tensors: "<layer key>/<weight name>" -> array, `Lazy` or h5py.Dataset: anything with a shape that can be read.
+        exclude: layers to skip: a regular expression or a list of them. Each must match a whole layer key
             ("mask_head/conv1"), its last component ("conv1") or one of its leading components ("mask_head").
-        leave: names of weights to leave alone as well.
-        absent: names of weights that the file is not expected to have; they are in no list of the report.
-        strict: weights that only the model has, or only the file, are an error; otherwise they are reported.
-        skip_mismatch: leave weights alone whose shapes differ; otherwise they are an error.
-        fresh: the layers are of a network that is thrown away when this raises, so that each tensor is assigned as soon
-            as it is read, and never all of them are in memory beside the network.
+        leave: names of further weights to skip.
+        absent: names of weights that the file is not expected to have; they are not reported.
+        strict: raise an error, instead of reporting, for weights that only the model or only the file has.
+        skip_mismatch: skip weights whose shapes differ; otherwise they are an error.
+        fresh: the layers belong to a network that is discarded if this raises, so each tensor is assigned as soon as it
+            is read and memory never holds all of them besides the network.
         hint: lines for the message if shapes differ.
 
     Raises:
-        ValueError: the tensors are not those of the model, hold NaN, infinite values or no numbers, or an expression is
-            broken. The model is unchanged then, unless it is `fresh` and a tensor is damaged.
+        ValueError: the tensors do not match the model, contain NaN, infinite values or no numbers, or an expression is
+            invalid. The model is then unchanged, unless it is `fresh` and a tensor is damaged.
     """
     variables = named_weights(layers)
     wanted = {name: variable for name, variable in variables.items() if name not in absent or name in tensors}
@@ -71,17 +71,17 @@ def _fill(
     loaded: list[Tensor],
     fresh: bool,
 ) -> None:
-    """Reads and checks all, the largest first, while least else is in memory; assigns at the end, or at once."""
+    """Reads and checks all tensors, largest first to limit memory; assigns them at the end, or at once if fresh."""
     read: deque[tuple[keras.Variable, np.ndarray]] = deque()
     damaged = []
     for tensor in sorted(loaded, key=lambda tensor: -math.prod(tensor.model_shape or ())):
         value = source.read(tensors[tensor.name])
         if value.dtype.kind not in NUMBERS:
-            raise ValueError(f"{path}: {tensor.name} holds {value.dtype}, which are no numbers; the file is damaged.")
+            raise ValueError(f"{path}: {tensor.name} holds {value.dtype}, not numbers; the file is damaged.")
         if not is_finite(value):
             damaged.append(tensor)
         read.append((variables[tensor.name], value))
-        del value  # else it would stay while the next is read
+        del value  # or it would stay in memory while the next one is read
         if fresh:
             _assign(read)
     if damaged:
@@ -91,7 +91,7 @@ def _fill(
 
 
 def _assign(read: deque[tuple[keras.Variable, np.ndarray]]) -> None:
-    """Assigns the values and lets go of them one by one, so that memory goes down as the model's goes up."""
+    """Assigns the values and frees each one, so that memory falls as the model's grows."""
     while read:
         variable, value = read.popleft()
         value = keras.ops.convert_to_tensor(value, variable.dtype)  # here, so that the array is gone when it is copied
@@ -99,7 +99,7 @@ def _assign(read: deque[tuple[keras.Variable, np.ndarray]]) -> None:
 
 
 def named_weights(layers: Mapping[str, keras.layers.Layer]) -> dict[str, keras.Variable]:
-    """Variables by `<layer key>/<weight name>`; a name that a layer uses twice gets its count: kernel, kernel_1."""
+    """Variables by `<layer key>/<weight name>`; repeated names in a layer are numbered: kernel, kernel_1."""
     named: dict[str, keras.Variable] = {}
     for key, layer in layers.items():
         if not layer.built:
@@ -118,7 +118,7 @@ def named_weights(layers: Mapping[str, keras.layers.Layer]) -> dict[str, keras.V
 def _match(
     variables: Mapping[str, keras.Variable], stored: Mapping[str, Any], left: set[str]
 ) -> tuple[LoadReport, list[Tensor]]:
-    """Sort every tensor into the report's lists, and beside it those whose shapes differ."""
+    """Sorts every tensor into the report's lists; returns also the tensors whose shapes differ."""
     report = LoadReport([], [], [], [])
     mismatched: list[Tensor] = []
     for name in [*variables, *(name for name in stored if name not in variables)]:
@@ -144,15 +144,15 @@ def _raise_on_difference(path: PathLike, report: LoadReport, mismatched: list[Te
     if layers:
         table = "\n".join(line for title, tensors in wrong.items() for line in format_tensors(tensors, title))
         raise ValueError(
-            f"{path} does not fit the model: another architecture or another number of classes?\n{hint}{table}\n"
-            f"Nothing was loaded. To load the rest and leave these layers as they are: exclude={layers}"
+            f"{path} does not fit the model: a different architecture or number of classes?\n{hint}{table}\n"
+            f"Nothing was loaded. To load the rest and keep these layers unchanged: exclude={layers}"
         )
     if not report.loaded and not report.skipped:
         raise ValueError(f"{path} has no layer in common with the model: nothing was loaded.")
 
 
 def excluded(exclude: Exclude, names: Sequence[str], warn: bool = True) -> set[str]:
-    """Those of the weight names whose layer an expression matches; warns of an expression that matches none.
+    """The weight names whose layer an expression matches; warns about an expression that matches none.
 
     Raises ValueError for a broken expression.
     """
@@ -173,7 +173,7 @@ def excluded(exclude: Exclude, names: Sequence[str], warn: bool = True) -> set[s
 
 
 def users_level() -> int:
-    """The `stacklevel` with which a warning of the caller points at the line that called into this package."""
+    """The `stacklevel` with which the caller's warning points at the line that called into this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
         frame, level = frame.f_back, level + 1
@@ -185,17 +185,17 @@ def _compiled(expression: str | re.Pattern) -> re.Pattern:
         return re.compile(expression)
     except re.error as error:
         raise ValueError(
-            f"exclude: {expression!r} is no regular expression ({error}); give whole names of layers, "
-            "with a backslash before a bracket that is meant as such."
+            f"exclude: {expression!r} is not a valid regular expression ({error}); pass whole layer names, "
+            "with a backslash before a literal bracket."
         ) from error
 
 
 def _parts(key: str) -> list[str]:
-    """The names by which a layer key may be called: "a/b/c" as "a", "a/b", "a/b/c" and "c"."""
+    """The names that refer to a layer key: "a", "a/b", "a/b/c" and "c" for "a/b/c"."""
     components = key.split("/")
     return ["/".join(components[: i + 1]) for i in range(len(components))] + components[-1:]
 
 
 def is_finite(value: np.ndarray) -> bool:
-    """Whether an array holds no NaN and no infinity."""
+    """Whether an array contains neither NaN nor infinity."""
     return value.dtype.kind != "f" or bool(np.isfinite(value).all())

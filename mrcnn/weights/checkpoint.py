@@ -1,13 +1,13 @@
-"""The checkpoint file: weights by layer, metadata as json and, if wanted, the optimizer's state, in one HDF5 file.
+"""The checkpoint file: weights by layer, metadata as json and optionally the optimizer's state, in one HDF5 file.
 
 Layout:
-    attribute `metadata`                  json: what the caller gave (config, class names, epoch) and `format_version`
-    attribute `metadata_sha256`           of that text; format 1 has none
+    attribute `metadata`                  json: the caller's metadata (config, class names, epoch) and `format_version`
+    attribute `metadata_sha256`           of that text; absent in format 1
     `weights/<layer key>/<weight name>`   one dataset per weight, each with a checksum
-    `state/<name>`                        one dataset per variable that a training needs besides the weights
+    `state/<name>`                        one dataset per variable of the training state besides the weights
 
-Keys are the layer keys of the caller ("trunk/res2a_branch2a"), not positions within one Keras model, so that
-two graphs sharing parts read the same file.
+Keys are the caller's layer keys ("trunk/res2a_branch2a"), not positions within a Keras model, so that two graphs that
+share parts can read the same file.
 """
 
 import errno
@@ -32,7 +32,7 @@ from mrcnn.weights.source import OWN, Lazy, Source
 
 FORMAT_VERSION = 2
 ADVICE = "use an earlier checkpoint"
-# What this package itself reads of the metadata: what it must be, and whether it is.
+# The metadata that this package reads: what each entry must be, and a check for it.
 FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format_version": ("a whole number", lambda value: type(value) is int),
     "epoch": ("a whole number", lambda value: type(value) is int),
@@ -42,11 +42,11 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, list) and all(isinstance(name, str | int | float) for name in value),
     ),
 }
-# Of the settings, those that are needed before `Config` checks them all.
+# The settings that are needed before `Config` checks them all.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "BACKBONE": ("a name", lambda value: isinstance(value, str)),
     "BACKBONE_OPTIONS": ("a dict of options", lambda value: isinstance(value, dict)),
-    "IMAGE_CHANNEL_COUNT": ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
+    "IMAGE_CHANNEL_COUNT": ("a whole number of 1 or more", lambda value: type(value) is int and value > 0),
 }
 
 
@@ -56,16 +56,16 @@ def save_checkpoint(
     metadata: Mapping[str, Any],
     state: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write the checkpoint, or leave whatever stood at `path` as it was.
+    """Writes the checkpoint, or leaves the existing file at `path` unchanged.
 
-    The file is written beside its final place, read back and compared, flushed to disk and only then renamed, so a
-    kill or a full disk at any moment leaves the previous file whole.
+    The file is written under a temporary name in the same folder, read back and compared, flushed to disk and only then
+    renamed, so the previous file survives a kill or a full disk at any moment.
 
     Args:
-        path: file to write; its folder is made if need be.
-        layers: layer key to built layer.
-        metadata: anything json can hold; numpy scalars and arrays and tuples become numbers and lists.
-        state: what a training needs besides the weights to continue, by name.
+        path: file to write; its folder is created if needed.
+        layers: layer key -> built layer.
+        metadata: anything json can represent; numpy scalars, arrays and tuples become numbers and lists.
+        state: training state besides the weights, by name.
 
     Raises:
         ValueError: a layer is not built, a weight is NaN or infinite, or the metadata is not json.
@@ -76,7 +76,7 @@ def save_checkpoint(
     if damaged:
         raise ValueError(
             f"weights with NaN or infinite values are not saved to {path}: {', '.join(damaged)}. "
-            "The training diverged; go back to the last checkpoint and lower the learning rate."
+            "Training has diverged; go back to the last checkpoint and lower the learning rate."
         )
     datasets = {f"weights/{name}": value for name, value in weights.items()}
     datasets |= {f"state/{name}": value for name, value in (state or {}).items()}
@@ -87,11 +87,11 @@ def save_checkpoint(
 
 
 def read_metadata(path: PathLike) -> dict[str, Any]:
-    """The metadata that `save_checkpoint` was given, and `format_version`.
+    """The metadata passed to `save_checkpoint`, and `format_version`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, not HDF5, not a checkpoint of this package, or its metadata are damaged.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is truncated, not HDF5, not a checkpoint of this package, or its metadata is damaged.
     """
     return _contents(path)[0]
 
@@ -104,20 +104,20 @@ def load_checkpoint(
     strict: bool = True,
     skip_mismatch: bool = False,
 ) -> LoadReport:
-    """Read weights into layers: everything is read and checked before the first weight changes.
+    """Reads weights into layers; everything is read and checked before the first weight changes.
 
     Args:
-        path: a file of `save_checkpoint`.
-        layers: layer key to built layer.
-        exclude: layers to leave alone: a regular expression or a list of them. Each must match a whole layer key
+        path: a file written by `save_checkpoint`.
+        layers: layer key -> built layer.
+        exclude: layers to skip: a regular expression or a list of them. Each must match a whole layer key
             ("mask_head/conv1"), its last component ("conv1") or one of its leading components ("mask_head").
-        strict: weights that only the model has, or only the file, are an error; otherwise they are reported.
-        skip_mismatch: leave weights alone whose shapes differ; otherwise they are an error.
+        strict: raise an error, instead of reporting, for weights that only the model or only the file has.
+        skip_mismatch: skip weights whose shapes differ; otherwise they are an error.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, its layers are not those of the model, or an expression is broken. The model is
-            unchanged then.
+        ValueError: the file is damaged, its layers do not match the model, or an expression is invalid. The model is
+            then unchanged.
     """
     _, datasets = _contents(path)
     return assign(
@@ -126,7 +126,7 @@ def load_checkpoint(
 
 
 def is_checkpoint(path: PathLike) -> bool:
-    """Whether a file is one of `save_checkpoint`. Raises as `read_metadata` for one that is missing or damaged."""
+    """Whether `save_checkpoint` wrote a file. Raises the errors of `read_metadata` if it is missing or damaged."""
     if not h5py.is_hdf5(path):
         return False
     with open_hdf5(path, ADVICE) as file:
@@ -134,9 +134,9 @@ def is_checkpoint(path: PathLike) -> bool:
 
 
 def checkpoint_source(path: PathLike) -> Source:
-    """The weights of a checkpoint, to be read when they are wanted, with its configuration and class names.
+    """The weights of a checkpoint, read lazily, with its configuration and class names.
 
-    Raises as `read_metadata`, and ValueError for a file whose data lie in another.
+    Raises the errors of `read_metadata`, and ValueError for a file whose data is stored in another file.
     """
     metadata, datasets = _contents(path)
     tensors = _below(path, datasets, "weights")
@@ -144,7 +144,7 @@ def checkpoint_source(path: PathLike) -> Source:
 
 
 def read_state(path: PathLike) -> dict[str, np.ndarray]:
-    """The training state of a checkpoint, by name; empty, with a warning, if it was saved without one.
+    """The training state of a checkpoint, by name; empty, with a warning, if it has none.
 
     Raises:
         ValueError: the file is damaged, or the state has NaN or infinite values.
@@ -152,14 +152,14 @@ def read_state(path: PathLike) -> dict[str, np.ndarray]:
     tensors = _below(path, _contents(path)[1], "state")
     state = {name: tensor.read() for name, tensor in tensors.items()}
     if not state:
-        warnings.warn(f"{path} holds no training state: momentum begins at zero", stacklevel=users_level())
+        warnings.warn(f"{path} contains no training state: momentum starts at zero", stacklevel=users_level())
     if damaged := [name for name, value in state.items() if not is_finite(value)]:
         raise ValueError(f"{path} holds NaN or infinite values in {', '.join(damaged[:3])}; {ADVICE}.")
     return state
 
 
 def _contents(path: PathLike) -> tuple[dict[str, Any], dict[str, Dataset]]:
-    """The metadata of a checkpoint and all of its datasets."""
+    """The metadata and all datasets of a checkpoint."""
     with open_hdf5(path, ADVICE) as file:
         datasets = list_datasets(file)
         text = text_attribute(file, "metadata")
@@ -175,7 +175,7 @@ def _metadata(path: PathLike, text: str, checksum: str | None) -> dict[str, Any]
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"is no json ({error}):", text) from error
+        raise _damaged(path, f"is not json ({error}):", text) from error
     _check(path, metadata)
     version = metadata.get("format_version", 0)
     if version > FORMAT_VERSION:
@@ -193,11 +193,11 @@ def _sha256(text: str) -> str:
 
 def _check(path: PathLike, metadata: Any) -> None:
     if not isinstance(metadata, dict):
-        raise _damaged(path, "is no dict but", metadata)
+        raise _damaged(path, "is not a dict but", metadata)
     for fields, within in ((FIELDS, metadata), (SETTINGS, metadata.get("config", {}))):
         for name, (what, fits) in fields.items():
             if name in within and not fits(within[name]):
-                raise _damaged(path, f"has {name!r}, which must be {what}, as", within[name])
+                raise _damaged(path, f"must have {what} for {name!r}, but has", within[name])
 
 
 def _damaged(path: PathLike, what: str, found: Any) -> ValueError:
@@ -207,15 +207,15 @@ def _damaged(path: PathLike, what: str, found: Any) -> ValueError:
 
 
 def _below(path: PathLike, datasets: Mapping[str, Dataset], group: str) -> dict[str, Lazy]:
-    """The datasets of a group. Raises ValueError for one that holds no numbers."""
+    """The datasets of a group. Raises ValueError for one that does not contain numbers."""
     found = {name: dataset for name, dataset in datasets.items() if name.startswith(f"{group}/")}
     if other := next((name for name, dataset in found.items() if dataset.dtype is None), None):
-        raise ValueError(f"{path}: {other} holds no numbers; the file is damaged, {ADVICE}.")
+        raise ValueError(f"{path}: {other} does not contain numbers; the file is damaged, {ADVICE}.")
     return {name.removeprefix(f"{group}/"): lazy(path, name, dataset, ADVICE) for name, dataset in found.items()}
 
 
 def _write(path: Path, datasets: Mapping[str, np.ndarray], metadata: str) -> None:
-    # Made in memory, then written by Python: HDF5 that meets a full disk cannot close its file and ends the process.
+    # Created in memory and written by Python: on a full disk, HDF5 cannot close its file and ends the process.
     image = io.BytesIO()
     # The newer file format, because the older one limits an attribute (the metadata) to 64 KB.
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
@@ -223,7 +223,7 @@ def _write(path: Path, datasets: Mapping[str, np.ndarray], metadata: str) -> Non
         file.attrs["metadata_sha256"] = _sha256(metadata)
         file.create_group("weights")
         for name, value in datasets.items():
-            # HDF5 keeps checksums for chunked data alone, which excludes scalars and empty arrays.
+            # HDF5 keeps checksums only for chunked data, which excludes scalars and empty arrays.
             chunked = bool(value.size and value.ndim)
             dataset = file.create_dataset(name, data=value, fletcher32=True if chunked else None)
             if not chunked:
@@ -240,7 +240,7 @@ def _compare(path: Path, datasets: Mapping[str, np.ndarray]) -> None:
 
 def _to_numpy(variable: keras.Variable) -> np.ndarray:
     value = keras.ops.convert_to_numpy(variable)
-    # bfloat16 and float8 are no types of numpy's own: HDF5 cannot store them; float32 holds them exactly.
+    # HDF5 cannot store bfloat16 and float8, which are not native numpy dtypes; float32 represents them exactly.
     return value.astype(np.float32) if value.dtype.kind == "V" else value
 
 

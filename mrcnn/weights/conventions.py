@@ -1,12 +1,12 @@
-"""Which settings weights depend on, and what happens where a configuration and a file of weights disagree.
+"""The settings that weights depend on, and what happens if a configuration and a weight file disagree.
 
-A configuration says what to build and what for (backbone, classes, heads, sizes, thresholds, training). How pixels are
-scaled, where the strides lie, how anchors and RoIs are cut: the weights were trained with one choice.
+A configuration says what to build and for what purpose (backbone, classes, heads, sizes, thresholds, training). But the
+weights were trained with one choice of pixel scaling, stride placement, anchors and RoI pooling.
 
-- A setting that nobody set follows the file.
-- A setting that a class, a keyword or an assignment set stays as it is. Where the difference is linear (the order and
-  deviation of pixels, the scale of box deltas), the weights are changed so that they compute the same.
-- Where the weights would compute nonsense, loading raises and names both values.
+- A setting that was not set explicitly follows the file.
+- A setting from a class, a keyword or an assignment is kept. If the difference is linear (channel order, pixel
+  deviation, scale of box deltas), the weights are converted so that they compute the same.
+- If the weights would compute nonsense, loading raises an error that names both values.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ BOUND = {
     "mask_head": (*ROI, "MASK_POOL_SIZE"),
     "roi_stage": (),
 }
-# Those of them that the layers are built from.
+# The settings among them that determine the layers.
 STRUCTURAL = {
     "BACKBONE_STRIDE_IN_1X1",
     "BACKBONE_STEM_PADDING",
@@ -72,26 +72,26 @@ STRUCTURAL = {
     "FPN_CLASSIF_FC_LAYERS_SIZE",
     "MASK_POOL_SIZE",
 }
-# Set otherwise than the weights need, these make nonsense of them.
+# With other values than the weights need, these settings make the results nonsense.
 CONTRADICTIONS = {
-    "BACKBONE_STRIDE_IN_1X1": "the strides of the backbone lie in other layers",
-    "RPN_ANCHOR_RATIO_MEANING": "the RPN takes tall anchors for wide ones",
+    "BACKBONE_STRIDE_IN_1X1": "the backbone's strides are in different layers",
+    "RPN_ANCHOR_RATIO_MEANING": "the RPN would confuse tall and wide anchors",
 }
 RATIOS = {"RPN_ANCHOR_RATIOS", "RPN_ANCHOR_RATIO_MEANING"}
-STEM = "trunk/conv1/kernel"  # of the ResNets, the layer that sees the pixels
+STEM = "trunk/conv1/kernel"  # the first layer of the ResNets
 DELTAS = {"RPN_BBOX_STD_DEV": "rpn/rpn_bbox_pred", "BBOX_STD_DEV": "box_head/mrcnn_bbox_fc"}
-PIXELS = ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL")  # one number a channel
+PIXELS = ("MEAN_PIXEL", "PIXEL_STD", "IMAGE_PAD_PIXEL")  # one number per channel
 
 
 def bound_settings(
     source: Source, parts: Collection[str], channels: int, defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings that the weights of some parts need.
+    """The settings that the weights of the given parts need.
 
     Args:
         parts: keys of `BOUND`.
-        channels: of the images that the model is for.
-        defaults: of `Config`; they stand for what the source does not say.
+        channels: of the model's images.
+        defaults: of `Config`, for settings that the source does not contain.
     """
     if not source.settings:
         return {}
@@ -103,7 +103,7 @@ def bound_settings(
 
 
 def _for_channels(bound: Mapping[str, Any], backbone: str | None, theirs: int, channels: int) -> dict[str, Any]:
-    """The settings of pixels for more or fewer channels: further ones get the mean, fewer ones too."""
+    """The pixel settings for more or fewer channels: further channels get the mean, and so do fewer ones."""
     own = backbone_scaling(backbone, theirs) if backbone is not None and _is_known(backbone) else None
     values = ({} if own is None else {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std}) | {
         name: bound[name] for name in PIXELS if bound.get(name) is not None
@@ -117,7 +117,7 @@ def _for_channels(bound: Mapping[str, Any], backbone: str | None, theirs: int, c
 
 
 def changes(config: Config, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the wanted settings that differ from a configuration's in what they do."""
+    """The wanted settings whose effect differs from the configuration's."""
     own = _own_scaling(config)
     different = {
         name: value
@@ -140,7 +140,7 @@ def _own_scaling(config: Config) -> PixelScaling:
 
 
 def _meant(name: str, value: Any, own: PixelScaling) -> Any:
-    """What None stands for in the settings of pixels."""
+    """Replaces None in the pixel settings by the value that it stands for."""
     meant = {"MEAN_PIXEL": own.mean, "PIXEL_STD": own.std, "CHANNEL_ORDER": "bgr" if own.bgr else "rgb"}
     return meant.get(name) if value is None else value
 
@@ -150,13 +150,13 @@ def _plain(value: Any) -> Any:
 
 
 class Agreement(NamedTuple):
-    """What a configuration and a source of weights agree on.
+    """The settings that a configuration and a weight source agree on.
 
     Attributes:
-        config: the configuration with the settings of the file that nobody set; the same object where none differs.
-        source: the weights, as the settings that stay need them.
-        taken: settings that the file changed, with their values before and now.
-        kept: settings that the file has otherwise, with the configuration's values and the file's.
+        config: the configuration with the file's value for settings not set explicitly; the same object if equal.
+        source: the weights, converted for the settings that are kept.
+        taken: settings that the file changed, with their values before and after.
+        kept: settings for which the file has a different value, with the configuration's value and the file's.
     """
 
     config: Config
@@ -166,24 +166,24 @@ class Agreement(NamedTuple):
 
     @property
     def mismatch(self) -> str:
-        """Why shapes may differ: settings that stay, and that layers are built from."""
+        """Why shapes may differ: kept settings that determine the layers."""
         kept = {name: values for name, values in self.kept.items() if name in STRUCTURAL}
         return "".join(f"Your Config sets {name} = {a!r}; the file has {b!r}.\n" for name, (a, b) in kept.items())
 
     @property
     def text(self) -> str:
-        """What was taken and what was kept, in words; empty where there is nothing to tell."""
+        """Describes what was taken and what was kept; empty if nothing was."""
         taken = ", ".join(f"{name} {ours!r} -> {theirs!r}" for name, (ours, theirs) in self.taken.items())
         kept = ", ".join(f"{name} {ours!r} (the file: {theirs!r})" for name, (ours, theirs) in self.kept.items())
-        return "; ".join(filter(None, (taken and f"sets {taken}", kept and f"leaves as your Config sets them: {kept}")))
+        return "; ".join(filter(None, (taken and f"sets {taken}", kept and f"keeps your Config's values: {kept}")))
 
 
 def agreed(
     config: Config, source: Source, parts: Collection[str], defaults: Mapping[str, Any], path: str | os.PathLike[str]
 ) -> Agreement:
-    """Brings a configuration and the weights of some parts together; see the head of this file.
+    """Reconciles a configuration with the weights of some parts; see the top of this file.
 
-    Raises ValueError, naming both values, for explicit settings with which the weights would compute nonsense, and for
+    Raises ValueError, with both values, for explicit settings with which the weights would compute nonsense, and for
     settings that contradict each other.
     """
     wanted = changes(config, bound_settings(source, parts, config.IMAGE_CHANNEL_COUNT, defaults))
@@ -195,8 +195,8 @@ def agreed(
         if name in kept:
             ours, theirs = kept[name]
             raise ValueError(
-                f"{path} (weights of {source.program}) was made with {name} = {theirs!r}, and your configuration sets "
-                f"{ours!r}: {why}. Nothing was loaded; leave {name} out of your configuration, or set it to {theirs!r}."
+                f"{path} (weights of {source.program}) was made with {name} = {theirs!r}, but your configuration sets "
+                f"{ours!r}: {why}. Nothing was loaded; remove {name} from your configuration, or set it to {theirs!r}."
             )
     own = _own_scaling(config)
     source = _converted(source, config, {name: _meant(name, theirs, own) for name, (_, theirs) in kept.items()})
@@ -206,7 +206,7 @@ def agreed(
 
 
 def _converted(source: Source, config: Config, theirs: Mapping[str, Any]) -> Source:
-    """The source with its weights changed to the configuration's settings, where these differ linearly."""
+    """The source with its weights converted to the configuration's settings, where the difference is linear."""
     tensors = dict(source.tensors)
     if STEM in tensors and {"CHANNEL_ORDER", "PIXEL_STD"} & set(theirs):
         tensors[STEM] = _for_pixels(tensors[STEM], config, theirs)
@@ -220,7 +220,7 @@ def _converted(source: Source, config: Config, theirs: Mapping[str, Any]) -> Sou
 
 
 def _for_pixels(kernel: Tensor, config: Config, theirs: Mapping[str, Any]) -> Lazy:
-    """The first kernel (h, w, channels, filters) for another order or deviation of the channels."""
+    """The first kernel (h, w, channels, filters), converted to another channel order or pixel deviation."""
     channels = kernel.shape[2]
     ours = _meant("PIXEL_STD", config.PIXEL_STD, _own_scaling(config))
     factors: np.ndarray = np.ones(channels, np.float32)
@@ -238,9 +238,9 @@ def _multiplied(tensor: Tensor, factors: np.ndarray) -> Lazy:
 
 
 def check_backbone(source: Source, path: str | os.PathLike, backbone: Any, options: Mapping[str, Any]) -> None:
-    """Raises ValueError when a file has another trunk than the model.
+    """Raises ValueError if the file's trunk differs from the model's.
 
-    A function is only known by the layers that it makes, so that it is not compared with a checkpoint of this package.
+    A backbone function is known only by its layers, so it is not compared with a checkpoint of this package.
     """
     theirs = source.settings.get("BACKBONE")
     if theirs is None or (callable(backbone) and source.is_own):
@@ -250,9 +250,9 @@ def check_backbone(source: Source, path: str | os.PathLike, backbone: Any, optio
         return
     ours = repr(backbone) if isinstance(backbone, str) else f"the function {getattr(backbone, '__name__', backbone)}"
     raise ValueError(
-        f"{path} holds a trunk {_described(repr(theirs), their_options)}, but the model's BACKBONE is "
+        f"{path} contains a trunk {_described(repr(theirs), their_options)}, but the model's BACKBONE is "
         f"{_described(ours, options)}; nothing was loaded. Set BACKBONE = {theirs!r} and BACKBONE_OPTIONS = "
-        f"{dict(their_options)}, or have MaskRCNN.from_pretrained build what the file needs."
+        f"{dict(their_options)}, or let MaskRCNN.from_pretrained build the model that the file needs."
     )
 
 
@@ -272,19 +272,19 @@ def pretrained_config(
     defaults: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> Config:
-    """The configuration of a model that is built for a file.
+    """The configuration of a model built for a weight file.
 
     Args:
-        config: its explicit settings go before the file's.
-        overrides: go before all others.
+        config: its explicit settings override the file's.
+        overrides: settings that override all others.
 
     Raises:
-        ValueError: the backbone is a function, and `config` does not bring it; a setting is unknown or impossible.
+        ValueError: the backbone is a function that `config` does not contain; a setting is unknown or impossible.
     """
     base = config() if isinstance(config, type) else config
     if not source.settings and base is None and "BACKBONE" not in overrides:
         raise ValueError(
-            f"{path} (weights of {source.program}) says nothing of the model's settings; pass the configuration that "
+            f"{path} (weights of {source.program}) does not contain the model's settings; pass the configuration that "
             "the model was built with as config=."
         )
     own = {} if base is None else {name: getattr(base, name) for name in sorted(base.explicit())}
@@ -298,22 +298,22 @@ def pretrained_config(
     known = callable(backbone) or backbone is None or _is_known(backbone)
     if not known and getattr(getattr(base, "BACKBONE", None), "__name__", None) != backbone:
         raise ValueError(
-            f"{path} was saved with the function {backbone!r} as BACKBONE, which no file holds; pass the "
-            "class of its configuration as config=, or BACKBONE=."
+            f"{path} was saved with the function {backbone!r} as BACKBONE, which a file cannot contain; pass "
+            "its configuration class as config=, or the function as BACKBONE=."
         )
     built = (Config if base is None else type(base))(**(theirs | own))
     return built.adopt({name: getattr(built, name) for name in set(theirs) - set(own)})
 
 
 def _stored_settings(source: Source, path: str | os.PathLike[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a file that this version knows; of a trunk alone, those of the trunk."""
+    """The settings of a file that this version knows; for a trunk alone, only those of the trunk."""
     stored = dict(source.settings)
     if source.parts == ("backbone",):
         names = (*BACKBONE, "BACKBONE", "BACKBONE_OPTIONS", "IMAGE_CHANNEL_COUNT")
         stored = {name: stored[name] for name in names if name in stored}
     if unknown := sorted(set(stored) - set(defaults)):
         warnings.warn(
-            f"{path} has settings that this version does not know, which are left out: {unknown}",
+            f"{path} has settings that this version does not know; they are ignored: {unknown}",
             stacklevel=users_level(),
         )
     return {name: value for name, value in stored.items() if name in defaults}

@@ -1,4 +1,4 @@
-"""Downloads that arrive completely or not at all: resumed where they broke off, verified, then put in place."""
+"""Downloads that are complete or absent: resumed after an interruption, verified, then moved into place."""
 
 import contextlib
 import hashlib
@@ -12,57 +12,58 @@ from pathlib import Path
 from typing import IO, Any
 
 TIMEOUT = 15.0  # seconds without a byte
-SLOWEST = 1024, 60.0  # bytes that must arrive in so many seconds
-ATTEMPTS = 5  # in a row that bring nothing new
-PAUSE = 0.1  # seconds before the second attempt; twice as long before each further one
+SLOWEST = 1024, 60.0  # minimum number of bytes in this many seconds
+ATTEMPTS = 5  # maximum number of consecutive attempts without new data
+PAUSE = 0.1  # seconds before the second attempt; doubles for each further one
 PIECE = 2**16
-LARGEST = 2**32  # bytes, where the publisher names no size
+LARGEST = 2**32  # maximum bytes if the publisher states no size
 
 
 class DownloadError(OSError):
-    """A file that could not be fetched; the message says what to do by hand."""
+    """A file could not be downloaded; the message says how to get it manually."""
 
 
 class _Broken(Exception):
-    """An attempt that ended early: worth another one."""
+    """An attempt ended early; retrying may help."""
 
 
 class _Disk(Exception):
-    """What has arrived cannot be written."""
+    """The received data cannot be written."""
 
 
 class _SameScheme(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect from https to https only."""
+    """Follows redirects from https only to https."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise urllib.error.URLError("it is redirected to an address without encryption")
+            raise urllib.error.URLError("the server redirects to an unencrypted address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def download(
     url: str, path: str | os.PathLike[str], *, size: int | None = None, sha256: str = "", progress: bool = True
 ) -> Path:
-    """Fetches a file.
+    """Downloads a file.
 
-    What has arrived is kept beside `path`, as `<name>.part`, and the next call continues there. `path` itself appears
-    once everything has arrived and fits.
+    Received data is kept next to `path` as `<name>.part`, and the next call continues there. `path` itself appears only
+    when the file is complete and verified.
 
     Args:
         url: http or https.
-        path: where the file goes; its folder is made.
-        size: bytes that it must have; None: as many as the server says.
-        sha256: the first digits of its hash, or all of them; empty: not compared.
-        progress: draws a bar.
+        path: destination; its folder is created.
+        size: required size in bytes; None: the size that the server states.
+        sha256: the first digits of the file's hash, or all of them; empty: not checked.
+        progress: show a progress bar.
 
     Raises:
-        DownloadError: the server cannot be reached, breaks off, stalls, or sends another file; says what to put where.
+        DownloadError: the server cannot be reached, disconnects, stalls, or sends a different file; the message says
+            which file to put where.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, existed = path.with_name(f"{path.name}.part"), path.exists()
     with _locked(part):
-        if path.exists() and not existed:  # another process fetched it meanwhile
+        if path.exists() and not existed:  # another process downloaded it meanwhile
             part.unlink()
             return path
         try:
@@ -74,7 +75,8 @@ def download(
                 raise _Broken(wrong)
         except (_Broken, _Disk, OSError, http.client.HTTPException) as error:
             raise DownloadError(
-                f"{url} could not be fetched ({error}). Fetch it on a machine with a network and put it at {path}."
+                f"{url} could not be downloaded ({error}). Download it on a machine with network access and put it at "
+                f"{path}."
             ) from error
         os.replace(part, path)
     return path
@@ -87,32 +89,32 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def _fetched(url: str, part: Path, size: int | None, sha256: str, progress: bool) -> str:
-    """Fetches everything; says in what it is another file than the one wanted, and empties it then."""
+    """Downloads the rest; if the file is not the wanted one, empties it and returns how it differs."""
     _fetch(url, part, size, bool(sha256), progress)
     found, wrong = part.stat().st_size, ""
     if size is not None and found != size:
-        wrong = f"{found} bytes came, and the published file has {size}"
+        wrong = f"{found} bytes were received, but the published file has {size}"
     elif sha256 and not (digest := sha256_of(part)).startswith(sha256.lower()):
-        wrong = f"what came has the SHA-256 {digest}, and that of the published file begins with {sha256}"
+        wrong = f"the received file has the SHA-256 {digest}, but that of the published file begins with {sha256}"
     if wrong:
         os.truncate(part, 0)
     return wrong
 
 
 def _fetch(url: str, part: Path, size: int | None, verified: bool, progress: bool) -> None:
-    """Attempts until all has arrived; each that brings something new makes up for those before it."""
+    """Retries until the file is complete; an attempt with new data resets the count of failures."""
     failures = 0
     while True:
         before = part.stat().st_size
         try:
             return _attempt(url, part, size, verified, progress)
         except (_Broken, OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # there is nothing after what we have
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # the server has no further data
                 if (error.headers.get("Content-Range") or "") == f"bytes */{before}":
                     return None
                 os.truncate(part, 0)
             elif isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                raise  # it will not change its mind
+                raise  # retrying does not help
             failures = 0 if part.stat().st_size > before else failures + 1
             if failures >= ATTEMPTS:
                 raise
@@ -120,7 +122,7 @@ def _fetch(url: str, part: Path, size: int | None, verified: bool, progress: boo
 
 
 def _attempt(url: str, part: Path, size: int | None, verified: bool, progress: bool) -> None:
-    """verified: the whole is compared with a hash, so that parts of two files cannot pass for one."""
+    """verified: the complete file is checked by a hash, which detects a mix of two files."""
     start, mark = part.stat().st_size, part.with_name(f"{part.name}.etag")
     request = urllib.request.Request(url, headers={"User-Agent": "mrcnn", "Accept-Encoding": "identity"})
     if start and (verified or mark.is_file()):
@@ -131,11 +133,11 @@ def _attempt(url: str, part: Path, size: int | None, verified: bool, progress: b
         start = start if _continues(answer, start) else 0
         if answer.status == 206 and not start:
             os.truncate(part, 0)
-            raise _Broken("the server sent another part than it was asked for")
+            raise _Broken("the server sent a different range than requested")
         length = answer.headers.get("Content-Length") or ""
         total = start + int(length) if length.isdigit() else None
         if size is not None and total is not None and total != size:
-            raise _Broken(f"the server has a file of {total} bytes; the published one has {size}")
+            raise _Broken(f"the server's file has {total} bytes; the published one has {size}")
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         if tag and not tag.startswith("W/"):
             mark.write_text(tag)
@@ -149,7 +151,7 @@ def _attempt(url: str, part: Path, size: int | None, verified: bool, progress: b
 
 
 def _continues(answer: Any, start: int) -> bool:
-    """Whether the server sends what is missing; otherwise it sends everything."""
+    """Whether the server sends only the missing part; otherwise it sends the whole file."""
     return answer.status == 206 and (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
 
 
@@ -160,7 +162,7 @@ def _copy(answer: Any, file: IO[bytes], start: int, total: int | None, progress:
             done += len(piece)
             if done > (total or LARGEST):
                 file.truncate(0)
-                raise _Broken(f"more than {total or LARGEST} bytes came")
+                raise _Broken(f"received more than {total or LARGEST} bytes")
             with _disk():
                 file.write(piece)
             bar.update(len(piece))
@@ -172,7 +174,7 @@ def _copy(answer: Any, file: IO[bytes], start: int, total: int | None, progress:
         file.flush()
         os.fsync(file.fileno())
     if total is not None and done < total:
-        raise _Broken(f"the server broke off after {done} of {total} bytes")
+        raise _Broken(f"the server disconnected after {done} of {total} bytes")
 
 
 @contextlib.contextmanager
@@ -192,7 +194,7 @@ def _bar(name: str, start: int, total: int | None, progress: bool) -> Any:
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """The part, made if need be, for this process alone: a second one waits for the first."""
+    """The .part file, created if needed and locked: a second process waits for the first."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -205,4 +207,4 @@ def _locked(part: Path) -> Iterator[None]:
             if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
                 yield
                 return
-        # The first process has put it in place, and this is another file by now.
+        # The first process has moved it into place; this handle refers to an outdated file.

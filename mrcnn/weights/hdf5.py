@@ -1,7 +1,7 @@
-"""HDF5 files from strangers: read only when every number that they announce lies in them.
+"""Untrusted HDF5 files: read only if they contain every number that they declare.
 
-HDF5 can place the data of a dataset in any other file of the machine (external storage, virtual datasets, external
-links), and reads data that are not there as zeros. Nothing that saves weights does either, so both are refused by name.
+HDF5 can store the data of a dataset in any other file of the machine (external storage, virtual datasets, external
+links), and reads missing data as zeros. No program saves weights like that, so both are rejected with an error.
 """
 
 import math
@@ -17,17 +17,17 @@ import numpy as np
 
 from mrcnn.weights.source import Lazy
 
-NUMBERS = "biuf"  # kinds of numpy's types
+NUMBERS = "biuf"  # kinds of numpy dtypes
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 CHECKSUM = "crc32"  # attribute of our own scalars, for which HDF5 keeps no checksum
 MAX_OBJECTS, MAX_DEPTH, MAX_NAME = 100_000, 32, 300
-EXPANDED = 8  # bytes of all datasets together, in multiples of the length of the file,
-FREE_BYTES = 2**24  # and beyond that
+EXPANDED = 8  # maximum size of all datasets, in multiples of the file size,
+FREE_BYTES = 2**24  # plus this many bytes
 OTHER_LINKS = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link to another file"}
 
 
 class Dataset(NamedTuple):
-    """A dataset of numbers; `dtype` is None for one that holds anything else."""
+    """A dataset of numbers; `dtype` is None if it contains anything else."""
 
     shape: tuple[int, ...]
     dtype: np.dtype | None
@@ -35,18 +35,18 @@ class Dataset(NamedTuple):
 
 @contextmanager
 def open_hdf5(path: str | os.PathLike[str], advice: str = "fetch it again") -> Iterator[h5py.File]:
-    """The file opened to read; whatever h5py finds wrong with it, on opening or later, as a ValueError.
+    """Opens the file for reading; any error of h5py, on opening or later, becomes a ValueError.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no HDF5 file, or truncated or damaged.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not an HDF5 file, or truncated or damaged.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint file at {path}" + (" (it is a folder)" if os.path.isdir(path) else ""))
     if not h5py.is_hdf5(path):
         size = os.path.getsize(path)
-        raise ValueError(f"{path} is not an HDF5 file ({size} bytes): not a file of weights, or cut short.")
+        raise ValueError(f"{path} is not an HDF5 file ({size} bytes): not a weight file, or truncated.")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -62,16 +62,16 @@ def _shortened(error: Exception) -> str:
 
 
 def list_datasets(file: h5py.File) -> dict[str, Dataset]:
-    """Every dataset below the root by its path, without a slash in front; each has its data in this file.
+    """Every dataset below the root by its path, without a leading slash; each has its data in this file.
 
-    Raises ValueError, naming the object: for links other than hard ones, for data that lie elsewhere or nowhere, and
-    for a file that announces far more numbers than it has bytes.
+    Raises ValueError, naming the object, for links other than hard links, for data that is stored elsewhere or missing,
+    and for a file that declares far more numbers than it has bytes.
     """
     return _Listing(file).datasets
 
 
 class _Listing:
-    """Walks through a file without following anything that leads out of it, or around in circles."""
+    """Walks through a file without leaving it or following cycles."""
 
     def __init__(self, file: h5py.File) -> None:
         self.path = file.filename
@@ -86,12 +86,12 @@ class _Listing:
             return
         self._seen.add(address)
         if depth > MAX_DEPTH:
-            raise self._refused(prefix, f"lies more than {MAX_DEPTH} groups deep")
+            raise self._refused(prefix, f"is nested more than {MAX_DEPTH} groups deep")
         for name in _hard_links(self.path, group, prefix):
             self._objects += 1
             full = f"{prefix}{name}"
             if self._objects > MAX_OBJECTS or len(full) > MAX_NAME:
-                raise self._refused(full, "is one object too many, or has too long a name, for a file of weights")
+                raise self._refused(full, "is one object too many, or has too long a name, for a weight file")
             item = group[name]
             if isinstance(item, h5py.Group):
                 self._walk(item, f"{full}/", depth + 1)
@@ -100,12 +100,12 @@ class _Listing:
 
     def _add(self, name: str, dataset: h5py.Dataset) -> None:
         if dataset.shape is None:
-            raise self._refused(name, "holds nothing (its dataspace is null)")
+            raise self._refused(name, "is empty (its dataspace is null)")
         require_own_data(self.path, name, dataset)
         is_numbers = dataset.dtype.kind in NUMBERS
         self._bytes_left -= dataset.nbytes if is_numbers else 0
         if self._bytes_left < 0:
-            raise self._refused(name, f"and those before it announce over {EXPANDED} times as much as the file holds")
+            raise self._refused(name, f"and those before it declare over {EXPANDED} times the size of the file")
         self.datasets[name] = Dataset(dataset.shape, dataset.dtype if is_numbers else None)
 
     def _refused(self, name: str, why: str) -> ValueError:
@@ -114,7 +114,7 @@ class _Listing:
 
 def _refused(path: str, name: str, why: str) -> ValueError:
     shown = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
-    return ValueError(f"{path}: {shown!r} {why}; nothing of it is read.")
+    return ValueError(f"{path}: {shown!r} {why}; the file is not read.")
 
 
 def _hard_links(path: str, group: h5py.Group, prefix: str) -> list[str]:
@@ -127,13 +127,13 @@ def _hard_links(path: str, group: h5py.Group, prefix: str) -> list[str]:
     group.id.links.iterate(take, info=True)
     for name, kind in links:
         if kind != h5py.h5l.TYPE_HARD:
-            what = OTHER_LINKS.get(kind, "a link of a user's own kind")
-            raise _refused(path, f"{prefix}{name}", f"is {what}, which weights are never saved with")
+            what = OTHER_LINKS.get(kind, "a user-defined link")
+            raise _refused(path, f"{prefix}{name}", f"is {what}, which weight files never contain")
     return [name for name, _ in links]
 
 
 def require_own_data(path: str, name: str, dataset: h5py.Dataset) -> None:
-    """Raises ValueError, naming the dataset, unless all of its data lie in this file."""
+    """Raises ValueError, naming the dataset, unless all of its data is in this file."""
     created = dataset.id.get_create_plist()
     if created.get_external_count():
         other = _shown(created.get_external(0)[0])
@@ -143,7 +143,7 @@ def require_own_data(path: str, name: str, dataset: h5py.Dataset) -> None:
         raise _refused(path, name, f"is a virtual dataset, with its data in {', '.join(sources) or 'no file'}")
     for i in range(created.get_nfilters()):
         if (code := created.get_filter(i)[0]) not in FILTERS:
-            raise _refused(path, name, f"is compressed by filter {code}; known are {', '.join(FILTERS.values())}")
+            raise _refused(path, name, f"is compressed by filter {code}; supported are {', '.join(FILTERS.values())}")
     if not _is_stored(dataset, created):
         raise _refused(path, name, "has no data for some of its numbers, which would read as zeros")
 
@@ -154,7 +154,7 @@ def _shown(file: bytes | str) -> str:
 
 
 def _is_stored(dataset: h5py.Dataset, created: Any) -> bool:
-    """Whether something is stored for every number; of what is compressed, for every chunk."""
+    """Whether data is stored for every number; for compressed data, for every chunk."""
     size = math.prod(dataset.shape)
     if not size:
         return True
@@ -165,24 +165,24 @@ def _is_stored(dataset: h5py.Dataset, created: Any) -> bool:
 
 
 def lazy(path: str | os.PathLike[str], name: str, dataset: Dataset, advice: str = "fetch it again") -> Lazy:
-    """A dataset of `list_datasets`, read when it is wanted."""
+    """A dataset of `list_datasets`, read lazily."""
     return Lazy(dataset.shape, partial(read_dataset, os.fspath(path), name, advice))
 
 
 def read_dataset(path: str, name: str, advice: str = "fetch it again") -> np.ndarray:
-    """The numbers of one dataset. Raises ValueError naming both when they cannot be read."""
+    """The numbers of one dataset. Raises ValueError, with path and name, if they cannot be read."""
     with open_hdf5(path, advice) as file:
         dataset = file[name]
         require_own_data(path, name, dataset)
         if dataset.dtype.kind not in NUMBERS:
-            raise ValueError(f"{path}: {name} holds {dataset.dtype}, which are no numbers; the file is damaged.")
+            raise ValueError(f"{path}: {name} holds {dataset.dtype}, not numbers; the file is damaged.")
         try:
             value = np.asarray(dataset[()])
             damaged = value.ndim == 0 and CHECKSUM in dataset.attrs and dataset.attrs[CHECKSUM] != _crc32(value)
         except Exception as error:
             raise ValueError(f"{path} is truncated or damaged in {name!r}; {advice}. {_shortened(error)}") from error
         if damaged:
-            raise ValueError(f"{path} is damaged in {name!r}, which has another checksum; {advice}.")
+            raise ValueError(f"{path} is damaged in {name!r}, whose checksum differs; {advice}.")
         return value
 
 
@@ -191,7 +191,7 @@ def _crc32(value: np.ndarray) -> int:
 
 
 def text_attribute(item: h5py.Group | h5py.Dataset, name: str) -> str | None:
-    """An attribute that is a single text; None where there is none, or it is anything else."""
+    """An attribute that is a single string; None if it is absent or anything else."""
     if name not in item.attrs:
         return None
     attribute = h5py.h5a.open(item.id, name.encode())

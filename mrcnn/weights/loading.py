@@ -1,4 +1,4 @@
-"""Loads a weights file of any supported program into a network, with the settings that the weights depend on."""
+"""Loads a weight file of any supported program into a network, with the settings that the weights depend on."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,8 +24,8 @@ class Loaded(NamedTuple):
     """The result of loading a weights file.
 
     Attributes:
-        report: what became of every tensor.
-        class_names: of the model, background first; None if they stay as they were.
+        report: the outcome for every tensor.
+        class_names: of the model, background first; None if unchanged.
         checkpoint: the metadata of a checkpoint of this package that was loaded completely; else None.
     """
 
@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
 def agreed(
     path: Path, network: Network, config: Config, exclude: Sequence[str] | str | None, bn_epsilon: float | None
 ) -> conventions.Agreement:
-    """What a file holds, and the settings under which a model takes it. Raises as `conventions.agreed`."""
+    """The contents of a file, and the settings with which a model uses it. Raises like `conventions.agreed`."""
     source = read_source(path, bn_epsilon)
     parts = transfer.loaded_parts(source, transfer.our_names(exclude, network.layers()))
     return conventions.agreed(config, source, parts, DEFAULTS, path)
@@ -61,16 +61,16 @@ def load(
     Args:
         path: of the file, for messages.
         network: built with the settings of `agreement`.
-        known_names: the class names that the model has so far.
-        fresh: the network is thrown away if this raises, and need not stay as it was.
+        known_names: the model's current class names.
+        fresh: the network is discarded if this raises, so it may change before an error.
 
-    Raises ValueError, as `MaskRCNN.load_weights`; nothing has changed then, unless the network is `fresh`.
+    Raises ValueError like `MaskRCNN.load_weights`; nothing has changed then, unless the network is `fresh`.
     """
     config, source = agreement.config, agreement.source
     excluded_names = transfer.our_names(exclude, network.layers())
     names = list(class_names or (keep_classes and known_names) or ())
     if names and len(names) != config.NUM_CLASSES:
-        raise ValueError(f"class_names has {len(names)} names with background; NUM_CLASSES: {config.NUM_CLASSES}.")
+        raise ValueError(f"class_names has {len(names)} names with background; NUM_CLASSES is {config.NUM_CLASSES}.")
     if {"trunk", "backbone"} & set(transfer.loaded_parts(source, excluded_names)):
         conventions.check_backbone(source, path, config.BACKBONE, config.BACKBONE_OPTIONS)
     report = transfer.load_source(
@@ -96,7 +96,7 @@ def load(
 
 
 def _names_after(names: list[str], report: LoadReport, source: Source, config: Config) -> list[str] | None:
-    """The model's class names once the weights are loaded; None if they stay as they were."""
+    """The model's class names after loading the weights; None if unchanged."""
     logits = any(tensor.name.startswith("box_head/mrcnn_class_logits/") for tensor in report.loaded)
     if logits and not names and len(source.class_names) == config.NUM_CLASSES:
         return list(source.class_names)
@@ -109,9 +109,9 @@ def load_application(
     """Loads ImageNet weights into a backbone that is a model of keras.applications.
 
     Args:
-        exclude, arguments: as in `MaskRCNN.load_weights`. Excluding layers that such a file does not have is allowed.
+        exclude, arguments: as in `MaskRCNN.load_weights`. Layers that such a file does not have may be excluded.
 
-    Raises as `mrcnn.weights.importers.imagenet.load`.
+    Raises the errors of `mrcnn.weights.importers.imagenet.load`.
     """
     expressions = transfer.our_names(exclude, network.layers()) or []
     names = list(named_weights(network.layers()))

@@ -1,4 +1,4 @@
-"""What `MaskRCNN.from_pretrained` asks of weights: where they are, for which classes, and that no part is untrained."""
+"""Helpers of `MaskRCNN.from_pretrained`: locate the weights, check the classes, and make sure no part is untrained."""
 
 import os
 import re
@@ -18,15 +18,15 @@ PYRAMID = "trunk/fpn_.*"
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
-    """The file at a path, or of published weights by their name, fetched if it is not here yet.
+    """The file at a path, or that of published weights by name, downloaded on first use.
 
-    Raises as `mrcnn.weights.published.fetch`.
+    Raises the errors of `mrcnn.weights.published.fetch`.
     """
     return published.fetch(os.fspath(path)) if published.looks_like_a_name(path) else Path(path)
 
 
 def with_background(classes: Sequence[str]) -> list[str]:
-    """The names of a model's classes for those of a user. Raises ValueError for names that are none, or twice there."""
+    """A model's class names for the user's classes. Raises ValueError for invalid or repeated names."""
     names: list[Any] = [] if isinstance(classes, str) else list(classes)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f'classes must be a list of names such as ["cat", "dog"], got {classes!r}.')
@@ -36,9 +36,9 @@ def with_background(classes: Sequence[str]) -> list[str]:
 
 
 def require_parts(path: str | os.PathLike[str], source: Source, config: Config, exclude: Exclude) -> None:
-    """Raises ValueError, naming the parts, where a model would have parts of which a file holds nothing.
+    """Raises ValueError, naming the parts, if a file contains no weights at all for some parts of the model.
 
-    A part with a layer that `exclude` may mean is left to `require_trained`, which knows the layers.
+    Parts with layers that `exclude` may match are left to `require_trained`, which knows the layers.
     """
     said = [exclude] if isinstance(exclude, str | re.Pattern) else list(exclude or ())
     patterns = [item.pattern if isinstance(item, re.Pattern) else item for item in said]
@@ -58,11 +58,11 @@ def require_trained(
     report: LoadReport,
     exclude: Exclude,
 ) -> None:
-    """Raises ValueError, naming the part, where the file left weights at their random initialization.
+    """Raises ValueError, naming the part, if the file left weights at their random initialization.
 
     Args:
         layers: `Network.layers()` of the model that the weights were loaded into.
-        report: of loading.
+        report: the report of loading them.
         exclude: layers that may be untrained.
     """
     names = list(named_weights(layers))
@@ -74,8 +74,8 @@ def require_trained(
 def _untrained(path: str | os.PathLike[str], source: Source, parts: list[str]) -> ValueError:
     shown = " and the ".join("feature pyramid" if part == PYRAMID else part.replace("_", " ") for part in parts)
     others = [name for name in source.unused if name.count(".") > 1][:3]
-    held = f" (it holds {', '.join(others)} ..., which belong to no layer of this network)" if others else ""
+    held = f" (it has {', '.join(others)} ..., which match no layer of this network)" if others else ""
     return ValueError(
         f"{path} (weights of {source.program}) has no weights for the {shown}{held}; untrained, that would detect "
-        f"noise. Pass classes=[...] to train your own classes, or exclude={parts} to have it untrained."
+        f"noise. Pass classes=[...] to train your own classes, or exclude={parts} to leave it untrained."
     )

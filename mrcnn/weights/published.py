@@ -1,7 +1,7 @@
-"""Weights by name: what torchvision, Detectron2 and matterport have published, and where.
+"""Published weights of torchvision, Detectron2 and matterport, by name.
 
-The figures are the publishers' own, on COCO's val2017 where nothing else is said. At torchvision and Detectron2, names
-of files end in the first digits of their SHA-256; matterport names no hashes.
+The figures are the publishers' own, on COCO val2017 unless stated otherwise. File names of torchvision and Detectron2
+end with the first digits of the file's SHA-256; matterport publishes no hashes.
 
 Sources: torchvision 0.29's weight enums, Detectron2's MODEL_ZOO.md, the README of its PointRend project and
 matterport's releases, read in November 2026.
@@ -24,16 +24,16 @@ LICENSES = {"torchvision": "BSD-3-Clause", "detectron2": "CC BY-SA 3.0", "matter
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A file of weights.
+    """A published weight file.
 
     Attributes:
         name: "publisher/model".
-        url: where it is.
-        size: bytes, exactly; None where the publisher does not say.
-        sha256: the first digits of its hash; empty where there is none.
-        box_ap, mask_ap, keypoint_ap: published AP in percent; None where there is none.
-        parameters: how many numbers the model has; None where the publisher does not say.
-        note: what else one should know.
+        url: its address.
+        size: exact size in bytes; None if the publisher does not state it.
+        sha256: the first digits of its hash; empty if unknown.
+        box_ap, mask_ap, keypoint_ap: published AP in percent; None if there is none.
+        parameters: number of parameters of the model; None if the publisher does not state it.
+        note: further remarks.
     """
 
     name: str
@@ -52,16 +52,16 @@ class PublishedWeights:
 
     @property
     def license(self) -> str:
-        """Of the weights; torchvision names none for them, so its own."""
+        """The license of the weights; torchvision states none for them, so its own."""
         return LICENSES[self.publisher]
 
     @property
     def file(self) -> str:
-        """Name of the file, as the publisher has it."""
+        """The publisher's file name."""
         return self.url.rpartition("/")[2]
 
     def path(self, cache: str | os.PathLike[str] | None = None) -> Path:
-        """Where the file is kept on this machine."""
+        """The file's path in the cache."""
         return Path(cache or cache_folder()) / self.name / self.file
 
 
@@ -152,13 +152,13 @@ PUBLISHED = {weights.name: weights for weights in (*_torchvision(), *_detectron2
 
 
 def cache_folder() -> Path:
-    """Where downloaded weights are kept: $MRCNN_CACHE, or mrcnn in the user's cache folder."""
+    """The folder for downloaded weights: $MRCNN_CACHE, or mrcnn in the user's cache folder."""
     own, users = os.environ.get("MRCNN_CACHE"), os.environ.get("XDG_CACHE_HOME")
     return Path(own) if own else (Path(users) if users else Path.home() / ".cache") / "mrcnn"
 
 
 def find(name: str) -> PublishedWeights:
-    """Weights by their name. Raises ValueError, naming the nearest, for a name that is not in the table."""
+    """Weights by name. Raises ValueError, with the nearest names, for an unknown name."""
     if name in PUBLISHED:
         return PUBLISHED[name]
     near = difflib.get_close_matches(name, PUBLISHED, n=3, cutoff=0.4)
@@ -166,19 +166,19 @@ def find(name: str) -> PublishedWeights:
 
 
 def looks_like_a_name(path: str | os.PathLike[str]) -> bool:
-    """Whether this is the name of published weights, or such a name misspelled, and no file."""
+    """Whether this is a (possibly misspelled) name of published weights and not a file."""
     text = os.fspath(path)
     return not os.path.exists(text) and (text in PUBLISHED or text.partition("/")[0] in LICENSES)
 
 
 def fetch(name: str, cache: str | os.PathLike[str] | None = None, progress: bool = True) -> Path:
-    """The file of published weights, downloaded if it is not here yet.
+    """The file of published weights, downloaded on first use.
 
-    A file that somebody put into the cache by hand is compared with what the publisher says of it, once.
+    A file that was put into the cache manually is checked once against the published size and hash.
 
     Raises:
-        ValueError: there are no weights of this name, or the file in the cache is another one.
-        DownloadError: it cannot be fetched; the message says which file to put where.
+        ValueError: there are no weights with this name, or the file in the cache is a different one.
+        DownloadError: the download failed; the message says which file to put where.
     """
     weights = find(name)
     path = weights.path(cache)
@@ -196,23 +196,23 @@ def _compare(weights: PublishedWeights, path: Path) -> None:
     size, digest = path.stat().st_size, sha256_of(path)
     if (weights.size is not None and size != weights.size) or not digest.startswith(weights.sha256):
         raise ValueError(
-            f"{path} is not {weights.name} as it was published ({size} bytes, SHA-256 {digest}): damaged, or another "
-            "file of the same name. Remove it to have it downloaded; to use it all the same, give its path."
+            f"{path} is not {weights.name} as published ({size} bytes, SHA-256 {digest}): damaged, or a different "
+            "file with the same name. Remove it to download it again; to use it anyway, pass its path."
         )
 
 
 def download_trained_weights(path: str | os.PathLike[str], verbose: int = 1) -> Path:
-    """The old package's COCO weights (release 2.0), at a path of one's own; nothing is done where they are already.
+    """Downloads the old package's COCO weights (release 2.0) to a path, unless they are already there.
 
     Raises:
-        ValueError: another file of this name is there, such as that of release 1.0.
-        DownloadError: they cannot be fetched; the message says which file to put where.
+        ValueError: a different file with this name is there, such as that of release 1.0.
+        DownloadError: the download failed; the message says which file to put where.
     """
     weights, path = PUBLISHED["matterport/coco"], Path(path)
     if path.exists() and path.stat().st_size != COCO_SIZE:
         raise ValueError(
-            f"{path} has {path.stat().st_size} bytes, and release 2.0's file {COCO_SIZE}: it may be cut short, or "
-            "release 1.0's, which has the same name and older weights. Remove it and call again."
+            f"{path} has {path.stat().st_size} bytes, but release 2.0's file has {COCO_SIZE}: it may be truncated, or "
+            "from release 1.0, which has the same name and older weights. Remove it and call again."
         )
     if not path.exists():
         if verbose:

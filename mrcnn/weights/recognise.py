@@ -27,22 +27,22 @@ KNOWN = (
     ".weights.h5); torchvision's Mask or Faster R-CNN (.pth); Detectron2's Mask R-CNN, PointRend or ImageNet trunk "
     "(.pkl, .pth)"
 )
-# Where programs put the weights beside other things.
+# Keys under which programs store the weights next to other content.
 FOLDERS = ("model", "state_dict", "model_state_dict", "blobs")
 PICKLE_STARTS = (b"\x80", b"(", b"c", b"}", b"]")  # of protocols 2 and later; of a dict in protocols 0 and 1
 
 
 def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Source:
-    """What a file of weights holds, in this network's names, layouts and conventions.
+    """The contents of a weight file, in this network's names, layouts and conventions.
 
     Args:
-        path: the file, of any name.
-        bn_epsilon: BatchNorm epsilon of a torch trunk, which no file stores; None: that program's default.
+        path: the file, with any name.
+        bn_epsilon: BatchNorm epsilon of a torch trunk, which files do not store; None: that program's default.
 
     Raises:
-        FileNotFoundError: no such file.
-        ForbiddenPickle: it asks for more than arrays and plain containers; nothing has run.
-        ValueError: it is of none of the known programs, or truncated or damaged.
+        FileNotFoundError: the file does not exist.
+        ForbiddenPickle: it needs more than arrays and plain containers; nothing was executed.
+        ValueError: it is not from a known program, or truncated or damaged.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -54,14 +54,14 @@ def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Sou
 
 
 def _named(source: Source) -> Source:
-    """With COCO's names where the number of classes is COCO's, and a note that nothing else speaks for them."""
+    """Adds COCO's class names if the number of classes matches COCO's, with a note that this is assumed."""
     count = source.settings.get("NUM_CLASSES", 0)
     names = coco_names(count)
     if not names:
         return source
     note = (
         f"the file has {count} classes but no class names; COCO's are assumed because the count matches. Pass "
-        "class_names=[...] if they are others"
+        "class_names=[...] if they differ"
     )
     return dataclasses.replace(source, class_names=names, notes=(*source.notes, note))
 
@@ -104,24 +104,24 @@ def _load(path: str) -> Any:
     if start.startswith(PICKLE_STARTS):
         return load_pickle(path)
     raise ValueError(
-        f"{path} is not an HDF5 file, nor one of torch.save, nor a pickle ({os.path.getsize(path)} bytes, "
+        f"{path} is not an HDF5 file, a torch.save file or a pickle ({os.path.getsize(path)} bytes, "
         f"beginning with {start!r}). Supported: {KNOWN}."
     )
 
 
 def _is_keras_archive(path: str) -> bool:
-    """Whether a file is one of Keras's `model.save("x.keras")`, a zip with its weights in it."""
+    """Whether a file was written by Keras's `model.save("x.keras")`, a zip that contains the weights."""
     if not zipfile.is_zipfile(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
             return {"config.json", "metadata.json"} <= set(archive.namelist())
-    except Exception:  # a damaged directory, in any of zipfile's ways: the reader of torch's files says so
+    except Exception:  # a damaged directory, with any zipfile error: the torch reader reports it
         return False
 
 
 def _state_dicts(content: Any) -> Iterator[dict[str, Any]]:
-    """The dicts of tensors in a file, that of the whole file first; names without DataParallel's prefix."""
+    """The dicts of tensors in a file, the outermost first; names without DataParallel's prefix."""
     if not isinstance(content, Mapping):
         return
     for candidate in (content, *(content.get(name) for name in FOLDERS)):

@@ -1,4 +1,4 @@
-"""What became of every tensor when weights were loaded."""
+"""The report of loading weights: the outcome for every tensor."""
 
 import html
 from typing import NamedTuple
@@ -8,7 +8,7 @@ HTML_ROWS = 20
 
 
 class Tensor(NamedTuple):
-    """One weight: its name `<layer>/<weight>` and its shape on either side; None where that side lacks it."""
+    """One weight: its name `<layer>/<weight>` and its shape in model and file; None where it is missing."""
 
     name: str
     model_shape: Shape | None
@@ -19,10 +19,10 @@ class LoadReport(NamedTuple):
     """Every tensor of the model and of the file, in exactly one of four lists.
 
     loaded: assigned to the model.
-    skipped: left alone because it was excluded, or because its shape differs and that was allowed.
-    missing: wanted by the model, absent from the file.
+    skipped: not loaded because it was excluded, or because its shape differs and that was allowed.
+    missing: in the model, absent from the file.
     unexpected: in the file, unknown to the model.
-    notes: what was changed on the way, and what the file is not of, in words.
+    notes: descriptions of conversions, and of what the file does not cover.
     """
 
     loaded: list[Tensor]
@@ -33,23 +33,23 @@ class LoadReport(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """How many tensors each list has, in one line."""
+        """The number of tensors in each list, in one line."""
         counts = [f"{len(getattr(self, kind))} {kind}" for kind in ("loaded", "skipped", "missing", "unexpected")]
         return f"weights: {', '.join(counts)}"
 
     def __str__(self) -> str:
-        """Counts in one line, the notes, then a table of everything that was not simply loaded."""
+        """The counts in one line, the notes, then a table of everything that was not loaded."""
         lines = [self.summary, *(f"  {note}" for note in self.notes)]
         for kind in ("skipped", "missing", "unexpected"):
             lines += format_tensors(getattr(self, kind), kind)
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        """One line: a report at the end of a notebook cell must not fill the page. `print` shows the table."""
+        """One line, so that a report at the end of a notebook cell does not fill the page. `print` shows the table."""
         return f"<LoadReport {self.summary}>"
 
     def _repr_html_(self) -> str:
-        """The counts and notes, and the table folded away."""
+        """The counts and notes, and the collapsed table."""
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         rows = [
             line for kind in ("skipped", "missing", "unexpected") for line in format_tensors(getattr(self, kind), kind)
@@ -61,7 +61,7 @@ class LoadReport(NamedTuple):
 
 
 def format_tensors(tensors: list[Tensor], title: str) -> list[str]:
-    """One line a tensor with both shapes, under a title line; no lines at all for an empty list."""
+    """One line per tensor with both shapes, under a title line; nothing for an empty list."""
     if not tensors:
         return []
     width = max(len(tensor.name) for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Source: weights of any program, brought into this network's names, layouts and conventions."""
+"""Source: weights of any program, converted to this network's names, layouts and conventions."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -11,8 +11,8 @@ from mrcnn.weights import report
 
 OWN = "this package"
 PARTS = ("trunk", "rpn", "box_head", "mask_head")
-# What files hold beside the weights of a network: counts and momenta of a training, anchors and pixels, which are
-# settings here, and the ImageNet classifier behind a trunk.
+# What files contain besides network weights: counts and momenta of training, anchors and pixels, which are settings
+# here, and the ImageNet classifier behind a trunk.
 BESIDE = re.compile(
     r"(.*\.)?num_batches_tracked|.*(_momentum|\.momentum_buffer|\.exp_avg(_sq)?)|lr|weight_order"
     r"|(.*[./_])?anchors([./].*)?|(.*\.)?pixel_(mean|std)"
@@ -21,7 +21,7 @@ BESIDE = re.compile(
 
 
 def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
-    """MASK_HEAD of the mask heads of all programs whose weights are imported; its name alone where they are the usual.
+    """The MASK_HEAD setting of an imported plain mask head; only its name if its options are the defaults.
 
     filters: channels of each of the `convolutions` 3x3 convolutions.
     """
@@ -30,28 +30,28 @@ def fcn_head(filters: int, convolutions: int) -> str | dict[str, Any]:
 
 
 def left_over(tensors: Mapping[str, Any], used: Collection[str]) -> dict[str, report.Shape]:
-    """Name and shape of the tensors of a file that no layer here was made of, and that are weights of a network."""
+    """Name and shape of the network weights in a file that no layer here uses."""
     return {
         name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in used and not BESIDE.fullmatch(name)
     }
 
 
 class Lazy:
-    """A tensor that is read when it is wanted, so that a large file is never in memory twice.
+    """A tensor that is read on demand, so that a large file is never in memory twice.
 
     Args:
         shape: of the array.
-        read: returns it; called anew each time.
+        read: returns it; called every time.
     """
 
     def __init__(self, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> None:
         self.shape, self._read = tuple(shape), read
 
     def read(self) -> np.ndarray:
-        """The array. Raises ValueError when it has another shape than was said."""
+        """The array. Raises ValueError if its shape is not the declared one."""
         array = np.asarray(self._read())
         if array.shape != self.shape:
-            raise ValueError(f"a tensor announced as {self.shape} reads as {array.shape}; the file is damaged")
+            raise ValueError(f"a tensor declared as {self.shape} has shape {array.shape}; the file is damaged")
         return array
 
 
@@ -65,19 +65,18 @@ def read(tensor: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Source:
-    """What an importer makes of a file.
+    """The result of importing a file.
 
     Attributes:
-        program: where the weights come from, for messages.
-        tensors: "part/layer/weight" to array or `Lazy`, as in `Network.layers()`.
-        settings: every setting of `Config` that the weights need.
-        class_names: background first; empty where the file does not say.
-        parts: of the network, those that the file can fill.
-        unused: shapes of the weights that no layer of this network is like, by their names in the file; see
-            `left_over`.
-        notes: what was assumed, in words.
-        assumed: settings that the file does not show and that its program has in more than one way; a configuration
-            that sets them is right.
+        program: origin of the weights, for messages.
+        tensors: "part/layer/weight" -> array or `Lazy`, as in `Network.layers()`.
+        settings: every `Config` setting that the weights need.
+        class_names: background first; empty if the file does not contain them.
+        parts: the network parts for which the file has weights.
+        unused: shapes of weights that match no layer of this network, by their names in the file; see `left_over`.
+        notes: descriptions of assumptions.
+        assumed: settings that the file does not determine and that vary within its program; a configuration that sets
+            them takes precedence.
     """
 
     program: str
@@ -95,8 +94,8 @@ class Source:
         return self.program == OWN
 
     def completed(self, loaded: report.LoadReport) -> report.LoadReport:
-        """The report on `tensors` with the file's unused ones among the unexpected, and with the notes."""
+        """The report on `tensors`, with the file's unused tensors as unexpected, and with the notes."""
         unused = [report.Tensor(name, None, shape) for name, shape in self.unused.items()]
-        count = f"{len(unused)} tensors of the file are" if len(unused) > 1 else "1 tensor of the file is"
-        notes = (f"{count} of no layer of this network",) if unused else ()
+        count = f"{len(unused)} tensors of the file match" if len(unused) > 1 else "1 tensor of the file matches"
+        notes = (f"{count} no layer of this network",) if unused else ()
         return loaded._replace(unexpected=loaded.unexpected + unused, notes=(*loaded.notes, *self.notes, *notes))

@@ -1,4 +1,4 @@
-"""Weights for a model of other classes or other input channels than those of the file."""
+"""Loads weights into a model with other classes or input channels than the file."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from mrcnn.weights.source import Lazy, Source, read
 
 Tensors = Mapping[str, Any]
 Layers = Mapping[str, keras.layers.Layer]
-CLASS_BIAS = "box_head/mrcnn_class_logits/bias"  # as many numbers as there are classes
+CLASS_BIAS = "box_head/mrcnn_class_logits/bias"  # one number per class
 CLASS_LAYERS = ("box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc")
 
 
@@ -32,27 +32,27 @@ def load_source(
     fresh: bool = False,
     hint: str = "",
 ) -> LoadReport:
-    """Gives a network's layers what a file holds, all of it or nothing.
+    """Loads a file into a network's layers, completely or not at all.
 
     Args:
         path: of the file, for messages.
         layers: `Network.layers()`.
-        exclude: layers to leave alone; see `mrcnn.weights.assign.assign`.
-        by_name: skip whatever does not fit.
-        strict: raise for class-shaped layers of another number of classes, and for parts that the file lacks.
-        keep_classes: copy the rows of classes that both sides have, by name; the others stay as they are. A list: the
-            names of the file's classes, background first, where the file does not say them.
+        exclude: layers to skip; see `mrcnn.weights.assign.assign`.
+        by_name: skip everything that does not fit.
+        strict: raise if the number of classes differs, or the file lacks a part.
+        keep_classes: copy the rows of classes that both sides have, by name; other rows are unchanged. A list of the
+            file's class names, background first, if the file does not contain them.
         class_names: of the model, background first.
         reverse_channels: the trunk takes the image's channels in reverse order (CHANNEL_ORDER = "bgr").
-        mixed: layers whose weights depend on all classes together: of other classes, they are left as they are.
-        fresh: the network is thrown away when this raises, and need not be as it was; saves the memory of the file.
+        mixed: layers whose weights mix all classes; they are unchanged if the classes differ.
+        fresh: the network is discarded if this raises, so it may change before an error; needs less memory.
         hint: lines for the message if shapes differ.
 
     Returns:
-        What became of each tensor of the parts that the file can fill; `notes` says in words what was changed.
+        The outcome for each tensor of the parts that the file covers; `notes` describes conversions.
 
     Raises:
-        ValueError: the file is damaged, does not fit, or there are no names to keep classes by. Nothing has changed,
+        ValueError: the file is damaged or does not fit, or names for `keep_classes` are missing. Nothing has changed,
             unless the network is `fresh`.
     """
     variables = named_weights(layers)
@@ -70,25 +70,25 @@ def load_source(
         skip = [name for name in variables if name.rpartition("/")[0] in mixed and name not in left]
         by_class = [name for name in by_class if name not in skip]
     if keep_classes and (counts is None or not by_class):
-        notes.append("keep_classes has nothing to do: the file has no layers of classes, or they are excluded")
+        notes.append("keep_classes has no effect: the file has no class-dependent layers, or they are excluded")
     elif keep_classes and counts is not None:
         notes.append(_keep_classes(path, tensors, variables, by_class, counts, names, list(class_names)))
         if skip:
-            notes.append(f"left as they are, as they mix the classes: {', '.join(mixed)}")
+            notes.append(f"unchanged, because they mix the classes: {', '.join(mixed)}")
     elif counts and counts[0] != counts[1] and by_class and not strict:
         skip += by_class
         notes.append(
-            f"the file has {counts[1]} classes and the model {counts[0]}: the layers of their shape are left "
-            "as they are (keep_classes=True would keep the classes of the same name)"
+            f"the file has {counts[1]} classes and the model {counts[0]}: class-dependent layers are "
+            "unchanged (keep_classes=True would keep classes with the same name)"
         )
     elif by_class and class_names and source.class_names and _keys(class_names) != _keys(source.class_names):
         notes.append(
-            "the classes of the file are named otherwise than the model's, and taken in their order "
-            "(keep_classes=True would take those of the same name)"
+            "the file's class names differ from the model's; classes are loaded in the file's order "
+            "(keep_classes=True would match them by name)"
         )
     absent = set() if strict else {name for name in variables if not _covered(name, source.parts)} - left
     if absent:
-        notes.append(f"the file is of {_words(source.parts)} alone; all else is left as it is")
+        notes.append(f"the file contains only the {_words(source.parts)}; everything else is unchanged")
     report = assign(
         path,
         layers,
@@ -118,7 +118,7 @@ def _covered(name: str, parts: Sequence[str]) -> bool:
 def _fit_channels(
     tensors: dict[str, Any], variables: Mapping[str, keras.Variable], left: set[str], reverse: bool
 ) -> list[str]:
-    """Replaces kernels that see the image, where only their input channels differ; says which."""
+    """Replaces kernels of the image if only their input channels differ; adds a note for each."""
     notes = []
     channels = _image_channels(tensors, variables)
     for name, tensor in list(tensors.items()):
@@ -134,7 +134,7 @@ def _fit_channels(
 
 
 def _image_channels(tensors: Tensors, variables: Mapping[str, keras.Variable]) -> tuple[int, int]:
-    """Input channels of the first kernel of the trunk: of the file and of the model."""
+    """Input channels of the trunk's first kernel, in the file and in the model."""
     for name, variable in variables.items():
         if name.startswith("trunk/") and name.endswith("/kernel") and name in tensors:
             ours, theirs = tuple(variable.shape), tuple(tensors[name].shape)
@@ -153,8 +153,9 @@ def _inflated(tensor: Any, channels: int, reverse: bool) -> Callable[[], np.ndar
 def inflate(kernel: np.ndarray, channels: int) -> np.ndarray:
     """A kernel (h, w, in, out) for another number of input channels.
 
-    More: those there are, then their mean for each further one, all scaled by in / channels, so that an image whose
-    channels are equal gives what it gave. One: the sum, for the same reason. Fewer: the first ones, scaled alike.
+    More channels: the existing ones, then their mean for each further one, all scaled by in / channels, so that an
+    image with equal channels gives the same result. One channel: the sum, for the same reason. Fewer: the first ones,
+    scaled likewise.
     """
     count = kernel.shape[2]
     if channels == 1:
@@ -167,14 +168,14 @@ def inflate(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _class_counts(variables: Mapping[str, keras.Variable], tensors: Tensors) -> tuple[int, int] | None:
-    """Numbers of classes of the model and of the file; None where one of them has no box head."""
+    """The numbers of classes in the model and in the file; None if one of them has no box head."""
     if CLASS_BIAS not in variables or CLASS_BIAS not in tensors:
         return None
     return variables[CLASS_BIAS].shape[-1], tensors[CLASS_BIAS].shape[-1]
 
 
 def _by_class(variables: Mapping[str, keras.Variable], tensors: Tensors, counts: tuple[int, int]) -> list[str]:
-    """Weights of the heads whose last axis holds the same number of values for each class, on either side."""
+    """Head weights whose last axis has the same number of values per class, in model and file."""
     heads = [name for name in variables if name.startswith("mask_head/")]
     last = {name for name in heads if name.rpartition("/")[0] == heads[-1].rpartition("/")[0]}
 
@@ -202,14 +203,14 @@ def _keep_classes(
     theirs: list[str],
     ours: list[str],
 ) -> str:
-    """Replaces class-shaped tensors by the model's own, with the rows of common classes; says which those are."""
+    """Replaces class-dependent tensors by the model's own, with the file's rows for common classes; returns a note."""
     for whose, names, count, way in (
         ("the model", ours, counts[0], "pass class_names=dataset.class_names"),
         (str(path), theirs, counts[1], "pass them as keep_classes=[...]"),
     ):
         if len(names) != count:
             raise ValueError(
-                f"keep_classes: {whose} has {count} classes and {len(names)} names of them, background included; {way}."
+                f"keep_classes: {whose} has {count} classes but {len(names)} names, background included; {way}."
             )
     places = {_key(name): i for i, name in reversed(list(enumerate(theirs)))}
     pairs = [(0, 0)] + [(places[_key(name)], i) for i, name in enumerate(ours) if i and places.get(_key(name), 0)]
@@ -217,7 +218,7 @@ def _keep_classes(
         tensors[name] = Lazy(tuple(variables[name].shape), _merged(tensors[name], variables[name], counts, pairs))
     kept = [str(ours[i]) for _, i in pairs[1:]]
     new = [str(name) for name in ours[1:] if str(name) not in kept]
-    return f"classes kept by name: {', '.join(kept) or 'none'}; left as they are: {', '.join(new) or 'none'}"
+    return f"classes kept by name: {', '.join(kept) or 'none'}; unchanged: {', '.join(new) or 'none'}"
 
 
 def _key(name: Any) -> str:
@@ -244,7 +245,7 @@ def _merged(
 
 
 def carry_over(old: Layers, new: Layers) -> None:
-    """Copies every weight that two networks have alike."""
+    """Copies every weight that has the same name and shape in both networks."""
     ours = named_weights(old)
     for name, variable in named_weights(new).items():
         if name in ours and tuple(ours[name].shape) == tuple(variable.shape):
@@ -252,7 +253,7 @@ def carry_over(old: Layers, new: Layers) -> None:
 
 
 def our_names(exclude: Exclude, layers: Layers) -> list[str | re.Pattern] | None:
-    """The old package's names of layers to exclude, turned into ours: "mrcnn_mask" is the last of the mask head."""
+    """Converts the old package's layer names in `exclude` to ours: "mrcnn_mask" is the last layer of the mask head."""
     if exclude is None:
         return None
     names = [exclude] if isinstance(exclude, str | re.Pattern) else list(exclude)
@@ -261,7 +262,7 @@ def our_names(exclude: Exclude, layers: Layers) -> list[str | re.Pattern] | None
 
 
 def loaded_parts(source: Source, exclude: Exclude) -> list[str]:
-    """The parts of which a file brings anything that is not excluded; "backbone": the trunk without its pyramid."""
+    """The parts for which a file has weights that are not excluded; "backbone": the trunk without its pyramid."""
     left = excluded(exclude, list(source.tensors), warn=False)
     there = {name.split("/")[0] for name in source.tensors if name not in left}
     return [part for part in source.parts if part.replace("backbone", "trunk") in there]

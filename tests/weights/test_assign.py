@@ -30,7 +30,7 @@ def are_ones(found):
 @pytest.mark.parametrize(
     "broken, message",
     [
-        (Lazy((3,), lambda: np.ones(4)), r"announced as \(3,\) reads as \(4,\); the file is damaged"),
+        (Lazy((3,), lambda: np.ones(4)), r"declared as \(3,\) has shape \(4,\); the file is damaged"),
         (Lazy((3,), lambda: np.full(3, np.inf, np.float32)), "a.h5 holds NaN or infinite weights(.|\n)*b/two/bias"),
         (Lazy((2,), lambda: 1 / 0), "shapes differ:\n  b/two/bias"),
     ],
@@ -83,7 +83,7 @@ def test_which_layers_an_expression_means():
 )
 def test_what_holds_no_numbers_is_named_and_nothing_has_changed(value):
     found = layers()
-    with pytest.raises(ValueError, match="a.h5: b/two/bias holds .*, which are no numbers; the file is damaged"):
+    with pytest.raises(ValueError, match="a.h5: b/two/bias holds .*, not numbers; the file is damaged"):
         assign("a.h5", found, tensors(**{"b/two/bias": Lazy((3,), lambda: value)}))
     assert not any(are_ones(found))
 

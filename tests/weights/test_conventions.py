@@ -130,7 +130,7 @@ def test_backbones_that_are_the_same(theirs, their_options, ours, options):
 )
 def test_backbones_that_are_not(ours, options, said):
     source = Source("x", {}, {"BACKBONE": "resnet50"})
-    with pytest.raises(ValueError, match=f"holds a trunk 'resnet50', but the model's BACKBONE is {said}") as raised:
+    with pytest.raises(ValueError, match=f"contains a trunk 'resnet50', but the model's BACKBONE is {said}") as raised:
         check_backbone(source, "a.h5", ours, options)
     assert "MaskRCNN.from_pretrained" in str(raised.value) and "BACKBONE_OPTIONS = {}" in str(raised.value)
 
@@ -177,7 +177,7 @@ def test_a_trunk_alone_leaves_the_rest_as_it_is_by_default():
 
 def test_a_function_as_backbone_must_be_brought():
     source = Source(OWN, {}, {"BACKBONE": "tiny"})
-    with pytest.raises(ValueError, match="a.h5 was saved with the function 'tiny' as BACKBONE.*pass the class"):
+    with pytest.raises(ValueError, match="a.h5 was saved with the function 'tiny' as BACKBONE.*pass its configuration class"):
         pretrained_config(source, "a.h5", None, DEFAULTS, {})
 
     def tiny(image):
@@ -285,7 +285,7 @@ def test_what_somebody_set_stays(name, way):
     value, source = OTHERWISE[name], source_of(Matterport, BACKBONE="resnet101")
     found = agree(way(**{name: value}), source)
     assert getattr(found.config, name) == value and name in found.config.explicit()
-    assert name not in found.taken and f"leaves as your Config sets them: {name} {value!r} (the file: " in found.text
+    assert name not in found.taken and f"keeps your Config's values: {name} {value!r} (the file: " in found.text
     assert found.config.RPN_ANCHOR_RATIO_MEANING == "width/height", "all else follows the file"
 
 
@@ -300,7 +300,7 @@ def test_every_setting_that_a_file_brings_is_tried_above():
     [("BACKBONE_STRIDE_IN_1X1", False, True), ("RPN_ANCHOR_RATIO_MEANING", "height/width", "width/height")],
 )
 def test_what_would_make_nonsense_of_the_weights_raises_and_names_both(name, ours, theirs, way):
-    with pytest.raises(ValueError, match=f"a.h5 .*was made with {name} = {theirs!r}, and your .* sets {ours!r}: the"):
+    with pytest.raises(ValueError, match=f"a.h5 .*was made with {name} = {theirs!r}, but your .* sets {ours!r}: the"):
         agree(way(**{name: ours}), source_of(Matterport, BACKBONE="resnet101"))
     assert agree(way(**{name: theirs}), source_of(Matterport, BACKBONE="resnet101")).config is not None
 

@@ -124,7 +124,7 @@ def test_files_that_read_other_files(tmp_path, elsewhere, kind, way):
     with h5py.File(path, "r+") as file:
         file["kept"] = np.zeros(3)
         way(file, name, elsewhere)
-    with pytest.raises(ValueError, match=f"a.weights.h5: .*{WAYS_OUT[way]}.*; nothing of it is read"):
+    with pytest.raises(ValueError, match=f"a.weights.h5: .*{WAYS_OUT[way]}.*; the file is not read"):
         reader(path)
 
 
@@ -164,13 +164,13 @@ def listed(path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"data": h5py.Empty("f4")}, "holds nothing"),
+        ({"data": h5py.Empty("f4")}, "is empty"),
         ({"shape": (1000,), "dtype": "f4"}, "no data for some of its numbers, which would read as zeros"),
         ({"shape": (1000,), "dtype": "f4", "chunks": (10,)}, "no data for some of its numbers"),
         ({"shape": (), "dtype": "f4"}, "no data for some of its numbers"),
         ({"shape": (10**9,), "dtype": "f4", "fillvalue": 1, "chunks": (10,)}, "no data for some of its numbers"),
-        ({"data": np.zeros((4000, 4000)), "compression": "gzip"}, "announce over 8 times as much as the file holds"),
-        ({"data": np.zeros(9, "f4"), "scaleoffset": 3}, "is compressed by filter 6; known are gzip, shuffle"),
+        ({"data": np.zeros((4000, 4000)), "compression": "gzip"}, "declare over 8 times the size of the file"),
+        ({"data": np.zeros(9, "f4"), "scaleoffset": 3}, "is compressed by filter 6; supported are gzip, shuffle"),
     ],
 )
 def test_numbers_that_are_not_in_the_file(tmp_path, options, message):
@@ -220,7 +220,7 @@ def test_kinds_of_datasets(tmp_path):
         np.testing.assert_array_equal(read_dataset(str(path), name), value)
     for name in other:
         assert found[name].dtype is None
-        with pytest.raises(ValueError, match=f"a.h5: {name} holds .*, which are no numbers"):
+        with pytest.raises(ValueError, match=f"a.h5: {name} holds .*, not numbers"):
             read_dataset(str(path), name)
 
 
@@ -243,7 +243,7 @@ def test_groups_far_within_one_another(tmp_path):
         for _ in range(2000):
             group = group.create_group("a")
         group["x"] = np.zeros(2)
-    with pytest.raises(ValueError, match="lies more than 32 groups deep"):
+    with pytest.raises(ValueError, match="is nested more than 32 groups deep"):
         listed(path)
 
 

@@ -72,7 +72,7 @@ def test_a_model_for_classes_of_ones_own_is_ready_to_be_trained(coco, tmp_path, 
         IMAGES_PER_GPU=1, MAX_GT_INSTANCES=4, **SMALL,
     )  # fmt: skip
     assert model.mode == "training" and model.class_names == ["BG", "cat", "gnu"] and model.config.NUM_CLASSES == 3
-    assert "classes kept by name: cat; left as they are: gnu" in capsys.readouterr().out
+    assert "classes kept by name: cat; unchanged: gnu" in capsys.readouterr().out
     source = MaskRCNN.from_pretrained(coco, **SMALL)
     ours, theirs = (m.network.layers()["box_head/mrcnn_class_logits"].get_weights()[0] for m in (model, source))
     cat = source.class_names.index("cat")
@@ -98,7 +98,7 @@ def test_pointrend_for_classes_of_ones_own(tmp_path, keep, capsys):
     model = MaskRCNN.from_pretrained(path, classes=["cat", "gnu"], keep_classes=keep, **SMALL)
     assert model.config.MASK_HEAD["name"] == "pointrend" and model.network.head.classes == 2
     new = "mask_head/coarse/logits, mask_head/points/fc1, mask_head/points/fc2, mask_head/points/fc3, mask_head/points/"
-    assert (f"left as they are, as they mix the classes: {new}logits" in capsys.readouterr().out) == bool(keep)
+    assert (f"unchanged, because they mix the classes: {new}logits" in capsys.readouterr().out) == bool(keep)
     layers, source = model.network.layers(), read_source(path)
     for name in ("coarse/reduce", "coarse/fc1", "coarse/fc2"):
         np.testing.assert_array_equal(

@@ -90,7 +90,7 @@ def test_a_file_that_somebody_put_there(server, table):  # noqa: F811
     assert fetch("torchvision/tiny") == path and not server.requests
     path.with_name("weights.pth.sha256").unlink()
     path.write_bytes(DATA[::-1])
-    with pytest.raises(ValueError, match="weights.pth is not torchvision/tiny as it was published.*Remove it"):
+    with pytest.raises(ValueError, match="weights.pth is not torchvision/tiny as published.*Remove it"):
         fetch("torchvision/tiny")
     assert path.exists(), "somebody's file is not removed"
 
@@ -99,7 +99,7 @@ def test_without_a_network_one_line_says_which_file_to_put_where(table, monkeypa
     monkeypatch.setitem(PUBLISHED, table.name, PublishedWeights(table.name, "http://127.0.0.1:9/weights.pth"))
     monkeypatch.setattr("mrcnn.weights.download.PAUSE", 0.001)
     with pytest.raises(
-        DownloadError, match=r"weights.pth could not be fetched.*put it at .*torchvision/tiny/weights.p"
+        DownloadError, match=r"weights.pth could not be downloaded.*put it at .*torchvision/tiny/weights.p"
     ):
         fetch("torchvision/tiny", progress=False)
     assert not table.path().exists()
@@ -114,7 +114,7 @@ def test_the_old_packages_coco_weights(server, monkeypatch, tmp_path, capsys):  
     assert "Downloading http://127" in capsys.readouterr().out
     assert download_trained_weights(path, verbose=0) == path and len(server.requests) == 1
     path.write_bytes(DATA[:-1])
-    with pytest.raises(ValueError, match="has 511999 bytes, and release 2.0's file 512000: .*release 1.0's"):
+    with pytest.raises(ValueError, match="has 511999 bytes, but release 2.0's file has 512000: .*release 1.0"):
         download_trained_weights(path)
 
 

@@ -111,7 +111,7 @@ def test_coco_s_names_where_the_number_of_classes_says_so(tmp_path):
             assert (names[0], names[3], names[-1]) == ("BG", third, last)
             assert source.notes[0] == (
                 f"the file has {classes} classes but no class names; COCO's are assumed because the count matches. "
-                "Pass class_names=[...] if they are others"
+                "Pass class_names=[...] if they differ"
             )
 
 
@@ -129,7 +129,7 @@ def test_coco_s_names_and_ids():
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "is not an HDF5 file, nor one of torch.save, nor a pickle .0 bytes"),
+        (b"", "is not an HDF5 file, a torch.save file or a pickle .0 bytes"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not an HDF5 file.*beginning with b'vers'.*Supported: "),
         (b"\xff\xd8\xff\xe0JFIF", "not an HDF5 file"),
         (b"\x80\x02}q", "truncated or damaged"),

@@ -9,7 +9,7 @@ from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
 
 def test_a_tensor_that_reads_as_another_shape():
     assert Lazy((2,), lambda: np.ones(2)).read().tolist() == [1, 1]
-    with pytest.raises(ValueError, match=r"announced as \(2,\) reads as \(3,\); the file is damaged"):
+    with pytest.raises(ValueError, match=r"declared as \(2,\) has shape \(3,\); the file is damaged"):
         Lazy((2,), lambda: np.ones(3)).read()
 
 
@@ -75,19 +75,19 @@ def test_weights_are_left_over_unless_they_are_used():
 
 def test_the_report_gets_what_is_unused_and_the_notes():
     known, alien = Tensor("rpn/a", (1,), (1,)), Tensor("rpn/b", None, (4,))
-    report = LoadReport([known], [], [], [alien], ("the file is of rpn alone",))
+    report = LoadReport([known], [], [], [alien], ("the file contains only the rpn",))
     source = Source("somebody's", {}, unused={"head.weight": (2, 3), "head.bias": (2,)}, notes=("names are assumed",))
     done = source.completed(report)
     assert done.unexpected == [alien, Tensor("head.weight", None, (2, 3)), Tensor("head.bias", None, (2,))]
     assert done.notes == (
-        "the file is of rpn alone",
+        "the file contains only the rpn",
         "names are assumed",
-        "2 tensors of the file are of no layer of this network",
+        "2 tensors of the file match no layer of this network",
     )
     assert done.loaded == [known] and report.unexpected == [alien]
     assert "head.weight  model -                    file (2, 3)" in str(done)
     one = Source("somebody's", {}, unused={"head.bias": (2,)}).completed(LoadReport([], [], [], []))
-    assert one.notes == ("1 tensor of the file is of no layer of this network",)
+    assert one.notes == ("1 tensor of the file matches no layer of this network",)
 
 
 def test_nothing_unused_changes_nothing():

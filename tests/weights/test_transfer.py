@@ -68,7 +68,7 @@ def test_another_number_of_classes_loads_all_but_the_class_shaped_layers_and_say
     for name, value in values(ours).items():
         np.testing.assert_array_equal(value, (before if name in CLASS_SHAPED else values(theirs))[name], err_msg=name)
     text = str(report)
-    assert "the file has 4 classes and the model 6: the layers of their shape are left as they are" in text
+    assert "the file has 4 classes and the model 6: class-dependent layers are unchanged" in text
     assert "model (12, 24)" in text and "file (12, 16)" in text
 
 
@@ -122,7 +122,7 @@ def test_classes_of_the_same_name_are_kept():
     before = network(5, seed=2)
     report = load_source("a.h5", ours, source_of(theirs, names=COCO), keep_classes=True, class_names=PETS)
     assert not report.skipped and len(report.loaded) == len(values(ours))
-    assert report.notes == ("classes kept by name: Dog, cat; left as they are: hamster, fish",)
+    assert report.notes == ("classes kept by name: Dog, cat; unchanged: hamster, fish",)
     for here, name in enumerate(PETS):
         there = COCO.index(name.lower()) if name.lower() in COCO else None
         expected = rows(before, here, 5) if name in ("hamster", "fish") else rows(theirs, there if here else 0, 4)
@@ -143,8 +143,8 @@ def test_other_names_of_as_many_classes_are_said():
     theirs, ours = network(4, seed=1), network(4, seed=2)
     report = load_source("a.h5", ours, source_of(theirs, names=COCO), class_names=["BG", "dog", "cat", "person"])
     assert report.notes == (
-        "the classes of the file are named otherwise than the model's, and taken in their order "
-        "(keep_classes=True would take those of the same name)",
+        "the file's class names differ from the model's; classes are loaded in the file's order "
+        "(keep_classes=True would match them by name)",
     )
     np.testing.assert_array_equal(values(ours)["mask_head/masks/bias"], values(theirs)["mask_head/masks/bias"])
     assert not load_source("a.h5", ours, source_of(theirs, names=COCO), class_names=["none", *COCO[1:]]).notes
@@ -152,9 +152,9 @@ def test_other_names_of_as_many_classes_are_said():
 
 def test_keeping_classes_needs_names_on_both_sides():
     ours, source = network(5), source_of(network(4))
-    with pytest.raises(ValueError, match=r"keep_classes: a.h5 has 4 classes and 0 names of them.*keep_classes=\[...\]"):
+    with pytest.raises(ValueError, match=r"keep_classes: a.h5 has 4 classes but 0 names.*keep_classes=\[...\]"):
         load_source("a.h5", ours, source, keep_classes=True, class_names=PETS)
-    with pytest.raises(ValueError, match="the model has 5 classes and 4 names of them.*class_names=dataset.class_name"):
+    with pytest.raises(ValueError, match="the model has 5 classes but 4 names.*class_names=dataset.class_name"):
         load_source("a.h5", ours, source_of(network(4), names=COCO), keep_classes=True, class_names=PETS[:4])
     report = load_source("a.h5", ours, source, keep_classes=COCO, class_names=PETS)
     assert report.notes[0].startswith("classes kept by name: Dog, cat;")
@@ -166,7 +166,7 @@ def test_the_background_is_kept_and_never_taken_for_a_class():
     report = load_source(
         "a.h5", ours, source_of(theirs, names=["BG", "x"]), keep_classes=True, class_names=["nothing", "BG", "y"]
     )
-    assert report.notes == ("classes kept by name: none; left as they are: BG, y",)
+    assert report.notes == ("classes kept by name: none; unchanged: BG, y",)
     for index, expected in ((0, rows(theirs, 0, 2)), (1, rows(before, 1, 3)), (2, rows(before, 2, 3))):
         for weight, value in rows(ours, index, 3).items():
             np.testing.assert_array_equal(value, expected[weight])
@@ -177,7 +177,7 @@ def test_names_that_are_no_texts_are_compared_as_such():
     report = load_source(
         "a.h5", ours, source_of(theirs, names=["BG", 7, 8]), keep_classes=True, class_names=["BG", "8", 9]
     )
-    assert report.notes == ("classes kept by name: 8; left as they are: 9",)
+    assert report.notes == ("classes kept by name: 8; unchanged: 9",)
 
 
 @pytest.mark.parametrize("parts, exclude", [(("trunk",), None), (PARTS, ["box_head", "mask_head"])])
@@ -191,7 +191,7 @@ def test_classes_that_are_not_there_to_be_kept(parts, exclude):
         exclude=exclude,
     )
     assert report.notes[0] == (
-        "keep_classes has nothing to do: the file has no layers of classes, or they are excluded"
+        "keep_classes has no effect: the file has no class-dependent layers, or they are excluded"
     )
 
 
@@ -252,7 +252,7 @@ def test_an_excluded_trunk_is_not_inflated():
 @pytest.mark.parametrize(
     "parts, loaded, words",
     [
-        (("backbone",), ["trunk/conv1", "trunk/res2a"], "the file is of backbone alone"),
+        (("backbone",), ["trunk/conv1", "trunk/res2a"], "the file contains only the backbone"),
         (
             ("trunk", "rpn"),
             ["trunk/conv1", "trunk/res2a", "trunk/fpn_c2p2", "rpn/rpn_class_raw"],

@@ -1,1 +1,1 @@
-"""Readers of published weight files, one program or file format each; `mrcnn.weights.recognise` chooses among them."""
+"""Readers of published weight files, one per program or file format; `mrcnn.weights.recognise` selects the reader."""

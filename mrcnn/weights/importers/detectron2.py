@@ -1,12 +1,12 @@
-"""Weights of Detectron2's Mask R-CNN with a feature pyramid, and of the ImageNet trunks that it starts from.
+"""Weights of Detectron2's Mask R-CNN, and of the ImageNet trunks that its training starts from.
 
-Three families of names: Detectron2's own; those of a trunk alone ("stem.conv1.weight"); and Caffe2's
-("res2_0_branch2a_w"), of Detectron and of the ImageNet trunks of MSRA and FAIR.
+Three naming schemes: Detectron2's own; that of a trunk alone ("stem.conv1.weight"); and Caffe2's ("res2_0_branch2a_w"),
+of Detectron and of the ImageNet trunks of MSRA and FAIR.
 
-A trunk alone whose norms have statistics is torchvision's, as `convert-torchvision-to-d2` writes it: RGB over mean and
-deviation, stride in the 3x3. Without them, or with means of 0, it is MSRA's, whose statistics Caffe2 has folded into
-scale and shift: BGR less the mean, stride in the first 1x1. A whole model's file does not say with which of them its
-training began; it is taken to be MSRA's (FAIR's if it has groups), as in all of Detectron2's zoo.
+A trunk alone whose norms have statistics is torchvision's, as written by `convert-torchvision-to-d2`: RGB with mean and
+deviation, stride in the 3x3. Without statistics, or with means of 0, it is MSRA's, where Caffe2 has folded them into
+scale and shift: BGR minus the mean, stride in the first 1x1. The file of a whole model does not say which trunk its
+training started from; MSRA's is assumed (FAIR's if it has groups), as in all of Detectron2's model zoo.
 
 Conventions of Detectron2 0.6: modeling/{backbone,proposal_generator,roi_heads}, checkpoint/c2_model_loading.py,
 tools/convert-torchvision-to-d2.py.
@@ -31,15 +31,15 @@ SINGLE = (
     r"backbone\.(?=stem\.|res\d\.)|roi_heads\.(?=res5\.)"  # of models without a pyramid; C4 has stage 5 in its heads
 )
 EPSILON = 1e-5
-RESNEXT_STD = (58.395, 57.12, 57.375)  # RGB; what X101 was trained with, the others with 1
+RESNEXT_STD = (58.395, 57.12, 57.375)  # RGB; X101 was trained with this, the others with 1
 POOL = 7
 OTHER_HEADS = re.compile("mask|keypoint|kps_|point_head")  # in names of weights
-# PointRend's mask head, as the published files of 2020 call its layers, and as Detectron2 does since.
+# PointRend's mask head: layer names in the published files of 2020, and in Detectron2 since then.
 EARLIER = [
     (r"roi_heads\.mask_(coarse|point)_head\.", r"roi_heads.mask_head.\1_head."),
     (r"(roi_heads\.mask_head\.coarse_head\.)coarse_mask_fc", r"\1fc"),
 ]
-# What torchvision's ImageNet trunks are for, and Detectron2 where it starts from one.
+# Conventions of torchvision's ImageNet trunks, and of Detectron2 models that start from one.
 TORCHVISION_TRUNK = {
     "BACKBONE_STRIDE_IN_1X1": False,
     "MEAN_PIXEL": (123.675, 116.28, 103.53),
@@ -47,7 +47,7 @@ TORCHVISION_TRUNK = {
     "CHANNEL_ORDER": "rgb",
 }
 
-# Caffe2's names and ours for them: of a whole name, then of its endings.
+# Caffe2's names and Detectron2's: of whole names, then of their endings.
 CAFFE2 = [
     (r"(?:res_)?conv1(?=_)", f"{TRUNK}stem.conv1"),
     (r"res(\d)_(\d+)_branch1(?=_)", rf"{TRUNK}res\1.\2.shortcut"),
@@ -79,21 +79,21 @@ CAFFE2_ENDINGS = {
 
 
 def is_detectron2(tensors: Mapping[str, Any]) -> bool:
-    """Whether a dict of weights has one of the three families of names, for a ResNet."""
+    """Whether a dict of weights uses one of the three naming schemes, for a ResNet."""
     signs = (f"{TRUNK}stem.conv1.weight", "backbone.stem.conv1.weight", "stem.conv1.weight", "res2_0_branch2a_w")
     return any(name in tensors for name in signs)
 
 
 def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: float | None = None) -> Source:
-    """What a dict of weights holds, for this network.
+    """The contents of a dict of weights, for this network.
 
     Args:
-        tensors: name to array or `Lazy`.
+        tensors: name -> array or `Lazy`.
         path: for messages.
-        bn_epsilon: of the trunk's BatchNorm; None: 1e-5, Detectron2's.
+        bn_epsilon: of the trunk's BatchNorm; None: Detectron2's 1e-5.
 
     Raises:
-        ValueError: a trunk that this network has not, GroupNorm, or a tensor that is not there.
+        ValueError: an unsupported trunk, GroupNorm, or a missing tensor.
     """
     caffe2 = "res2_0_branch2a_w" in tensors
     names = {name: own for name in tensors if (own := _of_caffe2(name) if caffe2 else _of_trunk(name))}
@@ -138,16 +138,16 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
 
 
 def _renamed(tensors: Mapping[str, Any], names: Mapping[str, str], path: str) -> dict[str, Any]:
-    """The weights under Detectron2's names.
+    """Renames the weights to Detectron2's names.
 
-    Norms of a trunk from ImageNet may come without statistics, which are in scale and shift already: they get neutral
-    ones. Detectron2's own norms without them are of groups. Raises ValueError for those.
+    Norms of an ImageNet trunk may lack statistics, which are already folded into scale and shift: they get neutral
+    ones. In Detectron2's own naming, norms without statistics are GroupNorm, which raises ValueError.
 
     Args:
-        names: those of the file to Detectron2's.
+        names: the file's name -> Detectron2's name.
     """
     if of_groups := next((name for name in tensors if name.endswith("_gn_s")), None):  # Caffe2's ending
-        raise ValueError(f"{path}: {of_groups} is of GroupNorm, {WAY_OUT}")
+        raise ValueError(f"{path}: {of_groups} belongs to GroupNorm, {WAY_OUT}")
     named = {own: tensors[name] for name, own in names.items()}
     complete = any(name.startswith("stem.") and name.endswith(".running_var") for name in tensors)
     for name in [name for name in named if name.endswith(".norm.weight")]:
@@ -170,15 +170,15 @@ def _of_caffe2(name: str) -> str | None:
     for pattern, own in CAFFE2:
         if match := re.match(pattern, name):
             ending = CAFFE2_ENDINGS.get(name[match.end() :])
-            return match.expand(own) + ending if ending else None  # such as a momentum
+            return match.expand(own) + ending if ending else None  # None for a momentum, for example
     return None
 
 
 def _blocks(state: StateDict) -> tuple[int, ...]:
-    """Blocks of each stage. Raises ValueError for a trunk that is no ResNet of bottlenecks that is known here."""
+    """Number of blocks per stage. Raises ValueError for a trunk that is not a known bottleneck ResNet."""
     blocks = tuple(state.count(rf"backbone\.bottom_up\.res{stage}\.(\d+)\.") for stage in (2, 3, 4, 5))
     if blocks not in BLOCKS.values() or f"{TRUNK}res2.0.conv3.weight" not in state:
-        raise ValueError(f"{state.path} has a trunk of {blocks} blocks; the network's are of bottlenecks: {BLOCKS}")
+        raise ValueError(f"{state.path} has a trunk of {blocks} blocks; supported are bottlenecks: {BLOCKS}")
     return blocks
 
 
@@ -191,14 +191,14 @@ def _trunk_settings(state: StateDict, blocks: tuple[int, ...]) -> dict[str, Any]
         "BACKBONE_OPTIONS": options,
         "IMAGE_CHANNEL_COUNT": channels,
     }
-    if inner != each:  # ResNeXt, in torch's arrangement of strides
+    if inner != each:  # ResNeXt, with strides placed as in torch
         options |= {"groups": inner // each, "group_width": each * 64 // width}
         settings |= {"BACKBONE_STRIDE_IN_1X1": False, "PIXEL_STD": RESNEXT_STD}
     return settings
 
 
 def _has_statistics(state: StateDict) -> bool:
-    """Whether the trunk's norms have statistics of their own: not the neutral ones of MSRA's trunks."""
+    """Whether the trunk's norms have real statistics, not the neutral ones of MSRA's trunks."""
     return bool(np.any(state.read(f"{TRUNK}stem.conv1.norm.running_mean")))
 
 
@@ -232,7 +232,7 @@ def _pyramid(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
 
 
 def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    """With one convolution, or with several that are numbered from 0."""
+    """The RPN, with one convolution or several that are numbered from 0."""
     count = state.count(r"proposal_generator\.rpn_head\.conv\.conv(\d+)\.")
     found: dict[str, Lazy] = {}
     for i, name in enumerate([f"{RPN}conv.conv{i}" for i in range(count)] or [f"{RPN}conv"], start=1):
@@ -243,10 +243,10 @@ def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
 
 
 def _box_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    """Convolutions, if any, then fully connected layers. caffe2: the background comes first, else last."""
+    """Convolutions, if any, then fully connected layers. caffe2: background is the first class, otherwise the last."""
     head, classes = f"{ROI}box_head.", state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
     state.require_outputs(
-        f"{ROI}box_predictor.bbox_pred", 4 * (classes if caffe2 else classes - 1), "box deltas of each class"
+        f"{ROI}box_predictor.bbox_pred", 4 * (classes if caffe2 else classes - 1), "box deltas for each class"
     )
     convolutions, dense = (state.count(rf"roi_heads\.box_head\.{kind}(\d+)\.") for kind in ("conv", "fc"))
     found: dict[str, Lazy] = {}
@@ -276,11 +276,11 @@ def _deltas(values: np.ndarray) -> np.ndarray:
 
 
 def _mask_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str, Any]]:
-    """caffe2: the background comes first, with masks; else it has none."""
+    """caffe2: background is the first class and has masks; otherwise it has none."""
     found: dict[str, Lazy] = {}
     head = f"{ROI}mask_head."
     classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
-    state.require_outputs(f"{head}predictor", classes if caffe2 else classes - 1, "a mask of each class")
+    state.require_outputs(f"{head}predictor", classes if caffe2 else classes - 1, "a mask for each class")
     convolutions = state.count(r"roi_heads\.mask_head\.mask_fcn(\d+)\.")
     for i in range(1, convolutions + 1):
         name = f"{head}mask_fcn{i}"

@@ -1,4 +1,4 @@
-"""Weights of registered heads in the files of other programs, by the names that the heads give for them."""
+"""Weights of registered heads in files of other programs, by the names that the heads state."""
 
 import math
 from typing import Any
@@ -9,15 +9,15 @@ from mrcnn.weights.source import Lazy
 
 
 def named_head(state: StateDict, prefix: str, program: str) -> tuple[dict[str, Lazy], dict[str, Any]] | None:
-    """The layers and the settings of the registered head whose weights a torch file holds; None if there is none.
+    """The layers and settings of the registered head whose weights a torch file contains; None if there is none.
 
-    A file that has most of a head's layers is taken to hold that head.
+    A file with most of a head's layers counts as containing that head.
 
     Args:
         prefix: of the mask head's names in the file.
-        program: whose names they are, as in `heads.Head.weight_names`.
+        program: the naming scheme, as in `heads.Head.weight_names`.
 
-    Raises ValueError for such a file that lacks one of the layers.
+    Raises ValueError if such a file lacks one of the layers.
     """
     for name, head in importable_heads(program).items():
         names = head.weight_names[program]
@@ -53,5 +53,5 @@ def _layer(state: StateDict, key: str, prefix: str, there: Any) -> dict[str, Laz
 
 
 def _channels_last(values: Any, channels: int, cells: int) -> Any:
-    """The last axis, maps of so many channels one after the other, with the channels of each cell together."""
+    """Reorders the last axis from `channels` maps in sequence to the channels of each cell together."""
     return values.reshape(*values.shape[:-1], channels, cells).swapaxes(-1, -2).reshape(values.shape)

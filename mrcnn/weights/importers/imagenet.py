@@ -1,6 +1,6 @@
-"""ImageNet weights of `keras.applications`: those of its own backbones from a file, and Keras's download of them.
+"""ImageNet weights of `keras.applications`: loading them from a file, and Keras's download of them.
 
-Those of ResNet50, 101 and 152 for this package's own ResNets are read by `mrcnn.weights.importers.keras_resnet`.
+`mrcnn.weights.importers.keras_resnet` reads those of ResNet50, 101 and 152 for this package's own ResNets.
 """
 
 import os
@@ -24,14 +24,14 @@ from mrcnn.weights.transfer import inflate
 
 
 def is_keras_weights(path: str | Path) -> bool:
-    """Whether a file holds Keras's own weights of one model (either of its h5 layouts).
+    """Whether a file contains Keras's own weights of one model (in either h5 layout).
 
-    Not so a checkpoint or a `keras_model` of ours, nor of matterport's Mask_RCNN, which has Keras's older layout.
+    False for a checkpoint or a `keras_model` of this package, and for matterport's Mask_RCNN, which has Keras's older
 
-    Raises ValueError for a file that is damaged.
+    layout. Raises ValueError for a damaged file.
     """
     if not os.path.isfile(path) or not h5py.is_hdf5(path):
-        return False  # missing or damaged: the checkpoint's reader says which
+        return False  # missing or damaged: the checkpoint reader reports which
     with open_hdf5(path) as file:
         names = list(file)
         if is_keras_model(file):
@@ -49,57 +49,57 @@ def load(
     keep_classes: bool | Sequence[str] = False,
     strict: bool = False,
 ) -> LoadReport:
-    """Loads a file of `keras.applications` weights (`include_top=False`) into a backbone, all of it or nothing.
+    """Loads a file of `keras.applications` weights (`include_top=False`) into a backbone, completely or not at all.
 
     Args:
-        build_rgb: the same backbone for images of three channels, which ImageNet weights are for. With it, the first
+        build_rgb: builds the same backbone for three-channel images, which ImageNet weights are for. With it, the first
             kernel of a backbone for another number of channels is inflated; see `mrcnn.weights.transfer.inflate`.
-        exclude, keep_classes, strict: as in `MaskRCNN.load_weights`; refused, for such a file has nothing to which they
-            could apply. `by_name`, with which scripts of the old package load ImageNet weights, may be given there.
+        exclude, keep_classes, strict: as in `MaskRCNN.load_weights`; rejected, because they cannot apply to such a
+            file. `by_name`, with which the old package's scripts load ImageNet weights, is accepted there.
 
-    Raises ValueError when the backbone is no keras.applications model, the file is of another architecture or damaged,
-    or an argument is given that it cannot follow.
+    Raises ValueError if the backbone is not a keras.applications model, the file is damaged or of another architecture,
+    or an argument does not apply.
     """
     model = backbone.source
     if model is None:
         raise ValueError(
-            f"{path} holds weights of a keras.applications model, but the backbone is none. "
+            f"{path} contains weights of a keras.applications model, but the backbone is not one. "
             'Set Config.BACKBONE to its name, for example "mobilenet".'
         )
     _refuse(path, model, exclude=exclude, keep_classes=keep_classes, strict=strict)
     if build_rgb is not None and model.input_shape[-1] != 3:
         return _load_inflated(path, model, build_rgb(), backbone.scaling.bgr)
     with open_hdf5(path) as file:
-        list_datasets(file)  # which Keras would follow into any other file
+        list_datasets(file)  # or Keras would follow links into any other file
     before = model.get_weights()
     try:
         model.load_weights(path)
-    except Exception as error:  # Keras raises many kinds here, some after it has assigned a part
+    except Exception as error:  # Keras raises many kinds of errors here, some after assigning some weights
         model.set_weights(before)
         raise ValueError(
-            f"{path} does not fit the backbone {model.name!r} (are BACKBONE and "
-            f"BACKBONE_OPTIONS those of the file?{_about_channels(model)}); the model is unchanged. "
+            f"{path} does not fit the backbone {model.name!r} (do BACKBONE and "
+            f"BACKBONE_OPTIONS match the file?{_about_channels(model)}); the model is unchanged. "
             f"Keras says: {error}"
         ) from error
     damaged = [weight.path for weight in model.weights if not is_finite(np.asarray(weight))]
     if damaged:
         model.set_weights(before)
         raise ValueError(
-            f"{path} holds NaN or infinite weights in {', '.join(damaged[:5])}; the model is unchanged. Fetch it again"
+            f"{path} has NaN or infinite weights in {', '.join(damaged[:5])}; the model is unchanged. Download it again"
         )
     return LoadReport(_tensors(model), [], [], [])
 
 
 def _refuse(path: str | Path, model: keras.Model, **arguments: Any) -> None:
     reasons = {
-        "exclude": "they are loaded whole, into the backbone alone, and every other layer stays as it is",
-        "keep_classes": "they know no classes, and the heads stay as they are",
-        "strict": "they are of the backbone alone, so that all else is missing from the file",
+        "exclude": "they are loaded completely, into the backbone only, and every other layer is unchanged",
+        "keep_classes": "they do not depend on classes, and the heads are unchanged",
+        "strict": "they cover only the backbone, so everything else is missing from the file",
     }
     for name, value in arguments.items():
         if value:
             raise ValueError(
-                f"{name}={value!r} cannot be followed for {path}, weights of the keras.applications model "
+                f"{name}={value!r} does not apply to {path}, weights of the keras.applications model "
                 f"{model.name!r}: {reasons[name]}. Leave {name} out; nothing was loaded."
             )
 
@@ -109,7 +109,7 @@ def _tensors(model: keras.Model) -> list[Tensor]:
 
 
 def _load_inflated(path: str | Path, model: keras.Model, rgb: Backbone, bgr: bool) -> LoadReport:
-    """Loads a file into a backbone for RGB, and from there into one for other channels."""
+    """Loads a file into an RGB backbone, and copies its weights to one with other channels."""
     load(path, rgb)
     values, notes = [], []
     of_rgb = rgb.source if rgb.source is not None else model
@@ -119,7 +119,7 @@ def _load_inflated(path: str | Path, model: keras.Model, rgb: Backbone, bgr: boo
             if value.ndim != 4 or tuple(ours.shape) != (*value.shape[:2], channels, value.shape[3]):
                 raise ValueError(
                     f"{path}: {ours.path} has shape {value.shape} for RGB and {tuple(ours.shape)} for "
-                    f"{channels} channels, which only a kernel can be changed to; the model is unchanged"
+                    f"{channels} channels, and only kernels can be converted; the model is unchanged"
                 )
             step = -1 if bgr else 1
             value = inflate(value[:, :, ::step], channels)[:, :, ::step]
@@ -130,22 +130,22 @@ def _load_inflated(path: str | Path, model: keras.Model, rgb: Backbone, bgr: boo
 
 
 def _about_channels(model: keras.Model) -> str:
-    """The other setting that may keep a file of ImageNet weights, which are for RGB, from fitting."""
+    """A hint on the channel count, which may keep ImageNet weights, which are for RGB, from fitting."""
     channels = model.input_shape[-1]
     return (
         ""
         if channels == 3
         else (
-            f" IMAGE_CHANNEL_COUNT is {channels}, so the first kernel takes {channels} "
-            "channels, and 3 in ImageNet weights"
+            f" IMAGE_CHANNEL_COUNT is {channels}, so the first kernel has {channels} "
+            "channels, but 3 in ImageNet weights"
         )
     )
 
 
 def download(backbone: str | Any, options: dict[str, Any]) -> Path:
-    """Has Keras fetch ImageNet weights and returns a file that `MaskRCNN.load_weights` takes.
+    """Downloads ImageNet weights with Keras and returns a file that `MaskRCNN.load_weights` takes.
 
-    Raises ValueError for a backbone without such weights, ConnectionError when they cannot be fetched.
+    Raises ValueError for a backbone without such weights, ConnectionError if the download fails.
     """
     builder = find_application(backbone) if isinstance(backbone, str) else None
     own = builder is not None and backbone.lower() in BLOCKS
@@ -153,20 +153,20 @@ def download(backbone: str | Any, options: dict[str, Any]) -> Path:
         raise ValueError(
             f"There are no downloadable ImageNet weights for BACKBONE={backbone!r}"
             + (f" with BACKBONE_OPTIONS={options}" if own else "")
-            + "; name a keras.applications model "
+            + "; use a keras.applications model "
             'such as "resnet50" or "mobilenet", or start from a checkpoint.'
         )
     try:
         return _fetch_resnet(builder, backbone.lower()) if own else _fetch(builder, backbone.lower(), options)
-    except Exception as error:  # urllib, ssl and Keras each raise their own
+    except Exception as error:  # urllib, ssl and Keras each raise their own errors
         raise ConnectionError(
-            f"The ImageNet weights of {backbone!r} could not be fetched ({error}). Get the file on a "
-            "machine with a network and pass its path to load_weights."
+            f"The ImageNet weights of {backbone!r} could not be downloaded ({error}). Download the file on a "
+            "machine with network access and pass its path to load_weights."
         ) from error
 
 
 def _fetch_resnet(builder: Callable, name: str) -> Path:
-    """Keras's own file, from the address and with the checksum that it names, without building its model."""
+    """Keras's own file, with its address and checksum, without building its model."""
     module = sys.modules[builder.__module__]
     file = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     return Path(
@@ -183,7 +183,7 @@ def _fetch(builder: Callable, name: str, options: dict[str, Any]) -> Path:
         return path
     model = builder(include_top=False, weights="imagenet", **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"partial_{path.name}")  # Keras wants the name to end in .weights.h5
+    temporary = path.with_name(f"partial_{path.name}")  # Keras requires names that end in .weights.h5
     model.save_weights(temporary)
     temporary.replace(path)
     return path

@@ -1,4 +1,4 @@
-"""Files of Keras's `save_weights` and `save` in HDF5: layers and their weights, of Keras 1 and 2, nested or not."""
+"""HDF5 files of Keras 1's and 2's `save_weights` and `save`: layers and their weights, nested or not."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections import defaultdict
 from mrcnn.weights.hdf5 import Dataset, lazy, list_datasets, open_hdf5
 from mrcnn.weights.source import Lazy
 
-# What Keras 1 called the weights of a layer; its running_std holds the variance.
+# Keras 1's names for the weights of a layer; its running_std holds the variance.
 KERAS1 = {
     "W": "kernel",
     "b": "bias",
@@ -22,12 +22,12 @@ Layers = dict[str, dict[str, Lazy]]
 
 
 def read_layers(path: str | os.PathLike[str]) -> Layers:
-    """The weights of a file by layer and by name, whatever models the layers lie in, read when they are wanted.
+    """The weights of a file by layer and name, regardless of nested models, read lazily.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not HDF5, is truncated, has data in another file, or gives a layer two weights of one name and
-            different shapes.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not HDF5, is truncated, has data in another file, or a layer has two weights with the same
+            name and different shapes.
     """
     with open_hdf5(path) as file:
         datasets = list_datasets(file)
@@ -49,13 +49,13 @@ def _take(found: Layers, path: str, name: str, dataset: Dataset) -> None:
         return
     known = found[layer].get(weight)
     if known is not None and known.shape != dataset.shape:
-        raise ValueError(f"{path} holds {layer}/{weight} twice, as {known.shape} and {dataset.shape}")
+        raise ValueError(f"{path} contains {layer}/{weight} twice, as {known.shape} and {dataset.shape}")
     found[layer][weight] = lazy(path, name, dataset)
 
 
 def _layer_of(groups: list[str]) -> str:
-    """The layer that a weight's groups name: the last, without the count that Keras gives to the weights of a model
-    that was built when there was another (conv1/conv1_1, rpn_model/rpn_conv_shared_1)."""
+    """The layer name in a weight's groups: the last group, without the number that Keras appends if another model was
+    built before (conv1/conv1_1, rpn_model/rpn_conv_shared_1)."""
     if not groups:
         return ""
     last = groups[-1]

@@ -1,7 +1,7 @@
-"""Files in which Keras itself saved this package's `keras_model`, weights alone or the whole model.
+"""Files in which Keras saved this package's `keras_model`, either weights only or the whole model.
 
-Keras names a layer by its class and by its place in one graph ("layers/functional_2/layers/dense_1"), and keeps the
-layer's own name beside it. That name is enough: it is the same in the training and in the inference graph.
+Keras names a layer by its class and its position in one graph ("layers/functional_2/layers/dense_1"), and also stores
+the layer's own name. That name is sufficient: it is the same in the training and the inference graph.
 Layouts: Keras 3's `.weights.h5` (keras/src/saving/saving_lib.py) and `model.save("x.h5")` (legacy/saving).
 """
 
@@ -21,7 +21,7 @@ NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def is_keras_model(file: h5py.File) -> bool:
-    """Whether a file has the parts of a network of this package as Keras saves them."""
+    """Whether a file contains the parts of this package's network as Keras saves them."""
     if isinstance(file.get("model_weights", getlink=True), h5py.HardLink):
         return {"trunk", "rpn", "box_head"} <= set(file["model_weights"])
     if not isinstance(file.get("layers", getlink=True), h5py.HardLink):
@@ -31,7 +31,7 @@ def is_keras_model(file: h5py.File) -> bool:
 
 
 def keras_model_source(path: str | os.PathLike[str]) -> Source:
-    """What such a file holds, for this network. Raises ValueError for one that is damaged."""
+    """The contents of such a file, for this network. Raises ValueError for a damaged file."""
     with open_hdf5(path) as file:
         datasets = list_datasets(file)
         whole = "model_weights" in file
@@ -41,7 +41,7 @@ def keras_model_source(path: str | os.PathLike[str]) -> Source:
 
 
 def _of_whole_model(path: str | os.PathLike[str], datasets: Mapping[str, Dataset]) -> dict[str, Lazy]:
-    """model_weights/<part>/<layer>/<weight>; what stands beside the parts is the end of the mask head."""
+    """model_weights/<part>/<layer>/<weight>; groups other than the parts belong to the end of the mask head."""
     tensors = {}
     for name, dataset in datasets.items():
         first, *groups, weight = name.split("/")
@@ -78,6 +78,6 @@ def _name(file: h5py.File, group: str) -> str:
 
 
 def _key(top: str, layers: list[str]) -> str:
-    """The key in `Network.layers()` of a layer in a part, or beside the parts."""
+    """The key in `Network.layers()` of a layer in a part, or outside the parts."""
     part = top if top in PARTS else "mask_head"
     return "/".join([part, *layers])

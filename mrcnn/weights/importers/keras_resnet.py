@@ -1,8 +1,8 @@
 """ImageNet weights of `keras.applications`' ResNet50, 101 and 152 for this package's own ResNets.
 
-Their convolutions have biases before BatchNorm, the stride lies in a block's first 1x1 convolution, and pixels are BGR
-with a mean and no deviation (keras.applications.resnet and .imagenet_utils; before Keras 2.3 under Caffe's names and
-with another epsilon, keras_applications/resnet50.py of 1.0.2).
+Their convolutions have biases before BatchNorm, the stride is in a block's first 1x1 convolution, and pixels are BGR
+minus a mean, without deviation (keras.applications.resnet and .imagenet_utils; before Keras 2.3 with Caffe's names and
+another epsilon, keras_applications/resnet50.py of 1.0.2).
 """
 
 import os
@@ -30,10 +30,10 @@ SETTINGS = {
 
 
 def read_keras(path: str | os.PathLike) -> Layers:
-    """The weights of a file of Keras 1, 2 or 3, by layer; see `mrcnn.weights.importers.keras_h5.read_layers`.
+    """The weights in a file of Keras 1, 2 or 3, by layer; see `mrcnn.weights.importers.keras_h5.read_layers`.
 
     Raises:
-        ValueError: it is truncated or damaged.
+        ValueError: the file is truncated or damaged.
     """
     layers = read_layers(path)
     with open_hdf5(path) as file:
@@ -43,9 +43,9 @@ def read_keras(path: str | os.PathLike) -> Layers:
 
 
 def _numbered(path: str | os.PathLike[str], datasets: Mapping[str, Dataset]) -> Layers:
-    """Weights of a layer in Keras 3's layout, `<group>/vars/0` and so on, by group and then by name.
+    """Weights in Keras 3's layout, `<group>/vars/0` and so on, by group and name.
 
-    A norm has four, all else a kernel and perhaps a bias.
+    A norm has four weights, other layers a kernel and perhaps a bias.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(datasets, key=lambda name: (len(name), name)):
@@ -67,7 +67,7 @@ def _name_of(item: h5py.Group, group: str) -> str:
 
 
 def _by_position(layers: Layers) -> Layers:
-    """Layers that an early Keras 3 numbered by their class, under the names that a ResNet has at these places."""
+    """Renames layers that early Keras 3 versions numbered by class, from their positions in a ResNet."""
     counts = [sum(name.startswith(kind) for name in layers) for kind in ("conv2d", "batch_normalization")]
     depth = next((name for name, blocks in BLOCKS.items() if 3 * sum(blocks) + 5 == counts[0] == counts[1]), None)
     if depth is None:
@@ -85,15 +85,15 @@ def _by_position(layers: Layers) -> Layers:
 
 
 def is_keras_resnet(layers: Layers) -> bool:
-    """Whether a file has the layers of keras.applications' ResNet (not of ResNetV2), under its new or old names."""
+    """Whether a file has the layers of keras.applications' ResNet (not ResNetV2), under new or old names."""
     return "conv2_block1_3_bn" in layers or {"res2a_branch2a", "bn2a_branch2a"} <= set(layers)
 
 
 def keras_resnet_source(layers: Layers, path: str) -> Source:
-    """The trunk of a file of keras.applications; the classifier, where there is one, is left out.
+    """The trunk in a file of keras.applications; a classifier is ignored.
 
     Raises:
-        ValueError: a trunk of another depth than 50, 101 or 152, or a layer that is not there.
+        ValueError: a trunk with a depth other than 50, 101 or 152, or a missing layer.
     """
     new = "conv2_block1_3_bn" in layers
     layers = {_caffe_name(name): weights for name, weights in layers.items()} if new else layers

@@ -1,7 +1,7 @@
-"""Weights of the old package, matterport's Mask_RCNN (3deaec5), and of ResNets under the same names of layers.
+"""Weights of the old package, matterport's Mask_RCNN (3deaec5), and of ResNets with the same layer names.
 
-Its h5 files hold biases before BatchNorm, BatchNorm inside the heads, a two-way softmax in the RPN and convolutions as
-fully connected layers (mrcnn/model.py:95-245, 830-1010 there); all of that is linear and goes here.
+Its h5 files have biases before BatchNorm, BatchNorm inside the heads, a two-way softmax in the RPN and convolutions as
+fully connected layers (mrcnn/model.py:95-245, 830-1010 there). All of this is linear and is folded into the weights.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ def is_matterport(layers: Layers) -> bool:
 
 
 def matterport_source(layers: Layers, path: str) -> Source:
-    """What an h5 file of the old package holds, for this network.
+    """The contents of the old package's h5 file, for this network.
 
     Raises:
-        ValueError: a trunk that is no ResNet-50 or -101, or a layer that is not there.
+        ValueError: a trunk other than ResNet-50 or ResNet-101, or a missing layer.
     """
     reader = _Layers(layers, path)
     backbone = resnet_name(layers, path)
@@ -61,37 +61,37 @@ def matterport_source(layers: Layers, path: str) -> Source:
 
 
 def resnet_name(layers: Layers, path: str) -> str:
-    """The ResNet whose blocks a file has. Raises ValueError for none that is known."""
+    """The name of the ResNet with a file's blocks. Raises ValueError if there is none."""
     counts = tuple(sum(f"res{stage}{block_letters(i)}_branch2a" in layers for i in range(40)) for stage in (2, 3, 4, 5))
     for name, blocks in BLOCKS.items():
         if blocks == counts:
             return name
-    raise ValueError(f"{path} has a trunk of {counts} blocks; the known ones are {BLOCKS}")
+    raise ValueError(f"{path} has a trunk of {counts} blocks; supported are {BLOCKS}")
 
 
 def resnet_trunk(layers: Layers, path: str, epsilon: float) -> dict[str, Lazy]:
-    """The trunk, without pyramid, of a file with the old package's names of layers."""
+    """The trunk, without pyramid, in a file with the old package's layer names."""
     return _Layers(layers, path).trunk(resnet_name(layers, path), epsilon)
 
 
 def _as_dense(kernel: np.ndarray) -> np.ndarray:
-    """A convolution over the whole of its input, as the dense layer that it is."""
+    """The dense layer that a convolution over its whole input is equivalent to."""
     return kernel.reshape(-1, kernel.shape[-1])
 
 
 class _Layers:
-    """Layers of the file as tensors of this network."""
+    """The file's layers as tensors of this network."""
 
     def __init__(self, layers: Layers, path: str) -> None:
         self.layers, self.path = layers, path
-        self.used: set[str] = set()  # "layer/weight" of those that tensors were made of
+        self.used: set[str] = set()  # "layer/weight" of the tensors used
 
     def lazy(self, layer: str, weight: str) -> Lazy:
         self.used.add(f"{layer}/{weight}")
         try:
             return self.layers[layer][weight]
         except KeyError:
-            raise ValueError(f"{self.path} lacks {layer}/{weight}; is it cut short, or of another model?") from None
+            raise ValueError(f"{self.path} lacks {layer}/{weight}; is it truncated, or of another model?") from None
 
     def shape(self, layer: str, weight: str) -> tuple[int, ...]:
         return self.lazy(layer, weight).shape
@@ -100,7 +100,7 @@ class _Layers:
         return self.lazy(layer, weight).read().astype(np.float32, copy=False)
 
     def use(self, *layers: str) -> None:
-        """Marks weights as used that will only be looked up when they are read."""
+        """Marks weights as used that are looked up only when read."""
         self.used |= {f"{layer}/{weight}" for layer in layers for weight in ("bias", *NORM)}
 
     def norm(self, layer: str) -> normalise.Norm:
@@ -110,18 +110,18 @@ class _Layers:
         return self.read(layer, "bias") if "bias" in self.layers.get(layer, ()) else None
 
     def plain(self, key: str, layer: str, change: Callable | None = None) -> dict[str, Lazy]:
-        """A layer's own kernel and bias. change: of their last axis."""
+        """A layer's kernel and bias. change: applied to their last axis."""
         change = change or (lambda values: values)
 
         def part(weight: str) -> Lazy:
             *front, last = self.shape(layer, weight)
-            last = change(np.zeros(last, np.float32)).shape[-1]  # one row tells, and takes no memory to speak of
+            last = change(np.zeros(last, np.float32)).shape[-1]  # one row is enough, and needs little memory
             return Lazy((*front, last), lambda: change(self.read(layer, weight)))
 
         return {f"{key}/{weight}": part(weight) for weight in ("kernel", "bias")}
 
     def folded(self, key: str, layer: str, norm: str, layout: Callable | None = None) -> dict[str, Lazy]:
-        """Kernel and bias of a layer with the norm after it."""
+        """Kernel and bias of a layer combined with the norm after it."""
         layout = layout or (lambda kernel: kernel)
         shape = self.shape(layer, "kernel")
         self.use(layer, norm)

@@ -1,16 +1,16 @@
-"""Pickle's instructions, carried out on plain data alone.
+"""A pickle interpreter that executes pickle instructions on plain data only.
 
-A pickle is a program for a small stack machine. Python's own machine calls what the program names, sets attributes of
-any object, and hashes or prints whatever the program built, which may take 2^60 steps. This machine has the same
-instructions with narrower meanings:
+A pickle is a program for a small stack machine. Python's own machine calls any function that the program names, sets
+attributes of any object, and hashes or prints whatever was built, which may take 2^60 steps. This machine has the same
+instructions with restricted meanings:
 
-- it calls only the functions of a table that its caller supplies;
-- keys of dicts and members of sets are texts, bytes and numbers;
-- BUILD hands its state to an object's `take_state`, and sets no attributes;
-- it carries out a limited number of instructions, and copies a limited number of bytes.
+- it calls only functions from a table that its caller supplies;
+- keys of dicts and members of sets are strings, bytes or numbers;
+- BUILD passes its state to an object's `take_state`, and sets no attributes;
+- it executes a limited number of instructions, and copies a limited number of bytes.
 
-Every error is a ValueError whose text names the instruction or the number that is wrong, and no data of the file other
-than the names of refused functions.
+Every error is a ValueError that names the wrong instruction or number, and shows no data from the file except the names
+of rejected functions.
 
 Source: the instruction set as documented in Python's `pickletools`.
 """
@@ -22,24 +22,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-MAX_INSTRUCTIONS = 1_000_000  # a Detectron2 file with its optimizer has some 50,000
-MAX_DEPTH = 100  # of containers within containers
-COPIES = 8  # bytes that calls may copy, in multiples of the length of the file,
-FREE_COPIES = 2**20  # and beyond that
-ITEM = 16  # bytes that an item of a copied container counts as
+MAX_INSTRUCTIONS = 1_000_000  # a Detectron2 file with its optimizer has about 50,000
+MAX_DEPTH = 100  # of nested containers
+COPIES = 8  # maximum bytes that calls may copy, in multiples of the file size,
+FREE_COPIES = 2**20  # plus this many bytes
+ITEM = 16  # bytes counted per item of a copied container
 LONGEST_INTEGER = 16  # bytes; torch's magic number has 10
-LONGEST_NAME = 100  # characters of a refused name that a message shows
+LONGEST_NAME = 100  # maximum characters of a rejected name in a message
 KEYS = (str, bytes, int, float, type(None))
 
 Known = Mapping[tuple[str, str], Any]
 
 
 class ForbiddenPickle(ValueError):
-    """A pickle that asks for more than arrays and plain containers."""
+    """A pickle that needs more than arrays and plain containers."""
 
 
 class _Input:
-    """The rest of a file, with a check that announced data exist before memory is taken for them."""
+    """The rest of a file; checks that declared data exists before allocating memory for it."""
 
     def __init__(self, file: BinaryIO) -> None:
         start = file.tell()
@@ -48,7 +48,7 @@ class _Input:
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= self.left:
-            raise ValueError(f"{count} bytes are announced where {self.left} are left")
+            raise ValueError(f"{count} bytes are declared, but {self.left} are left")
         self.left -= count
         return self._file.read(count)
 
@@ -59,12 +59,12 @@ class _Input:
         line = self._file.readline()
         self.left -= len(line)
         if not line.endswith(b"\n"):
-            raise ValueError("a line of text has no end")
+            raise ValueError("a line of text does not end")
         return line[:-1]
 
 
 class _Function:
-    """A function of the table as it lies on the stack."""
+    """A function of the table, on the stack."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
@@ -74,10 +74,10 @@ class PickleMachine:
     """Reads one pickle.
 
     Args:
-        file: opened in binary, and seekable; it is read up to the end of the pickle and no further.
+        file: opened in binary mode, seekable; it is read up to the end of the pickle and no further.
         path: for messages.
-        known: what the pickle may name: (module, name) to a function of ours, or to the value that the name stands for.
-        persistent: returns what a persistent id stands for; None: such ids are refused.
+        known: allowed names: (module, name) -> a function of ours, or the value of the name.
+        persistent: returns the object for a persistent id; None: such ids are rejected.
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class PickleMachine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """What the pickle describes. Raises ValueError for anything wrong with it, of whatever kind."""
+        """The object that the pickle describes. Raises ValueError for any error in it."""
         try:
             return self._run()
         except ForbiddenPickle:
             raise
         except (ValueError, struct.error) as error:
-            raise ValueError(f"{self.path} is no pickle, or truncated or damaged: {error}") from error
-        except Exception as error:  # a call with the wrong arguments, for example; its text may hold what was read
+            raise ValueError(f"{self.path} is not a pickle, or truncated or damaged: {error}") from error
+        except Exception as error:  # such as a call with wrong arguments; the text may contain data from the file
             raise ValueError(
-                f"{self.path} is no pickle, or truncated or damaged: {type(error).__name__} in a call"
+                f"{self.path} is not a pickle, or truncated or damaged: {type(error).__name__} in a call"
             ) from error
 
     def _run(self) -> Any:
@@ -108,7 +108,7 @@ class PickleMachine:
             if code == pickle.STOP:
                 return self.pop()
             if code not in INSTRUCTIONS:
-                raise ValueError(f"{code!r} is no instruction that a file of weights has")
+                raise ValueError(f"{code!r} is not an instruction that weight files contain")
             INSTRUCTIONS[code](self)
         raise ValueError(f"it has more than {MAX_INSTRUCTIONS} instructions")
 
@@ -126,7 +126,7 @@ class PickleMachine:
         return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
-        """The values above the last mark, which goes."""
+        """Pops the last mark and returns the values above it."""
         if not self.marks:
             raise ValueError("a mark is missing on the stack")
         start = self.marks.pop()
@@ -143,17 +143,17 @@ class PickleMachine:
     def _require(self, count: int) -> None:
         floor = self.marks[-1] if self.marks else 0
         if len(self.stack) - floor < count:
-            raise ValueError("an instruction takes more from the stack than lies there")
+            raise ValueError("an instruction takes more from the stack than is there")
 
-    # What instructions share
+    # Shared by instructions
 
     def find(self, module: str, name: str) -> None:
-        """Pushes what a name stands for. Raises ForbiddenPickle for a name that is not in the table."""
+        """Pushes the object with this name. Raises ForbiddenPickle for a name that is not in the table."""
         if (module, name) not in self.known:
             raise ForbiddenPickle(
-                f"{self.path} asks for {_shown(module)}.{_shown(name)}. A pickle can run any code, so that only arrays "
-                "and plain containers are read from one; nothing of it has run. Save the bare dict of weights and load "
-                "that"
+                f"{self.path} asks for {_shown(module)}.{_shown(name)}. A pickle can run any code, so only arrays "
+                "and plain containers are read from one; none of its code was run. Save the bare dict of weights and "
+                "load that"
             )
         known = self.known[module, name]
         self.push(_Function(known) if callable(known) else known)
@@ -164,7 +164,7 @@ class PickleMachine:
         self.push(self.persistent(pid))
 
     def copied(self, value: Any) -> Any:
-        """The result of a call, once its size has been taken off what may still be copied."""
+        """The result of a call, after deducting its size from the bytes that may be copied."""
         if isinstance(value, str | bytes):
             self.copies_left -= len(value)
         elif isinstance(value, list | tuple | dict):
@@ -172,7 +172,7 @@ class PickleMachine:
         else:
             self.copies_left -= getattr(value, "size_in_bytes", 0)
         if self.copies_left < 0:
-            raise ValueError("it copies its parts over and over, to many times its own size")
+            raise ValueError("it copies its parts repeatedly, to many times its own size")
         return value
 
 
@@ -182,17 +182,17 @@ def _shown(name: str) -> str:
 
 
 def is_key(value: Any) -> bool:
-    """Whether a value may be a key of a dict or a member of a set: it is hashed in one step, and to a hash of its own.
+    """Whether a value may be a dict key or a set member: it is hashed in one step, without provoked collisions.
 
-    Integers of more than 64 bits may share one hash, all of them.
+    Integers of more than 64 bits can all share one hash.
     """
     return isinstance(value, KEYS) and not (isinstance(value, int) and value.bit_length() > 64)
 
 
 def set_items(target: Any, pairs: list[tuple[Any, Any]]) -> None:
-    """Adds items to a dict. Raises ValueError for another target, and for unhashable keys."""
+    """Adds items to a dict. Raises ValueError if the target is not a dict or a key is not allowed."""
     if not isinstance(target, dict) or not all(is_key(key) for key, _ in pairs):
-        raise ValueError("an item is set of what is no dict, or under a key that is no text and no number")
+        raise ValueError("an item is set on something that is not a dict, or with a key that is not text or a number")
     target.update(pairs)
 
 
@@ -213,7 +213,7 @@ def _latin1(data: bytes) -> str:
 
 def _integer(data: bytes) -> int:
     if len(data) > LONGEST_INTEGER:
-        raise ValueError(f"a whole number of {len(data)} bytes")
+        raise ValueError(f"an integer of {len(data)} bytes")
     return int.from_bytes(data, "little", signed=True)
 
 
@@ -223,7 +223,7 @@ def _number(text: bytes, kind: type[int] | type[float]) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise ValueError("a number is not written as one") from None
+        raise ValueError("invalid number") from None
 
 
 def _binary(form: str) -> Value:
@@ -231,7 +231,7 @@ def _binary(form: str) -> Value:
 
 
 def _data(form: str, change: Callable[[bytes], Any] = bytes) -> Value:
-    """As many bytes as a number of this form says."""
+    """Data preceded by its length, a number of this form."""
     return lambda machine: change(machine.input.read(machine.input.number(form)))
 
 
@@ -244,7 +244,7 @@ def _remembered(form: str | None) -> Value:
     def value(machine: PickleMachine) -> Any:
         place = machine.input.number(form) if form else _number(machine.input.line(), int)
         if place not in machine.memo:
-            raise ValueError(f"place {place} is read where nothing was kept")
+            raise ValueError(f"memo entry {place} is read before it is set")
         return machine.memo[place]
 
     return value
@@ -252,7 +252,7 @@ def _remembered(form: str | None) -> Value:
 
 def _of_two_quotes(line: bytes) -> str:
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
-        raise ValueError("a text has no quotes around it")
+        raise ValueError("a text without quotes")
     return line[1:-1].decode("unicode_escape")  # of bytes: each is its latin1 character
 
 
@@ -320,15 +320,15 @@ def _instruction(code: bytes) -> Callable[[Instruction], Instruction]:
 def _protocol(machine: PickleMachine) -> None:
     version = machine.input.read(1)[0]
     if version > pickle.HIGHEST_PROTOCOL:
-        raise ValueError(f"it is of protocol {version}, which this Python does not know")
+        raise ValueError(f"it has protocol {version}, which this Python does not support")
 
 
 @_instruction(pickle.FRAME)
 def _frame(machine: PickleMachine) -> None:
-    """Only says how much may be read ahead."""
+    """A frame only says how much may be read ahead."""
     length = machine.input.number("<Q")
     if length > machine.input.left:
-        raise ValueError(f"{length} bytes are announced where {machine.input.left} are left")
+        raise ValueError(f"{length} bytes are declared, but {machine.input.left} are left")
 
 
 @_instruction(pickle.MARK)
@@ -382,7 +382,7 @@ def _appends(machine: PickleMachine) -> None:
 def _extend(machine: PickleMachine, values: list[Any]) -> None:
     target = machine.top()
     if not isinstance(target, list):
-        raise ValueError("something is appended to what is no list")
+        raise ValueError("an item is appended to something that is not a list")
     target.extend(values)
 
 
@@ -413,7 +413,7 @@ def _set_pairs(machine: PickleMachine, values: list[Any]) -> None:
 def _add_items(machine: PickleMachine) -> None:
     values, target = machine.pop_to_mark(), machine.top()
     if not isinstance(target, set) or not all(map(is_key, values)):
-        raise ValueError("something is added to what is no set, or is no text and no number")
+        raise ValueError("an item is added to something that is not a set, or is neither text nor a number")
     target.update(values)
 
 
@@ -421,7 +421,7 @@ def _add_items(machine: PickleMachine) -> None:
 def _frozenset(machine: PickleMachine) -> None:
     values = machine.pop_to_mark()
     if not all(map(is_key, values)):
-        raise ValueError("a member of a set is no text and no number")
+        raise ValueError("a member of a set is neither text nor a number")
     machine.push(frozenset(values))
 
 
@@ -435,13 +435,13 @@ def _global(machine: PickleMachine) -> None:
 def _stack_global(machine: PickleMachine) -> None:
     module, name = machine.take(2)
     if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError("a function is named by what is no text")
+        raise ValueError("the name of a function is not text")
     machine.find(module, name)
 
 
 @_instruction(pickle.INST)
 def _instance(machine: PickleMachine) -> None:
-    """A class and its instance in one, as Python 2 wrote for classes of its older kind."""
+    """A class and its instance in one instruction, as Python 2 wrote old-style classes."""
     module, name = _utf8(machine.input.line()), _utf8(machine.input.line())
     raise ForbiddenPickle(f"{machine.path} asks for an instance of {_shown(module)}.{_shown(name)}, which is not read")
 
@@ -458,14 +458,14 @@ def _reduce(machine: PickleMachine) -> None:
 def _build(machine: PickleMachine) -> None:
     state = machine.pop()
     target = machine.top()
-    if isinstance(target, OrderedDict):  # a torch state dict has one attribute, versions of its modules
+    if isinstance(target, OrderedDict):  # a torch state dict has one attribute, its modules' versions
         if not isinstance(state, dict) or set(state) - {"_metadata"}:
-            raise ValueError("attributes are set of a dict")
+            raise ValueError("attributes are set on a dict")
     elif hasattr(target, "take_state"):
         target.take_state(state)
         machine.copied(target)
     else:
-        raise ValueError("attributes are set of what has none")
+        raise ValueError("attributes are set on an object that has none")
 
 
 @_instruction(pickle.PERSID)

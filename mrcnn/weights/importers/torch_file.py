@@ -1,7 +1,7 @@
-"""Files of `torch.save`, read without torch: today's zip and the format before torch 1.6.
+"""Files of `torch.save`, read without torch: today's zip format and the one before torch 1.6.
 
-Sources: torch/serialization.py and torch/_utils.py of torch 2.13 for the layout. Tensors come as `Lazy`, so that a file
-is read piece by piece.
+Sources: torch/serialization.py and torch/_utils.py of torch 2.13 for the layout. Tensors are `Lazy`, so that a file is
+read piece by piece.
 """
 
 import io
@@ -34,13 +34,13 @@ STORAGES = {
     "BoolStorage": "|b1",
 }
 MAX_AXES = 16
-SHARED = 8  # bytes that all tensors together may cover, in multiples of the length of the file; few share a storage,
-FREE_BYTES = 2**24  # and beyond that
+SHARED = 8  # maximum size of all tensors, in multiples of the file size; only few tensors share a storage,
+FREE_BYTES = 2**24  # plus this many bytes
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """A run of numbers in the file: `read(start, stop)` gives some of its bytes."""
+    """A block of numbers in the file: `read(start, stop)` returns some of its bytes."""
 
     kind: str
     count: int
@@ -53,7 +53,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Pid:
-    """What a pickle says of a storage."""
+    """A pickle's reference to a storage."""
 
     kind: str
     key: str
@@ -62,7 +62,7 @@ class _Pid:
 
 
 def is_torch_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file has the form of torch.save, of either age."""
+    """Whether a file has either format of torch.save."""
     if zipfile.is_zipfile(path):
         return any(name.endswith("/data.pkl") for name in _zip_entries(os.fspath(path)))
     with open(path, "rb") as file:
@@ -71,12 +71,12 @@ def is_torch_file(path: str | os.PathLike[str]) -> bool:
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:
-    """What `torch.save` wrote: containers, texts and numbers as they were, tensors as `Lazy`.
+    """Reads a file of `torch.save`: containers, strings and numbers as saved, tensors as `Lazy`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ForbiddenPickle: it asks for more than tensors and plain containers; nothing has run.
-        ValueError: it is truncated or damaged, or takes more steps or memory than weights do.
+        FileNotFoundError: the file does not exist.
+        ForbiddenPickle: it needs more than tensors and plain containers; no code was run.
+        ValueError: it is truncated or damaged, or needs more steps or memory than weights do.
     """
     path = os.fspath(path)
     return _load_zip(path) if zipfile.is_zipfile(path) else _load_legacy(path)
@@ -89,17 +89,17 @@ def _load_zip(path: str) -> Any:
     entries = _zip_entries(path)
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise ValueError(f"{path} is a zip file without the data.pkl of torch.save, or with several")
+        raise ValueError(f"{path} is a zip file without torch.save's data.pkl, or with several")
     _require_stored(path, entries)
     folder = pickles[0].removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
     if order and (order.file_size > len("little") or _zip_entry(path, order) != b"little"):
-        raise ValueError(f"{path} was written on a big-endian machine; save it again on another")
+        raise ValueError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
 
     def storage(pid: _Pid) -> _Storage:
         entry = entries.get(f"{folder}data/{pid.key}")
         if entry is None:
-            raise ValueError("the data of a storage are not in the file")
+            raise ValueError("the data of a storage is not in the file")
         size = pid.count * _itemsize(pid.kind)
         if size != entry.file_size:
             raise ValueError(f"a storage of {pid.count} numbers has {entry.file_size} bytes, not {size}")
@@ -110,7 +110,7 @@ def _load_zip(path: str) -> Any:
 
 
 class _ZipData:
-    """The bytes of an entry. Before a part of it is read alone, its checksum is compared, once."""
+    """The bytes of an entry. Its checksum is verified once, before any part of it is read."""
 
     def __init__(self, path: str, entry: zipfile.ZipInfo) -> None:
         self._path, self._entry, self._is_checked = path, entry, False
@@ -128,7 +128,7 @@ class _ZipData:
 
 
 def _zip_entries(path: str) -> dict[str, zipfile.ZipInfo]:
-    """The directory of a zip. Raises ValueError for one that is damaged, or of a newer form."""
+    """The directory of a zip. Raises ValueError if it is damaged or of a newer format."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
@@ -137,35 +137,35 @@ def _zip_entries(path: str) -> dict[str, zipfile.ZipInfo]:
 
 
 def _require_stored(path: str, entries: dict[str, zipfile.ZipInfo]) -> None:
-    """Raises ValueError unless every entry lies in the file as it is, apart from the others: none takes more memory or
-    time than the file is long."""
+    """Raises ValueError unless every entry is stored uncompressed and separately, so that reading needs no more memory
+    or time than the file size."""
     size = os.path.getsize(path)
     for name, entry in entries.items():
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{path}: the data {name[-60:]!r} are compressed, which torch.save never does")
+            raise ValueError(f"{path}: the data {name[-60:]!r} is compressed, which torch.save never does")
         if entry.flag_bits & 1:
-            raise ValueError(f"{path}: the data {name[-60:]!r} are encrypted, which torch.save never does")
+            raise ValueError(f"{path}: the data {name[-60:]!r} is encrypted, which torch.save never does")
         if (
             entry.compress_size != entry.file_size
             or entry.header_offset < 0
             or entry.header_offset + entry.file_size > size
         ):
             raise ValueError(
-                f"{path} is truncated or damaged: it has {size} bytes, {name[-60:]!r} would have "
-                f"{entry.file_size} (stored: {entry.compress_size}) from {entry.header_offset} on"
+                f"{path} is truncated or damaged: it has {size} bytes, but {name[-60:]!r} would have "
+                f"{entry.file_size} (stored: {entry.compress_size}) starting at {entry.header_offset}"
             )
     if sum(entry.file_size for entry in entries.values()) > size:
-        raise ValueError(f"{path} is damaged: its parts together are longer than the file, so that some overlap")
+        raise ValueError(f"{path} is damaged: its parts are longer than the file, so some overlap")
 
 
 def _seek_data(file: BinaryIO, entry: zipfile.ZipInfo) -> None:
-    file.seek(entry.header_offset + 26)  # of the local header's 30 bytes, the last four: lengths of what follows it
+    file.seek(entry.header_offset + 26)  # the last 4 of the local header's 30 bytes: lengths of the name and extra data
     lengths = np.frombuffer(file.read(4).ljust(4, b"\0"), "<u2")
     file.seek(int(lengths.sum()), os.SEEK_CUR)
 
 
 def _zip_entry(path: str, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of a stored entry. zipfile would read the directory of the whole file again for each of a thousand."""
+    """The bytes of a stored entry. zipfile would read the whole directory again for each of a thousand entries."""
     with open(path, "rb") as file:
         _seek_data(file, entry)
         data = file.read(entry.file_size)
@@ -179,14 +179,14 @@ def _zip_entry(path: str, entry: zipfile.ZipInfo) -> bytes:
 
 def _load_legacy(path: str) -> Any:
     """Five pickles, then each storage as its count and its bytes."""
-    places: dict[str, int] = {}  # key to where its bytes start, known once the pickles are read
+    places: dict[str, int] = {}  # key -> offset of its bytes, known after reading the pickles
     wanted: dict[str, tuple[str, int]] = {}
 
     def storage(pid: _Pid) -> _Storage:
         if pid.is_view:
-            raise ValueError("a storage is a view of another, as only torch before 0.4 wrote them")
+            raise ValueError("a storage is a view of another, which only torch before 0.4 wrote")
         if wanted.setdefault(pid.key, (pid.kind, pid.count)) != (pid.kind, pid.count):
-            raise ValueError("a storage is of two kinds")
+            raise ValueError("a storage has two types")
         return _Storage(pid.kind, pid.count, lambda start, stop: _piece(path, places[pid.key] + start, stop - start))
 
     size = os.path.getsize(path)
@@ -212,7 +212,7 @@ def _piece(path: str, start: int, length: int) -> bytes:
         return file.read(length)
 
 
-# What either pickle may say
+# Common to both formats
 
 
 def _machine(file: BinaryIO, path: str, storage: Callable[[_Pid], _Storage], size: int) -> PickleMachine:
@@ -224,14 +224,14 @@ def _machine(file: BinaryIO, path: str, storage: Callable[[_Pid], _Storage], siz
 
 
 def _checked_pid(pid: Any) -> _Pid:
-    """("storage", its type, its key, device, count of numbers), and in the older format a view or None."""
+    """("storage", type, key, device, number of elements), and in the older format a view or None."""
     if not isinstance(pid, tuple) or len(pid) not in (5, 6):
         raise ValueError("something outside the pickle is no storage of numbers")
     name, kind, key, _, count, *view = pid
     if not (isinstance(name, str) and name == "storage" and isinstance(kind, str) and kind in STORAGES):
         raise ValueError("something outside the pickle is no storage of numbers")
     if not isinstance(key, str) or type(count) is not int or count < 0:
-        raise ValueError("a storage has no key, or no count of numbers")
+        raise ValueError("a storage has no key, or no number of elements")
     return _Pid(kind, key, count, bool(view) and view[0] is not None)
 
 
@@ -240,19 +240,19 @@ def _itemsize(kind: str) -> int:
 
 
 class _Tensors:
-    """Makes the tensors of a file, and keeps count of the bytes that they cover.
+    """Creates the tensors of a file, and counts the bytes that they cover.
 
-    Many tensors may share one storage, so that a short file could announce any number of large ones.
+    Many tensors can share one storage, so a short file could declare any number of large ones.
     """
 
     def __init__(self, size: int) -> None:
         self.bytes_left = SHARED * size + FREE_BYTES
 
     def rebuild(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Lazy:
-        """A tensor over a part of a storage; raises ValueError where it leaves the storage."""
+        """A tensor over a part of a storage; raises ValueError if it exceeds the storage."""
         size, stride = _whole_numbers(size), _whole_numbers(stride)
         if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0 or len(size) != len(stride):
-            raise ValueError("a tensor of size, stride or offset that are none")
+            raise ValueError("a tensor with an invalid size, stride or offset")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         count = math.prod(size)
         if count and (last >= storage.count or count > storage.count):
@@ -260,18 +260,18 @@ class _Tensors:
         stop = last + 1 if count else offset
         self.bytes_left -= (stop - offset) * storage.itemsize
         if self.bytes_left < 0:
-            raise ValueError("its tensors share their numbers over and over, to many times the length of the file")
+            raise ValueError("its tensors share their numbers repeatedly, to many times the file size")
         return Lazy(size, lambda: _strided(storage, offset, stop, size, stride))
 
 
 def _whole_numbers(values: Any) -> tuple[int, ...]:
     if not isinstance(values, tuple) or len(values) > MAX_AXES or not all(type(n) is int and n >= 0 for n in values):
-        raise ValueError("a tensor of size or stride that are no whole numbers")
+        raise ValueError("a tensor whose size or stride is not an integer")
     return values
 
 
 def _strided(storage: _Storage, offset: int, stop: int, size: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray:
-    """Numbers `offset` up to `stop` of a storage, as an array."""
+    """Elements `offset` up to `stop` of a storage, as an array."""
     if stop == offset:
         return np.zeros(size, "<f4" if storage.kind == "BFloat16Storage" else STORAGES[storage.kind])
     values = _numbers(storage, offset, stop)

@@ -1,6 +1,6 @@
-"""Layers of a torch state dict as tensors of this network, read when they are wanted.
+"""Layers of a torch state dict as tensors of this network, read lazily.
 
-torchvision and Detectron2 differ in their names; what a layer's arrays become is here, once.
+torchvision and Detectron2 differ in their names; the conversion of a layer's arrays is the same and is here.
 """
 
 import math
@@ -16,16 +16,16 @@ from mrcnn.weights.source import Lazy
 Tensors = Mapping[str, Any]  # arrays or `Lazy`, by their names in the file
 Change = Callable[[np.ndarray], np.ndarray]  # of the last axis, the outputs
 NORM = ("weight", "bias", "running_mean", "running_var")
-WAY_OUT = "which the network has not; take weights of a model with BatchNorm, frozen or not"
+WAY_OUT = "which this network does not support; use weights of a model with BatchNorm, frozen or not"
 
 
 def without_statistics(path: str, name: str) -> ValueError:
-    """What to raise for a norm that is not of batches: `name` without ".weight"."""
-    return ValueError(f"{path}: {name}.weight has no running_var beside it, as of GroupNorm, {WAY_OUT}")
+    """The error for a norm other than BatchNorm: `name` without ".weight"."""
+    return ValueError(f"{path}: {name}.weight has no running_var, like GroupNorm, {WAY_OUT}")
 
 
 class StateDict:
-    """The tensors of a file, and the layers that are made of them.
+    """The tensors of a file, and the layers made from them.
 
     Args:
         tensors: by name.
@@ -33,7 +33,7 @@ class StateDict:
         norm_epsilon: of the BatchNorm that is folded into the layer before it.
 
     Attributes:
-        used: names that layers were made of.
+        used: names of the tensors that layers were made from.
     """
 
     def __init__(self, tensors: Tensors, path: str, norm_epsilon: float = 1e-5) -> None:
@@ -44,9 +44,9 @@ class StateDict:
         return name in self.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor. Raises ValueError when the file lacks it."""
+        """Shape of a tensor. Raises ValueError if the file lacks it."""
         if name not in self.tensors:
-            raise ValueError(f"{self.path} lacks the tensor {name!r}; is it cut short, or of another model?")
+            raise ValueError(f"{self.path} lacks the tensor {name!r}; is it truncated, or of another model?")
         return tuple(self.tensors[name].shape)
 
     def read(self, name: str) -> np.ndarray:
@@ -56,11 +56,11 @@ class StateDict:
         return tensor.read() if isinstance(tensor, Lazy) else np.asarray(tensor)
 
     def count(self, pattern: str) -> int:
-        """How many values the first group of a regular expression has in the names that begin with it."""
+        """Number of distinct values of a regular expression's first group in the names that begin with it."""
         return len({match[1] for name in self.tensors if (match := re.match(pattern, name))})
 
     def norm_of(self, name: str) -> str | None:
-        """A norm's name, to be folded in, or None where there is none. Raises ValueError for one of groups."""
+        """The name of a norm to fold in, or None if there is none. Raises ValueError for GroupNorm."""
         if f"{name}.weight" not in self.tensors:
             return None
         if f"{name}.running_var" not in self.tensors:
@@ -68,33 +68,33 @@ class StateDict:
         return name
 
     def require_outputs(self, name: str, count: int, what: str) -> None:
-        """Raises ValueError where a layer has another number of outputs, as one for all classes together has."""
+        """Raises ValueError if a layer has another number of outputs, as class-agnostic heads have."""
         outputs = self.shape(f"{name}.weight")[0]
         if outputs != count:
             raise ValueError(
-                f"{self.path}: {name} has {outputs} outputs, {what} would be {count}; heads that do not "
-                "tell classes apart are not known here"
+                f"{self.path}: {name} has {outputs} outputs, but {what} would be {count}; class-agnostic heads "
+                "are not supported"
             )
 
     def convolution(
         self, key: str, name: str, *, norm: str | None = None, change: Change | None = None
     ) -> dict[str, Lazy]:
-        """Kernel and, unless the layer has neither bias nor `norm`, bias; the norm is folded in.
+        """The kernel and, if the layer has a bias or `norm`, the bias; the norm is folded in.
 
         Args:
-            key: "part/layer" here.
-            name: there, without ".weight".
-            norm: name of the norm after it.
-            change: what happens to the outputs of kernel and bias.
+            key: "part/layer" in this network.
+            name: in the file, without ".weight".
+            norm: name of the norm after the layer.
+            change: applied to the outputs of kernel and bias.
         """
         return self._layer(key, name, normalise.torch_kernel, 4, norm, change)
 
     def dense(
         self, key: str, name: str, *, features: tuple[int, int, int] | None = None, change: Change | None = None
     ) -> dict[str, Lazy]:
-        """Kernel and bias, also of a convolution over points of one cell, which is a dense layer at each of them.
+        """Kernel and bias of a dense layer, or of an equivalent 1x1 convolution over points.
 
-        features: (channels, h, w) of what is flattened before the layer.
+        features: (channels, h, w) of the flattened input.
         """
         shape = self.shape(f"{name}.weight")
         if len(shape) == 3 and shape[2] == 1:
@@ -107,7 +107,7 @@ class StateDict:
         return self._layer(key, name, lambda weight: normalise.torch_dense(weight, features), 2, None, change)
 
     def batch_norm(self, key: str, name: str, epsilon: float) -> dict[str, Lazy]:
-        """The four weights of a norm that stays."""
+        """The four weights of a norm that is not folded."""
         shape = self.shape(f"{name}.weight")
         self.used |= {f"{name}.{part}" for part in NORM}
 
@@ -127,8 +127,8 @@ class StateDict:
         shape = self.shape(f"{name}.weight")
         if len(shape) != rank:
             raise ValueError(f"{self.path}: {name}.weight has shape {shape}; {rank} axes were expected")
-        if 0 in shape:  # of numbers that are not there, any shape can be announced
-            raise ValueError(f"{self.path}: {name}.weight has shape {shape}, no numbers at all")
+        if 0 in shape:  # a file can declare any shape for missing numbers
+            raise ValueError(f"{self.path}: {name}.weight has shape {shape}, without any numbers")
         self.used |= {f"{name}.weight", f"{name}.bias"} | {f"{norm}.{part}" for part in NORM if norm}
         kernel_shape = _changed((*(shape[2:] if rank == 4 else ()), *shape[1::-1]), change)
         has_bias = f"{name}.bias" in self.tensors
@@ -146,5 +146,5 @@ class StateDict:
 
 
 def _changed(shape: tuple[int, ...], change: Change) -> tuple[int, ...]:
-    """A shape after `change`, which is of the last axis alone: one row of it tells, and takes no more than a bias."""
+    """A shape after `change`, which affects only the last axis: one row is enough, and needs no more than a bias."""
     return *shape[:-1], change(np.zeros(shape[-1], np.float32)).shape[-1]

@@ -1,4 +1,4 @@
-"""Weights of torchvision's Mask R-CNN and Faster R-CNN, v1 and v2; of its keypoint model, all but its own head.
+"""Weights of torchvision's Mask R-CNN and Faster R-CNN, v1 and v2, and of its Keypoint R-CNN except its own head.
 
 Names and conventions of torchvision 0.28: models/detection/{mask_rcnn,faster_rcnn,rpn,backbone_utils}.py.
 """
@@ -17,7 +17,7 @@ BODY, FPN, ROI = "backbone.body.", "backbone.fpn.", "roi_heads."
 STEM = f"{BODY}conv1.weight"
 OTHER_HEADS = re.compile(r"roi_heads\.(?!box_)")
 EPSILON = 1e-5  # of torch's BatchNorm, and of torchvision's frozen one
-PUBLISHED_EPSILON = 0.0  # that torchvision sets for the frozen BatchNorm of the weights it publishes, all of ResNet-50
+PUBLISHED_EPSILON = 0.0  # of the frozen BatchNorm in torchvision's published weights, all of ResNet-50
 
 
 def is_torchvision(tensors: Mapping[str, Any]) -> bool:
@@ -26,16 +26,16 @@ def is_torchvision(tensors: Mapping[str, Any]) -> bool:
 
 
 def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: float | None = None) -> Source:
-    """What a state dict holds, for this network.
+    """The contents of a state dict, for this network.
 
     Args:
-        tensors: name to array or `Lazy`.
+        tensors: name -> array or `Lazy`.
         path: for messages.
-        bn_epsilon: of the trunk's BatchNorm, which the file does not tell. None: 0 for the frozen one of a ResNet-50,
-            as of the weights that torchvision publishes; else 1e-5, torch's and `resnet_fpn_backbone`'s own.
+        bn_epsilon: of the trunk's BatchNorm, which the file does not contain. None: 0 for the frozen BatchNorm of a
+            ResNet-50, as in torchvision's published weights; else 1e-5, the default of torch and `resnet_fpn_backbone`.
 
     Raises:
-        ValueError: a trunk that this network has not, or a tensor that is not there.
+        ValueError: an unsupported trunk, or a missing tensor.
     """
     learns = any(name.endswith("num_batches_tracked") for name in tensors)
     state = StateDict(tensors, path)
@@ -61,13 +61,13 @@ def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: flo
 
 
 def _blocks(state: StateDict) -> tuple[int, ...]:
-    """Blocks of each stage of a trunk of bottlenecks. Raises ValueError for another trunk."""
+    """Number of blocks per stage of a bottleneck trunk. Raises ValueError for another trunk."""
     blocks = tuple(state.count(rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
     bottlenecks = f"{BODY}layer1.0.conv3.weight" in state
     if blocks not in BLOCKS.values() or not bottlenecks:
         raise ValueError(
             f"{state.path} has a trunk of {blocks} {'bottlenecks' if bottlenecks else 'basic blocks'}; "
-            f"the network's are of bottlenecks: {BLOCKS}"
+            f"supported are bottlenecks: {BLOCKS}"
         )
     return blocks
 
@@ -105,7 +105,7 @@ def _trunk(state: StateDict, blocks: tuple[int, ...], epsilon: float) -> dict[st
 
 
 def _fpn(state: StateDict, kind: str, level: int) -> tuple[str, str | None]:
-    """Names of a pyramid's convolution and of its norm, which v2 has; before torchvision 0.13 one level less deep."""
+    """Names of a pyramid convolution and its norm (v2 only); before torchvision 0.13, one level less deep."""
     name = f"{FPN}{kind}_blocks.{level - 2}"
     if f"{name}.weight" in state:
         return name, None
@@ -113,7 +113,7 @@ def _fpn(state: StateDict, kind: str, level: int) -> tuple[str, str | None]:
 
 
 def _rpn_convolutions(state: StateDict) -> list[str]:
-    """Names of the convolutions that logits and deltas share; one name before torchvision 0.13."""
+    """Names of the convolutions that logits and deltas share; a single name before torchvision 0.13."""
     if "rpn.head.conv.weight" in state:
         return ["rpn.head.conv"]
     return [f"rpn.head.conv.{i}.0" for i in range(state.count(r"rpn\.head\.conv\.(\d+)\."))]
@@ -130,7 +130,7 @@ def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
 
 
 def _box_layers(state: StateDict) -> tuple[list[str], list[str]]:
-    """Names of the convolutions and of the fully connected layers; v2 has no names but numbers."""
+    """Names of the convolutions and the fully connected layers; v2 has only numbers."""
     head = f"{ROI}box_head."
     found = (re.fullmatch(r"(roi_heads\.box_head\.(\d+))\.weight", name) for name in state.tensors)
     dense = [match[1] for match in sorted(filter(None, found), key=lambda match: int(match[2]))]
@@ -143,7 +143,7 @@ def _box_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
     found: dict[str, Lazy] = {}
     (convolutions, dense), pool = _box_layers(state), 7
     classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
-    state.require_outputs(f"{ROI}box_predictor.bbox_pred", 4 * classes, "box deltas of each class")
+    state.require_outputs(f"{ROI}box_predictor.bbox_pred", 4 * classes, "box deltas for each class")
     for i, name in enumerate(convolutions, start=1):
         found |= state.convolution(f"box_head/mrcnn_conv{i}", f"{name}.0", norm=state.norm_of(f"{name}.1"))
     for i, name in enumerate(dense, start=1):
@@ -162,7 +162,7 @@ def _box_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
 
 
 def _mask_layers(state: StateDict) -> list[str]:
-    """Names of the 3x3 convolutions: v1's, and today's in both v1 and v2."""
+    """Names of the 3x3 convolutions: v1's old names, and today's in both v1 and v2."""
     head = f"{ROI}mask_head."
     if f"{head}mask_fcn1.weight" in state:
         return [f"{head}mask_fcn{i + 1}" for i in range(state.count(r"roi_heads\.mask_head\.mask_fcn(\d+)\."))]
@@ -173,7 +173,7 @@ def _mask_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
     found: dict[str, Lazy] = {}
     convolutions, predictor = _mask_layers(state), f"{ROI}mask_predictor."
     classes = state.shape(f"{ROI}box_predictor.cls_score.weight")[0]
-    state.require_outputs(f"{predictor}mask_fcn_logits", classes, "a mask of each class")
+    state.require_outputs(f"{predictor}mask_fcn_logits", classes, "a mask for each class")
     for i, name in enumerate(convolutions, start=1):
         found |= state.convolution(f"mask_head/conv{i}", name, norm=state.norm_of(f"{name.removesuffix('.0')}.1"))
     found |= state.convolution("mask_head/deconv", f"{predictor}conv5_mask")
