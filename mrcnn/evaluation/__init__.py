@@ -1,4 +1,4 @@
-"""COCO's metrics for a model on a dataset, and what explains them."""
+"""COCO metrics for a model on a dataset, and tools to analyze them."""
 
 from mrcnn.evaluation.coco_evaluation import METRICS, evaluate
 

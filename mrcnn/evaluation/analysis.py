@@ -1,10 +1,10 @@
-"""What a model gets right and wrong, from the `records` of an evaluation::
+"""Analysis of what a model gets right and wrong, from the `records` of an evaluation::
 
     results = evaluate(model, dataset)
     print(error_breakdown(results.records))
 
-Everywhere `kind` is "box", "mask" or "boundary": what overlaps are measured by. Matches are COCO's own. Pictures of all
-this are in `mrcnn.visualize`.
+`kind` is always "box", "mask" or "boundary": the shapes whose overlap is measured. Matches are COCO's own.
+`mrcnn.visualize` has plots of these results.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Precision over recall of one class at one IoU.
+    """The precision-recall curve of one class at one IoU.
 
     Attributes:
-        precision: [101] COCO's, interpolated, at the recalls 0, 0.01 ... 1; its mean is `ap`.
-        recalls, precisions: [detections + 2] the whole curve between two end points, as `compute_ap` gives it; what it
-            encloses is `area`, which differs from `ap` by 0.01 at most.
-        scores: [detections] in falling order; after so many detections the recall is `recalls[1:-1]`.
-        objects: how many there were to find.
+        precision: [101] COCO's interpolated precision at the recalls 0, 0.01 ... 1; its mean is `ap`.
+        recalls, precisions: [detections + 2] the complete curve with two end points, as from `compute_ap`; `area` is
+            the area under it, which differs from `ap` by at most 0.01.
+        scores: [detections] in descending order; `recalls[1:-1]` is the recall after each of them.
+        objects: number of ground-truth objects.
     """
 
     precision: np.ndarray
@@ -70,9 +70,9 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """The curves of all classes that have objects, by name.
+    """The curves of all classes with objects, by name.
 
-    `precision` [101] at `recall` [101] is their mean, and `ap` the mean of that: COCO's AP at this one IoU.
+    `precision` [101] at `recall` [101] is their mean, and `ap` is its mean: COCO's AP at this single IoU.
     """
 
     kind: str
@@ -88,12 +88,12 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often objects of one class (rows) were found as which (columns).
+    """How often objects of each true class (rows) were detected as each class (columns).
 
     Attributes:
         names: of rows and columns; the first is "background".
-        counts: [truth, found] int64. Row 0: detections of nothing. Column 0: objects that were not found.
-        kind, iou, min_score: how it was made.
+        counts: [truth, found] int64. Row 0: detections without an object. Column 0: objects that were not found.
+        kind, iou, min_score: the arguments used.
     """
 
     names: list[str]
@@ -116,7 +116,7 @@ def precision_recall(records: Records, kind: str = "mask", iou: float = 0.5) -> 
     hits, scores = matches.object[order] >= 0, np.array([a["score"] for a in records.found])[order]
     objects = [annotation["category_id"] for annotation in records.truth if not annotation["iscrowd"]]
     if not objects:
-        raise ValueError("the records hold no object, so there is no recall; evaluate images with annotations")
+        raise ValueError("the records contain no object, so there is no recall; evaluate images with annotations")
     curves = {
         name: _curve(hits[classes == i], scores[classes == i], objects.count(i))
         for i, name in records.names.items()
@@ -127,11 +127,11 @@ def precision_recall(records: Records, kind: str = "mask", iou: float = 0.5) -> 
 
 
 def confusion_matrix(records: Records, iou: float = 0.5, min_score: float = 0.5, kind: str = "mask") -> ConfusionMatrix:
-    """Counts which classes are taken for which, among detections with at least a score.
+    """Counts which classes are confused, among detections with a score of at least `min_score`.
 
-    A detection is first given to an object of its own class, as COCO does; what then remains on both sides is paired
-    whatever the class, by falling IoU. Each object and each detection counts once. Crowds, and detections in a crowd of
-    their class, do not count.
+    Detections are first matched with objects of their own class, as COCO does; the remaining detections and objects are
+    then paired regardless of class, by descending IoU. Each object and each detection counts once. Crowds, and
+    detections in a crowd of their class, do not count.
     """
     records = records.confident(min_score)
     matches = coco_matches(records, kind, iou)
@@ -154,7 +154,7 @@ def confusion_matrix(records: Records, iou: float = 0.5, min_score: float = 0.5,
 
 
 def _pairs(records: Records, found: list[int], truth: list[int], kind: str, iou: float) -> list[tuple[int, int]]:
-    """Pairs of those that overlap enough, the best ones first, each once."""
+    """Pairs of detections and objects with enough overlap, best first, each used once."""
     overlaps = pair_overlaps([records.found[i] for i in found], [records.truth[j] for j in truth], kind, iou)
     pairs = []
     for flat in np.argsort(-overlaps, axis=None, kind="stable"):

@@ -1,4 +1,4 @@
-"""COCO's AP during training: in the logs, for the best checkpoint, and to end a training that no longer improves."""
+"""COCO AP during training: for the logs, the best checkpoint, and early stopping."""
 
 import json
 from pathlib import Path
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 class AveragePrecision(keras.callbacks.Callback):
-    """Evaluates at the end of epochs, keeps the weights of the best as `mask_rcnn_<name>_best.h5`, may stop early.
+    """Evaluates after epochs, keeps the best weights as `mask_rcnn_<name>_best.h5`, and can stop training early.
 
-    `MaskRCNN.train(..., custom_callbacks=[AveragePrecision(model, dataset)])`. The logs get val_box_AP and val_mask_AP,
-    which log.csv and TensorBoard then show; an epoch that is not evaluated has NaN there. All numbers are kept in
-    `validation.json` beside the checkpoints, so that a resumed training knows its best, and an epoch whose evaluation
-    was interrupted is evaluated when training goes on.
+    `MaskRCNN.train(..., custom_callbacks=[AveragePrecision(model, dataset)])`. Adds val_box_AP and val_mask_AP to the
+    logs, log.csv and TensorBoard; they are NaN for an epoch that is not evaluated. All numbers are kept in
+    `validation.json` next to the checkpoints, so that a resumed run knows its best epoch, and an epoch whose evaluation
+    was interrupted is evaluated when training resumes.
 
     Args:
-        model: the `MaskRCNN` that is trained.
-        dataset: prepared; with the classes that the model learns.
-        every: evaluate after every so many epochs, counted from the run's first, and after the last.
-        limit: only the first so many images; None for all.
-        metric: what the best is chosen by: "box" or "mask" and one of
-            `mrcnn.evaluation.coco_evaluation.METRICS`, as "mask AP50".
-        patience: end training after so many evaluations in a row without a better one; None: never.
-        verbose: 1 prints a line an evaluation.
+        model: the `MaskRCNN` being trained.
+        dataset: prepared; with the model's classes.
+        every: evaluate after every `every` epochs, counted from the run's first, and after the last.
+        limit: evaluate only the first `limit` images; None for all.
+        metric: the metric that selects the best epoch: "box" or "mask" and one of
+            `mrcnn.evaluation.coco_evaluation.METRICS`, such as "mask AP50".
+        patience: stop training after this many evaluations without improvement; None: never.
+        verbose: 1 prints a line per evaluation.
 
-    Raises ValueError for another metric, counts under 1, or images without an instance to find.
+    Raises ValueError for an unknown metric, counts below 1, or images without any instance.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class AveragePrecision(keras.callbacks.Callback):
         super().__init__()
         kind, _, name = metric.partition(" ")
         if kind not in ("box", "mask") or name not in METRICS:
-            raise ValueError(f'metric must be "box" or "mask" and one of {METRICS}, as "mask AP", got {metric!r}.')
+            raise ValueError(f'metric must be "box" or "mask" and one of {METRICS}, such as "mask AP", got {metric!r}.')
         for key, value in (("every", every), ("limit", limit), ("patience", patience)):
             if value is not None and value < 1:
-                raise ValueError(f"{key}={value}; give at least 1" + ("." if key == "every" else ", or None."))
+                raise ValueError(f"{key}={value}; pass at least 1" + ("." if key == "every" else ", or None."))
         _require_instances(dataset, limit)
         self.mask_rcnn, self.dataset = model, dataset
         self.every, self.limit, self.metric, self.patience, self.verbose = every, limit, metric, patience, verbose
@@ -60,24 +60,24 @@ class AveragePrecision(keras.callbacks.Callback):
 
     @property
     def path(self) -> Path:
-        """The file of weights of the best epoch."""
+        """The weight file of the best epoch."""
         model = self.mask_rcnn
         return model.log_dir / f"mask_rcnn_{model.config.NAME.lower()}_best.h5"
 
     def value(self, epoch: int) -> float:
-        """The metric after so many epochs. Raises KeyError when it was not evaluated."""
+        """The metric after `epoch` epochs. Raises KeyError if it was not evaluated."""
         kind, name = self.metric.split(" ")
         return self.history[epoch][kind][name]
 
     def exhausted(self) -> bool:
-        """Whether this run has stopped early: the last `patience` evaluations brought nothing better."""
+        """Whether this run has stopped early: the last `patience` evaluations brought no improvement."""
         self._resume()
         return self._is_over()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._resume()
         epoch = self.mask_rcnn.epoch
-        if epoch and epoch % self.every == 0 and epoch not in self.history:  # interrupted, or not asked for then
+        if epoch and epoch % self.every == 0 and epoch not in self.history:  # interrupted, or not requested then
             self._evaluate(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -87,12 +87,12 @@ class AveragePrecision(keras.callbacks.Callback):
             self._evaluate(epoch)
             if self._is_over():
                 self.model.stop_training = True
-                self._say(f"Stopped: no better {self.metric} in {self.patience} evaluations.")
+                self._say(f"Stopped: {self.metric} did not improve in {self.patience} evaluations.")
         if logs is not None:
             logs |= self.late_logs(epoch) or {"val_box_AP": float("nan"), "val_mask_AP": float("nan")}
 
     def late_logs(self, epoch: int) -> dict[str, float]:
-        """What a finished epoch's logs get from its evaluation; empty if it was not evaluated."""
+        """What the evaluation adds to a finished epoch's logs; empty if it was not evaluated."""
         return {f"val_{kind}_AP": numbers["AP"] for kind, numbers in self.history.get(epoch, {}).items()}
 
     def _evaluate(self, epoch: int) -> None:
@@ -116,7 +116,7 @@ class AveragePrecision(keras.callbacks.Callback):
         return self.mask_rcnn.log_dir / "validation.json"
 
     def _resume(self) -> None:
-        """What this run has evaluated up to where the model stands."""
+        """Reads the evaluations of this run up to the model's epoch."""
         self.history, self.best = {}, None
         if not (self.mask_rcnn.epoch and self._file.is_file()):
             return
@@ -125,7 +125,7 @@ class AveragePrecision(keras.callbacks.Callback):
             int(epoch): numbers for epoch, numbers in stored["epochs"].items() if int(epoch) <= self.mask_rcnn.epoch
         }
         if stored["best"] in self.history and stored["metric"] == self.metric and self.path.is_file():
-            self.best = stored["best"]  # else the file is of an epoch that is no longer there, or not the best by this
+            self.best = stored["best"]  # else the file is of an epoch that no longer exists, or not the best by this
 
     def _say(self, text: str) -> None:
         if self.verbose:
@@ -133,10 +133,10 @@ class AveragePrecision(keras.callbacks.Callback):
 
 
 def _require_instances(dataset: Dataset, limit: int | None) -> None:
-    """Said before training, not after its first epoch."""
+    """Raises before training instead of after the first epoch."""
     ids = list(dataset.image_ids[:limit])
     if not any((dataset.load_mask(i)[1] > 0).any() for i in ids):
         raise ValueError(
-            f"none of the {len(ids)} images to validate on has an instance, so there is no AP to take; "
+            f"none of the {len(ids)} validation images has an instance, so AP cannot be computed; "
             "choose others, or raise limit."
         )

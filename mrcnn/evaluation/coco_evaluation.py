@@ -1,8 +1,7 @@
-"""COCO's official numbers for a model on a dataset, or for a results json.
+"""COCO's official metrics for a model on a dataset, or for a results json.
 
-The protocol is pycocotools' own, see `mrcnn.evaluation.coco_metrics`; this file runs the model and puts the numbers
-into tables.
-What went wrong, and where, is told by `mrcnn.evaluation.analysis`, which takes the `records` of the results.
+The protocol is pycocotools' own, see `mrcnn.evaluation.coco_metrics`; this file runs the model and creates tables.
+`mrcnn.evaluation.analysis` shows what went wrong, and where, from the `records` of the results.
 """
 
 import dataclasses
@@ -31,13 +30,13 @@ class Results:
     """The numbers of one evaluation.
 
     Attributes:
-        box, mask: the 12 COCO numbers by name (`METRICS`), 0..1; -1 where the ground truth holds nothing of that kind.
-        per_class: class name to `box_ap`, `box_ap50`, `mask_ap`, `mask_ap50` and, if asked for, `boundary_ap`.
-        images, instances: how many images, and how many annotated objects that are no crowds, were evaluated.
-        ms_per_image: median milliseconds of a call of `detect`, without the first, which traces the graph; None when
-            no model was run.
-        boundary: the 12 numbers of Boundary AP, or None when they were not asked for.
-        records: what was compared, for `mrcnn.evaluation.analysis`; not part of `as_dict`.
+        box, mask: the 12 COCO numbers by name (`METRICS`), 0..1; -1 if the ground truth has nothing of that kind.
+        per_class: class name -> `box_ap`, `box_ap50`, `mask_ap`, `mask_ap50` and, if requested, `boundary_ap`.
+        images, instances: number of evaluated images and of annotated objects other than crowds.
+        ms_per_image: median milliseconds per call of `detect`, without the first, which traces the graph; None if no
+            model was run.
+        boundary: the 12 numbers of Boundary AP; None if not requested.
+        records: the compared data, for `mrcnn.evaluation.analysis`; not part of `as_dict`.
     """
 
     box: dict[str, float]
@@ -54,7 +53,7 @@ class Results:
         return dataclasses.asdict(dataclasses.replace(self, records=None), dict_factory=_without_records)
 
     def __str__(self) -> str:
-        time = "" if self.ms_per_image is None else f", {self.ms_per_image:.0f} ms an image"
+        time = "" if self.ms_per_image is None else f", {self.ms_per_image:.0f} ms per image"
         kinds = {"box": self.box, "mask": self.mask, "boundary": self.boundary}
         lines = [f"{self.images} images, {self.instances} instances{time}"]
         lines += _table({kind: numbers for kind, numbers in kinds.items() if numbers is not None})
@@ -73,27 +72,26 @@ def evaluate(
     boundary: bool = False,
     results: str | os.PathLike | None = None,
 ) -> Results:
-    """Runs `model.detect` over a dataset, image by image, and compares with its annotations by COCO's protocol.
+    """Runs `model.detect` on every image of a dataset and compares with its annotations by COCO's protocol.
 
-    Boxes and masks are compared at the photograph's own size. Masks are kept as run lengths: memory grows by about a
-    kilobyte an instance, whatever the size of the images. Annotations are the dataset's `annotations(image_id)` where
-    it has them; else boxes come from `dataset.load_boxes` where it gives them, otherwise from the masks, and areas
-    always from the masks. Detections of classes that an image's source does not annotate are left out, as nothing says
-    whether they are right.
+    Boxes and masks are compared at the image's original size. Masks are kept as run lengths: memory grows by about a
+    kilobyte per instance, regardless of image size. Annotations come from the dataset's `annotations(image_id)` if it
+    has that method; else boxes come from `dataset.load_boxes` or, if it returns None, from the masks, and areas from
+    the masks. Detections of classes that an image's source does not annotate are ignored, as they cannot be judged.
 
     Args:
-        model: anything whose `detect([image])` gives `[{"rois", "class_ids", "scores", "masks"}]`, as `MaskRCNN` does.
+        model: any object whose `detect([image])` returns `[{"rois", "class_ids", "scores", "masks"}]`, like `MaskRCNN`.
         dataset: a prepared `Dataset`. Negative class ids of `load_mask` are crowds.
-        image_ids: the images to take; None for all.
-        limit: take only the first so many.
-        progress: show a bar with the time left.
-        boundary: also give Boundary AP (`mrcnn.evaluation.boundary`).
-        results: a path; the detections are written there in the form of COCO's results json, with the ids of their
-            source, while they come. The file appears when all images are done.
+        image_ids: the images to evaluate; None for all.
+        limit: evaluate only the first `limit` images.
+        progress: show a progress bar with the remaining time.
+        boundary: also compute Boundary AP (`mrcnn.evaluation.boundary`).
+        results: path for the detections as a COCO results json, with the ids of their source. They are written during
+            the evaluation; the file appears when all images are done.
 
     Raises:
         ValueError: no images, an unknown or repeated image id, no instance in any image, masks that do not have their
-            image's shape, boxes, scores or class ids that do not fit.
+            image's shape, or invalid boxes, scores or class ids.
         OSError: `results` cannot be written.
     """
     image_ids = _chosen_images(dataset, image_ids, limit)
@@ -124,16 +122,16 @@ def evaluate_results(
     *,
     boundary: bool = False,
 ) -> Results:
-    """The numbers of `evaluate` for detections that are there already, without a model.
+    """The results of `evaluate` for existing detections, without a model.
 
     Args:
-        results: path of a json in the form of COCO's results, or its parsed content; each record has `image_id` and
-            `category_id` of the source, `segmentation` (run lengths), `score` and perhaps `bbox` [x, y, width, height].
-        dataset, image_ids, limit, progress, boundary: as in `evaluate`; results of other images are not counted.
+        results: path of a COCO results json, or its parsed content; each record has `image_id` and `category_id` of the
+            source, `segmentation` (run lengths), `score` and optionally `bbox` [x, y, width, height].
+        dataset, image_ids, limit, progress, boundary: as in `evaluate`; results of other images are ignored.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a record that is broken or does not belong to the dataset; and as `evaluate`.
+        FileNotFoundError: the file does not exist.
+        ValueError: an invalid record, or one that does not belong to the dataset; also the errors of `evaluate`.
     """
     image_ids = _chosen_images(dataset, image_ids, limit)
     found = read_results(results, dataset)
@@ -147,7 +145,7 @@ def evaluate_results(
         image, size = sizes.get(annotation["image_id"]), annotation["segmentation"]["size"]
         if image is not None and size != [image["height"], image["width"]]:
             raise ValueError(
-                f"result {i}: its mask has the size {size}, image {annotation['image_id']} "
+                f"result {i}: its mask has the size {size}, but image {annotation['image_id']} has "
                 f"{[image['height'], image['width']]} (height, width); the results are of other images"
             )
     records.found.extend(annotation for annotation in found if annotation["image_id"] in sizes)
@@ -155,11 +153,11 @@ def evaluate_results(
 
 
 def _results(records: Records, boundary: bool, milliseconds: float | None) -> Results:
-    """The numbers of what was compared."""
+    """The results for the compared data."""
     instances = sum(not annotation["iscrowd"] for annotation in records.truth)
     if not instances:
         raise ValueError(
-            f"the {len(records.images)} evaluated images hold no instance, so there is nothing to measure; "
+            f"the {len(records.images)} evaluated images contain no instance, so there is nothing to measure; "
             "choose images with annotations"
         )
     box, box_classes = coco_numbers(records, "box")
@@ -175,7 +173,7 @@ def _results(records: Records, boundary: bool, milliseconds: float | None) -> Re
 
 def _chosen_images(dataset: Any, image_ids: Iterable[int] | None, limit: int | None) -> list[int]:
     if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}; give at least 1, or None for all images")
+        raise ValueError(f"limit={limit}; pass at least 1, or None for all images")
     known = [int(i) for i in dataset.image_ids]
     chosen = known if image_ids is None else [int(i) for i in image_ids]
     unknown = sorted(set(chosen) - set(known))
@@ -183,7 +181,7 @@ def _chosen_images(dataset: Any, image_ids: Iterable[int] | None, limit: int | N
         raise ValueError(f"image ids {unknown[:5]} are not in the dataset, which has {len(known)} images")
     repeated = [i for i, count in Counter(chosen).items() if count > 1]
     if repeated:
-        raise ValueError(f"image ids {repeated[:5]} are given more than once; every image counts once")
+        raise ValueError(f"image ids {repeated[:5]} are repeated; pass every image once")
     if not chosen:
         raise ValueError(
             f"no images to evaluate: the dataset has {len(known)} and {len(chosen)} were chosen; "
@@ -193,10 +191,10 @@ def _chosen_images(dataset: Any, image_ids: Iterable[int] | None, limit: int | N
 
 
 def _order(dataset: Any, image_ids: list[int]) -> tuple[list[dict[str, int]], dict[int, str]]:
-    """Images, without their sizes, and class names, by the ids of their source where these can be sorted.
+    """Images, without their sizes, and class names, sorted by the ids of their source if these can be sorted.
 
-    So does pycocotools. Where scores are equal it ranks detections by their image, and sums are rounded by the order
-    of classes: the numbers are then the same to the last digit.
+    pycocotools uses this order, which decides the rank of detections with equal scores and the rounding of sums over
+    classes, so the numbers agree to the last digit.
     """
     names = _category_names(dataset)
     image_ids = _by_source_id(image_ids, [dataset.image_info[i]["id"] for i in image_ids])
@@ -212,7 +210,7 @@ def _by_source_id(ids: list[int], source_ids: list[Any]) -> list[int]:
 
 
 def _image_shape(dataset: Any, image_id: int) -> tuple[int, int]:
-    """(height, width), of the image's record where it has them."""
+    """(height, width), from the image's record if it has them."""
     info = dataset.image_info[image_id]
     if info.get("height") and info.get("width"):
         return info["height"], info["width"]
@@ -220,7 +218,7 @@ def _image_shape(dataset: Any, image_id: int) -> tuple[int, int]:
 
 
 def _category_names(dataset: Any) -> dict[int, str]:
-    """Class id to name, without the background; the id is added to names that several sources share."""
+    """Class id -> name, without the background; the id is appended to names that several sources share."""
     count = Counter(dataset.class_names)
     return {i: name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(dataset.class_names) if i > 0}
 
@@ -236,7 +234,7 @@ def _without_records(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _table(rows: dict[str, dict[str, float]]) -> list[str]:
-    """Aligned lines: the names of the numbers, then one row for every key."""
+    """Aligned lines: a header with the metric names, then one row per key."""
     names = ("", *next(iter(rows.values())))
     cells = [names, *((name, *map(_number, numbers.values())) for name, numbers in rows.items())]
     first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))

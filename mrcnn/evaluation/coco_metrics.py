@@ -1,10 +1,10 @@
-"""COCO's 12 numbers for boxes, masks and boundaries: pycocotools' own protocol and arithmetic.
+"""COCO's 12 numbers for boxes, masks and boundaries, with pycocotools' own protocol and arithmetic.
 
-AP is averaged over IoU 0.50 to 0.95, crowds are ignored, at most 100 detections of a class in an image count.
+AP is averaged over IoU 0.50 to 0.95, crowds are ignored, and at most 100 detections per class and image count.
 
-The size of a detection, which decides where a wrong one counts among small, medium and large, is the area of its box,
-for masks too: so does pycocotools with a results json that holds boxes. Detectron2 and torchvision leave the boxes out
-first, which moves APs, APm and APl of masks a little; `evaluate_results` does it too with results without boxes.
+The size of a detection, which decides whether a wrong one counts as small, medium or large, is the area of its box,
+also for masks: pycocotools does the same for a results json with boxes. Detectron2 and torchvision remove the boxes
+first, which slightly changes APs, APm and APl of masks; `evaluate_results` also does so for results without boxes.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from mrcnn.evaluation.boundary import boundary_evaluation, boundary_overlaps
 from mrcnn.evaluation.coco_results import Annotation, Records
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-ABSENT = -1.0  # what pycocotools reports where the ground truth has nothing to find
+ABSENT = -1.0  # pycocotools' value if the ground truth has no object
 RECALLS = np.linspace(0, 1, 101)
 KINDS = {"box": "bbox", "mask": "segm", "boundary": "segm"}
 
 
 def coco_numbers(records: Records, kind: str) -> tuple[dict[str, float], dict[int, tuple[float, float]]]:
-    """pycocotools' 12 numbers for `kind` "box", "mask" or "boundary", and (AP, AP50) of every class by its id.
+    """pycocotools' 12 numbers for `kind` "box", "mask" or "boundary", and (AP, AP50) of every class by id.
 
-    The numbers are 0..1, or -1 where the ground truth holds nothing of that kind.
+    The numbers are 0..1, or -1 if the ground truth has nothing of that kind.
     """
     evaluation = coco_evaluation(records, kind)
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class] for every size and 100 detections
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class] for all sizes and 100 detections
     per_class = {name: (_mean(precision[:, :, i]), _mean(precision[0, :, i])) for i, name in enumerate(records.names)}
     return dict(zip(METRICS, map(float, evaluation.stats), strict=True)), per_class
 
 
 def coco_evaluation(records: Records, kind: str, ious: Sequence[float] | None = None) -> Any:
-    """pycocotools' COCOeval after its work, whose ids are places, from 1, in the lists of `records`.
+    """pycocotools' finished COCOeval, whose ids are positions, from 1, in the lists of `records`.
 
-    With `ious` only those thresholds, objects of every size and 100 detections are counted, and nothing is summarised.
+    With `ious`, it evaluates only those thresholds, for all sizes and 100 detections, and does not summarize.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}; choose one of {tuple(KINDS)}")
@@ -62,13 +62,12 @@ def coco_evaluation(records: Records, kind: str, ious: Sequence[float] | None = 
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """Which detections COCO gives to which objects at one IoU.
+    """Which detections COCO matches with which objects at one IoU.
 
     Attributes:
-        object: [found] place of the object in the records' `truth`, -1 for none.
-        counted: [found] False for those that neither help nor harm: in a crowd, or beyond the best 100 of their class
-            in an image.
-        finder: [truth] place of the detection in the records' `found`, -1 for none.
+        object: [found] index of the object in the records' `truth`, -1 for none.
+        counted: [found] False for ignored detections: in a crowd, or beyond the best 100 of their class in an image.
+        finder: [truth] index of the detection in the records' `found`, -1 for none.
     """
 
     object: np.ndarray
@@ -92,9 +91,9 @@ def coco_matches(records: Records, kind: str = "mask", iou: float = 0.5) -> Matc
 
 
 def pair_overlaps(found: Sequence[Annotation], truth: Sequence[Annotation], kind: str, least: float) -> np.ndarray:
-    """The IoU of all detections with all objects of one image, [found, truth], whatever their classes.
+    """The IoU of all detections with all objects of one image, [found, truth], regardless of class.
 
-    Those of boundaries are exact from `least` on.
+    Boundary overlaps are exact for values of `least` or more.
     """
     if not found or not truth:
         return np.zeros((len(found), len(truth)))
@@ -111,8 +110,8 @@ def interpolated_precision(hits: np.ndarray, objects: int) -> np.ndarray:
     """COCO's precision at the recalls 0, 0.01 ... 1, [101], whose mean is AP.
 
     Args:
-        hits: [detections] bool, whether each is right, in falling order of score.
-        objects: how many there are to find, at least 1.
+        hits: [detections] bool, whether each is right, in descending order of score.
+        objects: number of ground-truth objects, at least 1.
     """
     right = np.cumsum(hits, dtype=np.float64)
     precision = right / (np.arange(1, len(hits) + 1) + np.spacing(1))
@@ -122,7 +121,7 @@ def interpolated_precision(hits: np.ndarray, objects: int) -> np.ndarray:
 
 
 def _ranked(found: list[Annotation], kind: str) -> list[Annotation]:
-    """Detections with the score that ranks them in a kind of evaluation."""
+    """Detections with the score that ranks them for this `kind`."""
     return found if kind == "box" else [{**a, "score": a.get("mask_score", a["score"])} for a in found]
 
 
@@ -130,14 +129,14 @@ def _coco(records: Records, annotations: list[Annotation]) -> Any:
     """The annotations as pycocotools' COCO."""
     from pycocotools.coco import COCO
 
-    # Places instead of ids: pycocotools sorts by ids, and marks "no match" by the id 0
+    # Positions instead of ids: pycocotools sorts by ids, and uses the id 0 for "no match"
     images = {image["id"]: i for i, image in enumerate(records.images, start=1)}
     categories = {class_id: i for i, class_id in enumerate(records.names, start=1)}
     coco = COCO()
     coco.dataset = {
         "images": [image | {"id": images[image["id"]]} for image in records.images],
         "categories": [{"id": categories[i], "name": name} for i, name in records.names.items()],
-        # New dicts, as pycocotools writes into them
+        # New dicts, because pycocotools modifies them
         "annotations": [
             {"area": a["bbox"][2] * a["bbox"][3], "iscrowd": 0}
             | a

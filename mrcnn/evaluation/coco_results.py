@@ -1,6 +1,6 @@
-"""Ground truth and detections as COCO's annotations, and detections as the results json that COCO's server takes.
+"""Ground truth and detections as COCO annotations, and detections as the results json that COCO's server accepts.
 
-Inside, `image_id` and `category_id` of an annotation are the dataset's own; in a file they are the source's.
+In memory, `image_id` and `category_id` of an annotation are the dataset's own; in a file, they are the source's.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ KEYS = ("image_id", "category_id", "segmentation", "score")
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What an evaluation compared: run lengths instead of masks, so it takes about a kilobyte an instance.
+    """The data that an evaluation compared, with masks as run lengths: about a kilobyte per instance.
 
     Attributes:
-        images: `{"id", "height", "width"}` of each image, in the order in which COCO's evaluation counts them.
-        names: class id to name, without the background, likewise.
+        images: `{"id", "height", "width"}` of each image, in the order of COCO's evaluation.
+        names: class id -> name, without the background, in the same order.
         truth: annotations: `image_id`, `category_id`, `bbox` (x, y, width, height), `segmentation`, `area`, `iscrowd`.
-        found: detections: the same with `score`, without `iscrowd`; without `area` where it is the box's.
+        found: detections: the same plus `score`, without `iscrowd`; without `area` if it is the box's area.
     """
 
     images: list[dict[str, int]]
@@ -41,17 +41,17 @@ class Records:
     found: list[Annotation]
 
     def confident(self, min_score: float) -> "Records":
-        """The same with only the detections of at least this score."""
+        """A copy with only the detections that have at least this score."""
         return dataclasses.replace(self, found=[a for a in self.found if a["score"] >= min_score])
 
     def places_by_score(self) -> np.ndarray:
-        """Places in `found`, [detections], best score first; equal ones by image, as COCO ranks them."""
+        """Indices into `found`, [detections], best score first; equal scores by image, as COCO ranks them."""
         rank = {image["id"]: i for i, image in enumerate(self.images)}
         images = np.array([rank[annotation["image_id"]] for annotation in self.found], np.int64)
         return np.lexsort((images, -np.array([annotation["score"] for annotation in self.found], np.float64)))
 
     def places_by_image(self) -> list[tuple[list[int], list[int]]]:
-        """For each image its places in `found` and in `truth`."""
+        """For each image, its indices into `found` and `truth`."""
         places: dict[int, tuple[list[int], list[int]]] = {image["id"]: ([], []) for image in self.images}
         for side, entries in enumerate((self.found, self.truth)):
             for i, annotation in enumerate(entries):
@@ -62,9 +62,9 @@ class Records:
 def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[int]) -> list[Annotation]:
     """The COCO annotations of one image of a dataset.
 
-    A dataset that has `annotations(image_id)`, as those read from COCO's json do, gives them itself. Else boxes come
-    from `load_boxes` where it gives them, otherwise from the masks, and areas from the masks; an object without a
-    pixel and without an annotated box is left out, as nothing could find it.
+    They come from the dataset's `annotations(image_id)` if it has that method, as datasets from COCO's json do. Else
+    boxes come from `load_boxes` or, if it returns None, from the masks, and areas from the masks; an object without a
+    pixel and without an annotated box is omitted, as nothing could find it.
     """
     if callable(getattr(dataset, "annotations", None)):
         annotations = dataset.annotations(image_id)
@@ -77,8 +77,8 @@ def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[
     boxes = load_boxes(image_id) if load_boxes is not None else None
     if boxes is not None and np.shape(boxes) != (len(class_ids), 4):
         raise ValueError(
-            f"load_boxes gave shape {np.shape(boxes)} for image {image_id}, whose load_mask gives {len(class_ids)} "
-            f"instances; expected ({len(class_ids)}, 4), or None to take the boxes from the masks"
+            f"load_boxes returned shape {np.shape(boxes)} for image {image_id}, whose load_mask returns "
+            f"{len(class_ids)} instances; expected ({len(class_ids)}, 4), or None to compute the boxes from the masks"
         )
     annotations = []
     for i, runs in enumerate(_encoded(masks)):
@@ -92,11 +92,11 @@ def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[
 def detection_annotations(
     detection: Mapping[str, Any], dataset: Any, image_id: int, image_shape: Sequence[int]
 ) -> list[Annotation]:
-    """The COCO annotations, with scores, of what `detect` found in one image of a dataset; nothing is rounded.
+    """The detections in one image of a dataset as COCO annotations with scores; nothing is rounded.
 
-    Any dict will do whose `masks` are [H, W, N] or a list of run lengths; of a `Result`, full masks are never computed.
-    `mask_scores`, where there are any, rank masks and boundaries; `scores` rank boxes.
-    Detections of classes that the image's source does not annotate are left out.
+    Accepts any dict whose `masks` are [H, W, N] or a list of run lengths; for a `Result`, full masks are not computed.
+    `mask_scores`, if present, rank masks and boundaries; `scores` rank boxes.
+    Detections of classes that the image's source does not annotate are omitted.
     """
     class_ids, what = np.asarray(detection["class_ids"]), f"the detections in image {image_id}"
     masks = detection.rle if isinstance(detection, Result) else detection["masks"]
@@ -119,10 +119,10 @@ def detection_annotations(
 
 @contextmanager
 def results_file(path: str | os.PathLike[str] | None, dataset: Any) -> Iterator[Callable[[list[Annotation]], None]]:
-    """Yields a function that writes detections to a results json, image after image; with None one that does nothing.
+    """Yields a function that writes detections to a results json, image by image; with None, it does nothing.
 
-    The file appears whole, when the block ends well. COCO's server asks for the image ids of COCO, which datasets read
-    from COCO's json have.
+    The complete file appears when the block ends without an error. COCO's server requires COCO's image ids, which
+    datasets read from COCO's json have.
     """
     if path is None:
         yield lambda found: None
@@ -134,7 +134,7 @@ def results_file(path: str | os.PathLike[str] | None, dataset: Any) -> Iterator[
 
 
 class _Writer:
-    """A list of records in json, a line each, as they come."""
+    """Writes a json list of records incrementally, one per line."""
 
     def __init__(self, file: IO[str], dataset: Any) -> None:
         self.file, self.dataset, self.separator = file, dataset, "[\n"
@@ -149,7 +149,7 @@ class _Writer:
 
 
 def source_records(found: Iterable[Annotation], dataset: Any) -> list[dict[str, Any]]:
-    """Detections with the ids of their source, in the form of COCO's results json."""
+    """Detections with the ids of their source, as in a COCO results json."""
     records = []
     for annotation in found:
         info = dataset.image_info[annotation["image_id"]]
@@ -163,11 +163,11 @@ def source_records(found: Iterable[Annotation], dataset: Any) -> list[dict[str, 
 def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], dataset: Any) -> list[Annotation]:
     """Detections from a results json, or from its parsed content, with the ids of the dataset.
 
-    As in pycocotools, records without boxes get those of their masks, and their size is then judged by the mask.
+    As in pycocotools, records without boxes get the boxes of their masks, and then the mask decides their size.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: what is no list of results, or a record that does not belong to the dataset; it names the record.
+        FileNotFoundError: the file does not exist.
+        ValueError: not a list of results, or a record (which is named) that does not belong to the dataset.
     """
     name, content = _content(results)
     images, classes = _image_numbers(dataset), _class_numbers(dataset)
@@ -177,11 +177,11 @@ def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], datas
         what = f"{name}, result {i}"
         missing = [key for key in KEYS if not isinstance(record, Mapping) or key not in record]
         if missing:
-            raise ValueError(f"{what}: field {missing[0]!r} is missing; results have {KEYS} and, if any, 'bbox'")
+            raise ValueError(f"{what}: field {missing[0]!r} is missing; results have {KEYS} and optionally 'bbox'")
         has_box = _has_box(record)
         boxed = has_box if boxed is None else boxed
         if has_box != boxed:
-            raise ValueError(f"{what}: field 'bbox': results before it have {'one' if boxed else 'none'}, it differs")
+            raise ValueError(f"{what}: field 'bbox': earlier results have {'one' if boxed else 'none'}, but not this")
         found.append(_read(record, dataset, images, classes, what))
     return found
 
@@ -189,7 +189,7 @@ def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], datas
 def _read(
     record: Mapping[str, Any], dataset: Any, images: dict[Any, int], classes: Mapping[str, dict[Any, int]], what: str
 ) -> Annotation:
-    """A record with the dataset's ids, checked."""
+    """A checked record with the dataset's ids."""
     image_id = _known(images, record["image_id"])
     if image_id is None:
         raise ValueError(
@@ -198,7 +198,7 @@ def _read(
     source = dataset.image_info[image_id]["source"]
     category_id = _known(classes[source], record["category_id"])
     if category_id is None:
-        raise ValueError(f"{what}: field 'category_id': {shown(record['category_id'])} is no class of {source!r}")
+        raise ValueError(f"{what}: field 'category_id': {shown(record['category_id'])} is not a class of {source!r}")
     try:
         runs = rle.compress(record["segmentation"])
     except ValueError as error:
@@ -216,13 +216,13 @@ def _read(
 
 
 def _has_box(record: Mapping[str, Any]) -> bool:
-    """Whether a record has a box of its own; pycocotools takes an empty list as none."""
+    """Whether a record has its own box; pycocotools treats an empty list as none."""
     box = record.get("bbox")
     return box is not None and not (isinstance(box, list | tuple) and not box)
 
 
 def _known(numbers: Mapping[Any, int], source_id: Any) -> int | None:
-    """The dataset's number of an id of the source; None for one that it does not have, or that can be none."""
+    """The dataset's number for a source id; None for an unknown or invalid id."""
     if isinstance(source_id, bool | np.bool_):  # True would be 1
         return None
     try:
@@ -232,7 +232,7 @@ def _known(numbers: Mapping[Any, int], source_id: Any) -> int | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number that fits a float; True and False are none."""
+    """Whether a value is a finite number that fits a float; not True or False."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     try:
@@ -251,7 +251,7 @@ def _content(results: Any) -> tuple[str, Sequence]:
         except FileNotFoundError:
             raise FileNotFoundError(f"no results json at {name!r}; check the path") from None
         except ValueError as error:
-            raise ValueError(f"{name}: it is not json ({error}), damaged or cut off; detect again") from error
+            raise ValueError(f"{name} is not valid json ({error}): damaged or truncated; detect again") from error
     else:
         name = "the results"
     if not isinstance(results, list | tuple):
@@ -260,17 +260,17 @@ def _content(results: Any) -> tuple[str, Sequence]:
 
 
 def _image_numbers(dataset: Any) -> dict[Any, int]:
-    """The source's image id to the dataset's."""
+    """The source's image id -> the dataset's."""
     numbers = {dataset.image_info[i]["id"]: int(i) for i in dataset.image_ids}
     if len(numbers) < len(dataset.image_ids):
         raise ValueError(
-            "images of the dataset share ids of their sources, so results cannot be told apart; evaluate each source"
+            "images of the dataset share source ids, so results cannot be assigned to them; evaluate each source"
         )
     return numbers
 
 
 def _class_numbers(dataset: Any) -> Mapping[str, dict[Any, int]]:
-    """For each source, its category id to the dataset's."""
+    """For each source, its category id -> the dataset's."""
     numbers: dict[str, dict[Any, int]] = defaultdict(dict)
     for i, info in enumerate(dataset.class_info[1:], 1):
         numbers[info["source"]][info["id"]] = i
@@ -284,13 +284,13 @@ def _check_annotations(
         size, class_id = list(annotation["segmentation"]["size"]), annotation["category_id"]
         if size != list(image_shape) or not 0 < class_id < dataset.num_classes:
             raise ValueError(
-                f"the ground truth of image {image_id}: an annotation has size {size} and class id {class_id}, the "
-                f"image {list(image_shape)} and the dataset the class ids 1 to {dataset.num_classes - 1}"
+                f"the ground truth of image {image_id}: an annotation has size {size} and class id {class_id}, but the "
+                f"image has {list(image_shape)} and the dataset the class ids 1 to {dataset.num_classes - 1}"
             )
 
 
 def _runs(masks: Any, class_ids: np.ndarray, image_shape: Sequence[int], num_classes: int, what: str) -> list[rle.Rle]:
-    """The run lengths of masks [H, W, N], or the list of run lengths that `masks` is already; checked."""
+    """The run lengths of masks [H, W, N], or `masks` itself if it is a list of run lengths; checked."""
     if not isinstance(masks, list):
         masks = np.asarray(masks)
         check_masks(masks, class_ids, image_shape, num_classes, what)
@@ -305,7 +305,7 @@ def _runs(masks: Any, class_ids: np.ndarray, image_shape: Sequence[int], num_cla
 
 
 def _encoded(masks: np.ndarray) -> list[rle.Rle]:
-    return rle.encode_all(masks) if masks.ndim == 3 else []  # without instances any empty array will do
+    return rle.encode_all(masks) if masks.ndim == 3 else []  # without instances, any empty array is valid
 
 
 def _annotation(image_id: int, class_id: int, box: list[float], runs: rle.Rle) -> Annotation:
@@ -318,5 +318,5 @@ def _xywh(box: Sequence[float]) -> list[float]:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers as Python's, which json knows."""
+    """Converts numpy numbers to Python numbers, which json supports."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,15 +1,15 @@
-"""What kind of mistake each wrong detection is, what mending each kind would gain, and where most were made.
+"""The kind of mistake of each wrong detection, the AP that fixing each kind would gain, and the worst images.
 
-The kinds and their order are those of TIDE (Bolya et al. 2020, arXiv 2008.08115). For a detection that finds nothing,
-with t the least IoU of a match and b (0.1) that of anything at all:
+The kinds and their order are those of TIDE (Bolya et al. 2020, arXiv 2008.08115). For an unmatched detection, where t
+is the minimum IoU of a match and b (0.1) the minimum IoU of any relation:
 
-- localisation: the best IoU with an object of its class lies between b and t;
+- localisation: the best IoU with an object of its class is between b and t;
 - class: an object of another class has IoU t or more;
-- duplicate: an object of its class has t or more, but a better detection found it;
-- background: nothing has more than b;
-- both: the rest, about an object of another class, and badly placed.
+- duplicate: an object of its class has IoU t or more, but a better detection found it;
+- background: no object has IoU above b;
+- both: the rest, near an object of another class and badly placed.
 
-An object is missed when nothing found it and no class or localisation mistake is about it.
+An object is missed if no detection found it and no class or localisation mistake refers to it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ CORRECT, IGNORED, FOUND, CROWD = "correct", "ignored", "found", "crowd"
 
 @dataclasses.dataclass(frozen=True)
 class Mistakes:
-    """What became of every detection and object of `Records`.
+    """The outcome for every detection and object of `Records`.
 
     Attributes:
         found: [found] "correct", one of `ERRORS`, or "ignored" (in a crowd, or beyond 100 of a class in an image).
-        truth: [truth] "found", "missed", "crowd", or "class" / "localisation" where only such a mistake is about it.
-        about: [found] place of the object that a correct detection, or a class or localisation mistake, is about; -1.
+        truth: [truth] "found", "missed", "crowd", or "class" / "localisation" if only such a mistake refers to it.
+        about: [found] index of the object of a correct detection, or of a class or localisation mistake; else -1.
     """
 
     found: list[str]
@@ -43,15 +43,15 @@ class Mistakes:
 
 @dataclasses.dataclass(frozen=True)
 class ErrorBreakdown:
-    """How many mistakes of each kind there are, and what AP would gain without them.
+    """The number of mistakes of each kind, and the AP gain without them.
 
     Attributes:
-        ap: COCO's AP at this one IoU.
-        counts: kind of mistake to their number.
-        gains: kind of mistake to the AP that mending all of this kind, and no other, would add: a class or localisation
-            mistake becomes right, the best one about each object that nothing found, and the others vanish; duplicates,
-            background and both vanish; what was missed is no longer asked for.
-        kind, iou: how it was made.
+        ap: COCO's AP at this single IoU.
+        counts: kind of mistake -> number.
+        gains: kind of mistake -> AP gain from fixing only this kind. Of class and localisation mistakes, the best one
+            for each unfound object becomes correct and the others are removed; duplicate, background and both are
+            removed; missed objects no longer count.
+        kind, iou: the arguments used.
     """
 
     ap: float
@@ -67,13 +67,13 @@ class ErrorBreakdown:
 
 @dataclasses.dataclass(frozen=True)
 class ImageReport:
-    """What was right and wrong in one image.
+    """What is right and wrong in one image.
 
     Attributes:
         image_id: the dataset's.
         quality: correct / (correct + wrong + not found), 0..1.
-        counts: kind of mistake to its number.
-        truth, found: annotations, each with what became of it (see `Mistakes`).
+        counts: kind of mistake -> number.
+        truth, found: annotations, each with its outcome (see `Mistakes`).
     """
 
     image_id: int
@@ -84,7 +84,7 @@ class ImageReport:
 
 
 def find_mistakes(records: Records, kind: str = "mask", iou: float = 0.5, background_iou: float = 0.1) -> Mistakes:
-    """Says of every detection and object what became of it; see the head of this file.
+    """Classifies every detection and object; see the top of this file.
 
     Raises:
         ValueError: an unknown `kind`, or thresholds that are not 0 < background_iou < iou <= 1.
@@ -115,10 +115,10 @@ def find_mistakes(records: Records, kind: str = "mask", iou: float = 0.5, backgr
 def error_breakdown(
     records: Records, kind: str = "mask", iou: float = 0.5, background_iou: float = 0.1
 ) -> ErrorBreakdown:
-    """Counts the mistakes of each kind and what mending them would gain.
+    """Counts the mistakes of each kind and the AP gain from fixing them.
 
-    As TIDE, with COCO's mean: over the classes that have objects. A class all of whose objects were missed, and that
-    has no detection, counts as perfect once what is missed is mended.
+    Like TIDE, with COCO's mean over the classes that have objects. A class without detections, whose objects were all
+    missed, counts as perfect when missed objects are fixed.
 
     Raises:
         ValueError: as `find_mistakes`, or no objects.
@@ -127,7 +127,7 @@ def error_breakdown(
     points = _points(records, mistakes)
     objects = Counter(a["category_id"] for a in records.truth if not a["iscrowd"])
     if not objects:
-        raise ValueError("the records hold no object, so there is no AP; evaluate images with annotations")
+        raise ValueError("the records contain no object, so there is no AP; evaluate images with annotations")
     ap = _mean_ap(points, objects)
     gains = {}
     for error in ERRORS:
@@ -144,12 +144,12 @@ def error_breakdown(
 def worst_images(
     records: Records, count: int = 10, kind: str = "mask", iou: float = 0.5, min_score: float = 0.5
 ) -> list[ImageReport]:
-    """The images with the smallest share of what is right, counting detections with at least a score.
+    """The images with the lowest quality, counting detections with a score of at least `min_score`.
 
-    Images in which nothing is wrong are not among them; where the shares are equal, more mistakes are worse.
+    Images without mistakes are excluded; at equal quality, more mistakes are worse.
     """
     if count < 1:
-        raise ValueError(f"count={count}; at least one image has to be asked for")
+        raise ValueError(f"count={count}; pass at least 1")
     records = records.confident(min_score)
     mistakes = find_mistakes(records, kind, iou, min(0.1, iou / 2))
     reports: list[tuple[float, int, int, ImageReport]] = []
@@ -171,7 +171,7 @@ def worst_images(
 
 
 def _mistake(overlaps: np.ndarray, own: np.ndarray, iou: float, background_iou: float) -> tuple[str, int]:
-    """The kind of a mistake from its overlaps with all objects, and the object it is about, -1 for none."""
+    """The kind of a mistake from its overlaps with all objects, and the object it refers to, -1 for none."""
     if not len(overlaps):
         return "background", -1
     with_own, with_others = np.where(own, overlaps, 0), np.where(own, 0, overlaps)
@@ -186,7 +186,7 @@ def _mistake(overlaps: np.ndarray, own: np.ndarray, iou: float, background_iou: 
 
 @dataclasses.dataclass(frozen=True)
 class _Points:
-    """Counted detections in falling order of score: place in `found`, class, and whether each is right."""
+    """Counted detections in descending order of score: index in `found`, class, and whether each is right."""
 
     place: np.ndarray
     classes: np.ndarray
@@ -200,10 +200,10 @@ def _points(records: Records, mistakes: Mistakes) -> _Points:
 
 
 def _mended(points: _Points, records: Records, mistakes: Mistakes, error: str) -> _Points:
-    """The detections without the mistakes of a kind."""
+    """The detections after fixing the mistakes of one kind."""
     classes, hits = points.classes.copy(), points.hits.copy()
     keep = np.array([mistakes.found[i] != error for i in points.place], bool)
-    best: set[int] = set()  # objects about which there was a mistake already, of either kind, with a better score
+    best: set[int] = set()  # objects that a mistake with a better score already refers to
     for n, i in enumerate(points.place):
         j = int(mistakes.about[i])
         if j < 0 or mistakes.found[i] == CORRECT or mistakes.truth[j] == FOUND or j in best:

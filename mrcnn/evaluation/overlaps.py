@@ -1,23 +1,23 @@
-"""Intersection over union of boxes and of masks, as numpy arrays, under the old package's names."""
+"""Intersection over union of boxes and masks, as numpy arrays, with the old package's names."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Masks are counted as float32 in blocks, as whole they would take four times their own memory.
+# Masks are counted as float32 in blocks; at once they would need four times their own memory.
 BLOCK_ROWS = 64
 
 
 def compute_iou(
     box: ArrayLike, boxes: ArrayLike, box_area: float | None = None, boxes_area: ArrayLike | None = None
 ) -> np.ndarray:
-    """IoU of one box with many.
+    """IoU of one box with many boxes.
 
     Args:
         box: [(y1, x1, y2, x2)].
-        boxes: [N, (y1, x1, y2, x2)], of the same unit.
-        box_area, boxes_area: taken by the old package to save time; they follow from the boxes and are not used.
+        boxes: [N, (y1, x1, y2, x2)], in the same unit.
+        box_area, boxes_area: arguments of the old package to save time; not used.
 
     Returns:
         [N] float32 in 0..1; 0 where either box is empty.
@@ -30,10 +30,10 @@ def compute_overlaps(boxes1: ArrayLike, boxes2: ArrayLike) -> np.ndarray:
 
     Args:
         boxes1: [N, (y1, x1, y2, x2)].
-        boxes2: [M, (y1, x1, y2, x2)], of the same unit.
+        boxes2: [M, (y1, x1, y2, x2)], in the same unit.
 
     Returns:
-        [N, M] float32 in 0..1; 0 where either box is empty, so zero-padded rows overlap with nothing.
+        [N, M] float32 in 0..1; 0 where either box is empty, so padding rows overlap nothing.
 
     Raises:
         ValueError: an argument whose shape is not [count, 4].
@@ -41,7 +41,7 @@ def compute_overlaps(boxes1: ArrayLike, boxes2: ArrayLike) -> np.ndarray:
     boxes1, boxes2 = _box_array(boxes1, "boxes1"), _box_array(boxes2, "boxes2")
     if not len(boxes1) or not len(boxes2):
         return np.zeros((len(boxes1), len(boxes2)), np.float32)
-    from keras import ops  # not at the top: looking at data should not wait for a backend to start
+    from keras import ops  # not at the top: inspecting data should not have to wait for a backend to start
 
     from mrcnn.ops import boxes
 
@@ -66,8 +66,8 @@ def compute_overlaps_masks(masks1: ArrayLike, masks2: ArrayLike) -> np.ndarray:
         return np.zeros((masks1.shape[-1], masks2.shape[-1]), np.float32)
     if masks1.shape[:2] != masks2.shape[:2]:
         raise ValueError(
-            f"masks of different sizes cannot overlap: masks1 is {masks1.shape[:2]}, masks2 {masks2.shape[:2]} "
-            "(height, width); mini masks must be expanded first, with expand_mask"
+            f"the masks have different sizes: masks1 {masks1.shape[:2]}, masks2 {masks2.shape[:2]} "
+            "(height, width); expand mini masks first, with expand_mask"
         )
     shared = np.zeros((masks1.shape[-1], masks2.shape[-1]))
     for rows in range(0, len(masks1), BLOCK_ROWS):
@@ -86,12 +86,12 @@ def _box_array(boxes: ArrayLike, name: str) -> np.ndarray:
     if boxes.size == 0:
         return boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} must have the shape [count, (y1, x1, y2, x2)], got {boxes.shape}")
+        raise ValueError(f"{name} must have shape [count, (y1, x1, y2, x2)], got {boxes.shape}")
     return boxes
 
 
 def _mask_array(masks: ArrayLike, name: str) -> np.ndarray:
     masks = np.asarray(masks)
     if masks.ndim != 3:
-        raise ValueError(f"{name} must have the shape [height, width, count], got {masks.shape}")
+        raise ValueError(f"{name} must have shape [height, width, count], got {masks.shape}")
     return masks if masks.dtype == bool else masks > 0.5

@@ -1,4 +1,4 @@
-"""Experiments: mask heads trained from the same start and compared in one table."""
+"""Experiments: mask heads trained from the same initial weights and compared in one table."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stage", "Task", "compare", "flops", "milliseconds"]
 
-# Imported at first use, so that `import mrcnn.experiments` stays light.
+# Imported on first use, so that `import mrcnn.experiments` stays light.
 _HOMES = {
     "Stage": "mrcnn.experiments.plan",
     "Task": "mrcnn.experiments.comparison",

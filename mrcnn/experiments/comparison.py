@@ -1,6 +1,6 @@
-"""compare: mask heads trained from the same start on the same batches, in one table.
+"""compare: mask heads trained from the same initial weights on the same batches, in one table.
 
-For a seed, every head gets the same initial trunk, RPN and box head, the same order of images, the same flips and
+For each seed, every head gets the same initial trunk, RPN and box head, the same order of images, the same flips and
 samples, and the same schedule: only the head differs. With `Config.DETERMINISTIC`, the same training gives the same
 result bit for bit; without it, rounding differs between runs, and the difference grows with every step. A run is
 identified by a hash of its settings, schedule, start and data. A finished run in `logs` is not repeated, an interrupted
@@ -41,9 +41,9 @@ POLL = 5.0  # seconds between looks at what other processes work on
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset on which heads are compared, and how they train on it.
+    """A dataset for comparing heads, and how to train on it.
 
-    training, validation: prepared datasets. config: settings; their MASK_HEAD, SEED and NUM_CLASSES do not count.
+    training, validation: prepared datasets. config: settings; their MASK_HEAD, SEED and NUM_CLASSES are ignored.
     stages: the schedule. preset: name of the conventions, for the record. fingerprints: of the training and the
     validation data; None computes them.
     """
@@ -103,7 +103,7 @@ def compare(
     also known from the table's JSON file, so that a comparison can go on on another machine with that file alone.
 
     Args:
-        datasets: a name to a (training, validation) pair of prepared datasets, or to a `Task` with its own settings and
+        datasets: name -> a (training, validation) pair of prepared datasets, or a `Task` with its own settings and
             schedule.
         heads: what MASK_HEAD takes: names, or dicts of a name and options. The others are compared with the first.
         config: the settings of datasets given as pairs.
@@ -237,16 +237,16 @@ def _tasks(
     epochs: int,
     layers: str,
 ) -> dict[str, Task]:
-    """Every dataset as a `Task`. Raises ValueError for a pair without settings, and for no dataset at all."""
+    """Every dataset as a `Task`. Raises ValueError for a pair without settings, or no dataset."""
     if not datasets:
-        raise ValueError('no dataset to compare on; give some, as {"balloon": (training, validation)}.')
+        raise ValueError('no dataset to compare on; pass some, such as {"balloon": (training, validation)}.')
     if isinstance(config, type):
         config = config()
     tasks = {}
     for name, value in datasets.items():
         if not isinstance(value, Task):
             if config is None:
-                raise ValueError(f"dataset {name!r} has no settings: pass `config`, or give it as a Task.")
+                raise ValueError(f"dataset {name!r} has no settings: pass `config`, or use a Task.")
             own = copy.deepcopy(config)
             own.NUM_CLASSES = value[0].num_classes
             value = Task(*value, own, plan.reference(epochs, layers, own.LEARNING_RATE))
@@ -261,14 +261,14 @@ def plan_jobs(
     start: Path | None = None,
     exclude: Sequence[str] = (),
 ) -> list[Job]:
-    """Every run, seed by seed, so that all heads appear early. Raises ValueError for heads or seeds that repeat."""
+    """Every run, ordered by seed, so that all heads appear early. Raises ValueError for repeated heads or seeds."""
     chosen = [{"name": head} if isinstance(head, str) else dict(head) for head in heads]
     labels = [_label(head) for head in chosen]
     for what, values in (("heads", labels), ("seeds", list(seeds or ()))):
         if len(set(values)) < len(values):
             raise ValueError(f"the {what} {values} repeat; give each once.")
     if not chosen:
-        raise ValueError('no heads to compare; give at least one, as ["fcn", "unet"].')
+        raise ValueError('no heads to compare; pass at least one, such as ["fcn", "unet"].')
     begin = plan.start_of(start, _left_out(exclude))
     hashes = {name: task.hashes() for name, task in tasks.items()}
     jobs = []
@@ -307,10 +307,10 @@ def measured(
     model = MaskRCNN("training", job.config, logs)
     folder = plan.find(logs, job.run.key)
     if folder is not None:
-        print(f"{folder} holds this training run")
+        print(f"{folder} already contains this training run")
         model.load_weights(run_folder.checkpoints(folder)[-1])
     elif start is not None:
-        # A file of keras.applications has no mask head, and is loaded whole.
+        # A file of keras.applications has no mask head, and is loaded completely.
         report_ = model.load_weights(start, exclude=list(exclude) if is_keras_weights(start) else _left_out(exclude))
         if not report_.notes:  # else it has been printed
             print(report_)
@@ -320,7 +320,7 @@ def measured(
 
 
 def evaluated(model: MaskRCNN, job: Job) -> dict[str, Any]:
-    """The APs and the milliseconds per image, from the file beside the weights if they were measured before."""
+    """The APs and milliseconds per image, from the file next to the weights if they were measured before."""
     key = [job.run.key, job.validation]
     file = model.log_dir / "evaluation.json"
     stored = json.loads(file.read_text()) if file.is_file() else {}
@@ -343,7 +343,7 @@ def _present(value: float) -> float | None:
 
 
 def _about(config: Config, run: plan.Run, task: Task) -> dict[str, Any]:
-    """How the numbers of a dataset were made."""
+    """How the numbers of a dataset were obtained."""
     settings = config.to_dict()
     return {
         "backbone": settings["BACKBONE"],

@@ -14,10 +14,9 @@ ROUNDS = 15
 
 
 def flops(head: keras.Model, rois: int = ROIS) -> int:
-    """Floating-point operations of a head on a batch of RoIs, by TensorFlow's own profiler.
+    """Floating-point operations of a head on a batch of RoIs, from TensorFlow's profiler.
 
-    A multiply-add counts as two. Operations that the profiler has no rule for, such as ReLU and upsampling, count as
-    none.
+    A multiply-add counts as two. Operations without a profiler rule, such as ReLU and upsampling, count as zero.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

@@ -1,4 +1,4 @@
-"""Fingerprints of datasets: the same hash on every machine that holds the same images and annotations."""
+"""Fingerprints of datasets: the same hash on every machine with the same images and annotations."""
 
 import dataclasses
 import hashlib
@@ -10,13 +10,13 @@ import numpy as np
 
 from mrcnn.data.dataset import Dataset
 
-DEEPEST = 20  # levels of nesting in an image's record that are read
+DEEPEST = 20  # maximum nesting level that is read in an image's record
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A hash of the class names, of every image's record, and of the dataset's plain attributes, such as a seed.
+    """A hash of the class names, every image's record, and the dataset's plain attributes, such as a seed.
 
-    Folders do not count: of a path, only the file's name and size do. Annotations count where the dataset keeps them in
+    Folders are ignored: only the file's name and size count. Annotations count if the dataset keeps them in
     `image_info`, as those of `mrcnn.data.formats` do.
     """
     digest = hashlib.sha256()
@@ -45,7 +45,7 @@ def _feed(digest: Any, value: Any, depth: int) -> None:
         digest.update(str(len(value)).encode())
         for item in sorted(value, key=str) if isinstance(value, Set) else value:
             _feed(digest, item, depth + 1)
-    elif dataclasses.is_dataclass(value):  # which may have slots
+    elif dataclasses.is_dataclass(value):  # it may have slots
         _feed(digest, {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, depth + 1)
     elif hasattr(value, "__dict__"):
         _feed(digest, vars(value), depth + 1)
@@ -59,6 +59,6 @@ def _is_flat(value: Any) -> bool:
 
 
 def _plain(value: Any) -> str:
-    """The text of a number, string or the like; of other objects, whose text may hold an address, the type's name."""
+    """The text of a number, string or similar; for other objects, whose text may contain an address, the type name."""
     plain = isinstance(value, str | bytes | int | float | complex | np.generic) or value is None
     return repr(value) if plain else type(value).__qualname__

@@ -1,4 +1,4 @@
-"""Plans of training runs: schedule, start and data, saved beside the checkpoints; carried out or resumed."""
+"""Plans of training runs: schedule, initial weights and data, saved next to the checkpoints; executed or resumed."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from mrcnn.training import run_folder
 from mrcnn.weights.importers.imagenet import is_keras_weights
 
 FILE = "run.json"
-# Settings that change neither what is learned nor in which order.
+# Settings that affect neither what is learned nor the order.
 INDIFFERENT = ("CHECKPOINT_STEPS", "KEEP_CHECKPOINTS", "LOADER_WORKERS", "VALIDATION_STEPS")
 
 
@@ -49,7 +49,7 @@ def matterport(epochs: int, learning_rate: float) -> list[Stage]:
 class Run(NamedTuple):
     """Everything that identifies a training run.
 
-    stages: its schedule. start: the initial weights, "none" or a hash of their file with the excluded layers. data:
+    stages: its schedule. start: the initial weights, "none" or a hash of their file and the excluded layers. data:
     fingerprint of the training images. preset: name of the conventions. key: equal for runs that learn the same.
     """
 
@@ -73,7 +73,7 @@ class Run(NamedTuple):
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learned."""
+    """The settings that affect what is learned."""
     values = {name: value for name, value in config.to_dict().items() if name not in INDIFFERENT}
     values["PRECISION"] = chosen(config.PRECISION)
     if isinstance(config.MASK_HEAD, str):
@@ -82,24 +82,24 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def key(config: Config, stages: Sequence[Stage], start: str, data: str, after: str | None = None) -> str:
-    """`Run.key` of a training with these settings, as they are before weights bring their own.
+    """`Run.key` for these settings, before loading weights changes them.
 
     Args:
-        after: key of the training that the same run did before, if that was another.
+        after: key of the same run's previous training, if it was a different one.
     """
     content = [settings(config), stages, start, data, *([] if after is None else [after])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
-    """`Run.start` of a weights file, by its content; only checkpoints have layers to exclude.
+    """`Run.start` of a weight file, from its content; only checkpoints have layers to exclude.
 
     Raises FileNotFoundError if there is no such file.
     """
     if path is None:
         return "none"
     if not path.is_file():
-        raise FileNotFoundError(f'no weights at {path}; --model is a file, "last", "coco", "imagenet" or "none".')
+        raise FileNotFoundError(f'no weights at {path}; --model must be a file, "last", "coco", "imagenet" or "none".')
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return " ".join([digest, *(f"-{name}" for name in sorted(exclude) if not is_keras_weights(path))])
@@ -128,35 +128,35 @@ def carry_out(
     callbacks: Sequence[Any] = (),
     **options: Any,
 ) -> None:
-    """Trains the epochs of a run that are not done yet.
+    """Trains the remaining epochs of a run.
 
     Args:
-        validation: for the val_ losses.
-        judge: measures the AP at the end of epochs, and may stop the training.
+        validation: dataset for the val_ losses.
+        judge: measures the AP after epochs, and may stop training.
         callbacks: further ones of Keras.
-        options: further ones of `MaskRCNN.train`.
+        options: further options of `MaskRCNN.train`.
 
-    Raises ValueError when the model is past the last epoch of the run.
+    Raises ValueError if the model is past the last epoch of the run.
     """
     last = run.stages[-1].until
     if model.epoch > last:
         raise ValueError(
-            f"--epochs {last}: the run goes on from a checkpoint of epoch {model.epoch}, so ask for at "
-            f"least {model.epoch}; for {last} in all, begin with a checkpoint of an earlier epoch."
+            f"--epochs {last}: the run continues from a checkpoint of epoch {model.epoch}, so pass at "
+            f"least {model.epoch}; for {last} in total, start with a checkpoint of an earlier epoch."
         )
     if model.epoch < last:  # the record of a finished run is not changed
         run.save(model.log_dir)
     for stage in run.stages:
         if judge is not None and judge.exhausted():
             print(
-                f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations brought no better "
-                f"{judge.metric}. To go on, pass a larger --patience."
+                f"Stopped early at epoch {model.epoch}: {judge.patience} evaluations did not improve "
+                f"{judge.metric}. To continue, pass a larger --patience."
             )
             break
         if model.epoch >= stage.until and stage is not run.stages[-1]:
             continue
         with warnings.catch_warnings():
-            if stage is not run.stages[0]:  # the next stage has no use for the momentum of other layers
+            if stage is not run.stages[0]:  # the next stage does not use the momentum of other layers
                 warnings.filterwarnings("ignore", ".*state of an optimizer over other variables")
             model.train(
                 training,

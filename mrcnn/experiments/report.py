@@ -41,7 +41,7 @@ AP_OF = {
 }
 MEASURED = (*AP_OF, "ms_per_image", "training_seconds")  # one value per seed
 TESTED = ("box_ap", "mask_ap", "mask_ap75", "boundary_ap")
-LEAST_AP = 0.01  # lower bound of the plot's upper limit, so that noise around zero does not fill the axes
+LEAST_AP = 0.01  # minimum upper limit of the plot's axis, so that noise around zero does not fill it
 
 # "dataset", "head" and "seeds", and each number as one value or as a list with a value per seed; None: nothing measured
 Row = dict[str, Any]
@@ -60,7 +60,7 @@ def spread(value: Any) -> float | None:
 
 
 def names(rows: Sequence[Row]) -> list[str]:
-    """What to call each row: its head, after its dataset if there are several."""
+    """A name for each row: its head, preceded by its dataset if there are several."""
     several = len({row.get("dataset") for row in rows}) > 1
     return [f"{row['dataset']}, {row['head']}" if several else row["head"] for row in rows]
 

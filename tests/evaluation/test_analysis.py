@@ -317,7 +317,7 @@ def test_bad_input():
         with pytest.raises(ValueError, match="kind='segm'; choose one of .*'box', 'mask', 'boundary'"):
             function(made, "segm")
     for function in (precision_recall, error_breakdown):
-        with pytest.raises(ValueError, match="hold no object"):
+        with pytest.raises(ValueError, match="contain no object"):
             function(empty)
     with pytest.raises(ValueError, match="background_iou=0.1, iou=0.05"):
         find_mistakes(made, iou=0.05)

@@ -156,7 +156,7 @@ def test_a_new_run_does_not_read_what_lies_there(run):
         ({"metric": "mask"}, "metric must be"),
         ({"metric": "mask F1"}, "got .mask F1."),
         ({"metric": "boundary AP"}, "metric must be"),
-        ({"every": 0}, "every=0; give at least 1"),
+        ({"every": 0}, "every=0; pass at least 1"),
         ({"limit": 0}, "limit=0"),
         ({"patience": 0}, "patience=0"),
     ],
@@ -167,7 +167,7 @@ def test_wrong_arguments_are_named(options, message, tmp_path):
 
 
 def test_nothing_to_find_is_said_before_training(tmp_path):
-    with pytest.raises(ValueError, match="none of the 2 images to validate on has an instance"):
+    with pytest.raises(ValueError, match="none of the 2 validation images has an instance"):
         AveragePrecision(Model(tmp_path), TinyDataset(3, empty=(0, 1)), limit=2)
 
 

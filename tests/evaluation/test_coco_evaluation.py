@@ -256,9 +256,9 @@ def test_an_object_without_pixels_counts_only_with_a_box():
     [
         ([], [], {}, "no images to evaluate.*0 were chosen"),
         (truth(), perfect(), {"image_ids": []}, "dataset has 3 and 0 were chosen"),
-        (truth(), perfect(), {"image_ids": [1]}, "1 evaluated images hold no instance"),
+        (truth(), perfect(), {"image_ids": [1]}, "1 evaluated images contain no instance"),
         (truth(), perfect(), {"image_ids": [0, 7]}, r"image ids \[7\] are not in the dataset, which has 3"),
-        (truth(), perfect(), {"image_ids": [0, 0]}, r"image ids \[0\] are given more than once"),
+        (truth(), perfect(), {"image_ids": [0, 0]}, r"image ids \[0\] are repeated"),
         (truth(), perfect(), {"limit": 0}, "limit=0"),
         ([(stack(disc(9, 9, 5)), [1, 2])], perfect(), {}, r"truth of image 0.*\(64, 80, 1\).*\(64, 80, 2\)"),
         ([(stack(disc(9, 9, 5))[:9], [1])], perfect(), {}, r"masks have shape \(9, 80, 1\)"),
@@ -274,7 +274,7 @@ def test_bad_input(annotations, detections, arguments, message):
 
 def test_boxes_that_do_not_fit_the_masks():
     dataset = Annotated(truth(), boxes=[np.zeros((3, 4))] * 3)
-    with pytest.raises(ValueError, match=r"\(3, 4\) for image 0, whose load_mask gives 2"):
+    with pytest.raises(ValueError, match=r"\(3, 4\) for image 0, whose load_mask returns 2"):
         evaluate(Answering(perfect()), dataset, progress=False)
 
 

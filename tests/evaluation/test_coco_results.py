@@ -311,12 +311,12 @@ def test_read_results():
     "changes, message",
     [
         ({"image_id": "c.png"}, "result 1: field 'image_id': 'c.png' is not among the dataset's 2"),
-        ({"category_id": 2}, "result 1: field 'category_id': 2 is no class of 'own'"),
+        ({"category_id": 2}, "result 1: field 'category_id': 2 is not a class of 'own'"),
         ({"score": ...}, "result 1: field 'score' is missing"),
         ({"segmentation": ...}, "result 1: field 'segmentation' is missing"),
         ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, "result 1: field 'segmentation': run lengths are a dict"),
         ({"segmentation": {"size": [3, 4], "counts": "434"}}, "result 1: field 'segmentation': .*cover 11 pixels"),
-        ({"bbox": ...}, "result 1: field 'bbox': results before it have one"),
+        ({"bbox": ...}, "result 1: field 'bbox': earlier results have one"),
         ({"bbox": [1, 2, 3]}, r"result 1: field 'bbox': expected \[x, y, width, height\], .* got \[1, 2, 3\]"),
         ({"bbox": [1, 2, -3, 4]}, r"result 1: field 'bbox': expected .* got \[1, 2, -3, 4\]"),
         ({"bbox": 5}, "result 1: field 'bbox': expected .* got 5"),
@@ -327,7 +327,7 @@ def test_read_results():
         ({"bbox": [1, 2, 3, True]}, r"result 1: field 'bbox': expected .* got \[1, 2, 3, True\]"),
         ({"bbox": [1, 2, [3], 4]}, r"result 1: field 'bbox': expected .* got \[1, 2, \[3\], 4\]"),
         ({"bbox": [1, 2, 3, 10**400]}, r"result 1: field 'bbox': expected .* got \[1, 2, 3, 1000"),
-        ({"bbox": None}, "result 1: field 'bbox': results before it have one"),
+        ({"bbox": None}, "result 1: field 'bbox': earlier results have one"),
         ({"score": float("nan")}, "result 1: field 'score': expected a finite number, got nan"),
         ({"score": "high"}, "result 1: field 'score': expected a finite number, got 'high'"),
         ({"score": 10**400}, "result 1: field 'score': expected a finite number, got 1000"),
@@ -337,9 +337,9 @@ def test_read_results():
         ({"image_id": [1]}, r"result 1: field 'image_id': \[1\] is not among the dataset's 2"),
         ({"image_id": {}}, "result 1: field 'image_id': {} is not among"),
         ({"image_id": None}, "result 1: field 'image_id': None is not among"),
-        ({"category_id": [1]}, r"result 1: field 'category_id': \[1\] is no class of 'own'"),
-        ({"category_id": True}, "result 1: field 'category_id': True is no class of 'own'"),
-        ({"category_id": "1"}, "result 1: field 'category_id': '1' is no class of 'own'"),
+        ({"category_id": [1]}, r"result 1: field 'category_id': \[1\] is not a class of 'own'"),
+        ({"category_id": True}, "result 1: field 'category_id': True is not a class of 'own'"),
+        ({"category_id": "1"}, "result 1: field 'category_id': '1' is not a class of 'own'"),
         ({"segmentation": None}, "result 1: field 'segmentation': run lengths are a dict"),
         ({"segmentation": {"size": 5, "counts": "1"}}, "result 1: field 'segmentation': run lengths need 'size'"),
         ({"segmentation": {"size": [60, 90], "counts": 5}}, "result 1: field 'segmentation': run lengths need"),
@@ -381,7 +381,7 @@ def test_broken_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no results json at.*results.json"):
         read_results(path, Own())
     path.write_text('[{"image_id": 1,')
-    with pytest.raises(ValueError, match="results.json: it is not json"):
+    with pytest.raises(ValueError, match="results.json is not valid json"):
         read_results(str(path), Own())
     path.write_text('{"annotations": []}')
     with pytest.raises(ValueError, match="results.json: expected a list of results, got dict"):
@@ -392,7 +392,7 @@ def test_broken_files(tmp_path):
 
 def test_results_of_other_images():
     other = rle.encode(np.ones((HEIGHT, WIDTH + 1), bool))
-    with pytest.raises(ValueError, match=r"result 0: its mask has the size \[60, 91\], image 1 \[60, 90\]"):
+    with pytest.raises(ValueError, match=r"result 0: its mask has the size \[60, 91\], but image 1 has \[60, 90\]"):
         evaluate_results([result(segmentation=other)], Own(), progress=False)
 
 

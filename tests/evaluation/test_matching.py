@@ -70,11 +70,11 @@ def test_overlaps_of_nothing(count1, count2):
 
 
 def test_overlaps_of_wrong_shapes():
-    with pytest.raises(ValueError, match=r"boxes2 must have the shape \[count, .*got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"boxes2 must have shape \[count, .*got \(2, 3\)"):
         compute_overlaps(np.zeros((1, 4)), np.zeros((2, 3)))
-    with pytest.raises(ValueError, match=r"masks1 must have the shape .*got \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"masks1 must have shape .*got \(4, 4\)"):
         compute_overlaps_masks(np.zeros((4, 4)), np.zeros((4, 4, 1)))
-    with pytest.raises(ValueError, match=r"masks1 is \(4, 4\), masks2 \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"masks1 \(4, 4\), masks2 \(5, 4\)"):
         compute_overlaps_masks(np.zeros((4, 4, 1)), np.zeros((5, 4, 1)))
 
 

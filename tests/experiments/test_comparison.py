@@ -190,7 +190,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, calls):
 def test_a_longer_run_is_not_taken_for_a_shorter_one_nor_one_of_other_data(folder, tmp_path, calls):
     train = ["train", *command(folder, tmp_path, *HEADS[:2], "--no-validation", model="last")[1:]]
     coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "6"))
-    with pytest.raises(ValueError, match="--epochs 3: the run goes on from a checkpoint of epoch 6"):
+    with pytest.raises(ValueError, match="--epochs 3: the run continues from a checkpoint of epoch 6"):
         coco.main([*train, "--epochs", "3"])
     coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "3"))
     assert calls.trained == [("fcn", 0, 0)] * 2 and len(list(tmp_path.glob("coco*"))) == 2

@@ -291,7 +291,7 @@ def test_a_killed_run_that_goes_on_as_begun_keeps_its_key(folder, tmp_path, call
 
 def test_fewer_epochs_than_a_run_has_are_refused_and_leave_it_as_it_is(folder, tmp_path, calls):
     begun, model = first_run(folder, tmp_path)
-    with pytest.raises(ValueError, match="--epochs 2: the run goes on from a checkpoint of epoch 3, so ask for at lea"):
+    with pytest.raises(ValueError, match="--epochs 2: the run continues from a checkpoint of epoch 3, so pass at lea"):
         coco.main(command("train", folder, tmp_path, "--epochs", "2", "--no-validation", model="last"))
     coco.main(command("train", folder, tmp_path, "--no-validation", "--learning-rate", "0.5", model="last"))
     assert plan.Run.load(model.log_dir) == begun, "nothing was left to train"
@@ -332,7 +332,7 @@ def test_a_run_that_goes_on_scales_its_learning_rate_as_its_preset_does(folder, 
 def test_a_run_that_stopped_early_stays_so(folder, tmp_path, calls, monkeypatch, capsys):
     monkeypatch.setattr(coco.AveragePrecision, "exhausted", lambda self: self.patience == 1)
     coco.main(command("train", folder, tmp_path, "--patience", "1", "--metric", "box AP"))
-    assert not calls and "Stopped early at epoch 0: 1 evaluations brought no better box AP" in capsys.readouterr().out
+    assert not calls and "Stopped early at epoch 0: 1 evaluations did not improve box AP" in capsys.readouterr().out
     coco.main(command("train", folder, tmp_path, "--patience", "2", "--epochs", "7"))
     assert calls == [(0, 7, "all", 0.004)]
 

@@ -177,7 +177,9 @@ def test_a_trunk_alone_leaves_the_rest_as_it_is_by_default():
 
 def test_a_function_as_backbone_must_be_brought():
     source = Source(OWN, {}, {"BACKBONE": "tiny"})
-    with pytest.raises(ValueError, match="a.h5 was saved with the function 'tiny' as BACKBONE.*pass its configuration class"):
+    with pytest.raises(
+        ValueError, match="a.h5 was saved with the function 'tiny' as BACKBONE.*pass its configuration class"
+    ):
         pretrained_config(source, "a.h5", None, DEFAULTS, {})
 
     def tiny(image):

@@ -267,7 +267,7 @@ def test_group_norm_is_not_taken_for_batch_norm(layer):
     state |= {f"{layer}.norm.{kind}": np.ones(PYRAMID, np.float32) for kind in ("weight", "bias")}
     with pytest.raises(
         ValueError,
-        match=f"a.pkl: {layer}.norm.weight has no running_var beside it, as of GroupNorm, "
+        match=f"a.pkl: {layer}.norm.weight has no running_var, like GroupNorm, "
         "which the network has not; take weights of a model with BatchNorm",
     ):
         detectron2_source(state, "a.pkl")
@@ -325,7 +325,7 @@ def test_four_convolutions_of_caffe2():
 
 def test_other_trunks_are_refused():
     state = {name: value for name, value in parity.values_of(shapes()).items() if "res4.5" not in name}
-    with pytest.raises(ValueError, match=r"a.pkl has a trunk of \(3, 4, 5, 3\) blocks; the network's are"):
+    with pytest.raises(ValueError, match=r"a.pkl has a trunk of \(3, 4, 5, 3\) blocks; supported are bottlenecks"):
         detectron2_source(state, "a.pkl")
     assert not is_detectron2({"backbone.body.conv1.weight": 0})
 

@@ -68,7 +68,7 @@ def test_a_trunk_in_caffe2s_names_is_never_torchvisions():
 def test_one_norm_of_torchvisions_trunk_without_statistics_is_no_msra_s():
     state = bare(parity.values_of(parity.trunk_shapes(DETECTRON2)))
     del state["res3.1.conv2.norm.running_var"]
-    with pytest.raises(ValueError, match="backbone.bottom_up.res3.1.conv2.norm.weight has no running_var beside it"):
+    with pytest.raises(ValueError, match="backbone.bottom_up.res3.1.conv2.norm.weight has no running_var"):
         detectron2_source(state, "r50.pkl")
 
 
@@ -97,5 +97,7 @@ def test_group_norm_in_caffe2s_names():
         name.replace("_bn_", "_gn_"): value
         for name, value in caffe2(parity.values_of(parity.trunk_shapes(DETECTRON2))).items()
     }
-    with pytest.raises(ValueError, match="R-50-GN.pkl: res_conv1_gn_s is of GroupNorm, which the network has not"):
+    with pytest.raises(
+        ValueError, match="R-50-GN.pkl: res_conv1_gn_s belongs to GroupNorm, which this network does not support"
+    ):
         detectron2_source(blobs, "R-50-GN.pkl")

@@ -47,7 +47,7 @@ def test_another_architecture_is_refused_and_nothing_changes(file):
 
 def test_another_number_of_channels_is_named(file):
     backbone = build_backbone("mobilenet", options=OPTIONS, channels=4)
-    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT is 4, so the first kernel takes 4 channels, and 3 in"):
+    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT is 4, so the first kernel has 4 channels, but 3 in"):
         imagenet.load(file, backbone)
     with pytest.raises(ValueError) as raised:
         imagenet.load(file, build_backbone("mobilenet", options={"alpha": 0.5}))
@@ -72,13 +72,13 @@ def test_other_channels_inflate_the_first_kernel_where_the_backbone_for_rgb_is_a
     [
         (
             {"exclude": ["conv1"]},
-            r"exclude=\['conv1'\] cannot be followed for .*narrow.weights.h5.*loaded whole.*Leave ex",
+            r"exclude=\['conv1'\] does not apply to .*narrow.weights.h5.*loaded completely.*Leave ex",
         ),
-        ({"keep_classes": True}, "keep_classes=True cannot be followed.*'mobilenet.*know no classes.*Leave keep_cla"),
         (
-            {"strict": True},
-            "strict=True cannot be followed.*of the backbone alone.*Leave strict out; nothing was loaded",
+            {"keep_classes": True},
+            "keep_classes=True does not apply.*'mobilenet.*do not depend on classes.*Leave keep_cla",
         ),
+        ({"strict": True}, "strict=True does not apply.*only the backbone.*Leave strict out; nothing was loaded"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(file, arguments, message):
@@ -99,7 +99,7 @@ def test_nan_changes_nothing(original, tmp_path):
         original.save_weights(path)
     finally:
         original.set_weights(values)
-    with pytest.raises(ValueError, match="nan.weights.h5 holds NaN or infinite weights in conv1/kernel; the model is"):
+    with pytest.raises(ValueError, match="nan.weights.h5 has NaN or infinite weights in conv1/kernel; the model is"):
         imagenet.load(path, backbone)
     for now, then in zip(backbone.source.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -123,7 +123,7 @@ def test_a_file_of_the_old_package_is_none_of_keras_applications(tmp_path, names
 
 
 def test_a_backbone_of_our_own_takes_no_such_file(file):
-    with pytest.raises(ValueError, match="the backbone is none. Set Config.BACKBONE"):
+    with pytest.raises(ValueError, match="the backbone is not one. Set Config.BACKBONE"):
         imagenet.load(file, build_backbone("resnet50", options={"width": 4}))
 
 
@@ -155,7 +155,7 @@ def test_without_a_network_the_way_out_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(imagenet, "find_application", lambda name: fail)
-    with pytest.raises(ConnectionError, match="'mobilenet' could not be fetched .no route.*pass its path"):
+    with pytest.raises(ConnectionError, match="'mobilenet' could not be downloaded .no route.*pass its path"):
         imagenet.download("mobilenet", {})
 
 

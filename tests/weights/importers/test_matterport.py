@@ -182,7 +182,7 @@ def test_resnet101_by_its_layers(arrays):
                 arrays[f"{kind}4{chr(ord('a') + i)}_branch{branch}"] = arrays[f"{kind}4b_branch{branch}"]
     assert source_of(arrays).settings["BACKBONE"] == "resnet101"
     del arrays["res4w_branch2a"]
-    with pytest.raises(ValueError, match=r"a.h5 has a trunk of \(3, 4, 22, 3\) blocks; the known ones are"):
+    with pytest.raises(ValueError, match=r"a.h5 has a trunk of \(3, 4, 22, 3\) blocks; supported are"):
         source_of(arrays)
 
 

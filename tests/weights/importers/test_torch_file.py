@@ -84,7 +84,9 @@ def test_tensors_and_containers_come_back(save):
 )
 def test_a_tensor_that_leaves_its_storage(save, size, stride, offset):
     path = save({"a": Tensor(np.arange(24, dtype=np.float32), size, stride, offset)})
-    with pytest.raises(ValueError, match="a.pth is no pickle, or truncated or damaged: a tensor of size"):
+    with pytest.raises(
+        ValueError, match="a.pth is not a pickle, or truncated or damaged: a tensor (of|with an invalid|whose) size"
+    ):
         load_torch(path)
 
 
@@ -125,14 +127,14 @@ def test_other_files(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("letter.txt", "hello")
     assert not is_torch_file(path)
-    with pytest.raises(ValueError, match="a zip file without the data.pkl of torch.save, or with several"):
+    with pytest.raises(ValueError, match="a zip file without torch.save's data.pkl, or with several"):
         load_torch(path)
 
 
 def test_compressed_or_big_endian_files_are_refused(tmp_path):
     path = tmp_path / "a.pth"
     save_zip(path, {"a": np.zeros(1000, np.float32)}, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match="are compressed, which torch.save never does"):
+    with pytest.raises(ValueError, match="is compressed, which torch.save never does"):
         load_torch(path)
     save_zip(path, {"a": np.zeros(10, np.float32)})
     changed = io.BytesIO()
@@ -151,7 +153,7 @@ def test_a_small_file_that_announces_much_takes_no_memory(tmp_path):
     assert path.stat().st_size < 2**16
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"a.pth: the data 'a/data.pkl' are compressed"):
+        with pytest.raises(ValueError, match=r"a.pth: the data 'a/data.pkl' is compressed"):
             load_torch(path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
@@ -161,7 +163,7 @@ def test_a_small_file_that_announces_much_takes_no_memory(tmp_path):
 @pytest.mark.parametrize(
     "place, form, value, message",
     [
-        (8, "<H", 1, "the data 'archive/data.pkl' are encrypted"),
+        (8, "<H", 1, "the data 'archive/data.pkl' is encrypted"),
         (24, "<I", 4 * 10**8, "it has .* bytes, 'archive/data.pkl' would have 400000000"),
         (6, "<H", 99, "truncated or damaged: zip file version 9.9"),
         (42, "<I", 10**9, "from 1000000000 on"),
@@ -208,7 +210,7 @@ def test_a_storage_of_the_zip_is_missing(tmp_path):
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
         new.writestr("archive/data.pkl", old.read("archive/data.pkl"))
     path.write_bytes(changed.getvalue())
-    with pytest.raises(ValueError, match="the data of a storage are not in the file"):
+    with pytest.raises(ValueError, match="the data of a storage is not in the file"):
         load_torch(path)
 
 
@@ -283,7 +285,7 @@ def test_a_size_that_is_copied_over_and_over(tmp_path):
     numbers = pickle.dumps(tuple(range(50_000)), 4)[:-1]
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", numbers + b"0](" + b"ctorch\nSize\nh\x00\x85R" * 1000 + b"e.")
-    with pytest.raises(ValueError, match="truncated or damaged: a tensor of size or stride that are no whole numbers"):
+    with pytest.raises(ValueError, match="truncated or damaged: a tensor whose size or stride is not an integer"):
         load_torch(path)
 
 
@@ -305,7 +307,7 @@ def test_a_short_file_does_not_announce_a_large_model(tmp_path):
                 data = b"\x80\x02](" + rebuilt * 100 + b"e."
             new.writestr(name, data)
     path.write_bytes(changed.getvalue())
-    with pytest.raises(ValueError, match="its tensors share their numbers over and over"):
+    with pytest.raises(ValueError, match="its tensors share their numbers repeatedly"):
         load_torch(path)
 
 
@@ -320,7 +322,7 @@ def test_parts_of_a_zip_that_overlap(tmp_path):
         struct.pack_into("<II", data, start + 20, 5000, 5000)
         data[start + 42 : start + 46] = data[first + 42 : first + 46]
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="its parts together are longer than the file"):
+    with pytest.raises(ValueError, match="its parts are longer than the file"):
         load_torch(path)
 
 
@@ -348,5 +350,5 @@ def test_attributes_of_a_tensor_cannot_be_set(tmp_path, state):
                 data = data[:end] + pickle.dumps(state, 4)[2:-1] + b"b" + data[end:]
             new.writestr(name, data)
     path.write_bytes(changed.getvalue())
-    with pytest.raises(ValueError, match="attributes are set of what has none"):
+    with pytest.raises(ValueError, match="attributes are set on an object that has none"):
         load_torch(path)

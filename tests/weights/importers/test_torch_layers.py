@@ -75,7 +75,7 @@ def test_shapes_are_told_without_memory():
 
 
 def test_layers_without_numbers_or_with_other_features():
-    with pytest.raises(ValueError, match=r"a.pth: huge.weight has shape \(1000000000000, 0\), no numbers at all"):
+    with pytest.raises(ValueError, match=r"a.pth: huge.weight has shape \(1000000000000, 0\), without any numbers"):
         state(**{"huge.weight": Lazy((10**12, 0), lambda: None)}).dense("x", "huge")
     with pytest.raises(
         ValueError,
@@ -100,7 +100,7 @@ def test_half_precision_and_lazy_tensors_become_float32():
 
 
 def test_what_is_missing_or_of_other_axes_is_named():
-    with pytest.raises(ValueError, match="a.pth lacks the tensor 'other.weight'; is it cut short"):
+    with pytest.raises(ValueError, match="a.pth lacks the tensor 'other.weight'; is it truncated"):
         state().convolution("x", "other")
     with pytest.raises(ValueError, match=r"a.pth: fc.weight has shape \(6, 8\); 4 axes were expected"):
         state().convolution("x", "fc")
@@ -113,8 +113,10 @@ def test_what_is_missing_or_of_other_axes_is_named():
 
 def test_the_number_of_outputs_is_checked():
     state().require_outputs("fc", 6, "nothing")
-    with pytest.raises(ValueError, match="a.pth: fc has 6 outputs, a mask of each class would be 5; heads that do not"):
-        state().require_outputs("fc", 5, "a mask of each class")
+    with pytest.raises(
+        ValueError, match="a.pth: fc has 6 outputs, but a mask for each class would be 5; class-agnostic heads"
+    ):
+        state().require_outputs("fc", 5, "a mask for each class")
 
 
 def test_what_layers_were_made_of_is_kept():
@@ -136,5 +138,5 @@ def test_numbers_in_names_are_counted():
 
 def test_a_norm_is_there_or_not_or_of_groups():
     assert state().norm_of("norm") == "norm" and state().norm_of("other") is None
-    with pytest.raises(ValueError, match="a.pth: conv.weight has no running_var beside it, as of GroupNorm"):
+    with pytest.raises(ValueError, match="a.pth: conv.weight has no running_var, like GroupNorm"):
         state().norm_of("conv")

@@ -237,7 +237,7 @@ def test_group_norm_is_not_left_out(norm):
     state = {
         name: value for name, value in parity.values_of(shapes("v2")).items() if not name.startswith(f"{norm}.running")
     }
-    with pytest.raises(ValueError, match=f"a.pth: {norm}.weight has no running_var beside it, as of GroupNorm"):
+    with pytest.raises(ValueError, match=f"a.pth: {norm}.weight has no running_var, like GroupNorm"):
         torchvision_source(state, "a.pth")
 
 
