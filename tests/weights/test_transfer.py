@@ -256,7 +256,7 @@ def test_an_excluded_trunk_is_not_inflated():
         (
             ("trunk", "rpn"),
             ["trunk/conv1", "trunk/res2a", "trunk/fpn_c2p2", "rpn/rpn_class_raw"],
-            "of trunk, rpn alone",
+            "only the trunk, rpn",
         ),
     ],
 )

@@ -268,7 +268,7 @@ def test_group_norm_is_not_taken_for_batch_norm(layer):
     with pytest.raises(
         ValueError,
         match=f"a.pkl: {layer}.norm.weight has no running_var, like GroupNorm, "
-        "which the network has not; take weights of a model with BatchNorm",
+        "which this network does not support; use weights of a model with BatchNorm",
     ):
         detectron2_source(state, "a.pkl")
 

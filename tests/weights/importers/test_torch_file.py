@@ -164,9 +164,9 @@ def test_a_small_file_that_announces_much_takes_no_memory(tmp_path):
     "place, form, value, message",
     [
         (8, "<H", 1, "the data 'archive/data.pkl' is encrypted"),
-        (24, "<I", 4 * 10**8, "it has .* bytes, 'archive/data.pkl' would have 400000000"),
+        (24, "<I", 4 * 10**8, "it has .* bytes, but 'archive/data.pkl' would have 400000000"),
         (6, "<H", 99, "truncated or damaged: zip file version 9.9"),
-        (42, "<I", 10**9, "from 1000000000 on"),
+        (42, "<I", 10**9, "starting at 1000000000"),
     ],
 )
 def test_a_directory_that_is_made_up(tmp_path, place, form, value, message):
