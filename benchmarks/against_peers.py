@@ -50,7 +50,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import processor
+from machine import processor
 from passes import Program
 from peers import turns
 from peers.environments import DEFAULT, HERE, PEERS, python_of

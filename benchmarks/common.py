@@ -2,16 +2,15 @@
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import processor
 
 from samples.settings import key_value
 
@@ -84,11 +83,4 @@ def peak_memory_mb() -> int:
 def report(arguments: argparse.Namespace, **figures: Any) -> None:
     """One json line: what was measured, then the figures."""
     what = {name: getattr(arguments, name) for name in ("backbone", "head", "size", "batch", "precision")}
-    print(json.dumps({**what, **figures}))
-
-
-def processor() -> str:
-    """What figures depend on: the processor's instructions for bfloat16 and int8, and the number of cores."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    known = [name for name in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if f" {name} " in flags]
-    return f"{os.cpu_count()} cores, {' '.join(known) or 'no AVX-512'}"
+    print(json.dumps({**what, "processor": processor(), **figures}))

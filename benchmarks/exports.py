@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import processor
+from machine import processor
 
 from mrcnn.data.images import read_image
 from mrcnn.inference.predictor import Predictor

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from common import in_turn, parser, photographs, settings
 from inference import find_much
+from machine import processor
 
 # Outputs of the inference graph's layers at which a stage ends, in order
 ENDS = {
@@ -59,7 +60,7 @@ def main() -> None:
     }
     whole, height, width = seconds.pop("whole"), *pixels.shape[1:3]
     print(
-        f"{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
+        f"{processor()}\n{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
         f"{arguments.batch}, {arguments.precision}, masks {arguments.masks!r}: {1000 * whole:.0f} ms. Best of this "
         "machine: " + ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n"
     )

@@ -31,7 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).resolve().parent
 sys.path[1:1] = [str(HERE), str(HERE.parent)]
 
-from common import processor  # noqa: E402
+from machine import processor  # noqa: E402
 from passes import Program, serve  # noqa: E402
 
 UNCOUNTED = 2  # steps at the beginning of each round

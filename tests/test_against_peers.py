@@ -451,6 +451,14 @@ def test_a_run_prints_the_table_and_writes_the_figures(program, tmp_path, monkey
     assert figures["rows"][0]["found"] == {"calls": 4, "threads": 1}
 
 
+def test_what_starts_the_programs_is_small():
+    """The peak memory of a process is its parent's at least."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import against_peers; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code, str(BENCHMARKS)], capture_output=True, text=True).stdout
+    assert "peers.turns" in loaded.split()
+    assert not {"numpy", "keras", "tensorflow", "mrcnn"} & set(loaded.split())
+
+
 def test_a_program_that_fails_ends_the_run(tmp_path):
     script = tmp_path / "failing.py"
     script.write_text("raise SystemExit(3)")
