@@ -60,7 +60,8 @@ def main() -> None:
     }
     whole, height, width = seconds.pop("whole"), *pixels.shape[1:3]
     print(
-        f"{processor()}\n{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
+        f"{processor()}\n"
+        f"{arguments.backbone}, {height} x {width} of {' x '.join(map(str, images[0].shape[:2]))}, batch "
         f"{arguments.batch}, {arguments.precision}, masks {arguments.masks!r}: {1000 * whole:.0f} ms. Best of this "
         "machine: " + ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in best.items()) + "\n"
     )
