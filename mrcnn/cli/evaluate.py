@@ -34,8 +34,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from mrcnn.evaluation import evaluate
     from mrcnn.inference.class_names import WithClassesOf, names_of
 
-    dataset = load_dataset(arguments.data, arguments.subset, format=arguments.format)
     model = options.load_model(arguments)
+    masks = model.config.MASK_HEAD is not None
+    dataset = load_dataset(arguments.data, arguments.subset, format=arguments.format, masks=masks)
     names = names_of(model.class_names, model.config.NUM_CLASSES)
     judged = model if names == dataset.class_names else WithClassesOf(model, names, dataset.class_names)
     results = evaluate(judged, dataset, limit=arguments.limit, boundary=arguments.boundary, results=arguments.results)

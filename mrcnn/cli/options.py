@@ -84,18 +84,23 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def read_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Training and validation data with the same classes; None without --val and --val-subset.
 
+    Boxes alone where --set MASK_HEAD=None, --config or --preset say so.
+
     Raises ValueError where both are the same data.
     """
     from mrcnn.data.formats import load_dataset
 
-    training = load_dataset(arguments.data, arguments.subset, format=arguments.format)
+    base = base_config(arguments)
+    head = dict(arguments.set).get("MASK_HEAD", "" if base is None else base.MASK_HEAD)
+    masks = head is not None or getattr(arguments, "head", None) is not None
+    training = load_dataset(arguments.data, arguments.subset, format=arguments.format, masks=masks)
     if arguments.val is None and arguments.val_subset is None:
         return training, None
     place, subset = arguments.val or arguments.data, arguments.val_subset
     if (place, subset) == (arguments.data, arguments.subset):
         raise ValueError(f"{place} would be training and validation data; choose parts by --subset and --val-subset")
     names = training.class_names[1:]
-    return training, load_dataset(place, subset, format=arguments.format, class_names=names)
+    return training, load_dataset(place, subset, format=arguments.format, class_names=names, masks=masks)
 
 
 def add_weights(

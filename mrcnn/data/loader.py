@@ -55,7 +55,7 @@ class Loader(keras.utils.PyDataset):
         window [B, (y1, x1, y2, x2)] float32: where in it the image lies, in pixels of the network input.
         gt_class_ids [B, G] int32, zero-padded; negative: crowd.
         gt_boxes [B, G, (y1, x1, y2, x2)] float32, pixels of the network input, zero-padded.
-        gt_masks [B, G, m, m] uint8 0..255, the content of each box, zero-padded.
+        gt_masks [B, G, m, m] uint8 0..255, the content of each box, zero-padded; none where MASK_HEAD is None.
         active_classes [B, NUM_CLASSES] float32, 1 for the classes that the image's source knows, and background.
         image_id [B] int32, of the dataset.
         seed [B] int32, for the sampling inside the graph.
@@ -110,6 +110,7 @@ class Loader(keras.utils.PyDataset):
         self.training, self.augmentation, self.seed = training, augmentation, seed
         self.no_augmentation_sources = frozenset(no_augmentation_sources or ())
         self.batch_size, self.share, self.whole = config.BATCH_SIZE, share, whole
+        self.with_masks = config.MASK_HEAD is not None
         self.steps = math.ceil(len(dataset.image_ids) / self.batch_size) if steps is None else steps
         if self.steps < 1:
             raise ValueError(f"steps is {steps}; an epoch has at least one batch")
@@ -173,11 +174,14 @@ class Loader(keras.utils.PyDataset):
             "window": ((count, 4), "float32"),
             "gt_class_ids": ((count, most), "int32"),
             "gt_boxes": ((count, most, 4), "float32"),
-            "gt_masks": ((count, most, *((None, None) if self.whole else config.MINI_MASK_SHAPE)), "uint8"),
+            **({"gt_masks": ((count, most, *self._mask_shape()), "uint8")} if self.with_masks else {}),
             "active_classes": ((count, config.NUM_CLASSES), "float32"),
             "image_id": ((count,), "int32"),
             "seed": ((count,), "int32"),
         }
+
+    def _mask_shape(self) -> tuple[int | None, ...]:
+        return (None, None) if self.whole else tuple(self.config.MINI_MASK_SHAPE)
 
     def close(self) -> None:
         """Ends the threads and drops the batches made ahead; every batch asked for after it raises RuntimeError."""
@@ -205,7 +209,7 @@ class Loader(keras.utils.PyDataset):
         images = np.empty([count, *size, self.config.IMAGE_CHANNEL_COUNT], np.float32)
         rows = [self._placed(example, image) for example, image in zip(examples, images, strict=True)]
         small = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        return {"image": images, "gt_masks": masks, **small}
+        return {"image": images, **({"gt_masks": masks} if self.with_masks else {}), **small}
 
     def _groups(self) -> np.ndarray:
         """Groups of images whose network inputs are of similar size."""
@@ -268,7 +272,9 @@ class Loader(keras.utils.PyDataset):
     def _example(self, image_id: int, rng: np.random.Generator, masks: np.ndarray) -> Example | None:
         """As `_example_at`, of one image; None when it has nothing to learn from."""
         config = self.config
-        sample = read_sample(self.dataset, image_id, config.NUM_CLASSES, config.IMAGE_CHANNEL_COUNT)
+        sample = read_sample(
+            self.dataset, image_id, config.NUM_CLASSES, config.IMAGE_CHANNEL_COUNT, masks_needed=self.with_masks
+        )
         if not self._learnable(sample):
             return None
         sample, scale = self._augmented(sample, image_id, rng)
@@ -280,7 +286,7 @@ class Loader(keras.utils.PyDataset):
         place = self.transform.place(height, width, scale=scale, input_size=fixed)
         # The masks are resampled here, once
         mask_height, mask_width = config.MINI_MASK_SHAPE
-        if not self.whole:
+        if self.with_masks and not self.whole:
             masks[: len(sample.class_ids)] = crop_masks(sample.masks, sample.boxes, (mask_height, mask_width))
         source = self.dataset.image_info[image_id]["source"]
         inputs = {
@@ -391,4 +397,9 @@ def _check_dataset(dataset: Dataset, config: Config) -> None:
             f"the {type(dataset).__name__} has {dataset.num_classes} classes, background included "
             f"({', '.join(dataset.class_names[:6])} ...), but NUM_CLASSES is {config.NUM_CLASSES}; set it "
             f"to {dataset.num_classes}"
+        )
+    if config.MASK_HEAD is not None and getattr(dataset, "masks", True) is False:
+        raise ValueError(
+            f"the {type(dataset).__name__} has boxes only, and MASK_HEAD is {config.MASK_HEAD!r}; set MASK_HEAD = None "
+            "to train without masks, or read data that has them with masks=True"
         )

@@ -1,5 +1,6 @@
 """One image with its instances, checked: nothing wrong in a dataset passes silently."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +19,19 @@ class Sample(NamedTuple):
     class_ids: np.ndarray
 
 
-def read_sample(dataset: Any, image_id: int, num_classes: int, channels: int = 3) -> Sample:
+def read_sample(
+    dataset: Any, image_id: int, num_classes: int, channels: int = 3, *, masks_needed: bool = True
+) -> Sample:
     """Reads an image of a Dataset with its instances.
+
+    Without `masks_needed` boxes are enough, and masks are their insides; see `read_boxed_instances`.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: for an unreadable image, masks of another size, wrong class ids ...
     """
     image = read_image(dataset.load_image(image_id), channels)
-    masks, class_ids = read_instances(dataset, image_id, image.shape[:2], num_classes)
+    read = read_instances if masks_needed else read_boxed_instances
+    masks, class_ids = read(dataset, image_id, image.shape[:2], num_classes)
     tight = extract_bboxes(masks).astype(np.float64)
     boxes = dataset.load_boxes(image_id) if hasattr(dataset, "load_boxes") else None
     boxes = tight if boxes is None else _checked_boxes(boxes, image.shape[:2], len(class_ids))
@@ -58,6 +64,24 @@ def read_instances(
     return _as_bool(masks), _checked_class_ids(class_ids, num_classes)
 
 
+def read_boxed_instances(
+    dataset: Any, image_id: int, size: tuple[int, int], num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `read_instances`, but each mask is the inside of its box, so that boxes are cut and moved as masks are.
+
+    Masks are not asked for, unless `load_boxes` gives no boxes.
+    """
+    boxes = dataset.load_boxes(image_id) if hasattr(dataset, "load_boxes") else None
+    if boxes is None:
+        return read_instances(dataset, image_id, size, num_classes)
+    class_ids = _checked_class_ids(np.asarray(dataset.load_class_ids(image_id)), num_classes)
+    boxes = _checked_boxes(boxes, size, len(class_ids))
+    masks = np.zeros([len(boxes), *size], bool)
+    for mask, (y1, x1, y2, x2) in zip(masks, boxes.tolist(), strict=True):
+        mask[math.floor(y1) : math.ceil(y2), math.floor(x1) : math.ceil(x2)] = True
+    return np.moveaxis(masks, 0, 2), class_ids
+
+
 def _as_bool(masks: np.ndarray) -> np.ndarray:
     if masks.dtype == bool:
         return masks
@@ -82,7 +106,9 @@ def _checked_class_ids(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
 def _checked_boxes(boxes: Any, size: tuple[int, int], count: int) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64)
     if boxes.shape != (count, 4):
-        raise ValueError(f"load_boxes gave an array of shape {boxes.shape} for {count} masks; expected [{count}, 4]")
+        raise ValueError(
+            f"load_boxes gave an array of shape {boxes.shape} for {count} instances; expected [{count}, 4]"
+        )
     if not np.isfinite(boxes).all():
         raise ValueError(f"load_boxes gave NaN or infinite values: {boxes[~np.isfinite(boxes).all(axis=1)].tolist()}")
     return np.clip(boxes, 0, np.array([*size, *size]))

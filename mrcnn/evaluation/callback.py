@@ -29,6 +29,7 @@ class AveragePrecision(keras.callbacks.Callback):
         limit: evaluate only the first `limit` images; None for all.
         metric: the metric that selects the best epoch: "box" or "mask" and one of
             `mrcnn.evaluation.coco_evaluation.METRICS`, such as "mask AP50".
+            None: "mask AP", or "box AP" for a model without masks.
         patience: stop training after this many evaluations without improvement; None: never.
         verbose: 1 prints a line per evaluation.
 
@@ -41,14 +42,18 @@ class AveragePrecision(keras.callbacks.Callback):
         dataset: Dataset,
         every: int = 1,
         limit: int | None = None,
-        metric: str = "mask AP",
+        metric: str | None = None,
         patience: int | None = None,
         verbose: int = 1,
     ) -> None:
         super().__init__()
+        masks = model.config.MASK_HEAD is not None
+        metric = metric or ("mask AP" if masks else "box AP")
         kind, _, name = metric.partition(" ")
         if kind not in ("box", "mask") or name not in METRICS:
             raise ValueError(f'metric must be "box" or "mask" and one of {METRICS}, such as "mask AP", got {metric!r}.')
+        if kind == "mask" and not masks:
+            raise ValueError(f'metric is {metric!r}, but MASK_HEAD is None; choose one of boxes, such as "box AP".')
         for key, value in (("every", every), ("limit", limit), ("patience", patience)):
             if value is not None and value < 1:
                 raise ValueError(f"{key}={value}; pass at least 1" + ("." if key == "every" else ", or None."))
@@ -89,7 +94,8 @@ class AveragePrecision(keras.callbacks.Callback):
                 self.model.stop_training = True
                 self._say(f"Stopped: {self.metric} did not improve in {self.patience} evaluations.")
         if logs is not None:
-            logs |= self.late_logs(epoch) or {"val_box_AP": float("nan"), "val_mask_AP": float("nan")}
+            kinds = ["box"] + ["mask"] * (self.mask_rcnn.config.MASK_HEAD is not None)
+            logs |= self.late_logs(epoch) or {f"val_{kind}_AP": float("nan") for kind in kinds}
 
     def late_logs(self, epoch: int) -> dict[str, float]:
         """What the evaluation adds to a finished epoch's logs; empty if it was not evaluated."""
@@ -97,13 +103,15 @@ class AveragePrecision(keras.callbacks.Callback):
 
     def _evaluate(self, epoch: int) -> None:
         results = evaluate(self.mask_rcnn, self.dataset, limit=self.limit, progress=False)
-        self.history[epoch] = {"box": results.box, "mask": results.mask}
+        kinds = {"box": results.box, "mask": results.mask}
+        self.history[epoch] = {kind: numbers for kind, numbers in kinds.items() if numbers is not None}
         if self.best is None or self.value(epoch) > self.value(self.best):
             self.best = epoch
             self.mask_rcnn.save_weights(self.path)
         write_atomically(self._file, json.dumps({"best": self.best, "metric": self.metric, "epochs": self.history}))
+        aps = ", ".join(f"{kind} AP {numbers['AP']:.3f}" for kind, numbers in self.history[epoch].items())
         self._say(
-            f"epoch {epoch}: box AP {results.box['AP']:.3f}, mask AP {results.mask['AP']:.3f} of "
+            f"epoch {epoch}: {aps} of "
             f"{results.images} images; best {self.metric} {self.value(self.best):.3f} at epoch {self.best}"
         )
 
@@ -135,7 +143,7 @@ class AveragePrecision(keras.callbacks.Callback):
 def _require_instances(dataset: Dataset, limit: int | None) -> None:
     """Raises before training instead of after the first epoch."""
     ids = list(dataset.image_ids[:limit])
-    if not any((dataset.load_mask(i)[1] > 0).any() for i in ids):
+    if not any((dataset.load_class_ids(i) > 0).any() for i in ids):
         raise ValueError(
             f"none of the {len(ids)} validation images has an instance, so AP cannot be computed; "
             "choose others, or raise limit."

@@ -21,6 +21,7 @@ from mrcnn.evaluation.coco_results import (
     read_results,
     results_file,
 )
+from mrcnn.inference.class_names import WithClassesOf
 
 __all__ = ["METRICS", "Records", "Results", "evaluate", "evaluate_results"]
 
@@ -31,6 +32,7 @@ class Results:
 
     Attributes:
         box, mask: the 12 COCO numbers by name (`METRICS`), 0..1; -1 if the ground truth has nothing of that kind.
+            `mask` is None if the model or the dataset has no masks.
         per_class: class name -> `box_ap`, `box_ap50`, `mask_ap`, `mask_ap50` and, if requested, `boundary_ap`.
         images, instances: number of evaluated images and of annotated objects other than crowds.
         ms_per_image: median milliseconds per call of `detect`, without the first, which traces the graph; None if no
@@ -40,7 +42,7 @@ class Results:
     """
 
     box: dict[str, float]
-    mask: dict[str, float]
+    mask: dict[str, float] | None
     per_class: dict[str, dict[str, float]]
     images: int
     instances: int
@@ -98,6 +100,8 @@ def evaluate(
     records = Records(*_order(dataset, image_ids), [], [])
     sizes = {image["id"]: image for image in records.images}
     seconds: list[float] = []
+    masks = _has_masks(model, dataset)
+    _check_boundary(boundary, masks)
     with results_file(results, dataset) as write:
         for image_id in _progress_bar(image_ids, progress):
             image = dataset.load_image(image_id)
@@ -107,10 +111,10 @@ def evaluate(
             start = time.perf_counter()
             (detection,) = model.detect([image])
             seconds.append(time.perf_counter() - start)
-            found = detection_annotations(detection, dataset, image_id, shape)
+            found = detection_annotations(detection, dataset, image_id, shape, masks=masks)
             write(found)
             records.found.extend(found)
-    return _results(records, boundary, 1000 * float(np.median(seconds[1:] or seconds)))
+    return _results(records, masks, boundary, 1000 * float(np.median(seconds[1:] or seconds)))
 
 
 def evaluate_results(
@@ -141,7 +145,9 @@ def evaluate_results(
         shape = _image_shape(dataset, image_id)
         sizes[image_id] |= {"height": shape[0], "width": shape[1]}
         records.truth.extend(ground_truth_annotations(dataset, image_id, shape))
-    for i, annotation in enumerate(found):
+    masks = _has_masks(None, dataset) and all("segmentation" in annotation for annotation in found)
+    _check_boundary(boundary, masks)
+    for i, annotation in enumerate(found if masks else ()):
         image, size = sizes.get(annotation["image_id"]), annotation["segmentation"]["size"]
         if image is not None and size != [image["height"], image["width"]]:
             raise ValueError(
@@ -149,10 +155,22 @@ def evaluate_results(
                 f"{[image['height'], image['width']]} (height, width); the results are of other images"
             )
     records.found.extend(annotation for annotation in found if annotation["image_id"] in sizes)
-    return _results(records, boundary, None)
+    return _results(records, masks, boundary, None)
 
 
-def _results(records: Records, boundary: bool, milliseconds: float | None) -> Results:
+def _has_masks(model: Any, dataset: Any) -> bool:
+    """Whether there are masks to compare: not of a model without a mask head, nor of a dataset of boxes alone."""
+    model = model.model if isinstance(model, WithClassesOf) else model
+    head = getattr(getattr(model, "config", None), "MASK_HEAD", "unknown")
+    return head is not None and getattr(dataset, "masks", True) is not False
+
+
+def _check_boundary(boundary: bool, masks: bool) -> None:
+    if boundary and not masks:
+        raise ValueError("boundary=True needs masks, and the model or the dataset has none; leave it out")
+
+
+def _results(records: Records, masks: bool, boundary: bool, milliseconds: float | None) -> Results:
     """The results for the compared data."""
     instances = sum(not annotation["iscrowd"] for annotation in records.truth)
     if not instances:
@@ -161,12 +179,12 @@ def _results(records: Records, boundary: bool, milliseconds: float | None) -> Re
             "choose images with annotations"
         )
     box, box_classes = coco_numbers(records, "box")
-    mask, mask_classes = coco_numbers(records, "mask")
+    mask, mask_classes = coco_numbers(records, "mask") if masks else (None, {})
     edge, edge_classes = coco_numbers(records, "boundary") if boundary else (None, {})
     per_class = {}
     for i in sorted(records.names):
         aps = {"box_ap": box_classes[i][0], "box_ap50": box_classes[i][1]}
-        aps |= {"mask_ap": mask_classes[i][0], "mask_ap50": mask_classes[i][1]}
+        aps |= {"mask_ap": mask_classes[i][0], "mask_ap50": mask_classes[i][1]} if masks else {}
         per_class[records.names[i]] = aps | ({"boundary_ap": edge_classes[i][0]} if boundary else {})
     return Results(box, mask, per_class, len(records.images), instances, milliseconds, edge, records)
 

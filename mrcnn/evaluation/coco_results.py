@@ -21,7 +21,7 @@ from mrcnn.files import atomic_path
 from mrcnn.inference.results import Result
 
 Annotation = dict[str, Any]
-KEYS = ("image_id", "category_id", "segmentation", "score")
+KEYS = ("image_id", "category_id", "score")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,8 @@ def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[
         annotations = dataset.annotations(image_id)
         _check_annotations(annotations, dataset, image_id, image_shape)
         return annotations
+    if getattr(dataset, "masks", True) is False:
+        return _boxed_annotations(dataset, image_id)
     masks, class_ids = dataset.load_mask(image_id)
     masks, class_ids = np.asarray(masks), np.asarray(class_ids)
     check_masks(masks, class_ids, image_shape, dataset.num_classes, f"the ground truth of image {image_id}")
@@ -89,18 +91,38 @@ def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[
     return annotations
 
 
+def _boxed_annotations(dataset: Any, image_id: int) -> list[Annotation]:
+    """Those of a dataset of boxes alone; an area is that of the box."""
+    boxes, class_ids = (
+        np.asarray(dataset.load_boxes(image_id), np.float64),
+        np.asarray(dataset.load_class_ids(image_id)),
+    )
+    what = f"the ground truth of image {image_id}"
+    check_class_ids(class_ids, dataset.num_classes, what)
+    check_numbers(boxes.reshape(-1, 4), np.ones(len(boxes)), len(class_ids), what)
+    annotations = [_annotation(image_id, abs(i), _xywh(box), None) for i, box in zip(class_ids, boxes, strict=True)]
+    return [
+        annotation | {"area": annotation["bbox"][2] * annotation["bbox"][3], "iscrowd": int(class_id < 0)}
+        for annotation, class_id in zip(annotations, class_ids, strict=True)
+        if annotation["bbox"][2] * annotation["bbox"][3]
+    ]
+
+
 def detection_annotations(
-    detection: Mapping[str, Any], dataset: Any, image_id: int, image_shape: Sequence[int]
+    detection: Mapping[str, Any], dataset: Any, image_id: int, image_shape: Sequence[int], *, masks: bool = True
 ) -> list[Annotation]:
     """The detections in one image of a dataset as COCO annotations with scores; nothing is rounded.
 
     Accepts any dict whose `masks` are [H, W, N] or a list of run lengths; for a `Result`, full masks are not computed.
     `mask_scores`, if present, rank masks and boundaries; `scores` rank boxes.
-    Detections of classes that the image's source does not annotate are omitted.
+    Detections of classes that the image's source does not annotate are omitted. With masks=False masks are, too.
     """
     class_ids, what = np.asarray(detection["class_ids"]), f"the detections in image {image_id}"
-    masks = detection.rle if isinstance(detection, Result) else detection["masks"]
-    encoded = _runs(masks, class_ids, image_shape, dataset.num_classes, what)
+    check_class_ids(class_ids, dataset.num_classes, what)
+    encoded: Sequence[rle.Rle | None] = [None] * len(class_ids)
+    if masks:
+        given = detection.rle if isinstance(detection, Result) else detection["masks"]
+        encoded = _runs(given, class_ids, image_shape, dataset.num_classes, what)
     boxes = np.asarray(detection["rois"], np.float64).reshape(-1, 4)
     scores = np.asarray(detection["scores"], np.float64).reshape(-1)
     check_numbers(boxes, scores, len(class_ids), what)
@@ -172,13 +194,17 @@ def read_results(results: str | os.PathLike | Sequence[Mapping[str, Any]], datas
     name, content = _content(results)
     images, classes = _image_numbers(dataset), _class_numbers(dataset)
     found = []
-    boxed = None
+    boxed = masked = None
     for i, record in enumerate(content):
         what = f"{name}, result {i}"
         missing = [key for key in KEYS if not isinstance(record, Mapping) or key not in record]
         if missing:
-            raise ValueError(f"{what}: field {missing[0]!r} is missing; results have {KEYS} and optionally 'bbox'")
-        has_box = _has_box(record)
+            raise ValueError(f"{what}: field {missing[0]!r} is missing; results have {KEYS}, 'segmentation' and 'bbox'")
+        has_box, has_mask = _has_box(record), "segmentation" in record
+        masked = has_mask if masked is None else masked
+        if has_mask != masked or not (has_mask or has_box):
+            others = "" if has_mask == masked else f"; results before it have {'one' if masked else 'none'}"
+            raise ValueError(f"{what}: field 'segmentation' is {'there' if has_mask else 'missing'}{others}")
         boxed = has_box if boxed is None else boxed
         if has_box != boxed:
             raise ValueError(f"{what}: field 'bbox': earlier results have {'one' if boxed else 'none'}, but not this")
@@ -200,11 +226,11 @@ def _read(
     if category_id is None:
         raise ValueError(f"{what}: field 'category_id': {shown(record['category_id'])} is not a class of {source!r}")
     try:
-        runs = rle.compress(record["segmentation"])
+        runs = rle.compress(record["segmentation"]) if "segmentation" in record else None
     except ValueError as error:
         raise ValueError(f"{what}: field 'segmentation': {error}") from error
     box, area = record.get("bbox"), {}
-    if not _has_box(record):
+    if runs is not None and not _has_box(record):
         box, area = _xywh(rle.box(runs)), {"area": float(rle.area(runs))}
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
         raise ValueError(f"{what}: field 'bbox': expected [x, y, width, height], finite numbers, got {shown(box)}")
@@ -281,7 +307,8 @@ def _check_annotations(
     annotations: Iterable[Annotation], dataset: Any, image_id: int, image_shape: Sequence[int]
 ) -> None:
     for annotation in annotations:
-        size, class_id = list(annotation["segmentation"]["size"]), annotation["category_id"]
+        size = list(annotation["segmentation"]["size"]) if "segmentation" in annotation else list(image_shape)
+        class_id = annotation["category_id"]
         if size != list(image_shape) or not 0 < class_id < dataset.num_classes:
             raise ValueError(
                 f"the ground truth of image {image_id}: an annotation has size {size} and class id {class_id}, but the "
@@ -308,8 +335,9 @@ def _encoded(masks: np.ndarray) -> list[rle.Rle]:
     return rle.encode_all(masks) if masks.ndim == 3 else []  # without instances, any empty array is valid
 
 
-def _annotation(image_id: int, class_id: int, box: list[float], runs: rle.Rle) -> Annotation:
-    return {"image_id": image_id, "category_id": int(class_id), "bbox": box, "segmentation": runs}
+def _annotation(image_id: int, class_id: int, box: list[float], runs: rle.Rle | None) -> Annotation:
+    mask = {} if runs is None else {"segmentation": runs}
+    return {"image_id": image_id, "category_id": int(class_id), "bbox": box, **mask}
 
 
 def _xywh(box: Sequence[float]) -> list[float]:

@@ -301,15 +301,13 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     inputs |= {
         "gt_class_ids": keras.Input((config.MAX_GT_INSTANCES,), dtype="int32", name="gt_class_ids"),
         "gt_boxes": keras.Input((config.MAX_GT_INSTANCES, 4), name="gt_boxes"),
-        "gt_masks": keras.Input(
-            (config.MAX_GT_INSTANCES, *((None, None) if network.whole_masks else config.MINI_MASK_SHAPE)),
-            dtype="uint8",
-            name="gt_masks",
-        ),
         "active_classes": keras.Input((config.NUM_CLASSES,), name="active_classes"),
         "image_id": keras.Input((), dtype="int32", name="image_id"),
         "seed": keras.Input((), dtype="int32", name="seed"),
     }
+    if network.head is not None:
+        side = (None, None) if network.whole_masks else config.MINI_MASK_SHAPE
+        inputs["gt_masks"] = keras.Input((config.MAX_GT_INSTANCES, *side), dtype="uint8", name="gt_masks")
     gt_boxes, gt_class_ids, seed = inputs["gt_boxes"], inputs["gt_class_ids"], inputs["seed"]
     levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=True, fast=True)
 

@@ -77,7 +77,7 @@ def schedule(command: argparse.ArgumentParser) -> None:
 def validation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-validation", action="store_true", help="take no val_ losses and no AP")
     command.add_argument("--every", type=count, default=1, metavar="N", help="take the AP every N epochs")
-    command.add_argument("--metric", default="mask AP", help='what the best epoch is chosen by, as "mask AP50"')
+    command.add_argument("--metric", help='what the best epoch is chosen by, as "mask AP50"')
     command.add_argument(
         "--patience", type=count, metavar="N", help="end the training after N evaluations without a better one"
     )

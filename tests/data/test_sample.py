@@ -69,7 +69,7 @@ def test_no_instances(masks):
         (one_mask(), [-3], None, r"class ids \[-3\] are out of range"),
         (one_mask(), [1.5], None, r"must be integers, got \[1.5\]"),
         (one_mask() * np.nan, [1], None, "masks of type float64 with NaN"),
-        (one_mask(), [1], np.zeros([2, 4]), r"load_boxes gave an array of shape \(2, 4\) for 1 masks"),
+        (one_mask(), [1], np.zeros([2, 4]), r"load_boxes gave an array of shape \(2, 4\) for 1 instances"),
         (one_mask(), [1], [[0, 0, np.nan, 4]], "load_boxes gave NaN"),
     ],
 )

@@ -18,7 +18,7 @@ from tests.tiny import TinyDataset
 class Model:
     """What the callback uses of a MaskRCNN; the weights are the number of the epoch."""
 
-    config = SimpleNamespace(NAME="Tiny")
+    config = SimpleNamespace(NAME="Tiny", MASK_HEAD="fcn")
 
     def __init__(self, folder):
         self.log_dir, self.epoch = folder, 0

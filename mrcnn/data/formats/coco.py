@@ -67,26 +67,34 @@ class CocoDataset(AnnotatedDataset):
     def annotations(self, image_id: int) -> list[dict[str, Any]]:
         """The annotations of an image as COCO's evaluation wants them: ids, areas and boxes are the file's own.
 
-        category_id is the class id here, image_id the id here, segmentation compressed run lengths.
+        category_id is the class id here, image_id the id here, segmentation compressed run lengths; none of a dataset
+        that was read with masks=False.
         """
-        info = self.image_info[image_id]
-        masks, class_ids = self.load_mask(image_id)
+        info, class_ids = self.image_info[image_id], self.load_class_ids(image_id)
+        runs = rle.encode_all(self.load_mask(image_id)[0]) if self.masks else [None] * len(class_ids)
         return [
             {
                 "id": stored.id,
                 "image_id": image_id,
                 "category_id": int(abs(class_id)),
                 "bbox": list(stored.box),
-                "area": rle.area(run) if stored.area is None else stored.area,
+                "area": _area(stored, run),
                 "iscrowd": int(class_id < 0),
-                "segmentation": run,
+                **({} if run is None else {"segmentation": run}),
             }
-            for stored, class_id, run in zip(info["stored"], class_ids, rle.encode_all(masks), strict=True)
+            for stored, class_id, run in zip(info["stored"], class_ids, runs, strict=True)
         ]
 
     def image_reference(self, image_id: int) -> str:
         """The page that shows the image in COCO's explorer."""
         return f"https://cocodataset.org/#explore?id={self.image_info[image_id]['id']}"
+
+
+def _area(stored: Stored, run: rle.Rle | None) -> float:
+    """An instance's area as the file has it; else its mask's, else its box's."""
+    if stored.area is not None:
+        return stored.area
+    return rle.area(run) if run is not None else float(stored.box[2] * stored.box[3])
 
 
 def find(path: str, subset: str | None) -> Places:
