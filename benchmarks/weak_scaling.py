@@ -10,8 +10,8 @@ Every process has as many images a step. Three ways take turns, round after roun
 - together: the same two with DISTRIBUTION = "multi_worker", which sum their gradients at each step.
 
 The table: median seconds of a step, the ratio to "one" by rounds, and the share of a step in which a process's core did
-nothing, which is mostly waiting for the other. Images are generated and the loader runs in the same core. The first two
-steps of each round are not counted: there the graph is traced.
+nothing, which is mostly waiting for the other. Images are generated, and the loader runs on the same core. A first
+round, in which the graphs are traced, is not counted.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[1:1] = [str(HERE), str(HERE.parent)]
 
 from machine import processor  # noqa: E402
-from passes import Program, serve  # noqa: E402
-
-UNCOUNTED = 2  # steps at the beginning of each round
+from passes import Program  # noqa: E402
 
 
 def main() -> None:
     """Starts the processes, takes turns, prints."""
     arguments = parse()
     if arguments.serve:
-        serve(worker(json.loads(arguments.serve)))
+        work(json.loads(arguments.serve))
         return
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
@@ -104,51 +101,63 @@ def table(rounds: list[dict[str, list[dict]]]) -> str:
     return "\n".join(lines)
 
 
-def worker(told: dict[str, Any]) -> Callable[..., dict[str, Any]]:
-    """What answers a request: one more epoch, with the seconds of a step and the share of them without work."""
+def work(told: dict[str, Any]) -> None:
+    """Trains; before each block of steps it waits for a request, after it answers with what the steps took."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what else prints goes to the errors
     os.sched_setaffinity(0, [told["core"]])
     os.environ["KERAS_BACKEND"] = told["backend"]
     if told["kind"] == "together":
         task = {"type": "worker", "index": told["place"]}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": told["addresses"]}, "task": task})
-    state: dict[str, Any] = {}
-
-    def answer() -> dict[str, Any]:
-        if not state:
-            state.update(model=build(told), data=dataset(told))
-        steps = Steps()
-        model, data = state["model"], state["data"]
-        model.train(data, None, epochs=model.epoch + 1, custom_callbacks=[steps.callback()], verbose=0)
-        return steps.found()
-
-    return answer
+    model, data = build(told), dataset(told)
+    steps = Steps(told["steps"], sys.stdin, answers)
+    model.train(data, None, epochs=1, custom_callbacks=[steps.callback()], verbose=0)
 
 
 class Steps:
-    """Wall and CPU seconds at the end of each step."""
+    """Blocks of steps, each of them asked for by a line and answered by a line of json.
 
-    def __init__(self) -> None:
-        self.marks: list[tuple[float, float]] = []
+    Args:
+        count: steps of a block. requests, answers: text files; the process ends with the requests.
+    """
+
+    def __init__(self, count: int, requests: Any, answers: Any) -> None:
+        self.count, self.requests, self.answers = count, requests, answers
+        self.done = 0
+
+    def begin(self) -> None:
+        """Waits for a request."""
+        if not self.requests.readline():
+            os._exit(0)  # in the middle of a training
+        self.done, self.start = 0, (time.perf_counter(), time.process_time())
+
+    def step(self) -> None:
+        """Counts a step that has ended; after the last of a block answers, and waits for the next request."""
+        self.done += 1
+        if self.done < self.count:
+            return
+        wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
+        self.answers.write(json.dumps({"seconds": wall / self.count, "idle": max(1 - cpu / wall, 0.0)}) + "\n")
+        self.answers.flush()
+        self.begin()
 
     def callback(self) -> Any:
-        """A Keras callback that takes the time, in every process."""
+        """A Keras callback, in every process."""
         import keras
 
-        marks = self.marks
+        steps = self
 
         class Timer(keras.callbacks.Callback):
             every_worker = True
 
+            def on_train_begin(self, logs: Any = None) -> None:
+                steps.begin()
+
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                marks.append((time.perf_counter(), time.process_time()))
+                steps.step()
 
         return Timer()
-
-    def found(self) -> dict[str, float]:
-        """Seconds a step, the first ones left out, and the share without work."""
-        counted = self.marks[UNCOUNTED - 1 :]
-        wall, cpu = (counted[-1][i] - counted[0][i] for i in (0, 1))
-        return {"seconds": wall / (len(counted) - 1), "idle": max(1 - cpu / wall, 0.0)}
 
 
 def build(told: dict[str, Any]) -> Any:
@@ -170,7 +179,7 @@ def build(told: dict[str, Any]) -> Any:
         IMAGES_PER_GPU=told["batch"],
         GPU_COUNT=2 if together else 1,
         DISTRIBUTION="multi_worker" if together else None,
-        STEPS_PER_EPOCH=told["steps"] + UNCOUNTED,
+        STEPS_PER_EPOCH=told["steps"] * (told["rounds"] + 2),
         LOADER_WORKERS=1,
         WARMUP_STEPS=1,
         KEEP_CHECKPOINTS=1,

@@ -1,5 +1,7 @@
 """The benchmark of two processes: what it makes of times; a whole run is too long for a test."""
 
+import io
+import json
 import sys
 from pathlib import Path
 
@@ -9,10 +11,17 @@ sys.path.insert(0, str(BENCHMARKS))
 import weak_scaling  # noqa: E402
 
 
-def test_a_step_is_timed_between_the_ends_of_steps_and_the_first_ones_do_not_count():
-    steps = weak_scaling.Steps()
-    steps.marks = [(0.0, 0.0), (50.0, 49.0), (52.0, 50.0), (55.0, 52.0)]
-    assert steps.found() == {"seconds": 2.5, "idle": 1 - 3 / 5}
+def test_a_block_of_steps_is_asked_for_and_answered(monkeypatch):
+    wall, cpu = iter((0.0, 6.0, 100.0, 102.0, 200.0)), iter((0.0, 3.0, 3.0, 5.5, 6.0))
+    monkeypatch.setattr(weak_scaling.time, "perf_counter", lambda: next(wall))
+    monkeypatch.setattr(weak_scaling.time, "process_time", lambda: next(cpu))
+    answers = io.StringIO()
+    steps = weak_scaling.Steps(2, io.StringIO("{}\n{}\n{}\n"), answers)
+    steps.begin()
+    for _ in range(4):
+        steps.step()
+    found = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert found == [{"seconds": 3.0, "idle": 0.5}, {"seconds": 1.0, "idle": 0.0}]
 
 
 def test_the_slower_process_counts_and_ratios_are_those_of_a_round():

@@ -111,6 +111,21 @@ def test_int8_finds_much_the_same(model, tmp_path):
     assert 0 < found <= 10 * len(images()) and abs(found - expected) <= expected / 2
 
 
+def test_int8_computes_the_sums_of_feature_maps_but_no_box_arithmetic(model, tmp_path):
+    pytest.importorskip("nncf")
+    pytest.importorskip("tf2onnx")
+    openvino = pytest.importorskip("openvino")
+    path = model.export(tmp_path / "tiny.xml", precision="int8", calibration=images()[:2])
+    quantized: dict[bool, list[bool]] = {True: [], False: []}
+    for op in openvino.Core().read_model(path).get_ordered_ops():
+        name, kind = op.get_friendly_name(), op.get_type_name()
+        if kind in ("Add", "Subtract", "Multiply", "Divide") and ("fpn" in name or not name.startswith("part")):
+            given = [op.input_value(i).get_node().get_type_name() for i in range(op.get_input_size())]
+            quantized["fpn" in name].append("FakeQuantize" in given)
+    assert len(quantized[False]) > 50 and not any(quantized[False])
+    assert any(quantized[True])
+
+
 def test_nothing_found_is_an_empty_result(onnx_file, openvino_file):
     for file in (onnx_file, openvino_file):
         predictor = Predictor(file, threads=1)

@@ -12,6 +12,10 @@ from mrcnn.inference.detector import Detector
 from mrcnn.inference.extras import require
 from mrcnn.network.pixels import PixelScaling
 
+# As `OnnxBuilder.op` names operations. Sums inside the parts, of residual blocks and of the pyramid, have other names:
+# they are computed in int8, or else the largest feature maps would go through memory as float32
+BOX_ARITHMETIC = r"(add|sub|mul|div)_\d+$"
+
 
 def save_openvino(
     model: Any, path: Path, *, precision: str, calibration: Sequence[Any], config: Config, scaling: PixelScaling
@@ -51,5 +55,5 @@ def _quantized(model: Any, detector: Detector, images: Sequence[Any]) -> Any:
         nncf.Dataset(list(inputs())),
         subset_size=len(images),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(types=["Add", "Subtract", "Multiply", "Divide"], validate=False),
+        ignored_scope=nncf.IgnoredScope(patterns=[BOX_ARITHMETIC], validate=False),
     )
