@@ -1,7 +1,7 @@
 """Test-time augmentation, as Detectron2's `GeneralizedRCNNWithTTA` does it.
 
-Every view of an image, at several sizes and mirrored, gives boxes; NMS over the boxes of all views keeps the best. The
-mask head then runs on these boxes in every view, and the soft masks, mirrored back, are averaged.
+The box head runs on several views of an image, at several sizes and mirrored; NMS over the boxes of all views keeps the
+best. The mask head then runs on these boxes in every view, and the soft masks, mirrored back, are averaged.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ MasksOf = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # see `mrcnn.inferen
 class Augmentation:
     """The views of an image.
 
-    min_dims: pixels of the shorter side in each view. max_dim: most pixels of the longer side; None: that of the
-    settings, in proportion. flip: each view also mirrored left to right. The defaults are Detectron2's.
+    min_dims: pixels of the shorter side in each view. max_dim: maximum pixels of the longer side; None: that of the
+    settings, in proportion. flip: also mirror each view left to right. The defaults are Detectron2's.
     """
 
     min_dims: Sequence[int] = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
@@ -31,20 +31,20 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not self.min_dims or min(self.min_dims) < 1:
-            raise ValueError(f"min_dims are one or more numbers of pixels, got {self.min_dims!r}")
+            raise ValueError(f"min_dims must be one or more numbers of pixels, got {self.min_dims!r}")
 
 
 def augmented(
     detector: Detector, masks_of: MasksOf, views: bool | Augmentation, class_names: Sequence[str] = ()
 ) -> Callable[[np.ndarray], Result]:
-    """`detect_augmented` as a function of the image alone; `views` is True for the default ones."""
+    """`detect_augmented` as a function of only the image; `views` is True for the default views."""
     augmentation = views if isinstance(views, Augmentation) else Augmentation()
     return lambda image: detect_augmented(detector, masks_of, image, augmentation, class_names)
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A network input of a view, and whether it is mirrored."""
+    """A view's network input, and whether it is mirrored."""
 
     source: NetworkInput
     mirrored: bool
@@ -62,7 +62,7 @@ def detect_augmented(
     Args:
         masks_of: `mrcnn.inference.compiled.compiled_masks` of the same network.
 
-    Memory is that of one view at a time.
+    Holds one view in memory at a time.
     """
     config, size = detector.config, (image.shape[0], image.shape[1])
     boxes, ids, scores = [np.zeros((0, 4))], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
@@ -134,10 +134,10 @@ def _mean_masks(
 
 
 def nms_per_class(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold: float) -> np.ndarray:
-    """Indices of the boxes that NMS leaves within each class, best first.
+    """Indices of the boxes that remain after NMS within each class, best first.
 
     Args:
-        boxes: [N, (y1, x1, y2, x2)]. threshold: IoU above which the weaker of two boxes goes.
+        boxes: [N, (y1, x1, y2, x2)]. threshold: IoU above which the lower-scoring of two boxes is dropped.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order, kept = np.argsort(-scores, kind="stable"), []

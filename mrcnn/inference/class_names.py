@@ -10,17 +10,17 @@ from mrcnn.inference.results import Result
 
 
 def names_of(class_names: Sequence[str], num_classes: int) -> list[str]:
-    """Class names, background first. Weights without names get COCO's where the number fits, else "class 1" and so on.
+    """Class names, background first. Weights without names get COCO's if the number matches, else "class 1" and so on.
 
     Args:
-        class_names: of the model; empty where its weights came without.
+        class_names: of the model; empty if its weights have none.
         num_classes: NUM_CLASSES of its settings.
     """
     return list(class_names) or coco_names(num_classes) or ["BG", *(f"class {i}" for i in range(1, num_classes))]
 
 
 class WithClassesOf:
-    """A model whose detections have the class ids of a dataset; those of classes that the dataset lacks are left out.
+    """A model whose detections have a dataset's class ids; detections of classes that the dataset lacks are omitted.
 
     Args:
         model: anything with `detect`.
@@ -35,7 +35,7 @@ class WithClassesOf:
         if not common:
             raise ValueError(
                 f"the model knows {own[1:6]} ..., the data {wanted[1:6]} ...: they have no class in common. "
-                "Give data that the model was trained for, or another model."
+                "Use data that the model was trained for, or another model."
             )
         ids = {name: i for i, name in enumerate(wanted)}
         self.model, self.wanted = model, tuple(wanted)

@@ -1,4 +1,4 @@
-"""The inference graph as one compiled function, of the backend's own kind."""
+"""The inference graph as one function, compiled by the backend."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,16 +8,16 @@ import numpy as np
 
 from mrcnn.inference.input_sizes import InputLimits
 
-UNIT = 64  # pixels; sides of buckets are multiples of it
-PER_DOUBLING = 4  # sizes of buckets between a side and its double
+UNIT = 64  # pixels; bucket sides are multiples of it
+PER_DOUBLING = 4  # bucket sizes per doubling of a side
 
 
 def compiled(model: keras.Model, limits: InputLimits) -> Callable[[Any, Any], Mapping[str, Any]]:
-    """The function (image, window) -> outputs of `mrcnn.network.graph.inference_graph`'s model; arrays as there.
+    """The function (image, window) -> outputs of a model of `mrcnn.network.graph.inference_graph`.
 
-    On TensorFlow it is traced once for all image sizes and batch sizes, so a new size costs nothing and results do not
-    depend on earlier calls. It reads the weights at each call, so it stays valid after training and loading. On other
-    backends it is a `PerBucket`, which compiles once for each of a few sizes.
+    On TensorFlow it is traced once for all image and batch sizes, so new sizes cost nothing and results do not depend
+    on earlier calls. It reads the weights at each call, so it stays valid after training and loading. On other backends
+    it is a `PerBucket`, which compiles once for each of a few sizes.
     """
     if keras.backend.backend() != "tensorflow":
         return PerBucket(model, limits)
@@ -33,7 +33,7 @@ def compiled(model: keras.Model, limits: InputLimits) -> Callable[[Any, Any], Ma
 
 
 def compiled_masks(model: keras.Model) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """The function of `mrcnn.network.graph.mask_graph`'s model; on TensorFlow traced once for all sizes."""
+    """The function of a model of `mrcnn.network.graph.mask_graph`; on TensorFlow traced once for all sizes."""
     if keras.backend.backend() != "tensorflow":
         return model.predict_on_batch
     import tensorflow as tf
@@ -49,15 +49,15 @@ def compiled_masks(model: keras.Model) -> Callable[[Mapping[str, Any]], Mapping[
 
 
 class PerBucket:
-    """The function of `compiled` where Keras compiles for each shape: for a few input sizes and batch sizes only.
+    """The function of `compiled` on backends that compile for each shape: uses only a few input and batch sizes.
 
-    Each image is padded below and right with zeros, up to the next `bucket`, as Detectron2 and torchvision pad the
-    smaller images of a batch. Measured cost: benchmarks/README.md. Images that only fill up a batch are dropped from
-    the results.
+    Each image is padded with zeros at the bottom and right to the next `bucket`, as Detectron2 and torchvision pad the
+    smaller images of a batch; benchmarks/README.md has the measured cost. Images that only fill up a batch are removed
+    from the results.
 
     Args:
         model: of `mrcnn.network.graph.inference_graph`.
-        limits: what is known about the images to come.
+        limits: known limits of the image sizes.
     """
 
     def __init__(self, model: keras.Model, limits: InputLimits) -> None:
@@ -78,13 +78,13 @@ class PerBucket:
 
 
 def bucket(height: int, width: int, short: int | None = None, long: int | None = None) -> tuple[int, int]:
-    """The bucket for a network input of (height, width) pixels: each side is rounded up to 64, 128, 192, ...
+    """The bucket for a network input of (height, width) pixels, with each side rounded up to 64, 128, 192, ...
 
     Up to 256 pixels: every multiple of 64. Above: 4 sizes per doubling: 320, 384, 448, 512, 640, 768, 896, 1024, 1280.
 
     Args:
         height, width: multiples of 32.
-        short, long: see `InputLimits`; a bucket larger than they are ends there.
+        short, long: see `InputLimits`; larger buckets are limited to these.
     """
     sides = [_next_side(side) for side in (height, width)]
     for axis, limit in zip(np.argsort([height, width], kind="stable"), (short, long), strict=True):
@@ -94,12 +94,12 @@ def bucket(height: int, width: int, short: int | None = None, long: int | None =
 
 
 def bucket_count(count: int, most: int | None = None) -> int:
-    """How many images are computed for `count`: the next power of two, or `most` where that is less."""
+    """The batch size for `count` images: the next power of two, but at most `most`."""
     power = 1 << (count - 1).bit_length()
     return power if most is None or most < count else min(power, most)
 
 
 def _next_side(side: int) -> int:
-    below = 1 << ((side - 1).bit_length() - 1)  # the power of two under it
+    below = 1 << ((side - 1).bit_length() - 1)  # the next lower power of two
     step = max(UNIT, below // PER_DOUBLING)
     return -(-side // step) * step

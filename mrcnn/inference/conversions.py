@@ -1,4 +1,4 @@
-"""Results in the forms of other tools: supervision's Detections, a pandas table, and GeoJSON polygons."""
+"""Results in the formats of other tools: supervision's Detections, a pandas table, and GeoJSON polygons."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ Ring = list[list[float]]  # closed, of [x, y]
 
 
 def to_supervision(result: Result) -> Any:
-    """`supervision.Detections` with full masks, and the class names under "class_name".
+    """Converts to `supervision.Detections` with full masks, and class names under "class_name".
 
     Raises ImportError, with the command that installs it, without supervision.
     """
@@ -44,15 +44,15 @@ def to_pandas(result: Result) -> Any:
 def to_geojson(result: Result, tolerance: float = 1.0) -> dict[str, Any]:
     """A GeoJSON FeatureCollection: a MultiPolygon per instance, with its holes, in pixels of the image, y downwards.
 
-    Outer rings run as RFC 7946 asks for, counterclockwise where y points up. Empty masks have no geometry.
+    Outer rings have the direction of RFC 7946, counterclockwise if y points up. Empty masks have no geometry.
 
     Args:
-        tolerance: pixels that the outline may move when points are left out; 0 keeps every corner of every pixel.
+        tolerance: pixels by which the outline may move when points are removed; 0 keeps every pixel corner.
 
     Raises ValueError for a negative tolerance.
     """
     if not tolerance >= 0:
-        raise ValueError(f"tolerance is 0 pixels or more, got {tolerance!r}")
+        raise ValueError(f"tolerance must be 0 pixels or more, got {tolerance!r}")
     features = []
     boxes = np.asarray(result.rois, float).reshape(-1, 4)
     values = zip(result.crops, result.names, result.class_ids.tolist(), result.scores.tolist(), boxes, strict=True)
@@ -73,8 +73,8 @@ def _polygons(crop: Crop, tolerance: float) -> Iterator[list[Ring]]:
     """Each connected part of a mask: its outer ring, then its holes."""
     if not crop.mask.any():
         return
-    # OpenCV's outlines run through the centers of border pixels. In an image four times as large these lie an eighth
-    # of a pixel beside the edges of the mask's own pixels, so rounding gives the edges.
+    # OpenCV's outlines pass through the centers of border pixels. In a four times larger image these are an eighth of a
+    # pixel from the edges of the mask's own pixels, so rounding gives the edges.
     large = np.kron(np.pad(crop.mask, 1).astype(np.uint8), np.ones((4, 4), np.uint8))
     outlines, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     origin = np.array([crop.left - 1, crop.top - 1], float)

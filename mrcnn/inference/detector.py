@@ -1,4 +1,4 @@
-"""From images to results: network inputs, the inference graph, and the way back to the pixels of the images."""
+"""From images to results: network inputs, the inference graph, and conversion back to image pixels."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,17 +15,17 @@ from mrcnn.inference.pipeline import WINDOW, Buffers, batches, overlapped
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
 from mrcnn.network.pixels import PixelScaling
 
-Finder = Callable[[np.ndarray], Result]  # an image's pixels [H, W, C] uint8 to what is in it
+Finder = Callable[[np.ndarray], Result]  # an image's pixels [H, W, C] uint8 -> its result
 
 COUNT_NAMES = ("proposals", "scores over the minimum", "left by NMS", "detections")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image to detect in, before it is decoded.
+    """An image before decoding.
 
-    index: its place among the images. image: a path, pixels [H, W, C] uint8, or the exception that it raised.
-    size: (height, width), of a file by its header; None for an image that raised.
+    index: its position among the images. image: a path, pixels [H, W, C] uint8, or the exception that it raised.
+    size: (height, width), for a file from its header; None for an image that raised.
     """
 
     index: int
@@ -34,12 +34,12 @@ class Source:
 
 
 class Batch(NamedTuple):
-    """Images whose network inputs have one size, as they go through the pipeline."""
+    """Images whose network inputs have the same size, as they pass through the pipeline."""
 
     sources: list[Source]
-    buffer: np.ndarray  # [B, height, width, channels], to be given back
+    buffer: np.ndarray  # [B, height, width, channels], returned to the pool after use
     inputs: list[NetworkInput]
-    pixels: list[np.ndarray | None]  # of the images, where they are kept
+    pixels: list[np.ndarray | None]  # of the images, if they are kept
     failures: dict[int, Exception]  # by index
     raw: list[dict[str, np.ndarray]]
 
@@ -48,9 +48,9 @@ class Detector:
     """Runs an inference graph on any number of images of any sizes.
 
     Args:
-        call: (images, windows) -> outputs, as `mrcnn.inference.compiled.compiled` makes it of an inference graph.
+        call: (images, windows) -> outputs, from `mrcnn.inference.compiled.compiled`.
         config: the settings of that graph.
-        scaling: the pixel values that the backbone expects.
+        scaling: the pixel scaling that the backbone expects.
         process: id of the process in which the network was built; None: this one.
     """
 
@@ -72,15 +72,15 @@ class Detector:
         """See `MaskRCNN.detect`."""
         _check_form(prepare)
         total = len(images)
-        # All headers first: a bad image is then reported before the first detection, and sizes that go together are
-        # found however far apart they stand. Files are decoded once, later.
+        # Read all headers first: bad images are then reported before the first detection, and images of equal size are
+        # grouped, however far apart they are. Files are decoded once, later.
         sources = [self.source(i, image, total) for i, image in enumerate(images)]
         found = self._run(sources, prepare=prepare, class_names=class_names, verbose=verbose, window=None, total=total)
         results = {index: outcome for index, outcome in found if isinstance(outcome, Result)}
         return [results[i] for i in range(total)]
 
     def detect_alone(self, images: Sequence[Any], find: Finder, prepare: str | None) -> list[Result]:
-        """`detect` by a function of one image's pixels, `find`."""
+        """`detect` with `find`, a function of one image's pixels."""
         total = len(images)
         sources = [self.source(i, image, total) for i, image in enumerate(images)]
         return list(self._alone(sources, find, prepare, total))
@@ -95,7 +95,7 @@ class Detector:
         keep_images: bool = False,
         each: Callable[[Result], Any] | None = None,
     ) -> Iterator[Any]:
-        """`stream` by a function of one image's pixels, `find`."""
+        """`stream` with `find`, a function of one image's pixels."""
         _check_failures(failures)
         sources = self._checked(images, failures)
         return self._alone(sources, find, prepare, None, failures == "yield", keep_images, each)
@@ -110,7 +110,7 @@ class Detector:
         keep_images: bool = False,
         each: Callable[[Result], Any] | None = None,
     ) -> Iterator[Any]:
-        """The result of each image, as `_run` would give it, one image at a time."""
+        """The result of each image, like `_run`, one image at a time."""
         _check_form(prepare)
         for source in sources:
             try:
@@ -151,7 +151,7 @@ class Detector:
             keep_images=keep_images,
             each=each,
         )
-        early: dict[int, Any] = {}  # those whose turn has not come
+        early: dict[int, Any] = {}  # results that are finished before their turn
         due = 0
         for index, outcome in found:
             early[index] = outcome
@@ -172,12 +172,12 @@ class Detector:
         keep_images: bool = False,
         each: Callable[[Result], Any] | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """(index, result) of each image in the order in which they are done.
+        """(index, result) of each image in the order of completion.
 
         Args:
             window: see `mrcnn.inference.pipeline.batches`.
             total: number of images, for messages.
-            fails: give the exception of an image that cannot be decoded, instead of raising it.
+            fails: return the exception of an image that cannot be decoded, instead of raising it.
             keep_images, each: see `MaskRCNN.stream`.
         """
         waiting: dict[int, Source] = {}
@@ -222,7 +222,7 @@ class Detector:
                 yield index, outcome
 
     def source(self, index: int, image: Any, total: int | None = None) -> Source:
-        """An image with its size; what is not a path is converted at once. Raises as `read_image`, naming the index."""
+        """An image with its size; arrays are converted at once. Raises like `read_image`, with the index."""
         config = self.config
         with _named(index, total):
             if isinstance(image, str | os.PathLike) and config.IMAGE_CHANNEL_COUNT in (1, 3):
@@ -231,7 +231,7 @@ class Detector:
             return Source(index, pixels, pixels.shape[:2])
 
     def _checked(self, images: Iterable[Any], failures: str) -> Iterator[Source]:
-        """The images with their sizes; with failures = "yield", the exception of one that is none in its place."""
+        """The images with their sizes; with failures = "yield", invalid images are replaced by their exceptions."""
         for index, image in enumerate(images):
             try:
                 yield self.source(index, image)
@@ -241,7 +241,7 @@ class Detector:
                 yield Source(index, error, None)
 
     def _read(self, sources: list[Source], total: int | None, keep_images: bool) -> Batch:
-        """Decodes, resizes and normalizes images into one array; those that cannot be decoded take no place in it."""
+        """Decodes, resizes and normalizes images into one array; those that cannot be decoded are skipped."""
         height, width = self.input_size(sources[0].size) if sources[0].size else (0, 0)
         buffer = self.buffers.take((len(sources), height, width, self.config.IMAGE_CHANNEL_COUNT))
         batch = Batch([], buffer, [], [], {}, [])
@@ -263,26 +263,26 @@ class Detector:
         return self.network_input(pixels, out), pixels if keep else None
 
     def pixels(self, source: Source) -> np.ndarray:
-        """The pixels of an image, [H, W, C] uint8. Raises as `read_image`."""
+        """The pixels of an image, [H, W, C] uint8. Raises like `read_image`."""
         if source.size is None:
             raise source.image
         pixels = read_image(source.image, self.config.IMAGE_CHANNEL_COUNT, max_pixels=self.config.IMAGE_MAX_PIXELS)
         if pixels.shape[:2] != source.size:
             raise ValueError(
-                f"{source.image!r} has {pixels.shape[:2]} pixels (height, width), its header said {source.size}; "
+                f"{source.image!r} has {pixels.shape[:2]} pixels (height, width), but its header said {source.size}; "
                 "the file is damaged, or was replaced in the meantime"
             )
         return pixels
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the network input that an image of (height, width) gets."""
+        """(height, width) of the network input for an image of (height, width)."""
         return self.transform.place(*size).input_size
 
     def network_input(self, image: np.ndarray, out: np.ndarray | None = None) -> NetworkInput:
         """Resizes, normalizes and pads one image [H, W, C] uint8.
 
         Args:
-            out: float32 of `input_size`, which becomes the image of the result: its place in a batch. None: a new one.
+            out: float32 array of `input_size` for the network input, such as a slice of a batch. None: a new one.
         """
         return self.transform.apply(image, out=out)
 
@@ -294,21 +294,21 @@ class Detector:
 
         Returns:
             A dict per image, without padding rows: boxes [N, (y1, x1, y2, x2)], class_ids [N] int32, scores [N],
-            masks [N, m, m] probabilities, counts [4] (see `COUNT_NAMES`), and mask_scores [N] if the head gives any.
+            masks [N, m, m] probabilities, counts [4] (see `COUNT_NAMES`), and mask_scores [N] if the head predicts any.
 
         Raises RuntimeError in a process forked from the one that built the network.
         """
         if os.getpid() != self.process:  # TensorFlow would wait forever for its threads, which a fork does not copy
             raise RuntimeError(
                 f"this process ({os.getpid()}) was forked from the one that built the model ({self.process}), and "
-                "TensorFlow and JAX cannot run after a fork. Build the model in the new process, or start processes by "
-                "multiprocessing.get_context('spawn')."
+                "TensorFlow and JAX cannot run after a fork. Build the model in the new process, or start processes "
+                "with multiprocessing.get_context('spawn')."
             )
         raw = {name: np.asarray(value) for name, value in self.call(images, windows).items()}
         valid, ends = raw["valid"], np.cumsum(raw["valid"].sum(axis=1))
-        raw.setdefault("masks", np.zeros((valid.sum(), 1, 1), np.float32))  # without a mask head: empty ones
+        raw.setdefault("masks", np.zeros((valid.sum(), 1, 1), np.float32))  # without a mask head: empty masks
         by_mask = {name: raw[name] for name in ("masks", "mask_scores") if name in raw}
-        if len(raw["masks"]) == valid.size and not valid.all():  # static shapes: padding rows have masks, too
+        if len(raw["masks"]) == valid.size and not valid.all():  # static shapes: padding rows have masks too
             by_mask = {name: values[valid.reshape(-1)] for name, values in by_mask.items()}
         return [
             {
@@ -322,7 +322,7 @@ class Detector:
         ]
 
     def result(self, raw: Mapping[str, np.ndarray], source: NetworkInput, class_names: Sequence[str] = ()) -> Result:
-        """What `run` gave for a network input, in pixels of its image."""
+        """Converts the output of `run` for a network input to pixels of its image."""
         limits = np.array(source.size * 2)
         if self.config.DETECTION_ROUND_BOXES:
             rois = np.clip(_rounded_boxes(raw["boxes"], source), 0, limits).astype(np.int32)
@@ -337,13 +337,13 @@ class Detector:
 
 @contextmanager
 def _named(index: int, total: int | None) -> Iterator[None]:
-    """Errors of an image get its index."""
+    """Adds the index of an image to its errors."""
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
         if total is None:
             raise type(error)(f"images[{index}]: {error}") from error
-        advice = "No results were returned; fix or leave out that image"
+        advice = "No results were returned; fix or remove that image"
         raise type(error)(f"images[{index}] of {total}: {error}. {advice}.") from error
 
 
@@ -353,22 +353,22 @@ def _path(source: Source) -> str | None:
 
 def _check_failures(failures: str) -> None:
     if failures not in ("raise", "yield"):
-        raise ValueError(f'failures is "raise" or "yield", got {failures!r}')
+        raise ValueError(f'failures must be "raise" or "yield", got {failures!r}')
 
 
 def _check_form(form: str | None) -> None:
     if form is not None and form not in MASK_FORMS:
-        raise ValueError(f"prepare is one of {MASK_FORMS} or None, got {form!r}")
+        raise ValueError(f"prepare must be one of {MASK_FORMS} or None, got {form!r}")
 
 
 def _boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:
-    """Boxes [N, 4] of the network input in pixels of the image."""
+    """Converts boxes [N, 4] from network input to image pixels."""
     return (boxes - np.tile(source.window[:2], 2)) / np.tile(source.scale, 2)
 
 
 def _rounded_boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:
-    """The same in whole pixels, as in matterport's `unmold_detections`: corners name the last pixel, are scaled from
-    the last pixel of the window to the last of the image, and rounded."""
+    """The same in whole pixels, as in matterport's `unmold_detections`: corners name the last pixel, are scaled so that
+    the window's last pixel becomes the image's, and are rounded."""
     top, left, bottom, right = source.window
     scale = (np.array(source.size) - 1) / (bottom - top - 1, right - left - 1)
     last = np.array([0, 0, 1, 1])

@@ -1,4 +1,4 @@
-"""Libraries of optional extras, imported when they are needed."""
+"""Libraries of optional extras, imported on use."""
 
 import importlib
 from types import ModuleType

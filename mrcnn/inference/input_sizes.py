@@ -1,4 +1,4 @@
-"""What the settings say about the sizes of network inputs."""
+"""Limits of network input sizes, from the settings."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from mrcnn.data.molding import round_up
 
 
 class InputLimits(NamedTuple):
-    """What is known in advance about network inputs, so that nothing is compiled for others.
+    """Known limits of network inputs, so that nothing is compiled for others.
 
     short, long: upper limits of the shorter and the longer side, in pixels; None: no limit.
-    batch: most images per batch; None: any number.
-    one_size: all network inputs have one size.
+    batch: maximum images per batch; None: any number.
+    one_size: all network inputs have the same size.
     """
 
     short: int | None = None
@@ -21,7 +21,7 @@ class InputLimits(NamedTuple):
 
 
 def input_limits(config: Config) -> InputLimits:
-    """What the settings say about the sizes of network inputs."""
+    """The limits of network input sizes, from the settings."""
     mode, batch = config.IMAGE_RESIZE_MODE, config.DETECTION_BATCH_SIZE
     if mode in ("none", "pad64"):
         return InputLimits(batch=batch)

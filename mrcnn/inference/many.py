@@ -1,8 +1,8 @@
-"""Detection over millions of images: an exported model in several processes or machines, by Ray Data.
+"""Detection in millions of images: an exported model in several processes or on several machines, with Ray Data.
 
-Images are taken in chunks. Each chunk becomes one Parquet file, written completely or not at all and named by its
-number, so an image is in the output once, however often a worker is killed and its chunk repeated; and a run that was
-stopped goes on with the chunks whose files are missing.
+Images are processed in chunks. Each chunk becomes one Parquet file, written completely or not at all and named by its
+number, so each image is in the output once, even if workers are killed and chunks repeated. A stopped run continues
+with the chunks whose files are missing.
 """
 
 import json
@@ -32,14 +32,14 @@ ROW = {
 
 
 class ImageDetector:
-    """Rows of images to rows of detections; a picklable callable for Ray Data, Beam and Spark.
+    """Converts rows of images to rows of detections; a picklable callable for Ray Data, Beam and Spark.
 
     Args:
         model: an exported file, see `Predictor`.
         options: further arguments of `Predictor`, such as threads=1.
 
     Call arguments:
-        rows: dicts with "path", or with "bytes" of an encoded image beside it.
+        rows: dicts with "path", and optionally the "bytes" of an encoded image.
 
     Returns:
         A dict per row: path; height and width; class_ids, class_names, scores; rois (y1, x1, y2, x2) in pixels; masks,
@@ -73,7 +73,7 @@ class ImageDetector:
 
 
 class _ChunkWriter(ImageDetector):
-    """Writes the detections of a chunk to its file; what Ray's workers run."""
+    """Writes the detections of a chunk to its file; runs in Ray's workers."""
 
     def __init__(self, model: str, output: str, options: dict[str, Any]) -> None:
         super().__init__(model, **options)
@@ -96,16 +96,16 @@ def detect_many(
     Args:
         model: an exported file, see `MaskRCNN.export`.
         images: a folder, searched with its subfolders, or a Parquet file with a column "path".
-        output: a folder for the Parquet files; one that holds part of the same run is continued.
-        workers: processes at once. On a cluster, `ray.init(address="auto")` before the call uses all of it.
+        output: a folder for the Parquet files; an unfinished run in it is continued.
+        workers: parallel processes. On a cluster, call `ray.init(address="auto")` first to use all of it.
         chunk: images per file.
         options: further arguments of `Predictor`; threads defaults to 1.
 
     Returns:
-        {"images": in the output, "failed": that could not be read, "skipped": found done by an earlier run}.
+        {"images": number in the output, "failed": could not be read, "skipped": done by an earlier run}.
 
-    Raises FileNotFoundError where there are no images, ValueError where `output` belongs to another run, ImportError
-    for a missing library.
+    Raises FileNotFoundError if there are no images, ValueError if `output` belongs to another run, ImportError for a
+    missing library.
     """
     ray, parquet = require("ray", "ray"), require("pyarrow.parquet", "ray")
     output = Path(output)
@@ -158,7 +158,7 @@ def _check_run(output: Path, run: dict[str, Any]) -> None:
         other = [
             f"{name} was {before.get(name)!r} and is {run[name]!r}" for name in run if before.get(name) != run[name]
         ]
-        raise ValueError(f"{output} holds another run: {'; '.join(other)}. Name another folder, or remove this one.")
+        raise ValueError(f"{output} contains another run: {'; '.join(other)}. Use another folder, or remove this one.")
 
 
 def _pixels(row: Mapping[str, Any]) -> np.ndarray:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 READERS = 2  # threads that decode and resize images
-AHEAD = 2  # batches that are prepared while the network runs
-WINDOW = 16  # batches' worth of images among which partners of one size are looked for
+AHEAD = 2  # batches prepared while the network runs
+WINDOW = 16  # number of batches' worth of images that are searched for equal sizes
 KEPT_BUFFERS = AHEAD + 1
 
 
@@ -21,9 +21,9 @@ def batches(sized: Iterable[tuple[int, Hashable]], count: int, window: int | Non
     """Groups items of equal size.
 
     Args:
-        sized: (index, size) of each item; read no further than needed. An item without a size (None) goes alone.
-        count: items per group; fewer where no more of one size come.
-        window: items that may wait for partners; once there are more, the group of the oldest goes. None: no limit.
+        sized: (index, size) of each item; read no further than needed. An item without a size (None) is its own group.
+        count: items per group; fewer if there are no more items of that size.
+        window: maximum number of waiting items; beyond it, the group of the oldest is yielded. None: no limit.
 
     Yields:
         The indices of each group, as soon as it is complete.
@@ -52,10 +52,10 @@ def overlapped(
     *,
     ahead: int = AHEAD,
 ) -> Iterator[Any]:
-    """finish(run(prepare(item))) of each item, in order, with the three steps of different items at the same time.
+    """finish(run(prepare(item))) of each item, in order; the three steps of different items run in parallel.
 
-    `run` is called here, one item after the other; `prepare` and `finish` in other threads. What any of them raises is
-    raised here. At most `ahead` items are prepared beforehand, and one waits to be finished.
+    `run` is called in this thread, one item at a time; `prepare` and `finish` in other threads. Their exceptions are
+    raised here. At most `ahead` items are prepared in advance, and one waits to be finished.
     """
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "paste") as finisher:
         prepared: deque[Future] = deque()
@@ -79,13 +79,13 @@ def overlapped(
 
 
 class Buffers:
-    """Float32 memory that network inputs of any sizes reuse: new pages cost more than the resizing that fills them."""
+    """Reusable float32 memory for network inputs of any size: new pages cost more than the resizing that fills them."""
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An array with any content, to be given back."""
+        """An uninitialized array; return it with `give`."""
         size = int(np.prod(shape))
         try:
             memory = self._free.pop()
@@ -96,7 +96,7 @@ class Buffers:
         return memory[:size].reshape(shape)
 
     def give(self, array: np.ndarray) -> None:
-        """Takes an array of `take` back; nobody may use it any more."""
+        """Takes back an array from `take`; it must not be used afterwards."""
         memory = array
         while isinstance(memory.base, np.ndarray):
             memory = memory.base
@@ -105,7 +105,7 @@ class Buffers:
 
 
 def in_background(items: Iterable[Any], size: int) -> Generator[Any, None, None]:
-    """The items of an iterable that is read in another thread, at most `size` ahead. What it raises is raised here."""
+    """The items of an iterable, read in another thread at most `size` ahead. Its exceptions are raised here."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     stopped = threading.Event()
 

@@ -27,12 +27,12 @@ Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]  # image [1, H, 
 
 
 class Predictor:
-    """An exported model that is called as a `MaskRCNN` is. It can be pickled: it then loads the file again.
+    """An exported model with the interface of `MaskRCNN`. When unpickled, it loads the file again.
 
     Args:
         path: a file of `MaskRCNN.export`, ending in .onnx, .xml or .tflite, with its .json beside it.
-        threads: processor threads; None: as many as the engine takes.
-        precision: of OpenVINO's arithmetic: "f32", "bf16", or None for the engine's own choice.
+        threads: number of CPU threads; None: the engine's default.
+        precision: of OpenVINO's arithmetic: "f32", "bf16", or None for the engine's default.
 
     Raises FileNotFoundError for a missing file, ValueError for another kind of file, ImportError for a missing engine.
     """
@@ -61,7 +61,7 @@ class Predictor:
         tile: int | None = None,
         overlap: float = 0.2,
     ) -> list[Result]:
-        """As `MaskRCNN.detect`: paths or arrays to a `Result` per image."""
+        """Like `MaskRCNN.detect`: from paths or arrays to a `Result` per image."""
         if tile is not None:
             finder = tiled(self.detector, tile, overlap, self.class_names)
             return self.detector.detect_alone(list(images), finder, prepare)
@@ -83,7 +83,7 @@ class Predictor:
         return self.detector.stream(images, prepare=prepare, class_names=self.class_names, **options)
 
     def _call(self, images: np.ndarray, windows: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs of the package's own inference graph, from a file that takes one image at a time."""
+        """The outputs of the package's inference graph, from a file that takes one image at a time."""
         found = [self.run(image[None], window[None]) for image, window in zip(images, windows, strict=True)]
         most = max(len(one["scores"]) for one in found)
         valid = np.arange(most) < np.array([[len(one["scores"])] for one in found])

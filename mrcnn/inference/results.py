@@ -1,4 +1,4 @@
-"""What was found in one image: a dict as in the old package, whose masks are computed in the form that is asked for."""
+"""The detections of one image: a dict as in the old package, whose masks are computed in the requested form."""
 
 import copy
 import html
@@ -12,14 +12,14 @@ from mrcnn.data.masks import mask_parts
 
 MASK_FORMS = ("full", "rle", "crops")
 HTML_ROWS = 10
-_LATER = object()  # stands for masks [H, W, N] that nobody has asked for yet
+_LATER = object()  # placeholder for masks [H, W, N] that are not computed yet
 
 
 class Crop(NamedTuple):
-    """The part of an image that a mask reaches; the mask is empty outside it."""
+    """The part of an image that contains a mask; the mask is empty outside it."""
 
     mask: np.ndarray  # [h, w] bool
-    top: int  # row of the image at which the part begins
+    top: int  # first row of the part in the image
     left: int  # column
 
 
@@ -34,29 +34,28 @@ class SoftMasks(NamedTuple):
 
 
 class Result(dict[str, Any]):
-    """The instances found in one image, best first.
+    """The detected instances of one image, best first.
 
-    As in the old package this is a dict of `rois`, `class_ids`, `scores` and `masks`; the same values are attributes.
-    Full masks take H * W bytes each, so `masks` is computed when it is first used. `rle` and `crops` hold the same
-    masks in a fraction of the memory, and using them never computes full ones.
+    As in the old package, this is a dict of `rois`, `class_ids`, `scores` and `masks`; the values are also attributes.
+    Full masks take H * W bytes each, so `masks` is computed on first use. `rle` and `crops` contain the same masks in a
+    fraction of the memory, and using them never computes full masks.
 
     After changing `masks` in place, assign it (`result["masks"] = masks`), so that the other forms follow.
 
     Attributes:
-        rois: [N, (y1, x1, y2, x2)] in pixels of the image; float32, or int32 under DETECTION_ROUND_BOXES.
-            For slicing, `pixel_rois` has integers in either case.
-        class_ids: [N] int32, from 1 on.
-        scores: [N] float32, in falling order.
-        mask_scores: [N] float32, of the masks; `scores` where the mask head gives none of its own. In the dict only
-            where it does.
+        rois: [N, (y1, x1, y2, x2)] in pixels of the image; float32, or int32 with DETECTION_ROUND_BOXES.
+            For slicing, `pixel_rois` always has integers.
+        class_ids: [N] int32, starting at 1.
+        scores: [N] float32, in descending order.
+        mask_scores: [N] float32, of the masks; `scores` if the mask head predicts none. In the dict only if it does.
         masks: [H, W, N] bool.
         rle: N run lengths as in COCO's json, see `mrcnn.data.rle`.
-        crops: N `Crop`, the part of the image that each mask reaches.
-        soft: the `SoftMasks` behind them; None once a form was computed ahead (`prepare`) or `masks` was assigned.
+        crops: N `Crop`, the part of the image that contains each mask.
+        soft: the predicted `SoftMasks`; None after `prepare` or after assigning `masks`.
         size: (height, width) of the image.
-        class_names: names by class id, the background's first; empty where the model knows none.
+        class_names: names by class id, the background's first; empty if the model has none.
         path: the file that the image was read from; None for an array.
-        image: the pixels [H, W, C] uint8, where `MaskRCNN.stream` was asked to keep them; else None.
+        image: the pixels [H, W, C] uint8, if `MaskRCNN.stream` was asked to keep them; else None.
     """
 
     def __init__(
@@ -68,9 +67,9 @@ class Result(dict[str, Any]):
         size: tuple[int, int],
         class_names: Sequence[str] = (),
     ) -> None:
-        """Args: see the class; `masks` in any form but crops.
+        """Args: see the class; `masks` in any form except crops.
 
-        Raises ValueError where the numbers of boxes, class ids, scores and masks differ, or full masks have not `size`.
+        Raises ValueError if the numbers of boxes, class ids, scores and masks differ, or full masks do not have `size`.
         """
         self.size, self.class_names = (int(size[0]), int(size[1])), tuple(class_names)
         self.path: str | None = None
@@ -120,12 +119,12 @@ class Result(dict[str, Any]):
 
     @property
     def count(self) -> int:
-        """Number of instances; `len(result)` is that of the dict's keys."""
+        """Number of instances; `len(result)` is the number of dict keys."""
         return len(self["scores"])
 
     @property
     def names(self) -> list[str]:
-        """The class name of each instance, or "class 3" where the model knows no names."""
+        """The class name of each instance, or "class 3" if the model has no names."""
         known = self.class_names
         return [known[i] if i < len(known) else f"class {i}" for i in self["class_ids"].tolist()]
 
@@ -162,7 +161,7 @@ class Result(dict[str, Any]):
         return np.array([np.count_nonzero(crop.mask) for crop in self._parts()], np.int64)
 
     def _parts(self) -> Iterator[Crop]:
-        """The masks as crops, one at a time, from whichever form there is."""
+        """The masks as crops, one at a time, from any existing form."""
         if "crops" in self._forms:
             yield from self._forms["crops"]
         elif "soft" in self._forms and "rle" not in self._forms:
@@ -175,22 +174,22 @@ class Result(dict[str, Any]):
                 yield Crop(part, y1, x1)
 
     def _stored(self) -> np.ndarray | None:
-        """The full masks where they have been computed or assigned."""
+        """The full masks if they have been computed or assigned."""
         full = dict.get(self, "masks")
         return None if full is _LATER else full
 
     def prepare(self, form: str) -> None:
-        """Computes the masks in one of `MASK_FORMS` now, and drops the network's own."""
+        """Computes the masks in one of `MASK_FORMS` now, and discards the network's output."""
         if form not in MASK_FORMS:
-            raise ValueError(f"masks come in the forms {MASK_FORMS}, got {form!r}")
+            raise ValueError(f"the form of masks must be one of {MASK_FORMS}, got {form!r}")
         getattr(self, "masks" if form == "full" else form)
         self._forms.pop("soft", None)
 
     def keep(self, which: Any) -> Self:
-        """The result with some of its instances.
+        """A result with some of the instances.
 
         Args:
-            which: what numpy indexes with: [N] bool, integers, or a slice. `result.keep(result.scores >= 0.7)`
+            which: a numpy index: [N] bool, integers, or a slice, such as `result.keep(result.scores >= 0.7)`.
         """
         places = np.arange(self.count)[which]
         kept = copy.copy(self)
@@ -226,7 +225,7 @@ class Result(dict[str, Any]):
 
         return conversions.to_geojson(self, tolerance)
 
-    # The dict, whose masks are computed at first use
+    # The dict, whose masks are computed on first use
 
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
@@ -236,7 +235,7 @@ class Result(dict[str, Any]):
         return value
 
     def _full(self) -> np.ndarray:
-        # Mask after mask in memory: each is then one piece, which is how they are used
+        # Mask by mask in memory, so that each is contiguous, as it is used
         full = np.zeros((self.count, *self.size), bool)
         for mask, (part, top, left) in zip(full, self._parts(), strict=True):
             mask[top : top + part.shape[0], left : left + part.shape[1]] = part
@@ -247,7 +246,7 @@ class Result(dict[str, Any]):
             self._forms = {}
         super().__setitem__(name, value)
 
-    def __iter__(self) -> Iterator[str]:  # without it, dict(result) and {**result} would copy what stands for masks
+    def __iter__(self) -> Iterator[str]:  # without it, dict(result) and {**result} would copy the placeholder
         return super().__iter__()
 
     def _computed(self) -> Self:
@@ -299,7 +298,7 @@ class Result(dict[str, Any]):
             del values["masks"]
         return _restored, (type(self), values, later, {**self.__dict__, "_forms": dict(self._forms)})
 
-    # For people
+    # Display
 
     def __repr__(self) -> str:
         height, width = self.size
@@ -320,7 +319,7 @@ class Result(dict[str, Any]):
 
 
 def _restored(kind: type[Result], values: dict[str, Any], later: bool, state: dict[str, Any]) -> Result:
-    """The reverse of `Result.__reduce__`: what was not computed is not computed by copying either."""
+    """The reverse of `Result.__reduce__`: copying does not compute masks."""
     result = kind.__new__(kind)
     result.__dict__.update(state)
     dict.update(result, values)

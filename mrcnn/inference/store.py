@@ -1,4 +1,4 @@
-"""Results on disk while a long run goes on: it can be killed at any moment, and continued."""
+"""Results on disk during a long run, which can be killed at any moment and continued."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is kept of a `Result`."""
+    """The stored part of a `Result`."""
 
     size: tuple[int, int]
     rows: list[Row]
@@ -57,15 +57,15 @@ class Record(NamedTuple):
 
 
 class ResultStore:
-    """A file of results, by the names of their images.
+    """A file of results, by image name.
 
-    What was committed survives a kill; what came after is done again. A second process is refused.
+    Committed results survive a kill; later ones are computed again. Only one process can use the file.
 
     Args:
-        path: of the file, which is made if there is none.
-        about: what the results depend on, such as weights and settings; a file that was made with others is refused.
+        path: the file, created if needed.
+        about: what the results depend on, such as weights and settings; a file made with other values is rejected.
 
-    Raises ValueError for a file of other results, of another process, or a damaged one.
+    Raises ValueError for a file with other results, in use by another process, or damaged.
     """
 
     def __init__(self, path: str | Path, about: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ class ResultStore:
             raise OSError(f"cannot write {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             self._connection.close()
-            raise ValueError(f"{self.path} is damaged, or no file of results ({error}); remove it") from error
+            raise ValueError(f"{self.path} is damaged, or not a file of results ({error}); remove it") from error
         except ValueError:
             self._connection.close()
             raise
@@ -97,7 +97,7 @@ class ResultStore:
             self._connection.executemany("INSERT INTO about VALUES (?, ?)", list(about.items()))
         elif stored != dict(about):
             names = sorted(name for name in {*stored, *about} if stored.get(name) != about.get(name))
-            raise ValueError(f"{self.path} holds results that were made with other {' and '.join(names)}")
+            raise ValueError(f"{self.path} contains results that were made with other {' and '.join(names)}")
 
     def __enter__(self) -> Self:
         return self
@@ -105,23 +105,23 @@ class ResultStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keeps what was added, whatever ended the block."""
+        """Commits what was added, even after an error."""
         self.commit(more=False)
         self._connection.close()
 
     def commit(self, more: bool = True) -> None:
-        """Puts on disk what was added since the last time."""
+        """Commits to disk what was added since the last commit."""
         self._connection.execute("COMMIT")
         if more:
             self._connection.execute("BEGIN IMMEDIATE")
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a result for an image; one that failed is to be tried again."""
+        """Whether there is a result for an image; failed images are tried again."""
         found = self._connection.execute("SELECT error FROM images WHERE name = ?", (os.fsencode(name),)).fetchone()
         return found is not None and found[0] is None
 
     def add(self, name: str, outcome: Record | Exception) -> None:
-        """Stores the record of an image, or why it could not be read, in place of an earlier one."""
+        """Stores the record of an image, or why it could not be read, replacing an earlier one."""
         size = outcome.size if isinstance(outcome, Record) else (None, None)
         error = None if isinstance(outcome, Record) else str(outcome)
         self._connection.execute(
@@ -190,7 +190,7 @@ class ResultStore:
                 }
 
     def write_csv(self, path: str | Path, class_names: Sequence[str]) -> None:
-        """Writes a table with a row per instance: file, number, class, score, pixels, share of the image, box."""
+        """Writes a table with a row per instance: file, number, class, score, pixels, fraction of the image, box."""
         with (
             atomic_path(path) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -205,7 +205,7 @@ class ResultStore:
                     writer.writerow([name, i, known, f"{row.score:.4f}", row.area, f"{share:.6f}", *box])
 
     def write_failures(self, path: str | Path) -> None:
-        """Writes a line per image that could not be read; no file where there is none."""
+        """Writes a line per image that could not be read; no file if there is none."""
         if not self.counts()[2]:
             Path(path).unlink(missing_ok=True)
             return
@@ -222,9 +222,9 @@ def _write_list(file: Any, items: Iterator[dict[str, Any]]) -> None:
 
 
 def cut_outs(result: Result, image: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and pixels of each instance alone, [h, w, RGBA] uint8 of its tight box, transparent around the mask.
+    """Number and pixels of each instance, [h, w, RGBA] uint8 of its tight box, transparent around the mask.
 
-    Empty masks are left out.
+    Empty masks are omitted.
 
     Args:
         image: [H, W, 3] uint8, of the result's size.

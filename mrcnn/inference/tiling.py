@@ -1,8 +1,8 @@
 """Large images: detection on overlapping tiles and on the whole image, with each object found once.
 
-Two detections are one object if they agree where both could be seen: of an object that a tile cuts off, the other mask
-counts inside that tile only, and the IoU of the masks is then at least `AGREEMENT`. This holds however little of an
-object lies in the overlap of two tiles, where the IoU of the whole masks would say nothing.
+Two detections are one object if their masks agree where both views overlap: for an object that a tile cuts off, the
+other mask counts only inside that tile, and the IoU must be at least `AGREEMENT`. This works even if only a small part
+of an object is in the overlap of two tiles, where the IoU of the whole masks would be meaningless.
 """
 
 import itertools
@@ -17,30 +17,30 @@ from mrcnn.data.masks import mask_parts
 from mrcnn.data.rle import encode_parts
 from mrcnn.inference.results import Crop, Result, SoftMasks
 
-AGREEMENT = 0.5  # mask IoU, in what two views share, of detections of one object
-COVERED = 0.5  # share of a cut-off detection inside another one, from which it is a part of that
-TOLERANCE = 3  # pixels around that other one that count as inside: of a sliver at a border, the mask is hardly right
-MARGIN = 0.01  # of a tile's side: an object that comes so near to a border inside the image is cut off
+AGREEMENT = 0.5  # minimum mask IoU, where two views overlap, for detections of the same object
+COVERED = 0.5  # a cut-off detection with at least this fraction inside another one is a part of it
+TOLERANCE = 3  # pixels around the other one that count as inside, as masks of slivers at a border are inaccurate
+MARGIN = 0.01  # of a tile's side: an object this close to a border inside the image counts as cut off
 
 Window = tuple[int, int, int, int]  # y1, x1, y2, x2
 
 
 def tile_windows(height: int, width: int, tile: int, overlap: float) -> list[Window]:
-    """The tiles of an image, each `tile` pixels a side; the last of a row or column end with the image.
+    """The tiles of an image, with sides of `tile` pixels; the last of a row or column ends at the image's edge.
 
     Args:
-        overlap: least share of a tile's side that neighbors have in common.
+        overlap: minimum overlap of neighboring tiles, as a fraction of a tile's side.
 
-    Raises ValueError for a tile under 32 pixels, or an overlap outside 0 to 0.9.
+    Raises ValueError for a tile below 32 pixels, or an overlap outside 0 to 0.9.
     """
     if tile < 32 or not 0 <= overlap <= 0.9:
-        raise ValueError(f"tile is 32 pixels or more and overlap 0 to 0.9, got {tile!r} and {overlap!r}")
+        raise ValueError(f"tile must be 32 pixels or more and overlap 0 to 0.9, got {tile!r} and {overlap!r}")
     rows, columns = _starts(height, tile, overlap), _starts(width, tile, overlap)
     return [(y, x, min(y + tile, height), min(x + tile, width)) for y, x in itertools.product(rows, columns)]
 
 
 def _starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin, evenly spread."""
+    """Evenly spaced start positions of tiles."""
     if length <= tile:
         return [0]
     count = int(np.ceil((length - tile) / max(1, tile * (1 - overlap)))) + 1
@@ -49,7 +49,7 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
 
 @dataclass
 class Piece:
-    """What one view shows of an object: its mask and box in pixels of the whole image."""
+    """The part of an object that one view shows: its mask and box in pixels of the whole image."""
 
     view: int
     window: Window
@@ -61,7 +61,7 @@ class Piece:
 
 
 def tiled(detector: Any, tile: int, overlap: float, class_names: Sequence[str] = ()) -> Callable[[np.ndarray], Result]:
-    """`detect_tiled` as a function of the image alone. Raises as `tile_windows`."""
+    """`detect_tiled` as a function of only the image. Raises like `tile_windows`."""
     tile_windows(1, 1, tile, overlap)
     return lambda image: detect_tiled(detector, image, tile, overlap, class_names)
 
@@ -69,12 +69,11 @@ def tiled(detector: Any, tile: int, overlap: float, class_names: Sequence[str] =
 def detect_tiled(
     detector: Any, image: np.ndarray, tile: int, overlap: float = 0.2, class_names: Sequence[str] = ()
 ) -> Result:
-    """The objects in one image [H, W, C] uint8, from its tiles and the whole of it.
+    """The objects in one image [H, W, C] uint8, from its tiles and the whole image.
 
-    Memory is that of the image, of a few tiles, and of the masks that are found, cropped to their objects; the result
-    holds run lengths.
+    Memory holds the image, a few tiles, and the detected masks, cropped to their objects; the result has run lengths.
 
-    Raises as `tile_windows`.
+    Raises like `tile_windows`.
     """
     height, width = image.shape[:2]
     windows = tile_windows(height, width, tile, overlap)
@@ -94,9 +93,9 @@ def detect_tiled(
 
 
 def _reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, int]:
-    """The image, shrunk by a whole factor while its longer side stays above `longest`, and that factor.
+    """The image, shrunk by an integer factor that keeps its longer side above `longest`, and that factor.
 
-    Strips of rows are averaged one after the other, as a resize of the whole would convert it to floats first.
+    Averages strip by strip, because resizing the whole image would first convert it to floats.
     """
     factor = max(image.shape[:2]) // longest
     if factor < 2:
@@ -113,7 +112,7 @@ def _reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, int]:
 
 
 def _pieces(result: Result, view: int, window: Window, scale: int, size: tuple[int, int]) -> Iterator[Piece]:
-    """The instances of a view in pixels of the whole image of `size`; empty masks are left out."""
+    """The instances of a view in pixels of the whole image of `size`; empty masks are omitted."""
     assert isinstance(result.soft, SoftMasks)
     offset = np.tile(window[:2], 2)
     boxes = result.rois.astype(np.float64) * scale + offset
@@ -126,7 +125,7 @@ def _pieces(result: Result, view: int, window: Window, scale: int, size: tuple[i
 
 
 def _clipped(crop: Crop, window: Window) -> Crop:
-    """What lies inside a window."""
+    """The part inside a window."""
     y1, x1 = max(crop.top, window[0]), max(crop.left, window[1])
     y2 = max(y1, min(crop.top + crop.mask.shape[0], window[2]))
     x2 = max(x1, min(crop.left + crop.mask.shape[1], window[3]))
@@ -134,7 +133,7 @@ def _clipped(crop: Crop, window: Window) -> Crop:
 
 
 def _tight(crop: Crop) -> Crop:
-    """Without empty rows and columns around the mask; 0 x 0 for an empty one."""
+    """Removes empty rows and columns around the mask; 0 x 0 for an empty one."""
     rows, columns = np.flatnonzero(crop.mask.any(axis=1)), np.flatnonzero(crop.mask.any(axis=0))
     if not len(rows):
         return Crop(np.zeros((0, 0), bool), crop.top, crop.left)
@@ -143,7 +142,7 @@ def _tight(crop: Crop) -> Crop:
 
 
 def _is_cut(crop: Crop, window: Window, size: tuple[int, int]) -> bool:
-    """Whether a mask reaches a border of its window that is none of the image."""
+    """Whether a mask reaches a border of its window that is not a border of the image."""
     ends = crop.top + crop.mask.shape[0], crop.left + crop.mask.shape[1]
     for axis, (start, end) in enumerate(zip((crop.top, crop.left), ends, strict=True)):
         first, last = window[axis], window[axis + 2]
@@ -156,13 +155,13 @@ def _is_cut(crop: Crop, window: Window, size: tuple[int, int]) -> bool:
 def merged(pieces: Sequence[Piece], nms_threshold: float) -> list[Piece]:
     """One piece per object, best first.
 
-    Pieces that agree are joined. A view that shows the whole object decides its mask; where all are cut off, the mask
-    is the union. What is left over of cut-off objects inside others is dropped, then NMS by the masks' IoU, per class.
+    Pieces that agree are joined. A view that shows the whole object decides its mask; if all are cut off, the mask is
+    their union. Remaining cut-off pieces inside other objects are dropped; NMS by mask IoU per class follows.
     """
     pieces = sorted(pieces, key=lambda piece: -piece.score)
     groups = _groups(pieces)
     objects = sorted((_joined([pieces[i] for i in group]) for group in groups), key=lambda piece: -piece.score)
-    # Larger ones first, so that a part is compared with the whole it belongs to
+    # Larger ones first, so that a part is compared with the object it belongs to
     by_area = sorted(range(len(objects)), key=lambda i: -np.count_nonzero(objects[i].crop.mask))
     near = _neighbors([piece.crop for piece in objects])
     dropped: set[int] = set()
@@ -179,9 +178,9 @@ def merged(pieces: Sequence[Piece], nms_threshold: float) -> list[Piece]:
 
 
 def _groups(pieces: Sequence[Piece]) -> list[list[int]]:
-    """Which pieces are one object: those that agree, directly or through others, the closest first.
+    """Groups the pieces of each object: those that agree, directly or through others, the closest first.
 
-    Two complete objects of one view are never joined, however a mask of another view may span both.
+    Two complete objects of one view are never joined, even if a mask of another view spans both.
     """
     near = _neighbors([piece.crop for piece in pieces])
     pairs = []
@@ -209,9 +208,9 @@ def _contradict(first: Sequence[Piece], second: Sequence[Piece]) -> bool:
 
 
 def _agreement(a: Piece, b: Piece) -> float:
-    """IoU of two masks where both could be seen; 0 where one of them is not there.
+    """IoU of two masks where both views overlap; 0 if one of the masks is empty there.
 
-    Of an object that is cut off, nothing can be seen outside its view, so that the other mask counts inside it only.
+    A cut-off object is unknown outside its view, so the other mask counts only inside it.
     """
     first = _clipped(a.crop, b.window) if b.cut else a.crop
     second = _clipped(b.crop, a.window) if a.cut else b.crop
@@ -220,7 +219,7 @@ def _agreement(a: Piece, b: Piece) -> float:
 
 
 def _areas(a: Crop, b: Crop) -> tuple[int, int, int]:
-    """Pixels that two masks share, and of each."""
+    """Pixel counts: shared by both masks, and of each mask."""
     first, second = int(np.count_nonzero(a.mask)), int(np.count_nonzero(b.mask))
     top, left = max(a.top, b.top), max(a.left, b.left)
     bottom = min(a.top + a.mask.shape[0], b.top + b.mask.shape[0])
@@ -232,7 +231,7 @@ def _areas(a: Crop, b: Crop) -> tuple[int, int, int]:
 
 
 def _covered(part: Crop, whole: Crop) -> int:
-    """Pixels of a mask that lie inside another one, or within `TOLERANCE` of it."""
+    """Number of pixels of a mask inside another one, or within `TOLERANCE` of it."""
     height, width = part.mask.shape
     top, left = part.top - TOLERANCE, part.left - TOLERANCE
     around = (top, left, part.top + height + TOLERANCE, part.left + width + TOLERANCE)
@@ -247,7 +246,7 @@ def _covered(part: Crop, whole: Crop) -> int:
 
 
 def _neighbors(crops: Sequence[Crop]) -> list[list[int]]:
-    """For each mask the others whose bounds overlap its own, or lie within `TOLERANCE` of them."""
+    """For each mask, the others whose bounds overlap its bounds or are within `TOLERANCE` of them."""
     bounds = np.array([(c.top, c.left, c.top + c.mask.shape[0], c.left + c.mask.shape[1]) for c in crops], np.int64)
     bounds = bounds.reshape(-1, 4)
     found = []
@@ -260,7 +259,7 @@ def _neighbors(crops: Sequence[Crop]) -> list[list[int]]:
 
 
 def _joined(pieces: Sequence[Piece]) -> Piece:
-    """One object from its pieces. A tile that shows all of it decides, else the whole image and all tiles together."""
+    """One object from its pieces: from a tile that shows all of it, else from the whole image and all tiles."""
     best = max(pieces, key=lambda piece: piece.score)
     whole = [piece for piece in pieces if not piece.cut and piece.view > 0]
     if whole or len(pieces) == 1:
@@ -268,7 +267,7 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
         return Piece(
             chosen.view, chosen.window, chosen.crop, chosen.box, best.class_id, best.score, chosen.cut and not whole
         )
-    # Tiles are sharper than the whole image, whose mask counts where no tile of the object shows it
+    # Tiles are sharper than the whole image, whose mask counts only where no tile shows the object
     tiles = [piece for piece in pieces if piece.view > 0]
     overview = [piece for piece in pieces if piece.view == 0]
     parts = [piece.crop for piece in tiles]

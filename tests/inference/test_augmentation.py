@@ -81,7 +81,7 @@ def test_nothing_found_is_an_empty_result(image):
 def test_what_cannot_be_is_said(model, image):
     with pytest.raises(ValueError, match="pass tile=64 or augment, not both"):
         model.detect([image], augment=True, tile=64)
-    with pytest.raises(ValueError, match=r"min_dims are one or more numbers of pixels, got \(\)"):
+    with pytest.raises(ValueError, match=r"min_dims must be one or more numbers of pixels, got \(\)"):
         Augmentation(min_dims=())
     with pytest.raises(FileNotFoundError, match=r"images\[1\] of 2"):
         model.detect([image, "missing.png"], augment=ONE_VIEW)

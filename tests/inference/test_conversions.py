@@ -67,7 +67,7 @@ def test_a_tolerance_saves_points_and_moves_outlines_little(tolerance):
 def test_single_pixels_stay_and_empty_masks_have_no_geometry():
     pixel, nothing = result(filled((2, 3, 3, 4)), filled()).to_geojson(5)["features"]
     assert area(pixel["geometry"]["coordinates"][0][0]) == -1 and nothing["geometry"] is None
-    with pytest.raises(ValueError, match="tolerance is 0 pixels or more, got -1"):
+    with pytest.raises(ValueError, match="tolerance must be 0 pixels or more, got -1"):
         result(filled()).to_geojson(-1)
 
 

@@ -228,7 +228,7 @@ def test_verbose_says_how_many_candidates_fell_at_each_step(capsys):
 )
 def test_a_bad_image_names_its_place_and_nothing_is_lost_silently(bad, error, message):
     model = Answering((0, 0, 9, 9))
-    with pytest.raises(error, match=rf"images\[1\] of 3: .*{message}.*. No results were returned; fix or leave out"):
+    with pytest.raises(error, match=rf"images\[1\] of 3: .*{message}.*. No results were returned; fix or remove"):
         detector(model).detect([grey(64, 64), bad, grey(64, 64)])
     assert model.asked == [], "it is found before the first detection"
 
@@ -282,7 +282,7 @@ def test_files_are_turned_upright_and_grouped_as_they_are_then(tmp_path):
 def test_a_file_whose_header_is_right_and_its_pixels_missing_is_named(tmp_path):
     whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
     (tmp_path / "cut.png").write_bytes(whole[:2000])
-    with pytest.raises(ValueError, match=r"images\[1\] of 2: .*cut.png' is truncated or damaged.*fix or leave out"):
+    with pytest.raises(ValueError, match=r"images\[1\] of 2: .*cut.png' is truncated or damaged.*fix or remove"):
         detector(Answering()).detect([grey(64, 64), tmp_path / "cut.png"])
 
 
@@ -351,7 +351,7 @@ def test_masks_are_computed_when_they_are_used_or_ahead(boxes):
 
 
 def test_an_unknown_form_of_masks_names_those_there_are():
-    with pytest.raises(ValueError, match=r"prepare is one of \('full', 'rle', 'crops'\) or None, got 'polygons'"):
+    with pytest.raises(ValueError, match=r"prepare must be one of \('full', 'rle', 'crops'\) or None, got 'polygons'"):
         detector(Answering()).detect([grey(32, 64)], prepare="polygons")
 
 
@@ -433,7 +433,7 @@ def test_a_stream_raises_at_an_image_that_cannot_be_read(tmp_path):
         for result in detector(Answering((0, 0, 9, 9))).stream(paths):
             found.append(result)
     assert len(found) <= 3
-    with pytest.raises(ValueError, match='failures is "raise" or "yield"'):
+    with pytest.raises(ValueError, match='failures must be "raise" or "yield"'):
         next(detector(Answering()).stream(paths, failures="ignore"))
 
 

@@ -184,10 +184,10 @@ def test_a_predictor_needs_no_keras(onnx_file):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("a.pt", {}, r"a.pt: the ending is one of .onnx \(ONNX\), .xml \(OpenVINO\), .*none .*, got '.pt'"),
-        ("a.onnx", {"precision": "int4"}, "precision is one of .*, got 'int4'"),
+        ("a.pt", {}, r"a.pt: the extension must be one of .onnx \(ONNX\), .xml \(OpenVINO\), .*none .*, got '.pt'"),
+        ("a.onnx", {"precision": "int4"}, "precision must be one of .*, got 'int4'"),
         ("a.onnx", {"precision": "int8"}, "precision 'int8' is for OpenVINO; name the file a.xml"),
-        ("a.xml", {"precision": "int8"}, "int8 needs calibration=: some images"),
+        ("a.xml", {"precision": "int8"}, "int8 needs calibration=: 50 or more images"),
     ],
 )
 def test_requests_that_cannot_be_met(model, tmp_path, name, options, message):

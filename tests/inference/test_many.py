@@ -91,7 +91,7 @@ def test_every_image_once_though_a_worker_is_killed(exported, folder, tmp_path):
         assert sorted(row["path"] for row in rows) == sorted(map(str, [*folder.glob("*/*.png"), folder / "broken.jpg"]))
         (tmp_path / "found" / "part-00000003.parquet").unlink()
         assert detect_many(exported, folder, tmp_path / "found", chunk=2) == {"images": 25, "failed": 1, "skipped": 23}
-        with pytest.raises(ValueError, match="holds another run: chunk was 2 and is 5"):
+        with pytest.raises(ValueError, match="contains another run: chunk was 2 and is 5"):
             detect_many(exported, folder, tmp_path / "found", chunk=5)
     finally:
         ray.shutdown()

@@ -64,7 +64,9 @@ def test_a_prepared_form_gives_all_the_others_without_the_soft_masks(form):
 
 
 def test_an_unknown_form_names_those_there_are():
-    with pytest.raises(ValueError, match=r"the forms \('full', 'rle', 'crops'\), got 'polygons'"):
+    with pytest.raises(
+        ValueError, match=r"the form of masks must be one of \('full', 'rle', 'crops'\), got 'polygons'"
+    ):
         soft_result().prepare("polygons")
 
 

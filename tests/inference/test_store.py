@@ -87,10 +87,10 @@ def test_no_images_are_valid_files(tmp_path):
 
 def test_results_of_another_kind_are_refused(tmp_path):
     ResultStore(tmp_path / "a.sqlite", ABOUT).__exit__(None, None, None)
-    with pytest.raises(ValueError, match=r"a.sqlite holds results that were made with other settings and weights"):
+    with pytest.raises(ValueError, match=r"a.sqlite contains results that were made with other settings and weights"):
         ResultStore(tmp_path / "a.sqlite", {"weights": "x", "settings": "y"})
     (tmp_path / "b.sqlite").write_bytes(b"something else" * 1000)
-    with pytest.raises(ValueError, match="b.sqlite is damaged, or no file of results"):
+    with pytest.raises(ValueError, match="b.sqlite is damaged, or not a file of results"):
         ResultStore(tmp_path / "b.sqlite", ABOUT)
 
 

@@ -89,7 +89,7 @@ def test_tiles_by_hand():
     assert tile_windows(40, 100, 64, 0.25) == [(0, 0, 40, 64), (0, 36, 40, 100)]
     assert tile_windows(30, 30, 64, 0.2) == [(0, 0, 30, 30)]
     for tile, overlap in ((31, 0.2), (64, -0.1), (64, 1)):
-        with pytest.raises(ValueError, match="tile is 32 pixels or more and overlap 0 to 0.9"):
+        with pytest.raises(ValueError, match="tile must be 32 pixels or more and overlap 0 to 0.9"):
             tile_windows(100, 100, tile, overlap)
 
 
@@ -229,7 +229,7 @@ def test_detect_takes_paths_and_prepares(tmp_path):
     found = detector()
     (result,) = found.detect_alone([tmp_path / "a.png"], tiled(found, 128, 0.2, ["BG", "red"]), "rle")
     assert result.count == 1 and result.names == ["red"] and result.path.endswith("a.png")
-    with pytest.raises(ValueError, match="tile is 32 pixels or more"):
+    with pytest.raises(ValueError, match="tile must be 32 pixels or more"):
         tiled(found, 8, 0.2)
     with pytest.raises(FileNotFoundError, match=r"images\[1\] of 2"):
         found.detect_alone([tmp_path / "a.png", "missing.png"], tiled(found, 128, 0.2), None)
@@ -245,5 +245,5 @@ def test_a_stream_of_tiled_images_goes_on_past_a_bad_one(tmp_path):
     assert first == last == (1, (400, 400, 3)) and isinstance(bad, ValueError) and "text.png" in str(bad)
     with pytest.raises(ValueError, match="text.png"):
         list(found.stream_alone([tmp_path / "text.png"], tiled(found, 128, 0.2)))
-    with pytest.raises(ValueError, match='failures is "raise" or "yield", got \'skip\''):
+    with pytest.raises(ValueError, match='failures must be "raise" or "yield", got \'skip\''):
         list(found.stream_alone([image], tiled(found, 128, 0.2), failures="skip"))

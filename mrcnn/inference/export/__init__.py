@@ -1,7 +1,7 @@
 """Exporting a model for programs that run without this package's graph: `MaskRCNN.export`.
 
-Every format holds the whole network: from the network input to detections and their masks. How images become network
-inputs, and the class names, stand in a JSON file beside it, which `mrcnn.inference.predictor.Predictor` reads.
+Every format contains the whole network, from the network input to detections and their masks. A JSON file next to it,
+which `mrcnn.inference.predictor.Predictor` reads, has the class names and how images become network inputs.
 """
 
 import json
@@ -31,16 +31,16 @@ def export(
     precision: str = "float32",
     calibration: Sequence[Any] = (),
 ) -> Path:
-    """Writes a network in the format that the ending of `path` names. See `MaskRCNN.export`."""
+    """Writes a network in the format given by the extension of `path`. See `MaskRCNN.export`."""
     path = Path(path)
     if path.suffix not in FORMATS:
-        raise ValueError(f"{path.name}: the ending is one of {_endings()}, got {path.suffix!r}")
+        raise ValueError(f"{path.name}: the extension must be one of {_endings()}, got {path.suffix!r}")
     if precision not in PRECISIONS:
-        raise ValueError(f"precision is one of {PRECISIONS}, got {precision!r}")
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     if precision != "float32" and path.suffix != ".xml":
         raise ValueError(f"precision {precision!r} is for OpenVINO; name the file {path.with_suffix('.xml').name}")
     if precision == "int8" and not len(calibration):
-        raise ValueError("int8 needs calibration=: some images as the network will see them, 50 or more")
+        raise ValueError("int8 needs calibration=: 50 or more images like those that the network will process")
     _check_parts(path, network, config)
     described = description(config, scaling, class_names, precision)
     if path.suffix == "":
@@ -85,17 +85,17 @@ def _check_parts(path: Path, network: Network, config: Config) -> None:
 
 
 def description(config: Config, scaling: PixelScaling, class_names: Sequence[str], precision: str) -> dict[str, Any]:
-    """What a program needs to know besides the network itself."""
+    """What a program needs to know in addition to the network."""
     return {
         "format": 1,
         "inputs": {
-            "image": "[1, height, width, channels] float32: resized, scaled and padded as the settings say",
-            "window": "[1, (y1, x1, y2, x2)] float32: where in it the image lies, in pixels",
+            "image": "[1, height, width, channels] float32: resized, normalized and padded according to the settings",
+            "window": "[1, (y1, x1, y2, x2)] float32: position of the image in it, in pixels",
         },
         "outputs": {
             "boxes": "[n, (y1, x1, y2, x2)] float32, pixels of the network input",
-            "class_ids": "[n] int64, from 1 on",
-            "scores": "[n] float32, falling",
+            "class_ids": "[n] int64, starting at 1",
+            "scores": "[n] float32, descending",
             "masks": "[n, m, m] float32, probabilities inside each box",
         },
         "precision": precision,

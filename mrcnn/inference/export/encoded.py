@@ -1,4 +1,4 @@
-"""The SavedModel signature that takes image files as they are: decoding, resizing and the way back, in the graph."""
+"""The SavedModel signature that takes encoded image files: decoding, resizing and conversion back, in the graph."""
 
 import math
 from typing import Any
@@ -9,12 +9,12 @@ from mrcnn.config import Config
 from mrcnn.data.molding import InputTransform
 from mrcnn.network.pixels import PixelScaling
 
-EXIF_REACH = 1 << 16  # bytes of a JPEG in which its orientation stands
+EXIF_REACH = 1 << 16  # leading bytes of a JPEG that contain its orientation
 ORIENTATION = 0x0112  # the tag
 
 
 def why_not(config: Config) -> str:
-    """Which setting keeps a network from taking image files; empty if none does."""
+    """The setting that prevents a network from taking image files; empty if there is none."""
     channels = config.IMAGE_CHANNEL_COUNT
     return "" if channels in (1, 3) else f"IMAGE_CHANNEL_COUNT = {channels}"
 
@@ -22,8 +22,8 @@ def why_not(config: Config) -> str:
 def encoded_function(graph: keras.Model, config: Config, scaling: PixelScaling) -> Any:
     """A `tf.function` of image_bytes [B], the contents of JPEG, PNG, BMP or GIF files.
 
-    Each image is read, resized and padded as `MaskRCNN.detect` does it, upright by its EXIF orientation, and runs by
-    itself, so that results do not depend on what else is in the batch.
+    Each image is read, rotated upright by its EXIF orientation, resized and padded as in `MaskRCNN.detect`, and
+    processed separately, so that results do not depend on the rest of the batch.
 
     Returns:
         The function, whose outputs are a dict: boxes [B, D, (y1, x1, y2, x2)] float32 in pixels of each image;
@@ -90,7 +90,7 @@ def _decoded(tf: Any, content: Any, channels: int) -> Any:
 
 
 def _orientation(tf: Any, content: Any) -> Any:
-    """The EXIF orientation of a JPEG, 1 to 8; 1 where it has none."""
+    """The EXIF orientation of a JPEG, 1 to 8; 1 if it has none."""
     head = tf.cast(tf.io.decode_raw(tf.strings.substr(content, 0, EXIF_REACH), tf.uint8), tf.int32)
     head = tf.concat([head, tf.zeros([64], tf.int32)], 0)
     known = tf.constant(list(b"Exif\0\0"), tf.int32)
@@ -100,7 +100,7 @@ def _orientation(tf: Any, content: Any) -> Any:
     little = head[begin] == ord("I")
 
     def number(place: Any, length: int) -> Any:
-        """Integers of so many bytes at each place; 0 beyond the end."""
+        """Integers of `length` bytes at each position; 0 beyond the end."""
         places = tf.reshape(place, [-1, 1]) + tf.range(length)[None]
         values = tf.where(places < last, tf.gather(head, tf.clip_by_value(places, 0, last)), 0)
         values = tf.where(little, values[:, ::-1], values)
@@ -115,7 +115,7 @@ def _orientation(tf: Any, content: Any) -> Any:
 
 
 def _upright(tf: Any, image: Any, orientation: Any) -> Any:
-    """The pixels as the camera's owner sees them: orientations 5 to 8 swap rows and columns, then come mirrors."""
+    """The upright pixels: orientations 5 to 8 swap rows and columns, then mirroring follows."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     for axis, mirrored in ((0, (3, 4, 7, 8)), (1, (2, 3, 6, 7))):
         wanted = tf.reduce_any(orientation == tf.constant(mirrored))

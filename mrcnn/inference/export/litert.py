@@ -1,4 +1,4 @@
-"""LiteRT's file (.tflite), in its built-in operations only."""
+"""LiteRT files (.tflite), with built-in operations only."""
 
 import re
 import tempfile
@@ -19,12 +19,12 @@ OUTPUTS = ("boxes", "class_ids", "scores", "masks", "valid")
 def save_litert(network: Network, config: Config, path: Path, size: tuple[int, int] | None = None) -> None:
     """Writes a file with one signature: image [1, height, width, C] and window [1, 4] to OUTPUTS.
 
-    Rows of the outputs are DETECTION_MAX_INSTANCES; those that `valid` does not mark are padding.
+    Outputs have DETECTION_MAX_INSTANCES rows; those that `valid` does not mark are padding.
 
     Args:
-        size: (height, width) of the network input, if it is to be fixed; None: any.
+        size: (height, width) of the network input, to fix it; None: any.
 
-    Raises NotImplementedError, with the operations, for a network that needs others than LiteRT has.
+    Raises NotImplementedError, with the operations, for a network that needs operations LiteRT does not have.
     """
     if keras.backend.backend() != "tensorflow":
         raise NotImplementedError(f"LiteRT needs TensorFlow to convert; KERAS_BACKEND is {keras.backend.backend()!r}")
@@ -61,6 +61,6 @@ def save_litert(network: Network, config: Config, path: Path, size: tuple[int, i
 
 
 def _missing(message: str) -> str:
-    """The operations that a converter names in its message; the message itself where it names none."""
+    """The operations named in a converter's message; the message itself if it names none."""
     found = re.search(r"TF Select ops: ([\w, ]+)", message)
     return found[1].strip() if found else " ".join(message.split())[:500]

@@ -1,4 +1,4 @@
-"""OnnxBuilder: writes an ONNX graph operation by operation, and takes in graphs that a converter made."""
+"""OnnxBuilder: builds an ONNX graph operation by operation, and includes converted graphs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ OPSET = 18
 
 
 class OnnxBuilder:
-    """An ONNX graph under construction. Tensors are known by their names."""
+    """An ONNX graph under construction. Tensors are referred to by name."""
 
     def __init__(self) -> None:
         self.onnx = require("onnx", "onnx")
@@ -31,13 +31,13 @@ class OnnxBuilder:
         return name
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds an operation; the name of its output, or a list of names where it has several."""
+        """Adds an operation; returns the name of its output, or a list of names for several outputs."""
         names = [self.name(kind.lower()) for _ in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), names, **attributes))
         return names[0] if outputs == 1 else names
 
     def include(self, model: Any, inputs: Sequence[str]) -> list[str]:
-        """Adds the operations of a converted model, applied to `inputs`; the names of its outputs.
+        """Adds the operations of a converted model, applied to `inputs`; returns the names of its outputs.
 
         Its weights are stored once, however often it is included.
         """
@@ -64,7 +64,7 @@ class OnnxBuilder:
         """The finished model.
 
         Args:
-            inputs: name -> shape, a text for each size that varies; float32.
+            inputs: name -> shape, with a string for each variable size; float32.
             outputs: name -> (tensor, numpy type, shape).
         """
         helper, float32 = self.onnx.helper, self.onnx.TensorProto.FLOAT
@@ -75,13 +75,13 @@ class OnnxBuilder:
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
             made.append(helper.make_tensor_value_info(name, kind, list(shape)))
         graph = helper.make_graph(self.nodes, "mask_rcnn", given, made, self.initializers)
-        # 8 is the oldest file version of this opset, which more programs read than the newest
+        # 8 is the oldest file version for this opset, which more programs can read than the newest
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
-    # What the steps of the network are written in
+    # Building blocks for the steps of the network
 
     def stack(self, *tensors: str) -> str:
-        """Tensors [...] side by side on a new last axis."""
+        """Stacks tensors [...] on a new last axis."""
         last = self.constant([-1], np.int64)
         return self.op("Concat", *(self.op("Unsqueeze", tensor, last) for tensor in tensors), axis=-1)
 
@@ -96,7 +96,7 @@ class OnnxBuilder:
         return self.op("Gather", tensor, index, axis=0)
 
     def where_true(self, flags: str) -> str:
-        """Indices [n] int64 at which `flags` [N] hold."""
+        """Indices [n] int64 at which `flags` [N] are True."""
         return self.op("Squeeze", self.op("NonZero", flags), self.constant([0], np.int64))
 
     def size(self, tensor: str, axis: int) -> str:
@@ -104,11 +104,11 @@ class OnnxBuilder:
         return self.op("Shape", tensor, start=axis, end=axis + 1)
 
     def best(self, scores: str, most: int) -> tuple[str, str]:
-        """The `most` largest of `scores` [N], or all where there are fewer: values and indices, falling."""
+        """The `most` largest of `scores` [N], or all if there are fewer: values and indices, descending."""
         count = self.op("Min", self.size(scores, 0), self.constant([most], np.int64))
         values, index = self.op("TopK", scores, count, outputs=2, axis=0, largest=1, sorted=1)
         return values, index
 
     def reshape(self, tensor: str, *shape: int) -> str:
-        """The tensor in this shape: -1 for the rest, 0 for the size the axis has."""
+        """Reshapes the tensor: -1 for the remaining size, 0 for the current size of the axis."""
         return self.op("Reshape", tensor, self.constant(shape, np.int64))

@@ -21,13 +21,13 @@ def onnx_model(network: Network, graph: keras.Model, metadata: Mapping[str, str]
     """The ONNX model of a network.
 
     Args:
-        network: the parts that hold weights.
-        graph: `mrcnn.network.graph.inference_graph` of the network, whose layers say how the steps are set.
-        metadata: texts stored in the file.
+        network: the parts with weights.
+        graph: `mrcnn.network.graph.inference_graph` of the network, whose layers have the settings of the steps.
+        metadata: strings to store in the file.
 
     Returns:
         A model of image [1, height, width, channels] float32, the network input, and window [1, (y1, x1, y2, x2)],
-        where in it the image lies, to n detections sorted by falling score: boxes [n, (y1, x1, y2, x2)] float32 in
+        the image's position in it, to n detections sorted by descending score: boxes [n, (y1, x1, y2, x2)] float32 in
         pixels of the network input, class_ids [n] int64, scores [n] float32, masks [n, m, m] float32 probabilities.
     """
     if network.head is not None and not network.head.is_plain:

@@ -16,8 +16,8 @@ from mrcnn.inference.extras import require
 def to_onnx(model: keras.Model, prefix: str) -> Any:
     """The ONNX model of a functional Keras model with one input.
 
-    Maps [B, H, W, C] become [B, C, H, W] at both ends; other inputs and outputs stay as they are. Weights are named
-    with the prefix, so that models can stand in one graph.
+    Maps [B, H, W, C] become [B, C, H, W] at both ends; other inputs and outputs are unchanged. Weight names get the
+    prefix, so that several models can be in one graph.
 
     Raises ImportError without tf2onnx, ValueError for an operation that ONNX lacks.
     """
@@ -48,7 +48,7 @@ def _tf2onnx() -> Any:
     tf2onnx = require("tf2onnx", "onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # tf2onnx 1.17 uses names that NumPy 2 removed; Keras has the repair for its own export
+        # tf2onnx 1.17 uses names that NumPy 2 removed; Keras has a fix for its own export
         with contextlib.suppress(ImportError):
             from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
@@ -59,7 +59,7 @@ def _tf2onnx() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """tf2onnx and absl report every step as a warning."""
+    """Silences tf2onnx and absl, which report every step as a warning."""
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "absl", "tensorflow")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -82,8 +82,8 @@ def _rename_weights(graph: Any, prefix: str) -> None:
 
 
 def _slice_instead_of_pooling(graph: Any) -> None:
-    """Pooling of single cells takes every second cell; "same" padding of an even side is negative then, which ONNX
-    Runtime refuses."""
+    """Replaces pooling of single cells, which takes every second cell: its "same" padding of an even side is negative,
+    which ONNX Runtime rejects."""
     onnx = require("onnx", "onnx")
     for node in graph.node:
         attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -1,7 +1,7 @@
-"""The steps of inference between the parts that hold weights, as ONNX operations, for one image.
+"""The steps of inference between the parts with weights, as ONNX operations, for one image.
 
-Each function has the same meaning as the layer it names. Where that layer pads to a fixed number of rows, these tensors
-have as many rows as there are. NonMaxSuppression and RoiAlign are ONNX's own operations.
+Each function has the meaning of the layer that it names, but without padding rows. NonMaxSuppression and RoiAlign are
+ONNX's own operations.
 """
 
 import math
@@ -68,7 +68,7 @@ def shortest_side(b: OnnxBuilder, boxes: str) -> str:
 
 
 def large_enough(b: OnnxBuilder, boxes: str, min_size: float) -> str:
-    """Which boxes have sides of `min_size` or more; with 0 those without area, too."""
+    """Which boxes have sides of `min_size` or more; 0 includes boxes without area."""
     return b.op("GreaterOrEqual", shortest_side(b, boxes), b.constant(min_size))
 
 
@@ -101,8 +101,8 @@ def proposals(
 
 
 def nms(b: OnnxBuilder, boxes: str, most: int, iou: float) -> str:
-    """Indices of the boxes that stay, of `boxes` [N, 4] sorted by falling score."""
-    # Ranks stand for the scores: engines drop scores under 0, and those of equal scores in any order
+    """Indices of the boxes that remain, of `boxes` [N, 4] sorted by descending score."""
+    # Ranks replace the scores: engines drop scores below 0, and order equal scores arbitrarily
     count = b.op("Squeeze", b.size(boxes, 0), b.constant([0], np.int64))
     ranks = b.op("Range", count, b.constant(0, np.int64), b.constant(-1, np.int64))
     ranks = b.reshape(b.op("Cast", ranks, to=1), 1, 1, -1)
@@ -118,7 +118,7 @@ def nms(b: OnnxBuilder, boxes: str, most: int, iou: float) -> str:
 
 
 def detections(b: OnnxBuilder, rois: str, logits: str, deltas: str, window: str, layer: Any) -> tuple[str, str, str]:
-    """As `Detections`: boxes [n, 4], class_ids [n] int64 and scores [n], sorted by falling score."""
+    """As `Detections`: boxes [n, 4], class_ids [n] int64 and scores [n], sorted by descending score."""
     classes = layer.num_classes
     probabilities = b.op("Softmax", logits, axis=-1)
     scores = b.op("Slice", probabilities, *(b.constant([v], np.int64) for v in (1, classes, 1)))
@@ -130,7 +130,7 @@ def detections(b: OnnxBuilder, rois: str, logits: str, deltas: str, window: str,
         own = b.op("ArgMax", probabilities, axis=-1, keepdims=1)
         allowed = b.op("And", allowed, b.op("Equal", own, b.constant(np.arange(1, classes), np.int64)))
     scores = b.op("Where", allowed, scores, b.constant(0.0))
-    by_class = b.op("Transpose", boxes, perm=[1, 0, 2])  # a class takes the place of an image of a batch
+    by_class = b.op("Transpose", boxes, perm=[1, 0, 2])  # classes take the place of the images of a batch
     class_scores = b.op("Transpose", scores, perm=[1, 0])
     chosen = b.op(
         "NonMaxSuppression",
@@ -159,9 +159,9 @@ def exclusive(b: OnnxBuilder, boxes: str, wanted: bool) -> str:
 
 
 def roi_align(b: OnnxBuilder, levels: Sequence[str], boxes: str, layer: Any) -> tuple[str, str]:
-    """As `RoIAlign` of boxes [M, 4] of one image: features [M, C, pool, pool], and the order [M] int64 they stand in.
+    """As `RoIAlign` of boxes [M, 4] of one image: features [M, C, pool, pool], and their order [M] int64.
 
-    The boxes of one level stand together, the finest level first.
+    Boxes are grouped by level, finest first.
     """
     crop = layer.geometry == "crop"
     fractions = corner_fractions(b, levels[0], boxes, layer.strides[0]) if crop else ""

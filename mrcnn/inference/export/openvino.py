@@ -1,4 +1,4 @@
-"""OpenVINO's files, made from the ONNX graph; int8 by NNCF."""
+"""OpenVINO files, from the ONNX graph; int8 with NNCF."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ def save_openvino(
 
     Args:
         model: the ONNX model.
-        precision: "float32"; "float16" stores weights so; "int8" also computes convolutions and products so.
-        calibration: images from which NNCF takes the ranges of activations, for int8.
-        config, scaling: how they become network inputs.
+        precision: "float32"; "float16" only stores weights in it; "int8" also computes convolutions and products in it.
+        calibration: images from which NNCF determines the ranges of activations, for int8.
+        config, scaling: how these images become network inputs.
     """
     openvino = require("openvino", "openvino")
     converted = openvino.Core().read_model(model.SerializeToString())
@@ -42,7 +42,7 @@ def save_openvino(
 
 
 def _quantized(model: Any, detector: Detector, images: Sequence[Any]) -> Any:
-    """int8 where NNCF finds it safe. Box arithmetic, between the parts with weights, stays float32."""
+    """Uses int8 where NNCF considers it safe. Box arithmetic, between the parts with weights, stays float32."""
     nncf = require("nncf", "openvino")
 
     def inputs() -> Iterator[dict[str, Any]]:

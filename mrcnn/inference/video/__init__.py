@@ -1,1 +1,1 @@
-"""Videos: every frame once, at its own time, with the sound; and instances followed from frame to frame."""
+"""Videos: every frame once, at its own time, with the sound; and tracking of instances from frame to frame."""

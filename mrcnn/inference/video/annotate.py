@@ -1,4 +1,4 @@
-"""A model over a video: frames are decoded, and drawn and encoded, while the network runs on others."""
+"""Runs a model on a video; frames are decoded, drawn and encoded while the network runs on others."""
 
 import json
 from collections import deque
@@ -26,7 +26,7 @@ Draw = Callable[[np.ndarray, Result, Sequence[int], Sequence[Track]], np.ndarray
 
 @dataclass
 class Group:
-    """A frame that the network sees, and those before it since the last such frame."""
+    """A frame on which the network runs, and the frames between it and the previous one."""
 
     key: Frame
     before: list[Frame] = field(default_factory=list)
@@ -34,8 +34,8 @@ class Group:
 
 @dataclass
 class Summary:
-    """What became of a video: frames read, seen by the network and written; packets that could not be decoded; tracks
-    that there were; and those that crossed the line, by direction."""
+    """The outcome for a video: frames read, run through the network, and written; packets that could not be decoded;
+    number of tracks; and tracks that crossed the line, by direction."""
 
     read: int = 0
     detected: int = 0
@@ -63,23 +63,23 @@ def annotate_video(
     """Detects in the frames of a video and writes it with the instances drawn.
 
     Args:
-        model: anything with `stream`, as a `MaskRCNN`.
+        model: any object with `stream`, such as a `MaskRCNN`.
         source: see `Clip`.
         target: see `ClipWriter`; None writes no video.
-        draw: makes the image to write of a frame, in another thread.
-        every: run the network on every so many frames.
-        between: of the frames in between "interpolate" the instances, or "drop" the frames.
+        draw: draws the image to write for a frame, in another thread.
+        every: run the network on every `every`-th frame.
+        between: for the frames in between, "interpolate" the instances or "drop" the frames.
         choose: which instances of a frame count.
-        tracker: gives instances their numbers; None for one with the usual settings.
+        tracker: assigns numbers to instances; None for one with default settings.
         line: counts the tracks that cross it.
         sound: copy the sound, which streams and cameras do not have.
-        tracks: a json to write, with the instances of each frame.
-        progress: called with 1 for each frame that is done.
+        tracks: path of a json for the instances of each frame.
+        progress: called with 1 for each finished frame.
 
-    Raises as `Clip` and `ClipWriter`, and ValueError for another `every` or `between`.
+    Raises the errors of `Clip` and `ClipWriter`, and ValueError for an invalid `every` or `between`.
     """
     if between not in BETWEEN or every < 1:
-        raise ValueError(f"every is 1 or more and between one of {BETWEEN}, got {every!r} and {between!r}")
+        raise ValueError(f"every must be 1 or more and between one of {BETWEEN}, got {every!r} and {between!r}")
     with ExitStack() as stack:
         clip = stack.enter_context(Clip(source))
         sound_of = source if sound and not clip.live else None
@@ -100,7 +100,7 @@ def annotate_video(
         try:
             for _ in model.stream(keys(), prepare="crops", each=lambda result: work.take(underway.popleft(), result)):
                 pass
-        except KeyboardInterrupt:  # the way to end a camera; what came before is a whole video
+        except KeyboardInterrupt:  # the way to end a camera; the frames so far make a complete video
             if not clip.live or not work.summary.written:
                 raise
         work.summary.damaged = clip.damaged
@@ -110,7 +110,7 @@ def annotate_video(
 
 
 def _groups(clip: Clip, every: int, summary: Summary) -> Iterator[Group]:
-    """Key frames with the frames before them. The last frame is a key frame, so that none is left over."""
+    """Key frames with the frames before them. The last frame is a key frame, so that none remains."""
     before: list[Frame] = []
     for frame in clip:
         summary.read += 1
@@ -125,7 +125,7 @@ def _groups(clip: Clip, every: int, summary: Summary) -> Iterator[Group]:
 
 
 class _Work:
-    """What happens to frames after the network, in one thread and in order."""
+    """Processes frames after the network, in one thread and in order."""
 
     def __init__(
         self,
@@ -177,8 +177,8 @@ def between_results(
 ) -> tuple[Result, list[int]]:
     """The instances at a time between two results, and the numbers of their tracks.
 
-    The masks of a track that is in both are those of the nearer result, moved along the line between both centers.
-    Instances of one result only are there in the half of the time that is nearer to it.
+    A track in both results has the mask of the nearer one, moved along the line between both centers. An instance in
+    only one result is shown during the half of the time that is nearer to it.
 
     Args:
         share: 0 at the first result, 1 at the second.
@@ -203,7 +203,7 @@ def between_results(
 
 
 def _shifted(crop: Crop, down: int, right: int, size: tuple[int, int]) -> Crop:
-    """A crop that is moved, without what leaves the image."""
+    """A crop after moving it, without the part outside the image."""
     top, left = crop.top + down, crop.left + right
     height, width = crop.mask.shape
     y1, x1 = max(top, 0), max(left, 0)
@@ -214,7 +214,7 @@ def _shifted(crop: Crop, down: int, right: int, size: tuple[int, int]) -> Crop:
 
 
 class TrackLog:
-    """A json of all frames, written while they come; it is there completely or not at all.
+    """A json of all frames, written incrementally; the file appears completely or not at all.
 
     {"video", "height", "width", "frames": [{"frame", "time" in seconds, "detected", "instances": [{"track", "class",
     "score", "box" (y1, x1, y2, x2), "mask"}]}], "tracks", "crossed"}

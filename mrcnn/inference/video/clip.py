@@ -1,7 +1,7 @@
-"""Reading and writing videos by PyAV, an optional extra.
+"""Reading and writing videos with PyAV, an optional extra.
 
-Every frame that the file holds comes exactly once, with its own presentation time: frames are counted as they are
-decoded, never by what the header claims, and the codec is flushed at both ends.
+Every frame of the file is read exactly once, with its own presentation time: frames are counted as they are decoded,
+not taken from the header, and the codec is flushed at both ends.
 """
 
 import os
@@ -17,7 +17,7 @@ import numpy as np
 from mrcnn.files import atomic_path
 from mrcnn.inference.extras import require
 
-# Ending to (container, codecs by preference)
+# Extension -> (container, codecs by preference)
 KINDS = {
     ".mp4": ("mp4", ("libx264", "mpeg4")),
     ".mov": ("mov", ("libx264", "mpeg4")),
@@ -25,7 +25,7 @@ KINDS = {
     ".avi": ("avi", ("libx264", "mpeg4")),
     ".webm": ("webm", ("libvpx-vp9",)),
 }
-# Containers that name other files or addresses: a video from a stranger could have those read
+# Containers that refer to other files or addresses, which an untrusted video could cause to be read
 INDIRECT = frozenset(("hls", "concat", "dash", "image2", "imf", "sdp", "mpegts_playlist"))
 
 
@@ -43,12 +43,12 @@ class Clip:
         source: a file; a camera ("0", or a device such as /dev/video0); or the address of a stream (rtsp:// ...).
 
     Attributes:
-        size: (height, width) of the upright frames. time_base: seconds per unit of `Frame.pts`. rate: frames per
-            second on average. expected: frames that the header claims, None where it does not; for progress bars only.
+        size: (height, width) of the upright frames. time_base: seconds per unit of `Frame.pts`. rate: average frames
+            per second. expected: number of frames in the header, None if absent; only for progress bars.
         live: whether it is a camera or a stream, which has no end.
-        damaged: packets that could not be decoded so far.
+        damaged: number of packets that could not be decoded so far.
 
-    Raises FileNotFoundError, or ValueError for what is no video; ImportError without PyAV.
+    Raises FileNotFoundError, ValueError if it is not a video, or ImportError without PyAV.
     """
 
     def __init__(self, source: str | os.PathLike) -> None:
@@ -61,7 +61,7 @@ class Clip:
             self._container = self._open()
             streams = self._container.streams.video
             if not streams:
-                raise ValueError(f"{self.source!r} holds no pictures")
+                raise ValueError(f"{self.source!r} has no video stream")
             self._stream = streams[0]
             self._stream.thread_type = "AUTO"
             self._first = self._frames()
@@ -71,7 +71,7 @@ class Clip:
             raise
         if self._pending is None:
             self._stack.close()
-            raise ValueError(f"{self.source!r} holds no frame that can be decoded; it is empty, damaged or cut off")
+            raise ValueError(f"{self.source!r} has no frame that can be decoded; it is empty, damaged or truncated")
         self.size = (self._pending.image.shape[0], self._pending.image.shape[1])
 
     def _open(self) -> Any:
@@ -86,11 +86,11 @@ class Clip:
         if not os.path.isfile(self.source):
             raise FileNotFoundError(f"there is no video {self.source!r}")
         try:
-            # From an opened file and without protocols, so that a playlist cannot have other files read
+            # From an opened file and without protocols, so that a playlist cannot cause other files to be read
             file = self._stack.enter_context(open(self.source, "rb"))
             container = self._stack.enter_context(self._av.open(file, options={"protocol_whitelist": "none"}))
         except errors as error:
-            raise ValueError(f"{self.source!r} is no video, or it is damaged or cut off: {error}") from error
+            raise ValueError(f"{self.source!r} is not a video, or it is damaged or truncated: {error}") from error
         if INDIRECT & set(container.format.name.split(",")):
             raise ValueError(f"{self.source!r} is a list of other files ({container.format.name}), not a video")
         return container
@@ -108,7 +108,7 @@ class Clip:
         return None if self.live else self._stream.frames or None
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in the order in which they are shown; can be read once."""
+        """The frames in display order; can be read only once."""
         if self._pending is not None:
             first, self._pending = self._pending, None
             yield first
@@ -131,7 +131,7 @@ class Clip:
                 yield Frame(self._upright(frame), pts)
 
     def _upright(self, frame: Any) -> np.ndarray:
-        """[H, W, 3] RGB of a decoded frame, turned by the tag that telephones write; of the first frame's size."""
+        """[H, W, 3] RGB of a decoded frame, rotated by the tag that phones write; of the first frame's size."""
         image = frame.to_ndarray(format="rgb24")
         turns = round(getattr(frame, "rotation", 0) / 90) % 4
         if turns:
@@ -155,7 +155,7 @@ class Clip:
 class ClipWriter:
     """A video to write, completely or not at all, with the sound of its source.
 
-    A side with an odd number of pixels is kept, in full color resolution (4:4:4), which not every player shows.
+    Odd sizes are kept by using full color resolution (4:4:4), which not every player supports.
     Matroska and WebM round times to milliseconds.
 
     Args:
@@ -163,7 +163,7 @@ class ClipWriter:
         size: (height, width). time_base, rate: as of a `Clip`.
         sound_of: a file whose sound is copied; None for none.
 
-    Raises ValueError for another ending, or sound that the container cannot hold.
+    Raises ValueError for another extension, or sound that the container cannot store.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class ClipWriter:
         self._av = require("av", "video")
         self.path, self.frames = Path(path), 0
         if self.path.suffix.lower() not in KINDS:
-            raise ValueError(f"{self.path}: a video ends in {', '.join(KINDS)}, got {self.path.suffix!r}")
+            raise ValueError(f"{self.path}: the extension must be one of {', '.join(KINDS)}, got {self.path.suffix!r}")
         kind, codecs = KINDS[self.path.suffix.lower()]
         self._stack = ExitStack()
         try:
@@ -210,13 +210,13 @@ class ClipWriter:
                 copies[stream.index] = self._container.add_stream_from_template(stream)
             except (ValueError, self._av.error.FFmpegError) as error:
                 raise ValueError(
-                    f"{self.path.suffix} cannot hold the sound of {source!r} ({stream.codec_context.name}): {error}; "
-                    "write to a file that ends in .mkv, or leave the sound out"
+                    f"{self.path.suffix} cannot store the sound of {source!r} ({stream.codec_context.name}): {error}; "
+                    "write to a .mkv file, or omit the sound"
                 ) from error
 
         def packets() -> Iterator[Any]:
             for packet in container.demux(*container.streams.audio):
-                if packet.dts is not None:  # else it is the empty one at the end
+                if packet.dts is not None:  # else it is the empty packet at the end
                     time = float(packet.dts * packet.time_base)
                     packet.stream = copies[packet.stream.index]
                     yield time, packet
@@ -226,7 +226,7 @@ class ClipWriter:
             self._packet = next(self._sound, None)
 
     def write(self, image: np.ndarray, pts: int) -> None:
-        """Appends a frame [H, W, 3] uint8 RGB, whose time is later than the one before."""
+        """Appends a frame [H, W, 3] uint8 RGB with a later time than the previous one."""
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = pts, self._time_base
         self._copy_sound(float(pts * self._time_base))
@@ -235,7 +235,7 @@ class ClipWriter:
         self.frames += 1
 
     def _copy_sound(self, until: float | None) -> None:
-        """Copies the sound up to a time in seconds; None: all that is left."""
+        """Copies the sound up to a time in seconds; None: all the rest."""
         while self._packet is not None and (until is None or self._packet[0] <= until):
             self._container.mux(self._packet[1])
             self._packet = next(self._sound, None)

@@ -1,8 +1,8 @@
-"""Instances followed through a video by the IoU of their masks.
+"""Tracks instances through a video by the IoU of their masks.
 
-The idea is SORT's (Bewley et al. 2016), with masks in place of boxes: tracks move on at their last speed and are
-assigned to the detections of the next frame, best sum of IoU first (the Hungarian method). As in ByteTrack (Zhang et
-al. 2022), unsure detections may continue a track, but never begin one.
+Based on SORT (Bewley et al. 2016), with masks instead of boxes: tracks continue at their last speed and are assigned to
+the detections of the next frame with the highest sum of IoU (the Hungarian method). As in ByteTrack (Zhang et al.
+2022), low-score detections can continue a track, but never start one.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Point = tuple[float, float]  # x, y in pixels
 class Track:
     """One object.
 
-    number: from 1 on, never used twice. class_id: of most of its detections, weighted by score. crop: its mask at its
+    number: starts at 1, never reused. class_id: of most of its detections, weighted by score. crop: its mask at its
     last detection. seen, lost: frames with a detection, and since the last one. speed: (y, x) pixels per frame.
     trail: centers (x, y) of its last detections.
     """
@@ -40,12 +40,12 @@ class Track:
 
 
 class Tracker:
-    """Gives the instances of successive frames numbers that stay.
+    """Gives instances constant numbers across successive frames.
 
     Args:
-        min_iou: mask IoU from which a detection continues a track.
-        begin: score from which a detection begins a track.
-        patience: frames without a detection after which a track ends.
+        min_iou: minimum mask IoU for a detection to continue a track.
+        begin: minimum score for a detection to start a track.
+        patience: number of frames without a detection after which a track ends.
         same_class: continue a track only with detections of its class.
         trail: centers that a track remembers.
     """
@@ -59,7 +59,7 @@ class Tracker:
         self._next = 1
 
     def update(self, result: Result) -> list[int]:
-        """The number of each instance of the next frame; 0 for one that belongs to no track."""
+        """The number of each instance of the next frame; 0 for one without a track."""
         crops, scores, class_ids = result.crops, result.scores.tolist(), result.class_ids.tolist()
         numbers = [0] * result.count
         for track, i in self._matches(crops, class_ids):
@@ -108,8 +108,8 @@ class LineCounter:
     """Counts the tracks that cross a line, each once per direction.
 
     Args:
-        start, end: (x, y) in pixels. Seen from the start towards the end, "right" is the side that a track reaches when
-            it is counted as `right`, and likewise `left`.
+        start, end: (x, y) in pixels. Looking from start to end, a track that reaches the right side counts as `right`,
+            and one that reaches the left side as `left`.
     """
 
     def __init__(self, start: Point, end: Point) -> None:
@@ -125,7 +125,7 @@ class LineCounter:
         return {side: len(numbers) for side, numbers in self._counted.items()}
 
     def update(self, tracks: Sequence[Track]) -> None:
-        """Takes the tracks after a frame."""
+        """Updates the counts with the tracks after a frame."""
         for track in tracks:
             if track.lost or len(track.trail) < 1:
                 continue
@@ -142,14 +142,14 @@ class LineCounter:
         return float(np.sign((x2 - x1) * (point[1] - y1) - (y2 - y1) * (point[0] - x1)))
 
     def _within(self, point: Point) -> bool:
-        """Whether a point lies beside the line, not beyond its ends."""
+        """Whether a point is alongside the line, not beyond its ends."""
         along = np.subtract(self.end, self.start)
         share = np.dot(np.subtract(point, self.start), along) / np.dot(along, along)
         return bool(0 <= share <= 1)
 
 
 def mask_iou(a: Crop, b: Crop) -> float:
-    """IoU of two masks that are given as crops; 0 for empty ones."""
+    """IoU of two masks given as crops; 0 for empty ones."""
     top, left = max(a.top, b.top), max(a.left, b.left)
     bottom = min(a.top + a.mask.shape[0], b.top + b.mask.shape[0])
     right = min(a.left + a.mask.shape[1], b.left + b.mask.shape[1])
@@ -162,7 +162,7 @@ def mask_iou(a: Crop, b: Crop) -> float:
 
 
 def center(crop: Crop) -> Point:
-    """(x, y) of the center of gravity of a mask, in pixels of its image; the middle of an empty one."""
+    """(x, y) of a mask's center of gravity, in pixels of its image; the middle of an empty crop."""
     area = np.count_nonzero(crop.mask)
     height, width = crop.mask.shape
     if not area:
@@ -174,14 +174,14 @@ def center(crop: Crop) -> Point:
 
 
 def _moved(track: Track) -> Crop:
-    """The mask of a track where it should be in the next frame."""
+    """The mask of a track at its expected position in the next frame."""
     frames = track.lost + 1
     y, x = (round(speed * frames) for speed in track.speed)
     return track.crop._replace(top=track.crop.top + y, left=track.crop.left + x)
 
 
 def as_json(result: Result, numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """The instances of a frame that belong to tracks, as json knows them."""
+    """The instances of a frame that belong to tracks, in types that json supports."""
     values = zip(numbers, result.names, result.scores.tolist(), result.rois.tolist(), result.rle, strict=True)
     return [
         {"track": number, "class": name, "score": round(score, 4), "box": [round(v, 2) for v in box], "mask": mask}

@@ -119,7 +119,7 @@ def test_an_error_leaves_no_file(tmp_path, draw, where):
             tracks=tmp_path / "t.json",
         )
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-    with pytest.raises(ValueError, match="every is 1 or more and between one of"):
+    with pytest.raises(ValueError, match="every must be 1 or more and between one of"):
         annotate_video(model, "a.mp4", None, draw=draw, every=0)
 
 

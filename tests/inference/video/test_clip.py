@@ -59,7 +59,7 @@ def test_sound_is_copied_bit_by_bit(tmp_path):
 
 def test_sound_that_the_container_cannot_hold_is_said(tmp_path):
     source = write_clip(tmp_path / "a.mp4", CONSTANT, sound=True)
-    with pytest.raises(ValueError, match=r"\.webm cannot hold the sound of .*a.mp4' \(aac\).*ends in .mkv"):
+    with pytest.raises(ValueError, match=r"\.webm cannot store the sound of .*a.mp4' \(aac\).*ends in .mkv"):
         copied(source, tmp_path / "b.webm", sound_of=source)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
@@ -92,8 +92,8 @@ def test_damaged_packets_are_counted_and_the_rest_goes_on(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "is no video, or it is damaged or cut off"),
-        (b"no video" * 100, "is no video, or it is damaged or cut off"),
+        (b"", "is not a video, or it is damaged or truncated"),
+        (b"no video" * 100, "is not a video, or it is damaged or truncated"),
         (
             b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/passwd\n#EXT-X-ENDLIST\n",
             "is no video|is a list of other",
@@ -129,7 +129,7 @@ def test_an_error_leaves_no_file(tmp_path):
         out.write(np.zeros((64, 96, 3), np.uint8), 0)
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match=r"a video ends in .mp4, .*, got '.txt'"):
+    with pytest.raises(ValueError, match=r"the extension must be one of .mp4, .*, got '.txt'"):
         ClipWriter(tmp_path / "a.txt", (64, 96), Fraction(1, 1000), Fraction(25))
 
 
