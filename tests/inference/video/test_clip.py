@@ -59,7 +59,7 @@ def test_sound_is_copied_bit_by_bit(tmp_path):
 
 def test_sound_that_the_container_cannot_hold_is_said(tmp_path):
     source = write_clip(tmp_path / "a.mp4", CONSTANT, sound=True)
-    with pytest.raises(ValueError, match=r"\.webm cannot store the sound of .*a.mp4' \(aac\).*ends in .mkv"):
+    with pytest.raises(ValueError, match=r"\.webm cannot store the sound of .*a.mp4' \(aac\).*to a .mkv file"):
         copied(source, tmp_path / "b.webm", sound_of=source)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
@@ -96,9 +96,9 @@ def test_damaged_packets_are_counted_and_the_rest_goes_on(tmp_path):
         (b"no video" * 100, "is not a video, or it is damaged or truncated"),
         (
             b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/passwd\n#EXT-X-ENDLIST\n",
-            "is no video|is a list of other",
+            "is not a video|is a list of other",
         ),
-        (b"ffconcat version 1.0\nfile '/etc/passwd'\n", "is no video|is a list of other"),
+        (b"ffconcat version 1.0\nfile '/etc/passwd'\n", "is not a video|is a list of other"),
     ],
 )
 def test_what_is_no_video_is_one_error(tmp_path, content, message):
