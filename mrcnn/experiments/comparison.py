@@ -1,10 +1,10 @@
 """compare: mask heads trained from the same initial weights on the same batches, in one table.
 
 For each seed, every head gets the same initial trunk, RPN and box head, the same order of images, the same flips and
-samples, and the same schedule: only the head differs. With `Config.DETERMINISTIC`, the same training gives the same
-result bit for bit; without it, rounding differs between runs, and the difference grows with every step. A run is
-identified by a hash of its settings, schedule, start and data. A finished run in `logs` is not repeated, an interrupted
-one is resumed, and so are evaluations.
+samples, and the same schedule: only the head differs. With `Config.DETERMINISTIC`, equal runs give bit-identical
+results; without it, rounding differs between runs, and the difference grows with every step. A run is identified by a
+hash of its settings, schedule, initial weights and data. A finished run in `logs` is not repeated and an interrupted
+one is resumed; so are evaluations.
 """
 
 import copy
@@ -98,30 +98,30 @@ def compare(
 
         mrcnn.experiments.compare({"balloon": (train, val)}, ["fcn", {"name": "unet", "filters": 128}], BalloonConfig)
 
-    It may be killed at any moment and started again, and several processes may share the work in the same folders:
-    finished runs are not repeated, interrupted ones are resumed, and runs of other processes are waited for. Runs are
-    also known from the table's JSON file, so that a comparison can go on on another machine with that file alone.
+    It can be killed at any moment and restarted, and several processes can share the work in the same folders: finished
+    runs are not repeated, interrupted ones are resumed, and runs of other processes are waited for. The table's JSON
+    file also records runs, so a comparison can continue on another machine with only that file.
 
     Args:
         datasets: name -> a (training, validation) pair of prepared datasets, or a `Task` with its own settings and
             schedule.
-        heads: what MASK_HEAD takes: names, or dicts of a name and options. The others are compared with the first.
-        config: the settings of datasets given as pairs.
-        seeds: of initial weights, order, augmentation and sampling; None for the one of `config`.
-        epochs, layers: the schedule of datasets given as pairs; `layers` is "all" without `weights`, else "3+".
-        weights: file of the initial weights; a mask head in it is not used. None begins with random ones.
-        exclude: layers of a checkpoint to leave out, besides the mask head.
+        heads: values of MASK_HEAD: names, or dicts of a name and options. The others are compared with the first.
+        config: the settings for datasets given as pairs.
+        seeds: for initial weights, image order, augmentation and sampling; None for the seed of `config`.
+        epochs, layers: the schedule for datasets given as pairs; default `layers`: "all" without `weights`, else "3+".
+        weights: file of the initial weights; its mask head is not used. None for random initial weights.
+        exclude: layers of a checkpoint to skip, in addition to the mask head.
         logs: folder of the runs.
         output: folder of the table; None for `logs`/comparison.
         verbose: as in `MaskRCNN.train`.
 
     Returns:
         A row per dataset and head: dataset, head, seeds, a list with a value per seed of each number of
-        `mrcnn.experiments.report.MEASURED` (None: there was nothing to measure), and parameters, multiply_adds per RoI
-        and ms_per_batch of the head.
+        `mrcnn.experiments.report.MEASURED` (None if there was nothing to measure), and the head's parameters,
+        multiply_adds per RoI and ms_per_batch.
 
-    Raises ValueError for heads or seeds that repeat, unknown heads or options, a dataset without settings, and an
-    output folder with another file of its name, before anything is trained.
+    Raises ValueError, before any training, for repeated heads or seeds, unknown heads or options, a dataset without
+    settings, and an output folder with another comparison.json.
     """
     tasks = _tasks(datasets, config, epochs, layers or ("3+" if weights else "all"))
     start = None if weights is None else Path(weights)
@@ -145,7 +145,7 @@ def compare(
 
 
 def in_turn(jobs: Sequence[Job], logs: Path) -> Iterator[Job]:
-    """The jobs, each while no other process works on it; those that another one works on come when it has ended."""
+    """The jobs, each locked against other processes; jobs in progress elsewhere come last, when they have ended."""
     waiting = list(jobs)
     while waiting:
         busy: list[Job] = []
@@ -166,14 +166,14 @@ def in_turn(jobs: Sequence[Job], logs: Path) -> Iterator[Job]:
 
 
 class Table:
-    """The rows of a comparison, and its files.
+    """The rows and files of a comparison.
 
     Args:
         jobs: of the comparison, in the order of the rows.
         folder: of the files.
-        about: how all numbers were made.
+        about: how all numbers were obtained.
 
-    Raises ValueError for an option that a head does not have, and for a folder with another comparison.json.
+    Raises ValueError for an unknown option of a head, and for a folder with another comparison.json.
     """
 
     def __init__(self, jobs: Sequence[Job], folder: Path, about: dict[str, Any]) -> None:
@@ -187,7 +187,7 @@ class Table:
         self.times: dict[tuple[str, str], float] = {}
 
     def known(self, job: Job) -> dict[str, Any] | None:
-        """The numbers of a job that the folder's file has; None if it is not there."""
+        """The numbers of a job in the folder's file; None if it has none."""
         numbers = self.stored.get(job.record, {}).get("numbers", {})
         return numbers if set(numbers) == set(report.MEASURED) else None
 
@@ -211,7 +211,7 @@ class Table:
         )
 
     def rows(self) -> list[report.Row]:
-        """A row per dataset and head of which a run is done, with its seeds in their order."""
+        """A row per dataset and head with at least one finished run, with its seeds in order."""
         rows: dict[tuple[str, str], report.Row] = {}
         for job in self.jobs:
             if job.record in self.done:
@@ -224,7 +224,7 @@ class Table:
         return [rows[key] for key in sorted(rows, key=lambda key: order[key])]
 
     def _row(self, key: tuple[str, str]) -> report.Row:
-        """A row without numbers of training."""
+        """A row without training results."""
         head, (dataset, label) = self.heads[key], key
         cost = {"parameters": head.model.count_params(), "multiply_adds": head.multiply_adds}
         timed = {"ms_per_batch": self.times[key]} if key in self.times else {}
@@ -285,7 +285,7 @@ def plan_jobs(
 
 
 def _left_out(exclude: Sequence[str]) -> list[str]:
-    return [*exclude, "mask_head"]  # no head takes anything from the start
+    return [*exclude, "mask_head"]  # no head uses initial weights
 
 
 def _config(task: Task, head: dict[str, Any], seed: int) -> Config:
@@ -303,7 +303,7 @@ def _label(head: dict[str, Any]) -> str:
 def measured(
     job: Job, start: Path | None, exclude: Sequence[str], logs: str | Path, verbose: int | str
 ) -> dict[str, Any]:
-    """The numbers of a job: of a run in `logs` if it is there, finished if it was interrupted, else trained."""
+    """The numbers of a job: from a run in `logs` if it exists, resumed if it was interrupted, else newly trained."""
     model = MaskRCNN("training", job.config, logs)
     folder = plan.find(logs, job.run.key)
     if folder is not None:
