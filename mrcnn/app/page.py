@@ -43,9 +43,8 @@ def build_page(models: Sequence[NamedModel], min_score: float = 0.5) -> Any:
                     visible=len(models) > 1,
                     elem_id="which",
                 )
-                with gr.Row():
-                    instance = gr.Dropdown([], label="Object (or click it)", min_width=120, elem_id="instance")
-                    name = gr.Dropdown([], label="is a", allow_custom_value=True, min_width=120, elem_id="name")
+                instance = gr.Dropdown([], label="Object (or click it)", elem_id="instance")
+                name = gr.Dropdown([], label="Is a", allow_custom_value=True, elem_id="name")
                 correct = gr.Button("Correct the class", size="md", elem_id="correct")
                 with gr.Row():
                     as_json = gr.Button("JSON", size="md", variant="primary", min_width=100, elem_id="json")
@@ -156,6 +155,8 @@ class _Events:
                 return gr.skip(), gr.skip()
             choice = Choice(score, classes or ())
             number = session.at(image, which, choice, *event.index)
+            if number is None:
+                return gr.skip(), gr.skip()
             return which, gr.Dropdown(session.instances(image, which, choice), value=number)
 
         pick.__annotations__["event"] = gr.SelectData  # by which Gradio knows what to pass

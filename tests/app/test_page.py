@@ -115,6 +115,17 @@ def test_a_corrected_class_is_downloaded(tab, files, tmp_path):
     assert "a.png/000_sea_lion.png" in zipfile.ZipFile(tmp_path / "out.zip").namelist()
 
 
+def test_a_click_chooses_the_object_under_it(tab, files):
+    """The boxes are (8, 8, 40, 40), (4, 30, 20, 60) and (50, 0, 60, 9), as y1, x1, y2, x2."""
+    dropped(tab, files / "a.png")
+    tab.locator("#picture1 img").click(position={"x": 50, "y": 10})
+    tab.wait_for_function("document.querySelector('#instance input').value == '1  dog  0.80'")
+    assert tab.locator("#which input").nth(1).is_checked()
+    tab.locator("#picture1 img").click(position={"x": 60, "y": 60})  # where nothing is
+    tab.locator("#picture0 img").click(position={"x": 4, "y": 55})
+    tab.wait_for_function("document.querySelector('#instance input').value.startsWith('2  B')")
+
+
 def test_a_text_file_is_an_error_that_names_it(tab, files):
     drop(tab, files / "notes.txt")
     tab.wait_for_selector("#problems textarea")
