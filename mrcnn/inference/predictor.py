@@ -22,6 +22,7 @@ from mrcnn.network.pixels import PixelScaling
 
 SUFFIXES = (".onnx", ".xml", ".tflite")
 OUTPUTS = ("boxes", "class_ids", "scores", "masks")
+MASK_OUTPUTS = ("masks", "mask_scores")  # the second where the mask head predicts it
 
 Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]  # image [1, H, W, C], window [1, 4] -> OUTPUTS
 
@@ -88,8 +89,8 @@ class Predictor:
         most = max(len(one["scores"]) for one in found)
         valid = np.arange(most) < np.array([[len(one["scores"])] for one in found])
         outputs = {name: np.stack([_padded(one[name], most) for one in found]) for name in OUTPUTS[:3]}
-        masks = np.concatenate([one["masks"] for one in found])
-        return {**outputs, "masks": masks, "valid": valid, "counts": np.zeros((len(found), 4), np.int32)}
+        by_mask = {name: np.concatenate([one[name] for one in found]) for name in MASK_OUTPUTS if name in found[0]}
+        return {**outputs, **by_mask, "valid": valid, "counts": np.zeros((len(found), 4), np.int32)}
 
 
 def _padded(rows: np.ndarray, count: int) -> np.ndarray:
@@ -150,6 +151,6 @@ def _litert(path: Path, threads: int | None, precision: str | None) -> Run:
     def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
         found = signature(image=image, window=window)
         rows = int(found["valid"].sum())
-        return {name: found[name][:rows] for name in OUTPUTS}
+        return {name: found[name][:rows] for name in (*OUTPUTS, "mask_scores") if name in found}
 
     return run

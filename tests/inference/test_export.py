@@ -92,6 +92,15 @@ def test_litert_gives_what_detect_gives(model, litert_file):
     assert [len(values) for values in empty.values()] == [0, 0, 0, 0]
 
 
+def test_litert_holds_the_scores_of_masks(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    model = varied(MaskRCNN("inference", TinyConfig(MASK_HEAD="mask_scoring")))
+    found, expected = Predictor(model.export(tmp_path / "a.tflite")).detect(images()), model.detect(images())
+    assert_same(found, expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one["mask_scores"], other["mask_scores"], atol=1e-3)
+
+
 def test_operations_that_litert_lacks_are_named(tmp_path):
     model = MaskRCNN("inference", TinyConfig(ROI_SAMPLING_RATIO=0))
     with pytest.raises(NotImplementedError, match="LiteRT has no CropAndResize, which ROI_SAMPLING_RATIO = 0 needs"):
