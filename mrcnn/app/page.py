@@ -101,7 +101,8 @@ class _Events:
         )
         for i, picture in enumerate(pictures):
             picture.select(self._picker(i), inputs, [which, instance], api_visibility="private")
-        for button, hidden, write in zip(buttons, made, (self.write_json, self.write_cut_outs), strict=True):
+        writers = self._writer("write_json", "annotations.json"), self._writer("write_cut_outs", "cutouts.zip")
+        for button, hidden, write in zip(buttons, made, writers, strict=True):
             done = button.click(write, inputs, hidden, api_visibility="private")
             done.success(None, js=CLICK.replace("{}", hidden.elem_id))
 
@@ -114,9 +115,7 @@ class _Events:
             self.gr.Textbox("\n".join(found), visible=bool(found), lines=min(len(found), 5)),
         )
 
-    def show(
-        self, session: Session, image: int | None, score: float, classes: list[str], which: int, progress: Any = None
-    ) -> list[Any]:
+    def show(self, session: Session, image: int | None, score: float, classes: list[str], which: int) -> list[Any]:
         """Draws the results of each model, and lists the instances."""
         gr, empty = self.gr, image is None or not 0 <= image < len(session.paths)
         choice, names = Choice(score, classes or ()), session.all_names()
@@ -162,22 +161,26 @@ class _Events:
         pick.__annotations__["event"] = gr.SelectData  # by which Gradio knows what to pass
         return pick
 
-    def write_json(self, session: Session, image: int | None, score: float, classes: list[str], which: int) -> str:
-        """COCO's json of all images."""
-        return self._written(session, session.write_json, "annotations.json", score, classes, which)
+    def _writer(self, method: str, file: str) -> Callable[..., str]:
+        """What a button does: writes a file by a method of the session, with a bar on the page."""
+        gr = self.gr
 
-    def write_cut_outs(self, session: Session, image: int | None, score: float, classes: list[str], which: int) -> str:
-        """A zip of all cut-outs."""
-        return self._written(session, session.write_cut_outs, "cutouts.zip", score, classes, which)
+        def write(
+            session: Session,
+            image: int | None,
+            score: float,
+            classes: list[str],
+            which: int,
+            progress: Any = gr.Progress(),  # noqa: B008  (by which Gradio knows that there is a bar)
+        ) -> str:
+            if not session.paths:
+                raise gr.Error("Drop images first", duration=5)
+            images = iter(progress.tqdm(range(len(session.paths)), unit="images"))
+            path = Path(tempfile.mkdtemp(prefix="mrcnn_")) / file
+            step = lambda: next(images, None)  # noqa: E731
+            return str(self._guarded(getattr(session, method), path, which, Choice(score, classes or ()), step))
 
-    def _written(self, session: Session, write: Any, name: str, score: float, classes: list[str], which: int) -> str:
-        if not session.paths:
-            raise self.gr.Error("Drop images first", duration=5)
-        bar = self.gr.Progress()
-        done = iter(range(1, len(session.paths) + 1))
-        path = Path(tempfile.mkdtemp(prefix="mrcnn_")) / name
-        step = lambda: bar((next(done), len(session.paths)), unit="images")  # noqa: E731
-        return str(self._guarded(write, path, which, Choice(score, classes or ()), step))
+        return write
 
     def _guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """The call; an image that went bad becomes a message on the page."""
