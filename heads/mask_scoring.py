@@ -119,4 +119,4 @@ def fit(masks: Any, size: tuple[int, int]) -> Any:
     cells, rest = divmod(masks.shape[1], size[0])
     if rest or not cells or size[0] != size[1]:
         return ops.image.resize(masks, size, interpolation="bilinear")
-    return masks if cells == 1 else ops.max_pool(masks, cells)
+    return masks if cells == 1 else ops.max_pool(masks, cells, strides=cells)  # JAX needs the strides

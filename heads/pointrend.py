@@ -24,8 +24,8 @@ class PointRend(Head):
     random points, three quarters of them where the coarse mask is least sure. In inference the mask grows from 28 to
     224 cells by doubling, and each time the 784 least sure cells are computed anew.
 
-    Cost at 80 classes: 18.5 million parameters; 0.03 G multiply-adds per RoI for the coarse mask and 0.27 M per
-    point, 3,136 of them at 224x224: 0.9 G in all, against 0.53 G of `fcn`. Use it where boundaries matter and objects
+    Cost at 80 classes: 18.5 million parameters; 0.03 G multiply-adds per RoI for the coarse mask and 0.28 M per
+    point, 3,136 of them at 224x224: 0.92 G in all, against 0.53 G of `fcn`. Use it where boundaries matter and objects
     are large; on objects of less than 28 pixels it has nothing to add.
 
     Args:

@@ -177,7 +177,9 @@ def _class_counts(variables: Mapping[str, keras.Variable], tensors: Tensors) -> 
 def _by_class(variables: Mapping[str, keras.Variable], tensors: Tensors, counts: tuple[int, int]) -> list[str]:
     """Head weights whose last axis has the same number of values per class, in model and file."""
     heads = [name for name in variables if name.startswith("mask_head/")]
-    last = {name for name in heads if name.rpartition("/")[0] == heads[-1].rpartition("/")[0]}
+    # Layers called "masks" make the masks in every head; there may be a further output behind them
+    ends = {name.rpartition("/")[0] for name in heads if name.split("/")[-2] == "masks"}
+    last = {name for name in heads if name.rpartition("/")[0] in {*ends, heads[-1].rpartition("/")[0]}}
 
     def is_by_class(name: str) -> bool:
         ours, theirs = tuple(variables[name].shape), tuple(tensors[name].shape)

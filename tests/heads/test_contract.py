@@ -8,31 +8,14 @@ import pytest
 
 import heads
 from heads.protocol import check, contract
+from tests.heads import small
 
-# Fewer filters, where a head has many: the checks take as long as the arithmetic.
-SMALL = {
-    "boundary": {"filters": 16},
-    "dct": {"filters": 16, "units": 64, "mask_size": 32, "frequencies": 8},
-    "fcn": {"filters": 32},
-    "mask_scoring": {"of": {"name": "fcn", "filters": 16}, "filters": 16, "units": 32},
-    "mlp": {"units": 64, "mask_size": 14},
-    "pointrend": {"fc_units": 64, "convolution_filters": 16, "point_units": 32, "train_points": 64, "steps": 4},
-    "unet": {"filters": 32},
-}
-# The same heads with options that change what they give.
-VARIANTS = {
-    "fcn, softmax": {"name": "fcn", "filters": 32, "activation": "softmax"},
-    "fcn, class-agnostic": {"name": "fcn", "filters": 32, "class_agnostic": True},
-    "unet, two levels": {"name": "unet", "filters": 16, "levels": 2},
-}
-every_head = pytest.mark.parametrize("name", [*heads.names(), *VARIANTS])
+every_head = pytest.mark.parametrize("name", small.NAMES)
 
 
 def build(name, num_classes=4):
-    if name not in VARIANTS:
-        return heads.make(name, (14, 14, 8), num_classes, SMALL.get(name, {}))
-    side = 8 if VARIANTS[name].get("levels") else 14
-    return heads.make(VARIANTS[name], (side, side, 8), num_classes)
+    side = small.side(name)
+    return heads.make(small.small(name), (side, side, 8), num_classes)
 
 
 @every_head

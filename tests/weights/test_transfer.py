@@ -327,3 +327,18 @@ def test_layers_that_mix_the_classes_are_loaded_for_the_same_classes_alone(names
     )  # fmt: skip
     expected = values(theirs)["mask_head/conv1/bias"] if loaded else before
     np.testing.assert_array_equal(values(ours)["mask_head/conv1/bias"], expected)
+
+
+def test_masks_are_kept_by_name_where_the_head_has_a_further_output_behind_them():
+    """The same number of classes in another order: the layer called "masks" is by class, whatever stands behind it."""
+
+    def with_another(seed):
+        layers = network(3, seed=seed)
+        further = keras.layers.Dense(7)
+        further.build((None, 4))
+        return layers | {"mask_head/further": further}
+
+    theirs, ours = with_another(1), with_another(2)
+    load_source("f", ours, source_of(theirs, names=["BG", "a", "b"]), keep_classes=True, class_names=["BG", "b", "a"])
+    found, expected = (values(layers)["mask_head/masks/bias"] for layers in (ours, theirs))
+    np.testing.assert_array_equal(found, expected[[0, 2, 1]])
