@@ -54,13 +54,19 @@ def overlapped(
 ) -> Iterator[Any]:
     """finish(run(prepare(item))) of each item, in order; the three steps of different items run in parallel.
 
-    `run` is called in this thread, one item at a time; `prepare` and `finish` in other threads. Their exceptions are
-    raised here. At most `ahead` items are prepared in advance, and one waits to be finished.
+    `run` is called in this thread, one item at a time; `prepare` and `finish` in other threads, unless there is only
+    one item. Their exceptions are raised here. At most `ahead` items are prepared in advance, and one waits to be
+    finished.
     """
+    items = iter(work)
+    first = list(itertools.islice(items, 2))
+    if len(first) < 2:  # nothing overlaps, and each new thread would keep some memory of its own
+        yield from (finish(run(prepare(item))) for item in first)
+        return
+    items = itertools.chain(first, items)
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "paste") as finisher:
         prepared: deque[Future] = deque()
         finished: deque[Future] = deque()
-        items = iter(work)
         try:
             while True:
                 for item in itertools.islice(items, ahead + 1 - len(prepared)):

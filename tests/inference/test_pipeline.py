@@ -51,6 +51,15 @@ def test_a_window_bounds_how_far_is_read():
         assert len(read) <= group[0] + 5
 
 
+def test_one_item_needs_no_threads():
+    def step(item):
+        return [*item, threading.current_thread()]
+
+    assert list(overlapped([[]], step, step, step)) == [[threading.main_thread()] * 3]
+    with pytest.raises(ZeroDivisionError):
+        list(overlapped([0], lambda item: item, lambda item: 1 / item, lambda item: item))
+
+
 def test_steps_of_different_items_run_at_the_same_time():
     """While `run` has item 1, `prepare` has item 2 and `finish` item 0; each waits until the others are there."""
     meeting = threading.Barrier(3, timeout=LONG)
