@@ -56,16 +56,14 @@ def main() -> None:
         ways = {"one": [begin("one", 0)], "apart": [begin("apart", i) for i in (0, 1)]}
         ways["together"] = [begin("together", i) for i in (0, 1)]
         rounds = [take_turns(ways, number, arguments.rounds) for number in range(arguments.rounds + 1)][1:]
-    print(
-        f"{processor()}; {arguments.backbone}, {arguments.size}x{arguments.size}, {arguments.batch} images a process, "
-    )
+    print(f"{processor()}; {arguments.backbone}, {arguments.size}x{arguments.size}, batch {arguments.batch} a process")
     print(f"{arguments.backend}, {arguments.rounds} rounds of {arguments.steps} steps\n\n{table(rounds)}")
 
 
 def parse() -> argparse.Namespace:
     """The flags."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--backbone", default="resnet50")
+    flags.add_argument("--backbone", choices=["resnet50", "resnet101", "small"], default="resnet50")
     flags.add_argument("--size", type=int, default=512, help="side of the images in pixels")
     flags.add_argument("--batch", type=int, default=1, help="images a process and step")
     flags.add_argument("--steps", type=int, default=4, help="counted, a round")
@@ -166,23 +164,22 @@ def build(told: dict[str, Any]) -> Any:
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(1)
-    from mrcnn.config import Config
+    from accelerators.networks import settings
+
     from mrcnn.model import MaskRCNN
 
     together = told["kind"] == "together"
-    config = Config(
-        NAME="scaling",
-        BACKBONE=told["backbone"],
-        NUM_CLASSES=81,
+    config = settings(
+        told["backbone"],
+        precision="float32",
+        batch=told["batch"],
         IMAGE_MIN_DIM=told["size"],
         IMAGE_MAX_DIM=told["size"],
-        IMAGES_PER_GPU=told["batch"],
         GPU_COUNT=2 if together else 1,
         DISTRIBUTION="multi_worker" if together else None,
         STEPS_PER_EPOCH=told["steps"] * (told["rounds"] + 2),
         LOADER_WORKERS=1,
         WARMUP_STEPS=1,
-        KEEP_CHECKPOINTS=1,
         LEARNING_RATE=1e-6,
     )
     return MaskRCNN("training", config, told["folder"])
@@ -195,8 +192,9 @@ def dataset(told: dict[str, Any]) -> Any:
 
     from mrcnn.data.dataset import Dataset
 
-    side = told["size"]
-    case = {"batch": 4, "classes": 81, "instances": 20, "height": side, "width": side, "min_dim": side, "max_dim": side}
+    side, classes = told["size"], 5 if told["backbone"] == "small" else 81
+    sides = dict.fromkeys(("height", "width", "min_dim", "max_dim"), side)
+    case = {"batch": 4, "classes": classes, "instances": 20, **sides}
     return shared.generated(Dataset, case)
 
 
