@@ -44,11 +44,11 @@ class Config:
     # Run
     NAME: Any = None  # names the log directory and the checkpoints; every configuration that trains needs one
     SEED = 0  # initial weights, shuffling, sampling and augmentation all follow from it
-    # True: with TensorFlow on a CPU, the same training gives the same weights bit for bit, given the same processor and
-    # number of threads and no DISTRIBUTION. It applies to the whole process and cannot be turned off again.
+    # True: with TensorFlow on a CPU, equal runs give bit-identical weights, on the same CPU model with the same number
+    # of threads and without DISTRIBUTION. It applies to the whole process and cannot be turned off again.
     DETERMINISTIC = False
     # "bfloat16": trunk and heads compute in bfloat16, boxes, scores and losses in float32; weights stay float32.
-    # "auto": bfloat16 where it is known to be faster (processors with AMX, recent GPUs), else float32
+    # "auto": bfloat16 where it is known to be faster (CPUs with AMX, recent GPUs), else float32
     PRECISION = "float32"
 
     # Batch
@@ -126,9 +126,9 @@ class Config:
 
     # RoI features and heads
     # "align": RoIAlign; "warp": RoIWarp, which rounds a RoI to whole cells; "pool": RoIPool, which also rounds its
-    # bins and takes their highest cell (table 2c of the paper)
+    # bins and takes their maximum (table 2c of the paper)
     ROI_POOLING = "align"
-    ROI_REDUCTION = "average"  # of a bin's samples, or "max"; "pool" takes the maximum whatever this says
+    ROI_REDUCTION = "average"  # of a bin's samples, or "max"; "pool" always takes the maximum
     POOL_SIZE = 7
     MASK_POOL_SIZE = 14
     ROI_SAMPLING_RATIO = 2  # samples per bin and axis; 0: one per cell in the bin, box by box (Detectron2, slower)

@@ -221,7 +221,7 @@ def _validate_together(config: "Config") -> None:
         wanted = f"an integer of 1 or more for NECK = {config.NECK!r}"
         _require(_is_count(config.BOX_HEAD_FC_LAYERS), config, "BOX_HEAD_FC_LAYERS", wanted)
     if config.ROI_GEOMETRY == "crop":
-        wanted = '"align" or "pool" with ROI_GEOMETRY = "crop", whose boxes are not rounded; for "warp" set "aligned"'
+        wanted = '"align" or "pool" with ROI_GEOMETRY = "crop", which does not round boxes; "warp" needs "aligned"'
         _require(config.ROI_POOLING != "warp", config, "ROI_POOLING", wanted)
     _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
     _require(

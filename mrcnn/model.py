@@ -261,7 +261,7 @@ class MaskRCNN(OldMethods):
         and TrainingInterrupted, a KeyboardInterrupt, on Ctrl-C. Earlier checkpoints are kept.
         """
         self._follow()
-        if self.config.DETERMINISTIC:  # may have been set since
+        if self.config.DETERMINISTIC:  # it may have been set after construction
             make_deterministic()
         if self.config.DISTRIBUTION and self.mode != "training":
             raise ValueError(f'DISTRIBUTION = {self.config.DISTRIBUTION!r} needs MaskRCNN("training", ...).')

@@ -33,10 +33,10 @@ from mrcnn.weights.importers.imagenet import is_keras_weights
 
 Head = str | Mapping[str, Any]
 NOT_REPRODUCIBLE = (
-    "DETERMINISTIC is off, so the same training with the same seed would not give exactly the same numbers again. For "
+    "DETERMINISTIC is off, so repeating a run with the same seed would not give exactly the same numbers. For "
     "reproducible numbers, pass --set DETERMINISTIC=True, or Config(DETERMINISTIC=True)."
 )
-POLL = 5.0  # seconds between looks at what other processes work on
+POLL = 5.0  # seconds between checks for jobs of other processes
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Job:
 
     @property
     def record(self) -> str:
-        """The name of its record; see `mrcnn.experiments.records`."""
+        """The name of the job's record; see `mrcnn.experiments.records`."""
         return records.name_of(self.run.key, self.validation)
 
 
@@ -266,7 +266,7 @@ def plan_jobs(
     labels = [_label(head) for head in chosen]
     for what, values in (("heads", labels), ("seeds", list(seeds or ()))):
         if len(set(values)) < len(values):
-            raise ValueError(f"the {what} {values} repeat; give each once.")
+            raise ValueError(f"the {what} {values} repeat; pass each once.")
     if not chosen:
         raise ValueError('no heads to compare; pass at least one, such as ["fcn", "unet"].')
     begin = plan.start_of(start, _left_out(exclude))
@@ -338,7 +338,7 @@ def evaluated(model: MaskRCNN, job: Job) -> dict[str, Any]:
 
 
 def _present(value: float) -> float | None:
-    """COCO's number; None where the data has nothing to measure it by."""
+    """COCO's number; None if the data has nothing to measure."""
     return None if value == ABSENT else value
 
 

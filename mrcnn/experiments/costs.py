@@ -1,4 +1,4 @@
-"""What a mask head costs: arithmetic, and time."""
+"""The costs of a mask head: arithmetic and time."""
 
 import time
 from collections.abc import Callable, Mapping

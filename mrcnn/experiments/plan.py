@@ -106,7 +106,7 @@ def start_of(path: Path | None, exclude: Sequence[str] = ()) -> str:
 
 
 def begun(logs: str | Path, key: str) -> bool:
-    """Whether a run in `logs` has this key, with a checkpoint or without."""
+    """Whether a run in `logs` has this key, with or without a checkpoint."""
     return any(json.loads(file.read_text())["key"] == key for file in Path(logs).glob(f"*/{FILE}"))
 
 
@@ -133,7 +133,7 @@ def carry_out(
     Args:
         validation: dataset for the val_ losses.
         judge: measures the AP after epochs, and may stop training.
-        callbacks: further ones of Keras.
+        callbacks: further Keras callbacks.
         options: further options of `MaskRCNN.train`.
 
     Raises ValueError if the model is past the last epoch of the run.

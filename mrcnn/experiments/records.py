@@ -1,7 +1,7 @@
-"""Records of finished runs in a comparison's JSON file, with which a comparison goes on where the runs are not.
+"""Records of finished runs in a comparison's JSON file, with which a comparison continues without the runs themselves.
 
-A record says which run it is by `Run.key` and the fingerprint of the validation data, and holds its numbers. Nothing in
-it depends on the machine: it can be committed.
+A record identifies a run by `Run.key` and the fingerprint of the validation data, and has its numbers. Nothing in it
+depends on the machine, so it can be committed.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from mrcnn.files import FolderInUseError, locked
 
 FILE = "comparison.json"
-PATIENCE = 60.0  # seconds until another process that writes has had its time
+PATIENCE = 60.0  # maximum seconds to wait for another process that is writing
 
 Record = dict[str, Any]
 
@@ -25,7 +25,7 @@ def name_of(key: str, validation: str) -> str:
 
 
 def read(folder: Path) -> dict[str, Record]:
-    """The records in a folder, by name. Raises ValueError for a file that is no comparison's."""
+    """The records in a folder, by name. Raises ValueError for a file that was not written by a comparison."""
     file = folder / FILE
     if not file.is_file():
         return {}
@@ -34,14 +34,14 @@ def read(folder: Path) -> dict[str, Record]:
         return {name: {**record, "numbers": dict(record["numbers"])} for name, record in runs.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{file} is not a comparison's, or of an older version; move it away, or give another output folder"
+            f"{file} was not written by a comparison of this version; move it away, or pass another output folder"
         ) from error
 
 
 def write(folder: Path, records: Mapping[str, Record], report: Callable[[dict[str, Record]], Any]) -> Any:
-    """Calls `report` with these records and those that other processes wrote meanwhile, and returns what it does.
+    """Calls `report` with these records and those that other processes wrote meanwhile, and returns its result.
 
-    Raises FolderInUseError if others keep the folder for a minute.
+    Raises FolderInUseError if another process keeps the folder for a minute.
     """
     with _patiently(folder):
         return report(dict(sorted((read(folder) | dict(records)).items())))

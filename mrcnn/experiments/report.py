@@ -11,7 +11,7 @@ import numpy as np
 from mrcnn.experiments.significance import TEST, paired_t_test
 from mrcnn.files import atomic_path, write_atomically
 
-# name in a row, title, digits, divisor; APs without another word are of masks
+# name in a row, title, digits, divisor; APs without a qualifier are for masks
 NUMBERS = (
     ("box_ap", "box AP", 3, 1),
     ("mask_ap", "mask AP", 3, 1),
@@ -48,13 +48,13 @@ Row = dict[str, Any]
 
 
 def mean(value: Any) -> float | None:
-    """Mean over the seeds; None where one of them has no value."""
+    """Mean over the seeds; None if any of them has no value."""
     values = value if isinstance(value, list) else [value]
     return None if None in values else float(np.mean(values))
 
 
 def spread(value: Any) -> float | None:
-    """Sample standard deviation (n - 1) over the seeds; None for a single seed, and where one has no value."""
+    """Sample standard deviation (n - 1) over the seeds; None for a single seed, or if any has no value."""
     values = value if isinstance(value, list) else [value]
     return float(np.std(values, ddof=1)) if len(values) > 1 and None not in values else None
 
@@ -77,7 +77,7 @@ def cells(row: Row, name: str | None = None) -> list[str]:
 
 def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """How each head differs from the first one on the same dataset: dataset, head, reference, number, and a
-    `Difference` with is_real, where both have the same seeds, two at least."""
+    `Difference` with is_real, if both have the same seeds, at least two."""
     found = []
     for place, row in enumerate(rows):
         first = next(other for other in rows if other.get("dataset") == row.get("dataset"))
@@ -94,7 +94,7 @@ def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def difference_lines(rows: Sequence[Row]) -> list[list[str]]:
-    """The differences as cells, a line per head; empty where there are none."""
+    """The differences as cells, one line per head; empty if there are none."""
     titles = {name: title for name, title, *_ in NUMBERS}
     found, called = differences(rows), names(rows)
     lines = []

@@ -1,4 +1,4 @@
-"""Whether a difference between two heads is more than the luck of the seeds."""
+"""Whether a difference between two heads is more than chance over the seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ TEST = f"two-sided paired t-test over the seeds; real: p < {LEVEL}, not correcte
 
 
 class Difference(NamedTuple):
-    """A mean difference over seeds, the 95% interval of its true value, and the p-value of no difference at all."""
+    """A mean difference over seeds, its 95% confidence interval, and the p-value of no difference."""
 
     mean: float
     low: float
@@ -23,16 +23,16 @@ class Difference(NamedTuple):
 
 
 def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> Difference | None:
-    """The difference `ours - theirs` of values that belong together in pairs; None for fewer than two pairs.
+    """The difference `ours - theirs` of paired values; None for fewer than two pairs.
 
-    Two heads share initial weights, order of images and samples for each seed, so that the spread of their differences
-    counts, not that of their values (Student 1908). It is assumed to be normal. Three seeds leave two degrees of
-    freedom: the mean must be 2.5 times the spread of the differences to be real.
+    Two heads share initial weights, order of images and samples for each seed, so the spread of their differences
+    counts, not that of their values (Student 1908). The differences are assumed to be normally distributed. Three seeds
+    leave two degrees of freedom: the mean must be 2.5 times the spread of the differences to be real.
 
     Raises ValueError for lists of different lengths.
     """
     if len(ours) != len(theirs):
-        raise ValueError(f"pairs are compared, but there are {len(ours)} and {len(theirs)} values")
+        raise ValueError(f"expected pairs of values, got {len(ours)} and {len(theirs)} values")
     if len(ours) < 2:
         return None
     from scipy import stats

@@ -1,4 +1,4 @@
-"""How long a training takes, also one that is interrupted and resumed."""
+"""The duration of a training run, even if it is interrupted and resumed."""
 
 import json
 import time
@@ -14,7 +14,7 @@ FILE = "seconds.json"
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Writes seconds.json into the folder of a run: for each epoch, how many steps took how many seconds in a row."""
+    """Writes seconds.json into a run's folder: for each epoch, numbers of consecutive steps and their seconds."""
 
     def __init__(self, mrcnn: MaskRCNN) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class StepTimes(keras.callbacks.Callback):
         write_atomically(self.mrcnn.log_dir / FILE, json.dumps(self.epochs))
 
     def total(self) -> float | None:
-        """Seconds of all steps: the median epoch's time per step, so that tracing and other programs hardly count."""
+        """Seconds of all steps, from the median epoch's time per step, so that tracing and other load hardly count."""
         times = [(steps, seconds) for steps, seconds in self._stored().values() if steps]
         if not times:
             return None

@@ -21,7 +21,7 @@ from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS, last_stage, resnet, stage_of
 from mrcnn.ops.keras_internals import all_layers
 
-# Strides that a neck needs of a keras.applications model.
+# Strides that a neck needs from a keras.applications model.
 TAPS = {"fpn": (4, 8, 16, 32), "c4": (16, 32), "c5": (32,)}
 # torchvision's ImageNet mean and standard deviation, in 0..255, RGB.
 RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -31,7 +31,7 @@ RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 class Backbone:
     """A backbone and its properties.
 
-    model: image [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c], s = 4, 8, 16, 32, or those of them
+    model: image [B, H, W, channels] -> [C2, C3, C4, C5], each [B, H / s, W / s, c], s = 4, 8, 16, 32, or only those
     that the neck needs; H and W are multiples of 32. stages: layer name -> 1..5, n if the layer's output has stride
     2**n (for a ResNet by name: "res3a_branch2a" belongs to stage 3). scaling: the expected pixel scaling. source: the
     whole `keras.applications` model, which shares its layers with `model`, for loading `.weights.h5` files; None for
@@ -67,9 +67,9 @@ def build_backbone(
         train_bn: whether BatchNorm is trained; if not, it always uses its moving statistics.
         options: for the function that builds the model, such as {"alpha": 0.75}.
         stride_in_1x1, stem_padding: see `mrcnn.network.resnet.resnet`; for ResNets only.
-        neck: the consumer of the feature maps. "fpn": all four; "c5": C5 is the last of them; "c4": C4 is, and
-            `last_stage` computes C5 from RoI features [R, roi_size, roi_size, C4's channels]; "dc5": C5, dilated at
-            stride 16, which needs a ResNet.
+        neck: the consumer of the feature maps. "fpn": all four; "c5": the last one is C5; "c4": the last one is C4, and
+            `last_stage` computes C5 from RoI features [R, roi_size, roi_size, C4's channels]; "dc5": the last one is
+            C5, dilated at stride 16, which needs a ResNet.
 
     Raises:
         ValueError: for an unknown name or option, or feature maps with other strides.
@@ -79,7 +79,7 @@ def build_backbone(
     if neck == "dc5" and not (isinstance(backbone, str) and backbone.lower() in BLOCKS):
         raise ValueError(
             f"NECK = {neck!r} needs a ResNet ({', '.join(sorted(BLOCKS))}), whose stage 5 is dilated; BACKBONE is "
-            f'{backbone!r}. Set NECK = "c5" and BACKBONE_STRIDES = [32] for its last stage as it is'
+            f'{backbone!r}. Set NECK = "c5" and BACKBONE_STRIDES = [32] to use its last stage without dilation'
         )
     if isinstance(backbone, str):
         name = backbone.lower()
@@ -153,7 +153,7 @@ def _application(name: str, channels: int, options: dict, train_bn: bool, neck: 
 
 
 def _split(model: keras.Model, taps: list, neck: str, roi_size: int) -> tuple[keras.Model, keras.Model | None]:
-    """A model up to its taps; for the "c4" neck up to C4, and what comes after it for RoI features."""
+    """A model up to its taps; for the "c4" neck, up to C4, and the remaining layers for RoI features."""
     stage = None
     if neck == "c4":
         *taps, c5 = taps

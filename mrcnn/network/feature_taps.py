@@ -72,14 +72,14 @@ def taps(model: keras.Model, strides: tuple[int, ...] = (4, 8, 16, 32)) -> list:
 
 
 def last_stage(model: keras.Model, c4: Any, c5: Any, side: int) -> keras.Model:
-    """What computes C5 from C4, alone: RoI features [R, side, side, C4's channels] -> [R, about side / 2, ..., C5's].
+    """The layers from C4 to C5 as a model: [R, side, side, C4's channels] -> [R, about side / 2, ..., C5's channels].
 
     Args:
-        model: which holds the layers; they are shared with it.
-        c4, c5: two of its tensors, as `taps` gives them.
+        model: has the layers, which are shared with it.
+        c4, c5: two of its tensors, from `taps`.
 
     Raises:
-        ValueError: where C5 does not follow from C4 alone.
+        ValueError: if C5 does not depend on C4 alone.
     """
     pad = node_of(c4)
     if isinstance(pad.operation, keras.layers.ZeroPadding2D) and pad.operation.name == "c4_pad":
@@ -88,8 +88,8 @@ def last_stage(model: keras.Model, c4: Any, c5: Any, side: int) -> keras.Model:
         part = keras.Model(c4, c5)
     except ValueError as error:
         raise ValueError(
-            f'{model.name!r} does not compute C5 from C4 alone, as NECK = "c4" needs, whose heads compute it from RoI '
-            'features; set NECK = "c5" or "fpn"'
+            f'{model.name!r} does not compute C5 from C4 alone, as NECK = "c4" requires: its heads compute C5 from RoI '
+            'features. Set NECK = "c5" or "fpn"'
         ) from error
     features = keras.Input((side, side, c4.shape[-1]), name="roi_features")
     shared = keras.models.clone_model(part, input_tensors=features, clone_function=lambda layer: layer)

@@ -68,7 +68,7 @@ class Network:
 
     @property
     def class_layers(self) -> list[str]:
-        """The keys of layers whose weights mix the classes; see `heads.Head.class_layers`."""
+        """Keys of the layers whose weights mix the classes; see `heads.Head.class_layers`."""
         return [f"mask_head/{name}" for name in self.head.class_layers] if self.head else []
 
     def parts(self) -> dict[str, keras.Model]:
@@ -177,12 +177,12 @@ def build_mask_head(
 
 
 def trial_inputs(head: heads.Head, rois: int) -> dict[str, Any]:
-    """Random values of the inputs of a head's inference, by name; see `heads.protocol.check.trial_inputs`."""
+    """Random inputs for a head's inference, by name; see `heads.protocol.check.trial_inputs`."""
     return check.trial_inputs(head, training=False, rois=rois)
 
 
 def importable_heads(program: str) -> dict[str, type[heads.Head]]:
-    """The registered heads that say what their layers are called in files of a program ("detectron2"), by name."""
+    """The registered heads that state their layers' names in files of a program ("detectron2"), by name."""
     registered: dict[str, Any] = {name: heads.get(name) for name in heads.names()}
     return {name: head for name, head in registered.items() if program in getattr(head, "weight_names", ())}
 
@@ -243,7 +243,7 @@ def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
 def _roi_layer(
     config: Config, pool_size: int, name: str, *, fast: bool, portable: bool = False, levels: int = 4
 ) -> RoIAlign | RoIPool:
-    """The layer that makes features of RoIs, of so many levels of the pyramid."""
+    """The layer that computes RoI features, from the given number of pyramid levels."""
     strides = tuple(config.BACKBONE_STRIDES[:levels])
     method = fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None
     if config.ROI_POOLING == "pool":
@@ -395,8 +395,8 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
 
     Args:
         fast: use Winograd convolutions and the fastest RoIAlign for this machine. Not for graphs to save or export.
-        portable: use operations that LiteRT has, with static shapes, for one image at a time. The masks then have a row
-            for each of the D; `valid` marks those that count.
+        portable: use only operations that LiteRT has, with static shapes, for one image at a time. The masks then have
+            D rows; `valid` marks the real ones.
 
     Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and

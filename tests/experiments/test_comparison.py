@@ -425,7 +425,9 @@ def test_a_comparison_goes_on_where_only_its_table_is(folder, tmp_path, calls):
 def test_a_file_of_something_else_is_not_overwritten(folder, tmp_path, calls):
     (tmp_path / "table").mkdir()
     (tmp_path / "table" / "comparison.json").write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match="comparison.json is not a comparison's, or of an older version; move it away"):
+    with pytest.raises(
+        ValueError, match="comparison.json was not written by a comparison of this version; move it away"
+    ):
         coco.main(command(folder, tmp_path / "one", *HEADS[:2], "--output", str(tmp_path / "table")))
     assert not calls.trained and (tmp_path / "table" / "comparison.json").read_text() == '{"mine": 1}'
 

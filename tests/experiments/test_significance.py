@@ -30,5 +30,5 @@ def test_differences_that_are_all_alike():
 
 def test_pairs():
     assert paired_t_test([0.1], [0.2]) is None
-    with pytest.raises(ValueError, match="there are 2 and 3 values"):
+    with pytest.raises(ValueError, match="got 2 and 3 values"):
         paired_t_test([1, 2], [1, 2, 3])

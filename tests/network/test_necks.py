@@ -114,5 +114,7 @@ def test_a_function_without_a_last_stage_of_its_own_has_no_c4():
         shortcut = keras.layers.MaxPooling2D(2, name="smaller")(shortcut)
         return [*taps[:3], keras.layers.Add(name="sum")([taps[3], shortcut])]
 
-    with pytest.raises(ValueError, match='does not compute C5 from C4 alone, as NECK = "c4" needs.* set NECK = "c5"'):
+    with pytest.raises(
+        ValueError, match='does not compute C5 from C4 alone, as NECK = "c4" requires.* Set NECK = "c5"'
+    ):
         build_backbone(skipping, neck="c4")

@@ -1,4 +1,4 @@
-"""Which boxes are pooled, and from which level of the pyramid each (FPN, Eqn. 1)."""
+"""The boxes to pool, and the pyramid level of each (FPN, Eqn. 1)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def indexed_boxes(boxes: Any, image_index: Any = None) -> tuple[Any, Any]:
     """Boxes as [M, 4] float32 without gradient, and the image of each, [M] int32.
 
     Args:
-        boxes: [M, (y1, x1, y2, x2)], or [B, N, 4] without `image_index`. One that is not finite is moved far outside
-            every map, where all features are zero; a box of NaN would end in an error from within.
+        boxes: [M, (y1, x1, y2, x2)], or [B, N, 4] without `image_index`. Boxes that are not finite are moved far
+            outside every map, where all features are zero; NaN would raise an error inside the op.
         image_index: [M] int.
 
     Raises ValueError for boxes of another shape without `image_index`.
@@ -26,7 +26,7 @@ def indexed_boxes(boxes: Any, image_index: Any = None) -> tuple[Any, Any]:
     if image_index is not None:
         return boxes, ops.cast(image_index, "int32")
     if len(boxes.shape) != 3:
-        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; give [B, N, 4], or [M, 4] with image_index [M]")
+        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; pass [B, N, 4], or [M, 4] with image_index [M]")
     batch, count = ops.shape(boxes)[:2]
     return ops.reshape(boxes, (-1, 4)), ops.repeat(ops.arange(batch, dtype="int32"), count)
 
@@ -37,16 +37,16 @@ def levels_of(
     """Index into the pyramid's levels for each of `boxes` [M, (y1, x1, y2, x2)] -> [M] int32.
 
     Args:
-        strides: pixels of the input between cells, one a level, each twice the one before.
+        strides: input pixels between cells, one per level, each twice the one before.
         rounding: "floor" (FPN, torchvision, Detectron2) or "round" (matterport).
-        canonical_size, canonical_level: a box of this many pixels square belongs to this level (P4).
+        canonical_size, canonical_level: a square box with this side in pixels belongs to this level (P4).
     """
     sides = ops.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
     size = ops.sqrt(sides[:, 0] * sides[:, 1]) / canonical_size
     level = canonical_level + ops.log(ops.maximum(size, 1e-9)) / math.log(2.0)
-    # The small addend keeps a box of exactly canonical size, its logarithm a hair below the integer, on its level.
+    # Rounding may put the logarithm of a canonical-size box just below the integer; the addend keeps its level.
     level = ops.floor(level + 1e-6) if rounding == "floor" else ops.round(level)
     first = round(math.log2(strides[0]))
     last = len(strides) - 1
-    # Again in integers: sides that overflow make a NaN
+    # Clip again in integers, as sides that overflow give NaN
     return ops.clip(ops.cast(ops.clip(level - first, 0, last), "int32"), 0, last)

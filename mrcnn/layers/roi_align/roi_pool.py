@@ -1,4 +1,4 @@
-"""RoIPool (Fast R-CNN, section 2.1) over a feature pyramid: the highest cell of bins that are whole cells.
+"""RoIPool (Fast R-CNN, section 2.1) over a feature pyramid: the maximum over bins of whole cells.
 
 Table 2c of Mask R-CNN compares it with RoIAlign. Both roundings are those of `torchvision.ops.roi_pool`.
 """
@@ -17,15 +17,15 @@ from mrcnn.layers.roi_align.levels import LEVEL_ROUNDINGS, indexed_boxes, levels
 from mrcnn.layers.roi_align.samples import to_whole
 from mrcnn.layers.static_output import StaticOutputLayer, spec
 
-FARTHEST = 1e6  # cells; positions beyond are cut, so that they stay in the range of integers
+FARTHEST = 1e6  # cells; positions are clipped to this, so that they fit integers
 
 
 class Bins(NamedTuple):
     """Bins of M boxes, in the `roi_align.gather.table` of all levels.
 
-    first: [M, pool, pool] int32, the cell at the top left of a bin. counts: [M, pool, pool] int32, cells of a bin; 0
-    where it lies outside the map. widths: [M, 1, pool] int32, cells in a row of a bin, 1 at least. strides: [M, 1, 1]
-    int32, cells between rows of the map.
+    first: [M, pool, pool] int32, a bin's top left cell. counts: [M, pool, pool] int32, number of cells of a bin; 0 if
+    it is outside the map. widths: [M, 1, pool] int32, cells per row of a bin, at least 1. strides: [M, 1, 1] int32,
+    cells between rows of the map.
     """
 
     first: Any
@@ -38,8 +38,8 @@ class Bins(NamedTuple):
 class RoIPool(StaticOutputLayer):
     """RoIPool on the pyramid level that suits each RoI's size. No weights.
 
-    A box's corners are rounded to cells, both included, and so are the borders of its bins, which may overlap by a
-    cell. A bin is its highest cell; one without cells is zero. The gradient flows to the first of the highest cells.
+    A box's corners are rounded to cells, both inclusive, and so are the borders of its bins, which may overlap by a
+    cell. A bin's value is its maximum cell, or zero without cells. The gradient flows to the first maximum.
 
     Args:
         pool_size: bins per side of the output.
@@ -47,26 +47,26 @@ class RoIPool(StaticOutputLayer):
 
     Call arguments:
         features: list of [B, H_l, W_l, C], finest first.
-        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the input; no gradient flows to them. M may be 0.
-        image_index: [M] int, the image of each box. Without it, `boxes` are [B, N, (y1, x1, y2, x2)], N an image, and
+        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the network input; no gradient flows to them. M may be 0.
+        image_index: [M] int, the image of each box. Without it, `boxes` are [B, N, (y1, x1, y2, x2)], N per image, and
             M is B * N.
 
     Returns:
         [M, pool_size, pool_size, C] in the compute dtype, in the order of `boxes`. A box that is not finite gets zeros.
 
     Raises:
-        ValueError: on an unknown setting, or where the numbers of feature maps and strides differ.
+        ValueError: for an unknown setting, or different numbers of feature maps and strides.
     """
 
     def __init__(
         self, pool_size: int, *, strides: Sequence[int] = (4, 8, 16, 32), level_rounding: str = "floor", **kwargs: Any
     ) -> None:
-        # Automatic casting would round the boxes to bfloat16 under mixed precision.
+        # Automatic casting would round the boxes to bfloat16 with mixed precision.
         super().__init__(autocast=False, **kwargs)
         if level_rounding not in LEVEL_ROUNDINGS:
             raise ValueError(f"level_rounding is {level_rounding!r}; use one of {LEVEL_ROUNDINGS}")
         if pool_size < 1:
-            raise ValueError(f"pool_size is {pool_size}; give 1 or more")
+            raise ValueError(f"pool_size is {pool_size}; it must be 1 or more")
         self.supports_jit = keras.backend.backend() != "tensorflow"
         self.pool_size, self.strides, self.level_rounding = int(pool_size), tuple(strides), level_rounding
 
@@ -95,17 +95,17 @@ class RoIPool(StaticOutputLayer):
 def roi_pool(
     features: Sequence[Any], boxes: Any, image_index: Any, levels: Any, *, strides: Sequence[float], pool_size: int
 ) -> Any:
-    """The highest cell of each bin, as `torchvision.ops.roi_pool`.
+    """The maximum cell of each bin, as `torchvision.ops.roi_pool`.
 
     Args:
-        features: [B, H_l, W_l, C], a level each.
-        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the input. M may be 0.
+        features: [B, H_l, W_l, C], one per level.
+        boxes: [M, (y1, x1, y2, x2)] float32, pixels of the network input. M may be 0.
         image_index, levels: [M] int32, the image and the level of each box.
-        strides: pixels of the input between cells, one a level.
-        pool_size: bins a side.
+        strides: input pixels between cells, one per level.
+        pool_size: bins per side.
 
     Returns:
-        [M, pool_size, pool_size, C] in the type of `features`.
+        [M, pool_size, pool_size, C] in the dtype of `features`.
     """
     cells = roi_gather.table(features)
     bins = bins_of(roi_gather.sizes(features), boxes, image_index, levels, strides=strides, pool_size=pool_size)
@@ -135,14 +135,14 @@ def bins_of(sizes: Any, boxes: Any, image_index: Any, levels: Any, *, strides: S
 
 
 def _borders(start: Any, end: Any, limit: Any, pool_size: int) -> tuple[Any, Any]:
-    """First cell and number of cells of each bin on one axis, [M, pool_size] int32 each, cut to the map.
+    """First cell and number of cells of each bin on one axis, [M, pool_size] int32 each, clipped to the map.
 
     Args:
         start, end: [M] float32, the first and the last cell of a box.
         limit: [M] int32, cells of the map.
     """
     side = ops.maximum(end - start + 1.0, 1.0)
-    # Not by a constant: of that, a graph would make a product, rounded otherwise than torchvision's quotient
+    # Not by a constant, which a graph would turn into a product that rounds differently from torchvision's quotient
     size = side / ops.where(side > 0, float(pool_size), 1.0)
     bins = ops.arange(pool_size, dtype="float32")
     low = ops.cast(ops.floor(bins * size[:, None]) + start[:, None], "int32")
@@ -152,9 +152,9 @@ def _borders(start: Any, end: Any, limit: Any, pool_size: int) -> tuple[Any, Any
 
 
 def _highest_cells(cells: Any, bins: Bins) -> Any:
-    """The first of the highest cells of each bin and channel, [M, pool, pool, C] int32; -1 where there is none.
+    """The first maximum cell of each bin and channel, [M, pool, pool, C] int32; -1 if there is none.
 
-    All bins are searched at once, a cell of each a step.
+    All bins are searched in parallel, one cell per step.
     """
 
     def step(k: Any, best: Any, at: Any) -> tuple[Any, Any, Any]:
