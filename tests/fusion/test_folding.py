@@ -334,7 +334,7 @@ def test_a_layer_of_float32_among_others_of_bfloat16(few_channels):
 
 
 def test_a_network_detects_and_learns_as_without(few_channels, monkeypatch, tmp_path):
-    """A whole one, exported and saved too: its inference, and one step of training on one photograph."""
+    """A whole one, exported and saved too: its inference, and one step of training on one image."""
     import tensorflow as tf
 
     config = TinyConfig(DETECTION_MIN_CONFIDENCE=0.0, IMAGES_PER_GPU=1)

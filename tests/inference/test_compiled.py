@@ -1,4 +1,4 @@
-"""One compiled function for photographs of every size."""
+"""One compiled function for images of every size."""
 
 import keras
 import numpy as np

@@ -121,7 +121,7 @@ def test_as_matterport(height, width):
 def test_as_matterport_with_anchor_stride():
     expected = oracle("matterport/utils.npz")["generate_anchors_32_stride2"]
     last_y, last_x = (expected[-1, :2] + expected[-1, 2:]) / 2
-    step = (expected[3, 1] + expected[3, 3]) / 2 / 2  # between neighbouring cells
+    step = (expected[3, 1] + expected[3, 3]) / 2 / 2  # between neighboring cells
     shape = (int(last_y / step) + 1, int(last_x / step) + 1)
     (anchors,) = pyramid_anchors((32,), RATIOS, [shape], (step,), anchor_stride=2, ratio_meaning="width/height")
     np.testing.assert_allclose(anchors, expected, atol=1e-5)

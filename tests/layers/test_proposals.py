@@ -64,7 +64,7 @@ def test_post_nms_limit_keeps_the_best():
 
 def test_deltas_move_and_the_window_clips():
     deltas = np.zeros((1, 1, 4), np.float32)
-    deltas[0, 0] = [10.0, 0, 0, 5 * np.log(2)]  # centre down by a tenth of 10 heights, twice as wide
+    deltas[0, 0] = [10.0, 0, 0, 5 * np.log(2)]  # center down by a tenth of 10 heights, twice as wide
     rois, _, _ = run([[0.0]], [[[40, 40, 50, 50]]], [deltas], (0, 0, 57, 52), std_dev=(0.1, 0.1, 0.2, 0.2))
     np.testing.assert_allclose(rois[0], [50, 35, 57, 52], atol=1e-4)
 

@@ -16,7 +16,7 @@ from mrcnn.ops import boxes as box_ops
 
 MATTERPORT = Path(__file__).resolve().parents[3] / "shared" / "oracles" / "matterport" / "utils.npz"
 
-# Over every border and corner of a photograph of 1024 x 800, beyond it, and degenerate.
+# Over every border and corner of a image of 1024 x 800, beyond it, and degenerate.
 EDGE_BOXES = [
     [0, 0, 1024, 800], [-50, -50, 20, 20], [1000, 780, 1100, 900], [-30, 400, 10, 500], [1010, 300, 1050, 500],
     [300, -40, 400, 30], [500, 770, 600, 850], [-100, -100, 1200, 900], [-8, -8, -4, -4], [-90, -90, -50, -50],
@@ -428,7 +428,7 @@ def test_as_matterport(pool_size, method):
         pytest.skip(f"{MATTERPORT} is absent")
     file = np.load(MATTERPORT)
     features = [file[f"ra_P{level}"] for level in (2, 3, 4, 5)]
-    boxes = box_ops.to_exclusive(file["ra_boxes"] * 255)  # normalised corners of a square of 256
+    boxes = box_ops.to_exclusive(file["ra_boxes"] * 255)  # normalized corners of a square of 256
     found = RoIAlign(pool_size, level_rounding="round", geometry="crop", method=method)(features, boxes)
     np.testing.assert_allclose(found, file[f"roi_align_{pool_size}"][0], atol=1e-5)
 

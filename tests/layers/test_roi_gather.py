@@ -35,7 +35,7 @@ def taps_of(box, image, level, sizes=((2, 8, 10), (2, 4, 5)), **options):
 
 
 def test_taps_by_hand():
-    # Cells 2..4 of y and 3..4 of x on the finest map; the centre is at 3 and 3.5, so at 2.5 and 3 of cells' centres
+    # Cells 2..4 of y and 3..4 of x on the finest map; the center is at 3 and 3.5, so at 2.5 and 3 of cells' centers
     rows, row_weights, columns, column_weights = taps_of([8, 12, 16, 16], image=0, level=0)
     np.testing.assert_array_equal(rows, [[[20, 30]]])
     np.testing.assert_allclose(row_weights, [[[0.5, 0.5]]])
@@ -44,7 +44,7 @@ def test_taps_by_hand():
 
 
 def test_taps_of_another_image_and_level():
-    # Behind 160 cells of the first level and 20 of image 0 on the second; 1..2 cells of y and x: at 1 of their centres
+    # Behind 160 cells of the first level and 20 of image 0 on the second; 1..2 cells of y and x: at 1 of their centers
     rows, row_weights, columns, _ = taps_of([8, 8, 16, 16], image=1, level=1)
     np.testing.assert_array_equal(rows, [[[160 + 20 + 5, 160 + 20 + 10]]])
     np.testing.assert_allclose(row_weights, [[[1.0, 0.0]]])
@@ -55,7 +55,7 @@ def test_samples_of_a_bin_share_its_weight():
     rows, row_weights, columns, column_weights = taps_of(
         [0, 0, 16, 16], image=0, level=0, pool_size=2, sampling_ratio=2
     )
-    # A bin is two cells, sampled at their centres
+    # A bin is two cells, sampled at their centers
     np.testing.assert_array_equal(rows, [[[0, 10, 10, 20], [20, 30, 30, 40]]])
     np.testing.assert_array_equal(columns, [[[0, 1, 1, 2], [2, 3, 3, 4]]])
     np.testing.assert_allclose(row_weights, [[[0.5, 0, 0.5, 0]] * 2])

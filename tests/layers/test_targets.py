@@ -175,7 +175,7 @@ def test_images_of_a_batch_do_not_see_each_other():
 def test_padding_is_no_background():
     anchors = boxes((0, 0, 8, 8), (0, 8, 8, 16), (0, 12, 8, 20), (0, 16, 8, 24))
     indices, labels, _ = anchor_targets(anchors, np.zeros((1, 2, 4), np.float32), [[0, 0]], window=(0, 0, 8, 16))
-    assert sorted(indices[labels == 0]) == [0, 1]  # the third is centred on x = 16, where the padding begins
+    assert sorted(indices[labels == 0]) == [0, 1]  # the third is centered on x = 16, where the padding begins
 
 
 def test_anchors_in_the_padding_are_neither_object_nor_background():
@@ -304,7 +304,7 @@ def test_nothing_proposed_and_nothing_there():
 
 @pytest.mark.parametrize("case", ["full", "mini", "crowd_full", "crowd_mini"])
 def test_rois_equal_the_old_package(case):
-    """IoU and deltas do not depend on the unit, so its normalised boxes (whose corners name the last pixel) go in as
+    """IoU and deltas do not depend on the unit, so its normalized boxes (whose corners name the last pixel) go in as
     they are, times 255. With ratio 0.33 of 64 it takes all RoIs it was given, in another order."""
     values = oracles.load("matterport/utils.npz")
     proposals, truth, ids, theirs, their_ids, their_deltas = (
@@ -441,7 +441,7 @@ def test_rows_of_padding_give_a_finite_empty_mask():
 @pytest.mark.parametrize("case", ["full", "mini", "crowd_full", "crowd_mini"])
 def test_mask_targets_are_nearly_those_of_the_old_package(case):
     """Nearly, because its `crop_and_resize` samples a mask's pixels from corner to corner, one sample a cell, where
-    here cells are averaged about their centres: the outline moves by up to half a cell."""
+    here cells are averaged about their centers: the outline moves by up to half a cell."""
     values = oracles.load("matterport/utils.npz")
     pixel_end = np.array([0, 0, 1, 1])
     truth, rois, ids, masks, expected = (

@@ -164,7 +164,7 @@ def test_types_of_a_training_step(step):
 
 
 def test_a_step_learns_the_objects_of_its_batch(batch, step):
-    """Ground truth joins the proposals, so that every object is learnt, with its class and its mask."""
+    """Ground truth joins the proposals, so that every object is learned, with its class and its mask."""
     for image in range(2):
         found = set(step["roi_class_ids"][image][step["roi_sampled"][image]]) - {0}
         assert found == set(batch["gt_class_ids"][image]) - {0}

@@ -61,7 +61,7 @@ def test_iou_is_a_symmetric_share(boxes1, boxes2):
 
 
 def test_encode_by_hand():
-    # The centre moves from (5, 10) to (6, 8), the sides double and halve.
+    # The center moves from (5, 10) to (6, 8), the sides double and halve.
     deltas = box_ops.encode(np.array([[-4, 3, 16, 13]]), np.array([[0, 0, 10, 20]]), STD_DEV)
     np.testing.assert_allclose(deltas, [[1.0, -1.0, np.log(2) / 0.2, np.log(0.5) / 0.2]], rtol=1e-6)
 
