@@ -1,4 +1,4 @@
-"""Files written completely or not at all, and folders that one process uses at a time."""
+"""Files that are written completely or not at all, and locks on folders."""
 
 import contextlib
 import errno
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOCK = ".lock"
-HEARTBEAT = 30  # seconds between signs of life of a lock's holder
-SILENCE = 600  # seconds without one after which a holder on another machine is taken to be dead
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # errors of writing, which name no file
+HEARTBEAT = 30  # seconds between updates of a held lock
+SILENCE = 600  # seconds without an update after which a holder on another machine is considered dead
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # write errors, which name no file
 TEMPORARY = re.compile(r"\..+\.mrcnn-(?P<host>.+)-(?P<pid>\d+)-(?P<started>\d+)-\w+\.tmp")
 
 
 class Process(NamedTuple):
-    """A process, of this machine or another. `started` tells processes apart that had one number after another."""
+    """A process on this or another machine. `started` distinguishes processes that had the same id."""
 
     host: str
     pid: int
@@ -33,22 +33,22 @@ class Process(NamedTuple):
         return cls(re.sub(r"\W", "_", socket.gethostname()), os.getpid(), _started(os.getpid()))
 
     def is_here(self) -> bool:
-        """Whether it is or was a process of this machine."""
+        """Whether the process runs or ran on this machine."""
         return self.host == Process.this().host
 
     def is_dead(self) -> bool:
-        """Whether a process of this machine has ended."""
+        """Whether the process ran on this machine and has ended."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
-        except PermissionError:  # somebody else's
+        except PermissionError:  # another user's process
             pass
         return self.started != _started(self.pid)
 
 
 def _started(pid: int) -> int:
-    """When a process started, in clock ticks since the machine did; 0 where the system does not say."""
+    """When a process started, in clock ticks since boot; 0 if the system does not say."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
@@ -57,12 +57,12 @@ def _started(pid: int) -> int:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it to `path` if the block succeeds, removes it otherwise.
+    """Yields a temporary path next to `path`; renames it to `path` if the block succeeds, else removes it.
 
-    Removes the temporary files that processes left in the folder when they were killed.
+    Also removes temporary files left in the folder by killed processes.
 
-    Raises OSError naming `path` if the disk is full or the folder cannot be written; an older file stays intact. An
-    OSError of the block that has nothing to do with writing it, such as a missing input, is passed on as it is.
+    Raises OSError naming `path` if the disk is full or the folder is not writable; an existing file stays intact. Other
+    OSErrors in the block, such as a missing input, are passed on unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # a rename may reach the disk before the data it names
+            os.fsync(file.fileno())  # else the rename may reach the disk before the data
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -83,7 +83,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         ours = all(each == str(path) or each.startswith(str(temporary)) for each in about)
         if not ours or (not about and error.errno not in DISK):
             raise
-        raise OSError(error.errno, f"could not write {path} ({error}); what stood there before is untouched") from error
+        raise OSError(error.errno, f"could not write {path} ({error}); an existing file there is unchanged") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -105,15 +105,15 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 
 class FolderInUseError(RuntimeError):
-    """Another process uses a folder that only one may use at a time."""
+    """Another process uses a folder that only one process may use at a time."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes, and other threads of this one, out of the same block for a folder.
+    """Keeps other processes, and other threads of this one, from entering the same block for a folder.
 
-    The file `.lock` in it names the holder. It is taken over from a process of this machine that has ended, and from
-    one of another machine that has been silent for ten minutes.
+    The file `.lock` in the folder names the holder. It is taken over if the holder ran on this machine and has ended,
+    or is on another machine and has been silent for ten minutes.
 
     Raises FolderInUseError, naming the holder.
     """
@@ -139,14 +139,14 @@ def _acquire(lock: Path) -> None:
     try:
         for _ in range(3):
             try:
-                os.link(name, lock)  # completely written, and only if there is none
+                os.link(name, lock)  # atomic, fails if a lock exists
                 return
             except FileExistsError:
                 holder = _holder(lock)
             if holder is not None and not _is_stale(lock, holder):
                 raise FolderInUseError(
                     f"{lock.parent} is in use by process {holder.pid} on {holder.host}. Wait until it ends, or use "
-                    f"another folder; if it is certain that nothing runs there, remove {lock}."
+                    f"another folder; if you are sure that nothing runs there, remove {lock}."
                 )
             _discard(lock, holder)
         raise FolderInUseError(f"{lock.parent}: other processes keep taking {lock}; try again.")
@@ -155,7 +155,7 @@ def _acquire(lock: Path) -> None:
 
 
 def _holder(lock: Path) -> Process | None:
-    """Who holds a lock; None if it is gone or cannot be read."""
+    """The holder of a lock; None if the lock is gone or unreadable."""
     try:
         values = json.loads(lock.read_text())
         return Process(str(values["host"]), int(values["pid"]), int(values["started"]))
@@ -164,7 +164,7 @@ def _holder(lock: Path) -> Process | None:
 
 
 def _discard(lock: Path, stale: Process | None) -> None:
-    """Removes a stale lock, unless another process has replaced it by its own meanwhile."""
+    """Removes a stale lock, unless another process has replaced it in the meantime."""
     aside = lock.with_name(f"{LOCK}.stale-{os.getpid()}-{threading.get_ident()}")
     with contextlib.suppress(FileNotFoundError):
         os.rename(lock, aside)
@@ -179,7 +179,7 @@ def _is_stale(lock: Path, holder: Process) -> bool:
 
 
 def _age(file: Path) -> float:
-    """Seconds since a file was changed, by the clock of its file system; 0 if it is gone."""
+    """Seconds since a file was modified, by its file system's clock; 0 if it is gone."""
     try:
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{LOCK}.") as now:
             return os.fstat(now.fileno()).st_mtime - file.stat().st_mtime

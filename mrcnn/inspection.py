@@ -1,8 +1,8 @@
-"""Looking inside a network: the values between its steps, for one image or one batch of the loader.
+"""Network inspection: the values between the network's steps, for one image or one batch of the loader.
 
-Every function takes a `MaskRCNN` and returns NumPy arrays. No step is written twice: the values are those of the layers
-of the inference or training graph, and of the functions that these layers call. Boxes are (y1, x1, y2, x2) in pixels of
-the network input, which `network_view` returns as an image.
+Every function takes a `MaskRCNN` and returns NumPy arrays. No step is implemented twice: the values come from the
+layers of the inference or training graph and from the functions these layers call. Boxes are (y1, x1, y2, x2) in
+pixels of the network input, which `network_view` returns as an image.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mrcnn.inference.detector import NetworkInput
 from mrcnn.network.graph import head_targets
 from mrcnn.ops import boxes as box_ops
 
-FIRST_LEVEL = 2  # P2 is the finest
+FIRST_LEVEL = 2  # P2, the finest
 
 
 class RpnPredictions(NamedTuple):
-    """The RPN's predictions for A anchors, levels from fine to coarse.
+    """The RPN's predictions for A anchors, from fine to coarse levels.
 
     anchors, refined: [A, (y1, x1, y2, x2)], before and after the deltas, not clipped. scores: [A] 0..1, objectness.
     deltas: [A, (dy, dx, log dh, log dw)]. levels: [A] int, 2 for P2 and so on.
@@ -39,12 +39,12 @@ class RpnPredictions(NamedTuple):
 
 
 class ProposalSteps(NamedTuple):
-    """From the RPN's best anchors to proposals; K candidates of all levels, N proposals, both best first.
+    """From the RPN's best anchors to proposals: K candidates from all levels, N proposals, both best first.
 
-    anchors, refined, clipped: [K, 4], the anchors, after their deltas, and clipped to the image (without
+    anchors, refined, clipped: [K, 4], the anchors, after applying deltas, and after clipping to the image (without
     RPN_CLIP_TO_PHOTOGRAPH to the network input).
-    scores: [K] 0..1. levels: [K] int. kept: [K] bool, whether it became a proposal.
-    proposals: [N, 4], and proposal_scores: [N] 0..1.
+    scores: [K] 0..1. levels: [K] int. kept: [K] bool, whether the candidate became a proposal.
+    proposals: [N, 4]. proposal_scores: [N] 0..1.
     """
 
     anchors: np.ndarray
@@ -58,12 +58,12 @@ class ProposalSteps(NamedTuple):
 
 
 class DetectionSteps(NamedTuple):
-    """From proposals to detections; N RoIs, C candidates, each a RoI under one class, best first.
+    """From proposals to detections: N RoIs, C candidates (pairs of RoI and class), best first.
 
     rois: [N, 4]. probabilities: [N, classes], background first. Candidates have at least the minimum confidence:
-    roi: [C] int, which RoI. class_ids: [C] int. scores: [C] 0..1. refined, clipped: [C, 4], after the deltas of that
-    class, and clipped to the image. kept: [C] bool, whether it became a detection: NMS kept it, and it is among the
-    best DETECTION_MAX_INSTANCES.
+    roi: [C] int, index of the RoI. class_ids: [C] int. scores: [C] 0..1. refined, clipped: [C, 4], after applying the
+    class's deltas, and after clipping to the image. kept: [C] bool, whether the candidate became a detection: it
+    survived NMS and is among the best DETECTION_MAX_INSTANCES.
     """
 
     rois: np.ndarray
@@ -82,8 +82,8 @@ MASK_OUTPUTS = ("mask_target", "masks")
 class MaskPredictions(NamedTuple):
     """Input and output of the mask head for D detections, best first.
 
-    boxes: [D, 4]. class_ids: [D] int. scores: [D] 0..1. features: [D, pool, pool, channels], of RoIAlign.
-    masks: [D, size, size, classes] 0..1, of every class; `detect` takes those of `class_ids`.
+    boxes: [D, 4]. class_ids: [D] int. scores: [D] 0..1. features: [D, pool, pool, channels], from RoIAlign.
+    masks: [D, size, size, classes] 0..1, for every class; `detect` uses those of `class_ids`.
     """
 
     boxes: np.ndarray
@@ -94,15 +94,15 @@ class MaskPredictions(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Training targets of a batch of B images: A anchors, S of them sampled, R RoIs, K of them positive.
+    """Training targets of a batch of B images: A anchors, S of them sampled; R RoIs, K of them positive.
 
-    anchors: [A, 4]. anchor_index: [B, S] into them. anchor_labels: [B, S] 1 object, 0 background, -1 not sampled.
-    anchor_boxes: [B, S, 4], the target of a positive anchor, 0 for others.
+    anchors: [A, 4]. anchor_index: [B, S], indices of anchors. anchor_labels: [B, S] 1 object, 0 background, -1 not
+    sampled. anchor_boxes: [B, S, 4], the target of a positive anchor, 0 for others.
     rois: [B, R, 4], positives first, zero-padded. roi_class_ids: [B, R], 0 background or padding. roi_sampled: [B, R]
     bool, False for padding rows. roi_boxes: [B, R, 4], the target of a positive RoI, 0 for others.
-    mask_image: [K] int, image of each positive RoI. mask_rois: [K, 4]. mask_class_ids: [K]. mask_targets: [K, size,
-    size] 0 or 1. mask_predictions: [K, size, size] 0..1, of the right class. A batch without positives has one row
-    of zeros.
+    mask_image: [K] int, the image index of each positive RoI. mask_rois: [K, 4]. mask_class_ids: [K]. mask_targets:
+    [K, size, size] 0 or 1. mask_predictions: [K, size, size] 0..1, for the right class. A batch without positives has
+    one row of zeros.
     """
 
     anchors: np.ndarray
@@ -123,18 +123,18 @@ class Targets(NamedTuple):
 def network_view(model: Any, image: Any) -> np.ndarray:
     """An image as the network sees it, [height, width, channels] uint8: resized and padded.
 
-    Padding, which is zero after normalization, has the mean color.
+    The padding, zero after normalization, has the mean color.
     """
     return denormalize(_network_input(model, image).image, *model.scaling)
 
 
 def layer_values(graph: keras.Model, inputs: Mapping[str, Any] | np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Outputs of layers of a graph, in inference mode.
+    """Outputs of a graph's layers, in inference mode.
 
     Args:
         graph: `model.inference_model`, `model.training_model`, or a part such as `model.network.trunk`.
-        inputs: what the graph takes.
-        names: of layers of the graph itself, not of the parts in it.
+        inputs: the inputs of the graph.
+        names: names of layers of the graph itself, not of its parts.
 
     Returns:
         Arrays by name, or lists of them for layers with several outputs.
@@ -148,7 +148,7 @@ def layer_values(graph: keras.Model, inputs: Mapping[str, Any] | np.ndarray, nam
 def activations(
     model: Any, image: Any, names: Sequence[str] = ("fpn_p2", "fpn_p3", "fpn_p4", "fpn_p5", "fpn_p6")
 ) -> dict[str, np.ndarray]:
-    """Feature maps of layers of `model.network.trunk` for an image: name to [height, width, channels].
+    """Feature maps of layers of `model.network.trunk` for an image: {name: [height, width, channels]}.
 
     Raises ValueError for an unknown name.
     """
@@ -169,7 +169,7 @@ def rpn_predictions(model: Any, image: Any) -> RpnPredictions:
 
 
 def proposal_steps(model: Any, image: Any) -> ProposalSteps:
-    """How the RPN's predictions for an image become proposals: best anchors, deltas, clipping, NMS."""
+    """How an image's RPN predictions become proposals: best anchors, deltas, clipping, NMS."""
     logits, deltas, anchors, bounds = _rpn(model, _network_input(model, image))
     layer = _layer(model.inference_model, "proposals")
     found = layer.candidates(logits, deltas, anchors, *bounds)
@@ -177,12 +177,12 @@ def proposal_steps(model: Any, image: Any) -> ProposalSteps:
     found = type(found)(*(ops.convert_to_numpy(value)[0] for value in found))
     kept = np.zeros(found.scores.size, bool)
     kept[places[valid]] = True
-    # Where a level has fewer anchors than the limit, the last rows are padding
+    # If a level has fewer anchors than the limit, the last rows are padding
     sizes = [level.shape[1] for level in logits]
     rows = sizes if layer.per_level else [sum(sizes)]
     real = np.arange(found.index.shape[1]) < np.reshape(rows, (-1, 1))
     first = np.cumsum([0, *rows[:-1]])[:, None] if layer.per_level else 0
-    anchor = (found.index + first)[real]  # in all levels together
+    anchor = (found.index + first)[real]  # index over all levels
     scores = np.concatenate([level[0] for level in logits])[anchor]
     order = np.argsort(-scores, kind="stable")
     anchor, scores = anchor[order], scores[order]
@@ -201,7 +201,7 @@ def proposal_steps(model: Any, image: Any) -> ProposalSteps:
 
 
 def detection_steps(model: Any, image: Any) -> DetectionSteps:
-    """How the box head's outputs for an image become detections: confidence, deltas, clipping, NMS per class."""
+    """How an image's box head outputs become detections: confidence, deltas, clipping, NMS per class."""
     layer = _layer(model.inference_model, "detections")
     rois, rois_valid, logits, *rest = _run(
         model.inference_model, _inputs(_network_input(model, image)), list(layer.input)
@@ -209,7 +209,7 @@ def detection_steps(model: Any, image: Any) -> DetectionSteps:
     found = layer.candidates(rois, rois_valid, logits, *rest)
     found = type(found)(*(ops.convert_to_numpy(value)[0] for value in found))
     kept = np.zeros(found.confident.size, bool)
-    kept[found.places[found.valid]] = True  # class after class
+    kept[found.places[found.valid]] = True  # ordered by class
     roi, column = np.nonzero(found.confident)
     order = np.argsort(-found.probabilities[roi, column], kind="stable")
     roi, column = roi[order], column[order]
@@ -229,8 +229,8 @@ def detection_steps(model: Any, image: Any) -> DetectionSteps:
 def mask_predictions(model: Any, image: Any) -> MaskPredictions:
     """Input and output of the mask head for every detection in an image, for all classes.
 
-    A head that takes more than features, or that has one mask for all classes, gives masks of each detection's own
-    class alone; those of others are zero.
+    If the head takes more than features, or has one mask for all classes, it only returns masks of each detection's
+    own class; the others are zero.
     """
     graph, head = model.inference_model, model.network.head
     names = ["detections", *(["roi_align_mask"] if "features" in head.needs(training=False) else [])]
@@ -248,10 +248,10 @@ def mask_predictions(model: Any, image: Any) -> MaskPredictions:
 
 
 def training_targets(model: Any, batch: Mapping[str, np.ndarray]) -> Targets:
-    """The targets of RPN, box head and mask head for a batch, and the masks predicted for its positive RoIs.
+    """The targets of the RPN, box head and mask head for a batch, and the predicted masks of its positive RoIs.
 
     Args:
-        batch: of the `mrcnn.data.loader.Loader`: `loader[0][0]`.
+        batch: from `mrcnn.data.loader.Loader`: `loader[0][0]`.
     """
     graph = model.training_model
     anchor_layer, roi_layer = _layer(graph, "anchor_targets"), _layer(graph, "roi_targets")
@@ -300,7 +300,7 @@ def _inputs(molded: NetworkInput) -> dict[str, np.ndarray]:
 
 
 def _run(graph: keras.Model, inputs: Any, outputs: Any) -> Any:
-    """The values of tensors of a graph, run eagerly: tracing would take longer than one image does."""
+    """Values of a graph's tensors, computed eagerly because tracing would take longer for a single image."""
     values = keras.Model(graph.input, outputs)(inputs, training=False)
     return keras.tree.map_structure(ops.convert_to_numpy, values)
 
@@ -310,7 +310,7 @@ def _layer(graph: keras.Model, name: str) -> keras.layers.Layer:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.3) or known[-4:]
         raise ValueError(
-            f"{graph.name!r} has no layer {name!r}; similar are {near}. All: [layer.name for layer in graph.layers]."
+            f"{graph.name!r} has no layer {name!r}; similar names: {near}. All: [layer.name for layer in graph.layers]."
         )
     return graph.get_layer(name)
 
@@ -326,7 +326,7 @@ def _rpn(
 
 
 def _decoded(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Boxes from deltas in the convention of a layer, with the usual corners."""
+    """Boxes from deltas in a layer's convention, with end-exclusive corners."""
     if getattr(layer, "inclusive", False):
         moved = box_ops.decode(deltas, box_ops.to_inclusive(reference), layer.std_dev)
         return ops.convert_to_numpy(box_ops.to_exclusive(moved))
@@ -334,7 +334,7 @@ def _decoded(layer: keras.layers.Layer, deltas: np.ndarray, reference: np.ndarra
 
 
 def _exclusive(layer: keras.layers.Layer, boxes: np.ndarray) -> np.ndarray:
-    """Boxes of a layer's own convention with the usual corners."""
+    """Boxes in a layer's own convention, with end-exclusive corners."""
     return ops.convert_to_numpy(box_ops.to_exclusive(boxes)) if layer.inclusive else boxes
 
 

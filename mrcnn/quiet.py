@@ -1,8 +1,8 @@
-"""Keeps TensorFlow's startup lines off the terminal, so that a run prints only what the package itself says.
+"""Hides TensorFlow's startup messages, so that a run only prints the package's own output.
 
-TensorFlow's C++ code reports at import how it was compiled and that it found no GPU. TF_CPP_MIN_LOG_LEVEL silences what
-comes after its logging is set up; the lines before that go straight to file descriptor 2. They are held back while
-`tensorflow` is imported, and whatever is not a log line of that kind is printed afterwards.
+At import, TensorFlow's C++ code reports how it was compiled and that it found no GPU. TF_CPP_MIN_LOG_LEVEL silences
+messages after its logging is set up; earlier ones go straight to file descriptor 2. That output is held back while
+`tensorflow` is imported, and everything except such log lines is printed afterwards.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# An information or warning line of absl's C++ logging: "I0000 00:00:1795992073.5 15164 port.cc:153] oneDNN ..."
+# An info or warning line of absl's C++ logging: "I0000 00:00:1795992073.5 15164 port.cc:153] oneDNN ..."
 LOG_LINE = re.compile(
     rb"[IW]\d{4} \d\d:\d\d:[\d.]+ +\d+ [\w./-]+:\d+\]|WARNING: All log messages before absl::InitializeLog|"
     rb"To enable the following instructions:"
@@ -24,17 +24,17 @@ LOG_LINE = re.compile(
 
 
 def quiet_tensorflow() -> None:
-    """Silences TensorFlow's startup. Does nothing if it is imported already, or if TF_CPP_MIN_LOG_LEVEL is 0."""
+    """Silences TensorFlow's startup. Does nothing if it is already imported, or if TF_CPP_MIN_LOG_LEVEL is 0."""
     if "tensorflow" not in sys.modules and os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
         sys.meta_path.insert(0, _QuietImport())
 
 
 @contextlib.contextmanager
 def without_log_lines() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, and then prints all of it but `LOG_LINE`s."""
+    """Holds back output to file descriptor 2, then prints all of it except `LOG_LINE`s."""
     try:
         shown = os.dup(2)
-    except OSError:  # no standard error at all, as in a service
+    except OSError:  # there is no standard error, as in a service
         yield
         return
     with tempfile.TemporaryFile() as held:
@@ -51,7 +51,7 @@ def without_log_lines() -> Iterator[None]:
 
 
 class _QuietImport(MetaPathFinder):
-    """Finds `tensorflow` as the other finders do, once, and has it imported without log lines."""
+    """Finds `tensorflow` like the other finders, once, and has it imported without log lines."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -74,7 +74,7 @@ class _QuietLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__spec__ is not None:
-            module.__spec__.loader = self.loader  # what others look up later is the real one
+            module.__spec__.loader = self.loader  # later lookups find the real loader
         module.__loader__ = self.loader
         with without_log_lines():
             self.loader.exec_module(module)

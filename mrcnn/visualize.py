@@ -1,6 +1,6 @@
 """Draws data, results and evaluations, under the old package's names and some new ones.
 
-Every function that draws returns its matplotlib Axes or Figure. It shows the figure unless axes were given or the
+Every drawing function returns its matplotlib Axes or Figure. It also shows the figure, unless axes are given or the
 backend only writes files::
 
     results = model.detect([image])[0]

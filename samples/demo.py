@@ -1,11 +1,11 @@
-"""The demonstration: both mask heads learn the same shapes from the same start, and are compared on unseen photographs.
+"""The demo: trains both mask heads on the same shapes from the same start, and compares them on unseen images.
 
     make demo
     python samples/demo.py [--heads fcn unet] [--epochs N] [--output DIR]
 
-Writes results.json and a picture per head to demo_output/. The network and the recipe are `DemoConfig`; the data the
-constants above it. Both heads start from the trunk, RPN and box head of samples/shapes/start.h5, which
-samples/shapes/pretrain.py made without a mask head.
+Writes results.json and one figure per head to demo_output/. The network and recipe are `DemoConfig`; the data are set
+by the constants above it. Both heads start from the trunk, RPN and box head in samples/shapes/start.h5, which
+samples/shapes/pretrain.py trained without a mask head.
 """
 
 import argparse
@@ -24,16 +24,16 @@ from samples.files import atomic_media
 from samples.shapes.pretrain import load_start
 from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset
 
-EPOCHS = 4  # of DemoConfig.STEPS_PER_EPOCH steps each
-SIDE = 128  # pixels of a photograph
-TRAINING_IMAGES = 4000  # drawn when they are needed; so many that few are seen twice
-TEST_IMAGES = 100  # another seed, on photographs that training never sees
-PICTURED = 6  # of them are drawn
+EPOCHS = 4  # of DemoConfig.STEPS_PER_EPOCH steps
+SIDE = 128  # image size in pixels
+TRAINING_IMAGES = 4000  # drawn on demand; so many that few are seen twice
+TEST_IMAGES = 100  # with a different seed, on backgrounds that training never sees
+PICTURED = 6  # number of test images to draw
 HEADS: dict[str, dict[str, Any]] = {"fcn": {"name": "fcn", "filters": 64}, "unet": {"name": "unet", "filters": 64}}
 
 
 class DemoConfig(ShapesConfig):
-    """The recipe: all layers learn, the mask head from nothing, in one or two minutes a head on two processor cores."""
+    """The recipe: trains all layers, the mask head from scratch, in one or two minutes per head on two CPU cores."""
 
     STEPS_PER_EPOCH = 100
     LEARNING_RATE = 0.01
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = DemoConfig(MASK_HEAD=HEADS.get(head, head))
         print(
             f"\n== {head}: {arguments.epochs} epochs of {config.STEPS_PER_EPOCH} steps, "
-            f"{config.BATCH_SIZE} photographs a step",
+            f"{config.BATCH_SIZE} images per step",
             flush=True,
         )
         model, results, seconds = train_and_evaluate(config, training, test, arguments.epochs)
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def shapes(count: int, seed: int, **options: Any) -> ShapesDataset:
-    """A prepared data set of so many photographs."""
+    """A prepared dataset of `count` images."""
     dataset = ShapesDataset()
     dataset.load_shapes(count, SIDE, SIDE, seed=seed, **options)
     dataset.prepare()
@@ -81,19 +81,19 @@ def shapes(count: int, seed: int, **options: Any) -> ShapesDataset:
 def train_and_evaluate(
     config: DemoConfig, training: ShapesDataset, test: ShapesDataset, epochs: int
 ) -> tuple[MaskRCNN, Results, float]:
-    """A trained model, what it reaches on the test set, and the seconds of training."""
+    """A trained model, its results on the test set, and the seconds of training."""
     with tempfile.TemporaryDirectory() as logs:
         model = MaskRCNN("training", config, logs)
         load_start(model.network)
         began = time.perf_counter()
         model.train(training, None, epochs=epochs)
         seconds = time.perf_counter() - began
-    print(f"== {seconds:.0f} s of training; detecting on {TEST_IMAGES} unseen photographs", flush=True)
+    print(f"== {seconds:.0f} s of training; detecting on {TEST_IMAGES} unseen images", flush=True)
     return model, evaluate(model, test), seconds
 
 
 def row(model: MaskRCNN, results: Results, seconds: float) -> dict[str, float]:
-    """One head's numbers; parameters are those of the whole network."""
+    """One head's results; parameters are those of the whole network."""
     parts = model.network.parts()
     return {
         "box_ap": round(results.box["AP"], 4),
@@ -107,7 +107,7 @@ def row(model: MaskRCNN, results: Results, seconds: float) -> dict[str, float]:
 
 
 def draw(model: MaskRCNN, dataset: ShapesDataset, path: Path) -> Path:
-    """A picture of detections beside ground truth for the first photographs of a data set."""
+    """A figure of detections next to ground truth for the first images of a dataset."""
     ids = list(dataset.image_ids[:PICTURED])
     images = [dataset.load_image(i) for i in ids]
     truths, found = [dataset.load_mask(i) for i in ids], model.detect(images)
@@ -117,7 +117,7 @@ def draw(model: MaskRCNN, dataset: ShapesDataset, path: Path) -> Path:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """The comparison as aligned text, a line a head."""
+    """The comparison as aligned text, one line per head."""
     lines = [f"{'head':<8}{'box AP':>8}{'mask AP':>9}{'mask AP50':>11}{'parameters':>12}{'ms/image':>10}"]
     lines += [
         f"{head:<8}{r['box_ap']:>8.3f}{r['mask_ap']:>9.3f}{r['mask_ap50']:>11.3f}{r['parameters']:>12,}"
@@ -134,7 +134,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=heads.names(),
         default=list(HEADS),
-        help="registered heads; one that this file does not list has its own defaults",
+        help="registered heads; heads not listed in this file use their defaults",
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))

@@ -1,4 +1,4 @@
-"""Pictures and videos written whole or not at all."""
+"""Images and videos written completely or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from mrcnn.files import atomic_path
 
 @contextmanager
 def atomic_media(path: Path) -> Iterator[Path]:
-    """`atomic_path` whose temporary name ends as `path` does: OpenCV and matplotlib take the format from the ending."""
+    """`atomic_path` with the suffix of `path`: OpenCV and matplotlib derive the format from the suffix."""
     with atomic_path(path) as temporary:
         ending = temporary.with_name(temporary.name + path.suffix)
         try:

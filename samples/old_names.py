@@ -1,6 +1,6 @@
 """Classes and functions that programs of the old package import from its samples; each sample re-exports its own.
 
-The datasets are filled by a method, as there, and read by this package's readers. `image_info` has what those keep.
+As there, a method fills each dataset, using this package's readers. `image_info` has the readers' fields.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ DEFAULT_DATASET_YEAR = "2014"
 COCO_WEIGHTS_PATH = COCO_MODEL_PATH = str(competition.ROOT / COCO_FILE)
 RESULTS_DIR = str(competition.ROOT / "results" / "nucleus")
 VAL_IMAGE_IDS = names.find("samples.nucleus.nucleus", "VAL_IMAGE_IDS")
-VALIDATION_SHARE = 0.04  # of the competition's images of nuclei, which have no validation part of their own
+VALIDATION_SHARE = 0.04  # of the nucleus competition's images, which have no validation part
 
 
 def take(dataset: AnnotatedDataset, loaded: AnnotatedDataset) -> None:
-    """Adds the classes and images of a dataset to another, which `prepare` then numbers."""
+    """Adds the classes and images of a dataset to another, to be numbered by `prepare`."""
     for info in loaded.class_info[1:]:
         dataset.add_class(info["source"], info["id"], info["name"])
     dataset.image_info += loaded.image_info
@@ -57,7 +57,7 @@ class NucleusDataset(AnnotatedDataset):
     def load_nucleus(self, dataset_dir: str | Path, subset: str) -> None:
         """Adds the images of `dataset_dir`/`subset`.
 
-        Where there is no folder of that name, "train" and "val" are parts of stage1_train, chosen by the images' ids.
+        If that folder does not exist, "train" and "val" are parts of stage1_train, chosen by image id.
         """
         part = Path(dataset_dir) / subset
         whole = "stage1_train" if subset in ("train", "val") and not part.is_dir() else subset
@@ -76,12 +76,12 @@ class NucleusDataset(AnnotatedDataset):
 
 
 def rle_encode(mask: np.ndarray) -> str:
-    """The text "start length start length ..." of a mask [H, W], counted from 1 down the columns."""
+    """The text "start length start length ..." of a mask [H, W], in column-major order, counted from 1."""
     return rle_to_pairs(encode(np.asarray(mask, bool)), first=1)
 
 
 def rle_decode(rle: str, shape: Sequence[int]) -> np.ndarray:
-    """The mask [H, W] bool of such a text; `shape` is (height, width)."""
+    """The mask [H, W] bool from such a text; `shape` is (height, width)."""
     return decode(pairs_to_rle(rle, *shape[:2], first=1)).astype(bool)
 
 
@@ -89,7 +89,7 @@ def mask_to_rle(image_id: str, mask: np.ndarray, scores: np.ndarray) -> str:
     """The lines of a submission for an image: "id, start length ..." per mask, best score first.
 
     Args:
-        mask: [H, W, N]; a pixel in several masks goes to the best one, and masks without pixels are left out.
+        mask: [H, W, N]; a pixel in several masks goes to the best one, and masks left without pixels are dropped.
         scores: [N].
     """
     from samples.submission import separated
@@ -116,10 +116,10 @@ class CocoDataset(coco.CocoDataset):
 
         Args:
             subset: "train", "val", "minival" or "valminusminival".
-            class_ids: COCO's ids of the categories to read, and with them only images that have one; None: all.
+            class_ids: COCO ids of the categories to read, skipping images without them; None: all.
             class_map: not used, as in the old package.
-            return_coco: return the `pycocotools.coco.COCO` of the file, which `evaluate_coco` takes.
-            auto_download: fetch what is missing.
+            return_coco: return the file's `pycocotools.coco.COCO`, which `evaluate_coco` takes.
+            auto_download: download missing files.
         """
         del class_map
         folder, images = Path(dataset_dir), "train" if subset == "train" else "val"
@@ -139,11 +139,11 @@ class CocoDataset(coco.CocoDataset):
         return None
 
     def auto_download(self, dataDir: str | Path, dataType: str, dataYear: str | int) -> None:
-        """Fetches what is missing of COCO's images and annotations."""
+        """Downloads missing images and annotations of COCO."""
         download(dataDir, int(dataYear), ["train" if dataType == "train" else "val"])
 
     def annToRLE(self, ann: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-        """Run lengths of an annotation of COCO's json, for an image of height x width."""
+        """The RLE of an annotation in COCO JSON, for an image of height x width."""
         from pycocotools import mask as coco_mask
 
         outline = ann["segmentation"]
@@ -166,10 +166,10 @@ def build_coco_results(
     scores: np.ndarray,
     masks: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Detections of images as COCO's evaluation takes them.
+    """Detections in images, in the form that COCO's evaluation takes.
 
     Args:
-        image_ids: COCO's ids of the images that all have these detections, usually one.
+        image_ids: COCO ids of the images with these detections, usually one.
         rois: [N, (y1, x1, y2, x2)]; None for no detections.
         class_ids: [N], of the dataset. scores: [N]. masks: [H, W, N].
     """
@@ -197,13 +197,13 @@ def evaluate_coco(
     limit: int = 0,
     image_ids: Sequence[int] | None = None,
 ) -> None:
-    """Prints COCO's table of boxes or masks. `mrcnn.evaluate(model, dataset)` computes both, and returns them.
+    """Prints COCO's table for boxes or masks. `mrcnn.evaluate(model, dataset)` computes and returns both.
 
     Args:
         dataset: prepared.
-        coco: what `load_coco(return_coco=True)` returned.
+        coco: the result of `load_coco(return_coco=True)`.
         eval_type: "bbox" or "segm".
-        limit: the number of images; 0 for all.
+        limit: number of images; 0 for all.
         image_ids: ids of the images in the dataset; None for all.
     """
     from pycocotools.cocoeval import COCOeval

@@ -1,4 +1,4 @@
-"""Command-line flags that the samples share, and what they mean for a configuration."""
+"""Command-line flags shared by the samples, and the settings they change."""
 
 import argparse
 from typing import Any
@@ -9,13 +9,13 @@ from mrcnn.config import Config
 
 
 def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -> None:
-    """Flags for the model and its training; one that is not given leaves the sample's own setting."""
+    """Flags for the model and its training; a flag that is not given keeps the sample's setting."""
     parser.add_argument(
         "--head",
         type=mask_head,
         action="append" if several_heads else "store",
         metavar="NAME",
-        help=f"mask head, {' or '.join(heads.names())}, with options as unet:filters=64"
+        help=f"mask head, {' or '.join(heads.names())}, with options, such as unet:filters=64"
         + ("; repeatable" if several_heads else ""),
     )
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -
         default=[],
         metavar="NAME=VALUE",
         help="for example filters=64; "
-        + ("of every head" if several_heads else "without --head an option of the head that the sample or run has"),
+        + ("for every head" if several_heads else "without --head, an option of the sample's or run's head"),
     )
     parser.add_argument("--backbone", help="resnet50, resnet101 or any keras.applications name")
     parser.add_argument(
@@ -34,14 +34,14 @@ def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="for example alpha=0.75; those of another --backbone are dropped",
+        help="for example alpha=0.75; options of a different backbone are dropped",
     )
     parser.add_argument("--image-size", type=int, help="longest side in pixels")
-    parser.add_argument("--batch", type=int, help="images a step")
+    parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--precision", choices=["float32", "bfloat16", "auto"])
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--config", metavar="FILE.json", help="settings of an earlier run, which the flags override")
+    parser.add_argument("--config", metavar="FILE.json", help="settings of an earlier run, overridden by flags")
     parser.add_argument(
         "--set",
         type=key_value,
@@ -53,10 +53,10 @@ def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -
 
 
 def configure(sample: type[Config], arguments: argparse.Namespace, stored: dict[str, Any] | None = None) -> Config:
-    """The sample's configuration with what the command line says.
+    """The sample's configuration with the settings from the command line.
 
     Args:
-        stored: settings of an earlier run, which --config goes before and the other flags override.
+        stored: settings of an earlier run; --config and the other flags override them.
 
     Raises ValueError for an unknown setting.
     """
@@ -68,7 +68,7 @@ def configure(sample: type[Config], arguments: argparse.Namespace, stored: dict[
 def _given(
     arguments: argparse.Namespace, MASK_HEAD: str | dict[str, Any], BACKBONE_OPTIONS: dict[str, Any]
 ) -> dict[str, Any]:
-    """The settings that the command line changes; options without a name belong to the head or backbone there is."""
+    """The settings changed by the command line; options without a name apply to the current head or backbone."""
     head = arguments.head or MASK_HEAD
     named = {"name": head} if isinstance(head, str) else head
     values = {

@@ -1,4 +1,4 @@
-"""Submissions to Kaggle: a csv with a row a mask, written as run lengths, where no pixel may lie in two masks."""
+"""Kaggle submissions: a CSV file with one RLE mask per row, in which no pixel may be in two masks."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ Row = Sequence[Any]
 
 
 def separated(masks: np.ndarray, order: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Indices and masks [H, W] bool, each without the pixels of those before it; what is left with none is passed over.
+    """Indices and masks [H, W] bool, each without the pixels of earlier ones; masks left empty are skipped.
 
     Args:
         masks: [H, W, N] bool; not changed.
@@ -30,7 +30,7 @@ def separated(masks: np.ndarray, order: Iterable[int]) -> Iterator[tuple[int, np
 
 
 def encoded_pixels(mask: np.ndarray) -> str:
-    """The text "start length start length ..." of a mask [H, W], counted from 1 down the columns."""
+    """The text "start length start length ..." of a mask [H, W], in column-major order, counted from 1."""
     return rle_to_pairs(encode(mask), first=1)
 
 
@@ -43,17 +43,17 @@ def write_submission(
     *,
     min_score: float = 0.5,
 ) -> None:
-    """Detects in every image and writes the csv, whole or not at all.
+    """Detects objects in every image and writes the CSV file, completely or not at all.
 
     Args:
         columns: the header.
-        model: its `detect` is used.
-        images: ids for the csv, and files. All are read once before the first detection, as one that is damaged would
-            otherwise cost the work of all before it.
-        rows: rows of an image, from its id and its detections.
-        min_score: detections under it are dropped. The competitions count every one alike, however unsure.
+        model: used through `detect`.
+        images: ids for the CSV, and files. All are read once before the first detection, so that a damaged file is
+            found before the work starts.
+        rows: returns the rows of an image, from its id and detections.
+        min_score: minimum score of detections. The competitions weight all detections equally, however uncertain.
 
-    Raises FileNotFoundError or ValueError for an image that is missing or damaged.
+    Raises FileNotFoundError or ValueError for a missing or damaged image.
     """
     from tqdm import tqdm
 
@@ -67,7 +67,7 @@ def write_submission(
 
 
 def confident(found: dict[str, np.ndarray], min_score: float) -> dict[str, np.ndarray]:
-    """The detections of one image with a score of at least `min_score`."""
+    """The detections of an image with a score of at least `min_score`."""
     sure = found["scores"] >= min_score
     return {
         "rois": found["rois"][sure],

@@ -1,4 +1,4 @@
-"""Where the weights of a sample's model come from, and which settings belong to them."""
+"""Finds the weights for a sample's model, and the settings that belong to them."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ COCO_URL = f"https://github.com/matterport/Mask_RCNN/releases/download/v2.0/{COC
 
 
 def coco_weights(folders: Sequence[str | Path] = (".", Path(__file__).resolve().parents[1])) -> Path:
-    """The old package's COCO weights. Raises FileNotFoundError, saying where to get them, when no folder has them."""
+    """The old package's COCO weights. Raises FileNotFoundError with the download URL if no folder has them."""
     for folder in folders:
         if (Path(folder) / COCO_FILE).is_file():
             return Path(folder) / COCO_FILE
     raise FileNotFoundError(
         f"no {COCO_FILE} in {' or '.join(str(Path(folder).resolve()) for folder in folders)}. "
-        f"Fetch {COCO_URL} and put it there, or give the path of the weights."
+        f"Download {COCO_URL} to one of them, or pass the path of the weights."
     )
 
 
 def load_weights(model: MaskRCNN, weights: str | Path, exclude: Sequence[str] = ()) -> None:
-    """Loads what the flag names, and prints what was loaded.
+    """Loads the weights named by the flag, and prints what was loaded.
 
     Args:
         weights: any file that `MaskRCNN.load_weights` takes, "last", "coco", "imagenet", or "none".
-        exclude: layers to leave as they are: names or regular expressions.
+        exclude: layers to skip: names or regular expressions.
 
-    Raises ValueError for weights that do not fit; for a model in inference mode also where only the number of classes
-    differs or a part is missing, which training makes good.
+    Raises ValueError for weights that do not match; in inference mode, also if only the number of classes differs or a
+    part is missing, which training would make up for.
     """
     if weights == "none":
         return
@@ -43,12 +43,12 @@ def load_weights(model: MaskRCNN, weights: str | Path, exclude: Sequence[str] = 
     report = model.load_weights(
         path_of(weights, model.config, model.model_dir), exclude=list(exclude) or None, strict=strict
     )
-    if not report.notes:  # else it has been printed
+    if not report.notes:  # else it was already printed
         print(report)
 
 
 def path_of(weights: str | Path, config: Config, logs: str | Path) -> Path:
-    """The file that the flag names; ImageNet weights are fetched when they are not here yet."""
+    """The file named by the flag; missing ImageNet weights are downloaded."""
     if weights == "imagenet":
         return imagenet.download(config.BACKBONE, config.BACKBONE_OPTIONS)
     if weights == "coco":
@@ -57,7 +57,7 @@ def path_of(weights: str | Path, config: Config, logs: str | Path) -> Path:
 
 
 def settings_of(weights: str | Path, logs: str | Path, name: str) -> Path | None:
-    """The config.json beside a checkpoint, or beside the newest one of the runs of that name; None without one."""
+    """The config.json next to a checkpoint, or next to the newest one of the runs with that name; None if missing."""
     if weights in ("none", "imagenet", "coco"):
         return None
     path = run_folder.find_last(Path(logs), name) if weights == "last" else Path(weights)
@@ -66,17 +66,17 @@ def settings_of(weights: str | Path, logs: str | Path, name: str) -> Path | None
 
 
 def stored_settings(weights: str | Path, logs: str | Path, name: str) -> dict[str, Any]:
-    """The settings that weights were made with: those beside them, else those that the file says or its program has.
+    """The settings that weights were made with: those next to them, else those in the file or of its program.
 
-    Another program's score threshold is left out: AP wants the detections of low score, too. Empty for weights that
-    say nothing.
+    Another program's score threshold is dropped, because AP also needs detections with low scores. Empty for weights
+    without settings.
     """
     beside = settings_of(weights, logs, name)
     if beside is not None:
         return Config.load(beside).to_dict()
     try:
         source = read_source(coco_weights() if weights == "coco" else weights)
-    except (FileNotFoundError, ValueError):  # no such file, or of a kind without settings; loading it says which
+    except (FileNotFoundError, ValueError):  # missing file, or a format without settings; loading reports it
         return {}
     return {
         name: value for name, value in source.settings.items() if source.is_own or name != "DETECTION_MIN_CONFIDENCE"
@@ -86,9 +86,9 @@ def stored_settings(weights: str | Path, logs: str | Path, name: str) -> dict[st
 def configure_as_trained(
     sample: type[Config], arguments: argparse.Namespace, weights: str | Path, logs: str | Path
 ) -> Config:
-    """The settings of the run that the weights come from, or the sample's, with what the command line says.
+    """The settings of the run that made the weights, or the sample's, with those from the command line.
 
-    What --config names goes before those of the run. Raises ValueError for an unknown setting.
+    --config overrides the run's settings. Raises ValueError for an unknown setting.
     """
     stored = None
     if not arguments.config:

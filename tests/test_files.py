@@ -59,8 +59,8 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path):
     with (
         pytest.raises(
             OSError,
-            match=r"could not write .*notes.txt \(.*No space left.*what stood there before is "
-            "untouched",
+            match=r"could not write .*notes.txt \(.*No space left.*an existing file there "
+            r"is unchanged",
         ) as caught,
         atomic_path(path),
     ):

@@ -29,7 +29,7 @@ def in_network(model: MaskRCNN, image: np.ndarray) -> dict:
     return model.detector.run(molded.image[None], molded.window[None])[0]
 
 
-def test_the_view_is_the_photograph_padded_with_the_mean_colour(model, image):
+def test_the_view_is_the_photograph_padded_with_the_mean_color(model, image):
     view = inspection.network_view(model, image)
     np.testing.assert_array_equal(view[:48], image)
     assert view.shape == (SIDE, SIDE, 3) and np.unique(view[48:]).tolist() == [128]  # 127.5, rounded to even
@@ -138,17 +138,17 @@ def test_activations_are_those_of_the_trunk(model, image):
     }
 
 
-def test_photographs_may_be_paths_and_grey(model, image, tmp_path):
-    grey = image.mean(axis=2).astype(np.uint8)
-    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+def test_photographs_may_be_paths_and_gray(model, image, tmp_path):
+    gray = image.mean(axis=2).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "gray.png"), gray)
     np.testing.assert_array_equal(
-        inspection.rpn_predictions(model, tmp_path / "grey.png").scores,
-        inspection.rpn_predictions(model, np.stack([grey] * 3, axis=-1)).scores,
+        inspection.rpn_predictions(model, tmp_path / "gray.png").scores,
+        inspection.rpn_predictions(model, np.stack([gray] * 3, axis=-1)).scores,
     )
 
 
-def test_an_unknown_layer_is_named_with_its_neighbours(model, image):
-    with pytest.raises(ValueError, match=r"'trunk' has no layer 'fpn_p7'; similar are \['fpn_p"):
+def test_an_unknown_layer_is_named_with_its_neighbors(model, image):
+    with pytest.raises(ValueError, match=r"'trunk' has no layer 'fpn_p7'; similar names: \['fpn_p"):
         inspection.activations(model, image, ["fpn_p7"])
     with pytest.raises(ValueError, match="'mask_rcnn' has no layer 'rpn_model'"):
         inspection.layer_values(model.inference_model, {}, ["rpn_model"])

@@ -495,7 +495,7 @@ def test_the_number_of_classes_must_be_the_dataset_s(tmp_path):
     model = MaskRCNN("training", TinyConfig(NUM_CLASSES=5), tmp_path)
     with pytest.raises(
         ValueError,
-        match=r"the TinyDataset has 3 classes, background included \(BG, box, disc ...\), "
+        match=r"the TinyDataset has 3 classes including background \(BG, box, disc ...\), "
         "but NUM_CLASSES is 5; set it to 3",
     ):
         model.train(TinyDataset(2), None, epochs=1)

@@ -65,7 +65,7 @@ def picture(ax):
     return np.asarray(ax.images[-1].get_array())
 
 
-# Colours and pixels
+# Colors and pixels
 
 
 def test_random_colors():
@@ -255,15 +255,15 @@ def test_a_label_does_not_hide_a_small_box(image):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"boxes": BOXES[:1]}, r"boxes have shape \(1, 4\); 2 class ids ask for \(2, 4\)"),
+        ({"boxes": BOXES[:1]}, r"boxes have shape \(1, 4\); 2 class ids need \(2, 4\)"),
         ({"boxes": BOXES[:, :3]}, r"boxes have shape \(2, 3\)"),
         ({"boxes": None, "masks": None}, "neither boxes nor masks"),
         ({"masks": np.zeros((HEIGHT, WIDTH, 3))}, r"masks have shape \(60, 80, 3\); the image of 60 x 80 and 2 class"),
         ({"masks": np.zeros((9, WIDTH, 2))}, r"masks have shape \(9, 80, 2\)"),
-        ({"class_ids": [1, 3]}, r"class ids \[3\] have no name: 3 names"),
-        ({"scores": [0.5]}, "1 scores were given for 2 instances"),
-        ({"captions": ["a"] * 3}, "3 captions were given for 2 instances"),
-        ({"colors": [(1, 0, 0)]}, "1 colors were given for 2 instances"),
+        ({"class_ids": [1, 3]}, r"class ids \[3\] have no name: got 3 names"),
+        ({"scores": [0.5]}, "expected one of scores per instance, got 1 for 2 instances"),
+        ({"captions": ["a"] * 3}, "expected one of captions per instance, got 3 for 2 instances"),
+        ({"colors": [(1, 0, 0)]}, "expected one of colors per instance, got 1 for 2 instances"),
         ({"image": np.zeros((0, 4, 3))}, "no pixels"),
     ],
 )
@@ -320,7 +320,7 @@ def test_save_comparison(image, tmp_path):
     np.testing.assert_array_equal(drawn_boxes(left), BOXES)
     np.testing.assert_allclose(drawn_boxes(right), BOXES[::-1] + 0.25)
     edges = [[patch.get_edgecolor() for patch in axes.patches] for axes in (left, right)]
-    assert edges[0] == edges[1][::-1]  # what matches has one colour
+    assert edges[0] == edges[1][::-1]  # what matches has one color
     saved = pyplot.imread(tmp_path / "pair.png")
     assert saved[0, 0, :3].tolist() == [1, 1, 1] and saved.std() > 0.05
     assert not pyplot.get_fignums()
@@ -344,7 +344,7 @@ def test_comparison_of_several(image, tmp_path):
         assert 0 <= places[i].x0 < places[i].x1 <= 1 and 0 <= places[i].y0 < places[i].y1 <= 1
 
 
-def test_unmatched_instances_have_colours_of_their_own():
+def test_unmatched_instances_have_colors_of_their_own():
     truth = comparison.Instances(BOXES, rectangles(*BOXES), np.array([1, 2]), None)
     found = comparison.Instances(BOXES, rectangles(*BOXES), np.array([2, 2]), np.array([0.5, 0.6]))
     true_colors, found_colors = comparison.matching_colors(truth, found)
@@ -379,7 +379,7 @@ def test_display_images_that_do_not_fit(image):
         visualize.display_images([])
     with pytest.raises(ValueError, match="got 1 images and cols=0"):
         visualize.display_images([image], cols=0)
-    with pytest.raises(ValueError, match="2 titles were given for 1 images"):
+    with pytest.raises(ValueError, match="got 2 titles for 1 images"):
         visualize.display_images([image], ["a", "b"])
 
 
@@ -424,7 +424,7 @@ def test_draw_boxes_alone_refined_or_with_masks(image):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({}, "neither boxes nor refined_boxes"),
+        ({}, "nothing to draw: pass boxes or refined_boxes"),
         ({"boxes": BOXES, "refined_boxes": BOXES[:1]}, "2 boxes, 1 refined_boxes"),
         ({"boxes": BOXES, "captions": ["a"]}, "2 boxes, 1 captions"),
         ({"boxes": BOXES, "masks": rectangles(BOXES[0])}, "2 boxes, 1 masks"),

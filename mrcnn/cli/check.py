@@ -1,4 +1,4 @@
-"""Looks through annotations before training, and says what it found.
+"""Checks annotations before training, and reports what it found.
 
 examples:
   mrcnn check data/
@@ -21,10 +21,10 @@ USAGE = "mrcnn check DATA [options]"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="annotations: a file or a folder")
     parser.add_argument("--subset", metavar="NAME", help="part of the data, such as train")
-    parser.add_argument("--format", metavar="NAME", help="of the annotations, where it is not recognized")
-    parser.add_argument("--images", action="store_true", help="decode every image, too")
+    parser.add_argument("--format", metavar="NAME", help="annotation format, if it cannot be detected")
+    parser.add_argument("--images", action="store_true", help="also decode every image")
     parser.add_argument("--limit", type=options.positive, metavar="N", help="only the first N images")
-    parser.add_argument("--report", metavar="FILE", help="write the whole report as json")
+    parser.add_argument("--report", metavar="FILE", help="write the full report as JSON")
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     from mrcnn.data.formats import load_dataset
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*: left out ")  # the report says it in full
+        warnings.filterwarnings("ignore", ".*: left out ")  # the report lists them all
         dataset = load_dataset(arguments.data, arguments.subset, format=arguments.format, strict=False)
     report = check(dataset, images=arguments.images, limit=arguments.limit, progress=True)
     print(report)

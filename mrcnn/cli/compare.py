@@ -1,5 +1,5 @@
 """Trains mask heads from the same start on the same batches, and writes a table.
-A run that is finished is not repeated, one that was interrupted is continued.
+Finished runs are not repeated, interrupted ones are continued.
 
 examples:
   mrcnn compare data/ --subset train --val-subset val --heads fcn,unet
@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_weights(parser, 'file, "imagenet", or "none" (none)', default="none")
     options.add_network(parser)
     add = parser.add_argument
-    add("--heads", type=_heads, metavar="HEADS", help="as fcn,unet (all mask heads)")
-    add("--seeds", type=_seeds, metavar="SEEDS", help="as 0,1,2: train each head with each")
-    add("--epochs", type=options.positive, default=12, metavar="N", help="of each training (12)")
-    add("--output", metavar="DIR", help="where the table goes (comparison/ in --logs)")
+    add("--heads", type=_heads, metavar="HEADS", help="such as fcn,unet (all mask heads)")
+    add("--seeds", type=_seeds, metavar="SEEDS", help="such as 0,1,2: train each head with each seed")
+    add("--epochs", type=options.positive, default=12, metavar="N", help="epochs per run (12)")
+    add("--output", metavar="DIR", help="folder for the table (comparison/ in --logs)")
     options.add_settings(parser)
 
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _start(weights: str, config: "Config") -> str | None:
-    """The file that --weights means; None for random weights."""
+    """The file that --weights refers to; None for random weights."""
     if weights == "imagenet":
         from mrcnn.weights.importers import imagenet
 
@@ -65,7 +65,7 @@ def _start(weights: str, config: "Config") -> str | None:
 
 
 def _heads(text: str) -> list[dict[str, Any]]:
-    """Heads without options, separated by commas, or one with options."""
+    """Heads without options, separated by commas, or a single head with options."""
     return [options.mask_head(part) for part in ([text] if ":" in text else options.names(text))]
 
 
@@ -73,4 +73,4 @@ def _seeds(text: str) -> list[int]:
     try:
         return [int(part) for part in options.names(text)]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers as 0,1,2, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected integers such as 0,1,2, got {text!r}") from None

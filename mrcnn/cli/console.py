@@ -1,43 +1,43 @@
-"""What the commands share in talking to people and programs: exit codes, messages, one progress bar."""
+"""Exit codes, messages and the progress bar of all commands."""
 
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
-LONGEST = 2000  # characters of a message
+LONGEST = 2000  # characters per message
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a command: what --json prints, and the exit code."""
+    """The result of a command: its --json output and exit code."""
 
     values: Any
     code: int = DONE
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with a line that says what is saved and how to continue."""
+    """Ctrl-C, with a line that says what was saved and how to continue."""
 
 
 def one_line(message: Any) -> str:
-    """A message of several lines as one."""
+    """A multi-line message as one line."""
     text = " ".join(part.strip() for part in str(message).splitlines() if part.strip())
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 
 def note(message: str) -> None:
-    """A line for people, on standard error."""
+    """Prints a line for people to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
 def progress(total: int | None, unit: str, done: int = 0) -> Any:
-    """A bar on standard error, to `update()` and `close()`, that shows how many there have been and the time left.
+    """A progress bar on standard error, with `update()` and `close()`, that shows the count and the time left.
 
     Args:
-        total: how many there are; None where nobody knows.
-        unit: what they are, in the singular.
-        done: how many there were before.
+        total: number of items; None if unknown.
+        unit: name of an item, in the singular.
+        done: number of items already done.
     """
     from tqdm import tqdm
 

@@ -1,10 +1,10 @@
-"""Finds objects in images and folders, and writes into --output:
+"""Finds objects in images and folders, and writes to --output:
   pictures/         each image with its masks drawn
   cutouts/          each object alone, as a transparent PNG
-  annotations.json  COCO's json, with masks as run lengths and scores
-  areas.csv         a row per object: class, score, pixels, share of image, box
-  unreadable.txt    the images that could not be read, if there are any
-The same command continues a run that was interrupted, and skips what is done.
+  annotations.json  COCO JSON, with RLE masks and scores
+  areas.csv         one row per object: class, score, pixels, fraction, box
+  unreadable.txt    the images that could not be read, if any
+Running the same command again continues an interrupted run.
 
 examples:
   mrcnn detect photos/ --weights mask_rcnn_coco.h5
@@ -35,23 +35,25 @@ KINDS = ("pictures", "cutouts", "json", "csv")
 FILES = {"json": "annotations.json", "csv": "areas.csv"}
 STATE, UNREADABLE = "progress.sqlite", "unreadable.txt"
 COMMIT_SECONDS = 2.0
-SHOWN = 10  # unreadable images that are printed
+SHOWN = 10  # number of unreadable images to print
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     options.add_weights(parser)
-    parser.add_argument("--output", default="found", metavar="DIR", help="where results go (found)")
+    parser.add_argument("--output", default="found", metavar="DIR", help="output folder (found)")
     parser.add_argument(
         "--write", type=options.one_of(*KINDS), default=KINDS, metavar="KINDS", help=f"some of {','.join(KINDS)} (all)"
     )
-    parser.add_argument("--min-score", type=options.share, default=0.5, metavar="S", help="least score (0.5)")
-    parser.add_argument("--classes", type=options.names, metavar="NAMES", help="only these, as cat,dog")
+    parser.add_argument("--min-score", type=options.share, default=0.5, metavar="S", help="minimum score (0.5)")
+    parser.add_argument("--classes", type=options.names, metavar="NAMES", help="only these classes, such as cat,dog")
     parser.add_argument("--batch", type=options.positive, default=1, metavar="N", help="images per network call (1)")
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--tile", type=options.positive, metavar="PX", help="large images: also in tiles of PX a side")
-    ways.add_argument("--augment", action="store_true", help="several sizes, each also mirrored: slow, better")
-    parser.add_argument("--restart", action="store_true", help="forget what an earlier run found")
+    ways.add_argument(
+        "--tile", type=options.positive, metavar="PX", help="large images: also use tiles of PX x PX pixels"
+    )
+    ways.add_argument("--augment", action="store_true", help="several sizes, each also mirrored: slower, more accurate")
+    parser.add_argument("--restart", action="store_true", help="discard the results of an earlier run")
     options.add_settings(parser)
 
 
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     began, output = time.monotonic(), Path(arguments.output)
     total = sum(1 for _ in walk_images(arguments.images, skip=output))
     if not total:
-        raise FileNotFoundError(f"no image in {', '.join(arguments.images)}")
+        raise FileNotFoundError(f"no images in {', '.join(arguments.images)}")
     settings = {"DETECTION_MIN_CONFIDENCE": arguments.min_score, "DETECTION_BATCH_SIZE": arguments.batch}
     way = _way(arguments)
     model = options.load_model(arguments, **settings)
@@ -87,7 +89,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
 
 
 def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namespace, model: Any) -> "ResultStore":
-    """The store of this run, which continues one with the same weights and settings."""
+    """The store of this run, which continues a run with the same weights and settings."""
     ignored = ("DETECTION_BATCH_SIZE", "LOADER_WORKERS")
     about = {
         "weights": options.fingerprint(options.weights_path(arguments)),
@@ -99,23 +101,23 @@ def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namesp
     try:
         return store(output / STATE, about)
     except ValueError as error:
-        raise ValueError(f"{error}. Give another --output, or --restart to begin anew.") from error
+        raise ValueError(f"{error}. Use another --output, or --restart to start over.") from error
 
 
 def _way(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `stream` that --tile and --augment mean. Raises ValueError for what --weights cannot do."""
+    """The arguments of `stream` for --tile and --augment. Raises ValueError if --weights does not support them."""
     if arguments.augment and options.is_exported(arguments):
-        raise ValueError(f"--augment runs parts of a model, which {arguments.weights} holds only as a whole")
+        raise ValueError(f"--augment needs the parts of a model, but {arguments.weights} is exported as a whole")
     return ({"tile": arguments.tile} if arguments.tile else {}) | ({"augment": True} if arguments.augment else {})
 
 
 def _detect(
     model: Any, images: Iterator[Any], total: int, store: "ResultStore", writer: "Writer", way: dict[str, Any]
 ) -> None:
-    """Detects in the images that have no result yet, and stores what is found while it goes on.
+    """Detects objects in the images without a result, and stores the results as it goes.
 
     Args:
-        way: of `_way`.
+        way: from `_way`.
     """
     from mrcnn.inference.store import Record
 
@@ -145,17 +147,17 @@ def _detect(
 
 
 def _without_index(error: Exception) -> Exception:
-    """The error of an image, which names its file; its place in the stream says nothing here."""
+    """The error of an image, which names its file, without its index in the stream."""
     return type(error)(re.sub(r"^images\[\d+\]: ", "", str(error)))
 
 
 def _saved(store: "ResultStore", total: int) -> str:
     images, _, _ = store.counts()
-    return f"{images} of {total} images are done and saved; the same command continues"
+    return f"{images} of {total} images are done and saved; run the same command to continue"
 
 
 def _write_tables(store: "ResultStore", output: Path, names: Sequence[str], kinds: Sequence[str]) -> list[str]:
-    """Writes the files that span all images; returns what --output holds."""
+    """Writes the files that cover all images; returns the contents of --output."""
     if "json" in kinds:
         store.write_coco(output / FILES["json"], names)
     if "csv" in kinds:
@@ -177,7 +179,7 @@ def _report(store: "ResultStore", output: Path) -> None:
 
 
 class Writer:
-    """Draws and writes the files of single images, in the thread that finishes results.
+    """Draws and writes the files of single images, in the thread that completes results.
 
     Args:
         output: the folder. names: class names. wanted: ids of the classes to keep; None for all.
@@ -187,7 +189,7 @@ class Writer:
         self, output: Path, arguments: argparse.Namespace, names: Sequence[str], wanted: Sequence[int] | None
     ) -> None:
         self.output, self.class_names, self.wanted = output, names, wanted
-        self.names: dict[str, str] = {}  # of images by their paths, while they are on their way
+        self.names: dict[str, str] = {}  # image names by path, while in progress
         self.min_score: float = arguments.min_score
         self.steps: list[Callable[[Path, str, Result, np.ndarray], None]] = []
         if "pictures" in arguments.write:
@@ -224,13 +226,13 @@ def _write_picture(output: Path, name: str, result: "Result", image: "np.ndarray
     path = output / "pictures" / name
     if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         path = path.with_name(path.name + ".png")
-        while (Path(str(result.path)).parent / path.name).exists():  # another image of that name
+        while (Path(str(result.path)).parent / path.name).exists():  # another image has that name
             path = path.with_name("_" + path.name)
     _write_image(path, draw_result(image, result))
 
 
 def _write_cut_outs(output: Path, name: str, result: "Result", image: "np.ndarray") -> None:
-    """A file per object, in a folder per image."""
+    """One file per object, in one folder per image."""
     from mrcnn.inference.store import cut_outs
 
     for i, pixels in cut_outs(result, image):
@@ -239,7 +241,7 @@ def _write_cut_outs(output: Path, name: str, result: "Result", image: "np.ndarra
 
 
 def _write_image(path: Path, pixels: "np.ndarray") -> None:
-    """Encodes [H, W, RGB or RGBA] by the ending of the path, and writes it completely or not at all."""
+    """Encodes [H, W, RGB or RGBA] according to the path's suffix, and writes it completely or not at all."""
     import cv2
 
     from mrcnn.files import atomic_path

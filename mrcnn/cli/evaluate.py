@@ -1,13 +1,13 @@
-"""COCO's metrics (AP) of a model on annotated images.
+"""Computes COCO metrics (AP) of a model on annotated images.
 
 examples:
   mrcnn evaluate coco/ --subset val2017 --weights mask_rcnn_coco.h5
   mrcnn evaluate data/ --subset val --weights last --boundary
   mrcnn evaluate annotations.json --weights model.h5 --results found.json
 
-DATA is a file or folder of annotations in any format that the package reads;
-classes of the model and the data are matched by their names. --results writes
-the detections in the form that COCO's server takes.
+DATA is a file or folder of annotations in any supported format; classes of the
+model and the data are matched by name. --results writes the detections in the
+format of COCO's evaluation server.
 """
 
 import argparse
@@ -21,11 +21,11 @@ USAGE = "mrcnn evaluate DATA --weights W [options]"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="annotations: a file or a folder")
     parser.add_argument("--subset", metavar="NAME", help="part of the data, such as val")
-    parser.add_argument("--format", metavar="NAME", help="of the annotations, where it is not recognized")
+    parser.add_argument("--format", metavar="NAME", help="annotation format, if it cannot be detected")
     options.add_weights(parser)
     parser.add_argument("--limit", type=options.positive, metavar="N", help="only the first N images")
-    parser.add_argument("--boundary", action="store_true", help="Boundary AP, too")
-    parser.add_argument("--results", metavar="FILE", help="write the detections as COCO's results json")
+    parser.add_argument("--boundary", action="store_true", help="also compute Boundary AP")
+    parser.add_argument("--results", metavar="FILE", help="write the detections as COCO results JSON")
     options.add_settings(parser)
 
 

@@ -1,5 +1,5 @@
 """Writes a model for programs that run without TensorFlow, or for TF Serving.
-The ending of FILE names the format: .onnx, .xml (OpenVINO), .tflite (LiteRT),
+The suffix of FILE sets the format: .onnx, .xml (OpenVINO), .tflite (LiteRT),
 none (SavedModel).
 
 examples:
@@ -16,14 +16,14 @@ from typing import Any
 from mrcnn.cli import options
 
 USAGE = "mrcnn export FILE --weights W [options]"
-CALIBRATED = 100  # images of a folder that calibrate int8
+CALIBRATED = 100  # maximum number of images for int8 calibration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="what to write")
+    parser.add_argument("file", metavar="FILE", help="file or folder to write")
     options.add_weights(parser)
     parser.add_argument("--precision", default="float32", metavar="P", help="float32, or float16 or int8 for .xml")
-    parser.add_argument("--calibration", metavar="DIR", help="folder of images, for int8")
+    parser.add_argument("--calibration", metavar="DIR", help="folder of images for int8 calibration")
     options.add_settings(parser)
 
 

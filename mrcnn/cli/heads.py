@@ -1,11 +1,11 @@
-"""Lists the mask heads, or describes one: what it takes and gives, and its cost.
+"""Lists the mask heads, or describes one: inputs, outputs and cost.
 
 examples:
   mrcnn heads
   mrcnn heads unet
   mrcnn heads fcn:filters=64,convolutions=2
 
-A head is chosen by its name: mrcnn train DATA --head unet
+Choose a head by name: mrcnn train DATA --head unet
 """
 
 import argparse
@@ -17,7 +17,7 @@ USAGE = "mrcnn heads [NAME[:OPTION=VALUE,...]]"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="describe only this head")
-    parser.add_argument("--classes", type=int, default=81, metavar="N", help="with the background (81)")
+    parser.add_argument("--classes", type=int, default=81, metavar="N", help="number of classes, with background (81)")
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:

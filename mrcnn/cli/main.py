@@ -1,4 +1,4 @@
-"""`mrcnn COMMAND`: picks the command, and turns what happens into exit codes and one-line messages."""
+"""`mrcnn COMMAND`: selects the command, and turns errors into exit codes and one-line messages."""
 
 import argparse
 import contextlib
@@ -14,22 +14,22 @@ import mrcnn
 from mrcnn.cli.console import DONE, FAILED, INTERRUPTED, Interrupted, Outcome, one_line
 
 COMMANDS = {
-    "detect": "find objects in images: pictures, COCO JSON, areas, cut-outs",
+    "detect": "find objects in images: pictures, COCO JSON, areas, cutouts",
     "video": "find and follow objects in a video",
-    "train": "train on annotated images, or continue a training",
-    "evaluate": "COCO's metrics of a model on annotated images",
+    "train": "train on annotated images, or continue training",
+    "evaluate": "compute COCO metrics on annotated images",
     "compare": "train mask heads from the same start and compare them",
-    "check": "look through annotations before training",
+    "check": "check annotations before training",
     "export": "write a model as ONNX, OpenVINO, LiteRT or SavedModel",
     "heads": "list the mask heads",
-    "app": "a page in the browser: drop images, see and correct masks",
-    "weights": "list published weights, or say what a file holds",
+    "app": "browser app: drop images, view and correct masks",
+    "weights": "list published weights, or describe a file",
 }
 EPILOG = """
-`mrcnn COMMAND --help` has the options of a command, with examples.
+`mrcnn COMMAND --help` shows the options of a command, with examples.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some images could not
-be read; 130 interrupted (the same command continues).
+Exit codes: 0 success; 1 error; 2 wrong usage; 3 done, but some images could
+not be read; 130 interrupted (run the same command to continue).
 """
 
 
@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     name, *rest = given
     if name not in COMMANDS:
-        _about().error(f"there is no command {name!r}; commands are {', '.join(COMMANDS)}")
+        _about().error(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
     module = importlib.import_module(f"mrcnn.cli.{name}")
     return _run(name, module.run, _parser(name, module).parse_args(rest))
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help of 80 columns that fits on a screen."""
+    """Formats help for 80 columns and a single screen."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=22, width=80)
@@ -77,7 +77,7 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
         usage=module.USAGE,
         add_help=False,
     )
-    parser._positionals.title = "what it takes"
+    parser._positionals.title = "arguments"
     module.add_arguments(parser)
     common = parser.add_argument_group("output")
     common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
@@ -87,7 +87,7 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
 
 
 def _run(name: str, run: Any, arguments: argparse.Namespace) -> int:
-    """Runs a command. With --json standard output holds nothing but its result; all else goes to standard error."""
+    """Runs a command. With --json, standard output holds only its result; everything else goes to standard error."""
     warnings.showwarning = lambda message, *_, **__: print(f"mrcnn {name}: {one_line(message)}", file=sys.stderr)
     output = sys.stdout
     try:

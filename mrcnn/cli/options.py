@@ -1,4 +1,4 @@
-"""Options that several commands share, and the model that they describe."""
+"""Options shared by several commands, and the model they describe."""
 
 import argparse
 import ast
@@ -38,14 +38,14 @@ def mask_head(text: str) -> dict[str, Any]:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on. Raises ArgumentTypeError for another text."""
+    """An integer of at least 1. Raises ArgumentTypeError for anything else."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
     return int(text)
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1. Raises ArgumentTypeError for another text."""
+    """A number from 0 to 1. Raises ArgumentTypeError for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -76,17 +76,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """DATA, --subset, --val, --val-subset and --format, for `read_data`."""
     parser.add_argument("data", metavar="DATA", help="annotations: a file or a folder")
     parser.add_argument("--subset", metavar="NAME", help="part of DATA to train on, such as train")
-    parser.add_argument("--val", metavar="DATA", help="validation data, where they lie elsewhere")
-    parser.add_argument("--val-subset", metavar="S", help="part of them, such as val")
-    parser.add_argument("--format", metavar="NAME", help="of the annotations, if not recognized")
+    parser.add_argument("--val", metavar="DATA", help="validation data, if separate")
+    parser.add_argument("--val-subset", metavar="S", help="part to validate on, such as val")
+    parser.add_argument("--format", metavar="NAME", help="annotation format, if not detected")
 
 
 def read_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Training and validation data with the same classes; None without --val and --val-subset.
 
-    Boxes alone where --set MASK_HEAD=None, --config or --preset say so.
+    Reads only boxes if MASK_HEAD is None through --set, --config or --preset.
 
-    Raises ValueError where both are the same data.
+    Raises ValueError if both are the same data.
     """
     from mrcnn.data.formats import load_dataset
 
@@ -98,7 +98,9 @@ def read_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
         return training, None
     place, subset = arguments.val or arguments.data, arguments.val_subset
     if (place, subset) == (arguments.data, arguments.subset):
-        raise ValueError(f"{place} would be training and validation data; choose parts by --subset and --val-subset")
+        raise ValueError(
+            f"{place} would be both training and validation data; choose parts with --subset and --val-subset"
+        )
     names = training.class_names[1:]
     return training, load_dataset(place, subset, format=arguments.format, class_names=names, masks=masks)
 
@@ -108,22 +110,22 @@ def add_weights(
     text: str = 'file, published name, exported .onnx, .xml or .tflite, or "last" (in --logs)',
     default: str | None = None,
 ) -> None:
-    """--weights, required without a default; and --logs."""
+    """--weights, required if it has no default; and --logs."""
     parser.add_argument("--weights", required=default is None, default=default, metavar="W", help=text)
     parser.add_argument("--logs", default="logs", metavar="DIR", help="folder of training runs (logs)")
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """The settings that a training changes most often, each also within reach of --set."""
+    """The most common training settings; --set reaches them too."""
     add = parser.add_argument
     add("--backbone", metavar="NAME", help="resnet50, resnet101 or a keras.applications name")
     add("--image-size", type=positive, metavar="PX", help="longest side in pixels")
-    add("--batch", type=positive, metavar="N", help="images per step; the rate scales with it")
-    add("--learning-rate", type=float, metavar="R", help="instead of the scaled one")
+    add("--batch", type=positive, metavar="N", help="images per step; scales the learning rate")
+    add("--learning-rate", type=float, metavar="R", help="overrides the scaled learning rate")
 
 
 def network_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `add_network`'s options set."""
+    """The settings made by `add_network`'s options."""
     from mrcnn.config import Config
 
     settings: dict[str, Any] = {}
@@ -152,12 +154,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def base_config(arguments: argparse.Namespace) -> Any:
-    """The configuration that --config or --preset names; None without them."""
+    """The configuration given by --config or --preset; None without them."""
     from mrcnn import presets
     from mrcnn.config import Config
 
     if arguments.config and arguments.preset:
-        raise ValueError("give --config or --preset, not both; single settings are changed by --set")
+        raise ValueError("pass --config or --preset, not both; change single settings with --set")
     if arguments.config:
         return Config.load(arguments.config)
     name = PRESETS.get(arguments.preset or "")
@@ -165,7 +167,7 @@ def base_config(arguments: argparse.Namespace) -> Any:
 
 
 def load_model(arguments: argparse.Namespace, mode: str = "inference", **settings: Any) -> Any:
-    """The model of --weights, with its own conventions; --set goes before `settings`, these before --config.
+    """The model of --weights, with its own conventions; --set overrides `settings`, which override --config.
 
     Returns:
         A `MaskRCNN`, or a `Predictor` for an exported file, which takes no settings.
@@ -175,7 +177,7 @@ def load_model(arguments: argparse.Namespace, mode: str = "inference", **setting
         from mrcnn.inference.predictor import Predictor
 
         if arguments.set or arguments.config or arguments.preset:
-            raise ValueError(f"{path} is an exported model, whose settings are fixed; leave out --set and the like")
+            raise ValueError(f"{path} is an exported model, whose settings are fixed; remove --set and similar options")
         return Predictor(path)
     from mrcnn.model import MaskRCNN
 
@@ -185,12 +187,12 @@ def load_model(arguments: argparse.Namespace, mode: str = "inference", **setting
 
 
 def is_exported(arguments: argparse.Namespace) -> bool:
-    """Whether --weights is a file that `MaskRCNN.export` wrote."""
+    """Whether --weights is a file written by `MaskRCNN.export`."""
     return Path(arguments.weights).suffix in (".onnx", ".xml", ".tflite")
 
 
 def weights_path(arguments: argparse.Namespace) -> str:
-    """The file or name that --weights means."""
+    """The file or name that --weights refers to."""
     if arguments.weights != "last":
         return arguments.weights
     from mrcnn.training.run_folder import find_last
@@ -205,13 +207,13 @@ def weights_path(arguments: argparse.Namespace) -> str:
             and any(re.fullmatch(r"mask_rcnn_.*\.h5", file.name) for file in folder.iterdir())
         ]
         if not runs:
-            raise FileNotFoundError(f"no checkpoint in {logs.resolve()}; train first, or give --logs or a file")
+            raise FileNotFoundError(f"no checkpoint in {logs.resolve()}; train first, or pass --logs or a file")
         name = max(runs)[1]
     return str(find_last(logs, name))
 
 
 def fingerprint(path: str) -> str:
-    """What tells two files of weights apart: a hash of the content; the name itself where it is no file."""
+    """Identifies a weights file: a hash of its content, or the name itself if it is not a file."""
     if not Path(path).is_file():
         return path
     with open(path, "rb") as file:
@@ -219,12 +221,12 @@ def fingerprint(path: str) -> str:
 
 
 def described(values: Any) -> str:
-    """Values as text in one fixed form, to compare them with those of another run."""
+    """Values in a fixed text form, to compare with those of another run."""
     return json.dumps(values, sort_keys=True, default=str)
 
 
 def class_filter(names: Sequence[str], wanted: Sequence[str] | None) -> list[int] | None:
-    """Ids of the classes with these names; None for all. Raises ValueError for a name that the model does not know."""
+    """Ids of the classes with these names; None for all. Raises ValueError for a name the model does not have."""
     if not wanted:
         return None
     unknown = [name for name in wanted if name not in names[1:]]

@@ -1,5 +1,5 @@
-"""Trains on annotated images, and writes a checkpoint per epoch into --logs.
-With validation data, COCO AP decides which checkpoint is the best.
+"""Trains on annotated images, and writes a checkpoint per epoch to --logs.
+With validation data, COCO AP determines the best checkpoint.
 
 examples:
   mrcnn train data/ --subset train --val-subset val --weights imagenet
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_weights(parser, 'file, name, "imagenet", "none", or "last" to continue')
     options.add_network(parser)
     add = parser.add_argument
-    add("--head", type=options.mask_head, metavar="HEAD", help="mask head, as unet:filters=64")
-    add("--name", metavar="NAME", help="of the run (the name of DATA)")
+    add("--head", type=options.mask_head, metavar="HEAD", help="mask head, such as unet:filters=64")
+    add("--name", metavar="NAME", help="name of the run (the name of DATA)")
     add("--epochs", type=options.positive, default=12, metavar="N", help="last epoch (12)")
-    add("--layers", default="all", metavar="L", help="heads, 3+, 4+, 5+, all, or a pattern (all)")
-    add("--every", type=options.positive, default=1, metavar="N", help="take the AP every N epochs (1)")
-    add("--patience", type=options.positive, metavar="N", help="stop after N APs without a better one")
+    add("--layers", default="all", metavar="L", help="heads, 3+, 4+, 5+, all, or a regex (all)")
+    add("--every", type=options.positive, default=1, metavar="N", help="compute AP every N epochs (1)")
+    add("--patience", type=options.positive, metavar="N", help="stop after N APs without improvement")
     options.add_settings(parser)
 
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     model = _model(arguments, training)
     callbacks = []
     if validation is None:
-        note("no validation data (--val, --val-subset): no AP is taken")
+        note("no validation data (--val, --val-subset): AP is not computed")
     else:
         from mrcnn.evaluation.callback import AveragePrecision
 
@@ -49,14 +49,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             training, validation, epochs=arguments.epochs, layers=arguments.layers, custom_callbacks=callbacks
         )
     except KeyboardInterrupt:
-        raise Interrupted(f"{model.epoch} epochs are saved in {model.log_dir}; --weights last continues") from None
+        raise Interrupted(f"{model.epoch} epochs are saved in {model.log_dir}; continue with --weights last") from None
     last = {name: float(values[-1]) for name, values in history.history.items()}
     note(f"epoch {model.epoch} is done; checkpoints and logs are in {model.log_dir}")
     return {"epoch": model.epoch, "folder": str(model.log_dir), "last": last}
 
 
 def _model(arguments: argparse.Namespace, training: "Dataset") -> Any:
-    """A model for the classes of the training data, with the weights that are asked for."""
+    """A model for the classes of the training data, with the requested weights."""
     settings = options.network_settings(arguments) | {"NUM_CLASSES": training.num_classes}
     if arguments.head:
         settings["MASK_HEAD"] = arguments.head

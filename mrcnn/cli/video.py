@@ -1,4 +1,4 @@
-"""Finds and follows objects in a video, and writes it with their masks drawn.
+"""Finds and tracks objects in a video, and writes it with their masks drawn.
 Every frame is written once, at its own time, and the sound is copied.
 
 examples:
@@ -27,18 +27,18 @@ USAGE = "mrcnn video SOURCE --weights W [options]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a file, a camera (0), or the address of a stream")
+    parser.add_argument("source", metavar="SOURCE", help="a file, a camera (0), or the URL of a stream")
     options.add_weights(parser)
     add = parser.add_argument
     add("--output", metavar="FILE", help="video to write (SOURCE_detected.mp4)")
-    add("--tracks", metavar="FILE", help="json to write, with the objects of each frame")
+    add("--tracks", metavar="FILE", help="JSON file to write, with the objects of each frame")
     add("--every", type=options.positive, default=1, metavar="N", help="run the network on every Nth frame (1)")
-    add("--drop", action="store_true", help="leave out the frames in between, instead of interpolating")
-    add("--min-score", type=options.share, default=0.5, metavar="S", help="least score (0.5)")
-    add("--classes", type=options.names, metavar="NAMES", help="only these, as cat,dog")
+    add("--drop", action="store_true", help="drop the frames in between instead of interpolating")
+    add("--min-score", type=options.share, default=0.5, metavar="S", help="minimum score (0.5)")
+    add("--classes", type=options.names, metavar="NAMES", help="only these classes, such as cat,dog")
     add("--line", type=_line, metavar="X1,Y1,X2,Y2", help="count the objects that cross it")
-    add("--trails", action="store_true", help="draw where objects came from")
-    add("--no-sound", action="store_true", help="leave the sound out")
+    add("--trails", action="store_true", help="draw the paths of objects")
+    add("--no-sound", action="store_true", help="do not copy the sound")
     options.add_settings(parser)
 
 
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     names = names_of(model.class_names, model.config.NUM_CLASSES)
     target = Path(arguments.output or f"{Path(arguments.source).stem}_detected.mp4")
     if arguments.every > 1:
-        what = "left out" if arguments.drop else "interpolated"
-        note(f"the network sees every {arguments.every}th frame; those in between are {what}")
+        what = "dropped" if arguments.drop else "interpolated"
+        note(f"the network runs on every {arguments.every}th frame; those in between are {what}")
     bar = progress(expected, "frame")
     try:
         summary = annotate_video(
@@ -99,7 +99,7 @@ def _chooser(names: "Sequence[str]", arguments: argparse.Namespace) -> "Callable
 
 
 def _drawing(line: "LineCounter | None", trails: bool) -> Any:
-    """A function that draws frames: instances in the color of their track, trails, and the line with its counts."""
+    """A function that draws frames: instances in their track's color, trails, and the line with its counts."""
     import cv2
     import numpy as np
 
@@ -134,4 +134,4 @@ def _line(text: str) -> "LineCounter":
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
         return LineCounter((x1, y1), (x2, y2))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected X1,Y1,X2,Y2 of two different points, got {text!r}") from error
+        raise argparse.ArgumentTypeError(f"expected X1,Y1,X2,Y2 for two different points, got {text!r}") from error

@@ -1,12 +1,12 @@
-"""Lists the weights that are known by name; or says what a file holds: program,
-classes, settings, layers. A name is downloaded first, into $MRCNN_CACHE.
+"""Lists published weights, or describes a file: program, classes, settings,
+layers. Published weights are first downloaded to $MRCNN_CACHE.
 
 examples:
   mrcnn weights
   mrcnn weights torchvision/maskrcnn_resnet50_fpn_v2
   mrcnn weights logs/cats20261130T101500/mask_rcnn_cats_0012.h5 --json
 
-AP in percent as published, of boxes, masks and keypoints, on COCO's val2017.
+AP in percent as published, for boxes, masks and keypoints, on COCO val2017.
 """
 
 import argparse
@@ -17,7 +17,7 @@ USAGE = "mrcnn weights [FILE|NAME]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a checkpoint of any program that the package reads")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a checkpoint of any supported program")
 
 
 def run(arguments: argparse.Namespace) -> Any:
@@ -43,10 +43,10 @@ def published() -> list[dict[str, Any]]:
 
 
 def _row(weights: Any) -> dict[str, Any]:
-    """A file of the table: what is published of it, and its path where it is on this machine.
+    """A row of the table: the published data, and the path if the file is on this machine.
 
-    `size` is in bytes: the published one, or that of the file here; None where the publisher names none. Where it names
-    the number of float32 parameters, `size` is four times that, and `exact` is false.
+    `size` in bytes is the published one or that of the local file; None if unknown. If only the number of float32
+    parameters is published, `size` is four times that, and `exact` is false.
     """
     path = weights.path()
     size = weights.size or (path.stat().st_size if path.is_file() else None)
@@ -61,7 +61,7 @@ def _row(weights: Any) -> dict[str, Any]:
 
 
 def described(file: str) -> dict[str, Any]:
-    """Prints what a file holds; returns it."""
+    """Prints the content of a file, and returns it."""
     from mrcnn.weights.pretrained import locate
     from mrcnn.weights.recognise import read_source
 

@@ -1,1 +1,1 @@
-"""Data: datasets, molding, masks, augmentation and the loader of training batches."""
+"""Datasets, masks, augmentation, network inputs, and the loader of training batches."""

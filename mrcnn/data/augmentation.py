@@ -1,6 +1,6 @@
-"""Augmentation of a image with its masks and boxes, at the image's own resolution.
+"""Augmentation of an image with its masks and boxes, at the image's own resolution.
 
-Everything random comes from one NumPy generator, so an image is augmented alike whichever thread does it.
+All randomness comes from one NumPy generator, so the result does not depend on the thread.
 """
 
 import threading
@@ -11,16 +11,16 @@ import numpy as np
 
 from mrcnn.data.masks import extract_bboxes
 
-# While it augments, imgaug switches a global variable (whether random numbers are drawn ahead) and sets it back: two
-# threads at once draw other numbers, and may leave it switched for every augmenter made later.
+# While it augments, imgaug switches a global variable (whether random numbers are drawn ahead) and resets it. Two
+# threads at once would draw different numbers, and might leave it switched for all later augmenters.
 _IMGAUG = threading.Lock()
 
 
 class Augmented(NamedTuple):
     """An augmented image.
 
-    image: [h, w, C] uint8. masks: [h, w, n] bool. boxes: [n, (y1, x1, y2, x2)] float64. kept: [n] int, which of the
-    instances are left. zoom: what the molding's scale is to be multiplied by (large-scale jitter, else 1).
+    image: [h, w, C] uint8. masks: [h, w, n] bool. boxes: [n, (y1, x1, y2, x2)] float64. kept: [n] int, indices of the
+    remaining instances. zoom: factor for the input transform's scale (large-scale jitter, else 1).
     """
 
     image: np.ndarray
@@ -51,15 +51,15 @@ def augment(
         boxes: [N, (y1, x1, y2, x2)] float, pixels of the image.
         rng: the only source of randomness.
         flip: probability of a horizontal flip, x -> W - x.
-        scale_jitter: (low, high) of large-scale jitter (Ghiasi et al. 2021), log-free uniform as in Detectron2.
+        scale_jitter: (low, high) of large-scale jitter (Ghiasi et al. 2021), uniform in scale as in Detectron2.
         photometric: distort brightness, contrast, saturation and hue (Liu et al. 2016, SSD).
-        imgaug: an imgaug augmenter; what moves pixels moves masks too, the rest touches the image alone.
-        view: (height, width) in pixels of the image that the network's canvas holds at zoom 1; a random part of that
-            size, divided by the zoom, is kept where the image is larger. None: the image's own size.
-        show: indices of instances; the part that is kept shows some of one of them at least.
+        imgaug: an imgaug augmenter; geometric augmenters also transform the masks, others only the image.
+        view: (height, width) in image pixels that fits the network input at zoom 1; larger images are cropped at a
+            random position to that size divided by the zoom. None: the image's own size.
+        show: indices of instances, at least one of which must be partly visible in the crop.
 
     Returns:
-        Augmented. Instances that lost all pixels are dropped; boxes of instances that were cut come from their masks.
+        Augmented. Instances without remaining pixels are dropped; boxes of clipped instances are computed from masks.
     """
     kept = np.arange(masks.shape[2])
     boxes = np.asarray(boxes, np.float64)
@@ -83,10 +83,10 @@ def augment(
 def flip_horizontally(
     image: np.ndarray, masks: np.ndarray, boxes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mirrors x: pixel columns are reversed, and the box edge x becomes W - x."""
+    """Mirrors x: reverses pixel columns, and box edge x becomes W - x."""
     y1, x1, y2, x2 = boxes.T
     width = image.shape[1]
-    # The image is read more than once from here on, so it is turned in memory; of the masks only the boxes are read
+    # The image is read repeatedly from here on, so it is flipped in memory; of the masks, only the boxes are read
     image = cv2.flip(image, 1).reshape(image.shape)
     return image, masks[:, ::-1], np.stack([y1, width - x2, y2, width - x1], axis=1)
 
@@ -99,10 +99,10 @@ def crop_randomly(
     rng: np.random.Generator,
     show: np.ndarray | tuple[int, ...] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts a random part of `size` (rows, columns); boxes that the cut touches are taken from what is left of the mask.
+    """Crops a random part of `size` (rows, columns); boxes cut by its border are recomputed from the remaining mask.
 
-    Instances without pixels in the part get a box of zeros. A part without any of the instances `show` is moved over a
-    random pixel of one of them.
+    Instances without pixels in the part get a box of zeros. If the part shows none of the instances in `show`, it is
+    moved to contain a random pixel of one of them.
     """
     (height, width), (tall, wide) = image.shape[:2], size
     top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
@@ -119,10 +119,10 @@ def crop_randomly(
 
 
 def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Photometric distortion of an RGB uint8 image, with SSD's ranges, each part with probability one half."""
+    """Photometric distortion of an RGB uint8 image, with SSD's ranges; each step has probability 0.5."""
     if image.shape[2] != 3:
         raise ValueError(
-            f"photometric distortion needs RGB, got an image of {image.shape[2]} channels; "
+            f"photometric distortion needs RGB, got an image with {image.shape[2]} channels; "
             "set PHOTOMETRIC_DISTORTION to False"
         )
     use = rng.random(5) < 0.5
@@ -131,7 +131,7 @@ def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     pixels = image.astype(np.float32)
     if use[0]:
         pixels += np.float32(brightness)
-    if use[1] and use[4]:  # contrast before or after colour, evenly
+    if use[1] and use[4]:  # contrast before or after color, with equal probability
         pixels *= np.float32(contrast)
     if use[2] or use[3]:
         hsv = cv2.cvtColor(np.clip(pixels, 0, 255) / np.float32(255), cv2.COLOR_RGB2HSV)
@@ -148,11 +148,11 @@ def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def apply_imgaug(
     image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, augmenter: Any, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Applies an imgaug augmenter to image and masks alike; boxes are taken from the masks where those moved.
+    """Applies an imgaug augmenter to image and masks alike; boxes are recomputed from masks that changed.
 
-    The augmenter itself is left untouched: each call works on a copy, seeded from `rng`. Calls of several threads wait
-    for one another. Masks reach the augmenter as segmentation maps with a bit for each of eight instances, which
-    whatever moves pixels moves as they are.
+    Each call works on a copy of the augmenter, seeded from `rng`; the augmenter itself does not change. Calls from
+    several threads wait for one another. Masks are passed as segmentation maps that store eight instances per byte;
+    geometric augmenters move them without interpolation.
     """
     size, count, seed = image.shape, masks.shape[2], int(rng.integers(2**31))
     packed = _pack(masks)
@@ -164,7 +164,7 @@ def apply_imgaug(
         moved = _augment_maps(own, packed) if count else packed
     if image.shape != size or moved.shape != packed.shape or image.dtype != np.uint8:
         raise ValueError(
-            f"the augmenter {augmenter} turned an image of shape {size} into {image.shape}, "
+            f"the augmenter {augmenter} changed an image of shape {size} to {image.shape}, "
             f"{image.dtype}; use augmenters that keep size and type (such as keep_size=True)"
         )
     if np.array_equal(packed, moved):
@@ -174,7 +174,7 @@ def apply_imgaug(
 
 
 def _augment_maps(augmenter: Any, maps: np.ndarray) -> np.ndarray:
-    """[H, W, C] uint8 moved as labels are, without interpolation."""
+    """[H, W, C] uint8 augmented as label maps, without interpolation."""
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
     maps = SegmentationMapsOnImage(maps, shape=maps.shape[:2])
@@ -191,7 +191,7 @@ def _pack(masks: np.ndarray) -> np.ndarray:
 
 
 def _unpack(packed: np.ndarray, count: int) -> np.ndarray:
-    """The reverse of `_pack`; one mask after the other in memory."""
+    """The inverse of `_pack`, one mask at a time in memory."""
     masks = np.empty([count, *packed.shape[:2]], bool)
     for i, mask in enumerate(masks):
         np.not_equal(packed[:, :, i // 8] & np.uint8(1 << i % 8), 0, out=mask)

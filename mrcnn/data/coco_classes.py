@@ -1,4 +1,4 @@
-"""COCO's 80 classes, by the ids of its annotation files, which leave eleven numbers out."""
+"""COCO's 80 classes, by the ids in its annotation files, which skip eleven numbers."""
 
 COCO_CLASSES = {
     1: "person",
@@ -85,10 +85,10 @@ COCO_CLASSES = {
 
 
 def coco_names(count: int) -> list[str]:
-    """Names of a model's classes, background first, where their number says that they are COCO's.
+    """A model's class names, background first, if the number of classes identifies COCO.
 
-    81 (matterport, Detectron2): the 80 in the order of their ids. 91 (torchvision): by the ids themselves; those that
-    COCO leaves out are "unused 12" and so on. Any other number: empty.
+    81 (matterport, Detectron2): the 80 classes in order of id. 91 (torchvision): indexed by id; unassigned ids are
+    named "unused 12" and so on. Any other number: [].
     """
     if count == 81:
         return ["BG", *COCO_CLASSES.values()]

@@ -1,4 +1,4 @@
-"""Loader: the batches of a training, the same for any number of threads and across interruptions."""
+"""Loader: training batches, independent of the number of threads and of interruptions."""
 
 import math
 import os
@@ -21,16 +21,16 @@ from mrcnn.data.prefetch import Prefetch
 from mrcnn.data.sample import Sample, read_sample
 from mrcnn.network.pixels import PixelScaling
 
-GROUPING = 8  # images share a group when their network inputs differ by up to this part of IMAGE_MIN_DIM
+GROUPING = 8  # network input sizes are grouped in steps of IMAGE_MIN_DIM / 8
 Batch = dict[str, np.ndarray]
 
 
 class Example(NamedTuple):
     """An image with its instances, ready to be placed in a batch.
 
-    image: [H, W, C] uint8. scale: to resize it by; None: that of the resize mode. input_size: of its network input, if
-    it stood alone. boxes: [N, 4] in its pixels. inputs: those of `Loader` that do not depend on its place. masks:
-    [H, W, N] bool, only if they are placed whole.
+    image: [H, W, C] uint8. scale: factor to resize it by; None: the resize mode's. input_size: of its network input on
+    its own. boxes: [N, 4] in image pixels. inputs: the `Loader` inputs that do not depend on the placement. masks:
+    [H, W, N] bool, only for whole masks.
     """
 
     image: np.ndarray
@@ -44,32 +44,32 @@ class Example(NamedTuple):
 class Loader(keras.utils.PyDataset):
     """Batches of a prepared Dataset for Keras `fit`.
 
-    Position p = (epoch * steps + batch) * batch_size + k of an endless stream (`mrcnn.data.order`) decides image k of a
-    batch and everything random about it, so a batch depends on (seed, epoch, batch) alone. Validation
-    (training=False) sees the first images of the dataset, the same in every epoch, and augments nothing.
+    Position p = (epoch * steps + batch) * batch_size + k in an endless stream (`mrcnn.data.order`) determines image k
+    of a batch and all its randomness, so a batch depends only on (seed, epoch, batch). Validation (training=False)
+    uses the first images of the dataset, the same in every epoch, without augmentation.
 
-    An image without instances to learn is replaced by another, unless ALLOW_EMPTY_IMAGES.
+    An image without instances to train on is replaced by another, unless ALLOW_EMPTY_IMAGES.
 
     A batch is `(inputs,)`, where inputs is a dict, B images, G = MAX_GT_INSTANCES, m = MINI_MASK_SHAPE:
         image [B, H, W, C] float32, normalized, zero-padded below and right (or around: IMAGE_RESIZE_MODE).
-        window [B, (y1, x1, y2, x2)] float32: where in it the image lies, in pixels of the network input.
+        window [B, (y1, x1, y2, x2)] float32: position of the image, in pixels of the network input.
         gt_class_ids [B, G] int32, zero-padded; negative: crowd.
         gt_boxes [B, G, (y1, x1, y2, x2)] float32, pixels of the network input, zero-padded.
-        gt_masks [B, G, m, m] uint8 0..255, the content of each box, zero-padded; none where MASK_HEAD is None.
-        active_classes [B, NUM_CLASSES] float32, 1 for the classes that the image's source knows, and background.
-        image_id [B] int32, of the dataset.
-        seed [B] int32, for the sampling inside the graph.
+        gt_masks [B, G, m, m] uint8 0..255, the mask inside each box, zero-padded; absent if MASK_HEAD is None.
+        active_classes [B, NUM_CLASSES] float32, 1 for background and the classes of the image's source.
+        image_id [B] int32, in the dataset.
+        seed [B] int32, for sampling inside the graph.
 
     In IMAGE_RESIZE_MODE "fit", without SCALE_JITTER, H and W fit the largest image of the batch; images of similar
-    aspect ratio share batches. JAX compiles a program for each size, so that there are five of them at most. Otherwise
+    aspect ratio share batches. On JAX there are at most five sizes, because each is compiled separately. Otherwise
     H = W = IMAGE_MAX_DIM, rounded up.
 
-    Call `fit` with what `mrcnn.distribution` makes of a loader, or, where all batches have one size, with the loader
-    and shuffle=False: Keras otherwise permutes the batches of an epoch by Python's unseeded generator.
+    Pass `fit` what `mrcnn.distribution` makes of a loader. If all batches have one size, you can also pass the loader
+    with shuffle=False; without it, Keras permutes the batches with Python's unseeded generator.
 
-    Errors name the image; `failure` keeps the first, because TensorFlow passes on its text only.
+    Errors name the image; `failure` keeps the first one, because TensorFlow only passes on its text.
 
-    Call `close` when `fit` is over, however it ended: it ends the threads and drops the batches made ahead.
+    Call `close` after `fit`, however it ended: it stops the threads and drops prefetched batches.
     """
 
     def __init__(
@@ -90,21 +90,20 @@ class Loader(keras.utils.PyDataset):
         """
         Args:
             dataset: a prepared Dataset.
-            config: settings; read here only.
-            scaling: pixel scaling of the backbone.
-            steps: batches per epoch; None: once through the dataset, rounded up.
+            config: the settings, read only in the constructor.
+            scaling: the backbone's pixel scaling.
+            steps: batches per epoch; None: one pass through the dataset, rounded up.
             augmentation: an imgaug augmenter for training images.
-            no_augmentation_sources: names of sources whose images are never augmented.
-            start_epoch: the first epoch, counted from 0, when a training is resumed.
-            share: (k, n): of each batch only the k-th of n equal parts is loaded, as each of n processes does that
-                train together.
-            whole: give masks of the size of the network input, a bit per pixel, and not what each box holds:
+            no_augmentation_sources: sources whose images are never augmented.
+            start_epoch: the first epoch, counted from 0, when training is resumed.
+            share: (k, n): load only the k-th of n equal parts of each batch, when n processes train together.
+            whole: return masks of the network input's size, one bit per pixel, instead of the mask inside each box:
                 gt_masks [B, G, H, W / 8] uint8. For heads with `source_masks`.
 
         Raises:
-            ValueError: for a dataset that is empty, not prepared, or does not fit NUM_CLASSES.
+            ValueError: the dataset is empty, not prepared, or does not match NUM_CLASSES.
         """
-        super().__init__(workers=1, use_multiprocessing=False)  # Keras starts no threads: see Prefetch
+        super().__init__(workers=1, use_multiprocessing=False)  # no Keras threads: see Prefetch
         _check_dataset(dataset, config)
         self.dataset, self.config = dataset, config
         self.training, self.augmentation, self.seed = training, augmentation, seed
@@ -113,11 +112,11 @@ class Loader(keras.utils.PyDataset):
         self.with_masks = config.MASK_HEAD is not None
         self.steps = math.ceil(len(dataset.image_ids) / self.batch_size) if steps is None else steps
         if self.steps < 1:
-            raise ValueError(f"steps is {steps}; an epoch has at least one batch")
+            raise ValueError(f"steps is {steps}; expected at least 1 batch per epoch")
         self.epoch, self.first = start_epoch, 0
         self.failure: Exception | None = None
         self.transform = InputTransform.from_config(config, scaling, training=True)
-        self.sizes: list[Size | None] = [None] * len(dataset.image_ids)  # of network inputs, where they vary
+        self.sizes: list[Size | None] = [None] * len(dataset.image_ids)  # network input sizes, if they vary
         self.allowed: list[Size] | None = [self.transform.square]
         if config.IMAGE_RESIZE_MODE == "fit" and not (training and config.SCALE_JITTER):
             self.sizes = [self._input_size(int(i)) for i in dataset.image_ids]
@@ -140,15 +139,15 @@ class Loader(keras.utils.PyDataset):
         return self.steps - self.first
 
     def seek(self, epoch: int, step: int) -> None:
-        """Makes batch `step` of `epoch` the next one. Epochs after that one are complete."""
+        """Makes batch `step` of `epoch` the next one. Later epochs are complete."""
         self.epoch, self.first, self._within_epoch = epoch, step, False
 
     def on_epoch_begin(self) -> None:
         self._within_epoch = True
 
     def on_epoch_end(self) -> None:
-        # Keras also calls this when it resets an iterator that has not begun, and starts its threads before
-        # on_epoch_begin: so the epoch advances here, once for each epoch that began.
+        # Keras also calls this when it resets an unused iterator, and starts its threads before on_epoch_begin, so the
+        # epoch only advances here, once for each epoch that began.
         if self._within_epoch:
             self._within_epoch = False
             self.epoch, self.first = self.epoch + 1, 0
@@ -159,14 +158,14 @@ class Loader(keras.utils.PyDataset):
         return (self._prefetch.get((epoch, index), [(epoch, i) for i in following]),)
 
     def batches(self, epochs: int) -> Iterator[Batch]:
-        """The inputs of every batch from here to the end of epoch `epochs`, for what does not take a PyDataset."""
+        """The inputs of every batch up to the end of epoch `epochs`, for callers that do not take a PyDataset."""
         order = range(self.epoch * self.steps + self.first, epochs * self.steps)
         for i, number in enumerate(order):
             following = order[i + 1 : i + 1 + self._ahead]
             yield self._prefetch.get(divmod(number, self.steps), [divmod(later, self.steps) for later in following])
 
     def signature(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
-        """Shape and type of each input by name; None for a height and width that vary from batch to batch."""
+        """Shape and type of each input by name; None for a height and width that vary between batches."""
         config, count, most = self.config, self.batch_size // self.share[1], self.config.MAX_GT_INSTANCES
         height, width = self.allowed[0] if self.allowed and len(self.allowed) == 1 else (None, None)
         return {
@@ -184,7 +183,7 @@ class Loader(keras.utils.PyDataset):
         return (None, None) if self.whole else tuple(self.config.MINI_MASK_SHAPE)
 
     def close(self) -> None:
-        """Ends the threads and drops the batches made ahead; every batch asked for after it raises RuntimeError."""
+        """Stops the threads and drops prefetched batches; requesting a batch afterwards raises RuntimeError."""
         self._prefetch.close()
 
     def _guarded(self, epoch: int, index: int) -> Batch:
@@ -203,7 +202,7 @@ class Loader(keras.utils.PyDataset):
         agreed = self._agreed_size(first) if self.share[1] > 1 else None
         mine = range(first + self.share[0] * count, first + (self.share[0] + 1) * count)
         masks = np.zeros([count, self.config.MAX_GT_INSTANCES, *self.config.MINI_MASK_SHAPE], np.uint8)
-        # What is large is written into its place in the batch, never copied there
+        # Large arrays are written directly into the batch, without a copy
         examples = [self._example_at(position, agreed, masks[k]) for k, position in enumerate(mine)]
         size = agreed or size_for_all([example.input_size for example in examples], self.allowed)
         images = np.empty([count, *size, self.config.IMAGE_CHANNEL_COUNT], np.float32)
@@ -218,27 +217,27 @@ class Loader(keras.utils.PyDataset):
         return shape_groups(self.sizes, round_up((self.transform.min_dim or 1) / GROUPING, self.transform.divisor))
 
     def _agreed_size(self, first: int) -> Size:
-        """The size of a batch on which processes that train together agree without looking at the images."""
+        """The batch size in pixels on which processes that train together agree without reading the images."""
         sizes = [self.sizes[self._order.place_at(first + k)] for k in range(self.batch_size)]
         known = [size for size in sizes if size is not None]
         return size_for_all(known, self.allowed) if len(known) == len(sizes) else self.transform.square
 
     def _input_size(self, image_id: int) -> Size | None:
-        """The size of an image's network input, as its `image_info` or the header of its file has it; else None."""
+        """The size of an image's network input, from its `image_info` or file header; None if unknown."""
         info = self.dataset.image_info[image_id]
         size = annotated_size(info)
         if size is None and type(self.dataset).load_image is Dataset.load_image and info["path"] is not None:
             try:
                 size = read_image_size(os.fspath(info["path"]), self.dataset.upright is not False)
-            except (OSError, ValueError):  # raised, naming the image, once it is loaded
+            except (OSError, ValueError):  # raised with the image's name when it is loaded
                 size = None
         return None if size is None else self.transform.place(*size).input_size
 
     def _example_at(self, position: int, agreed: Size | None, masks: np.ndarray) -> Example:
-        """The image at a position of the stream, or instead of one without instances the next that has some.
+        """The image at a position of the stream; if it has no instances, the next one that has some.
 
         Args:
-            agreed: the size of the batch, where it cannot grow.
+            agreed: the size of the batch, if it is fixed.
             masks: [MAX_GT_INSTANCES, *MINI_MASK_SHAPE] uint8 zeros, filled here.
         """
         tried = 0
@@ -254,7 +253,7 @@ class Loader(keras.utils.PyDataset):
                 raise _named(error, self.dataset, image_id) from error
             masks[...] = 0
         raise ValueError(
-            f"none of the {len(self._order)} images of the dataset has an instance to learn "
+            f"none of the {len(self._order)} images of the dataset has an instance to train on "
             f"({tried} tried); check load_mask, or set ALLOW_EMPTY_IMAGES = True"
         )
 
@@ -264,13 +263,13 @@ class Loader(keras.utils.PyDataset):
             return True
         if required:
             raise ValueError(
-                f"its network input is {size[0]} x {size[1]}, but the height and width in its image_info give "
-                f"{agreed[0]} x {agreed[1]} at most; state the size of what load_image returns"
+                f"its network input is {size[0]} x {size[1]}, but the height and width in its image_info allow at most "
+                f"{agreed[0]} x {agreed[1]}; set them to the size of what load_image returns"
             )
         return False
 
     def _example(self, image_id: int, rng: np.random.Generator, masks: np.ndarray) -> Example | None:
-        """As `_example_at`, of one image; None when it has nothing to learn from."""
+        """Like `_example_at`, for one image; None if it has nothing to train on."""
         config = self.config
         sample = read_sample(
             self.dataset, image_id, config.NUM_CLASSES, config.IMAGE_CHANNEL_COUNT, masks_needed=self.with_masks
@@ -284,7 +283,7 @@ class Loader(keras.utils.PyDataset):
         height, width = sample.image.shape[:2]
         fixed = self.allowed[0] if self.allowed and len(self.allowed) == 1 else None
         place = self.transform.place(height, width, scale=scale, input_size=fixed)
-        # The masks are resampled here, once
+        # Masks are resampled only once, here
         mask_height, mask_width = config.MINI_MASK_SHAPE
         if self.with_masks and not self.whole:
             masks[: len(sample.class_ids)] = crop_masks(sample.masks, sample.boxes, (mask_height, mask_width))
@@ -302,7 +301,7 @@ class Loader(keras.utils.PyDataset):
         return bool(self.config.ALLOW_EMPTY_IMAGES) or bool((sample.class_ids > 0).any())
 
     def _augmented(self, sample: Sample, image_id: int, rng: np.random.Generator) -> tuple[Sample, float | None]:
-        """The augmented sample, and the scale to resize it by; None: that of its resize mode."""
+        """The augmented sample, and the factor to resize it by; None: the resize mode's."""
         config = self.config
         source = self.dataset.image_info[image_id]["source"]
         active = self.training and source not in self.no_augmentation_sources
@@ -327,7 +326,7 @@ class Loader(keras.utils.PyDataset):
         return kept, None if scale is None else scale * result.zoom
 
     def _limited(self, sample: Sample, image_id: int, rng: np.random.Generator) -> Sample:
-        """At most MAX_GT_INSTANCES instances: a random choice, crowds last."""
+        """At most MAX_GT_INSTANCES instances: a random choice, with crowds last."""
         limit, count = self.config.MAX_GT_INSTANCES, len(sample.class_ids)
         if count <= limit:
             return sample
@@ -336,7 +335,7 @@ class Loader(keras.utils.PyDataset):
         if first:
             warnings.warn(
                 f"{describe(self.dataset, image_id)} has {count} instances, more than MAX_GT_INSTANCES = "
-                f"{limit}; a random choice of them is learned each time (said once)",
+                f"{limit}; each time, a random choice of them is used (shown once)",
                 stacklevel=2,
             )
         order = rng.permutation(count)
@@ -344,7 +343,7 @@ class Loader(keras.utils.PyDataset):
         return Sample(sample.image, sample.masks[:, :, chosen], sample.boxes[chosen], sample.class_ids[chosen])
 
     def _placed(self, example: Example, out: np.ndarray) -> Batch:
-        """Writes the image of an example into `out` [H, W, C], its place in the batch; returns its other inputs."""
+        """Writes an example's image to `out` [H, W, C], its place in the batch; returns the other inputs."""
         height, width = example.image.shape[:2]
         place = self.transform.place(height, width, scale=example.scale, input_size=(out.shape[0], out.shape[1]))
         _, window, (scale_y, scale_x), _ = self.transform.apply(example.image, place, out)
@@ -358,20 +357,20 @@ class Loader(keras.utils.PyDataset):
 
 
 def active_classes(dataset: Dataset, source: str, num_classes: int) -> np.ndarray:
-    """[num_classes] float32: 1 for background and the classes that `source` knows, else 0."""
+    """[num_classes] float32: 1 for background and the classes of `source`, else 0."""
     active = np.zeros([num_classes], np.float32)
     active[[0, *dataset.source_class_ids.get(source, [])]] = 1
     return active
 
 
 def describe(dataset: Dataset, image_id: int) -> str:
-    """Names an image in messages: its id here, its id in its source, its path."""
+    """Identifies an image in messages: its id in the dataset, its id in the source, and its path."""
     info = dataset.image_info[image_id]
     return f"image {image_id} ({info['source']} {info['id']!r}, {info['path']})"
 
 
 def _named(error: Exception, dataset: Dataset, image_id: int) -> Exception:
-    """The same error, naming the image; a ValueError where TensorFlow would misread or lose the type."""
+    """The same error with the image's name; a ValueError if TensorFlow would misread or lose the type."""
     message = f"{describe(dataset, image_id)}: {error}"
     known = (ValueError, TypeError, FileNotFoundError, NotImplementedError)
     kind = next((kind for kind in known if type(error) is kind), None)
@@ -394,12 +393,12 @@ def _check_dataset(dataset: Dataset, config: Config) -> None:
         )
     if dataset.num_classes != config.NUM_CLASSES:
         raise ValueError(
-            f"the {type(dataset).__name__} has {dataset.num_classes} classes, background included "
+            f"the {type(dataset).__name__} has {dataset.num_classes} classes including background "
             f"({', '.join(dataset.class_names[:6])} ...), but NUM_CLASSES is {config.NUM_CLASSES}; set it "
             f"to {dataset.num_classes}"
         )
     if config.MASK_HEAD is not None and getattr(dataset, "masks", True) is False:
         raise ValueError(
-            f"the {type(dataset).__name__} has boxes only, and MASK_HEAD is {config.MASK_HEAD!r}; set MASK_HEAD = None "
+            f"the {type(dataset).__name__} only has boxes, but MASK_HEAD is {config.MASK_HEAD!r}; set MASK_HEAD = None "
             "to train without masks, or read data that has them with masks=True"
         )

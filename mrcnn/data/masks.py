@@ -1,6 +1,6 @@
-"""Masks: their boxes, their crops and the way back into the photograph.
+"""Masks: their boxes, cropping them to boxes, and pasting them back into the image.
 
-Pixel x covers [x, x + 1) and a box covers [x1, x2), so the mask of a box starts and ends where the box does.
+Pixel x covers [x, x + 1) and a box covers [x1, x2), so a mask starts and ends exactly at its box.
 """
 
 import math
@@ -16,7 +16,7 @@ def extract_bboxes(mask: np.ndarray) -> np.ndarray:
     """Tight boxes of masks.
 
     Args:
-        mask: [H, W, N], non-zero inside.
+        mask: [H, W, N], nonzero inside.
 
     Returns:
         [N, (y1, x1, y2, x2)] int32, end-exclusive; zeros for a mask without pixels.
@@ -34,15 +34,15 @@ def extract_bboxes(mask: np.ndarray) -> np.ndarray:
 
 
 def crop_masks(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """What each box holds of its mask, resampled once to `shape`.
+    """Crops each mask to its box, resampled once to `shape`.
 
-    Mini pixel j covers the fraction [j / m, (j + 1) / m) of the box. Its value is the mean of the mask over that
-    stretch, or over one pixel about its centre where the stretch is shorter: area averaging when the mask shrinks,
-    bilinear interpolation when it grows. Beyond the image the nearest pixel counts.
+    Mini-mask pixel j covers the fraction [j / m, (j + 1) / m) of the box. Its value is the mean of the mask over that
+    interval, or over one pixel around its center if the interval is shorter: area averaging when the mask shrinks,
+    bilinear interpolation when it grows. Outside the image, the nearest pixel is used.
 
     Args:
         masks: [H, W, N] bool.
-        boxes: [N, (y1, x1, y2, x2)] in pixels of the masks, any floats; boxes without area give zeros.
+        boxes: [N, (y1, x1, y2, x2)] in mask pixels, any floats; boxes without area give zeros.
         shape: (rows, columns) of the crops.
 
     Returns:
@@ -51,7 +51,7 @@ def crop_masks(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> 
     masks, boxes = np.asarray(masks), np.asarray(boxes, np.float64)
     _check_stack(masks)
     if boxes.shape != (masks.shape[2], 4):
-        raise ValueError(f"{masks.shape[2]} masks need boxes of shape {(masks.shape[2], 4)}, got {boxes.shape}")
+        raise ValueError(f"expected boxes of shape {(masks.shape[2], 4)} for {masks.shape[2]} masks, got {boxes.shape}")
     crops = np.zeros([len(boxes), *shape], np.uint8)
     for i, (y1, x1, y2, x2) in enumerate(boxes.tolist()):
         if y2 > y1 and x2 > x1:
@@ -62,10 +62,10 @@ def crop_masks(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> 
 
 
 def whole_masks(masks: np.ndarray, window: np.ndarray, scale: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """Masks of the size of the network input, resampled once, a bit per pixel.
+    """Masks at the size of the network input, resampled once, one bit per pixel.
 
     Args:
-        masks: [H, W, N] bool, of the image's size.
+        masks: [H, W, N] bool, at the size of the image.
         window: (y1, x1, y2, x2) of the image in the network input, in its pixels.
         scale: (y, x), pixels of the network input per pixel of the image.
         size: (height, width) of the network input, the width a multiple of 8.
@@ -89,16 +89,16 @@ def whole_masks(masks: np.ndarray, window: np.ndarray, scale: tuple[float, float
 
 
 def _averaging_windows(start: float, end: float, count: int, size: int) -> np.ndarray:
-    """[(from, to), count] stretches that are averaged along one axis of a mask of `size` pixels."""
+    """[(from, to), count] intervals to average along one axis of a mask of `size` pixels."""
     step = (end - start) / count
-    centres = start + (np.arange(count) + 0.5) * step
-    centres = np.clip(centres, 0.5, size - 0.5)
+    centers = start + (np.arange(count) + 0.5) * step
+    centers = np.clip(centers, 0.5, size - 0.5)
     half = max(step, 1.0) / 2
-    return np.stack([np.maximum(centres - half, 0), np.minimum(centres + half, size)])
+    return np.stack([np.maximum(centers - half, 0), np.minimum(centers + half, size)])
 
 
 def _window_means(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Means of a mask over every rows x columns window, by its summed area table, to float32's precision."""
+    """Means of a mask over all rows x columns windows, from its summed-area table, to float32 precision."""
     top, left = int(rows[0, 0]), int(columns[0, 0])
     part = mask[top : math.ceil(rows[1, -1]), left : math.ceil(columns[1, -1])]
     table = cv2.integral(_plane(part))
@@ -109,7 +109,7 @@ def _window_means(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
 
 
 def _plane(mask: np.ndarray) -> np.ndarray:
-    """A mask [h, w] as uint8 that OpenCV reads; no copy where its columns follow each other in memory."""
+    """A mask [h, w] as uint8 for OpenCV; without a copy if its columns are contiguous."""
     if mask.dtype == bool and mask.strides[1] == 1:
         return mask.view(np.uint8)
     if mask.dtype == bool and mask.strides[1] == -1:  # flipped
@@ -118,19 +118,19 @@ def _plane(mask: np.ndarray) -> np.ndarray:
 
 
 def _window_sums(table: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Sums [count, k] of `windows` [(from, to), count] from their running sums `table` [size + 1, k].
+    """Sums [count, k] over `windows` [(from, to), count], from cumulative sums `table` [size + 1, k].
 
-    The table is linear between pixel borders, so that fractions of a pixel come from interpolating it. Whole pixels
-    and fractions are subtracted apart, which loses no digits to float32.
+    The table is linear between pixel borders, so fractions of a pixel are interpolated. Whole pixels and fractions are
+    subtracted separately, to keep float32 precision.
     """
     starts, ends = windows
-    if (ends - starts).max() < 1 + 1e-9:  # one pixel long each: interpolation between neighbours
+    if (ends - starts).max() < 1 + 1e-9:  # all one pixel long: interpolation between neighbors
         pixels = np.diff(table, axis=0)
         low, share = _split(starts, len(pixels) - 1)
         pixel = pixels.take(low, axis=0)
         step = pixels.take(np.minimum(low + 1, len(pixels) - 1), axis=0) - pixel
         return np.add(pixel, np.multiply(step, share, dtype=np.float32), dtype=np.float32)
-    shared = np.abs(starts[1:] - ends[:-1]).max(initial=0) < 1e-6  # each begins where the one before ends
+    shared = np.abs(starts[1:] - ends[:-1]).max(initial=0) < 1e-6  # each starts where the previous one ends
     borders = np.append(starts, ends[-1]) if shared else windows.T.ravel()
     low, share = _split(borders, len(table) - 2)
     whole = table.take(low, axis=0)
@@ -139,18 +139,18 @@ def _window_sums(table: np.ndarray, windows: np.ndarray) -> np.ndarray:
 
 
 def _split(positions: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole part [n] (at most `last`) and fraction [n, 1] float32 of positions."""
+    """Integer part [n] (at most `last`) and fraction [n, 1] float32 of positions."""
     low = np.minimum(positions.astype(np.intp), last)
     return low, (positions - low).astype(np.float32)[:, None]
 
 
 def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
-    """Masks of boxes, pasted into the photograph at sub-pixel precision.
+    """Pastes masks into the image at their boxes, with sub-pixel precision.
 
     Args and errors: see `mask_parts`.
 
     Returns:
-        [height, width, N] bool, one mask after the other in memory; empty for boxes without area.
+        [height, width, N] bool, contiguous per mask; empty for boxes without area.
     """
     pasted = np.zeros([len(probs), height, width], bool)
     for mask, (part, top, left) in zip(pasted, mask_parts(probs, boxes, height, width, threshold), strict=True):
@@ -161,22 +161,22 @@ def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, t
 def mask_parts(
     probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5
 ) -> Iterator[tuple[np.ndarray, int, int]]:
-    """The part of the photograph that each mask reaches, at sub-pixel precision; outside of it the mask is empty.
+    """The part of the image that each mask can reach, with sub-pixel precision; the mask is empty elsewhere.
 
-    The centre x + 0.5 of a pixel lies at (x + 0.5 - x1) / (x2 - x1) * m - 0.5 among the centres of the m mask pixels;
-    values are interpolated bilinearly there and are zero outside (as Detectron2's `paste_masks_in_image`).
+    The center x + 0.5 of a pixel is at (x + 0.5 - x1) / (x2 - x1) * m - 0.5 in the mask's pixel coordinates, where
+    the m mask values are interpolated bilinearly, with zeros outside (as in Detectron2's `paste_masks_in_image`).
 
     Args:
         probs: [N, m, m] probabilities.
-        boxes: [N, (y1, x1, y2, x2)] float, in pixels of the photograph, which they may leave.
-        height, width: of the photograph.
-        threshold: a pixel belongs to the mask from this probability on.
+        boxes: [N, (y1, x1, y2, x2)] float, in image pixels; they may extend beyond the image.
+        height, width: of the image.
+        threshold: minimum probability of pixels inside the mask.
 
     Yields:
-        (part [h, w] bool, top, left) for each mask; a part of 0 x 0 for boxes without area.
+        (part [h, w] bool, top, left) for each mask; a 0 x 0 part for boxes without area.
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: unexpected shapes.
     """
     probs, boxes = np.asarray(probs, np.float32), np.asarray(boxes, np.float64)
     if probs.ndim != 3 or boxes.shape != (len(probs), 4):
@@ -193,12 +193,12 @@ def _mask_part(
     top, rows, fraction_y = _taps(y1, y2, prob.shape[0], height)
     left, columns, fraction_x = _taps(x1, x2, prob.shape[1], width)
     prob = np.pad(prob, 1)
-    # Columns first, on the few rows of the mask; whole rows are then quick to gather. No matrix product: the threads of
-    # BLAS stall one another on products this small when the cores are busy.
+    # Columns first, on the few mask rows; whole rows are then fast to gather. No matrix product: BLAS threads stall one
+    # another on products this small when the cores are busy.
     wide = prob[:, columns] * (1 - fraction_x) + prob[:, columns + 1] * fraction_x
     steps = np.diff(wide, axis=0)
     part = np.empty((len(rows), len(columns)), bool)
-    # A strip at a time, in memory that stays in the cache: three times as fast as whole masks of a large photograph
+    # Strips that fit the cache: three times as fast as whole masks of a large image
     strip = max(1, STRIP // max(1, len(columns)))
     values, steeper = np.empty((2, min(strip, len(rows)), len(columns)), np.float32)
     for start in range(0, len(rows), strip):
@@ -213,7 +213,7 @@ def _mask_part(
 
 def _taps(start: float, end: float, count: int, size: int) -> tuple[int, np.ndarray, np.ndarray]:
     """For the pixels of an axis that a mask of `count` samples over [start, end) reaches: the first pixel, and for each
-    the sample before it, counted in a mask with one zero on either side, and the fraction of the way to the next."""
+    pixel the index of the preceding sample, with one zero added on either side, and the fraction towards the next."""
     margin = (end - start) / count / 2
     first = int(np.clip(np.floor(start - margin), 0, size))
     last = int(np.clip(np.ceil(end + margin), first, size))
@@ -224,22 +224,22 @@ def _taps(start: float, end: float, count: int, size: int) -> tuple[int, np.ndar
 
 
 def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: tuple[int, int]) -> np.ndarray:
-    """Crops masks [H, W, N] by integer boxes, as the old package does, to `mini_shape`: [height, width, N] bool.
+    """Crops masks [H, W, N] to integer boxes, as the old package does, at `mini_shape`: [height, width, N] bool.
 
     Raises:
-        ValueError: for a box without area.
+        ValueError: a box has no area.
     """
     mini = np.zeros([*mini_shape, mask.shape[-1]], bool)
     for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int).tolist()):
         part = mask[y1:y2, x1:x2, i].astype(bool)
         if part.size == 0:
-            raise ValueError(f"mask {i} has the box {(y1, x1, y2, x2)} without area; drop empty instances first")
+            raise ValueError(f"mask {i} has box {(y1, x1, y2, x2)}, which has no area; drop empty instances first")
         mini[:, :, i] = np.around(_resize(part, mini_shape)).astype(bool)
     return mini
 
 
 def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """The reverse of `minimize_mask`, up to its loss: mini masks [m, m, N] to [H, W, N] bool."""
+    """The inverse of `minimize_mask`, up to its loss: mini masks [m, m, N] to [H, W, N] bool."""
     mask = np.zeros([*image_shape[:2], mini_mask.shape[-1]], bool)
     for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].astype(int).tolist()):
         mask[y1:y2, x1:x2, i] = np.around(_resize(mini_mask[:, :, i], (y2 - y1, x2 - x1))).astype(bool)
@@ -247,9 +247,9 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
 
 
 def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """A mask of probabilities [m, m] in its integer box of an otherwise empty [H, W] bool, as the old package does.
+    """Pastes a mask of probabilities [m, m] at its integer box into an empty [H, W] bool, as the old package does.
 
-    `paste_masks` is the precise way; this is kept for the weights and the numbers of the old package.
+    `paste_masks` is the precise way; this one reproduces results of the old package.
     """
     y1, x1, y2, x2 = (int(v) for v in bbox)
     full = np.zeros(image_shape[:2], bool)
@@ -265,4 +265,6 @@ def _resize(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 def _check_stack(masks: np.ndarray) -> None:
     if masks.ndim != 3:
-        raise ValueError(f"expected masks of shape [H, W, N], got {masks.shape}; one mask is mask[:, :, None]")
+        raise ValueError(
+            f"expected masks of shape [H, W, N], got {masks.shape}; pass a single mask as mask[:, :, None]"
+        )

@@ -1,4 +1,4 @@
-"""From images to network inputs: size and place, pixel values, padding, and the numbers that lead back."""
+"""Turns images into network inputs: size, position, pixel values and padding, and the mapping back."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ MODES = ("fit", "square", "pad64", "none", "crop")
 
 
 class Placement(NamedTuple):
-    """Where an image goes: resized to (height, width), at (top, left) of an input of (input_height, input_width)."""
+    """Position of an image: resized to (height, width), at (top, left) in an input of (input_height, input_width)."""
 
     height: int
     width: int
@@ -37,33 +37,33 @@ class Placement(NamedTuple):
 
 
 class NetworkInput(NamedTuple):
-    """One image as the network takes it, and what leads back to its own pixels.
+    """An image as network input, and the values that map results back to its own pixels.
 
-    A box of the image lies at box * (y, x, y, x) + (window y1, x1, y1, x1) of the network input.
+    A box in the image is at box * (y, x, y, x) + (window y1, x1, y1, x1) in the network input.
     """
 
     image: np.ndarray  # [height, width, channels] float32, normalized and padded
-    window: np.ndarray  # (y1, x1, y2, x2) float32: where in it the image lies, in pixels
+    window: np.ndarray  # (y1, x1, y2, x2) float32: position of the image, in pixels
     scale: tuple[float, float]  # (y, x): pixels of the network input per pixel of the image
     size: tuple[int, int]  # (height, width) of the image
 
 
 @dataclass(frozen=True)
 class InputTransform:
-    """How images become network inputs: they are resized, normalized and padded.
+    """Turns images into network inputs: resizes, normalizes and pads them.
 
     Args:
         scaling: the pixel values that the backbone expects.
-        mode: "fit" (`fit_size`, top left), "square" and "pad64" (the old package's, centered), "none" (as it is, top
-            left), "crop" (scaled up as the old package does; the caller has cut out the part before).
-        min_dim, max_dim: of the shorter and the longer side, in pixels.
-        min_scale: "square", "pad64" and "crop": scale up by at least this.
+        mode: "fit" (`fit_size`, top left), "square" and "pad64" (the old package's, centered), "none" (unscaled, top
+            left), "crop" (scaled up as in the old package; the caller has already cropped the part).
+        min_dim, max_dim: limits for the shorter and the longer side, in pixels.
+        min_scale: "square", "pad64" and "crop": minimum scale.
         divisor: sides of network inputs are multiples of it.
-        resizer: "opencv"; "skimage" as the old package resizes: zeros beyond the border, values cut to whole ones;
-            "pillow" as Detectron2 does: antialiased, values and the size rounded to whole ones.
-        antialias: "opencv": when shrinking, average all pixels that fall together instead of sampling between the
-            nearest two.
-        pad_pixel: value of the padding for each channel, normalized like the image. None: zero after normalization.
+        resizer: "opencv"; "skimage" resizes as the old package: zeros beyond the border, truncated values; "pillow"
+            resizes as Detectron2: antialiased, rounded values and size.
+        antialias: for "opencv": when shrinking, average all source pixels of a target pixel instead of interpolating
+            between the nearest two.
+        pad_pixel: padding value for each channel, normalized like the image. None: zero after normalization.
     """
 
     scaling: PixelScaling
@@ -78,7 +78,7 @@ class InputTransform:
 
     @classmethod
     def from_config(cls, config: Config, scaling: PixelScaling, *, training: bool) -> Self:
-        """The transform of the settings. "crop" is a way of training: detection sees the whole image, in a square."""
+        """The transform for a config. "crop" is for training only: detection uses the whole image, in a square."""
         mode, max_dim = config.IMAGE_RESIZE_MODE, config.IMAGE_MAX_DIM
         if mode == "crop" and not training:
             mode, max_dim = "square", max_dim or config.IMAGE_MIN_DIM
@@ -96,22 +96,22 @@ class InputTransform:
 
     @cached_property
     def square(self) -> tuple[int, int]:
-        """Size of the square that holds every image of a training: `max_dim` ("crop": `min_dim`), rounded up.
+        """Size of the square that fits every training image: `max_dim` ("crop": `min_dim`), rounded up.
 
-        Raises ValueError where no largest side is set.
+        Raises ValueError if no maximum side is set.
         """
         side = self.min_dim if self.mode == "crop" else self.max_dim
         if not side:
             raise ValueError(
-                f"the largest side is {side}, but training needs one; set IMAGE_MAX_DIM "
+                f"the maximum side is {side}, but training needs one; set IMAGE_MAX_DIM "
                 "(IMAGE_MIN_DIM for IMAGE_RESIZE_MODE 'crop')"
             )
         return (round_up(side, self.divisor),) * 2
 
     def few_sizes(self) -> list[tuple[int, int]]:
-        """Sizes of network inputs of mode "fit", for programs that are compiled for each: every image fits one of them.
+        """A few network input sizes for mode "fit", so that few programs are compiled; every image fits one of them.
 
-        Both orientations of a longer side at its limit and halfway to the shorter, and the square.
+        Both orientations of a longer side at its limit and halfway to the shorter one, and the square.
         """
         long = self.square[0]
         short = min(round_up(self.min_dim or long, self.divisor), long)
@@ -120,7 +120,7 @@ class InputTransform:
         return list(dict.fromkeys(sizes))
 
     def scale(self, height: int, width: int) -> float:
-        """The scale that the mode chooses for an image of (height, width)."""
+        """The mode's scale for an image of (height, width)."""
         if self.mode == "none":
             return 1.0
         return choose_scale(height, width, self.min_dim, self.max_dim, self.min_scale, self.mode)
@@ -128,13 +128,13 @@ class InputTransform:
     def place(
         self, height: int, width: int, *, scale: float | None = None, input_size: tuple[int, int] | None = None
     ) -> Placement:
-        """Decides size and place of an image of (height, width).
+        """Computes size and position of an image of (height, width).
 
         Args:
-            scale: instead of the one that the mode chooses; for parts of images (large-scale jitter).
-            input_size: (height, width) of the network input; None: the smallest one.
+            scale: replaces the mode's scale; for parts of images (large-scale jitter).
+            input_size: (height, width) of the network input; None: the smallest possible.
 
-        Raises ValueError for an unknown mode, or an image larger than the network input.
+        Raises ValueError for an unknown mode or an image larger than the network input.
         """
         if self.mode not in MODES:
             raise ValueError(f"unknown IMAGE_RESIZE_MODE {self.mode!r}; expected one of {MODES}")
@@ -146,8 +146,8 @@ class InputTransform:
             input_size = round_up(tall, unit), round_up(wide, unit)
         if tall > input_size[0] or wide > input_size[1]:
             raise ValueError(
-                f"an image of {height} x {width} becomes {tall} x {wide} in IMAGE_RESIZE_MODE {self.mode!r}, more than "
-                f"the {input_size[0]} x {input_size[1]} of the network input; use 'fit' or raise IMAGE_MAX_DIM"
+                f"a {height} x {width} image becomes {tall} x {wide} in IMAGE_RESIZE_MODE {self.mode!r}, larger than "
+                f"the network input of {input_size[0]} x {input_size[1]}; use 'fit' or raise IMAGE_MAX_DIM"
             )
         centered = self.mode in ("square", "pad64")
         top, left = ((input_size[0] - tall) // 2, (input_size[1] - wide) // 2) if centered else (0, 0)
@@ -166,8 +166,8 @@ class InputTransform:
 
         Args:
             placement: see `place`; None: the smallest network input.
-            out: [input_height, input_width, C] float32, filled whatever it held: an image's place in a batch. None: a
-                new array.
+            out: [input_height, input_width, C] float32, overwritten: the image's place in a batch. None: a new
+                array.
         """
         height, width, channels = image.shape
         place = placement or self.place(height, width)
@@ -179,7 +179,7 @@ class InputTransform:
         return NetworkInput(out, place.window, (place.height / height, place.width / width), (height, width))
 
     def _border(self, channels: int) -> float | np.ndarray:
-        """The normalized pixel of the padding."""
+        """The normalized padding value."""
         if self.pad_pixel is None:
             return 0.0
         return normalize(_per_channel("padding", self.pad_pixel, channels)[None, None], *self.scaling)[0, 0]
@@ -187,8 +187,8 @@ class InputTransform:
     def _write(self, image: np.ndarray, inside: np.ndarray) -> None:
         """Fills `inside` [h, w, C] float32 with the resized and normalized image [H, W, C] uint8.
 
-        "opencv" resizes floats, as the references do: uint8 would round the pixels once more. Both steps are linear, so
-        the smaller of the two images is the one that is normalized.
+        "opencv" resizes floats, as the references do: uint8 would round the pixels an extra time. Both steps are
+        linear, so the smaller of the two images is normalized.
         """
         height, width = inside.shape[:2]
         if self.resizer == "skimage":
@@ -206,9 +206,9 @@ class InputTransform:
 def fit_size(
     height: int, width: int, min_dim: float | None, max_dim: float | None, half_up: bool = False
 ) -> tuple[int, int]:
-    """The size whose shorter side is `min_dim`, unless the longer would exceed `max_dim`.
+    """The size whose shorter side is `min_dim`, unless the longer side would exceed `max_dim`.
 
-    Rounded down, as torchvision's GeneralizedRCNNTransform does, or to the nearest as Detectron2's ResizeShortestEdge:
+    Rounded down as in torchvision's GeneralizedRCNNTransform, or to the nearest as in Detectron2's ResizeShortestEdge:
     the scale of boxes follows from it.
     """
     scale = choose_scale(height, width, min_dim, max_dim, None, "fit")
@@ -217,11 +217,11 @@ def fit_size(
 
 
 def normalize(image: np.ndarray, mean: Any, std: Any = 1.0, bgr: bool = False) -> np.ndarray:
-    """(image - mean) / std in the order of the image's channels, then reversed if `bgr`; float32 [H, W, C]."""
+    """(image - mean) / std in the image's channel order, then reversed if `bgr`; float32 [H, W, C]."""
     height, width, channels = image.shape
     mean = _per_channel("mean", mean, channels)
     std = _per_channel("std", std, channels)
-    # One row of all columns at a time: NumPy's broadcasting over 3 channels alone is several times slower
+    # A row with all columns at once: NumPy's broadcasting over only 3 channels is several times slower
     rows = image.reshape(height, width * channels).astype(np.float32)
     rows -= np.tile(mean, width)
     if not np.all(std == 1):
@@ -231,7 +231,7 @@ def normalize(image: np.ndarray, mean: Any, std: Any = 1.0, bgr: bool = False) -
 
 
 def denormalize(image: np.ndarray, mean: Any, std: Any = 1.0, bgr: bool = False) -> np.ndarray:
-    """The reverse of `normalize`: [H, W, C] uint8, rounded (the old package cuts off), clipped to 0..255."""
+    """The inverse of `normalize`: [H, W, C] uint8, rounded (the old package truncates), clipped to 0..255."""
     image = image[:, :, ::-1] if bgr else image
     mean = _per_channel("mean", mean, image.shape[2])
     std = _per_channel("std", std, image.shape[2])
@@ -239,7 +239,7 @@ def denormalize(image: np.ndarray, mean: Any, std: Any = 1.0, bgr: bool = False)
 
 
 def _fill_around(out: np.ndarray, place: Placement, border: float | np.ndarray) -> np.ndarray:
-    """Sets everything but the place of the image to `border`, and returns that place."""
+    """Sets everything outside the image to `border`, and returns the image's part of `out`."""
     bottom, right = place.top + place.height, place.left + place.width
     out[: place.top] = out[bottom:] = border
     out[place.top : bottom, : place.left] = out[place.top : bottom, right:] = border
@@ -250,8 +250,8 @@ def _per_channel(name: str, value: Any, channels: int) -> np.ndarray:
     array = np.asarray(value, np.float32)
     if array.ndim and array.shape != (channels,):
         raise ValueError(
-            f"{name} {tuple(array.ravel().tolist())} does not fit an image of {channels} channels; "
-            "set MEAN_PIXEL, PIXEL_STD and IMAGE_PAD_PIXEL to one value a channel"
+            f"{name} {tuple(array.ravel().tolist())} does not fit an image with {channels} channels; "
+            "set MEAN_PIXEL, PIXEL_STD and IMAGE_PAD_PIXEL to one value per channel"
         )
     return np.broadcast_to(array, (channels,))
 

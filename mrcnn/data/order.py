@@ -1,7 +1,7 @@
-"""The order in which a training sees the images of a dataset: shuffled passes, images of similar shape together.
+"""The order of a dataset's images in training: shuffled passes, with images of similar shape together.
 
-A batch is padded to its largest image, so that images of similar aspect ratio in one batch leave little padding
-(Detectron2 and torchvision group them into landscape and portrait; here each is divided further).
+A batch is padded to its largest image, so images of similar aspect ratio in one batch need little padding (Detectron2
+and torchvision group them into landscape and portrait; here the groups are finer).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ Size = tuple[int, int]
 
 
 class ImageOrder:
-    """Decides which image stands at a position of an endless stream; batch number i takes `batch_size` from i on.
+    """Maps positions of an endless stream to images; batch i takes `batch_size` positions from i * batch_size.
 
-    Training: passes over the dataset, each shuffled by (seed, number of the pass). Every pass holds each image once.
-    Images of one group share batches, but for one batch at most between neighboring groups, and those that lie on the
-    border of two passes. Validation (`shuffled=False`): the images in their order; the first `length` positions, which
-    repeat, are sorted by their groups.
+    Training: passes over the dataset, each shuffled by (seed, pass number) and containing each image once. Images of a
+    group share batches, except for at most one batch between neighboring groups and those at the border of two
+    passes. Validation (`shuffled=False`): the images in dataset order; the first `length` positions, which repeat, are
+    sorted by group.
 
     Args:
-        ids: of the images.
-        groups: the number of the group of each; numbers that are close have similar shapes.
-        length: positions that validation uses.
+        ids: image ids.
+        groups: the group number of each image; close numbers mean similar shapes.
+        length: number of positions used for validation.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ImageOrder:
             self._validation = places[np.argsort(self.groups[places], kind="stable")]
 
     def __len__(self) -> int:
-        """Images of a pass."""
+        """Number of images per pass."""
         return len(self.ids)
 
     def image_at(self, position: int) -> int:
@@ -52,10 +52,10 @@ class ImageOrder:
         return int(self.ids[self.place_at(position)])
 
     def alternatives(self, position: int) -> Iterator[int]:
-        """The positions of all images, each once, from this one on: those of its group first, then the others."""
+        """The positions of all images, each once, starting at this one: its own group first, then the others."""
         seen: set[int] = set()
         group = self.groups[self.place_at(position)]
-        # The rest of this pass and the whole next one hold every image
+        # The rest of this pass and the next one together contain every image
         for same in (True, False):
             for candidate in range(position, position + 2 * len(self)):
                 place = self.place_at(candidate)
@@ -71,14 +71,14 @@ class ImageOrder:
         return int(self._pass(number)[place])
 
     def _shuffle(self, number: int) -> np.ndarray:
-        """The indices of the images in the order of a pass."""
+        """The image indices in the order of a pass."""
         rng = np.random.default_rng([self.seed, 0, number])
         order = rng.permutation(len(self))
         if (self.groups == self.groups[0]).all():
             return order
-        # Every second pass runs from the last group to the first, so that groups meet their like between passes
+        # Every second pass runs from the last group to the first, so that similar groups meet between passes
         order = order[np.argsort(self.groups[order] * (-1) ** number, kind="stable")]
-        head = -number * len(self) % self.batch_size  # images of the batch that began in the pass before
+        head = -number * len(self) % self.batch_size  # images that complete the previous pass's last batch
         count = max(0, len(self) - head) // self.batch_size
         batches = order[head : head + count * self.batch_size].reshape(count, self.batch_size)
         tail = order[head + count * self.batch_size :]
@@ -86,9 +86,9 @@ class ImageOrder:
 
 
 def shape_groups(sizes: Sequence[Size | None], unit: int) -> np.ndarray:
-    """Groups images by the sizes of their network inputs, rounded up to multiples of `unit`, from tall to wide.
+    """Groups images by network input size, rounded up to multiples of `unit`, from tall to wide.
 
-    Images of unknown size (None) form a group of their own, the first.
+    Images of unknown size (None) form the first group.
     """
     rounded = [None if size is None else (-(-size[0] // unit), -(-size[1] // unit)) for size in sizes]
     known = sorted({shape for shape in rounded if shape is not None}, key=lambda shape: (shape[1] / shape[0], shape))
@@ -97,14 +97,14 @@ def shape_groups(sizes: Sequence[Size | None], unit: int) -> np.ndarray:
 
 
 def size_for_all(sizes: Sequence[Size], allowed: Sequence[Size] | None = None) -> Size:
-    """(height, width) that holds all `sizes`; of the `allowed` ones the smallest, where they are given.
+    """(height, width) that fits all `sizes`; if `allowed` is given, the smallest of these.
 
-    Raises ValueError when none of them is large enough.
+    Raises ValueError if none is large enough.
     """
     height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
     if allowed is None:
         return height, width
     fitting = [size for size in allowed if size[0] >= height and size[1] >= width]
     if not fitting:
-        raise ValueError(f"none of the sizes {list(allowed)} holds network inputs of {height} x {width}")
+        raise ValueError(f"none of the sizes {list(allowed)} fits network inputs of {height} x {width}")
     return min(fitting, key=lambda size: (size[0] * size[1], size))

@@ -1,4 +1,4 @@
-"""Prefetch: the next batches, made ahead in threads that end when they are told to."""
+"""Prefetch: prepares the next batches in threads that stop when told to."""
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Prefetch:
-    """Makes what was asked for, and what will be asked for next, in threads of its own.
+    """Computes the requested item, and the following ones ahead of time, in its own threads.
 
-    Keras's own threads are not used: those of a `fit` that fails or is interrupted wait for ever for somebody to take
-    their batch, and hold it.
+    Keras's own threads are not used: if a `fit` fails or is interrupted, they wait forever for someone to take their
+    batch, which stays in memory.
 
     Args:
-        make: the function of a key, called in a thread. What it raises reaches the caller of `get`.
-        workers: number of threads. They start with the first `get`.
+        make: computes the item for a key, in a thread. Its exceptions are raised by `get`.
+        workers: number of threads, started by the first `get`.
     """
 
     def __init__(self, make: Callable[..., Any], workers: int) -> None:
@@ -25,7 +25,7 @@ class Prefetch:
         self.closed = False
 
     def get(self, key: tuple, following: Iterable[tuple]) -> Any:
-        """`make(*key)`; meanwhile those of `following` are begun, in their order, and all others forgotten.
+        """`make(*key)`; meanwhile starts those of `following`, in order, and drops all others.
 
         Raises RuntimeError once closed.
         """
@@ -44,10 +44,10 @@ class Prefetch:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise RuntimeError("the loader is closed: its training has ended; make another Loader")
+            raise RuntimeError("the loader is closed because training has ended; create a new Loader")
 
     def close(self) -> None:
-        """Drops what was made ahead and waits for the threads to end; a second call does nothing."""
+        """Drops prefetched items and waits for the threads to end; a second call has no effect."""
         with self._lock:
             self.closed = True
             executor, self._executor = self._executor, None

@@ -1,43 +1,41 @@
-"""How pixels are interpolated. What size an image is resized to is decided in `mrcnn/data/molding.py`."""
+"""Interpolation of pixels; `mrcnn/data/molding.py` decides the target size."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-STRIP = 1 << 17  # numbers of an image that are converted at a time
+STRIP = 1 << 17  # number of values converted at a time
 
 
 def resize(image: np.ndarray, height: int, width: int, antialias: bool = False) -> np.ndarray:
     """[H, W, C] to [height, width, C] of the same type: bilinear with half-pixel centers.
 
-    antialias: when shrinking, average all pixels that fall together instead of sampling between the nearest two.
+    antialias: when shrinking, average all source pixels of a target pixel instead of interpolating the nearest two.
     """
     if image.shape[:2] == (height, width):
         return image
     method = _interpolation(image, height, width, antialias)
-    # OpenCV averages at most 4 channels at a time, and drops a single one
+    # OpenCV averages at most 4 channels at a time, and drops the axis of a single one
     groups = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
     resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
 
 
 def shrink(image: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
-    """`resize` of an image [H, W, C] uint8 of at least this size, in float32.
+    """`resize` of an image [H, W, C] uint8 of at least the target size, in float32.
 
-    It interpolates between rows first, a few rows at a time. The floats then stay in the cache, and rows of a large
-    image that do not count are never converted: three times as fast at 12 megapixels.
+    Interpolates between rows first, a few rows at a time. The floats then stay in the cache, and unused rows of a large
+    image are never converted: three times as fast at 12 megapixels.
     """
     rows, columns, channels = image.shape
     if rows == height or height == 1 or _interpolation(image, height, width, antialias) != cv2.INTER_LINEAR:
         return resize(image.astype(np.float32), height, width, antialias)
-    position = (np.arange(height) + 0.5) * (
-        rows / height
-    ) - 0.5  # half-pixel centers, inside the image because it shrinks
+    position = (np.arange(height) + 0.5) * (rows / height) - 0.5  # half-pixel centers, always inside a shrinking image
     above = position.astype(np.intp)
     below, part = np.minimum(above + 1, rows - 1), (position - above).astype(np.float32)[:, None]
     flat, resized = image.reshape(rows, -1), np.empty((height, width, channels), np.float32)
-    strip = min(height, max(2, STRIP // flat.shape[1]))  # OpenCV computes a single row in another way
+    strip = min(height, max(2, STRIP // flat.shape[1]))  # OpenCV computes a single row differently
     first, second = np.empty((2, strip, flat.shape[1]), np.float32)
     for start in range(0, height, strip):
         start = min(start, height - strip)
@@ -51,7 +49,7 @@ def shrink(image: np.ndarray, height: int, width: int, antialias: bool) -> np.nd
 
 
 def resize_by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[H, W, C] uint8 to [height, width, C] uint8 as Detectron2 resizes: antialiased, to whole values."""
+    """[H, W, C] uint8 to [height, width, C] uint8 as Detectron2 resizes: antialiased, rounded to integers."""
     if image.shape[:2] == (height, width):
         return image
     from PIL import Image
@@ -62,7 +60,7 @@ def resize_by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_into(target: np.ndarray, image: np.ndarray, antialias: bool) -> None:
-    """Fills `target` [h, w, C] with the resized image, without a copy where OpenCV can write there."""
+    """Fills `target` [h, w, C] with the resized image, without a copy if OpenCV can write there."""
     height, width, channels = target.shape
     if 2 <= channels <= 4 and image.dtype == target.dtype and image.shape != target.shape:
         method = _interpolation(image, height, width, antialias)
@@ -78,8 +76,8 @@ def _interpolation(image: np.ndarray, height: int, width: int, antialias: bool) 
 
 
 def resize_exactly(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Any numeric image to `shape` (rows, columns) as the old package resizes: bilinear, zeros beyond the border, no
-    antialiasing; float, in the range of the image."""
+    """Any numeric image resized to `shape` (rows, columns) as the old package does: bilinear, zeros beyond the border,
+    no antialiasing; float, in the image's range."""
     from skimage.transform import resize as resize_by_skimage
 
     image = image.astype(np.float64) if image.dtype == bool else image
@@ -91,7 +89,7 @@ def resize_exactly(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def choose_scale(
     height: int, width: int, min_dim: float | None, max_dim: float | None, min_scale: float | None, mode: str
 ) -> float:
-    """The old package's scale: up to `min_dim` and `min_scale`, and down to `max_dim` in "square" alone; or "fit"."""
+    """The old package's scale: up to `min_dim` and `min_scale`, down to `max_dim` only in "square"; or "fit"."""
     if mode == "fit":
         if not min_dim or not max_dim:
             raise ValueError(f'mode "fit" needs min_dim and max_dim, got {min_dim} and {max_dim}')

@@ -1,9 +1,9 @@
-"""Masks as run lengths, in COCO's form: {"size": [height, width], "counts": ...}.
+"""Masks as RLE in COCO's form: {"size": [height, width], "counts": ...}.
 
-Runs are counted down the columns, first one of pixels outside. COCO packs them into text: every count but the first
-three is given as the difference to the one two before, in groups of five bits, lowest first, as characters from "0"
-on; bit 5 of a character says that more follow, bit 4 of the last is the sign (after `maskApi.c` of pycocotools, with
-whose `encode` these are equal character by character). Unlike there, broken run lengths raise an error here.
+Runs are counted in column-major order, starting with pixels outside. COCO compresses them to text: every count but the
+first three is stored as the difference to the one two before, in groups of five bits, lowest first, as characters from
+"0"; bit 5 of a character marks that more follow, bit 4 of the last is the sign (as in `maskApi.c` of pycocotools; the
+result of `encode` is identical to pycocotools'). Unlike there, invalid RLE raises an error.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FIRST = 48  # the character "0"
 MORE, SIGN, BITS = 0x20, 0x10, 5
 MOST_GROUPS = 7  # 35 bits
 WHOLE = re.compile(r"-?[0-9]{1,12}")
-MOST_PIXELS = 2**40  # no image has so many; sums of counts below it cannot overflow
+MOST_PIXELS = 2**40  # more than any image; sums of smaller counts cannot overflow
 
 
 def encode(mask: np.ndarray) -> Rle:
-    """Run lengths of one mask [H, W], non-zero inside; `counts` is a str, ready for json."""
+    """RLE of one mask [H, W], nonzero inside; `counts` is a str, ready for JSON."""
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"expected one mask [H, W], got shape {mask.shape}; encode_all takes [H, W, N]")
@@ -32,9 +32,9 @@ def encode(mask: np.ndarray) -> Rle:
 
 
 def encode_all(masks: np.ndarray) -> list[Rle]:
-    """Run lengths of masks [H, W, N], non-zero inside, in whatever order of memory.
+    """RLE of masks [H, W, N], nonzero inside, in any memory order.
 
-    Only the box around each mask is copied. Fastest where every mask lies in one piece, as those of `detect` do.
+    Only the box around each mask is copied. Fastest if each mask is contiguous, like those of `detect`.
     """
     masks = np.asarray(masks)
     if masks.ndim != 3:
@@ -48,10 +48,10 @@ def decode(rle: Mapping[str, Any]) -> np.ndarray:
     """The mask [H, W] bool, C-contiguous.
 
     Args:
-        rle: `size` (height, width) and `counts`: packed (str or bytes), or the plain list of counts.
+        rle: `size` (height, width) and `counts`: compressed (str or bytes), or a plain list of counts.
 
     Raises:
-        ValueError: run lengths that are not of this form or do not cover exactly height x width pixels.
+        ValueError: not of this form, or not covering exactly height x width pixels.
     """
     mask = np.zeros(rle_size(rle), bool)
     part, (y1, x1, y2, x2) = decode_box(rle)
@@ -71,38 +71,38 @@ def decode_box(rle: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int, int,
 
 
 def encode_box(part: np.ndarray, top: int, left: int, height: int, width: int) -> Rle:
-    """Run lengths of a mask of height x width that holds `part` [h, w] at (top, left) and nothing else."""
+    """RLE of a mask of height x width that contains `part` [h, w] at (top, left) and nothing else."""
     return encode_parts([(part, top, left)], height, width)[0]
 
 
 def encode_parts(parts: Iterable[tuple[np.ndarray, int, int]], height: int, width: int) -> list[Rle]:
-    """Run lengths of masks of height x width, of each the part [h, w] that is not empty, and where: (part, top, left).
+    """RLE of masks of height x width, each given by its nonempty part and position: (part [h, w], top, left).
 
     Raises:
-        ValueError: a part that leaves its mask.
+        ValueError: a part extends beyond the mask.
     """
     counts = []
     for part, top, left in parts:
         h, w = np.shape(part)
         if not (0 <= top <= top + h <= height and 0 <= left <= left + w <= width):
-            raise ValueError(f"a part of {h} x {w} at {(top, left)} leaves the mask of {height} x {width}")
+            raise ValueError(f"a {h} x {w} part at {(top, left)} extends beyond the {height} x {width} mask")
         counts.append(_part_counts(np.asarray(part), top, left, height, width))
     return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
 
 
 def compress(rle: Mapping[str, Any]) -> Rle:
-    """The same run lengths with `counts` packed into a str; checked as in `decode`. Runs of length 0 stay."""
+    """The same RLE with `counts` compressed to a str; checked as in `decode`. Runs of length 0 are kept."""
     return from_counts(counts_of(rle), *rle_size(rle))
 
 
 def from_counts(counts: Sequence[int] | np.ndarray, height: int, width: int) -> Rle:
-    """Packs counts (pixels outside, inside, outside ... down the columns)."""
+    """Compresses counts (pixels outside, inside, outside ... in column-major order)."""
     rle = {"size": [int(height), int(width)], "counts": counts}
     return rle | {"counts": _texts([counts_of(rle)])[0]}
 
 
 def counts_of(rle: Mapping[str, Any]) -> np.ndarray:
-    """The plain counts [runs] int64 of packed or plain run lengths.
+    """The plain counts [runs] int64 of compressed or plain RLE.
 
     Raises:
         ValueError: as `decode`.
@@ -116,45 +116,45 @@ def counts_of(rle: Mapping[str, Any]) -> np.ndarray:
     negative = np.flatnonzero(counts < 0)
     if len(negative):
         i = int(negative[0])
-        raise ValueError(f"run {i} of the run lengths is {int(counts[i])}; counts of pixels cannot be negative")
+        raise ValueError(f"run {i} of the RLE is {int(counts[i])}; counts cannot be negative")
     total = int(counts.sum())
     if total != height * width:
         raise ValueError(
-            f"the run lengths cover {total} pixels, the size {height} x {width} has {height * width}; "
-            "they are broken, or belong to an image of another size"
+            f"the RLE covers {total} pixels, but the size {height} x {width} has {height * width}; "
+            "it is invalid, or belongs to an image of another size"
         )
     return counts
 
 
 def area(rle: Mapping[str, Any]) -> int:
-    """Pixels inside."""
+    """Number of pixels inside."""
     return int(counts_of(rle)[1::2].sum())
 
 
 def box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """(y1, x1, y2, x2) in pixels around the mask, end-exclusive; zeros for a mask without pixels."""
+    """(y1, x1, y2, x2) in pixels around the mask, end-exclusive; zeros for an empty mask."""
     height, _ = rle_size(rle)
     return _run_box(*_runs(rle), height)
 
 
 def pairs_to_rle(text: str, height: int, width: int, *, first: int = 1) -> Rle:
-    """Run lengths of the text "start length start length ...", counted down the columns.
+    """RLE from the text "start length start length ...", in column-major order.
 
     Args:
-        text: of the runs inside, in any order; empty for a mask without pixels. Kaggle's Data Science Bowl 2018 and
-            iMaterialist write it so.
-        first: the number of the first pixel, 1 at both.
+        text: the runs inside, in any order; empty for an empty mask. Used by Kaggle's Data Science Bowl 2018 and
+            iMaterialist.
+        first: the number of the first pixel, 1 in both.
 
     Raises:
-        ValueError: what are not pairs of whole numbers, runs without pixels, outside of the image or over each other.
+        ValueError: not pairs of integers, or runs that are empty, outside the image or overlapping.
     """
     words = str(text).split()
     wrong = next((word for word in words if not WHOLE.fullmatch(word)), None)
     if wrong is not None:
-        raise ValueError(f"run lengths hold {wrong!r}; expected whole numbers, 'start length ...'")
+        raise ValueError(f"the RLE contains {wrong!r}; expected integers, 'start length ...'")
     numbers = np.array(words, np.int64)
     if len(numbers) % 2:
-        raise ValueError(f"run lengths hold {len(numbers)} numbers; expected pairs, 'start length ...'")
+        raise ValueError(f"the RLE contains {len(numbers)} numbers; expected pairs, 'start length ...'")
     starts, lengths = numbers[::2] - first, numbers[1::2]
     order = np.argsort(starts, kind="stable")
     starts, ends = starts[order], (starts + lengths)[order]
@@ -164,26 +164,26 @@ def pairs_to_rle(text: str, height: int, width: int, *, first: int = 1) -> Rle:
 
 
 def rle_to_pairs(rle: Mapping[str, Any], *, first: int = 1) -> str:
-    """The text "start length start length ..." of run lengths; see `pairs_to_rle`. Empty for a mask without pixels."""
+    """The text "start length start length ..." of RLE; see `pairs_to_rle`. Empty for an empty mask."""
     starts, ends = _runs(rle)
     return " ".join(map(str, np.stack([starts + first, ends - starts], axis=1).ravel().tolist()))
 
 
 def rle_size(rle: Any) -> tuple[int, int]:
-    """(height, width); raises ValueError where `size` is not two whole numbers from 0 on."""
+    """(height, width); raises ValueError if `size` is not two integers >= 0."""
     size: Any = rle.get("size") if isinstance(rle, Mapping) else None
     whole = isinstance(size, list | tuple | np.ndarray) and len(size) == 2
     if not whole or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in size):
         raise ValueError(
-            f"run lengths need 'size': [height, width], two whole numbers, got {size!r}"
+            f"RLE needs 'size': [height, width], two integers, got {size!r}"
             if isinstance(rle, Mapping)
-            else f"run lengths are a dict of 'size' and 'counts', got {type(rle).__name__}"
+            else f"RLE must be a dict with 'size' and 'counts', got {type(rle).__name__}"
         )
     return int(size[0]), int(size[1])
 
 
 def _runs(rle: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the runs inside start and end, [runs] each; none is empty and none touches the next."""
+    """Starts and ends of the runs inside, [runs] each; none is empty and none touches the next."""
     counts = counts_of(rle)
     bounds = np.cumsum(counts)
     bounds = bounds[: len(bounds) // 2 * 2]
@@ -199,13 +199,13 @@ def _run_box(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[int, in
         return 0, 0, 0, 0
     last = ends - 1
     x1, x2 = int(starts[0] // height), int(last[-1] // height) + 1
-    if np.any(starts // height != last // height):  # a run that goes on in the next column touches bottom and top
+    if np.any(starts // height != last // height):  # a run that continues in the next column touches bottom and top
         return 0, x1, height, x2
     return int((starts % height).min()), x1, int((last % height).max()) + 1, x2
 
 
 def _merged(bounds: np.ndarray) -> np.ndarray:
-    """Sorted bounds of runs (start, end, start, end ...), those that touch made one; none may be empty."""
+    """Sorted bounds of nonempty runs (start, end, start, end ...), with touching runs merged."""
     touching = bounds[1:-1:2] == bounds[2::2]
     if not touching.any():
         return bounds
@@ -215,7 +215,7 @@ def _merged(bounds: np.ndarray) -> np.ndarray:
 
 
 def _counts(bounds: np.ndarray, pixels: int) -> np.ndarray:
-    """The counts of runs given by their sorted bounds; those that touch become one."""
+    """The counts of runs given by their sorted bounds, with touching runs merged."""
     bounds = _merged(bounds)
     counts = np.empty(len(bounds) + 1, np.int64)
     counts[:-1], counts[-1] = bounds, pixels
@@ -225,9 +225,9 @@ def _counts(bounds: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _part_counts(part: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """Counts of a mask of height x width that holds `part` [h, w] at (top, left) and nothing else."""
+    """Counts of a mask of height x width that contains `part` [h, w] at (top, left) and nothing else."""
     h, w = part.shape
-    # Columns become rows, with a pixel outside before and after each
+    # Columns become rows, with an outside pixel before and after each
     columns = np.zeros((w, h + 2), bool)
     columns[:, 1:-1] = part.T
     turns = np.flatnonzero(columns[:, 1:] != columns[:, :-1])
@@ -236,11 +236,11 @@ def _part_counts(part: np.ndarray, top: int, left: int, height: int, width: int)
 
 
 def _boxes(masks: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """A tight box (y1, x1, y2, x2) around each mask of [H, W, N]; zeros for none."""
+    """A tight box (y1, x1, y2, x2) around each mask of [H, W, N]; zeros for an empty mask."""
     height, width, count = masks.shape
     if not masks.size:
         return [(0, 0, 0, 0)] * count
-    if masks.dtype == bool and abs(masks.strides[2]) >= masks.strides[1] == 1:  # mask by mask
+    if masks.dtype == bool and abs(masks.strides[2]) >= masks.strides[1] == 1:  # contiguous masks
         return [_mask_box(masks[:, :, i]) for i in range(count)]
     rows, columns = np.asarray(masks.any(axis=1)), np.asarray(masks.any(axis=0))
     first = np.stack([rows.argmax(axis=0), columns.argmax(axis=0)])
@@ -258,7 +258,7 @@ def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _texts(counts: list[np.ndarray]) -> list[str]:
-    """Packs the counts of several masks; all at once, as each is short."""
+    """Compresses the counts of several masks together, because each is short."""
     values = np.concatenate([np.zeros(0, np.int64), *map(_differences, counts)])
     left = _group_counts(values)
     ends = np.cumsum(left)
@@ -280,7 +280,7 @@ def _differences(counts: np.ndarray) -> np.ndarray:
 
 
 def _group_counts(values: np.ndarray) -> np.ndarray:
-    """How many groups of five bits hold each value and its sign."""
+    """How many groups of five bits each value and its sign need."""
     count = np.ones(len(values), np.int64)
     size = np.where(values < 0, ~values, values)
     limit, largest = SIGN, size.max(initial=0)
@@ -291,25 +291,25 @@ def _group_counts(values: np.ndarray) -> np.ndarray:
 
 
 def _unpacked(text: str | bytes) -> np.ndarray:
-    """The counts of a packed text."""
+    """The counts of compressed RLE."""
     try:
         raw = text.encode("ascii") if isinstance(text, str) else bytes(text)
     except UnicodeEncodeError as error:
         found = error.object[error.start]
-        raise ValueError(f"character {error.start} of the run lengths is {found!r}, no part of them") from None
+        raise ValueError(f"character {error.start} of the RLE is {found!r}, which is not allowed") from None
     groups = np.frombuffer(raw, np.uint8).astype(np.int64) - FIRST
     wrong = np.flatnonzero((groups < 0) | (groups >= 2 * MORE))
     if len(wrong):
         i = int(wrong[0])
-        raise ValueError(f"character {i} of the run lengths is {chr(raw[i])!r}, no part of them")
+        raise ValueError(f"character {i} of the RLE is {chr(raw[i])!r}, which is not allowed")
     ends = np.flatnonzero(groups < MORE)
     if len(groups) and (not len(ends) or ends[-1] != len(groups) - 1):
-        raise ValueError(f"the run lengths break off after character {len(groups)}, in the middle of a number")
+        raise ValueError(f"the RLE is truncated after character {len(groups)}, in the middle of a number")
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
     lengths = ends - starts + 1
     if len(lengths) and lengths.max() > MOST_GROUPS:
         i = int(starts[lengths.argmax()])
-        raise ValueError(f"the run lengths hold a number of {int(lengths.max())} characters from character {i} on")
+        raise ValueError(f"the RLE contains a number of {int(lengths.max())} characters at character {i}")
     if not len(groups):
         return groups
     position = np.arange(len(groups)) - np.repeat(starts, lengths)
@@ -325,23 +325,26 @@ def _listed(counts: Any) -> np.ndarray:
     if isinstance(counts, np.ndarray) and counts.ndim == 1 and np.issubdtype(counts.dtype, np.integer):
         return counts.astype(np.int64)
     if not isinstance(counts, list | tuple):
-        raise ValueError(f"run lengths need 'counts', a text or a list of whole numbers, got {counts!r:.80}")
+        raise ValueError(f"RLE needs 'counts', a string or a list of integers, got {counts!r:.80}")
     for i, count in enumerate(counts):
-        # json knows one kind of number: 3.0 may stand for 3
+        # JSON has only one number type: 3.0 may stand for 3
         number = isinstance(count, int | float | np.integer) and not isinstance(count, bool)
         if not number or not abs(count) < MOST_PIXELS or count != int(count):
-            raise ValueError(f"run {i} of the run lengths is {count!r:.80}, no whole number")
+            raise ValueError(f"run {i} of the RLE is {count!r:.80}, not an integer")
     return np.array(counts, np.int64).reshape(-1)
 
 
 def _check_pairs(starts: np.ndarray, ends: np.ndarray, first: int, height: int, width: int) -> None:
-    """Raises ValueError for sorted runs that are empty, leave the image or overlap."""
+    """Raises ValueError for sorted runs that are empty, outside the image or overlapping."""
     for wrong, what in (
-        (ends <= starts, "has no pixel"),
-        ((starts < 0) | (ends > height * width), f"leaves the image of {height} x {width} = {height * width} pixels"),
-        (np.concatenate([[False], starts[1:] < ends[:-1]])[: len(starts)], "overlaps the one before it"),
+        (ends <= starts, "has no pixels"),
+        (
+            (starts < 0) | (ends > height * width),
+            f"is outside the image of {height} x {width} = {height * width} pixels",
+        ),
+        (np.concatenate([[False], starts[1:] < ends[:-1]])[: len(starts)], "overlaps the previous one"),
     ):
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
             run = f"'{int(starts[i]) + first} {int(ends[i] - starts[i])}'"
-            raise ValueError(f"the run {run} {what}; pixels are counted down the columns, from {first}")
+            raise ValueError(f"the run {run} {what}; pixels are counted in column-major order, from {first}")

@@ -1,4 +1,4 @@
-"""One image with its instances, checked: nothing wrong in a dataset passes silently."""
+"""One image with its instances, checked so that no error in a dataset goes unnoticed."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,8 +10,8 @@ from mrcnn.data.masks import extract_bboxes
 
 
 class Sample(NamedTuple):
-    """image [H, W, C] uint8; masks [H, W, N] bool; boxes [N, (y1, x1, y2, x2)] float64 in its pixels; class_ids [N]
-    int32, negative for crowds. Instances without pixels are left out."""
+    """image [H, W, C] uint8; masks [H, W, N] bool; boxes [N, (y1, x1, y2, x2)] float64 in image pixels; class_ids [N]
+    int32, negative for crowds. Instances without pixels are dropped."""
 
     image: np.ndarray
     masks: np.ndarray
@@ -27,7 +27,7 @@ def read_sample(
     Without `masks_needed` boxes are enough, and masks are their insides; see `read_boxed_instances`.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: for an unreadable image, masks of another size, wrong class ids ...
+        ValueError, TypeError, FileNotFoundError: an unreadable image, masks of the wrong size, wrong class ids ...
     """
     image = read_image(dataset.load_image(image_id), channels)
     read = read_instances if masks_needed else read_boxed_instances
@@ -53,13 +53,13 @@ def read_instances(
         return np.zeros([*size, 0], bool), np.zeros([0], np.int32)
     if masks.ndim != 3 or masks.shape[:2] != size:
         raise ValueError(
-            f"load_mask gave masks of shape {masks.shape} for an image of {size[0]} x {size[1]}; "
+            f"load_mask returned masks of shape {masks.shape} for an image of {size[0]} x {size[1]}; "
             "expected [H, W, N], with the image's height and width"
         )
     if class_ids.shape != masks.shape[2:]:
         raise ValueError(
-            f"load_mask gave {masks.shape[2]} masks and class ids of shape {class_ids.shape}; "
-            "expected one class id a mask"
+            f"load_mask returned {masks.shape[2]} masks and class ids of shape {class_ids.shape}; "
+            "expected one class id per mask"
         )
     return _as_bool(masks), _checked_class_ids(class_ids, num_classes)
 
@@ -67,7 +67,7 @@ def read_instances(
 def read_boxed_instances(
     dataset: Any, image_id: int, size: tuple[int, int], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `read_instances`, but each mask is the inside of its box, so that boxes are cut and moved as masks are.
+    """Like `read_instances`, but each mask is the inside of its box, so that boxes are cropped and moved like masks.
 
     Masks are not asked for, unless `load_boxes` gives no boxes.
     """
@@ -86,7 +86,7 @@ def _as_bool(masks: np.ndarray) -> np.ndarray:
     if masks.dtype == bool:
         return masks
     if masks.dtype.kind == "f" and not np.isfinite(masks).all():
-        raise ValueError(f"load_mask gave masks of type {masks.dtype} with NaN or infinite values; return bool")
+        raise ValueError(f"load_mask returned masks of type {masks.dtype} with NaN or infinite values; return bool")
     return masks != 0
 
 
@@ -97,8 +97,8 @@ def _checked_class_ids(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
     if ((known < 1) | (known >= num_classes)).any():
         wrong = class_ids[(known < 1) | (known >= num_classes)].tolist()
         raise ValueError(
-            f"class ids {wrong} are out of range: instances have 1 to {num_classes - 1} (0 is the "
-            f"background, negative a crowd) with NUM_CLASSES = {num_classes}; map the ids or raise it"
+            f"class ids {wrong} are out of range: NUM_CLASSES = {num_classes} allows 1 to {num_classes - 1} "
+            "(0 is the background, negative a crowd); map the ids or raise NUM_CLASSES"
         )
     return class_ids.astype(np.int32)
 
@@ -107,8 +107,10 @@ def _checked_boxes(boxes: Any, size: tuple[int, int], count: int) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64)
     if boxes.shape != (count, 4):
         raise ValueError(
-            f"load_boxes gave an array of shape {boxes.shape} for {count} instances; expected [{count}, 4]"
+            f"load_boxes returned an array of shape {boxes.shape} for {count} instances; expected [{count}, 4]"
         )
     if not np.isfinite(boxes).all():
-        raise ValueError(f"load_boxes gave NaN or infinite values: {boxes[~np.isfinite(boxes).all(axis=1)].tolist()}")
+        raise ValueError(
+            f"load_boxes returned NaN or infinite values: {boxes[~np.isfinite(boxes).all(axis=1)].tolist()}"
+        )
     return np.clip(boxes, 0, np.array([*size, *size]))

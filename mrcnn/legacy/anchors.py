@@ -1,4 +1,4 @@
-"""Anchors as the old package computes them: ratios are width / height, the order is (y, x, ratio), values are float64.
+"""Anchors as computed by the old package: ratios are width / height, the order is (y, x, ratio), values are float64.
 
 The network's own anchors follow RPN_ANCHOR_RATIO_MEANING, see `mrcnn.layers.anchors`.
 """
@@ -28,11 +28,11 @@ def generate_anchors(
     """Anchors of one feature map.
 
     Args:
-        scales: sides of square anchors in pixels; all of them at every location.
+        scales: sides of square anchors in pixels; every location has all of them.
         ratios: width / height.
         shape: (height, width) of the feature map.
-        feature_stride: pixels of the image between neighboring cells.
-        anchor_stride: cells between locations that have anchors.
+        feature_stride: image pixels between neighboring cells.
+        anchor_stride: cells between locations with anchors.
 
     Returns:
         [anchors, (y1, x1, y2, x2)] float64 in pixels, not clipped, ordered (y, x, ratio, scale).

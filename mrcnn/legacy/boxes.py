@@ -1,7 +1,7 @@
 """Box arithmetic of the old package, in NumPy and in Keras tensors.
 
-Boxes are (y1, x1, y2, x2). Pixel boxes end before their last corner; normalized boxes divide corners by the size of the
-image minus one, and name the last pixel itself. `mrcnn.ops.boxes` is what the networks use.
+Boxes are (y1, x1, y2, x2). Pixel boxes are end-exclusive; normalized boxes divide coordinates by the image size minus
+one and include the last pixel. The networks use `mrcnn.ops.boxes`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -
 
 
 def exact_overlaps(boxes1: ArrayLike, boxes2: ArrayLike) -> np.ndarray:
-    """IoU [N, M] in float64, rounded as in the old package: among anchors that tie for an object, rounding decides."""
+    """IoU [N, M] in float64, rounded as in the old package, where rounding decides ties between an object's anchors."""
     boxes1, boxes2 = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (boxes1, boxes2))
     area1, area2 = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (boxes1, boxes2))
     top_left = np.maximum(boxes1[:, None, :2], boxes2[:, :2])
@@ -53,7 +53,7 @@ def exact_overlaps(boxes1: ArrayLike, boxes2: ArrayLike) -> np.ndarray:
 
 
 def apply_box_deltas(boxes: ArrayLike, deltas: ArrayLike) -> np.ndarray:
-    """Boxes [N, (y1, x1, y2, x2)] float32, moved by deltas [N, (dy, dx, log dh, log dw)], which have no scale."""
+    """Boxes [N, (y1, x1, y2, x2)] float32 moved by deltas [N, (dy, dx, log dh, log dw)] without scaling."""
     boxes, deltas = np.asarray(boxes, np.float32), np.asarray(deltas)
     size = boxes[:, 2:] - boxes[:, :2]
     center = boxes[:, :2] + 0.5 * size + deltas[:, :2] * size
@@ -71,7 +71,7 @@ def box_refinement(box: ArrayLike, gt_box: ArrayLike) -> np.ndarray:
 
 
 def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
-    """Pixel boxes [N, (y1, x1, y2, x2)] as normalized ones, float32.
+    """Pixel boxes [N, (y1, x1, y2, x2)] converted to normalized ones, float32.
 
     Args:
         shape: (height, width) of the image.
@@ -80,7 +80,7 @@ def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
 
 
 def denorm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
-    """Normalized boxes [N, (y1, x1, y2, x2)] as pixel boxes, int32; the reverse of `norm_boxes`."""
+    """Normalized boxes [N, (y1, x1, y2, x2)] converted to pixel boxes, int32; the inverse of `norm_boxes`."""
     return np.around(np.asarray(boxes) * _last(shape) + LAST_PIXEL).astype(np.int32)
 
 
@@ -90,11 +90,11 @@ def _last(shape: Sequence[int]) -> np.ndarray:
     return np.array([height - 1, width - 1, height - 1, width - 1])
 
 
-# The same for Keras tensors, of any backend
+# The same functions for Keras tensors of any backend
 
 
 def apply_box_deltas_graph(boxes: Any, deltas: Any) -> Any:
-    """`apply_box_deltas` for tensors [N, 4]; a box grows to 1000 / 16 times its size at most."""
+    """`apply_box_deltas` for tensors [N, 4]; a box grows to at most 1000 / 16 times its size."""
     from mrcnn.ops import boxes as box_ops
 
     return box_ops.decode(deltas, boxes, (1.0, 1.0, 1.0, 1.0))
@@ -147,7 +147,7 @@ def _float_and_last(boxes: Any, shape: Any) -> tuple[Any, Any]:
 
 
 def trim_zeros_graph(boxes: Any, name: str = "trim_zeros") -> tuple[Any, Any]:
-    """The rows of `boxes` [N, 4] that are not all zero, and which rows those are, [N] bool. TensorFlow only."""
+    """The rows of `boxes` [N, 4] that are not all zero, and a mask of them, [N] bool. TensorFlow only."""
     import tensorflow as tf
     from keras import ops
 
@@ -156,21 +156,21 @@ def trim_zeros_graph(boxes: Any, name: str = "trim_zeros") -> tuple[Any, Any]:
 
 
 def batch_pack_graph(x: Any, counts: Any, num_rows: int) -> Any:
-    """The first `counts[i]` rows of each of the `num_rows` entries of x [batch, rows, ...], in one tensor."""
+    """The first `counts[i]` rows of each of the `num_rows` entries of x [batch, rows, ...], concatenated."""
     from keras import ops
 
     return ops.concatenate([x[i, : counts[i]] for i in range(num_rows)], axis=0)
 
 
 def log2_graph(x: Any) -> Any:
-    """The logarithm to base 2."""
+    """The base-2 logarithm."""
     from keras import ops
 
     return ops.log2(x)
 
 
 def smooth_l1_loss(y_true: Any, y_pred: Any) -> Any:
-    """Smooth L1 of each element, linear from a difference of 1 on: 0.5 d^2 below it, d - 0.5 above."""
+    """Elementwise smooth L1 of the difference d: 0.5 d^2 below 1, d - 0.5 above."""
     from keras import ops
 
     difference = ops.abs(ops.convert_to_tensor(y_true) - y_pred)
@@ -178,16 +178,16 @@ def smooth_l1_loss(y_true: Any, y_pred: Any) -> Any:
 
 
 def batch_slice(inputs: Any, graph_fn: Any, batch_size: int, names: Sequence[str] | None = None) -> Any:
-    """Calls a function on each entry of a batch and stacks what it returns.
+    """Calls a function on each entry of a batch and stacks the results.
 
     Args:
         inputs: one tensor [batch, ...] or several.
         graph_fn: takes one entry of each input and returns one tensor or several.
         batch_size: the number of entries.
-        names: not used; tensors of Keras 3 have no names of their own.
+        names: not used; Keras 3 tensors have no names.
 
     Returns:
-        One tensor [batch, ...], or a list of them where `graph_fn` returns several.
+        One tensor [batch, ...], or a list of them if `graph_fn` returns several.
     """
     from keras import ops
 

@@ -1,4 +1,4 @@
-"""One line for programs of the old package that rely on its defaults."""
+"""A one-line notice for programs that rely on the old package's defaults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import cache
 
 from mrcnn.config import Config
 
-# The settings whose new defaults change most what such a program does.
+# The settings whose new defaults affect such a program most.
 CHANGED = {
     "DETECTION_MIN_CONFIDENCE",
     "DETECTION_NMS_THRESHOLD",
@@ -19,7 +19,7 @@ CHANGED = {
 
 
 def mention_defaults(config: Config) -> None:
-    """Says once per process where the old defaults are, if a program's own Config class sets none that changed."""
+    """Says once per process where the old defaults are, if a program's own Config class sets none of those changed."""
     if type(config) is not Config and not CHANGED & config.explicit():
         _say_once()
 
@@ -27,6 +27,6 @@ def mention_defaults(config: Config) -> None:
 @cache
 def _say_once() -> None:
     print(
-        "The defaults are not those of matterport/Mask_RCNN (image size, learning rate, RoIs, NMS, confidence). To "
+        "The defaults differ from matterport/Mask_RCNN (image size, learning rate, RoIs, NMS, confidence). To "
         "keep the old ones, derive your Config from mrcnn.presets.Matterport; docs/coming_from_matterport.md lists all."
     )

@@ -1,4 +1,4 @@
-"""`data_generator`: the old package's endless batches, for looking at them."""
+"""`data_generator`: the old package's endless batches, for inspection."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def data_generator(
     detection_targets: bool = False,
     no_augmentation_sources: Sequence[str] | None = None,
 ) -> Iterator[Batch]:
-    """Batches of the old package, without end. `MaskRCNN.train` takes a dataset and makes its own batches.
+    """The old package's batches, without end. `MaskRCNN.train` takes a dataset and creates its own batches.
 
-    Images without objects are skipped. Images are shuffled by NumPy's global generator. Errors are raised at once; the
+    Images without objects are skipped. NumPy's global generator shuffles the images. Errors are raised immediately; the
     old package printed the first five.
 
     Args:
@@ -46,7 +46,7 @@ def data_generator(
         `detection_targets` the sampled rois [batch, RoIs, 4]. Outputs: with `detection_targets` class_ids
         [batch, RoIs, 1], bboxes and masks, else none.
 
-    Raises ValueError for a dataset in which no image has an object.
+    Raises ValueError if no image of the dataset has an object.
     """
     anchors: dict[tuple[int, ...], np.ndarray] = {}
     images = _image_ids(dataset, shuffle)
@@ -91,7 +91,7 @@ def data_generator(
 
 
 def _image_ids(dataset: Dataset, shuffle: bool) -> Iterator[int]:
-    """The ids of a dataset again and again, in a new order each time."""
+    """The ids of a dataset, repeated endlessly, in a new order each time."""
     if not len(dataset.image_ids):
         raise ValueError("the dataset has no images; add some and call its prepare() first.")
     while True:
@@ -107,7 +107,7 @@ def _anchors(config: Config, shape: Sequence[int]) -> np.ndarray:
 
 
 def _first(array: np.ndarray, count: int, axis: int) -> np.ndarray:
-    """At most `count` instances along an axis, zero-padded to that number."""
+    """The first `count` instances along an axis, zero-padded to that number."""
     array = array.take(range(min(count, array.shape[axis])), axis=axis)
     padding = [(0, 0)] * array.ndim
     padding[axis] = (0, count - array.shape[axis])

@@ -1,4 +1,4 @@
-"""Images as the old package's notebooks load and describe them; training goes through `mrcnn.data.loader`."""
+"""Images as loaded and described by the old package's notebooks; training uses `mrcnn.data.loader`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mrcnn.network.backbone import backbone_scaling
 from mrcnn.network.pixels import PixelScaling, scaling_of
 
 Window = tuple[int, int, int, int]
-META = {  # parts of an image meta, in order, with their types; the active classes follow
+META = {  # parts of an image meta, in order, with their types, before the active classes
     "image_id": (slice(0, 1), np.int32),
     "original_image_shape": (slice(1, 4), np.int32),
     "image_shape": (slice(4, 7), np.int32),
@@ -61,7 +61,7 @@ def load_image_gt(
     if augmentation is not None:
         rng = np.random.default_rng(np.random.randint(2**31))
         image, masks = apply_imgaug(image, masks, np.zeros([masks.shape[2], 4]), augmentation, rng)[:2]
-    alive = masks.any(axis=(0, 1))  # small instances may have lost all of their pixels
+    alive = masks.any(axis=(0, 1))  # small instances may have lost all their pixels
     masks, class_ids = masks[:, :, alive], sample.class_ids[alive]
     boxes = extract_bboxes(masks)
     if use_mini_mask:
@@ -72,7 +72,7 @@ def load_image_gt(
 
 
 def _resized(image: np.ndarray, masks: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, Window, float]:
-    """The image and its masks at the size of a training image, and the window of the image in it."""
+    """The image and its masks at the size of a training image, and the image's window in it."""
     min_dim, max_dim = config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM
     if config.IMAGE_RESIZE_MODE != "fit":
         image, window, scale, padding, crop = resize_image(
@@ -92,15 +92,15 @@ def _resized(image: np.ndarray, masks: np.ndarray, config: Config) -> tuple[np.n
 
 
 def mold_image(image: ArrayLike, config: Config) -> np.ndarray:
-    """The pixels of an image [H, W, C] normalized as the backbone expects them: float32, of the same size.
+    """An image [H, W, C] with its pixels normalized as the backbone expects: float32, of the same size.
 
-    `detect` does this itself, and resizes and pads.
+    `detect` does this itself, along with resizing and padding.
     """
     return molding.normalize(np.asarray(image), *_scaling(config))
 
 
 def unmold_image(normalized_images: ArrayLike, config: Config) -> np.ndarray:
-    """The reverse of `mold_image`: [H, W, C] uint8."""
+    """The inverse of `mold_image`: [H, W, C] uint8."""
     return molding.denormalize(np.asarray(normalized_images), *_scaling(config))
 
 
@@ -120,13 +120,13 @@ def compose_image_meta(
 
     Returns:
         [1 + 3 + 3 + 4 + 1 + classes] float64: image id, shape before and after resizing, window (y1, x1, y2, x2),
-        scale, and 1 for every class that the source of the image has.
+        scale, and 1 for every class of the image's source.
     """
     return np.array([image_id, *original_image_shape, *image_shape, *window, scale, *active_class_ids], np.float64)
 
 
 def parse_image_meta(meta: ArrayLike) -> dict[str, np.ndarray]:
-    """The parts of image metas [batch, length] by name, in integers but for the scale."""
+    """The parts of image metas [batch, length] by name, as integers except for the scale."""
     meta = np.asarray(meta)
     return {name: meta[:, part.start if name in SCALARS else part].astype(kind) for name, (part, kind) in META.items()}
 
@@ -137,7 +137,7 @@ def parse_image_meta_graph(meta: Any) -> dict[str, Any]:
 
 
 def log(text: str, array: np.ndarray | None = None) -> None:
-    """Prints a text and, for an array, its shape, smallest and largest value, and type."""
+    """Prints a text and, for an array, its shape, minimum, maximum and type."""
     if array is not None:
         array = np.asarray(array)
         values = f"min: {array.min():10.5f}  max: {array.max():10.5f}" if array.size else "empty"

@@ -39,7 +39,7 @@ GRAPH = "keras_model."
 
 
 class OldMethods:
-    """What `MaskRCNN` inherits so that programs of the old package find its methods."""
+    """Base class of `MaskRCNN` with the methods that programs of the old package use."""
 
     mode: str
     config: Config
@@ -59,7 +59,7 @@ class OldMethods:
         def save_weights(self, path: str | Path) -> None: ...
 
     def get_imagenet_weights(self) -> Path:
-        """Path of the backbone's ImageNet weights, downloaded as keras.applications does when they are not here yet."""
+        """Path of the backbone's ImageNet weights, downloaded by keras.applications if missing."""
         return imagenet.download(self.config.BACKBONE, self.config.BACKBONE_OPTIONS)
 
     build = names.find("mrcnn.model.MaskRCNN", "build")
@@ -70,17 +70,17 @@ class OldMethods:
         own = [name for name in HOOKS if name in vars(cls)]
         if own:
             warnings.warn(
-                f"{cls.__name__} overrides {', '.join(own)}, which this package does not call, unlike the old one. "
-                "Mask heads (heads.register), BACKBONE functions and the settings take the place of such changes.",
+                f"{cls.__name__} overrides {', '.join(own)}, which this package, unlike the old one, does not call. "
+                "Use mask heads (heads.register), BACKBONE functions and settings for such changes.",
                 stacklevel=2,
             )
 
     @property
     def keras_model(self) -> keras.Model:
-        """The graph of this object's mode. `inference_model` and `training_model` exist in either mode.
+        """The graph for this object's mode. `inference_model` and `training_model` exist in either mode.
 
-        Its `save_weights` writes a checkpoint of this package, under any name, and its `load_weights` reads one:
-        Keras's own takes only names in ".weights.h5", and stores neither settings nor class names.
+        Its `save_weights` writes a checkpoint of this package, with any file name, and its `load_weights` reads one:
+        Keras's own methods only take names ending in ".weights.h5", and store neither settings nor class names.
         """
         graph = self.training_model if self.mode == "training" else self.inference_model
         for name in names.METHODS:
@@ -91,29 +91,29 @@ class OldMethods:
 
     def _save_graph(self, filepath: str | Path, overwrite: bool = True, **_: Any) -> None:
         if not overwrite and Path(filepath).exists():
-            raise FileExistsError(f"{filepath} is there already, and overwrite is False.")
+            raise FileExistsError(f"{filepath} already exists, and overwrite is False.")
         self.save_weights(filepath)
 
     def _load_graph(
         self, graph: keras.Model, filepath: str | Path, skip_mismatch: bool = False, **options: Any
     ) -> None:
-        """A checkpoint goes into the network's layers; Keras's own files go the way of Keras."""
+        """Loads a checkpoint into the network's layers; Keras's own files are loaded by Keras."""
         if is_checkpoint(filepath):
             load_checkpoint(filepath, self.network.layers(), skip_mismatch=skip_mismatch)
         else:
             type(graph).load_weights(graph, filepath, skip_mismatch=skip_mismatch, **options)
 
-    # Images in and out of the network
+    # Images to network inputs and back
 
     def mold_inputs(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Resizes, normalizes and pads images as `detect` does.
 
         Args:
-            images: [H, W, C] uint8 each, of sizes that give one size of network input.
+            images: [H, W, C] uint8 each, of sizes that result in one size of network input.
 
         Returns:
             molded_images [images, height, width, C] float32, image_metas [images, length] (see `compose_image_meta`),
-            and windows [images, (y1, x1, y2, x2)], where in each network input the image is.
+            and windows [images, (y1, x1, y2, x2)], the image's position in each network input.
 
         Raises ValueError for images that need network inputs of different sizes.
         """
@@ -122,8 +122,8 @@ class OldMethods:
         sizes = sorted({one.image.shape[:2] for one in molded})
         if len(sizes) != 1:
             raise ValueError(
-                f"{len(images)} images give network inputs of the sizes {sizes}; mold_inputs needs one size. Pass them "
-                'one by one, set IMAGE_RESIZE_MODE = "square", or use `detect`, which takes any sizes.'
+                f"{len(images)} images give network inputs of sizes {sizes}; mold_inputs needs a single size. Pass "
+                'them one by one, set IMAGE_RESIZE_MODE = "square", or use `detect`, which takes any sizes.'
             )
         active = np.zeros(self.config.NUM_CLASSES)
         metas = [
@@ -133,18 +133,18 @@ class OldMethods:
         return np.stack([one.image for one in molded]), np.stack(metas), np.stack([one.window for one in molded])
 
     def detect_molded(self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0) -> list[Result]:
-        """Detects in network inputs, for looking at them.
+        """Detects objects in network inputs, for inspection.
 
         Args:
-            molded_images: [images, height, width, C], of `mold_inputs`.
-            image_metas: [images, length], of the same.
+            molded_images: [images, height, width, C], from `mold_inputs`.
+            image_metas: [images, length], from `mold_inputs`.
             verbose: 1 prints the arrays.
 
         Returns:
-            As `detect`, but boxes and masks are in pixels of the network input.
+            As for `detect`, but boxes and masks are in pixels of the network input.
         """
         if len(molded_images) != len(image_metas):
-            raise ValueError(f"{len(molded_images)} images and {len(image_metas)} image metas; one meta per image.")
+            raise ValueError(f"got {len(molded_images)} images and {len(image_metas)} image metas; pass one per image.")
         if verbose:
             log(f"Processing {len(molded_images)} images")
             for name, array in (("molded_images", molded_images), ("image_metas", image_metas)):
@@ -171,7 +171,7 @@ class OldMethods:
         image_shape: Sequence[int],
         window: Sequence[float],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Brings detections in the old package's form back to the image. `detect` does this itself.
+        """Maps detections in the old package's form back to the image. `detect` does this itself.
 
         Args:
             detections: [N, (y1, x1, y2, x2, class_id, score)], boxes normalized by `norm_boxes`, zero-padded.
@@ -181,8 +181,8 @@ class OldMethods:
             window: (y1, x1, y2, x2) of the image in the network input, in pixels.
 
         Returns:
-            boxes [n, (y1, x1, y2, x2)] int32, class_ids [n] int32, scores [n], masks [height, width, n] bool; boxes
-            without area are left out.
+            boxes [n, (y1, x1, y2, x2)] int32, class_ids [n] int32, scores [n], masks [height, width, n] bool; without
+            boxes that have no area.
         """
         count = int(np.append(np.flatnonzero(detections[:, 4] == 0), len(detections))[0])
         detections = detections[:count]
@@ -201,7 +201,7 @@ class OldMethods:
 
     @property
     def anchors(self) -> np.ndarray:
-        """[anchors, (y1, x1, y2, x2)] float32 in pixels, of the last `get_anchors`, or of a training image."""
+        """[anchors, (y1, x1, y2, x2)] float32 in pixels, from the last `get_anchors`, or for a training image."""
         if self._anchors is None:
             self.get_anchors(self.config.IMAGE_SHAPE)
         assert self._anchors is not None
@@ -229,20 +229,20 @@ class OldMethods:
         self._anchors = np.concatenate(levels)
         return norm_boxes(self._anchors, (height, width))
 
-    # Looking inside
+    # Inspection
 
     def run_graph(
         self, images: Sequence[Any], outputs: Sequence[tuple[str, Any]], image_metas: np.ndarray | None = None
     ) -> OrderedDict[str, np.ndarray]:
-        """Values of tensors of `inference_model`, for images. `mrcnn.inspection` has the steps ready to use.
+        """Values of tensors of `inference_model` for images. `mrcnn.inspection` has ready-made functions for the steps.
 
         Args:
-            images: as for `mold_inputs`, or with `image_metas` what `mold_inputs` returned.
-            outputs: (name, tensor) pairs; a layer's name may stand for its output.
-            image_metas: of images that are molded already.
+            images: as for `mold_inputs`; with `image_metas`, the result of `mold_inputs`.
+            outputs: (name, tensor) pairs; a layer's name may replace its output.
+            image_metas: of images that are already molded.
 
         Returns:
-            Arrays by name, each printed.
+            Arrays by name, which are also printed.
         """
         tensors = {name: self.ancestor(None, at) if isinstance(at, str) else at for name, at in outputs}
         if image_metas is None:
@@ -260,43 +260,43 @@ class OldMethods:
     def ancestor(self, tensor: Any, name: str, checked: Any = None) -> Any:
         """The output of the layer `name` of `inference_model`.
 
-        Raises `RemovedNameError` for a name of a TensorFlow operation; the message says which function of
-        `mrcnn.inspection` has what it was for. Raises ValueError for an unknown layer.
+        Raises `RemovedNameError` for the name of a TensorFlow operation, with the `mrcnn.inspection` function that
+        replaces it. Raises ValueError for an unknown layer.
         """
         del tensor, checked
         scope = re.sub(r"[\^$\\].*|:\d+$", "", name).split("/")[0]
         if name not in (layer.name for layer in self.inference_model.layers):
             for stage, instead in STAGES.items():
                 if scope.startswith(stage):
-                    raise RemovedNameError(f"Layers have no operations with names such as {name!r}: {instead}.")
+                    raise RemovedNameError(f"Layers have no operations named {name!r}: {instead}.")
         return self.inference_model.get_layer(name).output
 
     def find_trainable_layer(self, layer: keras.layers.Layer) -> keras.layers.Layer | None:
-        """The layer that holds the weights: `layer` itself, or the first with weights inside it; None without any."""
+        """The layer that holds the weights: `layer` itself, or the first one inside it; None if there are none."""
         inside = [own for own in getattr(layer, "layers", [layer]) if own.weights]
         return inside[0] if inside else None
 
     def get_trainable_layers(self) -> list[keras.layers.Layer]:
-        """Every layer that holds weights. `network.layers()` has them by name."""
+        """All layers with weights. `network.layers()` has them by name."""
         return list(self.network.layers().values())
 
     def set_trainable(self, layer_regex: str, keras_model: Any = None, indent: int = 0, verbose: int = 1) -> None:
-        """Chooses which layers learn, by a regular expression; `train(layers=...)` chooses anew.
+        """Selects the layers to train by regular expression; `train(layers=...)` replaces the selection.
 
         Args:
             layer_regex: see `mrcnn.training.model.set_trainable`.
             keras_model, indent: not used.
-            verbose: 1 prints the names of the chosen layers.
+            verbose: 1 prints the names of the selected layers.
         """
         del keras_model, indent
         chosen = set_trainable(self.network, layer_regex, train_bn=self.config.TRAIN_BN)
         if verbose:
-            print("Layers that learn:", *chosen, sep="\n    ")
+            print("Trainable layers:", *chosen, sep="\n    ")
 
     # Runs
 
     def set_log_dir(self, model_path: str | Path | None = None) -> None:
-        """Begins a new run, or goes on in the folder of a checkpoint with its epoch.
+        """Starts a new run, or continues in a checkpoint's folder from its epoch.
 
         `load_weights` does this itself for a checkpoint of this package.
         """

@@ -1,4 +1,4 @@
-"""Names of the old package that cannot exist any more: importing one works, using it says what replaces it."""
+"""Names of the old package that no longer exist: importing one works, using it raises an error with the replacement."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any, NoReturn
 
 
 class RemovedNameError(NotImplementedError):
-    """A name of the old package was used that no longer exists; the message says what replaces it."""
+    """A name of the old package that no longer exists was used; the message says what replaces it."""
 
 
 class Removed:
-    """Stands for a function, class, module or attribute of the old package. Any use of it raises `RemovedNameError`.
+    """Replaces a function, class, module or attribute of the old package. Any use of it raises `RemovedNameError`.
 
     Args:
-        name: as programs write it, "modellib.ProposalLayer".
-        instead: what replaces it, or why nothing does; the rest of a sentence that begins with the name.
+        name: as written in programs, "modellib.ProposalLayer".
+        instead: what replaces it, or why nothing does; the rest of a sentence that starts with the name.
     """
 
     def __init__(self, name: str, instead: str) -> None:
@@ -24,10 +24,10 @@ class Removed:
         raise RemovedNameError(self._message)
 
     __call__ = __iter__ = __len__ = __getitem__ = __setitem__ = __contains__ = __enter__ = _raise
-    __mro_entries__ = __instancecheck__ = _raise  # as a base class, and in `isinstance`
+    __mro_entries__ = __instancecheck__ = _raise  # for use as a base class and in `isinstance`
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # notebooks, debuggers and `inspect` look for these
+        if name.startswith("_"):  # notebooks, debuggers and `inspect` look these up
             raise AttributeError(name)
         self._raise()
 

@@ -25,7 +25,7 @@ def resize(
     anti_aliasing: bool = False,
     anti_aliasing_sigma: Any = None,
 ) -> np.ndarray:
-    """`skimage.transform.resize`, without antialiasing unless asked for."""
+    """`skimage.transform.resize`, without antialiasing by default."""
     from skimage import transform
 
     return transform.resize(
@@ -52,12 +52,12 @@ def resize_image(
 
     Args:
         image: [H, W, C].
-        min_dim: the shorter side is scaled up (never down) to this; None or 0 does not.
-        max_dim: the longer side is at most this ("square" and "fit" only).
-        min_scale: scale up by at least this, even if `min_dim` needs less.
+        min_dim: the shorter side is scaled up (never down) to this; None or 0: no scaling up.
+        max_dim: maximum of the longer side ("square" and "fit" only).
+        min_scale: minimum scale, even if `min_dim` needs less.
         mode: "none"; "square" (pad to [max_dim, max_dim], centered); "pad64" (pad to multiples of 64, centered); "crop"
             (a random [min_dim, min_dim] part, by Python's global generator as in the old package); "fit" (new here:
-            the shorter side becomes `min_dim`, up or down, or what `max_dim` allows; no padding).
+            scale the shorter side up or down to `min_dim`, or as far as `max_dim` allows; no padding).
 
     Returns:
         image of the same type; window (y1, x1, y2, x2) of the image inside its padding; scale; padding
@@ -103,7 +103,7 @@ def centered_padding(height: int, width: int, max_dim: int | None, mode: str) ->
 def resize_mask(
     mask: np.ndarray, scale: float, padding: Sequence[tuple[int, int]], crop: tuple[int, int, int, int] | None = None
 ) -> np.ndarray:
-    """Resizes masks [H, W, N] by what `resize_image` returned for their image: nearest pixel, same type."""
+    """Resizes masks [H, W, N] like `resize_image` resized their image: nearest pixel, same type."""
     from scipy.ndimage import zoom
 
     mask = zoom(mask, zoom=[scale, scale, 1], order=0)

@@ -1,6 +1,6 @@
-"""Training targets of the old package in NumPy, for looking at them; the training graph computes its own.
+"""The old package's training targets in NumPy, for inspection; the training graph computes its own.
 
-All of them sample with NumPy's global generator, so `np.random.seed` repeats them, as it did in the old package.
+All functions sample with NumPy's global generator, so `np.random.seed` makes them repeatable, as in the old package.
 `mrcnn.inspection.training_targets` shows what the training graph samples.
 """
 
@@ -15,8 +15,8 @@ from mrcnn.config import Config
 from mrcnn.data.masks import crop_masks
 from mrcnn.legacy.boxes import box_refinement, exact_overlaps
 
-CROWD_OVERLAP = 0.001  # IoU with a crowd from which a box is not background
-POSITIVE_OVERLAP = 0.5  # IoU with an object from which a RoI is positive
+CROWD_OVERLAP = 0.001  # boxes with at least this IoU with a crowd are not background
+POSITIVE_OVERLAP = 0.5  # RoIs with at least this IoU with an object are positive
 
 
 def build_rpn_targets(
@@ -27,14 +27,14 @@ def build_rpn_targets(
     Args:
         image_shape: not used, as in the old package.
         anchors: [A, (y1, x1, y2, x2)] in pixels.
-        gt_class_ids: [N]; negative for crowds, whose surroundings are not background.
+        gt_class_ids: [N]; negative for crowds, around which no anchor is background.
         gt_boxes: [N, (y1, x1, y2, x2)] in pixels.
         config: RPN_TRAIN_ANCHORS_PER_IMAGE and RPN_BBOX_STD_DEV.
 
     Returns:
         rpn_match: [A] int32, 1 object, -1 background, 0 not used.
         rpn_bbox: [RPN_TRAIN_ANCHORS_PER_IMAGE, (dy, dx, log dh, log dw)] over RPN_BBOX_STD_DEV, for the positive
-            anchors in their order; zero-padded.
+            anchors in order; zero-padded.
     """
     del image_shape
     gt_class_ids, gt_boxes = np.asarray(gt_class_ids), np.asarray(gt_boxes)
@@ -59,10 +59,10 @@ def build_rpn_targets(
 
 
 def _drop(match: np.ndarray, label: int, most: int) -> None:
-    """Sets all but `most` randomly chosen labels of a kind to 0."""
-    labelled = np.flatnonzero(match == label)
-    if len(labelled) > most:
-        match[np.random.choice(labelled, len(labelled) - most, replace=False)] = 0
+    """Sets all but `most` randomly chosen entries with a label to 0."""
+    labeled = np.flatnonzero(match == label)
+    if len(labeled) > most:
+        match[np.random.choice(labeled, len(labeled) - most, replace=False)] = 0
 
 
 def _deltas(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -75,12 +75,12 @@ def _deltas(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def build_detection_targets(
     rpn_rois: np.ndarray, gt_class_ids: np.ndarray, gt_boxes: np.ndarray, gt_masks: np.ndarray, config: Config
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Samples RoIs with the targets of the heads, without a network.
+    """Samples RoIs and their head targets without a network.
 
     Args:
-        rpn_rois: [R, (y1, x1, y2, x2)] in pixels; the ground-truth boxes join them.
+        rpn_rois: [R, (y1, x1, y2, x2)] in pixels; the ground-truth boxes are added.
         gt_class_ids: [N]. gt_boxes: [N, (y1, x1, y2, x2)] in pixels. Both may be zero-padded.
-        gt_masks: [H, W, N], or with USE_MINI_MASK the content of each box, [*MINI_MASK_SHAPE, N].
+        gt_masks: [H, W, N], or with USE_MINI_MASK the mask inside each box, [*MINI_MASK_SHAPE, N].
         config: TRAIN_ROIS_PER_IMAGE (R below), ROI_POSITIVE_RATIO, BBOX_STD_DEV, NUM_CLASSES, USE_MINI_MASK; the side
             of a mask (m below) is twice MASK_POOL_SIZE.
 
@@ -90,7 +90,7 @@ def build_detection_targets(
         bboxes: [R, NUM_CLASSES, (dy, dx, log dh, log dw)] float32 over BBOX_STD_DEV, 0 except for the RoI's class.
         masks: [R, m, m, NUM_CLASSES] float32, 0 or 1, 0 except for the RoI's class.
 
-    Raises ValueError for ground truth without an object.
+    Raises ValueError if the ground truth has no object.
     """
     gt_class_ids = np.asarray(gt_class_ids)
     known = gt_class_ids > 0
@@ -114,7 +114,7 @@ def build_detection_targets(
 
 
 def _sampled_rois(best: np.ndarray, count: int, positive_ratio: float) -> np.ndarray:
-    """[count] indices of RoIs whose best IoU is given, positives first; some repeat where there are too few."""
+    """[count] indices of RoIs, given each one's best IoU, positives first; RoIs repeat if there are too few."""
     positive, negative = np.flatnonzero(best >= POSITIVE_OVERLAP), np.flatnonzero(best < POSITIVE_OVERLAP)
     positive = np.random.permutation(positive)[: int(count * positive_ratio)]
     chosen = np.concatenate([positive, np.random.permutation(negative)[: count - len(positive)]])
@@ -123,11 +123,11 @@ def _sampled_rois(best: np.ndarray, count: int, positive_ratio: float) -> np.nda
 
 
 def _roi_mask(mask: np.ndarray, box: np.ndarray | None, roi: np.ndarray, side: int) -> np.ndarray:
-    """What a RoI covers of a mask, [side, side] bool.
+    """The part of a mask inside a RoI, [side, side] bool.
 
     Args:
-        mask: [H, W] in pixels of the image, or the content of `box`.
-        box: (y1, x1, y2, x2) of a mask that is cropped to it; None for a full mask.
+        mask: [H, W] in image pixels, or the mask inside `box`.
+        box: (y1, x1, y2, x2) to which the mask is cropped; None for a full mask.
         roi: (y1, x1, y2, x2) in pixels of the image.
     """
     if box is not None:
@@ -139,7 +139,7 @@ def _roi_mask(mask: np.ndarray, box: np.ndarray | None, roi: np.ndarray, side: i
 def generate_random_rois(
     image_shape: Sequence[int], count: int, gt_class_ids: np.ndarray, gt_boxes: np.ndarray
 ) -> np.ndarray:
-    """Random RoIs to train heads without an RPN: nine in ten of them around the objects, the others anywhere.
+    """Random RoIs for training heads without an RPN: 90% around the objects, the others anywhere.
 
     Args:
         image_shape: (height, width, ...) of the image.
@@ -155,7 +155,7 @@ def generate_random_rois(
     gt_boxes = np.asarray(gt_boxes, float).reshape(-1, 4)
     around = int(0.9 * count / len(gt_boxes)) if len(gt_boxes) else 0
     size = np.maximum(gt_boxes[:, 2:] - gt_boxes[:, :2], 1)
-    low, high = gt_boxes[:, :2] - size, gt_boxes[:, 2:] + size  # up to the size of the object away from it
+    low, high = gt_boxes[:, :2] - size, gt_boxes[:, 2:] + size  # up to one object size away
     limits = [np.repeat(np.clip(limit, 0, (height, width)), around, axis=0) for limit in (low, high)]
     anywhere = count - len(limits[0])
     lows = np.concatenate([limits[0], np.zeros((anywhere, 2))])

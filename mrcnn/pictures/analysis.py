@@ -1,4 +1,4 @@
-"""Plots of what `mrcnn.evaluation.analysis` finds: curves, confusion matrix, mistakes, and the worst images."""
+"""Plots of the results of `mrcnn.evaluation.analysis`: curves, confusion matrix, mistakes, and the worst images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mrcnn.pictures import canvas
 from mrcnn.pictures.colors import GRAY, Color, random_colors
 from mrcnn.pictures.instances import display_instances
 
-# One color per kind of mistake, in all figures; green is right, red is missed.
+# One color per kind of mistake in all figures; green is correct, red is missed.
 COLORS: dict[str, Color] = {
     "class": (0.62, 0.35, 0.85),
     "localisation": (1.0, 0.6, 0.1),
@@ -28,16 +28,16 @@ COLORS: dict[str, Color] = {
     "crowd": GRAY,
 }
 RIGHT = ("correct", "found", "ignored", "crowd")
-CAPTIONS = 12  # an image with more instances has captions for this many mistakes, the largest
-TALLEST = 0.85  # height of an image on a page, as a fraction of the width of its place
+CAPTIONS = 12  # maximum number of captioned mistakes in an image, the largest ones
+TALLEST = 0.85  # maximum height of an image on a page, as a fraction of its column's width
 
 
 def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
     """Plots precision over recall: one line per class, the mean in black.
 
     Args:
-        curves: of `precision_recall`.
-        most: the number of classes with a color and a name, those with the most objects; the others are gray.
+        curves: from `precision_recall`.
+        most: number of classes with a color and a name, those with the most objects; the others are gray.
         ax: axes to draw on.
 
     Returns:
@@ -58,7 +58,7 @@ def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
     title = f"AP of {_objects(curves.kind)} at IoU {curves.iou:g}: {curves.ap:.3f}"
     ax.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="recall", ylabel="precision", title=title)
     _tidy(ax)
-    # Beside the plot, where no curve can be
+    # Next to the plot, where it covers no curve
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8.5, title="class, AP")
     if new:
         canvas.show(ax.figure)
@@ -66,12 +66,12 @@ def plot_curves(curves: Curves, most: int = 10, ax: Any = None) -> Any:
 
 
 def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
-    """Shows which classes are confused; the colors of a row are fractions of its objects.
+    """Shows which classes are confused; colors are fractions of a row's objects.
 
     Classes with neither objects nor detections are left out.
 
     Args:
-        matrix: of `confusion_matrix`.
+        matrix: from `confusion_matrix`.
         ax: axes to draw on.
 
     Returns:
@@ -86,20 +86,20 @@ def plot_confusion_matrix(matrix: ConfusionMatrix, ax: Any = None) -> Any:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.42 * len(names), 2.6, 13))
     ax, new = _axes(ax, (side + 2.6 + 0.04 * side, side + 1.5))
-    # Rare mistakes must be visible: darker than their fraction
+    # Rare mistakes are drawn darker than their fraction, to be visible
     picture = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    size = float(np.clip(72 * side / len(names) * 0.75, 4.5, 10))  # of labels: the height of a cell, in points
+    size = float(np.clip(72 * side / len(names) * 0.75, 4.5, 10))  # label size in points, from the height of a cell
     ax.set_xticks(range(len(names)), [*names[:-1], "(missed)"], rotation=90, fontsize=size)
     ax.set_yticks(range(len(names)), [*names[:-1], "(nothing there)"], fontsize=size)
     ax.set(xlabel="found as", ylabel="true class")
-    ax.set_title(f"{matrix.kind} IoU {matrix.iou:g}, score from {matrix.min_score:g}", fontsize=10)
+    ax.set_title(f"{matrix.kind} IoU {matrix.iou:g}, score >= {matrix.min_score:g}", fontsize=10)
     _grid_lines(ax, len(names))
     small = (0.85 if len(names) < 15 else 0.6) * size
     for i, j in np.argwhere(counts):
         color = "white" if shares[i, j] > 0.4 else "black"
         ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=small, color=color)
     bar = ax.figure.colorbar(picture, ax=ax, shrink=0.7, pad=0.02, aspect=30, ticks=[0, 0.1, 0.25, 0.5, 1])
-    bar.set_label("share of the row", fontsize=9)
+    bar.set_label("fraction of the row", fontsize=9)
     bar.outline.set_visible(False)
     if new:
         canvas.show(ax.figure)
@@ -110,19 +110,19 @@ def plot_errors(breakdown: ErrorBreakdown | Mapping[str, ErrorBreakdown], ax: An
     """Shows, for each kind of mistake, the AP that correcting it would add, and the number of mistakes.
 
     Args:
-        breakdown: of `error_breakdown`; or several by name to compare, for example of several heads.
+        breakdown: from `error_breakdown`; or several by name to compare, for example of several heads.
         ax: axes to draw on.
 
     Returns:
         The matplotlib Axes.
 
     Raises:
-        ValueError: nothing given, or breakdowns that differ in kind or IoU.
+        ValueError: no breakdown given, or breakdowns that differ in kind or IoU.
     """
     several = dict(breakdown) if isinstance(breakdown, Mapping) else {"": breakdown}
     if len({(b.kind, b.iou) for b in several.values()}) != 1:
         given = {name: (b.kind, b.iou) for name, b in several.items()}
-        raise ValueError(f"breakdowns to compare must be of one kind and one IoU, got {given}")
+        raise ValueError(f"breakdowns to compare must have the same kind and IoU, got {given}")
     first = next(iter(several.values()))
     ax, new = _axes(ax, (6.6, 1.1 + (0.42 if len(several) == 1 else 0.32 * len(several) + 0.2) * len(ERRORS)))
     height = 0.72 / len(several)
@@ -159,14 +159,14 @@ def show_worst(
 ) -> Any:
     """Draws the worst images in pairs: ground truth on the left, detections on the right.
 
-    Colors show what became of each instance; mistakes are named.
+    Colors show the outcome for each instance; mistakes are named.
 
     Args:
-        dataset: the one that was evaluated, with the images and names.
-        records: of the evaluation; or what `worst_images` returned, in which case the next arguments are not used.
+        dataset: the evaluated dataset, with images and class names.
+        records: from the evaluation; or the result of `worst_images`, in which case the next arguments are not used.
         count, kind, iou, min_score: as in `worst_images`.
-        pairs_per_row: the number of images in a row.
-        width: of one image, in inches.
+        pairs_per_row: number of images in a row.
+        width: of an image, in inches.
 
     Returns:
         The matplotlib Figure.
@@ -174,7 +174,7 @@ def show_worst(
     from matplotlib import pyplot
 
     if pairs_per_row < 1:
-        raise ValueError(f"pairs_per_row={pairs_per_row}; a row holds at least one pair")
+        raise ValueError(f"pairs_per_row={pairs_per_row}; expected at least 1")
     reports = worst_images(records, count, kind, iou, min_score) if isinstance(records, Records) else list(records)
     if not reports:
         figure = pyplot.figure(figsize=(4, 1))
@@ -193,7 +193,7 @@ def show_worst(
 
 
 def _draw(ax: Any, image: np.ndarray, side: Sequence[tuple[Annotation, str]], names: Sequence[str]) -> None:
-    """One image with annotations, each in the color of its label; mistakes are drawn over what is right."""
+    """Draws an image with annotations in the color of their label; mistakes are drawn over correct ones."""
     side = sorted(side, key=lambda entry: entry[1] not in RIGHT)
     masks = [rle.decode(annotation["segmentation"]) for annotation, _ in side]
     boxes = [[y, x, y + h, x + w] for x, y, w, h in (annotation["bbox"] for annotation, _ in side)]
@@ -210,7 +210,7 @@ def _draw(ax: Any, image: np.ndarray, side: Sequence[tuple[Annotation, str]], na
 
 
 def _captions(side: Sequence[tuple[Annotation, str]], names: Sequence[str]) -> list[str]:
-    """A text per annotation, empty for all but the largest mistakes if there are too many."""
+    """A text per annotation; only the largest mistakes have one if there are too many."""
     places = list(range(len(side)))
     if len(side) > CAPTIONS:
         wrong = [i for i in places if side[i][1] not in RIGHT]
@@ -230,9 +230,9 @@ def _summary(report: ImageReport) -> str:
 
 
 def _page(proportions: Sequence[float], columns: int, width: float) -> tuple[Any, list[tuple[Any, Any]]]:
-    """A figure, and for each of the proportions (height / width) two places for axes and one for a title.
+    """A figure, and for each of the proportions (height / width) places for two axes and a title.
 
-    All in fractions of the figure; rows are only as high as needed.
+    Places are in fractions of the figure; rows are only as high as needed.
     """
     from matplotlib import pyplot
 
@@ -266,7 +266,7 @@ def _legend(figure: Any) -> None:
 
 
 def _axes(ax: Any, size: tuple[float, float]) -> tuple[Any, bool]:
-    """The given axes or those of a new figure, and whether they are new."""
+    """The given axes, or those of a new figure, and whether they are new."""
     if ax is not None:
         return ax, False
     from matplotlib import pyplot

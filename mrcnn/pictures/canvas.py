@@ -1,4 +1,4 @@
-"""Axes that show an image, and what is drawn on them: outlines, boxes and labels.
+"""Axes that show an image, with outlines, boxes and labels drawn on them.
 
 Coordinates are those of boxes: pixel x covers [x, x + 1).
 """
@@ -12,14 +12,14 @@ import numpy as np
 
 from mrcnn.pictures.colors import Color, text_color
 
-# Backends that write files and cannot open a window.
+# Backends that write files and cannot open a window
 SILENT_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
-LABEL_PADDING = 0.2  # of the font size
-SMALL_BOX = 6  # boxes below this many times the area of a label could be hidden by it
+LABEL_PADDING = 0.2  # as a fraction of the font size
+SMALL_BOX = 6  # labels avoid boxes smaller than this many times their area
 
 
 def image_axes(image: np.ndarray, figsize: tuple[float, float], title: str = "", ax: Any = None) -> Any:
-    """Shows an image on `ax`, or on a new figure of at most `figsize` inches with the proportions of the image."""
+    """Shows an image on `ax`, or on a new figure of at most `figsize` inches with the image's proportions."""
     if ax is None:
         from matplotlib import pyplot
 
@@ -40,7 +40,7 @@ def show_image(ax: Any, image: np.ndarray, **options: Any) -> None:
     height, width = image.shape[:2]
     ax.imshow(image, extent=(0, width, height, 0), **options)
     ax.set_axis_off()
-    ax.autoscale(False)  # boxes may leave the image, which must not shrink for them
+    ax.autoscale(False)  # boxes outside the image must not shrink it
 
 
 def show(figure: Any) -> None:
@@ -61,7 +61,7 @@ def axes_width(ax: Any) -> float:
 
 
 def label_size(ax: Any) -> float:
-    """Font size for labels: readable on a page, and small for a small image."""
+    """Font size for labels: readable on a page, smaller for a small image."""
     return float(np.clip(1.3 * axes_width(ax), 5.5, 11))
 
 
@@ -107,7 +107,7 @@ def mask_outline(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def add_labels(ax: Any, labels: Iterable[tuple[Sequence[float] | np.ndarray, str, Color]]) -> None:
-    """Writes labels (box, text, color) at their boxes, inside the image, clear of each other and of small boxes."""
+    """Writes labels (box, text, color) at their boxes, inside the image, without covering labels or small boxes."""
     labels = list(labels)
     (left, right), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
     size = label_size(ax)
@@ -130,13 +130,13 @@ def add_labels(ax: Any, labels: Iterable[tuple[Sequence[float] | np.ndarray, str
 
 
 def add_note(ax: Any, text: str) -> None:
-    """Writes a remark in the lower left corner of an image."""
+    """Writes a note in the lower left corner of an image."""
     frame = {"boxstyle": "square,pad=0.4", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     ax.text(0.02, 0.02, text, transform=ax.transAxes, size=label_size(ax), color="black", va="bottom", bbox=frame)
 
 
 def _data_size(ax: Any, label: Any, font_size: float) -> tuple[float, float, float]:
-    """Padding, width and height of a label, padding included, in pixels of the image."""
+    """Padding, width and height of a label, including padding, in image pixels."""
     extent = label.get_window_extent()
     (x0, y0), (x1, y1) = ax.transData.inverted().transform([(0, 0), (extent.width, extent.height)])
     points = ax.transData.inverted().transform([(0, 0), (font_size * ax.figure.dpi / 72, 0)])
@@ -155,7 +155,7 @@ def _places(box: Sequence[float] | np.ndarray, height: float, width: float) -> n
 
 
 def _covered(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Area that each of `places` [places, 4] shares with all `boxes` [boxes, 4]."""
+    """Total overlap area of each of `places` [places, 4] with all `boxes` [boxes, 4]."""
     low = np.maximum(places[:, None, :2], boxes[None, :, :2])
     high = np.minimum(places[:, None, 2:], boxes[None, :, 2:])
     return np.prod(np.maximum(high - low, 0), axis=-1).sum(axis=1)

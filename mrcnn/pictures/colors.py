@@ -15,10 +15,10 @@ GRAY: Color = (0.75, 0.75, 0.75)
 
 
 def random_colors(N: int, bright: bool = True) -> list[Color]:
-    """N colors that are easy to tell apart, the same at every call.
+    """N colors that are easy to tell apart, the same on every call.
 
     Hues advance by the golden ratio, so neighbors in the list are far apart for any N. Brightness changes every five
-    colors, because the hues of many colors come close.
+    colors, because the hues of many colors get close.
 
     Returns:
         [(red, green, blue)] in 0..1; darker ones with `bright=False`.
@@ -41,7 +41,7 @@ def apply_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[float], alph
 
     Args:
         image: [height, width, RGB] in 0..255, changed in place.
-        mask: [height, width], non-zero inside.
+        mask: [height, width], nonzero inside.
         color: red, green, blue in 0..1.
         alpha: opacity of the color, 0..1.
 
@@ -69,7 +69,7 @@ def blend_masks(image: np.ndarray, masks: np.ndarray, colors: Sequence[Color], a
 
 
 def draw_box(image: np.ndarray, box: Sequence[float], color: Sequence[float]) -> np.ndarray:
-    """Draws the outline of a box in place, 3 pixels wide, inwards from its edge.
+    """Draws the outline of a box in place, 3 pixels wide, inward from its edge.
 
     Args:
         image: [height, width, channels], changed in place.

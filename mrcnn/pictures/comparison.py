@@ -1,4 +1,4 @@
-"""Detections beside ground truth, in one figure for a report."""
+"""Detections next to ground truth, in one figure for a report."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def save_comparison(
 ) -> Any:
     """Saves a figure of one image or several, ground truth on the left and detections on the right.
 
-    A detection has the color of the object that it matches (same class, mask IoU of at least 0.5), every other one a
-    color of its own.
+    A detection has the color of the object it matches (same class, mask IoU of at least 0.5); all others have a
+    color of their own.
 
     Args:
-        image: what `detect` takes, or a list of it.
-        truth: (masks, class_ids) as `load_mask` returns them, or a dict as `detect` returns it; or a list of these.
+        image: anything `detect` takes, or a list.
+        truth: (masks, class_ids) as returned by `load_mask`, or a dict as returned by `detect`; or a list of these.
         detections: likewise.
-        class_names: the names, the background's first.
-        path: the file, whose ending names the format, for example ".png".
-        min_score: detections below it are not drawn.
+        class_names: class names, background first.
+        path: the file; its suffix sets the format, for example ".png".
+        min_score: minimum score of the detections to draw.
         titles: above the two columns.
-        pairs_per_row: the number of images in a row.
-        width: of one image, in inches.
+        pairs_per_row: number of images in a row.
+        width: of an image, in inches.
 
     Returns:
         The matplotlib Figure.
@@ -61,7 +61,7 @@ def save_comparison(
         ValueError: lists of different lengths, or instances that do not fit their image.
     """
     if pairs_per_row < 1:
-        raise ValueError(f"pairs_per_row={pairs_per_row}; a row holds at least one pair")
+        raise ValueError(f"pairs_per_row={pairs_per_row}; expected at least 1")
     images, truths, found = _as_lists(image, truth, detections)
     images = [read_image(image) for image in images]
     figure, pairs = _grid([image.shape[0] / image.shape[1] for image in images], min(pairs_per_row, len(images)), width)
@@ -78,11 +78,11 @@ def _grid(proportions: Sequence[float], columns: int, width: float) -> tuple[Any
     """A figure with a pair of axes for each of the proportions (height / width); rows are only as high as needed."""
     from matplotlib.figure import Figure
 
-    gap, margin = 0.08, 0.4  # inches, as all sizes here
+    gap, margin = 0.08, 0.4  # inches, like all sizes here
     rows = [proportions[i : i + columns] for i in range(0, len(proportions), columns)]
     heights = [width * max(row) for row in rows]
     across, up = columns * 2 * (width + gap) + gap, margin + sum(heights) + gap * len(rows)
-    # No pyplot, which would keep the figures alive
+    # not pyplot, which would keep the figures alive
     figure = Figure(figsize=(across, up), facecolor="white")
     pairs = []
     bottom = up - margin
@@ -97,13 +97,13 @@ def _grid(proportions: Sequence[float], columns: int, width: float) -> tuple[Any
 
 
 def _as_lists(*arguments: Any) -> list[list[Any]]:
-    """The arguments as lists of one length; a single image with its instances becomes lists of one."""
+    """The arguments as lists of equal length; a single image with its instances becomes lists of length one."""
     lists = [list(a) if isinstance(a, list) else [a] for a in arguments]
     if len({len(entries) for entries in lists}) > 1 or not lists[0]:
         counts = ", ".join(
             f"{len(e)} {name}" for e, name in zip(lists, ("images", "truths", "detections"), strict=True)
         )
-        raise ValueError(f"one truth and one detection is needed for each image, got {counts}")
+        raise ValueError(f"expected one truth and one detection result per image, got {counts}")
     return lists
 
 
@@ -129,11 +129,11 @@ def _instances(image: np.ndarray, given: Given, min_score: float) -> Instances:
 
 
 def matching_colors(truth: Instances, found: Instances) -> tuple[list[Color], list[Color]]:
-    """Colors for objects and for detections; a detection has the color of the object that it matches."""
+    """Colors of objects and detections; a detection has the color of the object it matches."""
     count = len(truth.class_ids)
     colors = random_colors(count + len(found.class_ids))
     scores = np.ones(len(found.class_ids)) if found.scores is None else found.scores
-    # Ones in place of the boxes: `compute_matches` drops rows of zeros as padding, and there is none here
+    # Boxes of ones: `compute_matches` drops rows of zeros as padding, and there is no padding here
     _, pred_match, _ = compute_matches(
         np.ones_like(truth.boxes),
         truth.class_ids,

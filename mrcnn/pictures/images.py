@@ -25,24 +25,24 @@ def display_images(
     """Shows images in rows of `cols`.
 
     Args:
-        images: each [height, width] or [height, width, 3], in a range that matplotlib's `imshow` takes.
+        images: each [height, width] or [height, width, 3], in a range supported by matplotlib's `imshow`.
         titles: one text per image.
-        cmap, norm, interpolation: of `imshow`; without `cmap`, images [height, width] are gray.
+        cmap, norm, interpolation: passed to `imshow`; without `cmap`, images [height, width] are gray.
 
     Returns:
         The matplotlib Figure.
 
     Raises:
-        ValueError: no images, no columns, or a number of titles other than of images.
+        ValueError: no images, no columns, or a different number of titles than images.
     """
     from matplotlib import pyplot
 
     arrays = [np.asarray(image) for image in images]
     titles = [""] * len(arrays) if titles is None else [str(title) for title in titles]
     if not arrays or cols < 1:
-        raise ValueError(f"at least one image and one column are needed, got {len(arrays)} images and cols={cols}")
+        raise ValueError(f"expected at least one image and one column, got {len(arrays)} images and cols={cols}")
     if len(titles) != len(arrays):
-        raise ValueError(f"{len(titles)} titles were given for {len(arrays)} images; one each is needed")
+        raise ValueError(f"expected one title per image, got {len(titles)} titles for {len(arrays)} images")
     cols = min(cols, len(arrays))
     rows = -(-len(arrays) // cols)
     tallest = max(image.shape[0] / image.shape[1] for image in arrays)
@@ -65,10 +65,10 @@ def display_top_masks(
     """Shows an image and, for each of the classes that cover most of it, its instances in colors.
 
     Args:
-        image: what `detect` takes.
+        image: anything `detect` takes.
         mask: [height, width, N].
         class_ids: [N].
-        class_names: the names, the background's first.
+        class_names: class names, background first.
         limit: number of classes.
 
     Returns:
@@ -86,7 +86,7 @@ def display_top_masks(
     areas = {int(i): int(masks[..., ids == i].sum()) for i in np.unique(ids)}
     top = sorted(areas, key=lambda i: -areas[i])[:limit]
     names = class_captions(top, class_names)
-    # White for none, then one color per instance; each class starts with the first color
+    # White for the background, then one color per instance; each class starts with the first color
     palette = ListedColormap(["white", *random_colors(max(len(ids), 1))])
     numbered = [_numbered(masks[..., ids == i]) for i in top]
     titles = [f"{name}: {(ids == i).sum()}" for i, name in zip(top, names, strict=True)]
@@ -97,6 +97,6 @@ def display_top_masks(
 
 
 def _numbered(masks: np.ndarray) -> np.ndarray:
-    """[H, W]: the number (from 1) of the last mask of [H, W, N] at each pixel, 0 where there is none."""
+    """[H, W]: the number (from 1) of the last mask of [H, W, N] at each pixel, 0 if there is none."""
     numbers = np.arange(1, masks.shape[-1] + 1)
     return (masks * numbers).max(axis=-1, initial=0)

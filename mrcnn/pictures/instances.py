@@ -1,4 +1,4 @@
-"""Instances on their image: masks, boxes, class names and scores."""
+"""Draws instances on their image: masks, boxes, class names and scores."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ def display_instances(
 ) -> Any:
     """Draws instances over their image and shows it, unless `ax` is given.
 
-    `detect` returns every detection from DETECTION_MIN_CONFIDENCE on, which is 0.05 unless set: average precision needs
-    them, but a person wants to see the confident ones. So this draws scores from `min_score` on, and a note in the
-    corner of the picture counts the others.
+    `detect` returns every detection with at least DETECTION_MIN_CONFIDENCE, 0.05 by default: average precision needs
+    them, but people want to see the confident ones. So only scores of at least `min_score` are drawn, and a note in the
+    corner of the image counts the others.
 
-    Several labels on one object: by default a RoI may become a detection of every class, and NMS compares boxes of one
-    class only. `max_overlap=0.5` draws only the best of the instances that cover one place, whatever their classes. The
-    setting DETECTION_BEST_CLASS_ONLY = True has `detect` give each RoI its best class only.
+    Several labels on one object: by default, a RoI may become a detection of every class, and NMS only compares boxes
+    of the same class. `max_overlap=0.5` draws only the best of the instances that cover one place, regardless of class.
+    With DETECTION_BEST_CLASS_ONLY = True, `detect` gives each RoI only its best class.
 
     Args:
-        image: [height, width, 3] uint8, or whatever `detect` takes: gray, RGBA, floats, a path.
-        boxes: [N, (y1, x1, y2, x2)] in pixels of the image; rows of zeros are padding, not drawn. None: from the masks.
-        masks: [height, width, N]; None to draw boxes only.
-        class_ids: [N]; a negative one is a crowd of that class.
-        class_names: the names, the background's first.
-        scores: [N] in 0..1, written behind the names.
-        title: above the picture.
-        figsize: largest (width, height) of a new figure in inches; it has the proportions of the image.
+        image: [height, width, 3] uint8, or anything `detect` takes: gray, RGBA, floats, a path.
+        boxes: [N, (y1, x1, y2, x2)] in image pixels; rows of zeros are padding and not drawn. None: from the masks.
+        masks: [height, width, N]; None to draw only boxes.
+        class_ids: [N]; a negative id is a crowd of that class.
+        class_names: class names, background first.
+        scores: [N] in 0..1, written after the names.
+        title: above the image.
+        figsize: maximum (width, height) of a new figure in inches; it has the proportions of the image.
         ax: axes to draw on, for example of a figure with several.
         show_mask, show_bbox: what to draw besides the labels.
         colors: [N] of (red, green, blue) in 0..1.
-        captions: [N] texts in place of name and score; an empty one draws no label.
+        captions: [N] texts instead of name and score; an empty one draws no label.
         min_score: instances with a lower score are not drawn; 0 draws all. Without `scores` all are drawn.
-        max_overlap: an instance is not drawn if its IoU with one of a higher score is above this (of masks, or of
-            boxes where there are no masks). None: all are drawn. Without `scores` it has no effect.
+        max_overlap: an instance is not drawn if its IoU with one of higher score exceeds this (IoU of masks, or of
+            boxes without masks). None: all are drawn. Has no effect without `scores`.
 
     Returns:
         The matplotlib Axes.
@@ -109,7 +109,7 @@ def _chosen(
     min_score: float,
     max_overlap: float | None,
 ) -> list[int]:
-    """Those of the instances `real` that are drawn, in their order."""
+    """The instances among `real` to draw, in order."""
     confident = real[scores[real] >= min_score]
     if max_overlap is None or len(confident) < 2:
         return confident.tolist()
@@ -126,7 +126,7 @@ def _chosen(
 
 
 def _note(drawn: int, count: int, scores: ArrayLike | None, min_score: float) -> str:
-    """What the picture says about instances that are not drawn; empty if all are."""
+    """The note about instances that are not drawn; empty if all are."""
     if not count:
         return "no instances"
     low = 0 if scores is None else int((np.asarray(scores) < min_score).sum())
@@ -150,10 +150,10 @@ def display_differences(
     iou_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> Any:
-    """Draws ground truth in green and detections in red in one picture; returns the Axes.
+    """Draws ground truth in green and detections in red in one image; returns the Axes.
 
-    Detections are labeled with their score and the mask IoU with the object that they match (see `compute_matches`,
-    which takes the two thresholds), objects without a match with "missed".
+    Detections are labeled with their score and their mask IoU with the matching object (see `compute_matches`, which
+    takes the two thresholds), objects without a match with "missed".
     """
     true_boxes, found_boxes = (np.reshape(boxes, (-1, 4)) for boxes in (gt_box, pred_box))
     true_ids, found_ids, scores = (np.asarray(values) for values in (gt_class_id, pred_class_id, pred_score))
@@ -168,7 +168,7 @@ def display_differences(
         iou_threshold=iou_threshold,
         score_threshold=score_threshold,
     )
-    # Matches count detections by falling score, without padding
+    # Matches index detections by decreasing score, without padding
     true_order = np.flatnonzero(np.any(true_boxes != 0, axis=1))
     real = np.flatnonzero(np.any(found_boxes != 0, axis=1))
     found_order = real[np.argsort(-scores[real], kind="stable")]
@@ -199,7 +199,7 @@ def checked_instances(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """boxes [N, 4] float, masks [H, W, N] bool or None, and class_ids [N] int64.
 
-    Raises ValueError if they do not fit each other or the image.
+    Raises ValueError if they do not match each other or the image.
     """
     ids = np.asarray(class_ids, np.int64).reshape(-1)
     inside: np.ndarray | None = None
@@ -210,24 +210,24 @@ def checked_instances(
         if inside.shape != (*image.shape[:2], len(ids)):
             raise ValueError(
                 f"masks have shape {inside.shape}; the image of {image.shape[0]} x {image.shape[1]} and "
-                f"{len(ids)} class ids ask for {(*image.shape[:2], len(ids))}"
+                f"{len(ids)} class ids need {(*image.shape[:2], len(ids))}"
             )
         inside = inside != 0
     if boxes is None and inside is None:
-        raise ValueError("neither boxes nor masks were given; at least one of them says where the instances are")
+        raise ValueError("neither boxes nor masks were given; pass at least one of them")
     corners = np.asarray(extract_bboxes(inside) if boxes is None and inside is not None else boxes, float)
     corners = corners.reshape(-1, 4) if corners.size == 0 else corners
     if corners.shape != (len(ids), 4):
-        raise ValueError(f"boxes have shape {corners.shape}; {len(ids)} class ids ask for ({len(ids)}, 4)")
+        raise ValueError(f"boxes have shape {corners.shape}; {len(ids)} class ids need ({len(ids)}, 4)")
     return corners, inside, ids
 
 
 def class_captions(class_ids: ArrayLike, class_names: Sequence[str], scores: ArrayLike | None = None) -> list[str]:
-    """A text per instance: the name of its class, and its score if given."""
+    """A text per instance: its class name, and its score if given."""
     ids = [int(i) for i in np.asarray(class_ids).reshape(-1)]
     wrong = [i for i in ids if abs(i) >= len(class_names)]
     if wrong:
-        raise ValueError(f"class ids {wrong[:5]} have no name: {len(class_names)} names were given, background first")
+        raise ValueError(f"class ids {wrong[:5]} have no name: got {len(class_names)} names, including background")
     names = [str(class_names[abs(i)]) + (" (crowd)" if i < 0 else "") for i in ids]
     if scores is None:
         return names
@@ -239,4 +239,4 @@ def class_captions(class_ids: ArrayLike, class_names: Sequence[str], scores: Arr
 def _check_counts(count: int, **given: Sequence[Any] | np.ndarray) -> None:
     for name, values in given.items():
         if len(values) != count:
-            raise ValueError(f"{len(values)} {name} were given for {count} instances; one each is needed")
+            raise ValueError(f"expected one of {name} per instance, got {len(values)} for {count} instances")

@@ -1,4 +1,4 @@
-"""Results drawn into the pixels of their image, fast enough for videos and folders; no matplotlib figure is made."""
+"""Draws results into an image's pixels, fast enough for videos and folders, without matplotlib figures."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,7 +10,7 @@ import numpy as np
 from mrcnn.inference.results import Crop, Result
 from mrcnn.pictures.colors import Color, random_colors, text_color
 
-ALPHA = 0.45  # share of the color in a tinted pixel
+ALPHA = 0.45  # opacity of the color in a tinted pixel
 LONGEST_LABEL = 60  # characters
 
 
@@ -22,35 +22,35 @@ def draw_result(
     colors: Sequence[Color] | None = None,
     boxes: bool = True,
 ) -> np.ndarray:
-    """A copy of an image with masks, boxes and labels of its instances, the most confident ones on top.
+    """A copy of an image with its instances' masks, boxes and labels, the most confident ones on top.
 
     Args:
         image: [H, W, 3] uint8, of the result's size.
         labels: a text per instance, empty for none; None: class name and score.
-        colors: (red, green, blue) in 0..1 per instance; None: told apart easily, in the order of the instances.
-        boxes: draw the boxes, too.
+        colors: (red, green, blue) in 0..1 per instance; None: easily distinguished colors, in order of the instances.
+        boxes: also draw the boxes.
 
-    Raises ValueError for an image of another size, and for other numbers of labels or colors than instances.
+    Raises ValueError if the image has another size, or labels or colors differ in number from the instances.
     """
     if image.shape != (*result.size, 3) or image.dtype != np.uint8:
         raise ValueError(f"expected uint8 [{result.size[0]}, {result.size[1]}, 3], got {image.dtype} {image.shape}")
     labels = default_labels(result) if labels is None else labels
     colors = random_colors(result.count) if colors is None else colors
     if not len(labels) == len(colors) == result.count:
-        raise ValueError(f"{result.count} instances, but {len(labels)} labels and {len(colors)} colors")
-    picture = np.ascontiguousarray(image).copy()
+        raise ValueError(f"got {len(labels)} labels and {len(colors)} colors for {result.count} instances")
+    image = np.ascontiguousarray(image).copy()
     thickness = line_thickness(result.size)
     order = range(result.count - 1, -1, -1)
     crops, rois = result.crops, result.pixel_rois.tolist()
     for i in order:
-        _tint(picture, crops[i], colors[i], thickness)
+        _tint(image, crops[i], colors[i], thickness)
     for i in order:
         if boxes:
             y1, x1, y2, x2 = rois[i]
-            cv2.rectangle(picture, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), _bytes(colors[i]), thickness)
+            cv2.rectangle(image, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), _bytes(colors[i]), thickness)
         if labels[i]:
-            draw_label(picture, labels[i], rois[i][0], rois[i][1], colors[i])
-    return picture
+            draw_label(image, labels[i], rois[i][0], rois[i][1], colors[i])
+    return image
 
 
 def default_labels(result: Result) -> list[str]:
@@ -59,34 +59,34 @@ def default_labels(result: Result) -> list[str]:
 
 
 def line_thickness(size: tuple[int, int]) -> int:
-    """Pixels of a line that is seen on an image of (height, width) shown on a screen."""
+    """Line width in pixels that is visible on an image of (height, width) shown on a screen."""
     return max(1, round(max(size) / 800))
 
 
-def draw_label(picture: np.ndarray, text: str, top: int, left: int, color: Color) -> None:
-    """Writes a text into an image [H, W, 3] uint8, with its upper left corner at (top, left) where it fits."""
-    height, width = picture.shape[:2]
+def draw_label(image: np.ndarray, text: str, top: int, left: int, color: Color) -> None:
+    """Writes a text into an image [H, W, 3] uint8, with its upper left corner at (top, left) if it fits there."""
+    height, width = image.shape[:2]
     label = _label(text[:LONGEST_LABEL], round(min(max(11, max(height, width) / 70), 60)), color)[:height, :width]
     top = max(0, min(top, height - label.shape[0]))
     left = max(0, min(left, width - label.shape[1]))
-    picture[top : top + label.shape[0], left : left + label.shape[1]] = label
+    image[top : top + label.shape[0], left : left + label.shape[1]] = label
 
 
-def _tint(picture: np.ndarray, crop: Crop, color: Color, thickness: int) -> None:
+def _tint(image: np.ndarray, crop: Crop, color: Color, thickness: int) -> None:
     """Blends a color into the pixels of a mask, and draws its outline."""
     mask, top, left = crop
     if not mask.any():
         return
-    part = picture[top : top + mask.shape[0], left : left + mask.shape[1]]
+    part = image[top : top + mask.shape[0], left : left + mask.shape[1]]
     tint = np.array(_bytes(color), np.float32)
     part[mask] = np.rint(part[mask] * (1 - ALPHA) + tint * ALPHA).astype(np.uint8)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, outlines, -1, _bytes(color), thickness, offset=(left, top))
+    cv2.drawContours(image, outlines, -1, _bytes(color), thickness, offset=(left, top))
 
 
 @lru_cache(maxsize=512)
 def _label(text: str, size: int, color: Color) -> np.ndarray:
-    """The text on a ground of the color, [h, w, 3] uint8."""
+    """The text on a background of the color, [h, w, 3] uint8."""
     from PIL import Image, ImageDraw
 
     font = _font(size)
@@ -99,7 +99,7 @@ def _label(text: str, size: int, color: Color) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _font(size: int) -> Any:
-    """DejaVu Sans, which matplotlib brings along and which knows most alphabets."""
+    """DejaVu Sans, which comes with matplotlib and covers most alphabets."""
     import matplotlib
     from PIL import ImageFont
 

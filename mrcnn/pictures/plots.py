@@ -1,4 +1,4 @@
-"""Plots of the scores of a model."""
+"""Plots of a model's scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mrcnn.pictures.instances import class_captions
 
 
 def plot_precision_recall(AP: float, precisions: Sequence[float], recalls: Sequence[float]) -> Any:
-    """Plots precision over recall, as `compute_ap` returns them.
+    """Plots precision over recall, as returned by `compute_ap`.
 
     Args:
         AP: the area under the curve, for the title.
@@ -29,10 +29,10 @@ def plot_precision_recall(AP: float, precisions: Sequence[float], recalls: Seque
     from matplotlib import pyplot
 
     if len(precisions) != len(recalls):
-        raise ValueError(f"precisions and recalls must have one length, got {len(precisions)} and {len(recalls)}")
+        raise ValueError(f"precisions and recalls must have equal length, got {len(precisions)} and {len(recalls)}")
     figure, ax = pyplot.subplots(figsize=(5, 4.2), layout="constrained")
     color = random_colors(1, bright=False)[0]
-    # A step at each detection; between two, the precision of the right one holds
+    # A step at each detection; in between, the precision of the detection to the right applies
     ax.step(recalls, precisions, where="pre", color=color, linewidth=1.8)
     ax.fill_between(recalls, precisions, step="pre", color=color, alpha=0.12, linewidth=0)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision", title=f"AP@50 = {AP:.3f}")
@@ -56,15 +56,15 @@ def plot_overlaps(
         gt_class_ids: [N].
         pred_class_ids: [M].
         pred_scores: [M].
-        overlaps: [M, N] IoU, as `compute_ap` returns it.
-        class_names: the names, the background's first.
+        overlaps: [M, N] IoU, as returned by `compute_ap`.
+        class_names: class names, background first.
         threshold: pairs with at least this IoU are marked "match", or "wrong" if the classes differ.
 
     Returns:
         The matplotlib Axes.
 
     Raises:
-        ValueError: counts that do not fit `overlaps`, or a class id without a name.
+        ValueError: counts that do not match `overlaps`, or a class id without a name.
     """
     from matplotlib import pyplot
 
@@ -73,7 +73,7 @@ def plot_overlaps(
     columns = class_captions(true_ids, class_names)
     if ious.shape != (len(rows), len(columns)):
         raise ValueError(
-            f"overlaps has shape {ious.shape}; {len(rows)} detections and {len(columns)} objects ask for "
+            f"overlaps has shape {ious.shape}; {len(rows)} detections and {len(columns)} objects need "
             f"{(len(rows), len(columns))}"
         )
     size = (max(3.5, 1.8 + 0.75 * len(columns)), max(2.5, 1.2 + 0.45 * len(rows)))

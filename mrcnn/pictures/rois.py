@@ -1,4 +1,4 @@
-"""Boxes from anchors to detections, for looking into a model step by step."""
+"""Draws boxes from anchors to detections, to inspect a model step by step."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def draw_boxes(
     title: str = "",
     ax: Any = None,
 ) -> Any:
-    """Draws boxes, the boxes they were refined to (solid, joined to the first by a line), masks and captions.
+    """Draws boxes, their refined boxes (solid, joined to the first by a line), masks and captions.
 
     Args:
-        image: what `detect` takes.
-        boxes: [N, (y1, x1, y2, x2)] in pixels of the image, such as anchors or proposals.
-        refined_boxes: [N, (y1, x1, y2, x2)], the same after refinement; rows of zeros are not drawn.
+        image: anything `detect` takes.
+        boxes: [N, (y1, x1, y2, x2)] in image pixels, such as anchors or proposals.
+        refined_boxes: [N, (y1, x1, y2, x2)], the same boxes after refinement; rows of zeros are not drawn.
         masks: [height, width, N].
         captions: [N] texts; an empty one draws no label.
         visibilities: [N] of 0 (gray, dotted), 1 (colored, dotted), 2 (colored, solid); None for 1 throughout.
@@ -88,14 +88,14 @@ def draw_rois(
     """Draws some RoIs with their targets: background gray and dotted, others with class, refined box and mask.
 
     Args:
-        image: what `detect` takes.
-        rois: [N, (y1, x1, y2, x2)] in pixels of the image.
+        image: anything `detect` takes.
+        rois: [N, (y1, x1, y2, x2)] in image pixels.
         refined_rois: [N, (y1, x1, y2, x2)], the target of each.
         mask: [N, m, m] in 0..1, each inside its RoI.
         class_ids: [N], 0 for background.
-        class_names: the names, the background's first.
-        limit: the number of RoIs to draw, chosen at random.
-        seed: the same RoIs are chosen for the same seed; None chooses others at every call.
+        class_names: class names, background first.
+        limit: number of RoIs to draw, chosen at random.
+        seed: the same seed chooses the same RoIs; None chooses different ones on every call.
 
     Returns:
         The matplotlib Axes.
@@ -127,7 +127,7 @@ def draw_rois(
 def _draw_boxes(
     ax: Any, before: np.ndarray | None, after: np.ndarray | None, color: Color, style: dict[str, Any]
 ) -> None:
-    """A box, its refined box, and a line from the old corner to the new one; zeros are not drawn."""
+    """Draws boxes, their refined boxes, and lines from old to new corners; zeros are not drawn."""
     if before is not None and before.any():
         canvas.add_box(ax, before, color, **style)
     if after is not None and after.any():
@@ -144,9 +144,9 @@ def _checked_count(
     captions: Sequence[str] | None,
     visibilities: Sequence[int] | None,
 ) -> int:
-    """The number of boxes. Raises ValueError if the arguments do not fit each other or the image."""
+    """The number of boxes. Raises ValueError if the arguments do not match each other or the image."""
     if boxes is None and refined_boxes is None:
-        raise ValueError("neither boxes nor refined_boxes were given, so there is nothing to draw")
+        raise ValueError("nothing to draw: pass boxes or refined_boxes")
     given = {"boxes": boxes, "refined_boxes": refined_boxes, "captions": captions, "visibilities": visibilities}
     counts = {name: len(values) for name, values in given.items() if values is not None}
     if masks is not None:
@@ -164,4 +164,4 @@ def _checked_count(
 
 def _check_equal(counts: dict[str, int]) -> None:
     if len(set(counts.values())) > 1:
-        raise ValueError("one each is needed, got " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+        raise ValueError("expected equal counts, got " + ", ".join(f"{n} {name}" for name, n in counts.items()))

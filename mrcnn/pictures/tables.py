@@ -1,4 +1,4 @@
-"""Tables: as HTML in a notebook, as aligned text elsewhere."""
+"""Tables: HTML in a notebook, aligned text elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OVERFLOW = 1000.0
 
 
 def display_table(table: Iterable[Sequence[Any]]) -> str:
-    """Shows rows of cells, and returns what was shown: HTML in a notebook, text elsewhere."""
+    """Shows rows of cells, and returns the output: HTML in a notebook, text elsewhere."""
     rows = [[str(cell) for cell in row] for row in table]
     if not _in_notebook():
         text = "\n".join(_aligned(rows))
@@ -33,8 +33,8 @@ def display_weight_stats(model: Any) -> list[list[str]]:
         model: a `MaskRCNN`, or any Keras model.
 
     Returns:
-        The rows, titles first. A kernel whose values are all equal is marked "dead?", values that are not finite or
-        above 1000 in magnitude are marked "overflow?".
+        The rows, header first. A kernel whose values are all equal is marked "dead?"; values that are not finite or
+        exceed 1000 in magnitude are marked "overflow?".
     """
     rows = [["weight", "shape", "min", "max", "std", ""]]
     for name, values in _named_weights(model):
@@ -56,7 +56,7 @@ def _named_weights(model: Any) -> Iterator[tuple[str, np.ndarray]]:
 def _suspicion(values: np.ndarray) -> str:
     if not np.isfinite(values).all() or np.abs(values).max() > OVERFLOW:
         return "overflow?"
-    # Biases and BatchNorm's vectors start out constant, kernels never do
+    # Biases and BatchNorm vectors are initially constant, kernels never are
     return "dead?" if values.ndim > 1 and values.min() == values.max() else ""
 
 

@@ -1,11 +1,11 @@
-"""Balloons: fine-tune on a few dozen annotated photographs, evaluate, and splash colour on what is found.
+"""Balloons: fine-tune on a few dozen annotated images, evaluate, and create color splashes.
 
     python samples/balloon/balloon.py train    --dataset DIR --weights mobilenet.weights.h5 --head unet
     python samples/balloon/balloon.py evaluate --dataset DIR --weights last
     python samples/balloon/balloon.py splash   --weights last --image photograph.jpg
 
-DIR holds train/ and val/, each with photographs and VIA's `via_region_data.json`. README.md beside this file has the
-commands and the results that they gave.
+DIR holds train/ and val/, each with images and VIA's `via_region_data.json`. README.md in this folder has the commands
+and their results.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class BalloonConfig(Config):
-    """A narrow MobileNet and 512 pixels: trains on two cores without a GPU."""
+    """A narrow MobileNet at 512 pixels: trains on two cores without a GPU."""
 
     NAME = "balloon"
     NUM_CLASSES = 2
@@ -39,14 +39,14 @@ class BalloonConfig(Config):
     IMAGES_PER_GPU = 2
     STEPS_PER_EPOCH = None
     VALIDATION_STEPS = None
-    TRAIN_ROIS_PER_IMAGE = 128  # a handful of balloons has no more to teach, and the mask head is most of a step
+    TRAIN_ROIS_PER_IMAGE = 128  # enough for a handful of balloons; the mask head takes most of a step
     LEARNING_RATE = 0.01
     WARMUP_STEPS = 100
     LR_STEPS = (0.75,)
 
 
 def load_balloons(folder: str | Path, subset: str) -> Dataset:
-    """The balloons of `folder`/`subset`, ready to use."""
+    """The balloons of `folder`/`subset`, as a prepared dataset."""
     return read_via(folder, subset, class_name="balloon")
 
 
@@ -63,7 +63,7 @@ def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
 
 
 def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Prints COCO's tables for val/, and draws the photographs when asked for."""
+    """Prints COCO's tables for val/, and draws the images if requested."""
     from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
 
     dataset = load_balloons(arguments.dataset, "val")
@@ -73,7 +73,7 @@ def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
 
 
 def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path, white: bool = False) -> None:
-    """One picture a photograph, ground truth beside detections over 0.5, on the photograph or on a white ground."""
+    """One figure per image: ground truth next to detections above 0.5, on the image or on a white background."""
     from mrcnn import visualize
 
     for image_id in dataset.image_ids:
@@ -88,7 +88,7 @@ def draw_overlays(model: MaskRCNN, dataset: Dataset, folder: Path, white: bool =
 
 
 def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image in gray, in color where any mask is.
+    """The image in gray, with color where any mask is.
 
     Args:
         image: [H, W, 3] uint8; mask: [H, W, N] bool.
@@ -98,14 +98,14 @@ def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def detect_and_color_splash(model: MaskRCNN, image_path: str | None = None, video_path: str | None = None) -> None:
-    """`splash` as programs of the old package call it; the file is named after the image or video."""
+    """`splash` as called by programs of the old package; the file is named after the image or video."""
     if (image_path is None) == (video_path is None):
-        raise ValueError(f"give image_path or video_path, got {image_path!r} and {video_path!r}")
+        raise ValueError(f"pass either image_path or video_path, got {image_path!r} and {video_path!r}")
     splash(model, argparse.Namespace(image=image_path, video=video_path))
 
 
 def splash(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Writes <name>_splash beside where the program is run, for a photograph or a video."""
+    """Writes <name>_splash to the current folder, for an image or a video."""
     source = Path(arguments.image or arguments.video)
     if arguments.image:
         from mrcnn.data.images import read_image
@@ -129,23 +129,23 @@ def _write_image(path: Path, image: np.ndarray) -> None:
 
     with atomic_media(path) as temporary:
         if not cv2.imwrite(str(temporary), image[..., ::-1]):
-            raise OSError(f"OpenCV could not write {temporary}; is there room on the disk?")
+            raise OSError(f"OpenCV could not write {temporary}; is the disk full?")
 
 
 def splash_video(model: MaskRCNN, source: Path, target: Path) -> None:
-    """Splashes every frame. Raises ValueError when the video cannot be read, OSError when none can be written."""
+    """Splashes every frame. Raises ValueError if the video cannot be read, OSError if it cannot be written."""
     import cv2
 
     reader = cv2.VideoCapture(str(source))
     if not reader.isOpened():
-        raise ValueError(f"{source} is missing or is no video that OpenCV reads.")
+        raise ValueError(f"{source} is missing or not a video that OpenCV can read.")
     size = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
     with atomic_media(target) as temporary:
         rate = reader.get(cv2.CAP_PROP_FPS)
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
         try:
             if not writer.isOpened():
-                raise OSError(f"OpenCV could not begin a video of {size} pixels at {rate} frames a second")
+                raise OSError(f"OpenCV could not create a video of {size} pixels at {rate} frames per second")
             count = 0
             for frame in _frames(reader, source.name):
                 count += 1
@@ -156,13 +156,13 @@ def splash_video(model: MaskRCNN, source: Path, target: Path) -> None:
             writer.release()
         if not count:
             raise ValueError(
-                f"{source} opened as a video but gave no frame: it is empty, damaged or of a codec that "
-                "OpenCV does not decode; convert it first."
+                f"{source} opened as a video but has no frames: it is empty, damaged or has a codec that "
+                "OpenCV cannot decode; convert it first."
             )
 
 
 def _frames(reader: Any, name: str) -> Iterator[np.ndarray]:
-    """Frames [H, W, RGB] uint8 as long as they come: the count that a container claims is often wrong or missing."""
+    """Frames [H, W, RGB] uint8 up to the last: the frame count in a file is often wrong or missing."""
     import cv2
     from tqdm import tqdm
 
@@ -177,7 +177,7 @@ def _frames(reader: Any, name: str) -> Iterator[np.ndarray]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["train", "evaluate", "splash"])
     parser.add_argument("--dataset", help="folder with train/ and val/")
@@ -185,25 +185,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--weights",
         required=True,
         help='a checkpoint, "last", "imagenet", a file of backbone weights, or "none"; evaluate and '
-        "splash take the settings from the config.json beside a checkpoint",
+        "splash read the settings from the config.json next to a checkpoint",
     )
     parser.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="LAYER",
-        help="layers of the checkpoint to leave out, a name or a regular expression; repeatable. For "
-        "one of other classes: mrcnn_class_logits, mrcnn_bbox_fc and mrcnn_mask",
+        help="layers of the checkpoint to skip, by name or regular expression; repeatable. For "
+        "a checkpoint with other classes: mrcnn_class_logits, mrcnn_bbox_fc and mrcnn_mask",
     )
-    parser.add_argument("--logs", default=str(ROOT / "logs"), help="where runs are kept")
+    parser.add_argument("--logs", default=str(ROOT / "logs"), help="folder of training runs")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--layers", default="all", help='"heads", "3+", "4+", "5+", "all" or a regular expression')
     parser.add_argument("--no-validation", action="store_true", help="skip the val_ losses")
-    parser.add_argument("--pictures", metavar="DIR", help="evaluate: draw every photograph into DIR")
-    parser.add_argument("--white", action="store_true", help="draw on white, where photographs may not be passed on")
-    parser.add_argument("--image", help="splash: a photograph")
+    parser.add_argument("--pictures", metavar="DIR", help="evaluate: draw every image into DIR")
+    parser.add_argument("--white", action="store_true", help="draw on white, if images may not be published")
+    parser.add_argument("--image", help="splash: an image")
     parser.add_argument("--video", help="splash: a video")
-    parser.add_argument("--verbose", type=int, default=1, help="0 silent, 1 progress bar, 2 a line an epoch")
+    parser.add_argument("--verbose", type=int, default=1, help="0 silent, 1 progress bar, 2 one line per epoch")
     add_settings(parser)
     parsed = parser.parse_args(arguments)
     if parsed.command != "splash" and not parsed.dataset:

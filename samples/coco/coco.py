@@ -3,10 +3,10 @@
     python samples/coco/coco.py train    --dataset DIR --model imagenet --backbone resnet50v2
     python samples/coco/coco.py evaluate --dataset DIR --model last --boundary --results detections.json
     python samples/coco/coco.py compare  --dataset DIR --model imagenet --backbone resnet50v2 --head fcn --head unet
-    python samples/coco/coco.py detect   --model last --image photograph.jpg folder/
+    python samples/coco/coco.py detect   --model last --image image.jpg folder/
 
-DIR is COCO's own folder of a year (annotations/, train2017/, val2017/) or any other of that form; --download fills it.
-README.md beside this file has more commands.
+DIR is COCO's own folder (annotations/, train2017/, val2017/) or any other with that layout; --download fills it.
+README.md in this folder has more commands.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from samples.weights import configure_as_trained, load_weights
 
 
 def train(arguments: argparse.Namespace) -> MaskRCNN:
-    """Trains, with COCO's AP of the validation images after epochs; goes on where a run in --logs stopped."""
+    """Trains, with COCO AP on the validation images after epochs; continues an interrupted run in --logs."""
     training, validation = load_data(arguments, validation=not arguments.no_validation)
     folder = resumed_folder(arguments)
     model = MaskRCNN("training", training_config(arguments, training.num_classes, folder), arguments.logs)
@@ -60,7 +60,7 @@ def train(arguments: argparse.Namespace) -> MaskRCNN:
 
 
 def load_data(arguments: argparse.Namespace, validation: bool = True) -> tuple[CocoDataset, CocoDataset | None]:
-    """Training and validation images, of the same classes."""
+    """Training and validation images, with the same classes."""
     get(arguments, ["train", "val"] if validation else ["train"])
     folder, year = arguments.dataset, arguments.year
     training = load_split(folder, year, "train", arguments.train_limit)
@@ -69,14 +69,14 @@ def load_data(arguments: argparse.Namespace, validation: bool = True) -> tuple[C
 
 
 def get(arguments: argparse.Namespace, splits: list[str]) -> None:
-    """Makes sure that the files are there; fetches them with --download, says which are missing without."""
+    """Checks that the files exist; downloads them with --download, else says which are missing."""
     if arguments.download:
         download(arguments.dataset, arguments.year, splits)
     require(arguments.dataset, arguments.year, splits)
 
 
 def resumed_folder(arguments: argparse.Namespace) -> Path | None:
-    """The folder of the run that goes on: the newest, or that of a checkpoint in --logs; None for a new run."""
+    """The folder of the run to continue: the newest, or that of a checkpoint in --logs; None for a new run."""
     name = dict(arguments.set).get("NAME", CocoConfig.NAME)
     if arguments.model == "last":
         return run_folder.find_last(Path(arguments.logs), name).parent
@@ -86,7 +86,7 @@ def resumed_folder(arguments: argparse.Namespace) -> Path | None:
 
 
 def evaluate(arguments: argparse.Namespace) -> Results:
-    """Prints COCO's tables, and writes the detections for COCO's server when asked for."""
+    """Prints COCO's tables, and writes the detections for COCO's server if requested."""
     get(arguments, [arguments.split])
     dataset = load_split(arguments.dataset, arguments.year, arguments.split, arguments.limit)
     model = trained_model(arguments)
@@ -99,7 +99,7 @@ def evaluate(arguments: argparse.Namespace) -> Results:
 
 
 def trained_model(arguments: argparse.Namespace) -> MaskRCNN:
-    """A model to detect with, under the settings that its weights were trained with."""
+    """A model for detection, with the settings that its weights were trained with."""
     config = configure_as_trained(CONFIGS[arguments.preset or "reference"], arguments, arguments.model, arguments.logs)
     model = MaskRCNN("inference", config, arguments.logs)
     load_weights(model, arguments.model, arguments.exclude)
@@ -107,12 +107,12 @@ def trained_model(arguments: argparse.Namespace) -> MaskRCNN:
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Trains each head from the same start and on the same batches, and writes the table of their numbers."""
+    """Trains each head from the same start on the same batches, and writes the table of results."""
     return compare_heads(arguments, *load_data(arguments))
 
 
 def detect(arguments: argparse.Namespace) -> list[Path]:
-    """Draws what is found in photographs."""
+    """Draws the objects found in images."""
     drawings = planned_drawings(arguments.image, arguments.output)
     model = trained_model(arguments)
     names = names_of(model.class_names, model.config.NUM_CLASSES)

@@ -1,4 +1,4 @@
-"""The command `compare`: `mrcnn.experiments.compare` with what the command line says."""
+"""The command `compare`: calls `mrcnn.experiments.compare` with the command-line settings."""
 
 import argparse
 from pathlib import Path

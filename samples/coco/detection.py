@@ -1,4 +1,4 @@
-"""Pictures of what a model finds in photographs."""
+"""Draws a model's detections in images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from mrcnn.model import MaskRCNN
 from samples.files import atomic_media
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-ENDING = "_detected"  # of the pictures' names; such files in a folder are no photographs
+ENDING = "_detected"  # suffix of drawings; such files in a folder are not detected in again
 
 
 def photographs(paths: Sequence[Path]) -> list[Path]:
-    """The files, and the images of the folders, by their names. Raises FileNotFoundError where there is nothing."""
+    """The given files, and the images in the given folders, by name. Raises FileNotFoundError if there are none."""
     found = []
     for path in map(Path, paths):
         if not path.exists():
-            raise FileNotFoundError(f"there is no {path}; give photographs or folders of them.")
+            raise FileNotFoundError(f"{path} does not exist; pass images or folders of images.")
         inside = (
             sorted(
                 file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.stem.endswith(ENDING)
@@ -28,15 +28,15 @@ def photographs(paths: Sequence[Path]) -> list[Path]:
             else [path]
         )
         if not inside:
-            raise FileNotFoundError(f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}).")
+            raise FileNotFoundError(f"the folder {path} holds no images ({', '.join(sorted(SUFFIXES))}).")
         found += inside
     return found
 
 
 def planned_drawings(paths: Sequence[Path], output: Path | None = None) -> dict[Path, Path]:
-    """<name>_detected.png for each photograph of the files and folders, beside it or in `output`.
+    """<name>_detected.png for each image of the files and folders, next to it or in `output`.
 
-    Raises FileNotFoundError where there is nothing, ValueError for two photographs of one name in one `output`.
+    Raises FileNotFoundError if there are no images, ValueError if two images in one `output` have the same name.
     """
     drawings = {
         source: (source.parent if output is None else Path(output)) / f"{source.stem}{ENDING}.png"
@@ -45,19 +45,19 @@ def planned_drawings(paths: Sequence[Path], output: Path | None = None) -> dict[
     targets = list(drawings.values())
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
-        raise ValueError(f"several photographs would be drawn to {twice[:5]}; rename them, or run once a folder.")
+        raise ValueError(f"several images would be drawn to {twice[:5]}; rename them, or run once per folder.")
     return drawings
 
 
 def draw_detections(
     model: MaskRCNN, class_names: Sequence[str], drawings: Mapping[Path, Path], min_score: float = 0.5
 ) -> list[Path]:
-    """Draws what is found in each photograph, and returns the pictures' paths.
+    """Draws the detections in each image, and returns the paths of the drawings.
 
     Args:
-        class_names: background's first.
-        drawings: a photograph to the picture to make of it.
-        min_score: what is found with less is not drawn.
+        class_names: class names, background first.
+        drawings: maps each image to the drawing to create.
+        min_score: minimum score of the detections to draw.
     """
     for source, target in drawings.items():
         image = read_image(source)
@@ -69,7 +69,7 @@ def draw_detections(
 def _draw(
     image: np.ndarray, found: dict[str, np.ndarray], class_names: Sequence[str], path: Path, min_score: float
 ) -> None:
-    """At the photograph's own size."""
+    """Draws at the image's own size."""
     from matplotlib.figure import Figure
 
     shown = found["scores"] >= min_score

@@ -1,7 +1,7 @@
-"""--download: COCO's archives from its server, unpacked into COCO's own folders.
+"""--download: fetches COCO's archives from its server and unpacks them into COCO's own folders.
 
-An archive arrives beside the data as `.zip.part`, and an interrupted one is continued from where it stopped. It is
-unpacked into a folder of its own and moved into place when that is whole, so a folder that is there is complete.
+An archive is downloaded next to the data as `.zip.part`; an interrupted download is resumed. It is unpacked into a
+temporary folder and moved into place when complete, so an existing folder is always complete.
 """
 
 import http.client
@@ -17,15 +17,15 @@ from urllib.parse import urlparse
 from samples.coco.layout import Archive, archives, how_to_get
 
 CHUNK = 1 << 20
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30  # seconds without data
 
 
 def download(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "val")) -> None:
-    """Fetches and unpacks what is not there yet of a year's splits, with a progress bar.
+    """Downloads and unpacks the missing parts of a year's splits, with a progress bar.
 
-    Raises ConnectionError when the server cannot be reached or breaks off, naming the files to put where; call again
-    to go on. Raises ValueError for an archive that is damaged or is not what it should be; it is removed. For one that
-    the data are complete without, either is a printed note.
+    Raises ConnectionError if the server is unreachable or drops the connection, naming the files to put where; call
+    again to resume. Raises ValueError for a damaged or unexpected archive, which is removed. For optional archives,
+    either error is printed as a note.
     """
     for archive in [archive for archive in archives(dataset, year, splits) if archive.missing()]:
         try:
@@ -35,15 +35,14 @@ def download(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "
                 print(f"Note: {error}\nWithout {archive.results[0]} the splits are COCO's own train and val.")
             elif isinstance(error, ConnectionError):
                 raise ConnectionError(
-                    f"{error} Call again to go on where it stopped.\n"
-                    f"{how_to_get(dataset, year, splits, archive.missing())}"
+                    f"{error} Call again to resume.\n{how_to_get(dataset, year, splits, archive.missing())}"
                 ) from error
             else:
                 raise
 
 
 def get(archive: Archive, folder: Path) -> None:
-    """Fetches and unpacks one. Raises ConnectionError and ValueError as `download` does."""
+    """Downloads and unpacks one archive. Raises ConnectionError and ValueError as `download` does."""
     package = folder / Path(urlparse(archive.url).path).name
     try:
         fetch(archive.url, package)
@@ -56,7 +55,7 @@ def get(archive: Archive, folder: Path) -> None:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Downloads to `path`; what lies there as `<path>.part` is continued.
+    """Downloads to `path`, resuming from `<path>.part`.
 
     Raises OSError (URLError and ConnectionError are) or HTTPException.
     """
@@ -71,12 +70,12 @@ def fetch(url: str, path: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # the range is not there: the part was whole, or is of another file
+        if error.code != 416:  # no such range: the part is complete, or from another file
             raise
         part.unlink()
         return fetch(url, path)
     with response:
-        done = done if response.status == 206 else 0  # a server that cannot continue sends everything
+        done = done if response.status == 206 else 0  # a server that cannot resume sends everything
         length = response.headers.get("Content-Length")
         total = None if length is None else done + int(length)
         with (
@@ -93,7 +92,7 @@ def fetch(url: str, path: Path) -> None:
 
 
 def unpack(package: Path, archive: Archive) -> None:
-    """Unpacks a zip file, and moves its files to where they belong once all of them are whole."""
+    """Unpacks a zip file, and moves its files into place once all are complete."""
     from tqdm import tqdm
 
     archive.folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +100,7 @@ def unpack(package: Path, archive: Archive) -> None:
         try:
             with zipfile.ZipFile(package) as file:
                 for member in tqdm(file.infolist(), desc=f"unpacking {package.name}", unit="file"):
-                    file.extract(member, folder)  # checks each file's sum
+                    file.extract(member, folder)  # verifies each file's checksum
         except zipfile.BadZipFile as error:
             package.unlink()
             raise ValueError(f"{package} is damaged ({error}) and was removed; call again.") from error
@@ -116,7 +115,7 @@ def unpack(package: Path, archive: Archive) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Moves a file or a folder; a folder that is there already gets the files that it lacks."""
+    """Moves a file or folder; an existing folder receives the files it lacks."""
     if not target.exists():
         source.rename(target)
     elif source.is_dir():

@@ -1,10 +1,10 @@
-"""COCO's own folders: where the files of a year lie, and the splits that they make.
+"""COCO's own folders: the location of each year's files, and their splits.
 
     DIR/annotations/instances_{train,val}{year}.json
     DIR/{train,val}{year}/*.jpg
 
-For 2014 the old package's splits are taken where their two files are there: `valminusminival` (35k images of val) joins
-the training images, and `minival` (the other 5k) is what is judged.
+For 2014, the old package's splits are used if both their files exist: `valminusminival` (35k images of val) is added to
+the training images, and `minival` (the other 5k) is used for validation.
 """
 
 import dataclasses
@@ -19,26 +19,26 @@ from mrcnn.data.formats.coco import CocoDataset, read_coco
 
 YEARS = (2014, 2017)
 SERVER = "http://images.cocodataset.org"
-MINIVAL = {  # of 2014
+MINIVAL = {  # 2014 only
     "minival": "https://dl.dropboxusercontent.com/s/o43o90bna78omob/instances_minival2014.json.zip?dl=0",
     "valminusminival": "https://dl.dropboxusercontent.com/s/s3tw5zcg7395368/instances_valminusminival2014.json.zip?dl=0",
 }
 
 
 class MissingData(FileNotFoundError):
-    """Files of COCO that are not where they should be; the message says which, and how to get them."""
+    """Files of COCO are missing; the message says which, and how to get them."""
 
 
 class Part(NamedTuple):
-    """One annotation file with its images."""
+    """An annotation file and its image folder."""
 
     annotations: Path
     images: Path
 
 
 class Archive(NamedTuple):
-    """A zip file to fetch, the folder to unpack it into, the paths that are there once that is done, and whether the
-    data are complete without it."""
+    """A zip file to download, the folder to unpack it to, the resulting paths, and whether the data are complete
+    without it."""
 
     url: str
     folder: Path
@@ -46,14 +46,14 @@ class Archive(NamedTuple):
     optional: bool = False
 
     def missing(self) -> list[Path]:
-        """The results that are not there."""
+        """The results that do not exist."""
         return [path for path in self.results if not path.exists()]
 
 
 def parts(dataset: str | Path, year: int, split: str) -> list[Part]:
-    """The files of a split, "train" or "val". Raises ValueError for another year or split."""
+    """The files of a split, "train" or "val". Raises ValueError for an unknown year or split."""
     if year not in YEARS or split not in ("train", "val"):
-        raise ValueError(f"split {split!r} of {year!r}: COCO is train or val, of {' or '.join(map(str, YEARS))}.")
+        raise ValueError(f"split {split!r} of {year!r}: expected train or val of {' or '.join(map(str, YEARS))}.")
     folder = Path(dataset)
     names = ["train" if split == "train" else "val"]
     if year == 2014 and all((folder / "annotations" / f"instances_{name}2014.json").is_file() for name in MINIVAL):
@@ -66,7 +66,7 @@ def parts(dataset: str | Path, year: int, split: str) -> list[Part]:
 
 
 def archives(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "val")) -> list[Archive]:
-    """What COCO's server has of a year's splits."""
+    """The archives on COCO's server for a year's splits."""
     folder = Path(dataset)
     annotations = folder / "annotations"
     names = [name for name in ("train", "val") if name in splits or (year == 2014 and name == "val")]
@@ -82,7 +82,7 @@ def archives(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "
 
 
 def require(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "val")) -> None:
-    """Raises MissingData when annotations or images of these splits are not there."""
+    """Raises MissingData if annotations or images of these splits are missing."""
     wanted = [path for split in splits for part in parts(dataset, year, split) for path in part]
     missing = [path for path in dict.fromkeys(wanted) if not path.exists()]
     if missing:
@@ -92,12 +92,12 @@ def require(dataset: str | Path, year: int, splits: Sequence[str] = ("train", "v
 def how_to_get(dataset: str | Path, year: int, splits: Sequence[str], missing: Sequence[Path]) -> str:
     """A message that says what is missing, and which files to put where."""
     folder = Path(dataset)
-    state = "" if folder.is_dir() else " (there is no such folder)"
+    state = "" if folder.is_dir() else " (it does not exist)"
     lines = [
-        f"{folder} is not a folder of COCO {year}{state}. Missing:",
+        f"{folder} does not hold COCO {year}{state}. Missing:",
         *(f"    {path}" for path in missing),
-        f"Give --dataset the folder that holds annotations/ and val{year}/, and its --year; or --download; or "
-        "fetch and unpack by hand:",
+        f"Set --dataset to the folder that holds annotations/ and val{year}/, with its --year; or use --download; or "
+        "download and unpack by hand:",
         *(
             f"    {archive.url}  ->  {', '.join(map(str, archive.results))}{' (optional)' * archive.optional}"
             for archive in archives(folder, year, splits)
@@ -109,21 +109,21 @@ def how_to_get(dataset: str | Path, year: int, splits: Sequence[str], missing: S
 def load_split(
     dataset: str | Path, year: int, split: str, limit: int | None = None, class_names: Sequence[str] | None = None
 ) -> CocoDataset:
-    """A split, ready to use.
+    """A split, as a prepared dataset.
 
     Args:
         dataset: the folder.
         split: "train" or "val".
-        limit: only the first so many images, by their ids.
-        class_names: classes without the background, in this order; None: all of the file, by their ids.
+        limit: use only this many images, in order of id.
+        class_names: classes without background, in this order; None: all in the file, in order of id.
 
     Raises:
-        MissingData: files are not there; the message says which to put where.
-        AnnotationError: a broken annotation file, naming record and field.
-        ValueError: another year or split, a limit under 1, or two files of a split with different categories.
+        MissingData: files are missing; the message says which to put where.
+        AnnotationError: an invalid annotation file, named with record and field.
+        ValueError: an unknown year or split, a limit below 1, or two files of a split with different categories.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: give at least 1, or None for all images.")
+        raise ValueError(f"limit={limit}: expected at least 1, or None for all images.")
     require(dataset, year, [split])
     first, *others = [
         read_coco(part.annotations, part.images, class_names=class_names) for part in parts(dataset, year, split)
@@ -140,7 +140,7 @@ def _join(first: CocoDataset, others: Sequence[CocoDataset]) -> None:
     """Adds the images and problems of other files; messages name the file as part of the record."""
     for other in others:
         if [info["id"] for info in other.class_info] != [info["id"] for info in first.class_info]:
-            raise ValueError(f"{other.file} has other categories than {first.file}; they cannot be one split.")
+            raise ValueError(f"{other.file} and {first.file} have different categories and cannot form one split.")
         for problem in other.problems:
             first.problems.noted(**dataclasses.asdict(problem))
     for dataset in (first, *others):
@@ -156,7 +156,7 @@ def _join(first: CocoDataset, others: Sequence[CocoDataset]) -> None:
 
 
 def fingerprint(folder: str | Path, year: int, split: str, dataset: CocoDataset) -> str:
-    """A hash of what a split teaches, wherever its folder lies: annotation files, classes, image names and sizes."""
+    """A hash of a split's content, wherever its folder is: annotation files, classes, image names and sizes."""
     digest = hashlib.sha256()
     for part in parts(folder, year, split):
         with open(part.annotations, "rb") as file:

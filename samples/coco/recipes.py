@@ -1,4 +1,4 @@
-"""The configurations of the COCO sample, and the training that a command line asks for."""
+"""The COCO sample's configurations, and the training plan for a command line."""
 
 import argparse
 from pathlib import Path
@@ -12,11 +12,11 @@ from samples.weights import path_of
 
 
 class CocoConfig(Config):
-    """The reference recipe: ResNet-101, 800/1333 pixels; an epoch is once through the images."""
+    """The reference recipe: ResNet-101, 800/1333 pixels; an epoch is one pass over the images."""
 
     NAME = "coco"
     NUM_CLASSES = 81
-    LR_SCHEDULE = "step"  # also with a rate from the command line
+    LR_SCHEDULE = "step"  # also for a rate from the command line
     STEPS_PER_EPOCH = None
     VALIDATION_STEPS = None
 
@@ -27,7 +27,7 @@ class MatterportCocoConfig(CocoConfig, presets.Matterport):
     STEPS_PER_EPOCH = 1000
     VALIDATION_STEPS = 50
     HORIZONTAL_FLIP = 0.5
-    DETECTION_MIN_CONFIDENCE = 0.0  # AP wants the detections of low score, too
+    DETECTION_MIN_CONFIDENCE = 0.0  # AP also needs the detections with low scores
 
 
 class TorchvisionCocoConfig(CocoConfig, presets.Torchvision):
@@ -45,19 +45,19 @@ CONFIGS = {
     "detectron2": Detectron2CocoConfig,
 }
 EPOCHS = {"matterport": 160}
-REFERENCE_EPOCHS = 12  # Detectron2's "1x": 90,000 steps of 16 images are 12.3 times through COCO
+REFERENCE_EPOCHS = 12  # Detectron2's "1x": 90,000 steps of 16 images are 12.3 passes over COCO
 
 
 def training_config(
     arguments: argparse.Namespace, num_classes: int | None = None, folder: Path | None = None
 ) -> Config:
-    """The settings of a training.
+    """The settings of a training run.
 
     Args:
-        num_classes: of the data, which decide where they are known, unless --set NUM_CLASSES does.
-        folder: of a run that is to go on: its settings and preset. None: those of --preset.
+        num_classes: of the data, used if known unless --set NUM_CLASSES is given.
+        folder: of a run to continue, with its settings and preset. None: those of --preset.
 
-    The learning rate grows with --batch, as the reference recipe has it, unless it is given or the preset matterport.
+    The learning rate scales with --batch, as in the reference recipe, unless it is given or the preset is matterport.
     """
     preset = _preset(arguments, plan.Run.load(folder) if folder else None)
     sample, settings = CONFIGS[preset], dict(arguments.set)
@@ -74,17 +74,17 @@ def training_config(
 
 
 def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: Path | None = None) -> plan.Run:
-    """What is to be trained; to be asked before the model loads weights, which may change its settings.
+    """The planned training run; call it before the model loads weights, which may change its settings.
 
     Args:
         data: fingerprint of the training images.
-        folder: of a run that is to go on as it was begun, unless flags say otherwise. Once they do, or the data differ,
-            its key is of no other training: what came before was learnt otherwise.
+        folder: of a run to continue as it started, unless flags override it. If they do, or the data differ, its key
+            matches no other run, because its earlier epochs were trained differently.
     """
     old = plan.Run.load(folder) if folder else None
     preset = _preset(arguments, old)
     stages = stages_of(arguments, model.config.LEARNING_RATE, old)
-    if old is None or arguments.exclude:  # what is left of a checkpoint begins anew
+    if old is None or arguments.exclude:  # a partly loaded checkpoint starts over
         path = None if arguments.model == "none" else path_of(arguments.model, model.config, arguments.logs)
         start = plan.start_of(path, arguments.exclude)
         return plan.Run(stages, start, data, preset, plan.key(model.config, stages, start, data))
@@ -94,12 +94,12 @@ def planned(arguments: argparse.Namespace, model: MaskRCNN, data: str, folder: P
 
 
 def stages_of(arguments: argparse.Namespace, rate: float, old: plan.Run | None = None) -> list[plan.Stage]:
-    """The schedule that a command line asks for; `old` is the run that goes on."""
+    """The schedule for a command line; `old` is the run to continue."""
     preset = _preset(arguments, old)
     epochs = arguments.epochs or (old.stages[-1].until if old else EPOCHS.get(preset, REFERENCE_EPOCHS))
     if preset == "matterport" and not arguments.layers:
         return plan.matterport(epochs, rate)
-    fresh = "all" if arguments.model == "none" else "3+"  # random weights are not worth freezing
+    fresh = "all" if arguments.model == "none" else "3+"  # do not freeze random weights
     return plan.reference(epochs, arguments.layers or (old.stages[-1].layers if old else fresh), rate)
 
 

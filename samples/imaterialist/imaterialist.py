@@ -1,13 +1,12 @@
-"""Clothes, their parts and accessories: run lengths in a csv (Kaggle's iMaterialist Fashion 2019, FGVC6).
+"""Clothes, their parts and accessories: RLE in a CSV file (Kaggle's iMaterialist Fashion 2019, FGVC6).
 
     python samples/imaterialist/imaterialist.py train    --dataset DIR --weights mobilenet.weights.h5
     python samples/imaterialist/imaterialist.py evaluate --dataset DIR --weights last
     python samples/imaterialist/imaterialist.py submit   --dataset DIR --weights last --subset test
 
-DIR holds `train.csv` (ImageId, EncodedPixels, Height, Width, ClassId) with the photographs in train/, the same for
-other parts such as val, and `label_descriptions.json` with the names of the classes; test/ needs photographs only. The
-competition's own data has no val: there `--validation 0.02` holds a fiftieth of the photographs out. README.md beside
-this file has the commands.
+DIR holds `train.csv` (ImageId, EncodedPixels, Height, Width, ClassId) with the images in train/, the same for other
+parts such as val, and `label_descriptions.json` with the class names; test/ only needs images. The competition's own
+data has no val: use `--validation 0.02` to hold out 2% of the images. README.md in this folder has the commands.
 """
 
 import argparse
@@ -27,10 +26,10 @@ from samples.submission import encoded_pixels, separated, write_submission
 
 
 class FashionConfig(Config):
-    """A narrow MobileNet and 512 pixels: trains on two cores without a GPU."""
+    """A narrow MobileNet at 512 pixels: trains on two cores without a GPU."""
 
     NAME = "imaterialist"
-    NUM_CLASSES = 1 + 46  # the competition's; training takes it from the data
+    NUM_CLASSES = 1 + 46  # the competition's; training reads it from the data
     BACKBONE = "mobilenet"
     BACKBONE_OPTIONS = {"alpha": 0.75}
     IMAGE_MIN_DIM = 512
@@ -38,24 +37,24 @@ class FashionConfig(Config):
     IMAGES_PER_GPU = 2
     STEPS_PER_EPOCH = None
     VALIDATION_STEPS = None
-    TRAIN_ROIS_PER_IMAGE = 128  # a person wears a dozen things, no more to learn from; the mask head is most of a step
+    TRAIN_ROIS_PER_IMAGE = 128  # enough for the dozen things a person wears; the mask head takes most of a step
     LEARNING_RATE = 0.01
     WARMUP_STEPS = 100
     LR_STEPS = (0.75,)
 
 
 def load_fashion(folder: str | Path, subset: str, class_names: Sequence[str] | None = None) -> Dataset:
-    """The photographs of `folder`/`subset` with what `subset`.csv says of them, ready to use.
+    """The images of `folder`/`subset` with the annotations in `subset`.csv, as a prepared dataset.
 
-    class_names: the classes, in this order; None: those of label_descriptions.json, or without it those in the csv.
+    class_names: the classes, in this order; None: those of label_descriptions.json, or without it those in the CSV.
     """
     images = subset_folder(folder, subset)
     return read_rle_csv(Path(folder) / f"{subset}.csv", images, class_names=class_names)
 
 
 def train(config: Config, arguments: argparse.Namespace) -> None:
-    """Trains on one part of the data, with another, or a share of it, for the val_ losses."""
-    named = (Path(arguments.dataset) / LABELS).is_file()  # else the csv of each part would have classes of its own
+    """Trains on one part of the data, with another part or a fraction for the val_ losses."""
+    named = (Path(arguments.dataset) / LABELS).is_file()  # else each part's CSV would have its own classes
     names = None if named else load_fashion(arguments.dataset, arguments.subset or "train").class_names[1:]
     training, validation = competition.datasets(partial(load_fashion, arguments.dataset, class_names=names), arguments)
     config.NUM_CLASSES = training.num_classes
@@ -64,11 +63,11 @@ def train(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def evaluate(config: Config, arguments: argparse.Namespace) -> None:
-    """Prints COCO's tables for the validation photographs, and draws them when asked for."""
+    """Prints COCO's tables for the validation images, and draws them if requested."""
     from mrcnn.evaluation.coco_evaluation import evaluate as evaluate_dataset
 
     model = competition.build(config, arguments)
-    names = model.class_names[1:] or None  # in the order in which the checkpoint learnt them
+    names = model.class_names[1:] or None  # in the checkpoint's order
     load = partial(load_fashion, arguments.dataset, class_names=names)
     dataset = competition.validation_dataset(load, arguments)
     print(evaluate_dataset(model, dataset, limit=arguments.limit))
@@ -77,7 +76,7 @@ def evaluate(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def submit(config: Config, arguments: argparse.Namespace) -> None:
-    """Writes the competition's csv."""
+    """Writes the competition's CSV file."""
     images = image_files(arguments.dataset, arguments.subset or "test")
     model = competition.build(config, arguments)
     source_ids = class_ids(arguments.dataset, model.class_names)
@@ -95,13 +94,12 @@ def submit(config: Config, arguments: argparse.Namespace) -> None:
 def submission_rows(
     source_ids: Sequence[int], image_id: str, found: dict[str, np.ndarray]
 ) -> Iterator[tuple[str, str, int]]:
-    """A row a mask, the smallest first, as pockets and buckles lie on what is larger and would lose all their pixels.
+    """One row per mask, smallest first, because pockets and buckles overlap larger things and would lose all pixels.
 
-    No image may be missing. One without masks gets a single pixel, as the public starting points had it; it can match
-    nothing.
+    No image may be missing. One without masks gets a single pixel, as in the public starter kernels; it cannot match.
 
     Args:
-        source_ids: the ClassId of each class of the model, from class 1 on.
+        source_ids: the ClassId of each class of the model, starting at class 1.
     """
     areas, none = found["masks"].sum(axis=(0, 1)), True
     for i, mask in separated(found["masks"], np.argsort(areas, kind="stable")):
@@ -112,14 +110,14 @@ def submission_rows(
 
 
 def class_ids(folder: str | Path, class_names: Sequence[str]) -> list[int]:
-    """The ClassId of each class of a model, without the background.
+    """The ClassId of each class of a model, without background.
 
-    Without label_descriptions.json classes are named by their ids. Raises ValueError for a class that is not there,
-    AnnotationError for a file of names that is broken.
+    Without label_descriptions.json, classes are named by their ids. Raises ValueError for a missing class,
+    AnnotationError for an invalid file of names.
     """
     labels = Path(folder) / LABELS
     if not class_names:
-        raise ValueError("the weights do not say which classes they know; submit needs a checkpoint of `train`")
+        raise ValueError("the weights have no class names; submit needs a checkpoint made by `train`")
     if labels.is_file():
         ids = {name: class_id for class_id, name in read_labels(labels).items()}
     else:
@@ -127,23 +125,23 @@ def class_ids(folder: str | Path, class_names: Sequence[str]) -> list[int]:
     unknown = [name for name in class_names[1:] if name not in ids]
     if unknown:
         raise ValueError(
-            f"the model knows classes {unknown[:5]}, which {labels} does not; give --dataset the folder "
-            "of the data that it was trained on"
+            f"the model has classes {unknown[:5]}, which {labels} does not; set --dataset to the folder "
+            "of the data it was trained on"
         )
     return [ids[name] for name in class_names[1:]]
 
 
 def image_files(folder: str | Path, subset: str) -> list[tuple[str, Path]]:
-    """ImageIds, which are the names of files, and paths. Raises FileNotFoundError when there is no photograph."""
+    """ImageIds, which are file names, and paths. Raises FileNotFoundError if there are no images."""
     part = Path(subset_folder(folder, subset))
     found = sorted(path for path in part.iterdir() if path.name.lower().endswith(PICTURES) and path.name[0] != ".")
     if not found:
-        raise FileNotFoundError(f"{part} holds no photographs ({', '.join(PICTURES)}); choose another --subset")
+        raise FileNotFoundError(f"{part} holds no images ({', '.join(PICTURES)}); choose another --subset")
     return [(path.name, path) for path in found]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     return competition.parser(__doc__, epochs=12).parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""A residual trunk small enough to learn from nothing in minutes on a processor."""
+"""A residual backbone small enough to train from scratch in minutes on a CPU."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ def compact(image: Any, *, width: int = 32, blocks: int = 1) -> list:
     """Feature maps [C2, C3, C4, C5] at strides 4, 8, 16 and 32, with `width` to 4 * `width` channels.
 
     Args:
-        image: the network's input [batch, height, width, channels], sides multiples of 32.
+        image: the network input [batch, height, width, channels], sides multiples of 32.
         width: channels of C2; C3 has twice, C4 and C5 four times as many.
-        blocks: residual blocks a stage.
+        blocks: residual blocks per stage.
     """
     x = _convolution(image, width // 2, "conv1", stride=2)
     x = _convolution(x, width, "conv2", stride=2)

@@ -1,4 +1,4 @@
-"""Drawing of shapes with known outlines: signed distances give both the exact mask and the soft edge."""
+"""Draws shapes with known outlines: signed distances give both the exact mask and the antialiased edge."""
 
 import math
 from typing import NamedTuple
@@ -13,26 +13,26 @@ def _regular(count: int, inner: float = 1.0) -> np.ndarray:
     return radii * np.stack([-np.cos(angles), np.sin(angles)], axis=1)
 
 
-# A square of the same radius would look larger than its neighbours' 1.0: each is scaled to look alike in size.
+# Shapes are scaled to look equally large: at the same radius, a square would look larger than the others.
 CORNERS = {"square": 1.2 * _regular(4), "triangle": 1.25 * _regular(3), "star": 1.3 * _regular(10, inner=0.5)}
 KINDS = ("square", "circle", "triangle", "star")
 
 
 class Shape(NamedTuple):
-    """One shape: centre (y, x) and radius in pixels, turned by `angle` radians, in two RGB colours that blend."""
+    """A shape: center (y, x) and radius in pixels, rotated by `angle` radians, in two RGB colors that blend."""
 
     kind: str
     center: tuple[float, float]
     radius: float
     angle: float
     colors: tuple[tuple[float, float, float], tuple[float, float, float]]
-    shading: float  # direction in radians in which the first colour turns into the second
+    shading: float  # direction in radians from the first color to the second
 
 
 def random_shape(
     rng: np.random.Generator, kinds: tuple[str, ...], height: int, width: int, radii: tuple[float, float]
 ) -> Shape:
-    """A shape somewhere in the image, at most partly outside; `radii` are shares of the shorter side."""
+    """A random shape, at most partly outside the image; `radii` are fractions of the shorter side."""
     radius = max(5.0, rng.uniform(*radii) * min(height, width))
     margin = 0.5 * radius
     color = _vivid(rng)
@@ -47,21 +47,21 @@ def random_shape(
 
 
 def _vivid(rng: np.random.Generator) -> tuple[float, float, float]:
-    """A saturated RGB colour, 0..255."""
+    """A saturated RGB color, 0..255."""
     hue, saturation, value = rng.uniform(0, 6), rng.uniform(0.55, 1.0), rng.uniform(0.7, 1.0)
     channels = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return tuple(255 * value * (1 - saturation * (1 - channels)))
 
 
 def reach(shape: Shape) -> tuple[slice, slice]:
-    """Rows and columns that the shape and its soft edge may touch; they may lie outside the image."""
+    """Rows and columns that the shape and its soft edge may touch, possibly outside the image."""
     size = 1.4 * shape.radius + 2
     (y, x) = shape.center
     return (slice(math.floor(y - size), math.ceil(y + size)), slice(math.floor(x - size), math.ceil(x + size)))
 
 
 def distance(shape: Shape, rows: slice, columns: slice) -> np.ndarray:
-    """Signed distance in pixels from the centre of each pixel to the outline, negative inside; [rows, columns]."""
+    """Signed distance in pixels from the center of each pixel to the outline, negative inside; [rows, columns]."""
     y = np.arange(rows.start, rows.stop)[:, None] + 0.5 - shape.center[0]
     x = np.arange(columns.start, columns.stop)[None, :] + 0.5 - shape.center[1]
     if shape.kind == "circle":
@@ -72,7 +72,7 @@ def distance(shape: Shape, rows: slice, columns: slice) -> np.ndarray:
 
 
 def _polygon_distance(y: np.ndarray, x: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Distance to the nearest edge; the sign by how often a ray to the right crosses the outline."""
+    """Distance to the nearest edge; the sign depends on how often a ray to the right crosses the outline."""
     nearest, inside = np.inf, np.zeros(np.broadcast_shapes(y.shape, x.shape), bool)
     for (y1, x1), (y2, x2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         along = ((y - y1) * (y2 - y1) + (x - x1) * (x2 - x1)) / ((y2 - y1) ** 2 + (x2 - x1) ** 2)
@@ -99,7 +99,7 @@ def paint(image: np.ndarray, shape: Shape, rng: np.random.Generator) -> None:
 
 
 def mask(shape: Shape, height: int, width: int) -> tuple[np.ndarray, int]:
-    """Pixels of the image that the shape covers, [H, W] bool, and its area in pixels with what lies outside."""
+    """The image pixels that the shape covers, [H, W] bool, and its area in pixels, including parts outside."""
     full = distance(shape, *reach(shape)) < 0
     rows, columns = _inside(shape, (height, width))
     (top, left) = (rows.start - reach(shape)[0].start, columns.start - reach(shape)[1].start)

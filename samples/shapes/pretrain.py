@@ -1,9 +1,9 @@
-"""Makes start.h5: the trunk, RPN and box head from which both heads of the demonstration start.
+"""Makes start.h5: the trunk, RPN and box head from which both heads of the demo start.
 
     python samples/shapes/pretrain.py
 
-The network learns the shapes from nothing, without a mask loss, so that what it hands over knows no mask head. Neither
-the photographs nor the shapes are those that the demonstration is tested on.
+Trains the network on shapes from scratch, without a mask loss, so that the result favors no mask head. Neither the
+backgrounds nor the shapes are those of the demo's test set.
 """
 
 import argparse
@@ -17,25 +17,25 @@ from mrcnn.weights.checkpoint import load_checkpoint, save_checkpoint
 from samples.shapes.shapes import ShapesConfig, ShapesDataset
 
 START = Path(__file__).with_name("start.h5")
-SEED = 2  # of the shapes; the demonstration trains on seed 0 and tests on seed 1
+SEED = 2  # of the shapes; the demo trains on seed 0 and tests on seed 1
 STEPS = 4000
 
 
 class PretrainConfig(ShapesConfig):
     """The shapes without their masks."""
 
-    MASK_HEAD = {"name": "fcn", "filters": 8, "convolutions": 1}  # there has to be one; its loss counts nothing
+    MASK_HEAD = {"name": "fcn", "filters": 8, "convolutions": 1}  # a head is required; its loss has weight 0
     LOSS_WEIGHTS = {name: float(name != "mrcnn_mask_loss") for name in LOSS_NAMES}
     STEPS_PER_EPOCH = 500
 
 
 def shared_layers(network: Network) -> dict:
-    """The layers that do not belong to the mask head, by key."""
+    """The layers outside the mask head, by key."""
     return {key: layer for key, layer in network.layers().items() if not key.startswith("mask_head/")}
 
 
 def load_start(network: Network, path: Path = START) -> None:
-    """Loads the start into all but the mask head."""
+    """Loads the start into everything except the mask head."""
     load_checkpoint(path, shared_layers(network))
 
 
@@ -61,7 +61,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if parsed.steps < 1 or (parsed.steps > epoch and parsed.steps % epoch):
         parser.error(
-            f"--steps must be 1 to {epoch} or a multiple of {epoch}, the steps of an epoch, got "
+            f"--steps must be 1 to {epoch} or a multiple of {epoch}, the steps per epoch, got "
             f"{parsed.steps}; try {max(round(parsed.steps / epoch), 1) * epoch}"
         )
     return parsed

@@ -1,7 +1,7 @@
-"""Shapes: photographs with squares, circles and triangles on them, made on demand and never stored.
+"""Shapes: images with squares, circles and triangles on them, drawn on demand and never stored.
 
-The backgrounds are real photographs that ship inside scikit-image, so there is nothing to download; training and
-validation use different ones. As in the old package's sample::
+The backgrounds are photographs that ship with scikit-image, so there is nothing to download; training and validation
+use different ones. As in the old package's sample::
 
     dataset = ShapesDataset()
     dataset.load_shapes(500, 128, 128)
@@ -34,13 +34,13 @@ TRAINING_PHOTOGRAPHS = (
 )
 VALIDATION_PHOTOGRAPHS = ("chelsea.png", "grass.png", "moon.png", "rocket.jpg")
 
-MIN_SIDE = 32  # pixels; in a smaller image the smallest shape has no form left
-MIN_VISIBLE = 0.6  # share of a shape's own area that must show; a shape that would hide more is not placed
-CANDIDATES = 5  # tries a wanted shape, as some candidates hide others
+MIN_SIDE = 32  # pixels; in a smaller image the smallest shapes are not recognizable
+MIN_VISIBLE = 0.6  # minimum visible fraction of a shape's area; a shape that would hide more is not placed
+CANDIDATES = 5  # tries per shape, because some candidates hide others
 
 
 class ShapesConfig(Config):
-    """A network small enough to learn the shapes in minutes on two processor cores."""
+    """A network small enough to train on the shapes in minutes on two CPU cores."""
 
     NAME = "shapes"
     NUM_CLASSES = 1 + 3
@@ -71,10 +71,10 @@ class ShapesConfig(Config):
 
 
 class ShapesDataset(Dataset):
-    """Photographs with 1 to `max_shapes` shapes each; image i is a pure function of (seed, i) and the arguments."""
+    """Images with 1 to `max_shapes` shapes each; image i is a pure function of (seed, i) and the arguments."""
 
     draw_shape, random_shape, random_image = (
-        Removed(f"ShapesDataset.{name}", f"`samples.shapes.drawing.{instead}` takes its place.")
+        Removed(f"ShapesDataset.{name}", f"`samples.shapes.drawing.{instead}` replaces it.")
         for name, instead in (
             ("draw_shape", "paint"),
             ("random_shape", "random_shape"),
@@ -94,16 +94,16 @@ class ShapesDataset(Dataset):
         radii: tuple[float, float] = (0.1, 0.24),
         photographs: tuple[str, ...] = TRAINING_PHOTOGRAPHS,
     ) -> None:
-        """Add images; nothing is drawn before it is asked for.
+        """Adds images, which are drawn on demand.
 
         Args:
             count: number of images.
             height, width: their size in pixels.
-            seed: other seeds give other images.
-            kinds: which shapes, in the order of their class ids from 1 on; "star" exists beside the default three.
-            max_shapes: most shapes on one image.
-            radii: smallest and largest radius, as shares of the image's shorter side.
-            photographs: files of scikit-image's data folder to draw on.
+            seed: different seeds give different images.
+            kinds: the shapes, in order of their class ids from 1; "star" is available besides the default three.
+            max_shapes: maximum number of shapes per image.
+            radii: minimum and maximum radius, as fractions of the image's shorter side.
+            photographs: background files in scikit-image's data folder.
 
         Raises:
             ValueError: a count, size or kind that cannot be drawn.
@@ -111,7 +111,7 @@ class ShapesDataset(Dataset):
         if count < 1 or max_shapes < 1:
             raise ValueError(f"count and max_shapes must be at least 1, got {count} and {max_shapes}")
         if min(height, width) < MIN_SIDE:
-            raise ValueError(f"shapes need images of at least {MIN_SIDE} pixels a side, got {height} x {width}")
+            raise ValueError(f"shapes need images of at least {MIN_SIDE} pixels per side, got {height} x {width}")
         unknown = set(kinds) - set(drawing.KINDS)
         if unknown or not kinds:
             raise ValueError(f"kinds must be some of {drawing.KINDS}, got {tuple(kinds)}")
@@ -132,7 +132,7 @@ class ShapesDataset(Dataset):
             )
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """Draw the photograph: uint8 [H, W, RGB]."""
+        """Draws the image: uint8 [H, W, RGB]."""
         info = self.image_info[image_id]
         rng = np.random.default_rng((*info["key"], 1))
         image = _background(rng, info["photographs"], info["height"], info["width"])
@@ -150,12 +150,12 @@ class ShapesDataset(Dataset):
         return masks, np.array(class_ids, np.int32)
 
     def image_reference(self, image_id: int) -> str:
-        """The seed and the number that make the image."""
+        """The seed and number that determine the image."""
         return f"shapes {self.image_info[image_id]['id']}"
 
 
 def _scene(info: dict) -> list[tuple[drawing.Shape, np.ndarray]]:
-    """Shapes from back to front, each with what is seen of it, [H, W] bool; at least one."""
+    """Shapes from back to front, each with its visible part, [H, W] bool; at least one."""
     rng = np.random.default_rng((*info["key"], 0))
     wanted = rng.integers(1, info["max_shapes"] + 1)
     shapes: list[drawing.Shape] = []
@@ -173,9 +173,9 @@ def _scene(info: dict) -> list[tuple[drawing.Shape, np.ndarray]]:
 
 
 def _background(rng: np.random.Generator, names: tuple[str, ...], height: int, width: int) -> np.ndarray:
-    """A random part of a random photograph, perhaps mirrored, in random light: float [H, W, RGB]."""
+    """A random part of a random photograph, possibly mirrored, with random brightness: float [H, W, RGB]."""
     photograph = _photograph(str(rng.choice(names)))
-    # The largest part of the wanted shape, and then a share of it, so that no photograph is stretched.
+    # A random fraction of the largest part with the right aspect ratio, so that photographs are not distorted.
     fit = min(photograph.shape[0] / height, photograph.shape[1] / width) * rng.uniform(0.4, 1.0)
     tall, wide = max(int(fit * height), 1), max(int(fit * width), 1)
     top, left = rng.integers(photograph.shape[0] - tall + 1), rng.integers(photograph.shape[1] - wide + 1)
@@ -189,10 +189,10 @@ def _background(rng: np.random.Generator, names: tuple[str, ...], height: int, w
 
 @lru_cache(maxsize=32)
 def _photograph(name: str) -> np.ndarray:
-    """A photograph of scikit-image's data folder, uint8 [H, W, RGB]; raises FileNotFoundError naming the file."""
+    """A photograph in scikit-image's data folder, uint8 [H, W, RGB]; raises FileNotFoundError naming the file."""
     import skimage
 
     path = Path(skimage.__file__).parent / "data" / name
     if not path.is_file():
-        raise FileNotFoundError(f"scikit-image {skimage.__version__} does not ship {name}; give other photographs")
+        raise FileNotFoundError(f"scikit-image {skimage.__version__} does not include {name}; pass other photographs")
     return read_image(path)

@@ -56,7 +56,7 @@ def test_check_fails_for_what_is_broken(run, run_json, data, tmp_path):
     code, out, _ = run("check", data, "--subset", "train", "--images")
     assert code == 1 and "0.png" in out
     code, _, err = run("check", data / "nowhere")
-    assert code == 1 and "nothing is at" in err
+    assert code == 1 and "does not exist" in err
 
 
 def test_heads_are_listed_and_described(run, run_json):
@@ -93,10 +93,10 @@ def test_train_continues_and_its_weights_are_found_by_last(run, run_json, data, 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--subset", "train", "--val-subset", "train"), "would be training and validation data"),
+        (("--subset", "train", "--val-subset", "train"), "would be both training and validation data"),
         (("--subset", "train", "--weights", "last"), "no checkpoint in .*logs; train first"),
         (("--subset", "train", "--weights", "missing.h5"), "no checkpoint file at missing.h5|missing.h5"),
-        (("--subset", "train", "--preset", "matterport"), "give --config or --preset, not both"),
+        (("--subset", "train", "--preset", "matterport"), "pass --config or --preset, not both"),
         (("--subset", "train", "--set", "LEARNIN_RATE=1"), "LEARNING_RATE"),
     ],
 )
@@ -117,7 +117,7 @@ def test_an_interrupted_training_says_how_to_continue(run, data, settings, tmp_p
     monkeypatch.setattr(MaskRCNN, "train", interrupted)
     given = ("--weights", "none", "--config", settings, "--logs", tmp_path / "logs")
     code, _, err = run("train", data, "--subset", "train", *given)
-    assert code == 130 and "3 epochs are saved in " in err and "--weights last continues" in err
+    assert code == 130 and "3 epochs are saved in " in err and "continue with --weights last" in err
 
 
 def test_compare_hands_everything_on(run, run_json, data, settings, monkeypatch):

@@ -84,7 +84,7 @@ def test_tiles_and_augmentation_reach_the_model(run, models, photos, tmp_path, f
 
 def test_an_exported_file_cannot_be_augmented(run, photos, tmp_path):
     code, _, err = run("detect", photos, "--weights", "m.onnx", "--output", tmp_path / "found", "--augment")
-    assert code == 1 and "--augment runs parts of a model, which m.onnx holds only as a whole" in err
+    assert code == 1 and "--augment needs the parts of a model, but m.onnx is exported as a whole" in err
 
 
 def test_classes_and_scores_are_filtered(run_json, models, photos, tmp_path):
@@ -121,7 +121,7 @@ def test_an_interrupted_run_is_continued(run, run_json, models, photos, tmp_path
 
     monkeypatch.setattr(detect, "_write_picture", interrupting)
     code, _, err = run(*command)
-    assert code == 130 and "3 of 6 images are done and saved; the same command continues" in err
+    assert code == 130 and "3 of 6 images are done and saved; run the same command to continue" in err
     assert not (tmp_path / "found" / "annotations.json").exists()
     monkeypatch.setattr(detect, "_write_picture", write)
     assert run_json(*command)[0] == 0 and len(models[-1].network.asked) == 3
@@ -157,7 +157,7 @@ def test_results_of_other_weights_or_settings_are_not_mixed(run, models, photos,
         ((*WEIGHTS, "--write", "json"), "options"),
     ):
         code, _, err = run("detect", photos, *other, *where)
-        assert code == 1 and f"made with other {name}. Give another --output, or --restart" in err
+        assert code == 1 and f"made with other {name}. Use another --output, or --restart" in err
     assert run("detect", photos, *WEIGHTS, *where, "--batch", "3")[0] == 0, "the result is the same"
     assert run("detect", photos, "--weights", "other.h5", *where, "--restart")[0] == 0
 
@@ -178,9 +178,9 @@ def test_names_that_would_be_one_picture_are_kept_apart(run_json, models, photos
 def test_no_images_and_missing_paths(run, models, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = run("detect", tmp_path / "empty", *WEIGHTS)
-    assert code == 1 and "no image in" in err and models == [], "before the model is loaded"
+    assert code == 1 and "no images in" in err and models == [], "before the model is loaded"
     code, _, err = run("detect", tmp_path / "nowhere", *WEIGHTS)
-    assert code == 1 and "there is no file or folder" in err
+    assert code == 1 and "no file or folder" in err
 
 
 def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(run, run_json, models, photos, tmp_path, monkeypatch):

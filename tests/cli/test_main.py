@@ -40,11 +40,11 @@ def test_without_arguments_it_says_what_there_is(run, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("detekt",), "there is no command 'detekt'; commands are detect, "),
+        (("detekt",), "unknown command 'detekt'; choose one of detect, "),
         (("detect",), "the following arguments are required: IMAGE, --weights"),
         (("detect", "a.jpg", "--weights", "w", "--min-score", "2"), "expected a number from 0 to 1, got '2'"),
         (("detect", "a.jpg", "--weights", "w", "--write", "maps"), "expected some of pictures,cutouts,json,csv"),
-        (("detect", "a.jpg", "--weights", "w", "--batch", "0"), "expected a whole number from 1 on, got '0'"),
+        (("detect", "a.jpg", "--weights", "w", "--batch", "0"), "expected an integer >= 1, got '0'"),
         (("detect", "a.jpg", "--weights", "w", "--set", "NAME"), "expected NAME=VALUE, got 'NAME'"),
     ],
 )
@@ -121,8 +121,8 @@ def test_warnings_are_one_line(fake):
 
 
 def test_an_interruption_says_how_to_continue(fake):
-    code, _, err = fake(raising(Interrupted("2 of 3 are saved; the same command continues")))
-    assert code == 130 and err.strip() == "mrcnn fake: interrupted: 2 of 3 are saved; the same command continues"
+    code, _, err = fake(raising(Interrupted("2 of 3 are saved; run the same command to continue")))
+    assert code == 130 and err.strip() == "mrcnn fake: interrupted: 2 of 3 are saved; run the same command to continue"
     assert fake(raising(KeyboardInterrupt()))[0] == 130
 
 

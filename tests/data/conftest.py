@@ -1,4 +1,4 @@
-"""Small datasets made here, and the old package's numbers where they are at hand."""
+"""Small datasets made here, and the old package's results if they are available."""
 
 import json
 from pathlib import Path
@@ -25,12 +25,12 @@ def matterport():
 
 @pytest.fixture(scope="session")
 def resize_meta(matterport):
-    """Arguments and results, images aside, of the old package's resizing."""
+    """Arguments and results (except images) of the old package's resizing."""
     return json.loads((ORACLES / "matterport" / "utils_resize_meta.json").read_text())
 
 
 class Squares(Dataset):
-    """Images of 40 x 60 pixels with `counts[i]` squares of 10 pixels each, side by side; grey value 10 * (i + 1)."""
+    """Images of 40 x 60 pixels with `counts[i]` squares of 10 pixels each, side by side; gray value 10 * (i + 1)."""
 
     def __init__(self, counts, classes=("square",), crowds=()):
         super().__init__()
@@ -59,7 +59,7 @@ def squares():
 
 @pytest.fixture
 def config():
-    """Small images in their own size, flips off."""
+    """Small images at their own size, without flips."""
 
     def make(**settings):
         defaults = {

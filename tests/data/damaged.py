@@ -1,4 +1,4 @@
-"""A small scene in COCO's json, and every kind of damage done to it by hand."""
+"""A small scene in COCO JSON, and every kind of damage done to it by hand."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def scene():
 
 
 def write(folder, change=None):
-    """Writes the scene, changed, with its images; returns the path of the json."""
+    """Writes the scene after a change, with its images; returns the path of the JSON file."""
     for number in (1, 2, 3):
         Image.fromarray(np.full((60, 80, 3), 50 * number, np.uint8)).save(folder / f"{number}.png")
     content = scene()
@@ -101,7 +101,7 @@ def as_large_as(height, width):
 
 
 def of_size(height, width, *annotations):
-    """Image 3 in this size, with these annotations."""
+    """Image 3 at this size, with these annotations."""
 
     def change(content, folder):
         as_large_as(height, width)(content, folder)
@@ -130,9 +130,9 @@ DAMAGE = {
     "a clash of ids": (
         annotation(1, id=11),
         problems.UNREAD,
-        "another number is used",
+        "a new id is assigned",
         "annotation 11",
-        "a whole number of its own",
+        "a unique integer",
         (5, 0, 0),
     ),
     "two points": (outline(5, 5, 9, 9), problems.DEGENERATE, LEFT_OUT, "annotation 11", "[2] points", (4, 0, 1)),
@@ -171,7 +171,7 @@ DAMAGE = {
     "a bow tie": (
         outline(5, 5, 25, 25, 25, 5, 5, 25),
         problems.SELF_CROSSING,
-        "used as is; what it goes around twice becomes a hole",
+        "used as is; areas enclosed twice become holes",
         "annotation 11 (1.png)",
         "it crosses itself once at x 15.0, y 15.0",
         (5, 0, 0),
@@ -227,7 +227,7 @@ DAMAGE = {
     "another box": (
         annotation(0, bbox=[25, 25, 20, 20]),
         report.BOX,
-        "the box is learned as it is, and of the mask what lies inside",
+        "the box is used as is, and the part of the mask inside it",
         "annotation 11 (1.png)",
         "its box spans (25, 25, 45, 45) (y1, x1, y2, x2), its mask (5, 5, 25, 25); their IoU is 0.00",
         (5, 0, 0),
@@ -244,9 +244,9 @@ DAMAGE = {
     "an image listed twice": (
         image(2, file_name="2.png"),
         report.LISTED_TWICE,
-        "each record is used on its own",
+        "each record is used separately",
         "image 3 (2.png)",
-        "2.png' is the file of image 2 (2.png), too",
+        "2.png' is also the file of image 2 (2.png)",
         (5, 0, 0),
     ),
     "nothing annotated": (
@@ -254,7 +254,7 @@ DAMAGE = {
         problems.UNANNOTATED,
         "skipped in training",
         "image 3 (3.png)",
-        "nothing is annotated",
+        "no usable annotations",
         (3, 0, 0),
     ),
     "crowds only": (
@@ -262,7 +262,7 @@ DAMAGE = {
         problems.UNANNOTATED,
         "skipped in training",
         "image 3 (3.png)",
-        "crowds only",
+        "only has crowds",
         (4, 0, 0),
     ),
     "a tiny image": (
@@ -270,13 +270,13 @@ DAMAGE = {
         report.TINY,
         AS_IS,
         "image 3 (3.png)",
-        "it is 30 x 80 pixels (width x height)",
+        "it is only 30 x 80 pixels (width x height)",
         (4, 0, 0),
     ),
     "too many": (
         of_size(60, 80, *[square(100 + i, 3, 9, 7 * (i % 11), 5 * (i // 11), 4) for i in range(101)]),
         report.CROWDED,
-        "a random 100 of them are learnt each time",
+        "100 random ones are used in each step",
         "image 3 (3.png)",
         "it has 101",
         (104, 0, 0),
@@ -286,18 +286,18 @@ DAMAGE = {
         report.UNUSED,
         "nothing to learn it from",
         "class 1",
-        "no instance is a 'owl'",
+        "no instance has class 'owl'",
         (5, 0, 0),
     ),
 }
 PIXELS = {
-    "cut off": (cut_off, problems.UNREADABLE, RAISES, "image 3 (3.png)", "truncated or damaged", (3, 2, 0)),
+    "cut off": (cut_off, problems.UNREADABLE, RAISES, "image 3 (3.png)", "truncated, damaged", (3, 2, 0)),
     "a copy": (
         copied,
         report.SAME_IMAGE,
         AS_IS,
         "image 3 (3.png)",
-        "its pixels are those of image 2 (2.png)",
+        "it has the same pixels as image 2 (2.png)",
         (5, 0, 0),
     ),
     "an image that changed": DAMAGE["an image that changed"],

@@ -1,4 +1,4 @@
-"""Writes scenes in the formats whose annotations are pictures or run lengths.
+"""Writes scenes in the formats that store masks as images or RLE.
 
 A scene is a dict of images by name: (height, width, [(mask [H, W] bool, class name), ...]).
 """
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn.data import rle
-from mrcnn.data.formats.voc import VOC_CLASSES, VOID_NUMBER, colour_of
+from mrcnn.data.formats.voc import VOC_CLASSES, VOID_NUMBER, color_of
 
-PALETTE = [value for number in range(256) for value in colour_of(number)]
+PALETTE = [value for number in range(256) for value in color_of(number)]
 
 
 def box_mask(height, width, y1, x1, y2, x2):
@@ -23,14 +23,14 @@ def box_mask(height, width, y1, x1, y2, x2):
 
 
 def two_images():
-    """Three objects in `a`, apart from each other, of two classes of VOC's; none in `b`."""
+    """Three separate objects in `a`, of two VOC classes; none in `b`."""
     boxes = [((2, 3, 7, 9), "dog"), ((10, 1, 18, 12), "cat"), ((4, 20, 19, 29), "dog")]
     return {"a": (20, 30, [(box_mask(20, 30, *box), name) for box, name in boxes]), "b": (16, 24, [])}
 
 
 @st.composite
 def scenes(draw, names=("cat", "dog"), overlap=False):
-    """Up to three images of any size, with up to six objects of any shape, none empty."""
+    """Up to three images of any size, each with up to six nonempty objects of any shape."""
     scene = {}
     for name in draw(st.lists(st.sampled_from(["a", "b 2", "c.3"]), unique=True, min_size=1, max_size=3)):
         height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
@@ -69,7 +69,7 @@ def write_mask_files(root, scene, layout="one folder each", classes=True):
 
 
 def numbers_of(scene, name):
-    """[H, W] int32: the objects of an image numbered from 1 on."""
+    """[H, W] int32: the objects of an image, numbered from 1."""
     height, width, objects = scene[name]
     values = np.zeros((height, width), np.int32)
     for number, (mask, _) in enumerate(objects, 1):
@@ -78,7 +78,7 @@ def numbers_of(scene, name):
 
 
 def write_instance_ids(root, scene, folder="masks", depth="8", classes="json", numbers=None):
-    """depth: 8, 16, palette or colours. classes: json, csv or None. numbers: the number of the i-th object."""
+    """depth: 8, 16, palette or colors. classes: json, csv or None. numbers: the number of the i-th object."""
     rows = []
     for name, (height, width, objects) in scene.items():
         table = np.array([0, *(numbers(i) if numbers else i + 1 for i in range(len(objects)))])
@@ -94,16 +94,16 @@ def write_instance_ids(root, scene, folder="masks", depth="8", classes="json", n
 
 
 def as_depth(values, depth):
-    """The arguments of write_png for values [H, W]."""
-    if depth == "colours":
+    """The write_png arguments for values [H, W]."""
+    if depth == "colors":
         return (np.stack([values & 255, values >> 8 & 255, values >> 16], axis=2).astype(np.uint8),)
     if depth == "palette":
         return values.astype(np.uint8), PALETTE
     return (values.astype(np.uint16 if depth == "16" else np.uint8),)
 
 
-def write_voc(root, scene, colours=False, border=False, lists=("train",), xml=True, names=VOC_CLASSES):
-    """colours: pictures of the palette's colours, not of its numbers. border: void around objects, in free pixels."""
+def write_voc(root, scene, colors=False, border=False, lists=("train",), xml=True, names=VOC_CLASSES):
+    """colors: maps with the palette's colors instead of its numbers. border: void in free pixels around objects."""
     for name, (height, width, objects) in scene.items():
         numbers = numbers_of(scene, name)
         classes = np.array([0, *(names.index(c) + 1 for _, c in objects)])[numbers]
@@ -115,7 +115,7 @@ def write_voc(root, scene, colours=False, border=False, lists=("train",), xml=Tr
         write_image(root / "JPEGImages" / f"{name}.jpg", height, width)
         for folder, values in (("SegmentationObject", numbers), ("SegmentationClass", classes)):
             table = np.array(PALETTE, np.uint8).reshape(256, 3)
-            picture = (table[values],) if colours else (values.astype(np.uint8), PALETTE)
+            picture = (table[values],) if colors else (values.astype(np.uint8), PALETTE)
             write_png(root / folder / f"{name}.png", *picture)
         if xml:
             write_xml(root / "Annotations" / f"{name}.xml", height, width, [(c, False) for _, c in objects])
@@ -142,7 +142,7 @@ def write_rle_csv(
     suffix=".jpg",
     attributes=(),
 ):
-    """The csv, and images in the folder of its name. ids: class names, whose places are their ids."""
+    """Writes the CSV file, and images in the folder of its name. ids: class names, indexed by id."""
     rows = [columns]
     for name, (height, width, objects) in scene.items():
         write_image(path.with_suffix("") / f"{name}.jpg", height, width)
@@ -166,7 +166,7 @@ def write_rows(path, rows):
 
 
 def assert_same(dataset, scene, order=True):
-    """The dataset has the masks of the scene, pixel for pixel, and their classes. order: and they in its order."""
+    """The dataset has the scene's masks, pixel by pixel, and classes. order: also in the scene's order."""
     assert {info["id"].removesuffix(".jpg") for info in dataset.image_info} == set(scene)
     for image_id in dataset.image_ids:
         info = dataset.image_info[image_id]

@@ -1,8 +1,8 @@
-"""One small scene, and what writes it in each format, so that tests can see whether readers agree.
+"""One small scene and functions that write it in each format, to test whether readers agree.
 
-`SCENE` has polygons at integer coordinates and, drawn by hand, the pixels that they cover. To add a format: a function
-`write_<format>(folder)` that writes the scene (one polygon, or one picture, or ... an instance) into an empty folder,
-and a line in FORMATS with what reads it back.
+`SCENE` has polygons at integer coordinates and, drawn by hand, the pixels they cover. To add a format, add a function
+`write_<format>(folder)` that writes the scene (one polygon, or one file, or ... per instance) to an empty folder,
+and a line in FORMATS with the function that reads it back.
 """
 
 import base64
@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.formats.voc import colour_of
+from mrcnn.data.formats.voc import color_of
 from tests.data import mask_writers
 from tests.data.tf_writer import write_records
 
 Points = list[tuple[int, int]]
 
-# A character a pixel: the number of the instance, "." for the background
+# One character per pixel: the number of the instance, "." for the background
 PIXELS = """
 ................................................................
 ................................................................
@@ -61,7 +61,7 @@ PIXELS = """
 
 
 class Thing(NamedTuple):
-    """An instance: the name of its class, and polygons [(x, y), ...], most often one, whose union it covers."""
+    """An instance: its class name, and polygons [(x, y), ...], usually one, whose union it covers."""
 
     name: str
     parts: list[Points]
@@ -75,11 +75,11 @@ class Scene(NamedTuple):
     things: list[Thing]
     masks: np.ndarray
     boxes: np.ndarray
-    class_names: list[str]  # without the background, in the order in which readers give them
+    class_names: list[str]  # without background, in the order returned by readers
 
     @property
     def class_ids(self) -> list[int]:
-        """From 1 on, one a thing."""
+        """From 1, one per thing."""
         return [self.class_names.index(thing.name) + 1 for thing in self.things]
 
 
@@ -94,15 +94,15 @@ def _scene() -> Scene:
     numbers = np.array([[0 if c == "." else int(c) for c in line] for line in PIXELS])
     masks = numbers[:, :, None] == np.arange(1, len(things) + 1)
     boxes = np.array([[2, 2, 10, 12], [2, 12, 12, 22], [4, 24, 12, 40], [20, 56, 32, 64], [8, 43, 24, 55]])
-    colours = np.array([[40, 60, 50], [200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40], [40, 200, 200]])
-    return Scene("scene", colours[numbers].astype(np.uint8), things, masks, boxes, ["brick", "gem", "hook"])
+    colors = np.array([[40, 60, 50], [200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40], [40, 200, 200]])
+    return Scene("scene", colors[numbers].astype(np.uint8), things, masks, boxes, ["brick", "gem", "hook"])
 
 
 SCENE = _scene()
 
 
 def write_image(folder: Path, scene: Scene = SCENE) -> str:
-    """Writes `stem`.png into a folder, made where it is missing, and returns its name."""
+    """Writes `stem`.png to a folder, created if missing, and returns its name."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{scene.stem}.png"
     Image.fromarray(scene.image).save(folder / name)
@@ -110,7 +110,7 @@ def write_image(folder: Path, scene: Scene = SCENE) -> str:
 
 
 def bridged(parts: list[Points]) -> Points:
-    """One polygon for formats that have no parts: there and back along a bridge without area, as converters do it."""
+    """One polygon for formats without parts: joined by bridges without area, as converters do."""
     joined = list(parts[0])
     for part in parts[1:]:
         joined += [parts[0][0], *part, part[0]]
@@ -213,7 +213,7 @@ def read_labelme(folder: Path):
 
 
 def write_yolo(folder: Path) -> None:
-    """images/scene.png, labels/scene.txt and data.yaml, in six decimals as most tools write them."""
+    """images/scene.png, labels/scene.txt and data.yaml, with six decimals as most tools write them."""
     height, width = SCENE.image.shape[:2]
     write_image(folder / "images")
     lines = []
@@ -234,22 +234,22 @@ def read_yolo(folder: Path):
 
 
 def drawn(scene: Scene = SCENE) -> dict[str, tuple]:
-    """The scene as the functions of `mask_writers` take it."""
+    """The scene in the form that `mask_writers` takes."""
     height, width = scene.image.shape[:2]
     objects = [(scene.masks[:, :, i], thing.name) for i, thing in enumerate(scene.things)]
     return {scene.stem: (height, width, objects)}
 
 
 def put_image(placeholder: Path) -> None:
-    """Puts the scene's image in the place of the grey one that `mask_writers` made."""
+    """Replaces the gray image written by `mask_writers` with the scene's."""
     placeholder.unlink()
     write_image(placeholder.parent)
 
 
-def write_voc(folder: Path, colours: bool = False) -> None:
+def write_voc(folder: Path, colors: bool = False) -> None:
     """JPEGImages, SegmentationObject, SegmentationClass and a labelmap.txt."""
-    mask_writers.write_voc(folder, drawn(), colours, names=SCENE.class_names)
-    lines = [f"{name}:{','.join(map(str, colour_of(i)))}::" for i, name in enumerate(["none", *SCENE.class_names])]
+    mask_writers.write_voc(folder, drawn(), colors, names=SCENE.class_names)
+    lines = [f"{name}:{','.join(map(str, color_of(i)))}::" for i, name in enumerate(["none", *SCENE.class_names])]
     (folder / "labelmap.txt").write_text("\n".join(lines))
     put_image(folder / "JPEGImages" / "scene.jpg")
 
@@ -262,7 +262,7 @@ def read_voc(folder: Path):
 
 
 def write_mask_files(folder: Path, layout: str = "one folder each") -> None:
-    """A picture a mask, in folders of classes."""
+    """One file per mask, in class folders."""
     mask_writers.write_mask_files(folder, drawn(), layout)
     put_image(folder / ("images" if layout == "beside" else "scene/images") / "scene.png")
 
@@ -437,7 +437,7 @@ def read_label_studio(folder: Path):
     return read_label_studio(folder / "tasks.json")
 
 
-# Name, the first word being that of the format: what writes, what reads. Readers are imported when they are used.
+# Name, starting with the format: writer, reader. Readers are imported on use.
 FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "coco": (write_coco, read_coco),
     "via 1": (partial(write_via, version=1), read_via),
@@ -453,12 +453,12 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "labelme": (write_labelme, read_labelme),
     "yolo": (write_yolo, read_yolo),
     "voc": (write_voc, read_voc),
-    "voc in colours": (partial(write_voc, colours=True), read_voc),
+    "voc in colors": (partial(write_voc, colors=True), read_voc),
     "mask_files": (write_mask_files, read_mask_files),
     "mask_files beside": (partial(write_mask_files, layout="beside"), read_mask_files),
     **{
         f"instance_ids of depth {depth}": (partial(write_instance_ids, depth=depth), read_instance_ids)
-        for depth in ("8", "16", "palette", "colours")
+        for depth in ("8", "16", "palette", "colors")
     },
     "rle_csv": (write_rle_csv, read_rle_csv),
 }

@@ -11,7 +11,7 @@ from mrcnn.data.masks import extract_bboxes
 
 
 def scene(seed=0, count=3, height=30, width=40):
-    """A photograph whose red channel is 200 inside the masks."""
+    """An image whose red channel is 200 inside the masks."""
     rng = np.random.default_rng(seed)
     masks = np.zeros([height, width, count], bool)
     for i in range(count):
@@ -104,20 +104,20 @@ def test_what_must_be_shown_is(seed):
     assert 1 in out.kept and out.image.shape[:2] == (3, 5)
 
 
-def test_distortion_changes_colours_and_nothing_else():
+def test_distortion_changes_colors_and_nothing_else():
     image, masks, boxes = scene()
     out = augment(image, masks, boxes, np.random.default_rng(1), flip=0, photometric=True)
     assert out.image.dtype == np.uint8 and out.image.shape == image.shape
     assert not np.array_equal(out.image, image)
     assert out.masks is masks
     changed = [not np.array_equal(distort(image, np.random.default_rng(i)), image) for i in range(64)]
-    assert 50 <= sum(changed) < 64  # all four parts are left out in one of sixteen
-    grey = np.full([4, 4, 3], 90, np.uint8)
+    assert 50 <= sum(changed) < 64  # one in sixteen skips all four steps
+    gray = np.full([4, 4, 3], 90, np.uint8)
     for i in range(20):
-        distorted = distort(grey, np.random.default_rng(i))
-        assert np.ptp(distorted.astype(int), axis=2).max() == 0  # grey has neither hue nor saturation
+        distorted = distort(gray, np.random.default_rng(i))
+        assert np.ptp(distorted.astype(int), axis=2).max() == 0  # gray has neither hue nor saturation
         assert 90 * 0.5 - 32 <= distorted.mean() <= (90 + 32) * 1.5
-    with pytest.raises(ValueError, match="image of 4 channels; set PHOTOMETRIC_DISTORTION to False"):
+    with pytest.raises(ValueError, match="image with 4 channels; set PHOTOMETRIC_DISTORTION to False"):
         distort(np.zeros([4, 4, 4], np.uint8), np.random.default_rng(0))
 
 
@@ -174,7 +174,7 @@ def test_imgaug_through_augment(iaa):
 
 def test_imgaug_that_changes_the_size_is_refused(iaa):
     image, masks, boxes = scene()
-    with pytest.raises(ValueError, match=r"shape \(30, 40, 3\) into \(40, 30, 3\).*keep_size=True"):
+    with pytest.raises(ValueError, match=r"shape \(30, 40, 3\) to \(40, 30, 3\).*keep_size=True"):
         apply_imgaug(image, masks, boxes, iaa.Rot90(1, keep_size=False), np.random.default_rng(0))
 
 
@@ -204,7 +204,7 @@ def test_imgaug_moves_packed_masks_as_it_moves_each(iaa, name, count):
 
 
 def test_imgaug_works_for_one_thread_at_a_time(iaa):
-    """It keeps a global switch for the time of a call, which two threads would leave in a wrong state."""
+    """It changes a global switch during a call, which two threads could leave in a wrong state."""
     inside, most = [], []
 
     def note(images, *_):

@@ -24,7 +24,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes the scene, changed, with its images; returns the path of the json."""
+    """Writes the scene after a change, with its images; returns the path of the JSON file."""
     return partial(damaged.write, tmp_path)
 
 
@@ -62,7 +62,7 @@ def test_broken_findings_come_first(write):
     text = str(check(read(write(change))))
     marks = [line[0] for line in text.splitlines() if line[:1] in ("!", "-")]
     assert marks[0] == "!" and set(marks[1:]) == {"-"}
-    assert text.endswith("1 record had to be left out; findings in all: 4.")
+    assert text.endswith("1 record had to be left out; 4 findings in total.")
 
 
 def test_every_kind_says_what_to_do():
@@ -96,7 +96,7 @@ def test_importing_needs_no_tensorflow():
 
 
 def run(path, *arguments, capsys):
-    """Exit status, and what was printed."""
+    """The exit status and the printed output."""
     status = command.main([str(path), *arguments])
     printed = capsys.readouterr()
     return status, printed.out, printed.err
@@ -112,7 +112,7 @@ def test_the_command_on_sound_data(write, capsys):
 @pytest.mark.parametrize("change", [DAMAGE["no pixel"][0], DAMAGE["of no image"][0], unlinked, as_large_as(50, 70)])
 def test_the_status_is_1_when_something_is_broken(write, capsys, recwarn, change):
     status, out, _ = run(write(change), capsys=capsys)
-    assert status == 1 and "\n! 1 x " in out and not recwarn.list  # the report says it all
+    assert status == 1 and "\n! 1 x " in out and not recwarn.list  # the report lists everything
 
 
 def test_the_status_is_0_when_all_is_used(write, capsys):
@@ -122,7 +122,7 @@ def test_the_status_is_0_when_all_is_used(write, capsys):
 def test_the_status_is_2_when_nothing_can_be_read(write, tmp_path, capsys):
     path = write()
     path.write_text(path.read_text()[:200])
-    for given, message in ((path, "damaged or cut off"), (tmp_path / "gone", "nothing is at")):
+    for given, message in ((path, "invalid or truncated JSON"), (tmp_path / "gone", "does not exist")):
         status, out, err = run(given, "--format", "coco", capsys=capsys)
         assert (status, out) == (2, "") and err.startswith(f"{given} could not be read: ") and message in err
     status, _, err = run(write(), "--option", "image_folder=b", capsys=capsys)
@@ -140,7 +140,7 @@ def test_an_image_that_is_too_large_is_reported(tmp_path, capsys, monkeypatch):
 
 
 def test_the_package_declares_what_its_data_modules_import():
-    """Whatever pip gives another name than Python stands in the table below."""
+    """The table below lists packages whose pip name differs from the import name."""
     root = Path(__file__).resolve().parents[2]
     trees = [ast.parse(path.read_text()) for path in (root / "mrcnn" / "data").rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
@@ -179,7 +179,11 @@ def test_the_commands_options(write, tmp_path, capsys):
         "1",
         capsys=capsys,
     )
-    assert status == 0 and f"- 1 x {report.CROWDED}: a random 1 of them" in out and "resized to 60 (80 at most)" in out
+    assert (
+        status == 0
+        and f"- 1 x {report.CROWDED}: 1 random ones are used" in out
+        and "resizing to 60 (at most 80)" in out
+    )
     assert "below anchors   100.0 % are under 21 x 21" in out
     numbers = json.loads(written.read_text())
     assert numbers["checked_images"] == 1 and numbers["statistics"]["classes"][0]["instances"] == 2

@@ -57,7 +57,7 @@ def test_the_same_class_twice_is_one():
 
 def test_refuses_contradictory_classes():
     dataset = two_sources()
-    with pytest.raises(ValueError, match="class 3 of 'coco' is 'car' already, got 'truck'"):
+    with pytest.raises(ValueError, match="class 3 of 'coco' is already 'car', got 'truck'"):
         dataset.add_class("coco", 3, "truck")
     with pytest.raises(ValueError, match="cannot contain a dot, got 'a.b'"):
         dataset.add_class("a.b", 1, "cat")
@@ -116,7 +116,7 @@ def test_where_nothing_decides_images_are_turned_upright_with_one_warning(tmp_pa
     np.testing.assert_array_equal(dataset_of(path, False, height=4, width=6).load_image(0), pixels)
     assert not recwarn.list
     dataset = dataset_of(path, width=6)
-    with pytest.warns(UserWarning, match="a.png' has the orientation tag 3 and is turned upright.*upright = False"):
+    with pytest.warns(UserWarning, match="a.png' has the orientation tag 3 and is rotated upright.*upright = False"):
         np.testing.assert_array_equal(dataset.load_image(0), upside_down)
     recwarn.clear()
     dataset.load_image(0)
@@ -171,9 +171,9 @@ def test_split_keeps_groups_together(group):
 
 def test_split_refuses_what_cannot_be_divided():
     for share in (0, 1, 80, -0.1):
-        with pytest.raises(ValueError, match="the share is .*between 0 and 1"):
+        with pytest.raises(ValueError, match="share is .*between 0 and 1"):
             split(many(), share)
-    with pytest.raises(ValueError, match="1 groups of images cannot be divided"):
+    with pytest.raises(ValueError, match="splitting needs at least two groups of images, got 1"):
         split(many(3), 0.5, group="patient")
     with pytest.raises(KeyError, match="video"):
         split(many(), 0.5, group="video")

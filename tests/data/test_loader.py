@@ -24,7 +24,7 @@ def same(first, second):
 
 
 class Remember(keras.callbacks.Callback):
-    """A model of one weight that learns nothing, and what it was fed."""
+    """Records the inputs of a model with one weight that is not trained."""
 
     def __init__(self, loader):
         super().__init__()
@@ -77,7 +77,7 @@ def test_shapes_types_and_values(squares, config, scaling):
 
 
 class Shapes(Dataset):
-    """Images of given (height, width) with one square of 10 pixels in each; the size stands in `image_info` or not."""
+    """Images of given (height, width), each with one square of 10 pixels; `image_info` may have the size."""
 
     def __init__(self, sizes, stated=True, empty=()):
         super().__init__()
@@ -114,7 +114,7 @@ def test_the_network_input_fits_the_largest_image_of_the_batch(config, scaling):
 @pytest.mark.parametrize("stated", [True, False])
 def test_images_of_similar_shape_share_batches(config, scaling, tmp_path, stated):
     dataset = Shapes([TALL, WIDE, SQUARE, WIDER] * 8, stated)
-    if not stated:  # the headers of the files tell
+    if not stated:  # the sizes come from file headers
         for info, size in zip(dataset.image_info, dataset.sizes, strict=True):
             info["path"] = str(tmp_path / f"{size[0]}_{size[1]}.png")
             cv2.imwrite(info["path"], np.zeros([*size, 3], np.uint8))
@@ -180,7 +180,7 @@ def test_an_image_without_instances_is_replaced_by_one_of_similar_shape(config, 
 
 
 def test_processes_agree_on_the_size_of_a_batch(config, scaling):
-    """Without looking at the images of the others, whose places in the batch they do not fill."""
+    """Without reading the images of other processes, whose places in the batch they do not fill."""
     dataset = Shapes([TALL, WIDE, WIDER, SQUARE] * 3, empty=(0, 6))
     settings = config(**FITTED, IMAGES_PER_GPU=4)
     whole = Loader(dataset, settings, scaling=scaling)
@@ -199,7 +199,9 @@ def test_processes_name_an_image_whose_stated_size_is_wrong(config, scaling):
     dataset = Shapes([TALL, TALL])
     dataset.sizes = [WIDER, TALL]
     loader = Loader(dataset, config(**FITTED), scaling=scaling, share=(0, 2), training=False)
-    with pytest.raises(ValueError, match=r"image 0 .*network input is 64 x 128, but .* image_info give 96 x 64"):
+    with pytest.raises(
+        ValueError, match=r"image 0 .*network input is 64 x 128, but .* image_info allow at most 96 x 64"
+    ):
         loader.assemble_batch(0, 0)
     alone = Loader(dataset, config(**FITTED), scaling=scaling, training=False).assemble_batch(0, 0)
     assert alone["image"].shape == (2, 96, 128, 3), "one process looks at what is there"
@@ -215,7 +217,7 @@ def test_batches_of_many_sizes_are_the_same_for_any_number_of_threads_and_resume
 
 
 def test_nine_of_ten_pixels_are_image_pixels(config, scaling):
-    """On the sizes of COCO's images, at 800/1333."""
+    """With the sizes of COCO's images, at 800/1333."""
     if not COCO_MINI.exists():
         pytest.skip(f"no images at {COCO_MINI}")
     dataset = read_coco(COCO_MINI / "annotations/instances_train2017.json", COCO_MINI / "train2017")
@@ -354,7 +356,7 @@ def test_more_instances_than_slots_gives_a_random_choice_and_one_warning(squares
         ids = np.concatenate([loader.assemble_batch(0, i)["gt_class_ids"] for i in range(8)])
     assert ((ids == 1).sum(axis=1) == 4).all() and ((ids == -1).sum(axis=1) == 1).all()
     firsts = np.concatenate([loader.assemble_batch(0, i)["gt_boxes"][:, 0, 1] for i in range(8)])
-    assert len(np.unique(firsts)) == 2  # either of the two crowds is chosen
+    assert len(np.unique(firsts)) == 2  # both crowds get chosen
 
 
 def test_flip_mirrors_image_boxes_and_masks(squares, config, scaling):
@@ -384,7 +386,7 @@ def test_active_classes_are_those_of_the_source():
     np.testing.assert_array_equal(active_classes(dataset, "b", 4), [1, 0, 1, 0])
 
 
-def test_datasets_that_cannot_be_learnt_from(squares, config, scaling):
+def test_datasets_that_cannot_be_learned_from(squares, config, scaling):
     with pytest.raises(ValueError, match="the Dataset has no images; add some"):
         Loader(Dataset(), config(), scaling=scaling)
     unprepared = Dataset()
@@ -410,7 +412,7 @@ def test_an_error_ends_fit_and_names_the_image(squares, config, scaling, workers
     loader = Loader(dataset, config(LOADER_WORKERS=workers, IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=32), scaling=scaling)
     remember = Remember(loader)
     dataset.load_mask = load_mask
-    message = r"image 17 \(made 'made17', made/17.png\): load_mask gave masks of shape \(7, 9, 1\)"
+    message = r"image 17 \(made 'made17', made/17.png\): load_mask returned masks of shape \(7, 9, 1\)"
     with pytest.raises(Exception, match=message):
         remember.fit(loader, epochs=2)
     assert isinstance(loader.failure, ValueError) and "image 17" in str(loader.failure)
@@ -426,7 +428,7 @@ def test_a_dataset_without_instances_is_read_once(squares, config, scaling):
 
 
 def threads():
-    """Those that Python started: TensorFlow's own stay for the next `fit`."""
+    """Threads started by Python: TensorFlow's own remain for the next `fit`."""
     return {thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}
 
 
@@ -436,7 +438,7 @@ class Stop(keras.callbacks.Callback):
         self.error = error
 
     def on_train_batch_end(self, batch, logs=None):
-        time.sleep(0.1)  # until the loader is well ahead
+        time.sleep(0.1)  # let the loader get ahead
         raise self.error
 
 
@@ -501,7 +503,7 @@ def test_batches_are_made_ahead_and_each_once(squares, config, scaling):
     "error, kind",
     [
         (FileNotFoundError("gone"), FileNotFoundError),
-        (StopIteration("gone"), ValueError),  # would end the epoch instead of the training
+        (StopIteration("gone"), ValueError),  # would end the epoch instead of training
         (MemoryError("gone"), ValueError),
     ],
 )
@@ -517,7 +519,7 @@ def test_errors_keep_their_type_where_tensorflow_passes_it_on(squares, config, s
 
 
 class Scenes(Dataset):
-    """Noise with one to five ellipses in each image, one image in four with a crowd; sizes differ."""
+    """Noise with one to five ellipses per image, one image in four with a crowd; sizes vary."""
 
     def __init__(self, count):
         super().__init__()
@@ -534,10 +536,10 @@ class Scenes(Dataset):
         rng = np.random.default_rng([image_id, 1])
         height, width = self.size(image_id)
         y, x = np.mgrid[:height, :width]
-        centres = rng.uniform(0.2, 0.8, (1 + image_id % 5, 2)) * (height, width)
-        radii = rng.uniform(4, 15, (len(centres), 2))
+        centers = rng.uniform(0.2, 0.8, (1 + image_id % 5, 2)) * (height, width)
+        radii = rng.uniform(4, 15, (len(centers), 2))
         masks = [
-            ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1 for (cy, cx), (ry, rx) in zip(centres, radii, strict=True)
+            ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1 for (cy, cx), (ry, rx) in zip(centers, radii, strict=True)
         ]
         class_ids = np.ones(len(masks), np.int32)
         class_ids[1:2] = -1 if image_id % 4 == 2 else 1
@@ -571,7 +573,7 @@ def all_of_imgaug():
 
 
 def fingerprints(loader, epochs=2):
-    """Every bit of every batch, asked for as `fit` does."""
+    """All bits of every batch, requested as `fit` does."""
     found = []
     for _ in range(epochs):
         loader.on_epoch_begin()
@@ -592,7 +594,7 @@ def test_two_runs_of_one_seed_are_equal_to_the_bit_by_any_number_of_threads(conf
     def run(workers, seed=3):
         settings = config(LOADER_WORKERS=workers, MAX_GT_INSTANCES=3, **EVERYTHING)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # more instances than MAX_GT_INSTANCES: the choice is random, too
+            warnings.simplefilter("ignore")  # more instances than MAX_GT_INSTANCES, to make the choice random as well
             return fingerprints(Loader(Scenes(8), settings, scaling=scaling, seed=seed, augmentation=all_of_imgaug()))
 
     first = run(1)
@@ -639,7 +641,7 @@ def test_images_are_their_own_whatever_the_batch_before_held(squares, config, sc
 
 
 def test_whole_masks_lie_in_the_network_input_of_their_batch(config, scaling):
-    """Of images of two shapes in one batch: the boxes of the masks are those of the batch."""
+    """With images of two shapes in one batch, the masks' boxes are those in the batch."""
     loader = Loader(Shapes([TALL, WIDE]), config(**FITTED), scaling=scaling, training=False, whole=True)
     batch = loader.assemble_batch(0, 0)
     height, width = batch["image"].shape[1:3]

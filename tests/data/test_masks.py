@@ -14,7 +14,7 @@ def rectangle(height, width, y1, x1, y2, x2):
 
 
 def area_overlap(start, end, size):
-    """How much of each pixel [x, x + 1) lies in [start, end)."""
+    """The fraction of each pixel [x, x + 1) inside [start, end)."""
     pixels = np.arange(size)
     return np.clip(np.minimum(pixels + 1, end) - np.maximum(pixels, start), 0, 1)
 
@@ -43,7 +43,7 @@ def test_old_package_values(matterport):
 
 
 def test_minimize_mask_refuses_boxes_without_area():
-    with pytest.raises(ValueError, match=r"mask 0 has the box \(0, 0, 0, 0\) without area"):
+    with pytest.raises(ValueError, match=r"mask 0 has box \(0, 0, 0, 0\), which has no area"):
         minimize_mask(np.zeros([1, 4]), rectangle(4, 4, 0, 0, 0, 0), (2, 2))
 
 
@@ -66,14 +66,14 @@ def test_crop_masks_averages_when_it_shrinks():
 
 def test_crop_masks_interpolates_when_it_grows():
     mask = np.array([False, True])[None, :, None]
-    # mini pixel centres lie at 0.25, 0.75, 1.25, 1.75; those of the pixels at 0.5 and 1.5
+    # mini-pixel centers are at 0.25, 0.75, 1.25, 1.75; pixel centers at 0.5 and 1.5
     np.testing.assert_array_equal(crop_masks(mask, np.array([[0, 0, 1, 2]]), (1, 4))[0], [[0, 64, 191, 255]])
 
 
 def test_crop_masks_without_instances_and_without_area():
     assert crop_masks(np.zeros([5, 5, 0], bool), np.zeros([0, 4]), (3, 3)).shape == (0, 3, 3)
     assert not crop_masks(rectangle(5, 5, 0, 0, 5, 5), np.array([[2, 2, 2, 4]]), (3, 3)).any()
-    with pytest.raises(ValueError, match=r"1 masks need boxes of shape \(1, 4\), got \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"expected boxes of shape \(1, 4\) for 1 masks, got \(2, 4\)"):
         crop_masks(rectangle(5, 5, 0, 0, 5, 5), np.zeros([2, 4]), (3, 3))
 
 
@@ -92,7 +92,7 @@ def test_crop_masks_keeps_the_area_of_what_is_in_the_box(seed, m):
     rng = np.random.default_rng(seed)
     mask = rng.random((16, 16, 1)) < 0.5
     start = rng.uniform(0, 6, 2)
-    end = start + rng.uniform(m, 10, 2)  # at least one pixel for a mini pixel, so that it averages
+    end = start + rng.uniform(m, 10, 2)  # at least one pixel per mini-pixel, so that it averages
     expected = area_overlap(start[0], end[0], 16) @ mask[:, :, 0] @ area_overlap(start[1], end[1], 16)
     crop = crop_masks(mask, np.array([[*start, *end]]), (m, m))[0]
     share = expected / np.prod(end - start)
@@ -100,11 +100,11 @@ def test_crop_masks_keeps_the_area_of_what_is_in_the_box(seed, m):
 
 
 def window_weights(start, end, count, size, last=0):
-    """[count, size]: how much each pixel weighs in each mini pixel (or the last few), from `crop_masks`'s docstring."""
+    """[count, size]: weight of each pixel in each mini-pixel (or the last few), from `crop_masks`'s docstring."""
     step = (end - start) / count
-    centres = np.clip(start + (np.arange(count) + 0.5) * step, 0.5, size - 0.5)
+    centers = np.clip(start + (np.arange(count) + 0.5) * step, 0.5, size - 0.5)
     half = max(step, 1) / 2
-    windows = np.stack([np.maximum(centres - half, 0), np.minimum(centres + half, size)], axis=1)
+    windows = np.stack([np.maximum(centers - half, 0), np.minimum(centers + half, size)], axis=1)
     weights = np.array([area_overlap(a, b, size) for a, b in windows[-last:]])
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -139,7 +139,7 @@ def test_crop_masks_equals_weights_pixel_by_pixel(seed, layout, shape):
 def test_crop_masks_is_exact_in_the_far_corner_of_a_large_photograph():
     masks = np.ones([3000, 4001, 1], bool)
     masks[2990:, 3990:] = False
-    # running sums there are above 2**23, where float32 counts no halves
+    # cumulative sums exceed 2**23 there, where float32 has no halves
     crop = crop_masks(masks, np.array([[0.25, 0.25, 3000, 4001]]), (1500, 2000))[0]
     rows, columns = window_weights(0.25, 3000, 1500, 3000, last=8), window_weights(0.25, 4001, 2000, 4001, last=8)
     expected = 255 * rows @ masks[:, :, 0] @ columns.T
@@ -148,7 +148,7 @@ def test_crop_masks_is_exact_in_the_far_corner_of_a_large_photograph():
 
 
 def paste_reference(prob, box, height, width):
-    """Bilinear samples at every pixel centre of the image, one by one."""
+    """Bilinear samples at every pixel center of the image, one by one."""
     m = len(prob)
     out = np.zeros([height, width])
     for y in range(height):
@@ -174,7 +174,7 @@ def test_paste_masks_equals_samples_one_by_one():
             np.testing.assert_array_equal(pasted[certain, i], expected[certain] >= threshold)
 
 
-def test_paste_masks_fills_the_pixels_whose_centres_are_inside():
+def test_paste_masks_fills_the_pixels_whose_centers_are_inside():
     pasted = paste_masks(np.ones([1, 7, 7]), np.array([[1.4, 2.6, 4.6, 5.4]]), 8, 8)[:, :, 0]
     np.testing.assert_array_equal(pasted, rectangle(8, 8, 1, 3, 5, 5)[:, :, 0])
 
@@ -212,7 +212,7 @@ def test_a_mask_larger_than_a_strip_is_the_same_as_its_parts(monkeypatch):
 
 
 def test_whole_masks_by_hand():
-    """An image of 4x6 at twice its size, 3 and 8 pixels from the corner of a network input of 16x32."""
+    """A 4x6 image at twice its size, 3 and 8 pixels from the corner of a 16x32 network input."""
     mask = np.zeros((4, 6, 2), bool)
     mask[1:3, 2:6, 0] = True
     packed = masks.whole_masks(mask, np.array([3, 8, 11, 20], np.float32), (2.0, 2.0), (16, 32))
@@ -225,7 +225,7 @@ def test_whole_masks_by_hand():
 
 def test_whole_masks_shrink_by_coverage_and_end_with_the_network_input():
     mask = np.zeros((8, 16, 1), bool)
-    mask[:, 3:, 0] = True  # the second pixel of half the size is covered by half, the first not at all
+    mask[:, 3:, 0] = True  # at half size, the second pixel is half covered, the first not at all
     packed = masks.whole_masks(mask, np.array([0, 0, 4, 8], np.float32), (0.5, 0.5), (4, 8))
     np.testing.assert_array_equal(np.unpackbits(packed[0], axis=1), np.tile([0, 1, 1, 1, 1, 1, 1, 1], (4, 1)))
     cut = masks.whole_masks(mask, np.array([-4, 0, 4, 16], np.float32), (1.0, 1.0), (4, 8))

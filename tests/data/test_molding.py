@@ -27,7 +27,7 @@ def test_fit_size_by_hand(size, expected):
 
 
 def network_input(image, placement=None, out=None, **options):
-    """[h, w, C] float32, window and scale, by an InputTransform of these options."""
+    """[h, w, C] float32, window and scale, from an InputTransform with these options."""
     return InputTransform(**{"scaling": PLAIN, **options}).apply(image, placement, out)[:3]
 
 
@@ -119,7 +119,7 @@ def test_mean_is_rgb_and_channels_are_reversed_after_it():
     image = np.array([[[10, 20, 30]]], np.uint8)
     np.testing.assert_array_equal(normalize(image, (1, 2, 3), (1, 2, 3), bgr=True), [[[9, 9, 9]]])
     np.testing.assert_array_equal(normalize(image, 0, 1, bgr=True), [[[30, 20, 10]]])
-    with pytest.raises(ValueError, match=r"mean \(1.0, 2.0\) does not fit an image of 3 channels"):
+    with pytest.raises(ValueError, match=r"mean \(1.0, 2.0\) does not fit an image with 3 channels"):
         normalize(image, (1, 2))
 
 
@@ -135,7 +135,7 @@ def test_fit_places_at_the_top_left_and_pads_with_zero_after_normalization():
 
 
 def test_a_pad_pixel_is_normalized_like_the_image():
-    """matterport pads with black before the mean goes; values by hand, on all four sides and reversed for BGR."""
+    """matterport pads with black before subtracting the mean; by hand, on all four sides and reversed for BGR."""
     image, scaling = np.full([10, 30, 3], 100, np.uint8), PixelScaling((10.0, 20.0, 30.0), (2.0, 4.0, 5.0), True)
     pixels, window, _ = network_input(
         image, mode="pad64", min_dim=None, max_dim=None, scaling=scaling, pad_pixel=(0, 40, 255)
@@ -151,12 +151,12 @@ def test_a_pad_pixel_is_normalized_like_the_image():
     )[0]
     assert again is out
     np.testing.assert_array_equal(again, pixels)
-    with pytest.raises(ValueError, match="does not fit an image of 3 channels"):
+    with pytest.raises(ValueError, match="does not fit an image with 3 channels"):
         network_input(image, mode="pad64", min_dim=None, max_dim=None, scaling=PLAIN, pad_pixel=(0, 40))
 
 
 def test_skimage_resizes_as_the_old_package(matterport):
-    """To the pixel, but for a few values that are whole but for rounding, and are cut to the one below or not."""
+    """Exactly, except for values that are integers up to rounding and may be truncated to the integer below."""
     options = {"mode": "square", "min_dim": 256, "max_dim": 256, "scaling": PLAIN, "resizer": "skimage"}
     pixels, window, _ = network_input(matterport["img_150x200"], **options)
     apart = pixels - matterport["resize_square_256"]
@@ -175,7 +175,7 @@ def test_skimage_resizes_as_the_old_package(matterport):
     ],
 )
 def test_pillow_rounds_the_size_as_detectron2(height, width, size):
-    """Its ResizeShortestEdge at 800 / 1333, by hand."""
+    """Detectron2's ResizeShortestEdge at 800 / 1333, by hand."""
     assert fit_size(height, width, 800, 1333, half_up=True) == size
     image = np.zeros((height, width, 3), np.uint8)
     _, window, scale = network_input(image, mode="fit", min_dim=800, max_dim=1333, scaling=PLAIN, resizer="pillow")
@@ -184,7 +184,7 @@ def test_pillow_rounds_the_size_as_detectron2(height, width, size):
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_pillow_averages_as_wide_as_it_shrinks(channels):
-    """A triangle of 8 pixels to each side where 8 become one; whole values."""
+    """A triangle of 8 pixels on each side where 8 pixels become one; integer values."""
     image = np.zeros((16, 16, channels), np.uint8)
     image[:, 8] = 240
     pixels, _, _ = network_input(
@@ -196,7 +196,7 @@ def test_pillow_averages_as_wide_as_it_shrinks(channels):
         scaling=PixelScaling((0.0,) * channels, (1.0,) * channels),
         resizer="pillow",
     )
-    # Weights 1 - |d| / 8 of pixels d from the center of a cell; beyond the border there is nothing to weigh
+    # Weights 1 - |d| / 8 at distance d from the center of a cell; no weight beyond the border
     distance = np.abs(np.arange(16) + 0.5 - np.array([[4], [12]]))
     weights = np.maximum(0, 1 - distance / 8)
     expected = 240 * weights[:, 8] / weights.sum(axis=1)
@@ -227,12 +227,12 @@ def test_the_square_of_a_training_holds_every_image():
         assert transform.apply(np.zeros(size, np.uint8), placement).image.shape == (64, 64, 3)
     assert InputTransform(PLAIN, mode="fit", min_dim=800, max_dim=1333).square == (1344, 1344)
     assert InputTransform(PLAIN, mode="crop", min_dim=200, max_dim=1333).square == (224, 224)
-    with pytest.raises(ValueError, match="largest side is None.*set IMAGE_MAX_DIM"):
+    with pytest.raises(ValueError, match="maximum side is None.*set IMAGE_MAX_DIM"):
         _ = InputTransform(PLAIN, mode="none").square
 
 
 def test_few_sizes_hold_every_image():
-    """Halfway between 800 and 1344 is 1072, which is no multiple of 32."""
+    """Halfway between 800 and 1344 is 1072, which is not a multiple of 32."""
     transform = InputTransform(PLAIN, mode="fit", min_dim=800, max_dim=1333)
     sizes = transform.few_sizes()
     assert sizes == [(800, 1088), (1088, 800), (800, 1344), (1344, 800), (1344, 1344)]
@@ -273,7 +273,8 @@ def test_pad64_and_none():
 def test_errors_name_mode_and_sizes():
     with pytest.raises(ValueError, match="unknown IMAGE_RESIZE_MODE 'fill'"):
         InputTransform(PLAIN, mode="fill", min_dim=1, max_dim=1).place(10, 10)
-    with pytest.raises(ValueError, match="becomes 100 x 50 in IMAGE_RESIZE_MODE 'none', more than the 64 x 64"):
+    message = "becomes 100 x 50 in IMAGE_RESIZE_MODE 'none', larger than the network input of 64 x 64"
+    with pytest.raises(ValueError, match=message):
         InputTransform(PLAIN, mode="none").place(100, 50, input_size=(64, 64))
 
 
@@ -320,7 +321,7 @@ def test_a_place_of_another_size_is_refused():
 @pytest.mark.parametrize("size", [(20, 30), (100, 150)])
 @pytest.mark.parametrize("bgr", [False, True])
 def test_normalizing_before_or_after_resizing_is_the_same(size, bgr):
-    """What grows is normalized first and what shrinks last, whichever is less work."""
+    """Images that grow are normalized first, images that shrink last, whichever is less work."""
     image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     scaling = PixelScaling((120.0, 110.0, 100.0), (60.0, 50.0, 40.0), bgr)
     pixels, window, _ = network_input(image, **FIT, scaling=scaling, antialias=True)

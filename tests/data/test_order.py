@@ -43,7 +43,7 @@ def test_batches_hold_one_group_but_for_the_borders():
 
 
 def test_groups_that_meet_between_passes_are_alike():
-    """Seven images a pass and batches of two: every second pass begins in the middle of a batch."""
+    """Seven images per pass and batches of two: every second pass starts in the middle of a batch."""
     groups = np.array([0, 0, 1, 1, 2, 2, 2])
     order = order_of(groups, batch_size=2)
     for number in range(1, 9, 2):
@@ -89,5 +89,5 @@ def test_the_size_that_holds_all():
     allowed = [(64, 96), (96, 64), (96, 96), (96, 128)]
     assert size_for_all([(64, 64)], allowed) == (64, 96)
     assert size_for_all([(96, 32), (64, 64)], allowed) == (96, 64)
-    with pytest.raises(ValueError, match=r"none of the sizes .* holds network inputs of 128 x 64"):
+    with pytest.raises(ValueError, match=r"none of the sizes .* fits network inputs of 128 x 64"):
         size_for_all([(128, 64)], allowed)

@@ -1,4 +1,4 @@
-"""Run lengths against pycocotools, by hand, and broken."""
+"""RLE compared with pycocotools, by hand, and invalid."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_every_order_of_memory(seed, size, count):
 
 @given(st.lists(st.integers(0, 2**20), min_size=1, max_size=9))
 def test_large_counts(counts):
-    """Runs of any length, zeros among them, as pycocotools packs them."""
+    """Runs of any length, including zero, compressed as by pycocotools."""
     size = [1, sum(counts)]
     packed = rle.from_counts(counts, *size)
     assert packed["counts"] == coco_mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"].decode()
@@ -84,14 +84,14 @@ def test_large_counts(counts):
 
 def test_by_hand():
     mask = np.zeros((3, 4), bool)
-    mask[1:3, 1] = mask[0, 2] = True  # pixels 4, 5 and 6, down the columns
+    mask[1:3, 1] = mask[0, 2] = True  # pixels 4, 5 and 6 in column-major order
     encoded = {"size": [3, 4], "counts": "435"}
     assert rle.encode(mask) == encoded
     assert rle.counts_of(encoded).tolist() == [4, 3, 5]
     assert (rle.area(encoded), rle.box(encoded)) == (3, (0, 1, 3, 3))
     assert rle.rle_to_pairs(encoded) == "5 3"
     assert rle.rle_to_pairs(encoded, first=0) == "4 3"
-    for text in ("5 3", "5 1 6 2", "7 1 5 2"):  # runs that touch become one; any order
+    for text in ("5 3", "5 1 6 2", "7 1 5 2"):  # touching runs are merged, in any order
         assert rle.pairs_to_rle(text, 3, 4) == encoded
     empty = {"size": [3, 4], "counts": "<"}
     assert rle.encode(np.zeros((3, 4))) == rle.pairs_to_rle(" ", 3, 4) == empty
@@ -116,29 +116,29 @@ def test_nothing():
 @pytest.mark.parametrize(
     "size, counts, message",
     [
-        ([3, 4], "434", r"cover 11 pixels, the size 3 x 4 has 12"),
-        ([3, 5], "435", r"cover 12 pixels, the size 3 x 5 has 15"),
-        ([3, 4], "", "cover 0 pixels"),
-        ([3, 4], [], "cover 0 pixels"),
-        ([3, 4], "43 5", "character 2 of the run lengths is ' '"),
-        ([3, 4], "43é5", "character 2 of the run lengths is 'é'"),
-        ([3, 4], b"43\xff5", "character 2 of the run lengths is 'ÿ'"),
-        ([3, 4], "43p", "character 2 of the run lengths is 'p'"),
-        ([3, 4], "43o", "break off after character 3"),
-        ([3, 4], "4o" + "o" * 30 + "0", "a number of 32 characters from character 1"),
-        ([3, 4], "4N:", "run 1 of the run lengths is -2"),
-        ([3, 4], [4, -3, 11], "run 1 of the run lengths is -3"),
-        ([3, 4], [4, 3.5, 4.5], "run 1 of the run lengths is 3.5, no whole"),
-        ([3, 4], [4, "3", 5], "run 1 of the run lengths is '3'"),
-        ([3, 4], [4, None, 5], "run 1 of the run lengths is None"),
-        ([3, 4], [4, float("nan"), 5], "run 1 of the run lengths is nan"),
-        ([3, 4], [4, 2**64, 5], "run 1 of the run lengths is 18446744073709551616"),
-        ([3, 4], [4, float("inf"), 5], "run 1 of the run lengths is inf"),
-        ([3, 4], [4, True, 5], "run 1 of the run lengths is True"),
-        ([3, 4], None, "need 'counts'.*got None"),
-        ([3, 4], 12, "need 'counts'.*got 12"),
-        ([3], "435", r"need 'size'.*got \[3\]"),
-        ([3, -4], "435", r"need 'size'.*got \[3, -4\]"),
+        ([3, 4], "434", r"covers 11 pixels, but the size 3 x 4 has 12"),
+        ([3, 5], "435", r"covers 12 pixels, but the size 3 x 5 has 15"),
+        ([3, 4], "", "covers 0 pixels"),
+        ([3, 4], [], "covers 0 pixels"),
+        ([3, 4], "43 5", "character 2 of the RLE is ' '"),
+        ([3, 4], "43é5", "character 2 of the RLE is 'é'"),
+        ([3, 4], b"43\xff5", "character 2 of the RLE is 'ÿ'"),
+        ([3, 4], "43p", "character 2 of the RLE is 'p'"),
+        ([3, 4], "43o", "truncated after character 3"),
+        ([3, 4], "4o" + "o" * 30 + "0", "a number of 32 characters at character 1"),
+        ([3, 4], "4N:", "run 1 of the RLE is -2"),
+        ([3, 4], [4, -3, 11], "run 1 of the RLE is -3"),
+        ([3, 4], [4, 3.5, 4.5], "run 1 of the RLE is 3.5, not an integer"),
+        ([3, 4], [4, "3", 5], "run 1 of the RLE is '3'"),
+        ([3, 4], [4, None, 5], "run 1 of the RLE is None"),
+        ([3, 4], [4, float("nan"), 5], "run 1 of the RLE is nan"),
+        ([3, 4], [4, 2**64, 5], "run 1 of the RLE is 18446744073709551616"),
+        ([3, 4], [4, float("inf"), 5], "run 1 of the RLE is inf"),
+        ([3, 4], [4, True, 5], "run 1 of the RLE is True"),
+        ([3, 4], None, "needs 'counts'.*got None"),
+        ([3, 4], 12, "needs 'counts'.*got 12"),
+        ([3], "435", r"needs 'size'.*got \[3\]"),
+        ([3, -4], "435", r"needs 'size'.*got \[3, -4\]"),
         ([3, 4.5], "435", r"got \[3, 4.5\]"),
         (None, "435", "got None"),
     ],
@@ -160,23 +160,23 @@ def test_any_characters_give_a_mask_or_an_error(counts):
 
 
 def test_no_run_lengths_at_all():
-    with pytest.raises(ValueError, match="a dict of 'size' and 'counts', got list"):
+    with pytest.raises(ValueError, match="a dict with 'size' and 'counts', got list"):
         rle.decode([[1, 2, 3, 4]])
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("5", "hold 1 numbers; expected pairs"),
-        ("5 3 x 1", "hold 'x'"),
-        ("5 3.0", "hold '3.0'"),
-        ("5 1_0", "hold '1_0'"),
+        ("5", "contains 1 numbers; expected pairs"),
+        ("5 3 x 1", "contains 'x'"),
+        ("5 3.0", "contains '3.0'"),
+        ("5 1_0", "contains '1_0'"),
         ("5 0", "run '5 0' has no pixel"),
         ("5 -1", "run '5 -1' has no pixel"),
-        ("0 3", "run '0 3' leaves the image of 3 x 4 = 12 pixels.*from 1"),
-        ("12 2", "run '12 2' leaves the image"),
-        ("5 3 7 1", "run '7 1' overlaps the one before"),
-        ("5 99999999999999999999999", "hold '99999999999999999999999'"),
+        ("0 3", "run '0 3' is outside the image of 3 x 4 = 12 pixels.*from 1"),
+        ("12 2", "run '12 2' is outside the image"),
+        ("5 3 7 1", "run '7 1' overlaps the previous one"),
+        ("5 99999999999999999999999", "contains '99999999999999999999999'"),
     ],
 )
 def test_broken_pairs(text, message):
@@ -187,7 +187,7 @@ def test_broken_pairs(text, message):
 def test_wrong_shapes():
     with pytest.raises(ValueError, match=r"one mask \[H, W\], got shape \(3, 4, 1\)"):
         rle.encode(np.zeros((3, 4, 1)))
-    with pytest.raises(ValueError, match=r"part of 3 x 4 at \(1, 0\) leaves the mask of 3 x 4"):
+    with pytest.raises(ValueError, match=r"3 x 4 part at \(1, 0\) extends beyond the 3 x 4 mask"):
         rle.encode_box(np.zeros((3, 4)), 1, 0, 3, 4)
     with pytest.raises(ValueError, match=r"masks \[H, W, N\], got shape \(3, 4\)"):
         rle.encode_all(np.zeros((3, 4)))

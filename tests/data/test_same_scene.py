@@ -40,12 +40,12 @@ def test_masks_classes_and_boxes(tmp_path, name):
     for number, thing in enumerate(SCENE.things):
         np.testing.assert_array_equal(masks[:, :, number], SCENE.masks[:, :, number], err_msg=f"{number} {thing.name}")
     assert class_ids.tolist() == SCENE.class_ids
-    boxes = dataset.load_boxes(0)  # those in the file, where it has any
+    boxes = dataset.load_boxes(0)  # those in the file, if any
     np.testing.assert_array_equal(extract_bboxes(masks) if boxes is None else boxes, SCENE.boxes)
 
 
 def rewritten(coco, folder, image_ids):
-    """Writes the polygons of one part of some images for VIA, labelme and YOLO; returns what reads them, and masks."""
+    """Writes the polygons of one part of some images for VIA, labelme and YOLO; returns the readers and the masks."""
     entries, expected = {}, {}
     for path in ("via", "labelme", "yolo/images", "yolo/labels"):
         (folder / path).mkdir(parents=True)

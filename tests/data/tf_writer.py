@@ -1,4 +1,4 @@
-"""Writes TFRecord files of tf.train.Example, value by value, so that tests can see what a reader makes of each."""
+"""Writes TFRecord files of tf.train.Example value by value, to test the reader's handling of each."""
 
 import struct
 
@@ -32,7 +32,7 @@ def field(number, data):
 
 
 def feature(value):
-    """Texts and bytes, floats, or whole numbers, in a list."""
+    """A list of strings, bytes, floats or integers."""
     if value and isinstance(value[0], (bytes, str)):
         encoded = [entry if isinstance(entry, bytes) else entry.encode() for entry in value]
         return field(1, b"".join(field(1, entry) for entry in encoded))
@@ -42,7 +42,7 @@ def feature(value):
 
 
 def example(features):
-    """The bytes of an Example with these lists by their names."""
+    """The bytes of an Example with these lists by name."""
     entries = [field(1, field(1, name.encode()) + field(2, feature(value))) for name, value in features.items()]
     return field(1, b"".join(entries))
 

@@ -1,4 +1,4 @@
-"""The tables of docs/coming_from_matterport.md, made from the settings and from `mrcnn.legacy.names`.
+"""The tables of docs/coming_from_matterport.md, generated from the settings and from `mrcnn.legacy.names`.
 
 python -m tests.legacy.page    # writes them into the page
 """
@@ -13,7 +13,7 @@ from mrcnn.legacy.names import Gone, Kept
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming_from_matterport.md"
 
-# What each setting is whose default is not the old package's.
+# The meaning of each setting whose default differs from the old package's.
 MEANING = {
     "BACKBONE_STRIDE_IN_1X1": "stride in the first 1x1 convolution of a bottleneck",
     "BACKBONE_STEM_PADDING": "padding of the first pooling layer",
@@ -58,7 +58,7 @@ MEANING = {
 
 
 def changed_settings() -> dict[str, tuple[object, object]]:
-    """Old and new default of every setting of which they differ."""
+    """Old and new defaults of every setting whose default changed."""
     old = presets.settings_of(presets.Matterport)
     return {
         name: (old[name], getattr(Config, name))
@@ -68,7 +68,7 @@ def changed_settings() -> dict[str, tuple[object, object]]:
 
 
 def shown(value: object) -> str:
-    """A value as code; numbers of many digits are shortened."""
+    """A value as code; numbers with many digits are shortened."""
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
@@ -97,14 +97,14 @@ def names_table(module: str) -> str:
 
 
 def tables() -> dict[str, str]:
-    """Every table by the name that its marker in the page has."""
+    """Every table by the name of its marker in the page."""
     return {"settings": settings_table(), "removed settings": removed_table()} | {
         module: names_table(module) for module in names.TABLE
     }
 
 
 def filled(page: str) -> str:
-    """The page with its tables as they are now. Raises ValueError if a table has no place in it."""
+    """The page with up-to-date tables. Raises ValueError if a table has no marker in it."""
     for name, table in tables().items():
         marker = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
         page, count = marker.subn(lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}", page)

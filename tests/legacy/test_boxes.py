@@ -25,7 +25,7 @@ def test_suppression_by_hand():
     scores = [0.6, 0.9, 0.5, 0.1]
     kept = boxes.non_max_suppression(BOXES, scores, 0.5)
     assert kept.tolist() == [1, 2, 3] and kept.dtype == np.int32
-    assert boxes.non_max_suppression(BOXES, scores, 0.9).tolist() == [1, 0, 2, 3]  # at the threshold both stay
+    assert boxes.non_max_suppression(BOXES, scores, 0.9).tolist() == [1, 0, 2, 3]  # at the threshold, both are kept
     assert boxes.non_max_suppression(BOXES, scores, 0.01).tolist() == [1, 3]
 
 

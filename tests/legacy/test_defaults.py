@@ -1,4 +1,4 @@
-"""What a program of the old package that sets nothing is told, and what it sees."""
+"""The notice for a program of the old package that sets nothing, and the defaults it gets."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_those_who_use_no_class_or_a_preset_get_none(capsys):
 
 
 def test_the_line_names_what_changed():
-    """Each of them differs between the defaults and the old package's preset, but for the shorter side."""
+    """Each named setting differs between the defaults and the old package's preset, except the shorter side."""
     old = {name: getattr(presets.Matterport, name) for name in defaults.CHANGED}
     new = {name: getattr(Config, name) for name in defaults.CHANGED}
     assert {name for name in old if old[name] == new[name]} == {"IMAGE_MIN_DIM"}

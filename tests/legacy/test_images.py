@@ -1,4 +1,4 @@
-"""Images as the old package's notebooks load and describe them."""
+"""Images as loaded and described by the old package's notebooks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every name of the old package: it is there and takes the old arguments, or using it says what replaces it."""
+"""Every name of the old package exists and takes the old arguments, or using it says what replaces it."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ from mrcnn.legacy.names import Gone, Kept
 from mrcnn.legacy.removed import Removed, RemovedNameError
 from tests.old_programs import BalloonConfig
 
-# What the old package defines (commit 3deaec5), by the module or class that programs take it from.
+# Names in the old package (commit 3deaec5), by the module or class from which programs import them.
 OLD = {
     "mrcnn.model": """
         log BatchNorm compute_backbone_shapes identity_block conv_block resnet_graph apply_box_deltas_graph
@@ -54,7 +54,7 @@ DATASET = """
     load_image load_mask image_info class_info class_names class_ids num_classes num_images sources source_class_ids
     class_from_source_map image_from_source_map""".split()
 
-# Leading parameters, as programs written for the old package pass them by position.
+# Leading parameters, which programs written for the old package pass by position.
 SURFACE = {
     Config: {"display": "self"},
     modellib: {
@@ -182,11 +182,11 @@ def test_the_table_lists_every_name():
 def test_a_name_is_there_or_says_what_replaces_it(module, name, tmp_path):
     entry = names.TABLE[module][name]
     if name.startswith("keras_model."):
-        return  # of a graph: see test_methods
+        return  # for graphs, see test_methods
     owner = modellib.MaskRCNN if module.endswith("MaskRCNN") else importlib.import_module(module)
     if isinstance(entry, Kept):
         if owner is modellib.MaskRCNN and name in ("mode", "config", "model_dir", "epoch"):
-            return  # of an object; see below
+            return  # for objects, see below
         assert not isinstance(getattr(owner, name), Removed)
         return
     with pytest.raises(RemovedNameError, match=rf"\.{name} of the old package no longer exists: "):
@@ -214,12 +214,12 @@ def test_what_replaces_a_name_exists():
 
 
 def test_names_that_are_gone_can_be_imported():
-    """A program that imports more than it uses runs."""
+    """A program that imports names it does not use still runs."""
     from mrcnn.model import BatchNorm, K, ProposalLayer
     from mrcnn.parallel_model import ParallelModel
 
     assert all(isinstance(name, Removed) for name in (BatchNorm, K, ProposalLayer, ParallelModel))
-    with pytest.raises(RemovedNameError, match=r"Drop K\.get_session"):
+    with pytest.raises(RemovedNameError, match=r"Remove K\.get_session"):
         K.get_session()
     with pytest.raises(RemovedNameError, match='DISTRIBUTION = "mirrored"'):
         ParallelModel(None, gpu_count=2)

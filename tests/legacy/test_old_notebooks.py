@@ -24,7 +24,7 @@ from tests.weights import matterport_writer
 
 
 class Small:
-    """What makes a network small enough for a test; everything else is as in the notebooks."""
+    """Settings that make a network small enough for a test; everything else is as in the notebooks."""
 
     BACKBONE = "resnet50"
     BACKBONE_OPTIONS = {"width": 8}
@@ -64,7 +64,7 @@ def get_ax(rows=1, cols=1, size=4):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Data of three samples, and the old package's weights in its own file."""
+    """The data of three samples, and the old package's weights in its own file."""
     folder = tmp_path_factory.mktemp("old")
     write_coco(folder / "coco", year=2014)
     write_balloons(folder / "balloon", 3, list)
@@ -99,7 +99,7 @@ LOADERS = {"coco": load_coco, "balloon": load_balloon, "nucleus": load_nucleus}
 @pytest.fixture(params=LOADERS)
 def dataset(root, request):
     with np.testing.suppress_warnings() as quiet:
-        quiet.filter(UserWarning)  # an image without balloons is left out
+        quiet.filter(UserWarning)  # an image without balloons is skipped
         dataset = LOADERS[request.param](root)
     dataset.prepare()
     return dataset
@@ -107,7 +107,7 @@ def dataset(root, request):
 
 @pytest.fixture(scope="module")
 def model(root):
-    """Set up as at the top of the demo and of the notebooks that look into a model."""
+    """Set up as at the start of the demo and of the model inspection notebooks."""
     config = InferenceConfig()
     config.display()
     model = modellib.MaskRCNN(mode="inference", model_dir=str(root / "logs"), config=config)
@@ -333,7 +333,7 @@ def test_inspect_model_stage_1(root, model):
     )
     visualize.draw_boxes(image, boxes=model.anchors[positive], refined_boxes=refined, ax=get_ax())
 
-    # What the notebook ran the graph for
+    # The values for which the notebook ran the graph
     rpn, steps = inspection.rpn_predictions(model, image), inspection.proposal_steps(model, image)
     np.testing.assert_allclose(rpn.anchors, model.anchors)
     limit = 20

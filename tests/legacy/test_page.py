@@ -1,4 +1,4 @@
-"""docs/coming_from_matterport.md: its tables are complete and true, and its code runs."""
+"""docs/coming_from_matterport.md: its tables are complete and correct, and its code runs."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from tests.legacy import page
 
 TEXT = page.PAGE.read_text()
 
-# The old package's defaults (commit 3deaec5) of the settings that are still there.
+# The old package's defaults (commit 3deaec5) of the settings that still exist.
 OLD = {
     "GPU_COUNT": 1,
     "IMAGES_PER_GPU": 2,

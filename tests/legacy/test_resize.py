@@ -28,7 +28,7 @@ def test_resize_image_equals_the_old_package(matterport, resize_meta, case):
     image, window, scale, padding, crop = resize_image(matterport[meta["input"]], **meta["kw"])
     expected = matterport[f"resize_{case}"]
     assert image.dtype == expected.dtype and image.shape == expected.shape
-    # rounding down turns the last bit of a float into a whole grey level here and there
+    # rounding down turns the last bit of a float into a full gray level here and there
     difference = np.abs(image.astype(int) - expected.astype(int))
     assert difference.max() <= 1 and (difference > 0).mean() < 0.005
     assert list(window) == meta["window"]
@@ -52,7 +52,7 @@ def test_resize_mask_follows_its_image():
     expected = np.zeros([40, 40, 1], bool)
     expected[14:18, 10:20] = True
     assert resized.shape == expected.shape and resized.dtype == bool
-    assert (resized != expected).sum() <= 7  # nearest pixels by corners: half a pixel of play at one edge
+    assert (resized != expected).sum() <= 7  # nearest pixels by corners: up to half a pixel off at one edge
     cropped = resize_mask(mask, 1, None, crop=(2, 5, 3, 3))
     np.testing.assert_array_equal(cropped[:, :, 0], [[1, 1, 1], [1, 1, 1], [0, 0, 0]])
 

@@ -48,7 +48,7 @@ def test_rpn_targets_by_hand():
     assert match.tolist() == [1, 1, 0, 0, 0]  # 1, 0.71, 0.5; the last two touch the crowd
     np.testing.assert_allclose(deltas[1], [0, (5 - 7) / 14 / 0.1, 0, np.log(10 / 14) / 0.2])
     assert deltas.shape == (8, 4) and not deltas[2:].any() and not deltas[0].any()
-    far = np.array([[0, 0, 40, 40]])  # no anchor reaches 0.7: the best one is positive all the same
+    far = np.array([[0, 0, 40, 40]])  # no anchor reaches 0.7, but the best one is positive anyway
     assert build_rpn_targets(None, anchors, [1], far, config)[0].tolist() == [-1, -1, 1, -1, -1]
     assert build_rpn_targets(None, anchors, [], np.zeros((0, 4)), config)[0].tolist() == [-1] * 5
 
@@ -78,12 +78,14 @@ def test_detection_targets_are_the_objects(config, mini):
         masks[:, :4, 0] = True
     rois = np.array([[10, 6, 26, 22], [40, 40, 60, 60], [0, 40, 20, 60]])
     found, ids, deltas, crops = build_detection_targets(rois, class_ids, boxes, masks, settings)
-    assert found.shape == (9, 4) and ids.tolist() == [2, 2, *[0] * 7]  # 3 positives at most, 2 there are
+    assert found.shape == (9, 4) and ids.tolist() == [2, 2, *[0] * 7]  # at most 3 positives, of which there are 2
     np.testing.assert_allclose(
         apply_box_deltas(found[:2], deltas[:2, 2] * settings.BBOX_STD_DEV), boxes[[0, 0]], atol=1e-4
     )
     assert not deltas[2:].any() and not deltas[:, :2].any() and deltas.shape == (9, 3, 4)
-    shifted = int(np.flatnonzero(found[:2, 1] == 6)[0])  # sees 4 columns of background, 8 of the object, 4 of its box
+    shifted = int(
+        np.flatnonzero(found[:2, 1] == 6)[0]
+    )  # contains 4 columns of background, 8 of the object, 4 of its box
     assert crops.shape == (9, 8, 8, 3) and crops[shifted, :, :, 2].tolist() == [[0, 0, 1, 1, 1, 1, 0, 0]] * 8
     assert crops[1 - shifted, :, :, 2].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]] * 8
     with pytest.raises(ValueError, match="needs at least one"):
@@ -94,7 +96,7 @@ def test_detection_targets_repeat_where_there_are_too_few(config):
     settings = config(TRAIN_ROIS_PER_IMAGE=6, MASK_POOL_SIZE=4, USE_MINI_MASK=False)
     boxes, masks = np.array([[0, 0, 20, 20]]), np.ones((64, 64, 1), bool)
     _, ids, _, _ = build_detection_targets(np.zeros((0, 4)), [1], boxes, masks, settings)
-    assert ids.tolist() == [1] * 6  # the object is all there is
+    assert ids.tolist() == [1] * 6  # there is only the object
 
 
 def test_batches_of_the_generator(squares, config):
@@ -104,7 +106,7 @@ def test_batches_of_the_generator(squares, config):
         data_generator(dataset, settings, shuffle=False, batch_size=2)
     )
     assert image.shape == (2, 64, 64, 3) and outputs == []
-    assert meta[:, 0].tolist() == [0, 2]  # the image without objects is passed over
+    assert meta[:, 0].tolist() == [0, 2]  # the image without objects is skipped
     np.testing.assert_allclose(image[0, 32, 32], mold_image(np.full((1, 1, 3), 10, np.uint8), settings)[0, 0])
     assert match.shape == (2, 1023, 1) and deltas.shape == (2, 32, 4)
     assert class_ids.tolist() == [[1, 1, 0, 0, 0], [1] * 5]  # MAX_GT_INSTANCES is 5

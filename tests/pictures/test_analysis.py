@@ -1,4 +1,4 @@
-"""Pictures of curves, confusion, mistakes and worst images: what is drawn, and nothing to draw."""
+"""Figures of curves, confusion, mistakes and worst images, and figures with nothing to draw."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def truth(*place, crowd=0):
 
 
 def made(names=("cat", "dog")):
-    """Three images: a class mistake, a right one and a missed one, all right."""
+    """Three images: one with a class mistake, one with a correct and a missed object, one all correct."""
     images = [{"id": i, "height": HEIGHT, "width": WIDTH} for i in range(3)]
     objects = [truth(0, 5, 20, CAT), truth(1, 5, 20, CAT), truth(1, 50, 20, DOG), truth(2, 5, 20, DOG)]
     found = [annotation(0, 5, 20, DOG, score=0.9), annotation(1, 5, 20, CAT, score=0.8)]
@@ -124,15 +124,15 @@ def test_errors_of_several_models():
     assert len(ax.patches) == 12
     assert sum(text.endswith("unet") for text in texts(ax)) == 6
     assert f"fcn {one.ap:.3f}, unet {other.ap:.3f}" in ax.get_title()
-    with pytest.raises(ValueError, match="of one kind and one IoU, got .*'box', 0.5"):
+    with pytest.raises(ValueError, match="the same kind and IoU, got .*'box', 0.5"):
         visualize.plot_errors({"a": one, "b": error_breakdown(made(), "box")})
-    with pytest.raises(ValueError, match="of one kind and one IoU"):
+    with pytest.raises(ValueError, match="the same kind and IoU"):
         visualize.plot_errors({})
 
 
 def test_worst():
     figure = visualize.show_worst(Photographs(), made())
-    assert len(figure.axes) == 4  # a pair each of the two images with mistakes
+    assert len(figure.axes) == 4  # one pair for each of the two images with mistakes
     titles = [text.get_text() for text in figure.texts]
     assert titles == ["image 0: 0% right; 1 class", "image 1: 50% right; 1 missed"]
     labels = [["cat: class"], ["dog 0.90: class"], ["cat", "dog: missed"], ["cat 0.80"]]

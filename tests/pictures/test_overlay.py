@@ -54,5 +54,5 @@ def test_nothing_found_changes_nothing():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"expected uint8 \[80, 120, 3\], got uint8 \(10, 10, 3\)"):
         draw_result(np.zeros((10, 10, 3), np.uint8), result())
-    with pytest.raises(ValueError, match="2 instances, but 1 labels and 2 colors"):
+    with pytest.raises(ValueError, match="got 1 labels and 2 colors for 2 instances"):
         draw_result(np.zeros((80, 120, 3), np.uint8), result(), labels=["a"])

@@ -205,14 +205,14 @@ def test_a_video_is_read_to_its_end_whatever_its_container_claims(claimed, tmp_p
 def test_a_video_without_frames_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Reader)
     (tmp_path / "out.mp4").write_bytes(b"older")
-    with pytest.raises(ValueError, match="film.avi opened as a video but gave no frame"):
+    with pytest.raises(ValueError, match="film.avi opened as a video but has no frames"):
         balloon.splash_video(Blind(), tmp_path / "film.avi", tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert (tmp_path / "out.mp4").read_bytes() == b"older"
 
 
 def test_a_missing_video_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="gone.mp4 is missing or is no video"):
+    with pytest.raises(ValueError, match="gone.mp4 is missing or not a video"):
         balloon.splash_video(Blind(), tmp_path / "gone.mp4", tmp_path / "out.mp4")
 
 
@@ -289,7 +289,7 @@ def test_excluded_layers_stay_and_others_must_fit(trained):
     np.testing.assert_array_equal(layers["box_head/mrcnn_class_logits"].get_weights()[0], before)
 
 
-def test_color_splash_keeps_colour_inside_masks_only():
+def test_color_splash_keeps_color_inside_masks_only():
     image = np.zeros((2, 2, 3), np.uint8)
     image[..., 0] = 200
     masks = np.zeros((2, 2, 1), bool)

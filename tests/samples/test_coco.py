@@ -200,9 +200,9 @@ def test_detect_says_what_is_wrong_before_it_loads_anything(tmp_path):
     (tmp_path / "empty").mkdir()
     flags = ["detect", "--model", "no such weights", "--output", str(tmp_path), "--image"]
     for images, error, message in (
-        (["gone.jpg"], FileNotFoundError, f"there is no {tmp_path / 'gone.jpg'}"),
-        (["empty"], FileNotFoundError, "holds no image"),
-        (["a", "b"], ValueError, "several photographs would be drawn to ['x_det"),
+        (["gone.jpg"], FileNotFoundError, f"{tmp_path / 'gone.jpg'} does not exist"),
+        (["empty"], FileNotFoundError, "holds no images"),
+        (["a", "b"], ValueError, "several images would be drawn to ['x_det"),
     ):
         with pytest.raises(error, match=re.escape(message)):
             coco.main([*flags, *(str(tmp_path / name) for name in images)])
@@ -396,7 +396,7 @@ def test_a_folder_without_data_says_which_files_to_put_where(name, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         coco.main(command(name, tmp_path / "gone", tmp_path))
     text = str(caught.value)
-    assert f"{tmp_path / 'gone'} is not a folder of COCO 2017 (there is no such folder)" in text
+    assert f"{tmp_path / 'gone'} does not hold COCO 2017 (it does not exist)" in text
     assert str(tmp_path / "gone" / "annotations" / "instances_val2017.json") in text
     assert f"http://images.cocodataset.org/zips/val2017.zip  ->  {tmp_path / 'gone' / 'val2017'}" in text
     assert not (tmp_path / "gone").exists()
@@ -419,10 +419,10 @@ def test_a_missing_checkpoint_and_no_run_are_named(folder, tmp_path):
         (["train", "--model", "none"], "required: --dataset"),
         (["train", "--dataset", "."], "required: --model"),
         (["train", "--dataset", ".", "--model", "none", "--year", "2015"], "invalid choice: 2015"),
-        (["train", "--dataset", ".", "--model", "none", "--limit", "0"], "whole number from 1 on, got '0'"),
+        (["train", "--dataset", ".", "--model", "none", "--limit", "0"], "integer >= 1, got '0'"),
         (["train", "--dataset", ".", "--model", "none", "--head", "fnc"], "invalid choice: 'fnc'"),
         (["train", "--dataset", ".", "--model", "none", "--download", "False"], "unrecognized arguments: False"),
-        (["compare", "--dataset", ".", "--model", "last"], "begins each head from the same weights"),
+        (["compare", "--dataset", ".", "--model", "last"], "starts each head from the same weights"),
         (["detect", "--model", "last"], "required: --image"),
     ],
 )

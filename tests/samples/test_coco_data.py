@@ -91,9 +91,9 @@ def test_two_joined_files_keep_their_problems_and_messages_name_them(tmp_path):
 @pytest.mark.parametrize(
     "year, split, limit, message",
     [
-        (2015, "train", None, "split 'train' of 2015: COCO is train or val, of 2014 or 2017"),
+        (2015, "train", None, "split 'train' of 2015: expected train or val of 2014 or 2017"),
         (2017, "test", None, "split 'test' of 2017"),
-        (2017, "val", 0, "limit=0: give at least 1"),
+        (2017, "val", 0, "limit=0: expected at least 1"),
     ],
 )
 def test_what_cannot_be_asked_for_is_named(folder, year, split, limit, message):
@@ -105,8 +105,8 @@ def test_another_year_says_which_files_are_missing(folder):
     with pytest.raises(MissingData) as caught:
         require(folder, 2014, ["val"])
     text = str(caught.value)
-    assert text.startswith(f"{folder} is not a folder of COCO 2014. Missing:")
-    missing = text.split("Give --dataset")[0]
+    assert text.startswith(f"{folder} does not hold COCO 2014. Missing:")
+    missing = text.split("Set --dataset")[0]
     assert "instances_val2014.json" in missing and str(folder / "val2014") in missing and "train" not in missing
     assert "--download" in text and f"instances_minival2014.json.zip?dl=0  ->  {folder}" in text
 
@@ -257,7 +257,7 @@ def test_minival_goes_into_the_folder_of_annotations(server, tmp_path, monkeypat
 @pytest.mark.parametrize("ranges", [True, False])
 def test_an_interrupted_download_goes_on(offered, tmp_path, ranges):
     offered.cut, offered.ranges = 1000, ranges
-    with pytest.raises(ConnectionError, match="Call again to go on where it stopped"):
+    with pytest.raises(ConnectionError, match="Call again to resume"):
         download(tmp_path, 2017)
     part = tmp_path / "train2017.zip.part"
     assert [path.name for path in tmp_path.iterdir()] == [part.name] and part.stat().st_size == 1000

@@ -58,7 +58,7 @@ def test_a_larger_share_holds_out_what_a_smaller_does(image_id, less, more):
 def test_a_share_without_images_is_an_error():
     few = lambda part: dataset(["only"])  # noqa: E731
     share = "0.001" if not competition.held_out("only", 0.001) else "0.999"
-    with pytest.raises(ValueError, match=r"none of the 1 images is in a share of 0.001; give --validation another"):
+    with pytest.raises(ValueError, match=r"none of the 1 images is in a fraction of 0.001; set --validation to"):
         competition.validation_dataset(few, parse("--validation", share))
 
 
@@ -66,7 +66,7 @@ def test_a_share_without_images_is_an_error():
 def test_a_share_is_between_0_and_1(share, capsys):
     with pytest.raises(SystemExit):
         parse(f"--validation={share}")
-    assert f"a share between 0 and 1, got {share}" in capsys.readouterr().err
+    assert f"a fraction between 0 and 1, got {share}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,9 @@ def test_images_of_a_part_need_no_masks(folder):
 
 
 def test_a_part_that_is_not_there_names_those_that_are(folder, trained):
-    with pytest.raises(FileNotFoundError, match="no folder .*test'; .* holds stage1_test/, tiny.json, train/, val/"):
+    with pytest.raises(
+        FileNotFoundError, match="folder .*test' does not exist; .* holds stage1_test/, tiny.json, train/, val/"
+    ):
         nucleus.main(["submit", "--dataset", str(folder), "--weights", "none", "--logs", str(trained)])
     with pytest.raises(FileNotFoundError, match="stage1_train"):
         nucleus.load_nuclei(folder, "stage1_train")
@@ -205,7 +207,7 @@ def test_a_part_that_is_not_there_names_those_that_are(folder, trained):
 
 def test_readme_has_the_trial_that_the_sample_speaks_of_and_its_commands_are_accepted():
     readme = (Path(nucleus.__file__).parent / "README.md").read_text(encoding="utf-8")
-    assert "numbers of a short trial" in nucleus.__doc__ and "## A short trial" in readme
+    assert "results of a short trial" in nucleus.__doc__ and "## A short trial" in readme
     commands = [shlex.split(line)[2:] for line in readme.splitlines() if line.startswith("python samples/nucleus/")]
     trial = [nucleus.parse(command) for command in commands if "--precision" in command]
     assert len(commands) == 5 and [arguments.epochs for arguments in trial] == [2]

@@ -102,7 +102,7 @@ def test_an_image_or_a_video_is_splashed(tmp_path, monkeypatch, kind):
         written = cv2.VideoCapture("sky_splash.mp4").read()[1][..., ::-1]
     inside, outside = written[16, 16].astype(int), written[2, 40].astype(int)
     assert inside[0] > inside[1] + 100 and np.ptp(outside) < 12
-    with pytest.raises(ValueError, match="give image_path or video_path, got None and None"):
+    with pytest.raises(ValueError, match="pass either image_path or video_path, got None and None"):
         balloon.detect_and_color_splash(Model())
 
 
@@ -149,7 +149,7 @@ def test_nuclei_are_submitted_by_a_function(tmp_path):
 def test_nuclei_are_found_in_whole_images():
     config = nucleus.NucleusInferenceConfig()
     assert (config.IMAGE_RESIZE_MODE, config.BATCH_SIZE, config.NAME) == ("pad64", 1, "nucleus")
-    with pytest.raises(RemovedNameError, match="held out by their ids"):
+    with pytest.raises(RemovedNameError, match="held out by id"):
         len(nucleus.VAL_IMAGE_IDS)
 
 

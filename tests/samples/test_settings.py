@@ -104,7 +104,7 @@ def test_settings_that_are_given_go_between_those_of_the_sample_and_the_flags():
 
 
 def test_the_old_package_s_weights_are_found_or_it_is_said_where_to_get_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no mask_rcnn_coco.h5 in .*Fetch https://github.com/matterport"):
+    with pytest.raises(FileNotFoundError, match="no mask_rcnn_coco.h5 in .*Download https://github.com/matterport"):
         coco_weights([tmp_path])
     (tmp_path / "mask_rcnn_coco.h5").touch()
     assert coco_weights([tmp_path / "a", tmp_path]) == tmp_path / "mask_rcnn_coco.h5"

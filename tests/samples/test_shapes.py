@@ -93,7 +93,7 @@ def test_training_and_validation_share_no_photograph():
     [
         ({"count": 0}, "count and max_shapes must be at least 1, got 0"),
         ({"max_shapes": 0}, "must be at least 1, got 6 and 0"),
-        ({"height": 31}, "at least 32 pixels a side, got 31 x 128"),
+        ({"height": 31}, "at least 32 pixels per side, got 31 x 128"),
         ({"kinds": ("square", "cube")}, "kinds must be some of .*'star'.*, got .*'cube'"),
         ({"kinds": ()}, "kinds must be some of"),
     ],
@@ -104,7 +104,7 @@ def test_what_cannot_be_drawn(options, message):
 
 
 def test_missing_photograph():
-    with pytest.raises(FileNotFoundError, match="does not ship nowhere.png"):
+    with pytest.raises(FileNotFoundError, match="does not include nowhere.png"):
         shapes(1, photographs=("nowhere.png",)).load_image(0)
 
 
@@ -128,7 +128,7 @@ def test_area_of_a_mask(kind, area, angle):
 
 
 def test_distance_to_a_square():
-    """Corners at (0, +-12) and (+-12, 0) around the centre of a pixel, so edges lie on |y| + |x| = 12."""
+    """Corners at (0, +-12) and (+-12, 0) around the center of a pixel, so edges lie on |y| + |x| = 12."""
     shape = drawing.Shape("square", (20.5, 20.5), 10, 0.0, ((0, 0, 0), (0, 0, 0)), 0.0)
     found = drawing.distance(shape, slice(0, 41), slice(0, 41))
     assert found[20, 20] == pytest.approx(-12 / np.sqrt(2))

@@ -1,1 +1,1 @@
-"""What the readers of all annotation formats share."""
+"""Code shared by the readers of all annotation formats."""

@@ -1,4 +1,4 @@
-"""AnnotatedDataset: images with outlines of instances, what every reader of an annotation format makes."""
+"""AnnotatedDataset: images with instance outlines, the result of every annotation reader."""
 
 import copy
 import math
@@ -18,16 +18,16 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import Header, read_header, read_image
 from mrcnn.data.images.orientation import choose_orientation, upright_size
 
-KEPT_BYTES = 256 * 2**20  # of filled masks, a bit a pixel of each box
-LARGE = 2**24  # pixels: images that a file states to be so large are looked at before room for their masks is made
-HEADERS_AT_ONCE = 10_000  # image files that reading a dataset opens for their orientation; more take minutes on a disk
+KEPT_BYTES = 256 * 2**20  # cache limit for filled masks, stored as one bit per pixel of each box
+LARGE = 2**24  # pixels; if a file states a larger size, the image header is checked before allocating masks
+HEADERS_AT_ONCE = 10_000  # maximum number of image files opened to read orientations; more take minutes on a disk
 
 
 class Instance(NamedTuple):
-    """One instance as its file has it.
+    """One instance as stored in its file.
 
-    class_id: the source's, from 1 on. outline: None where the file gives a box only. box: (y1, x1, y2, x2) where
-    the file gives one. record, field: where in the file it stands, for messages.
+    class_id: the id in the source, from 1. outline: None if the file has only a box. box: (y1, x1, y2, x2), if the
+    file has one. record, field: the location in the file, for messages.
     """
 
     class_id: int
@@ -39,9 +39,9 @@ class Instance(NamedTuple):
 
 
 class AnnotatedDataset(Dataset):
-    """Images with outlines, filled when they are asked for.
+    """Images with instance outlines, which are rasterized on demand.
 
-    To read data of any other kind, fill one yourself::
+    To read any other kind of data, fill a dataset yourself::
 
         dataset = AnnotatedDataset()
         dataset.add_class("mine", 1, "cat")
@@ -52,11 +52,10 @@ class AnnotatedDataset(Dataset):
 
     Args:
         file: path of the annotations, for messages.
-        strict: raise at the first broken record; else leave it out, count it in `problems`, and go on.
-        masks: False: keep boxes only, for a model without a mask head. Boxes without masks are broken records
-        otherwise.
-        upright: how to read images with an orientation tag, where sizes do not tell whether the upright or the stored
-            image was annotated. True: upright, False: as stored. None: upright, and noted in `problems`.
+        strict: raise at the first invalid record; if False, skip it, record it in `problems`, and continue.
+        masks: if False, keep only boxes, for a model without a mask head. If True, boxes without masks are invalid.
+        upright: how to read an image with an orientation tag if its size does not show whether the upright or the
+            stored image was annotated. True: upright, False: as stored. None: upright, and recorded in `problems`.
     """
 
     def __init__(
@@ -65,11 +64,11 @@ class AnnotatedDataset(Dataset):
         super().__init__()
         self.file, self.problems = os.fspath(file), Problems(strict)
         self.masks, self.upright = masks, upright
-        # Filling outlines takes longer than decoding the image, so those of the last images are kept
+        # Rasterizing takes longer than decoding the image, so the masks of recent images are cached
         self._kept: OrderedDict[int, list[tuple]] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()
         self._tagged: set[str] = set()  # records of images whose orientation was noted
-        self._reported: dict[int, Instance] = {}  # by their id(), which another may get once one is deleted
+        self._reported: dict[int, Instance] = {}  # by id(); holding the instance keeps its id() from being reused
 
     def add_annotated(
         self,
@@ -86,18 +85,18 @@ class AnnotatedDataset(Dataset):
         image: Any = None,
         **info: Any,
     ) -> bool:
-        """Adds an image with its instances; those that enclose nothing are left out, and counted.
+        """Adds an image with its instances; instances without area are skipped and counted.
 
         Args:
-            path: of the image file; None for an image that is given, or that `load_image` of a subclass fetches.
-            height, width: of the image as the file states them; None reads them from the image's header.
-            record: where the image stands in the file; `image <image_id>` unless given.
-            hint: what to say where the image is missing.
-            tagged: as `sized` returned it with the height and width.
-            image: what `read_image` takes, or a function that returns it, in place of a path.
+            path: the image file; None if `image` is given or a subclass's `load_image` provides it.
+            height, width: of the image, according to the file; None reads them from the image's header.
+            record: the image's location in the file; None means `image <image_id>`.
+            hint: added to the message if the image is missing.
+            tagged: the second value returned by `sized`.
+            image: anything `read_image` takes, or a function that returns it, instead of a path.
 
         Returns:
-            Whether the image was added: with strict=False one that is missing or unreadable is left out.
+            Whether the image was added; with strict=False, a missing or unreadable image is skipped.
         """
         path, record = None if path is None else os.fspath(path), record or f"image {image_id!r}"
         lost: Lost = {"images": 1, "instances": len(instances)}
@@ -111,7 +110,7 @@ class AnnotatedDataset(Dataset):
             else:
                 return False
         elif height * width > self.max_pixels:
-            message = f"{height} x {width} pixels are more than {self.max_pixels:,}, the limit; see `max_pixels`"
+            message = f"the size {height} x {width} exceeds the limit of {self.max_pixels:,} pixels; see `max_pixels`"
             self.problems.broken(self.file, record, "height/width", message, problems.SIZE, **lost)
             return False
         usable = [self._usable(instance, height, width) for instance in instances]
@@ -123,15 +122,15 @@ class AnnotatedDataset(Dataset):
         return True
 
     def sized(self, header: Header, annotated: tuple[int, int] | None = None) -> tuple[tuple[int, int], Header | None]:
-        """(height, width) of an image, turned as it is read; and its header, where nothing but the rule decided that.
+        """(height, width) of an image as it is read, and its header if only the rule for tags decided the orientation.
 
-        annotated: (height, width) that was annotated, where it is known.
+        annotated: (height, width) of the annotated image, if known.
         """
         choice = choose_orientation(header.orientation, header.size, annotated, self.upright)
         return upright_size(header.size, choice.orientation), None if choice.proven else header
 
     def image_header(self, path: str, record: str, instances: int) -> Header | None:
-        """The header of an image; broken, and None, where it is missing or unreadable, and `instances` go with it."""
+        """The image's header; if it is missing or unreadable, None and an error that counts `instances` as lost."""
         lost: Lost = {"images": 1, "instances": instances}
         if not self._is_there(path, record, "", lost):
             return None
@@ -144,11 +143,11 @@ class AnnotatedDataset(Dataset):
     def _is_there(self, path: str, record: str, hint: str, lost: Lost) -> bool:
         if os.path.isfile(path):
             return True
-        self.problems.broken(self.file, record, "", f"there is no image file {path!r}{hint}", problems.MISSING, **lost)
+        self.problems.broken(self.file, record, "", f"image file {path!r} is missing{hint}", problems.MISSING, **lost)
         return False
 
     def _usable(self, instance: Instance, height: int, width: int) -> Instance | None:
-        """The instance without what encloses nothing; None when nothing is left."""
+        """The instance without parts that have no area; None if nothing is left."""
         outline, where = instance.outline, (self.file, instance.record, instance.field)
         if outline is None:
             if self.masks:
@@ -163,13 +162,13 @@ class AnnotatedDataset(Dataset):
             bounds = outline.bounds()
         if bounds is not None:
             y1, x1, y2, x2 = bounds
-            if not (y1 >= -FAR and x1 >= -FAR and y2 <= FAR and x2 <= FAR):  # true for NaN, too
-                message = f"coordinates span {bounds} (y1, x1, y2, x2); expected pixels of the image"
+            if not (y1 >= -FAR and x1 >= -FAR and y2 <= FAR and x2 <= FAR):  # also true for NaN
+                message = f"coordinates span {bounds} (y1, x1, y2, x2); expected pixel coordinates of the image"
                 self.problems.broken(*where, message, images=0, instances=1)
                 return None
             if y2 <= 0 or x2 <= 0 or y1 >= height or x1 >= width:
                 kind = problems.EMPTY if y1 == y2 == 0 else problems.OUTSIDE
-                message = f"it spans {bounds} (y1, x1, y2, x2), the image {(height, width)}"
+                message = f"it spans {bounds} (y1, x1, y2, x2), but the image is {(height, width)}"
                 self.problems.left_out(kind, *where, message, images=0, instances=1)
                 return None
         if not self.masks and bounds is not None:
@@ -177,7 +176,7 @@ class AnnotatedDataset(Dataset):
         return instance if outline is instance.outline else instance._replace(outline=outline)
 
     def _enclosing(self, outline: Polygons, where: tuple[str, str, str]) -> Polygons | None:
-        """The parts that enclose something; None without any."""
+        """The parts that have an area; None if there are none."""
         if not outline.parts:
             self.problems.left_out(problems.EMPTY, *where, "it has no polygon", images=0, instances=1)
             return None
@@ -192,20 +191,20 @@ class AnnotatedDataset(Dataset):
         return None
 
     def prepare(self, class_map: Any = None) -> None:
-        """As `Dataset.prepare`; may be called again after images were added or taken away."""
+        """Like `Dataset.prepare`; can be called again after adding or removing images."""
         super().prepare(class_map)
-        with self._lock:  # an image may have another number now
+        with self._lock:  # image ids may have changed
             self._kept.clear()
             self._bytes = 0
 
     def subset(self, image_ids: Iterable[int]) -> Self:
-        """As `Dataset.subset`; what was found wrong in the file stays in `problems` of both."""
-        part = copy.copy(self)  # with what is kept by the numbers of images its own
+        """Like `Dataset.subset`; both datasets keep the `problems` found in the file."""
+        part = copy.copy(self)  # with its own cache, which is indexed by image id
         part._kept, part._bytes, part._lock = OrderedDict(), 0, threading.Lock()
         return super(AnnotatedDataset, part).subset(image_ids)
 
     def finish(self) -> Self:
-        """Prepares the dataset, notes images that a tag turns, and warns, once, of what was left out."""
+        """Prepares the dataset, notes images with an orientation tag, and issues one warning about skipped records."""
         self.prepare()
         few = len(self.image_info) <= HEADERS_AT_ONCE
         for image_id, info in enumerate(self.image_info if few else ()):
@@ -213,13 +212,13 @@ class AnnotatedDataset(Dataset):
                 continue
             try:
                 self.orientation_of(image_id, read_header(info["path"], self.max_pixels))
-            except (OSError, ValueError):  # said where the image is used
+            except (OSError, ValueError):  # reported when the image is used
                 continue
         self.problems.warn(self.file)
         return self
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The image, [H, W, 3] uint8 RGB. Raises AnnotationError when its size is not what the file states."""
+        """The image, [H, W, 3] uint8 RGB. Raises AnnotationError if its size differs from the stated one."""
         given = self.image_info[image_id].get("image")
         image = super().load_image(image_id) if given is None else self._read_given(given)
         return self.of_stated_size(image_id, image)
@@ -228,7 +227,7 @@ class AnnotatedDataset(Dataset):
         return read_image(image() if callable(image) else image, max_pixels=self.max_pixels)
 
     def note_orientation(self, image_id: int, header: Header) -> None:
-        """Notes in `problems`, once for each image, that the package's rule decided how it is turned."""
+        """Notes in `problems`, once per image, that only the package's rule decided its orientation."""
         record = self.image_info[image_id]["record"]
         with self._lock:
             if record not in self._tagged:
@@ -238,37 +237,37 @@ class AnnotatedDataset(Dataset):
                     self.file,
                     record,
                     "",
-                    f"{self.image_info[image_id]['path']!r} has the orientation {header.orientation}, and nothing says "
-                    "whether its annotations are of the upright or of the stored image",
-                    "turned upright; upright=False reads it as stored",
+                    f"{self.image_info[image_id]['path']!r} has orientation tag {header.orientation}; it is unknown "
+                    "whether the upright or the stored image was annotated",
+                    "rotated upright; upright=False reads it as stored",
                 )
 
     def of_stated_size(self, image_id: int, image: np.ndarray) -> np.ndarray:
-        """The image [H, W, C]. Raises AnnotationError when its size is not what the file states."""
+        """The image [H, W, C]. Raises AnnotationError if its size differs from the stated one."""
         self._check_size(image_id, image.shape[:2])
         return image
 
     def _check_size(self, image_id: int, size: tuple[int, ...]) -> None:
-        """Raises AnnotationError when an image's (height, width) is not what the file states."""
+        """Raises AnnotationError if an image's (height, width) differs from the stated one."""
         info = self.image_info[image_id]
         if size != (info["height"], info["width"]):
             raise AnnotationError(
                 self.file,
                 info["record"],
                 "height/width",
-                f"the annotations are of an image of {info['height']} x {info['width']}, but {info['path']!r} is "
-                f"{size[0]} x {size[1]} (height x width); annotate this file, or put back the other",
+                f"the annotations are for a {info['height']} x {info['width']} image, but {info['path']!r} is "
+                f"{size[0]} x {size[1]} (height x width); annotate this file, or restore the annotated one",
             )
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """masks [H, W, N] bool and class ids [N] int32, negative for crowds.
 
-        Raises ValueError for a dataset that was read with masks=False.
+        Raises ValueError if the dataset was read with masks=False.
         """
         info = self.image_info[image_id]
         if not self.masks:
             raise ValueError(
-                f"{self.file}, {info['record']}: the dataset was read with masks=False and has boxes only; read it "
+                f"{self.file}, {info['record']}: the dataset was read with masks=False and only has boxes; read it "
                 "with masks=True, or train a model with MASK_HEAD = None"
             )
         filled = self._filled(image_id)
@@ -285,9 +284,9 @@ class AnnotatedDataset(Dataset):
         return np.array(ids, np.int32) * np.array(signs, np.int32)
 
     def load_boxes(self, image_id: int) -> np.ndarray | None:
-        """[N, (y1, x1, y2, x2)] in pixels of the image, where the file gives a box for each instance.
+        """[N, (y1, x1, y2, x2)] in image pixels, if the file has a box for each instance; else None.
 
-        With masks=False, boxes that the file does not give are those around the masks.
+        With masks=False, missing boxes are computed from the outlines.
         """
         instances = self.image_info[image_id]["instances"]
         boxes = [instance.box for instance in instances]
@@ -298,7 +297,7 @@ class AnnotatedDataset(Dataset):
         return None if None in boxes or not boxes else np.array(boxes, np.float64)
 
     def _filled(self, image_id: int) -> list[tuple]:
-        """(y1, x1, y2, x2, bits of the mask inside) of each instance."""
+        """(y1, x1, y2, x2, packed bits of the mask inside the box) of each instance."""
         with self._lock:
             if image_id in self._kept:
                 self._kept.move_to_end(image_id)
@@ -318,7 +317,7 @@ class AnnotatedDataset(Dataset):
 
     def _fill(self, image_id: int, instance: Instance) -> tuple:
         info, kind, message = self.image_info[image_id], problems.EMPTY, "it covers no pixel"
-        if instance.outline is None:  # of a dataset of boxes; what lies inside stands for the mask
+        if instance.outline is None:  # masks=False: the box serves as the mask
             y1, x1, y2, x2 = instance.box or (0.0,) * 4
             top, left = max(0, math.floor(y1)), max(0, math.floor(x1))
             bottom, right = min(info["height"], math.ceil(y2)), min(info["width"], math.ceil(x2))
@@ -335,7 +334,7 @@ class AnnotatedDataset(Dataset):
         return y1, x1, y2, x2, np.packbits(part, axis=1)
 
     def _report(self, kind: str, instance: Instance, message: str) -> None:
-        """Counts an instance that turned out to have no pixels, once: who uses masks leaves those out."""
+        """Counts, once, an instance that turned out to have no pixels and is skipped where masks are used."""
         with self._lock:
             if id(instance) not in self._reported:
                 self._reported[id(instance)] = instance
@@ -344,4 +343,4 @@ class AnnotatedDataset(Dataset):
 
 
 def _bytes(filled: list[tuple]) -> int:
-    return sum(entry[-1].nbytes + 200 for entry in filled)  # 200: the objects around the bits
+    return sum(entry[-1].nbytes + 200 for entry in filled)  # 200: overhead of the Python objects

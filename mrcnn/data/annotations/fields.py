@@ -1,4 +1,4 @@
-"""Values of records, checked: what the readers of json and text have in common."""
+"""Checked values of record fields, for all readers."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from mrcnn.data.annotations.outlines import Ellipse, Outline, Polygons, Rectangl
 from mrcnn.data.annotations.problems import Problems
 
 MOST_SHOWN = 60  # characters
-NEEDS_MASKS = "boxes only; masks are needed, or masks=False and a model with MASK_HEAD = None"
+NEEDS_MASKS = "a box without a mask; add masks, or use masks=False and a model with MASK_HEAD = None"
 MOST = 1e300
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 4, 200, 200, 200
@@ -21,7 +21,7 @@ SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = SHORT.maxset = 20
 
 
 class FieldError(ValueError):
-    """A field of a record that cannot be read; `kind` is that of `mrcnn.data.annotations.problems`."""
+    """An invalid field of a record; `kind` is one of `mrcnn.data.annotations.problems`."""
 
     def __init__(self, field: str, message: str, kind: str = problems.BROKEN) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class FieldError(ValueError):
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it, however large it is and however deeply nested."""
+    """A value as shown in error messages, shortened if large or deeply nested."""
     try:
         text = SHORT.repr(value)
     except ValueError:  # a number of thousands of digits
@@ -38,37 +38,37 @@ def shown(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; True and False are none."""
-    return type(value) in (int, float) and -MOST < value < MOST  # json has whole numbers of any size, and NaN
+    """Whether a value is a finite number; True and False are not."""
+    return type(value) in (int, float) and -MOST < value < MOST  # JSON allows integers of any size, and NaN
 
 
 def number(record: dict, field: str) -> float:
-    """A field that is a number."""
+    """A numeric field. Raises FieldError."""
     if field not in record:
-        raise FieldError(field, f"it is missing; there are {', '.join(map(str, record)) or 'no fields'}")
+        raise FieldError(field, f"missing; the record has {', '.join(map(str, record)) or 'no fields'}")
     if not is_number(record[field]):
         raise FieldError(field, f"expected a number, got {shown(record[field])}")
     return float(record[field])
 
 
 def size_of(record: dict, field: str) -> float:
-    """A field that is a number from 0 on."""
+    """A numeric field >= 0. Raises FieldError."""
     value = number(record, field)
     if value < 0:
-        raise FieldError(field, f"expected a number from 0 on, got {shown(record[field])}")
+        raise FieldError(field, f"expected a number >= 0, got {shown(record[field])}")
     return value
 
 
 def id_of(value: Any, field: str) -> int | str:
-    """An id in the form in which ids are compared: 1.0 and "1" are 1. Raises FieldError."""
+    """An id normalized for comparison: 1.0 and "1" become 1. Raises FieldError."""
     key = plain_id(value)
     if key is None:
-        raise FieldError(field, f"expected a whole number, got {shown(value)}")
+        raise FieldError(field, f"expected an integer, got {shown(value)}")
     return key
 
 
 def plain_id(value: Any) -> int | str | None:
-    """As `id_of`; None for what is no id."""
+    """Like `id_of`, but None if the value is not an id."""
     if type(value) is int:
         return value
     if type(value) is float and value.is_integer():
@@ -80,17 +80,17 @@ def plain_id(value: Any) -> int | str | None:
 
 
 def decoded(text: Any, field: str) -> bytes:
-    """What a text in base64 holds. Raises FieldError."""
+    """The decoded content of a base64 string. Raises FieldError."""
     if not isinstance(text, str) or not text:
-        raise FieldError(field, f"expected a picture in base64, got {shown(text)}")
+        raise FieldError(field, f"expected a base64-encoded image, got {shown(text)}")
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise FieldError(field, f"it is not base64, or cut off: {error}") from error
+        raise FieldError(field, f"invalid or truncated base64: {error}") from error
 
 
 def polygon(points: Any, field: str) -> Polygons:
-    """One polygon of [[x, y], ...]."""
+    """One polygon from [[x, y], ...]. Raises FieldError."""
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in points
     ):
@@ -99,9 +99,9 @@ def polygon(points: Any, field: str) -> Polygons:
 
 
 def encloses(found: Problems, outline: Outline, file: str, record: str, field: str) -> bool:
-    """Whether an outline is more than a point or a line, as a click without a drag leaves behind; if not, left out.
+    """Whether an outline has an area; if not (such as after a click without a drag), it is skipped and recorded.
 
-    Polygons are checked where they are added to the dataset.
+    Polygons are checked when they are added to the dataset.
     """
     if isinstance(outline, (Ellipse, Rectangle)):
         y1, x1, y2, x2 = outline.bounds()
@@ -113,7 +113,7 @@ def encloses(found: Problems, outline: Outline, file: str, record: str, field: s
 
 
 class Unread:
-    """Fields that are not used, counted: a file of a million records may have the same fault in each of them."""
+    """Counts ignored fields, since every one of a million records may have the same fault."""
 
     def __init__(self, found: Problems, file: str) -> None:
         self._found, self._file = found, file
@@ -127,8 +127,8 @@ class Unread:
         self._first.setdefault(key, (record, message))
 
     def note(self) -> None:
-        """Notes each kind once, with the first record."""
+        """Records each kind once, with its first record."""
         for (what, field, treatment), count in self._counts.items():
             record, message = self._first[what, field, treatment]
-            others = f"; so in {count - 1} other {what} records" if count > 1 else ""
+            others = f"; the same in {count - 1} other {what} records" if count > 1 else ""
             self._found.noted(problems.UNREAD, self._file, record, field, message + others, treatment)

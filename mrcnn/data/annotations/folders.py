@@ -1,4 +1,4 @@
-"""Folders of images and annotations: what they hold, which subset they are, and which files belong together."""
+"""Folders of images and annotations: their contents, subsets, and which files belong together."""
 
 import os
 import re
@@ -10,18 +10,18 @@ from mrcnn.data.annotations.annotated import AnnotatedDataset
 from mrcnn.data.images import Header, read_header
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")  # jpeg changes values: zeros around a mask would become ones
-LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # of file managers
-LOOKED_AT = 5  # of the json files in a folder: labelme has one an image
-INSTANCES = "instances_"  # COCO's files are called so before the subset
-SUBSETS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # words for the same
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")  # JPEG changes values: zeros around a mask may become ones
+LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # created by file managers
+LOOKED_AT = 5  # number of JSON files to check in a folder: labelme writes one per image
+INSTANCES = "instances_"  # prefix of COCO's file names, before the subset
+SUBSETS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # synonyms
 WORD = re.compile(r"[^\W\d_]+|\d+")
 
-Places = list[dict[str, Any]]  # arguments for a format's reader, once for each place that could be meant
+Places = list[dict[str, Any]]  # arguments for a format's reader, one dict per possible location
 
 
 def listed(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; hidden files and those of file managers left out. Empty when there is none."""
+    """A folder's entries, sorted by name, without hidden files and those of file managers; [] if it does not exist."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
@@ -33,31 +33,31 @@ def listed(folder: str) -> list[os.DirEntry[str]]:
 
 
 def names_in(folder: str) -> str:
-    """What a folder holds, for messages."""
+    """A folder's contents, for messages."""
     names = [entry.name + "/" * entry.is_dir() for entry in listed(folder)]
     return ", ".join(names[:8] + [f"{len(names) - 8} more"] * (len(names) > 8)) or "nothing"
 
 
 def files_in(folder: str, *suffixes: str) -> list[str]:
-    """The files in a folder whose names end so, by name."""
+    """The files in a folder with one of these suffixes, sorted by name."""
     return [entry.path for entry in listed(folder) if entry.name.lower().endswith(suffixes) and entry.is_file()]
 
 
 def stem_of(path: str) -> str:
-    """The name of a file without its suffix."""
+    """A file name without its suffix."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
 def spellings(subset: str) -> tuple[str, ...]:
-    """The subset, and other words for it: Roboflow's `valid` is `val` elsewhere."""
+    """The subset and its synonyms: Roboflow's `valid` is `val` elsewhere."""
     same = next((words for words in SUBSETS if subset.lower() in words), ())
     return (subset, *(word for word in same if word != subset))
 
 
 def of_subset(files: list[str], subset: str | None) -> list[str]:
-    """The files of a subset: the one of exactly this name, else those with it among the words of theirs.
+    """The files of a subset: the one with exactly this name, else those whose name contains it as a word.
 
-    `train` is a word of instances_train2017.json, but not of trainval.json; nor is train_val.json the file of either.
+    `train` is a word in instances_train2017.json, but not in trainval.json; train_val.json belongs to neither.
     """
     if subset is None:
         return files
@@ -75,7 +75,7 @@ def of_subset(files: list[str], subset: str | None) -> list[str]:
 
 
 def _words(name: str) -> list[str]:
-    """Runs of letters, and of digits; an upper case letter after a lower case one begins a word, too."""
+    """Runs of letters and of digits; a capital letter after a lowercase one also starts a word."""
     return [word.lower() for word in WORD.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))]
 
 
@@ -85,20 +85,20 @@ def _holds(words: list[str], wanted: list[str]) -> bool:
 
 
 def subset_folder(root: str | os.PathLike, subset: str | None) -> str:
-    """`root`/`subset`, or the folder of another word for it. Raises FileNotFoundError saying what is there instead."""
+    """`root`/`subset`, or the folder of a synonym. Raises FileNotFoundError listing what is there instead."""
     root = os.fspath(root)
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"no folder {root!r}; check the path")
+        raise FileNotFoundError(f"folder {root!r} does not exist; check the path")
     if not subset:
         return root
     folders = [os.path.join(root, name) for name in spellings(subset)]
     if not any(map(os.path.isdir, folders)):
-        raise FileNotFoundError(f"no folder {folders[0]!r}; {root!r} holds {names_in(root)}")
+        raise FileNotFoundError(f"folder {folders[0]!r} does not exist; {root!r} holds {names_in(root)}")
     return next(filter(os.path.isdir, folders))
 
 
 def folder_or_root(root: str, subset: str | None) -> str:
-    """`root`/`subset`, or the folder of another word for it, whether it is there or not; `root` without a subset."""
+    """`root`/`subset`, or the folder of a synonym, whether or not it exists; `root` without a subset."""
     try:
         return subset_folder(root, subset)
     except FileNotFoundError:
@@ -112,9 +112,9 @@ def paired_folders(
     fits: Callable[[str], bool],
     images: str = "images",
 ) -> tuple[str, list[str]]:
-    """The folder of images, and the folders of these names beside it that fit; "" and [] when none does.
+    """The image folder, and the matching folders of the given names next to it; "" and [] if there are none.
 
-    With a subset, `root`/`subset`/images is looked for first, then `root`/images/`subset`.
+    With a subset, `root`/`subset`/images is tried first, then `root`/images/`subset`.
     """
     for part in spellings(subset) if subset else ("",):
         for order in ("{root}/{part}/{name}", "{root}/{name}/{part}"):
@@ -129,7 +129,7 @@ def paired_folders(
 
 
 def below(folder: str) -> Iterator[os.DirEntry[str]]:
-    """The files in a folder, and in those below it."""
+    """The files in a folder and its subfolders."""
     for entry in listed(folder):
         if entry.is_dir():
             yield from below(entry.path)
@@ -138,15 +138,15 @@ def below(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def by_stem(dataset: AnnotatedDataset, folder: str, suffixes: Sequence[str] = PICTURES) -> dict[str, str]:
-    """Paths of the pictures in a folder by their names without suffix; two of one such name, or others, are broken."""
+    """Paths of a folder's images by name without suffix; duplicates of a name and other files are errors."""
     found: dict[str, str] = {}
     for entry in listed(folder):
         stem, suffix = os.path.splitext(entry.name)
         where = folder, entry.name, "name"
         if entry.is_dir() or suffix.lower() not in suffixes:
-            dataset.problems.broken(*where, f"expected a picture, one of {', '.join(suffixes)}")
+            dataset.problems.broken(*where, f"expected an image file: {', '.join(suffixes)}")
         elif stem in found:
-            message = f"{os.path.basename(found[stem])!r} has the same name before the dot: which is meant?"
+            message = f"{os.path.basename(found[stem])!r} has the same name before the dot; rename or remove one"
             dataset.problems.broken(*where, message, problems.CLASH)
         else:
             found[stem] = entry.path
@@ -154,7 +154,7 @@ def by_stem(dataset: AnnotatedDataset, folder: str, suffixes: Sequence[str] = PI
 
 
 def header_of(path: str) -> Header | None:
-    """The header of an image; None when it is missing or no image, which is said where the image is added."""
+    """An image's header; None if the image is missing or invalid, which is reported when the image is added."""
     try:
         return read_header(path)
     except (OSError, ValueError):
@@ -164,23 +164,23 @@ def header_of(path: str) -> Header | None:
 def mask_size(
     dataset: AnnotatedDataset, path: str, record: str, image: str, fitting: Collection[tuple[int, int]], **lost: int
 ) -> tuple[int, int] | None:
-    """(height, width) of a mask picture; broken, and None, when its image has none of the `fitting` sizes.
+    """(height, width) of a mask file; None, and an error, if it is not one of the `fitting` sizes.
 
-    fitting: of the image, upright and as stored; () when it is unreadable, which is reported elsewhere.
+    fitting: size of the image, upright and as stored; () if the image is unreadable, which is reported elsewhere.
     """
     header = header_of(path)
     if header is None:
-        message = "it is not a picture, or damaged; write it again as png"
+        message = "not an image, or damaged; save it again as PNG"
         dataset.problems.broken(path, record, "header", message, problems.UNREADABLE, **lost)
         return None
     if fitting and header.size not in fitting:
         tall, wide = next(iter(fitting))
-        message = f"it is {header.height} x {header.width}, its image {image!r} {tall} x {wide} (height x width)"
+        message = f"it is {header.height} x {header.width}, its image {image!r} is {tall} x {wide} (height x width)"
         dataset.problems.broken(path, record, "height/width", message, problems.SIZE, **lost)
         return None
     return header.size
 
 
 def fitting_sizes(header: Header | None) -> tuple[tuple[int, int], ...]:
-    """(height, width) that masks of an image may have: as stored, and upright. () for an image that is unreadable."""
+    """(height, width) that an image's masks may have: as stored and upright. () if the image is unreadable."""
     return () if header is None else tuple(dict.fromkeys((header.size, header.upright_size)))

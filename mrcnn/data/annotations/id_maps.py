@@ -1,4 +1,4 @@
-"""Pictures whose pixels are numbers of instances: what is in them, and a dataset that reads each of them once."""
+"""Instance maps, whose pixel values are instance ids: their contents, and a dataset that reads each map once."""
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -12,19 +12,19 @@ from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
 from mrcnn.data.annotations.folders import mask_size
 from mrcnn.data.annotations.outlines import MaskFile, Runs, read_values
 
-MOST = 10_000  # different values in a picture; a photograph has more, no picture of instances
+MOST = 10_000  # maximum number of distinct values; only natural images have more
 SHORT = 2**16  # values below it are counted in a table
-SAMPLE = 50  # pictures that are searched for pieces
+SAMPLE = 50  # number of maps to search for separate pieces
 CRUMB = 5  # pixels
 PIECES = "number in several pieces"
 
 
 class InstanceIdDataset(AnnotatedDataset):
-    """Instances that share a picture, each with a value of its own; the picture is read once for all of them."""
+    """Instances stored as values of a shared map, which is read once for all of them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._last = threading.local()  # path and regions of the picture that this thread read last
+        self._last = threading.local()  # path and regions of the map this thread read last
 
     def _fill(self, image_id: int, instance: Instance) -> tuple:
         region, outline = None, instance.outline
@@ -33,7 +33,7 @@ class InstanceIdDataset(AnnotatedDataset):
                 region = self._regions(image_id, outline.path).get(outline.value)
             except (ValueError, OSError):
                 region = None
-        return region or super()._fill(image_id, instance)  # which says what is wrong
+        return region or super()._fill(image_id, instance)  # which reports what is wrong
 
     def _regions(self, image_id: int, path: str) -> dict[int, tuple]:
         if getattr(self._last, "path", None) != path:
@@ -45,7 +45,7 @@ class InstanceIdDataset(AnnotatedDataset):
 
 
 def ranked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different values of a picture [H, W], ascending, and the rank of each pixel's among them, [H, W] int."""
+    """The distinct values of a map [H, W], ascending, and the rank of each pixel's value, [H, W] int."""
     if not 0 <= values.min(initial=0) <= values.max(initial=0) < SHORT:
         found, ranks = np.unique(values, return_inverse=True)
         return found, ranks.reshape(values.shape)
@@ -57,18 +57,18 @@ def ranked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def values_in(values: np.ndarray) -> list[int]:
-    """The different values of a picture, 0 aside, ascending."""
+    """The distinct nonzero values of a map, ascending."""
     if not 0 <= values.min(initial=0) <= values.max(initial=0) < SHORT:
         return [value for value in np.unique(values).tolist() if value]
     return [value for value in np.flatnonzero(np.bincount(values.ravel())).tolist() if value]
 
 
 def regions(values: np.ndarray) -> dict[int, tuple]:
-    """(y1, x1, y2, x2, bits of the mask inside) of the pixels of each value [H, W] but 0."""
+    """(y1, x1, y2, x2, packed bits of the mask inside the box) of each nonzero value in [H, W]."""
     from scipy.ndimage import find_objects
 
     numbers, ranks = ranked(values)
-    ranks = ranks + 1  # find_objects passes over 0
+    ranks = ranks + 1  # find_objects skips 0
     found = {}
     for rank, (number, (rows, columns)) in enumerate(zip(numbers.tolist(), find_objects(ranks), strict=True), 1):
         if number:
@@ -80,9 +80,9 @@ def regions(values: np.ndarray) -> dict[int, tuple]:
 def read_numbers(
     dataset: AnnotatedDataset, path: str, record: str, image: str, fitting: Collection[tuple[int, int]]
 ) -> np.ndarray | None:
-    """The values [H, W] int32 of a picture of instances; None when it is broken, and reading goes on.
+    """The values [H, W] int32 of an instance map; None, and an error, if it is invalid.
 
-    fitting: (height, width) that it may have, see `mask_size`.
+    fitting: the (height, width) it may have, see `mask_size`.
     """
     if mask_size(dataset, path, record, image, fitting) is None:
         return None
@@ -97,8 +97,8 @@ def read_numbers(
             path,
             record,
             "pixels",
-            f"it has {count} different values, too many for numbers of "
-            "instances; is it a photograph, or drawn with smooth edges?",
+            f"it has {count} distinct values, too many for instance ids; "
+            "is it a natural image, or drawn with smooth edges?",
             images=1,
             instances=0,
         )
@@ -107,9 +107,9 @@ def read_numbers(
 
 
 def pieces_of(values: np.ndarray) -> dict[int, list[np.ndarray]]:
-    """The pieces [pixels] of each value but 0 that do not touch, the largest first, as places in the flat picture.
+    """The connected pieces [pixels] of each nonzero value, largest first, as flat pixel indices.
 
-    Crumbs of less than a hundredth of the largest piece, or of `CRUMB` pixels, count for that one.
+    Pieces smaller than a hundredth of the largest, or than `CRUMB` pixels, are merged into the largest.
     """
     from skimage.measure import label
 
@@ -130,7 +130,7 @@ def pieces_of(values: np.ndarray) -> dict[int, list[np.ndarray]]:
 
 
 def piece_outline(places: np.ndarray, height: int, width: int) -> Runs:
-    """The outline of pixels given by their places in the flat picture."""
+    """The outline of pixels given as flat indices."""
     rows, columns = np.divmod(places, width)
     top, left = rows.min(), columns.min()
     part = np.zeros((rows.max() - top + 1, columns.max() - left + 1), bool)
@@ -139,13 +139,13 @@ def piece_outline(places: np.ndarray, height: int, width: int) -> Runs:
 
 
 def check_single(dataset: AnnotatedDataset, maps: Mapping[str, str], numbers: Mapping[str, Sequence[int]]) -> bool:
-    """Whether the numbers in pictures are of instances, as far as a sample tells; broken when they seem to be classes.
+    """Whether values are instance ids, judged from a sample; an error if they look like classes.
 
-    A class has several pieces in an image; most instances have one, are numbered 1, 2, ... in each image, and only some
-    are cut in two by what stands before them.
+    A class usually has several pieces in an image. Most instances have one, are numbered 1, 2, ... in each image, and
+    are split only where something is in front of them.
 
     Args:
-        maps: pictures by their names. numbers: the numbers in each.
+        maps: paths of the maps by name. numbers: the values in each.
     """
     names = [name for name in maps if numbers.get(name)]
     names = names[:: max(1, len(names) // SAMPLE)]
@@ -163,10 +163,10 @@ def check_single(dataset: AnnotatedDataset, maps: Mapping[str, str], numbers: Ma
     number = max(split, key=lambda key: (split[key], -key))
     dataset.problems.broken(
         dataset.file,
-        f"number {number}",
+        f"value {number}",
         "pixels",
-        f"it is in several pieces in {split[number]} of {seen[number]} images; is it a class? separate=True makes an "
-        "instance of each piece, separate=False of each number",
+        f"it has several pieces in {split[number]} of {seen[number]} images; is it a class? separate=True makes each "
+        "piece an instance, separate=False each value",
         PIECES,
         images=0,
         instances=sum(map(len, numbers.values())),

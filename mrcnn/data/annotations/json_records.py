@@ -1,4 +1,4 @@
-"""Lists in a JSON file of hundreds of megabytes, some records at a time, so that they never fill the memory."""
+"""Reads lists in JSON files of hundreds of megabytes in batches of records, to limit memory."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from typing import Any
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import json_error, read_text
 
-NO_LIST = -1  # instead of a place
-CHUNK = 8192  # records at a time
+NO_LIST = -1  # in place of a position
+CHUNK = 8192  # records per batch
 SPACES = re.compile(r"[ \t\n\r]*")
 
 Scan = Callable[[str, int], tuple[Any, int]]
@@ -18,19 +18,19 @@ Records = tuple[str, int, Any]
 
 
 def read_records(path: str | os.PathLike, what: str, keys: Collection[str]) -> Iterator[Records]:
-    """The records of lists in the object that a JSON file holds, in the order of the file.
+    """The records of lists in a JSON file's outermost object, in file order.
 
     Args:
-        what: the file is to hold, for messages.
-        keys: of the lists; other keys are passed over.
+        what: the expected content of the file, for messages.
+        keys: keys of the lists; other keys are ignored.
 
     Yields:
-        (key, place of the first, records), thousands of them at a time. (key, NO_LIST, value) once for a list, before
-        its records: its value is [], or whatever stands there that is no list.
+        (key, position of the first record, records), in batches of thousands. Before a list's records, (key, NO_LIST,
+        value) once, where value is [], or the value in the file if it is not a list.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: naming the line where the file is damaged, or a key that it has twice.
+        FileNotFoundError: the file is missing.
+        AnnotationError: invalid JSON, naming the line, or a duplicate key.
     """
     path = os.fspath(path)
     text = read_text(path, what, most=None)
@@ -40,7 +40,7 @@ def read_records(path: str | os.PathLike, what: str, keys: Collection[str]) -> I
         raise json_error(path, what, text, error) from error
     except AnnotationError:
         raise
-    except (RecursionError, ValueError) as error:  # lists in lists without end, numbers of thousands of digits
+    except (RecursionError, ValueError) as error:  # endlessly nested lists, numbers with thousands of digits
         raise AnnotationError(path, "", "", f"it cannot be read ({error}); export {what} again") from error
 
 
@@ -48,7 +48,7 @@ def _records(path: str, text: str, keys: Collection[str]) -> Iterator[Records]:
     scan, seen = json.JSONDecoder().raw_decode, set[str]()
     place = _skip(text, 0)
     if text[place : place + 1] != "{":
-        scan(text, place)  # raises for what is no JSON
+        scan(text, place)  # raises if the text is not JSON
         return
     place = _skip(text, place + 1)
     while text[place : place + 1] != "}":
@@ -61,7 +61,7 @@ def _records(path: str, text: str, keys: Collection[str]) -> Iterator[Records]:
         place = _skip(text, place + 1)
         if key in keys and key in seen:
             line = f"line {text.count(chr(10), 0, place) + 1}"
-            raise AnnotationError(path, line, key, "the file has it a second time; keep one of them")
+            raise AnnotationError(path, line, key, "duplicate key; keep one of the two")
         seen.add(key)
         if key in keys and text[place : place + 1] == "[":
             yield key, NO_LIST, []
@@ -76,7 +76,7 @@ def _records(path: str, text: str, keys: Collection[str]) -> Iterator[Records]:
 
 
 def _elements(scan: Scan, text: str, place: int, key: str) -> Generator[Records, None, int]:
-    """Yields the elements of the list at `place`, and returns the place after it."""
+    """Yields the elements of the list at `place`, and returns the position after it."""
     place, first = _skip(text, place + 1), 0
     records: list[Any] = []
     while text[place : place + 1] != "]":
@@ -86,7 +86,7 @@ def _elements(scan: Scan, text: str, place: int, key: str) -> Generator[Records,
             yield key, first, records
             first, records = first + len(records), []
         following = text[place : place + 3]
-        if following == ", {":  # as json.dump writes it
+        if following == ", {":  # as written by json.dump
             place += 2
         elif following[:2] == ",{":
             place += 1
@@ -98,7 +98,7 @@ def _elements(scan: Scan, text: str, place: int, key: str) -> Generator[Records,
 
 
 def _next(text: str, place: int, end: str) -> int:
-    """The place of the next element, or of the bracket that ends the list or object."""
+    """The position of the next element, or of the bracket that ends the list or object."""
     place = _skip(text, place)
     char = text[place : place + 1]
     if char == end:
@@ -112,6 +112,6 @@ def _next(text: str, place: int, end: str) -> int:
 
 
 def _skip(text: str, place: int) -> int:
-    """The place after spaces and line breaks."""
+    """The position after whitespace."""
     match = SPACES.match(text, place)
     return match.end() if match else place

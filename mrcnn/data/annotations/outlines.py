@@ -1,7 +1,7 @@
-"""Outlines of instances, as annotation tools write them, and the pixels that they cover.
+"""Instance outlines as written by annotation tools, and the pixels they cover.
 
-Coordinates are continuous: pixel x covers [x, x + 1). Polygons of every format are filled by the rasteriser of COCO's
-own tools, so that one scene gives the same masks whichever tool wrote it down.
+Coordinates are continuous: pixel x covers [x, x + 1). Polygons of every format are filled by COCO's own rasterizer, so
+the same scene gives the same masks whichever tool wrote it.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from mrcnn.data.masks import extract_bboxes
 
 Bounds = tuple[float, float, float, float]
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "JPEG", "WEBP", "PPM")
-FAR = 1e5  # pixels; the rasteriser's time and memory grow with the length of the outline, in the image or not
+FAR = 1e5  # pixels; the rasterizer's time and memory grow with the outline's length, even outside the image
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Polygons:
-    """The union of closed polygons, each [points, (x, y)] float64. known: their bounds,
-    where they are known, and every polygon has three points or more."""
+    """The union of closed polygons, each [points, (x, y)] float64. known: their bounds, if already computed and
+    every polygon has at least three points."""
 
     parts: tuple[np.ndarray, ...]
     known: Bounds | None = None
@@ -39,28 +39,28 @@ class Polygons:
         return float(y1), float(x1), float(y2), float(x2)
 
     def fill(self, height: int, width: int) -> np.ndarray:
-        """[height, width] bool; what lies outside is cut off. Raises ValueError as `to_runs`."""
+        """[height, width] bool, clipped to the image. Raises ValueError as `to_runs`."""
         return rle.decode(self.to_runs(height, width))
 
     def to_runs(self, height: int, width: int) -> dict:
-        """The mask as COCO's run lengths.
+        """The mask as COCO RLE.
 
-        Raises ValueError for a part of fewer than three points, which the rasteriser would take for a box, and for
-        coordinates that are not finite or further out than `FAR`.
+        Raises ValueError for a part with fewer than three points, which the rasterizer would take for a box, and for
+        coordinates that are not finite or larger than `FAR`.
         """
         from pycocotools import mask as coco_mask
 
         if min(map(len, self.parts)) < 3:
-            raise ValueError(f"a polygon has {min(map(len, self.parts))} points; at least three enclose an area")
-        if not all(np.abs(part).max() <= FAR for part in self.parts):  # false for NaN, too
-            raise ValueError(f"a polygon has coordinates in {self.bounds()} (y1, x1, y2, x2); pixels are expected")
+            raise ValueError(f"a polygon has {min(map(len, self.parts))} points; at least three are needed for an area")
+        if not all(np.abs(part).max() <= FAR for part in self.parts):  # also rejects NaN
+            raise ValueError(f"a polygon spans {self.bounds()} (y1, x1, y2, x2); expected pixel coordinates")
         runs = coco_mask.frPyObjects([part.ravel().tolist() for part in self.parts], height, width)
         return coco_mask.merge(runs)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rectangle:
-    """An upright rectangle. Pixels whose centre lies inside belong to it."""
+    """An axis-aligned rectangle. It covers the pixels whose center is inside."""
 
     y1: float
     x1: float
@@ -74,14 +74,14 @@ class Rectangle:
     def fill(self, height: int, width: int) -> np.ndarray:
         """[height, width] bool."""
         mask = np.zeros((height, width), bool)
-        (top, bottom), (left, right) = _centres(self.y1, self.y2, height), _centres(self.x1, self.x2, width)
+        (top, bottom), (left, right) = _centers(self.y1, self.y2, height), _centers(self.x1, self.x2, width)
         mask[top:bottom, left:right] = True
         return mask
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ellipse:
-    """An ellipse, turned by `angle` radians clockwise in the image. Pixels whose centre lies inside belong to it."""
+    """An ellipse rotated by `angle` radians, clockwise in the image. It covers the pixels whose center is inside."""
 
     cy: float
     cx: float
@@ -105,7 +105,7 @@ class Ellipse:
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Runs:
-    """A mask as COCO's run lengths: {"size": [height, width], "counts": ...}, compressed or not."""
+    """A mask as COCO RLE: {"size": [height, width], "counts": ...}, compressed or not."""
 
     runs: dict
 
@@ -115,27 +115,27 @@ class Runs:
         return float(y1), float(x1), float(y2), float(x2)
 
     def fill(self, height: int, width: int) -> np.ndarray:
-        """[height, width] bool. Raises ValueError when the runs are of another size, or damaged."""
+        """[height, width] bool. Raises ValueError if the RLE has another size or is damaged."""
         return rle.decode(self.to_runs(height, width))
 
     def to_runs(self, height: int, width: int) -> dict:
-        """The run lengths. Raises ValueError when they are of another size."""
+        """The RLE. Raises ValueError if it has another size."""
         if list(self.runs["size"]) != [height, width]:
             raise ValueError(
-                f"the run lengths are of size {list(self.runs['size'])}, the image of {[height, width]} "
-                "(height, width); write them for this image"
+                f"the RLE has size {list(self.runs['size'])}, but the image has {[height, width]} (height, width); "
+                "write it for this image"
             )
         return self.runs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MaskFile:
-    """A picture that holds a mask: the pixels of one `value`, or all that are not zero.
+    """An image file that holds a mask: the pixels of one `value`, or all nonzero pixels.
 
-    The value of a pixel is its grey value (8 or 16 bits), its number in the palette, or r + 256 g + 65536 b; 0
-    where the picture is transparent. A mask that is drawn in the alpha channel alone has the values 0 and 1.
+    The value of a pixel is its gray value (8 or 16 bits), its palette index, or r + 256 g + 65536 b; 0 if it is
+    transparent. A mask drawn only in the alpha channel has the values 0 and 1.
 
-    start, length: where the picture lies in a file that holds others, in bytes; length is None for a file of its own.
+    start, length: position of the mask in a larger file, in bytes; length is None if the mask is a file of its own.
     """
 
     path: str
@@ -144,15 +144,15 @@ class MaskFile:
     length: int | None = None
 
     def bounds(self) -> None:
-        """Not known before the file is read."""
+        """Unknown until the file is read."""
         return None
 
     def fill(self, height: int, width: int) -> np.ndarray:
-        """[height, width] bool. Raises ValueError naming the file when it is of another size or no picture."""
+        """[height, width] bool. Raises ValueError, naming the file, if it has another size or is not an image."""
         values = read_values(self.path, self.start, self.length, (height, width))
         if values.shape != (height, width):
             raise ValueError(
-                f"the mask {self.path!r} is {values.shape[0]} x {values.shape[1]}, its image {height} x "
+                f"the mask {self.path!r} is {values.shape[0]} x {values.shape[1]}, its image is {height} x "
                 f"{width} (height x width); draw it on that image"
             )
         return values != 0 if self.value is None else values == self.value
@@ -162,9 +162,9 @@ Outline = Polygons | Rectangle | Ellipse | Runs | MaskFile
 
 
 def fill_box(outline: Outline, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """The mask of an outline inside its tight box, [y2 - y1, x2 - x1] bool, and the box (y1, x1, y2, x2).
+    """An outline's mask inside its tight box, [y2 - y1, x2 - x1] bool, and the box (y1, x1, y2, x2).
 
-    Several times faster than `fill` where the rasteriser gives run lengths. Raises as `fill`.
+    Several times faster than `fill` if the rasterizer returns RLE. Raises as `fill`.
     """
     if isinstance(outline, (Polygons, Runs)):
         return rle.decode_box(outline.to_runs(height, width))
@@ -175,16 +175,16 @@ def fill_box(outline: Outline, height: int, width: int) -> tuple[np.ndarray, tup
 
 @contextmanager
 def open_picture(source: str | os.PathLike | BinaryIO, name: str = "") -> Iterator[Any]:
-    """The picture in a file, opened by Pillow; of the formats that masks and images come in, none that runs a program.
+    """Opens an image file with Pillow, allowing only common image and mask formats, none of which runs a program.
 
     Args:
-        source: a path, or an open file.
-        name: what to call an open file in messages.
+        source: a path or an open file.
+        name: name of an open file, for messages.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: naming it, for a file that is no picture, is damaged, or is larger than Pillow takes, here or where
-            its pixels are read inside the block.
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not an image, damaged, or exceeds Pillow's size limit; also raised for errors while
+            reading pixels inside the block. The message names the file.
     """
     from PIL import Image
 
@@ -202,16 +202,16 @@ def open_picture(source: str | os.PathLike | BinaryIO, name: str = "") -> Iterat
         ) from error
     except ValueError:
         raise
-    except Exception as error:  # plugins raise whatever a damaged file leads them to
-        raise ValueError(f"{name} is not a picture, or damaged: {error}; write it again as png") from error
+    except Exception as error:  # plugins raise any error for a damaged file
+        raise ValueError(f"{name} is not an image, or damaged: {error}; save it again as PNG") from error
 
 
 def read_values(
     path: str, start: int = 0, length: int | None = None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The values [H, W] int32 of a mask picture; see `MaskFile`.
+    """The values [H, W] int32 of a mask file; see `MaskFile`.
 
-    Raises FileNotFoundError, or ValueError naming it; for one in a larger file, too, when it is not of `size`.
+    Raises FileNotFoundError, or ValueError naming the file; for a mask in a larger file, also if it is not of `size`.
     """
     try:
         if length is None:
@@ -223,15 +223,15 @@ def read_values(
         name = f"{path!r}, byte {start}"
         with open_picture(data, name) as image:
             if size is not None and (image.height, image.width) != size:
-                found = f"{image.height} x {image.width}, its image {size[0]} x {size[1]} (height x width)"
+                found = f"{image.height} x {image.width}, its image is {size[0]} x {size[1]} (height x width)"
                 raise ValueError(f"the mask in {name} is {found}")
             return values_of(image, name)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no mask picture at {path!r}; check the path and the dataset's folder") from None
+        raise FileNotFoundError(f"no mask file at {path!r}; check the path and the dataset's folder") from None
 
 
 def values_of(image: Any, name: str) -> np.ndarray:
-    """The values [H, W] int32 of an opened picture; see `MaskFile`. Raises ValueError for pixels of another kind."""
+    """The values [H, W] int32 of an open image; see `MaskFile`. Raises ValueError for an unsupported mode."""
     bands = image.getbands()
     if image.mode in ("P", "L", "I", "1") or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int32)
@@ -242,8 +242,7 @@ def values_of(image: Any, name: str) -> np.ndarray:
         values = red + 256 * green + 65536 * blue
     else:
         raise ValueError(
-            f"{name} has pixels of mode {image.mode}, which hold no whole numbers of instances; "
-            "write it as an 8 or 16 bit png"
+            f"{name} has pixels of mode {image.mode}, which cannot hold instance ids; save it as an 8-bit or 16-bit PNG"
         )
     if "A" in bands:
         return _opaque(values, np.asarray(image.getchannel("A")))
@@ -253,7 +252,7 @@ def values_of(image: Any, name: str) -> np.ndarray:
 
 
 def _opaque(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The values, 0 where a picture is transparent; 1 for what is opaque where nothing opaque has another value."""
+    """The values, 0 where the image is transparent; 1 for opaque pixels if no opaque pixel has another value."""
     opaque = alpha > 0
     if opaque.all() or not opaque.any():
         return values
@@ -261,7 +260,7 @@ def _opaque(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return values if values.any() else opaque.astype(np.int32)
 
 
-def _centres(start: float, end: float, size: int) -> tuple[int, int]:
-    """First and last + 1 of the `size` pixels whose centre lies in [start, end)."""
+def _centers(start: float, end: float, size: int) -> tuple[int, int]:
+    """First and last + 1 of the `size` pixels whose center is in [start, end)."""
     first, last = (int(np.clip(math.ceil(value - 0.5), 0, size)) for value in (start, end))
     return first, max(first, last)

@@ -1,4 +1,4 @@
-"""Problems: what a reader of annotations found wrong, and what it did about it."""
+"""Problems that annotation readers find, and what they do about them."""
 
 import dataclasses
 import warnings
@@ -29,14 +29,14 @@ LEFT_OUT = "left out"
 
 
 class Lost(TypedDict, total=False):
-    """How many images and instances of a file go with what is left out."""
+    """How many images and instances are lost with a skipped record."""
 
     images: int
     instances: int
 
 
 class AnnotationError(ValueError):
-    """A record that cannot be read: `file`, `record` and `field` say where it stands."""
+    """An invalid record, located by `file`, `record` and `field`."""
 
     def __init__(self, file: str, record: str, field: str, message: str) -> None:
         super().__init__(": ".join([", ".join(filter(None, [file, record, field and f"field {field!r}"])), message]))
@@ -45,9 +45,9 @@ class AnnotationError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. `record` and `field` say where in `file`; `treatment` what was done about it.
+    """One problem, located by `file`, `record` and `field`; `treatment` says how it was handled.
 
-    images, instances: how many of the file go with it when it is left out; neither for other records, such as classes.
+    images, instances: how many are lost if the record is skipped; both 0 for other records, such as classes.
     """
 
     kind: str
@@ -64,10 +64,10 @@ class Problem:
 
 
 class Problems:
-    """Collects what a reader finds. Nothing is left out without standing here.
+    """Collects the problems that a reader finds; nothing is skipped without being recorded here.
 
     Args:
-        strict: raise at the first broken record; else leave it out and go on.
+        strict: raise at the first invalid record; if False, skip it and continue.
     """
 
     def __init__(self, strict: bool = True) -> None:
@@ -83,30 +83,31 @@ class Problems:
     def broken(
         self, file: str, record: str, field: str, message: str, kind: str = BROKEN, **lost: Unpack[Lost]
     ) -> None:
-        """A record that cannot be read. Raises AnnotationError when strict. lost: see `Problem`."""
+        """Records an invalid record; raises AnnotationError if strict. lost: see `Problem`."""
         if self.strict:
-            raise AnnotationError(file, record, field, f"{message} (strict=False reads on without it)")
+            raise AnnotationError(file, record, field, f"{message} (strict=False skips it)")
         self.left_out(kind, file, record, field, message, **lost)
 
     def left_out(self, kind: str, file: str, record: str, field: str, message: str, **lost: Unpack[Lost]) -> None:
-        """A record that can be read and not be used, such as a mask without pixels."""
+        """Records that a valid but unusable record, such as a mask without pixels, is skipped."""
         self.noted(kind, file, record, field, message, LEFT_OUT, **lost)
 
     def noted(
         self, kind: str, file: str, record: str, field: str, message: str, treatment: str, **lost: Unpack[Lost]
     ) -> None:
-        """A record that is used, about which a person should know."""
+        """Records something the user should know about a record that is used."""
         self._found.append(Problem(kind, file, record, field, message, treatment, **lost))
 
     def counts(self) -> dict[str, int]:
-        """How many of each kind."""
+        """The number of problems of each kind."""
         return dict(Counter(problem.kind for problem in self._found))
 
     def warn(self, path: str) -> None:
-        """One warning that counts what was left out; none when nothing was."""
+        """Issues one warning that counts the skipped records, if any."""
         left_out = [problem for problem in self._found if problem.treatment == LEFT_OUT]
         if left_out:
             counts = ", ".join(f"{n} x {kind}" for kind, n in Counter(problem.kind for problem in left_out).items())
             warnings.warn(
-                f"{path}: left out {counts}; the first: {left_out[0]}. The dataset's `problems` holds all", stacklevel=3
+                f"{path}: left out {counts}; the first: {left_out[0]}. All are in the dataset's `problems`",
+                stacklevel=3,
             )

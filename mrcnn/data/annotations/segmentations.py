@@ -1,4 +1,4 @@
-"""COCO's `segmentation` values as outlines: polygons in the forms in which tools write them, and run lengths."""
+"""COCO `segmentation` values as outlines: polygons, in the variants that tools write, and RLE."""
 
 from array import array
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from mrcnn.data.annotations.outlines import Outline, Polygons, Runs
 
 
 def plain_polygons(segmentations: Sequence[Any]) -> list[Polygons | None]:
-    """Outlines of lists of polygons [x, y, x, y, ...], all at once; None for what is anything else, or damaged."""
+    """Outlines of lists of polygons [x, y, x, y, ...], converted together; None for anything else or invalid."""
     flat: list[float] = []
-    ends: list[int] = []  # of polygons, in points
-    last: list[int] = []  # polygons up to the end of each segmentation; 0 for what is not plain
+    ends: list[int] = []  # end of each polygon, in points
+    last: list[int] = []  # number of polygons up to the end of each segmentation; 0 if it is not plain
     for segmentation in segmentations:
         plain = type(segmentation) is list and bool(segmentation)
         if plain:
@@ -34,9 +34,9 @@ def plain_polygons(segmentations: Sequence[Any]) -> list[Polygons | None]:
         if not set(map(type, flat)) <= {int, float}:
             raise TypeError
         points = np.frombuffer(array("d", flat)).reshape(-1, 2)
-        if not max(points.max(), -points.min()) < np.inf:  # false for NaN, too
+        if not max(points.max(), -points.min()) < np.inf:  # also rejects NaN
             raise TypeError
-    except (TypeError, OverflowError):  # one of them is damaged
+    except (TypeError, OverflowError):  # one of them is invalid
         return [None] if len(last) == 1 else [plain_polygons([entry])[0] for entry in segmentations]
     starts = np.array([0, *ends[:-1]])
     low, high = np.minimum.reduceat(points, starts, axis=0), np.maximum.reduceat(points, starts, axis=0)
@@ -59,7 +59,7 @@ def plain_polygons(segmentations: Sequence[Any]) -> list[Polygons | None]:
 
 
 def read_outline(segmentation: Any, height: int | None, width: int | None) -> Outline:
-    """The outline that a `segmentation` stands for; of run lengths only where they are of the image's size.
+    """The outline of a `segmentation`; RLE must have the image's size.
 
     Polygons may be written as [x, y, ...], as [[x, y], ...], or as lists of either.
 
@@ -69,10 +69,10 @@ def read_outline(segmentation: Any, height: int | None, width: int | None) -> Ou
         return _runs(segmentation, height, width)
     parts = segmentation
     if isinstance(parts, list) and parts:
-        if all(map(is_number, parts)) or all(map(_is_point, parts)):  # one polygon, as VIA writes it
+        if all(map(is_number, parts)) or all(map(_is_point, parts)):  # a single polygon, as written by VIA
             parts = [parts]
     if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
-        raise FieldError("segmentation", f"expected lists of coordinates or run lengths, got {shown(segmentation)}")
+        raise FieldError("segmentation", f"expected lists of coordinates or RLE, got {shown(segmentation)}")
     return Polygons(tuple(_points(part, segmentation) for part in parts))
 
 
@@ -81,9 +81,9 @@ def _points(part: list, segmentation: Any) -> np.ndarray:
     if part and all(map(_is_point, part)):
         part = [value for point in part for value in point]
     if not all(map(is_number, part)):
-        raise FieldError("segmentation", f"expected lists of coordinates or run lengths, got {shown(segmentation)}")
+        raise FieldError("segmentation", f"expected lists of coordinates or RLE, got {shown(segmentation)}")
     if len(part) % 2:
-        raise FieldError("segmentation", f"a polygon has {len(part)} coordinates, not pairs of x and y")
+        raise FieldError("segmentation", f"expected pairs of x and y, got a polygon of {len(part)} coordinates")
     return np.array(part, np.float64).reshape(-1, 2)
 
 
@@ -92,12 +92,12 @@ def _is_point(value: Any) -> bool:
 
 
 def _runs(segmentation: dict, height: int | None, width: int | None) -> Runs:
-    """The outline of run lengths. Raises FieldError."""
+    """The outline of RLE. Raises FieldError."""
     if {"size", "counts"} - segmentation.keys():
-        raise FieldError("segmentation", f"run lengths need size and counts, got the keys {shown(list(segmentation))}")
+        raise FieldError("segmentation", f"RLE needs size and counts, got the keys {shown(list(segmentation))}")
     size = [height, width]
     if height is not None and segmentation["size"] != size:
-        raise FieldError("segmentation", f"it is of size {shown(segmentation['size'])}, its image of {size}")
+        raise FieldError("segmentation", f"the RLE has size {shown(segmentation['size'])}, but the image has {size}")
     try:
         rle.area(segmentation)
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Text files from strangers: read with any usual encoding, in bounded time and memory, and named when they are damaged.
+"""Reads untrusted text files in any common encoding, with bounded time and memory; errors name the file.
 
-JSON, YAML, XML and CSV files of annotations are all opened here. A byte order mark (UTF-8 or UTF-16) decides the
-encoding of a file; without one it is UTF-8. Only regular files are read: a device or a pipe would never end.
+All JSON, YAML, XML and CSV annotation files are opened here. A byte order mark (UTF-8 or UTF-16) sets the encoding;
+without one it is UTF-8. Only regular files are read, because a device or a pipe might never end.
 """
 
 import codecs
@@ -18,17 +18,17 @@ from xml.etree import ElementTree
 
 from mrcnn.data.annotations.problems import AnnotationError, Problems
 
-NO_END = "file without a last line break"
-MOST_TEXT = 2**26  # bytes of a file that lists names or images, or describes one image
-MOST_YAML = 2**24  # bytes
-MOST_VALUES = 1_000_000  # of a YAML file, once its aliases are expanded
-MOST_DEPTH = 50  # of lists in lists in a YAML file
+NO_END = "file without a final newline"
+MOST_TEXT = 2**26  # byte limit for a file that lists names or images, or describes one image
+MOST_YAML = 2**24  # byte limit for a YAML file
+MOST_VALUES = 1_000_000  # maximum number of values in a YAML file, with aliases expanded
+MOST_DEPTH = 50  # maximum nesting of lists in a YAML file
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 XML_ENCODING = re.compile(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 XML_ENCODINGS = re.compile(
     r"utf-(8|16|32)\S*|ascii|iso8859-\d+|cp\d+|gb\w+|hz|big5\w*|shift_jis\w*|euc_\w+|iso2022\w*|koi8-\w|mac-\w+|johab"
 )
-HEADS = (2**16, 2**20, 2**24, 2**28)  # characters that `read_head` looks at, in turn, until it knows enough
+HEADS = (2**16, 2**20, 2**24, 2**28)  # characters that `read_head` reads, in turn, until it knows enough
 TOKEN = re.compile(r'[^"\[\]{}]*(?:(?P<open>[\[{])|(?P<close>[\]}])|")')
 TEXT_END = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"(?P<key>\s*:)?', re.DOTALL)
 MOST_TOKENS = 2_000_000
@@ -37,16 +37,16 @@ MOST_TOKENS = 2_000_000
 def open_text(
     path: str | os.PathLike, what: str, *, most: int | None = None, newline: str | None = None, errors: str = "strict"
 ) -> TextIOWrapper:
-    """Opens a text file in its own encoding; bytes that are not text raise UnicodeDecodeError when they are read.
+    """Opens a text file in its own encoding; reading invalid bytes raises UnicodeDecodeError.
 
     Args:
-        what: the file is to hold, for messages.
-        most: bytes.
-        errors: what to do with bytes that are no text, as `open` has it.
+        what: the expected content, for messages.
+        most: maximum size in bytes.
+        errors: how to handle invalid bytes, as for `open`.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: a folder, a device or a pipe, or a larger file.
+        FileNotFoundError: the file is missing.
+        AnnotationError: the path is a folder, a device or a pipe, or the file is too large.
     """
     path = os.fspath(path)
     check_regular(path, what, most)
@@ -57,7 +57,7 @@ def open_text(
 
 
 def check_regular(path: str, what: str, most: int | None = None) -> None:
-    """Raises FileNotFoundError or AnnotationError unless `path` is a file that can be read to its end."""
+    """Raises FileNotFoundError or AnnotationError unless `path` is a regular file of at most `most` bytes."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -66,59 +66,57 @@ def check_regular(path: str, what: str, most: int | None = None) -> None:
         raise FileNotFoundError(f"no {what} at {path!r}: {error}; check the path") from None
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
-        raise AnnotationError(path, "", "", f"expected a file of {what}, got {kind}")
+        raise AnnotationError(path, "", "", f"expected a file with {what}, got {kind}")
     if most is not None and status.st_size > most:
-        raise AnnotationError(path, "", "", f"it has {status.st_size:,} bytes; a file of {what} has {most:,} at most")
+        raise AnnotationError(path, "", "", f"the file has {status.st_size:,} bytes; the limit for {what} is {most:,}")
 
 
 def read_text(path: str | os.PathLike, what: str, *, most: int | None = MOST_TEXT) -> str:
-    """The content of a text file. Raises as `open_text`, and AnnotationError naming the byte that is not text."""
+    """The content of a text file. Raises as `open_text`, and AnnotationError naming the first invalid byte."""
     try:
         with open_text(path, what, most=most) as file:
             return file.read()
     except UnicodeDecodeError as error:
-        message = f"it is not text in {error.encoding.upper()}; export {what} again"
+        message = f"not valid {error.encoding.upper()} text; export {what} again"
         raise AnnotationError(os.fspath(path), f"byte {error.start}", "", message) from error
 
 
 def read_lines(path: str | os.PathLike, what: str) -> list[str]:
-    """The lines of a text file, without spaces around them. Raises as `read_text`."""
+    """The lines of a text file, stripped of surrounding whitespace. Raises as `read_text`."""
     return [line.strip() for line in read_text(path, what).splitlines()]
 
 
 def read_json(path: str | os.PathLike, what: str) -> Any:
-    """The content of a JSON file. Raises FileNotFoundError, or AnnotationError saying where it is damaged."""
+    """The content of a JSON file. Raises FileNotFoundError, or AnnotationError naming the invalid line."""
     text = read_text(path, what, most=None)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise json_error(os.fspath(path), what, text, error) from error
-    except (RecursionError, ValueError) as error:  # lists in lists without end, numbers of thousands of digits
+    except (RecursionError, ValueError) as error:  # endlessly nested lists, numbers with thousands of digits
         message = f"it cannot be read ({error}); export {what} again"
         raise AnnotationError(os.fspath(path), "", "", message) from error
 
 
 def json_error(path: str, what: str, text: str, error: json.JSONDecodeError) -> AnnotationError:
-    """The error for a JSON text that is damaged, naming the line."""
+    """The error for invalid JSON text, naming the line."""
     line = text.count("\n", 0, error.pos) + 1
-    return AnnotationError(
-        path, f"line {line}", "", f"it is not json ({error.msg}), damaged or cut off; export {what} again"
-    )
+    return AnnotationError(path, f"line {line}", "", f"invalid or truncated JSON ({error.msg}); export {what} again")
 
 
 class Head(NamedTuple):
-    """Keys of the outermost object of a JSON file (`top`), and of the objects in it, or in a list in it (`second`)."""
+    """Keys of a JSON file's outermost object (`top`), and of objects in it or in a list in it (`second`)."""
 
     top: frozenset[str] = frozenset()
     second: frozenset[str] = frozenset()
 
 
 def read_head(path: str | os.PathLike, tells: frozenset[str] = frozenset()) -> Head:
-    """The keys at the start of a JSON file that may be hundreds of megabytes long; none when it is no JSON file.
+    """The keys at the start of a JSON file, which may have hundreds of megabytes; empty if it is not JSON.
 
     Args:
-        tells: keys, of which one in `top` or two in `second` make it unnecessary to look further. The first 64 thousand
-            characters are looked at in any case, then more and more of the file until such keys are found.
+        tells: keys that end the search: one in `top` or two in `second` are enough. The first 64 thousand characters
+            are always read, then more and more of the file until such keys are found.
     """
     head = Head()
     try:
@@ -149,7 +147,7 @@ def _keys(text: str) -> Head:
                 break
         else:
             start, end = place, TEXT_END.match(text, place)
-            if end is None:  # cut off
+            if end is None:  # truncated
                 break
             place = end.end()
             if end["key"] and depth <= 2:
@@ -160,7 +158,7 @@ def _keys(text: str) -> Head:
 def _unescaped(text: str) -> str:
     try:
         return json.loads(text, strict=False)
-    except ValueError:  # the reader says what is wrong
+    except ValueError:  # the reader reports what is wrong
         return text
 
 
@@ -168,8 +166,8 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
     """The content of a YAML file.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: naming the line that is damaged, or that aliases expand to more than a file should hold.
+        FileNotFoundError: the file is missing.
+        AnnotationError: invalid YAML, or aliases that expand to too many values; names the line.
     """
     import yaml
 
@@ -187,16 +185,16 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}" if mark else ""
-        raise AnnotationError(path, line, "", f"it is not yaml, damaged or cut off: {_one_line(error)}") from error
+        raise AnnotationError(path, line, "", f"invalid or truncated YAML: {_one_line(error)}") from error
     except AnnotationError:
         raise
-    except Exception as error:  # constructors raise what they like: the 30th of February, numbers of 5,000 digits
+    except Exception as error:  # constructors raise any error: February 30, numbers with 5,000 digits
         line = _line_of(node, kind) if node is not None else ""
         raise AnnotationError(path, line, "", f"a value cannot be read: {_one_line(error)}; correct it") from error
 
 
 def _check_depth(path: str, events: Iterable[Any]) -> None:
-    """Raises AnnotationError for collections nested so deeply that composing them would exhaust the stack."""
+    """Raises AnnotationError for collections nested so deeply that composing them would overflow the stack."""
     depth = 0
     for event in events:
         name = type(event).__name__
@@ -207,7 +205,7 @@ def _check_depth(path: str, events: Iterable[Any]) -> None:
 
 
 def _check_expanded(path: str, node: Any) -> None:
-    """Raises AnnotationError for aliases that make a few lines stand for millions of values, or for themselves."""
+    """Raises AnnotationError for aliases that expand to millions of values or refer to themselves."""
     sizes: dict[int, int | None] = {}
 
     def count(node: Any) -> int:
@@ -216,14 +214,14 @@ def _check_expanded(path: str, node: Any) -> None:
             return known
         line = f"line {node.start_mark.line + 1}"
         if known is None:
-            raise AnnotationError(path, line, "", "an alias stands inside of what it stands for; write it out")
+            raise AnnotationError(path, line, "", "an alias refers to itself; write it out")
         sizes[id(node)] = None
         value = node.value if isinstance(node.value, list) else []
         inner = [part for entry in value for part in (entry if isinstance(entry, tuple) else (entry,))]
         total = sizes[id(node)] = 1 + sum(map(count, inner))
         if total > MOST_VALUES:
             raise AnnotationError(
-                path, line, "", f"it stands for more than {MOST_VALUES:,} values; write out its aliases"
+                path, line, "", f"it expands to more than {MOST_VALUES:,} values; write out its aliases"
             )
         return total
 
@@ -248,12 +246,12 @@ def _line_of(node: Any, kind: Any) -> str:
 
 
 def read_xml(path: str | os.PathLike, what: str) -> ElementTree.Element:
-    """The root of an XML file, in the encoding that it declares.
+    """The root of an XML file, read in the encoding it declares.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: naming the line that is damaged, that declares an unknown encoding, or that declares entities,
-            which could expand without bounds or read other files.
+        FileNotFoundError: the file is missing.
+        AnnotationError: invalid XML, an unknown encoding, or entity declarations, which could expand without limit or
+            read other files; names the line.
     """
     path = os.fspath(path)
     check_regular(path, what, MOST_TEXT)
@@ -264,15 +262,15 @@ def read_xml(path: str | os.PathLike, what: str) -> ElementTree.Element:
     if declared:
         line = f"line {text.count(chr(10), 0, declared.start()) + 1}"
         raise AnnotationError(
-            path, line, "", "it declares a document type or entities, which are not read; remove them"
+            path, line, "", "it declares a document type or entities, which are not supported; remove them"
         )
     try:
         return ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         line = f"line {error.position[0]}"
-        raise AnnotationError(path, line, "", f"it is not xml: {error}; is it cut off?") from error
+        raise AnnotationError(path, line, "", f"invalid XML: {error}; is the file truncated?") from error
     except (ValueError, RecursionError) as error:
-        raise AnnotationError(path, "line 1", "", f"it is not xml: {_one_line(error)}") from error
+        raise AnnotationError(path, "line 1", "", f"invalid XML: {_one_line(error)}") from error
 
 
 def _decoded_xml(path: str, data: bytes) -> str:
@@ -286,19 +284,19 @@ def _decoded_xml(path: str, data: bytes) -> str:
         text = data.decode(encoding)
     except LookupError:
         raise AnnotationError(
-            path, "line 1", "encoding", f"{encoding!r} is not an encoding of text; write utf-8, and save the file in it"
+            path, "line 1", "encoding", f"{encoding!r} is not a text encoding; declare utf-8 and save the file in it"
         ) from None
     except UnicodeDecodeError as error:
         line = f"line {data.count(b'%c' % 10, 0, error.start) + 1}"
         raise AnnotationError(
-            path, line, "", f"it is not text in {encoding}, which it declares; save it again"
+            path, line, "", f"not valid {encoding} text, although it declares that encoding; save it again"
         ) from None
-    # Without the declaration, whose encoding is that of `data`, and with as many lines
+    # Drop the declaration, whose encoding no longer applies, but keep the number of lines
     return re.sub(r"^\s*<\?xml.*?\?>", lambda match: "\n" * match[0].count("\n"), text, count=1, flags=re.DOTALL)
 
 
 def read_header(path: str | os.PathLike) -> list[str]:
-    """The names of the columns of a CSV file; none for an empty file, or one that cannot be read."""
+    """The column names of a CSV file; [] if it is empty or unreadable."""
     try:
         with open_text(path, "CSV", newline="", errors="replace") as file:
             return [name.strip() for name in next(csv.reader([file.readline(100_000)]), [])]
@@ -309,14 +307,14 @@ def read_header(path: str | os.PathLike) -> list[str]:
 def read_rows(
     problems: Problems, path: str | os.PathLike, what: str, required: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV file by the names in its first line, each after the name of its record, "line 7".
+    """The rows of a CSV file as dicts by column name, each preceded by its record name, such as "line 7".
 
-    Rows of more or fewer fields than there are columns are broken. A last row without a line break is noted: the file
-    may be cut off within its last field, which then looks whole.
+    Rows with too many or too few fields are errors. A last row without a newline is noted: the file may have been
+    truncated within its last field, which then looks complete.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: not text, or a column is missing.
+        FileNotFoundError: the file is missing.
+        AnnotationError: the file is not text, or a column is missing.
     """
     path = os.fspath(path)
     check_regular(path, what)
@@ -327,10 +325,10 @@ def read_rows(
                 path,
                 "line 1",
                 column,
-                f"there is no such column; expected {', '.join(required)}, got {', '.join(columns)[:200] or 'nothing'}",
+                f"missing column; expected {', '.join(required)}, got {', '.join(columns)[:200] or 'nothing'}",
             )
     if len(set(columns)) != len(columns):
-        raise AnnotationError(path, "line 1", "", f"columns repeat: {', '.join(columns)[:200]}")
+        raise AnnotationError(path, "line 1", "", f"duplicate columns: {', '.join(columns)[:200]}")
     number = 1
     try:
         with open_text(path, what, newline="") as file:
@@ -339,19 +337,19 @@ def read_rows(
                     yield f"line {number}", dict(zip(columns, row, strict=True))
                 elif row:
                     field = columns[min(len(row), len(columns) - 1)]
-                    message = f"expected {len(columns)} fields, got {len(row)}; is the file cut off?"
+                    message = f"expected {len(columns)} fields, got {len(row)}; is the file truncated?"
                     problems.broken(path, f"line {number}", field, message, images=0, instances=1)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationError(path, f"after line {number}", "", f"it is not a csv in UTF-8: {error}") from error
+        raise AnnotationError(path, f"after line {number}", "", f"not a valid UTF-8 CSV file: {error}") from error
     if number > 1 and not _ends_with_line_break(path):
-        message = "no line break follows it; is the file cut off?"
-        problems.noted(NO_END, path, f"line {number}", columns[-1], message, "it is used as it is")
+        message = "it does not end with a newline; is the file truncated?"
+        problems.noted(NO_END, path, f"line {number}", columns[-1], message, "used as is")
 
 
 def _numbered_rows(file: TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
-    """Number of the line, and fields, of each row after the first."""
+    """Line number and fields of each row after the first."""
     reader = csv.reader(file, strict=True)
-    limit = csv.field_size_limit(sys.maxsize)  # 128 KiB unless told; one mask's run lengths can be longer
+    limit = csv.field_size_limit(sys.maxsize)  # default 128 KiB; the RLE of one mask can be longer
     try:
         next(reader, None)
         for row in reader:

@@ -1,7 +1,7 @@
-"""TFRecord files of tf.train.Example, read without TensorFlow: where each value lies, without the images in between.
+"""Reads TFRecord files of tf.train.Example without TensorFlow: finds each value without loading the images between.
 
-The frame of a record (tensorflow/core/lib/io/record_writer.h) is its length (8 bytes), a checksum of that, the record,
-and its checksum. An Example is a protocol buffer (tensorflow/core/example/example.proto), a map of names and lists.
+A record (tensorflow/core/lib/io/record_writer.h) is stored as its length (8 bytes), the length's checksum, the data and
+its checksum. An Example is a protocol buffer (tensorflow/core/example/example.proto), a map of names and lists.
 """
 
 import functools
@@ -16,17 +16,17 @@ import numpy as np
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import check_regular
 
-WHAT = "records of TensorFlow"
+WHAT = "TensorFlow records"
 HEAD, TAIL = 12, 4  # bytes
 POLYNOMIAL, MASK_DELTA = 0x82F63B78, 0xA282EAD8  # CRC-32C, reflected; record_writer.h adds the latter
-LANES = 1024  # parts of a record whose checksums are computed together
+LANES = 1024  # parts of a record whose checksums are computed in parallel
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 MOST_FEATURES = 10_000
 GZIP = b"\x1f\x8b"
 
 
 class Record(NamedTuple):
-    """A record of a file. features: by name, where in the file each value lies, or its numbers."""
+    """A record of a file. features: by name, either the positions of the values in the file, or the numbers."""
 
     file: str
     number: int
@@ -41,7 +41,7 @@ class Record(NamedTuple):
 
 
 class Feature(NamedTuple):
-    """places: (start, length) of each text or picture. numbers: [n] float32 or int64."""
+    """places: (start, length) of each string or image. numbers: [n] float32 or int64."""
 
     places: list[tuple[int, int]]
     numbers: np.ndarray
@@ -50,7 +50,7 @@ class Feature(NamedTuple):
 def read_examples(path: str | os.PathLike) -> Iterator[Record]:
     """The records of a file.
 
-    Raises FileNotFoundError, or AnnotationError naming the record that is damaged or cut off.
+    Raises FileNotFoundError, or AnnotationError naming the damaged or truncated record.
     """
     path = os.fspath(path)
     check_regular(path, WHAT)
@@ -59,7 +59,7 @@ def read_examples(path: str | os.PathLike) -> Iterator[Record]:
         return
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:2] == GZIP and not _is_frame(data[:HEAD]):
-            raise AnnotationError(path, "", "", "it is packed by gzip; unpack it first")
+            raise AnnotationError(path, "", "", "compressed with gzip; decompress it first")
         place = number = 0
         while place < size:
             record = f"record {number}"
@@ -71,24 +71,24 @@ def read_examples(path: str | os.PathLike) -> Iterator[Record]:
             start = place + HEAD
             place = start + length + TAIL
             if place > size:
-                raise AnnotationError(path, record, "", f"the file is cut off: {place:,} bytes, but there are {size:,}")
+                raise AnnotationError(
+                    path, record, "", f"the file is truncated: {place:,} bytes expected, {size:,} found"
+                )
             try:
                 features = _features(data, start, start + length)
             except (ValueError, struct.error, IndexError) as error:
-                raise AnnotationError(path, record, "", f"it is no tf.train.Example: {error}") from error
+                raise AnnotationError(path, record, "", f"not a tf.train.Example: {error}") from error
             yield Record(path, number, start, length, features)
             number += 1
 
 
 def check_record(path: str, start: int, length: int) -> bytes:
-    """A record, its checksum checked. Raises ValueError naming the file and the byte."""
+    """The data of a record, after verifying its checksum. Raises ValueError naming file and byte."""
     with open(path, "rb") as file:
         file.seek(start)
         data, stored = file.read(length), file.read(TAIL)
     if len(stored) < TAIL or struct.unpack("<I", stored)[0] != masked(checksum(data)):
-        raise ValueError(
-            f"{path!r}: the record at byte {start} is damaged, its checksum is another; fetch the file again"
-        )
+        raise ValueError(f"{path!r}: the record at byte {start} is damaged (wrong checksum); fetch the file again")
     return data
 
 
@@ -139,14 +139,14 @@ def _integers(data: mmap.mmap, start: int, end: int) -> np.ndarray:
 
 
 def _messages(data: mmap.mmap, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """Where the values of a field lie."""
+    """The positions of a field's values."""
     for field, value, stop in _fields(data, start, end):
         if field == wanted:
             yield value, stop
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of the fields of a message. Raises ValueError for what leaves it."""
+    """(number, start, end) of a message's fields. Raises ValueError for a field that exceeds the message."""
     while start < end:
         key, start = _varint(data, start, end)
         wire = key & 7
@@ -158,15 +158,15 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
         elif wire in (FIXED32, FIXED64):
             stop = start + (4 if wire == FIXED32 else 8)
         else:
-            raise ValueError(f"a field of type {wire}")
+            raise ValueError(f"unknown field type {wire}")
         if stop > end:
-            raise ValueError("a field is longer than what holds it")
+            raise ValueError("a field is longer than its message")
         yield key >> 3, start, stop
         start = stop
 
 
 def _varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first, and the place after it."""
+    """A varint (groups of seven bits, lowest first), and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if start >= end:
@@ -176,20 +176,20 @@ def _varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
         number |= (byte & 127) << shift
         if byte < 128:
             return number & (1 << 64) - 1, start
-    raise ValueError("a number has no end")
+    raise ValueError("unterminated number")
 
 
 def masked(value: int) -> int:
-    """A checksum as it is stored."""
+    """A checksum in its stored form."""
     return ((value >> 15 | value << 17) + MASK_DELTA) & 0xFFFFFFFF
 
 
 def checksum(data: bytes) -> int:
-    """CRC-32C of bytes. Parts of equal length are computed side by side, then moved to their places and added up."""
+    """CRC-32C of bytes, computed in parallel over parts of equal length whose results are shifted and combined."""
     if len(data) < 4:
         return _serial(data)
     values = np.frombuffer(data, np.uint8).copy()
-    values[:4] ^= 255  # the register starts with ones; zeros before the data change nothing then
+    values[:4] ^= 255  # the initial ones; the zeros in front then have no effect
     lanes = min(LANES, 1 << max(0, len(data) // 64).bit_length())
     width = -(-len(values) // lanes)
     table, state = _table(), np.zeros(lanes, np.uint32)
@@ -212,7 +212,7 @@ def _serial(data: bytes) -> int:
 
 @functools.cache
 def _table() -> np.ndarray:
-    """[256] uint32: what each byte does to the register."""
+    """[256] uint32: the effect of each byte on the register."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, table >> 1 ^ np.uint32(POLYNOMIAL), table >> 1)
@@ -220,7 +220,7 @@ def _table() -> np.ndarray:
 
 
 def _shift(count: int) -> np.ndarray:
-    """[32] uint32: what `count` bytes of zeros do to each bit of the register."""
+    """[32] uint32: the effect of `count` zero bytes on each bit of the register."""
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
     one = _table()[bits & 255] ^ (bits >> 8)  # one byte
     result = bits
@@ -233,7 +233,7 @@ def _shift(count: int) -> np.ndarray:
 
 
 def _applied(operator: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """A linear map of bits [32] on registers [n]."""
+    """Applies a linear map of bits [32] to registers [n]."""
     found = np.zeros_like(states)
     for bit in range(32):
         found ^= np.where(states >> np.uint32(bit) & 1, operator[bit], np.uint32(0)).astype(np.uint32)

@@ -1,13 +1,13 @@
-"""Looks through a dataset before training, and says what it found and how the package treats it.
+"""Checks a dataset before training and reports what it found and how the package handles it.
 
-    python -m mrcnn.data.check DATA                          # the format is recognised
-    python -m mrcnn.data.check DATA --subset train --images  # decodes every image, too
-    python -m mrcnn.data.check DATA --json report.json       # the whole report, for a program
-    python -m mrcnn.data.check DATA --page report.html       # with pictures of the instances in question
-    python -m mrcnn.data.check DATA --fix CLEANED            # a copy in COCO's format of what training can use
+    python -m mrcnn.data.check DATA                          # the format is detected
+    python -m mrcnn.data.check DATA --subset train --images  # also decodes every image
+    python -m mrcnn.data.check DATA --json report.json       # the full report, machine-readable
+    python -m mrcnn.data.check DATA --page report.html       # with images of the affected instances
+    python -m mrcnn.data.check DATA --fix CLEANED            # a copy in COCO format of what training can use
 
-Exit status: 0 when nothing is broken; 1 when a record had to be left out, a file is missing, or training would stop
-(marked "!" in the report); 2 when the data could not be read at all. In Python::
+Exit status: 0 if nothing is broken; 1 if a record had to be left out, a file is missing, or training would stop
+(marked "!" in the report); 2 if the data could not be read at all. In Python::
 
     report = check(load_dataset("data"), images=True)
     print(report)
@@ -34,7 +34,7 @@ from mrcnn.data.dataset import Dataset
 
 __all__ = ["Report", "check", "main", "write_fixed", "write_page"]
 
-BLOCK = 256  # images whose polygons are looked at together
+BLOCK = 256  # images whose polygons are checked together
 
 
 def check(
@@ -49,19 +49,19 @@ def check(
     smallest_anchor: int = 32,
     max_instances: int = 100,
 ) -> Report:
-    """Looks through a prepared dataset, image by image. Empty masks that show join the dataset's `problems`.
+    """Checks a prepared dataset, image by image. Empty masks that turn up are added to the dataset's `problems`.
 
     Args:
-        dataset: any Dataset. More is found in one that a reader made, which knows outlines and records.
-        images: decode every image: truncated files, real sizes, the same picture twice.
-        limit: look at the first so many images only.
-        progress: show a bar.
-        examples: findings of each kind that the text shows.
-        min_dim, max_dim, smallest_anchor, max_instances: settings that the training will have (IMAGE_MIN_DIM,
-            IMAGE_MAX_DIM, the least of RPN_ANCHOR_SCALES, MAX_GT_INSTANCES); see Statistics.
+        dataset: any Dataset. The check finds more in datasets made by a reader, which have outlines and records.
+        images: decode every image to find truncated files, wrong sizes and duplicate images.
+        limit: check only this many images from the start.
+        progress: show a progress bar.
+        examples: number of findings of each kind in the text.
+        min_dim, max_dim, smallest_anchor, max_instances: the training settings (IMAGE_MIN_DIM, IMAGE_MAX_DIM, the
+            smallest of RPN_ANCHOR_SCALES, MAX_GT_INSTANCES); see Statistics.
 
     Raises:
-        ValueError: for a dataset that is not prepared, or a limit under 1.
+        ValueError: the dataset is not prepared, or limit is below 1.
     """
     if not hasattr(dataset, "class_names") or len(dataset.image_ids) != len(dataset.image_info):
         raise ValueError(
@@ -69,7 +69,7 @@ def check(
             "prepare() first"
         )
     if limit is not None and limit < 1:
-        raise ValueError(f"the limit is {limit}; give a number of images from 1 on, or None for all")
+        raise ValueError(f"limit is {limit}; expected at least 1 image, or None for all")
     start = time.monotonic()
     statistics = Statistics(
         dataset.class_names,
@@ -102,12 +102,12 @@ def check(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Runs the command and returns the exit status."""
     options = _parse(arguments)
     shown = sys.stderr.isatty()
     try:
         for path in filter(None, (options.json, options.page)):
-            check_writable(path)  # before minutes of work
+            check_writable(path)  # fail now rather than after minutes of work
         if options.fix:
             check_empty(options.fix)
             check_writable(os.path.join(options.fix, ANNOTATIONS))
@@ -137,15 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_page(options.page, report, dataset)
     if options.fix:
         written = write_fixed(options.fix, dataset, progress=shown)
-        print(f"{options.fix}: {written['images']:,} images with {written['instances']:,} instances were written")
+        print(f"{options.fix}: wrote {written['images']:,} images with {written['instances']:,} instances")
     return int(bool(report.broken))
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Raises OSError, naming the path, where no file can be written there; folders that are missing can be made."""
+    """Raises OSError, naming the path, if a file cannot be written there; missing folders may be created."""
     path = os.path.abspath(path)
     if os.path.isdir(path):
-        raise IsADirectoryError(f"cannot write {path!r}: it is a folder; name a file")
+        raise IsADirectoryError(f"cannot write {path!r}: it is a folder; give the path of a file")
     folder = os.path.dirname(path)
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
@@ -153,30 +153,30 @@ def check_writable(path: str | os.PathLike) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"cannot write {path!r}: {error.strerror or error} in {folder!r}; name another place") from error
+        raise OSError(f"cannot write {path!r}: {error.strerror or error} in {folder!r}; choose another path") from error
 
 
 def _load(options: argparse.Namespace) -> Dataset:
-    """The dataset, with what is broken in it left out and counted."""
+    """The dataset, with its invalid records skipped and counted."""
     from mrcnn.data.formats import load_dataset
 
     given = dict(options.option)
     if options.class_names is not None:
         given["class_names"] = options.class_names
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*: left out ")  # the report says it in full
+        warnings.filterwarnings("ignore", ".*: left out ")  # the report lists them all
         return load_dataset(options.path, options.subset, format=options.format, strict=False, **given)
 
 
 def _from_1(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
     return number
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """The name and value of NAME=VALUE; what is json, such as 3, true or ["a"], is taken as that."""
+    """The name and value of NAME=VALUE; values that are valid JSON, such as 3, true or ["a"], are parsed."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
@@ -191,29 +191,29 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m mrcnn.data.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("path", help="a file of annotations, or a folder with one")
-    add("--subset", help="such as train or val, where the folder holds several")
-    add("--format", help="of the annotations, where it is not recognised")
-    add("--class-names", nargs="+", metavar="NAME", help="the classes of the training, in its order")
+    add("path", help="an annotation file, or a folder with one")
+    add("--subset", help="for example train or val, if the folder holds several")
+    add("--format", help="annotation format, if it cannot be detected")
+    add("--class-names", nargs="+", metavar="NAME", help="the classes, in the order used for training")
     add(
         "--option",
         type=_option,
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the format's reader, such as image_dir=photographs",
+        help="option of the format's reader, such as image_dir=images",
     )
-    add("--images", action="store_true", help="decode every image: damaged files, real sizes, pictures that repeat")
-    add("--limit", type=_from_1, metavar="N", help="look at the first N images only")
-    add("--json", metavar="FILE", help="write the whole report there")
-    add("--page", metavar="FILE", help="write an HTML page with pictures of the instances in question there")
-    add("--fix", metavar="FOLDER", help="write a cleaned copy there: what training can use, in COCO's format")
-    add("--examples", type=int, default=3, metavar="N", help="findings of each kind to show (3)")
-    settings = parser.add_argument_group("settings that the training will have")
+    add("--images", action="store_true", help="decode every image to find damaged files, wrong sizes and duplicates")
+    add("--limit", type=_from_1, metavar="N", help="check only the first N images")
+    add("--json", metavar="FILE", help="write the full report to this file")
+    add("--page", metavar="FILE", help="write an HTML page with images of the affected instances")
+    add("--fix", metavar="FOLDER", help="write a cleaned copy in COCO format, with what training can use")
+    add("--examples", type=int, default=3, metavar="N", help="number of findings to show of each kind (3)")
+    settings = parser.add_argument_group("training settings")
     settings.add_argument("--min-dim", type=int, default=800, metavar="PIXELS", help="IMAGE_MIN_DIM (800)")
     settings.add_argument("--max-dim", type=int, default=1333, metavar="PIXELS", help="IMAGE_MAX_DIM (1333)")
     settings.add_argument(
-        "--smallest-anchor", type=int, default=32, metavar="PIXELS", help="the least of RPN_ANCHOR_SCALES (32)"
+        "--smallest-anchor", type=int, default=32, metavar="PIXELS", help="smallest of RPN_ANCHOR_SCALES (32)"
     )
     settings.add_argument("--max-instances", type=int, default=100, metavar="N", help="MAX_GT_INSTANCES (100)")
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Checker: goes through a dataset, image by image and instance by instance, and collects what it finds."""
+"""Checker: goes through a dataset image by image and instance by instance, and collects its findings."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ USED = "used"
 
 
 class Drawn(NamedTuple):
-    """An instance as the dataset has it. record, field: where it stands; outline, box: None where there is none."""
+    """An instance in the dataset. record, field: its location in the file; outline, box: None if it has none."""
 
     record: str
     field: str
@@ -57,12 +57,12 @@ class Used(NamedTuple):
 
 
 class Checker:
-    """Looks at images one after the other.
+    """Checks images one after another.
 
     Args:
         dataset: a prepared Dataset.
-        statistics: of what is used; filled here.
-        decode: look at the pixels of the images, too.
+        statistics: filled with the instances that are used.
+        decode: also check the images' pixels.
     """
 
     def __init__(self, dataset: Dataset, statistics: Statistics, decode: bool) -> None:
@@ -71,19 +71,19 @@ class Checker:
         self.file = (self._annotated and self._annotated.file) or type(dataset).__name__
         self._found: list[Problem] = []
         self.places: dict[Problem, report.Place] = {}
-        self._at: report.Place | None = None  # what is looked at
+        self._at: report.Place | None = None  # what is being checked
         self._records = {treatment: Counter(images=0, instances=0) for treatment in (USED, RAISES)}
         self._paths: dict[str, str] = {}
         self._pixels: dict[bytes, str] = {}
         self._class_ids = {(info["source"], info["id"]): number for number, info in enumerate(dataset.class_info)}
-        self._sound: set[int] = set()  # id() of polygons that cannot cross themselves
+        self._sound: set[int] = set()  # id() of polygons that do not cross themselves
 
     def findings(self) -> list[Problem]:
-        """What the dataset's reader found, what showed when its masks were filled, and what was found here."""
+        """Findings of the dataset's reader, of rasterizing its masks, and of this check."""
         return [*(self._annotated.problems if self._annotated else ()), *self._found]
 
     def records(self) -> dict[str, dict[str, int]]:
-        """How many images, instances and others are used, would raise in training, and were left out."""
+        """How many images, instances and other records are used, would raise in training, or were left out."""
         lost = Counter(images=0, instances=0, others=0)
         for problem in self.findings():
             lost.update(_lost(problem))
@@ -93,7 +93,7 @@ class Checker:
         }
 
     def images(self, image_ids: Sequence[int]) -> None:
-        """Checks images one after the other; what is quicker for many polygons at once is done before."""
+        """Checks images one after another, after a fast check of all their polygons at once."""
         infos = (self.dataset.image_info[i] for i in image_ids)
         outlines = (instance.outline for info in infos if self._annotated for instance in info["instances"])
         parts = [part for outline in outlines if isinstance(outline, Polygons) for part in outline.parts]
@@ -106,7 +106,7 @@ class Checker:
         before, name, used = len(self._found), self._name(image_id), []
         self._at = report.Place(image_id, None)
         known = size = self._size(image_id, name)
-        for drawn, size in self._drawn(image_id, name, known):  # the masks' size, where no other is known
+        for drawn, size in self._drawn(image_id, name, known):  # size: that of the masks, if the image's is unknown
             self._at = report.Place(image_id, drawn.region.box)
             if self._usable(drawn, size):
                 used.append(Used(drawn.record, drawn.field, drawn.class_id, drawn.region))
@@ -117,12 +117,12 @@ class Checker:
         if not raises:
             self._counted(used, name)
         if size is not None and min(size) < TINY_SIDE:
-            self._note(report.TINY, name, "", f"it is {size[1]} x {size[0]} pixels (width x height)", AS_IS)
+            self._note(report.TINY, name, "", f"it is only {size[1]} x {size[0]} pixels (width x height)", AS_IS)
         self._records[RAISES if raises else USED].update(images=1, instances=len(used))
         self.statistics.add_image(size, [(u.class_id, u.region.area, *_sides(u.region.box)) for u in used])
 
     def classes(self) -> None:
-        """Notes classes that no instance belongs to."""
+        """Notes classes without instances."""
         self._at = None
         for row in self.statistics.classes():
             if not row["instances"]:
@@ -130,12 +130,12 @@ class Checker:
                     report.UNUSED,
                     f"class {row['id']}",
                     "",
-                    f"no instance is a {row['name']!r}",
+                    f"no instance has class {row['name']!r}",
                     "nothing to learn it from",
                 )
 
     def _note(self, kind: str, record: str, field: str, message: str, treatment: str) -> None:
-        lost = int(treatment == LEFT_OUT)  # always an instance: images are left out by the reader
+        lost = int(treatment == LEFT_OUT)  # always an instance: the reader handles images
         problem = Problem(kind, self.file, record, field, message, treatment, instances=lost)
         self._found.append(problem)
         if self._at is not None:
@@ -148,7 +148,7 @@ class Checker:
         return _with(info["record"], info["path"])
 
     def _size(self, image_id: int, name: str) -> tuple[int, int] | None:
-        """(height, width) of an image, None when unknown; notes what is wrong with its file."""
+        """(height, width) of an image, None if unknown; notes problems with its file."""
         info = self.dataset.image_info[image_id]
         declared = (info["height"], info["width"]) if {"height", "width"} <= info.keys() else None
         try:
@@ -159,7 +159,7 @@ class Checker:
             self._note(problems.SIZE, name, error.field, _message(error), RAISES)
         except FileNotFoundError as error:
             self._note(problems.MISSING, name, "", str(error), RAISES)
-        except Exception as error:  # load_image may be a user's own
+        except Exception as error:  # load_image may be user code
             self._note(problems.UNREADABLE, name, "", _message(error), RAISES)
         return declared
 
@@ -169,14 +169,14 @@ class Checker:
                 report.LISTED_TWICE,
                 name,
                 "",
-                f"{path!r} is the file of {self._paths[path]}, too",
-                "each record is used on its own",
+                f"{path!r} is also the file of {self._paths[path]}",
+                "each record is used separately",
             )
         self._paths.setdefault(path, name)
 
     def _decoded(self, image_id: int, name: str) -> tuple[int, int]:
         image = np.asarray(self.dataset.load_image(image_id))
-        if image.ndim == 3 and image.shape[2] > 4:  # of a network with more channels; others are made RGB
+        if image.ndim == 3 and image.shape[2] > 4:  # for a network with more channels; others become RGB
             image = read_image(image, image.shape[2])
         else:
             image = read_image(image)
@@ -184,16 +184,16 @@ class Checker:
         first = self._pixels.setdefault(digest, name)
         path = self.dataset.image_info[image_id]["path"]
         if first != name and (path is None or self._paths.get(os.path.realpath(path)) == name):
-            self._note(report.SAME_IMAGE, name, "", f"its pixels are those of {first}", AS_IS)
+            self._note(report.SAME_IMAGE, name, "", f"it has the same pixels as {first}", AS_IS)
         return image.shape[:2]
 
     def _header(self, image_id: int, declared: tuple[int, int] | None) -> tuple[int, int] | None:
-        """The size by the file's header, where load_image is not a user's own; raises when it is not as declared."""
+        """The size in the file's header, unless load_image is user code; raises if it is not the declared one."""
         if type(self.dataset).load_image not in (Dataset.load_image, AnnotatedDataset.load_image):
             return declared
         path = self.dataset.image_info[image_id]["path"]
         if path is None:
-            raise ValueError("it has no path; override load_image to make or fetch its pixels")
+            raise ValueError("it has no path; override load_image to create or fetch its pixels")
         header = read_header(path, self.dataset.max_pixels)
         found = upright_size(header.size, self.dataset.orientation_of(image_id, header))
         if declared is not None and found != tuple(declared):
@@ -201,19 +201,19 @@ class Checker:
                 self.file,
                 "",
                 "height/width",
-                f"the annotations are of an image of {declared[0]} x "
-                f"{declared[1]}, but {os.fspath(path)!r} is {found[0]} x {found[1]} (height x width)",
+                f"the annotations are for a {declared[0]} x "
+                f"{declared[1]} image, but {os.fspath(path)!r} is {found[0]} x {found[1]} (height x width)",
             )
         return found
 
     def _drawn(self, image_id: int, name: str, size: tuple[int, int] | None) -> Iterator[tuple[Drawn, tuple[int, int]]]:
-        """The instances of an image, and the size of their masks."""
+        """The instances of an image, each with the size of its mask."""
         if self._annotated is not None and type(self.dataset).load_mask is AnnotatedDataset.load_mask:
             return self._outlined(self._annotated, image_id, name)
         return self._loaded(image_id, name, size)
 
     def _outlined(self, dataset: AnnotatedDataset, image_id: int, name: str) -> Iterator[tuple[Drawn, tuple[int, int]]]:
-        """The instances of an image that a reader made."""
+        """The instances of an image, for a dataset made by a reader."""
         info, boxes = dataset.image_info[image_id], dataset.load_boxes(image_id)
         instances, size = info["instances"], (info["height"], info["width"])
         file = os.path.basename(os.fspath(info["path"] or ""))
@@ -227,12 +227,12 @@ class Checker:
                 record = f"{record} ({file})"
             try:
                 found = regions[number] if number in regions else self._filled(dataset, image_id, instance)
-            except AnnotationError as error:  # of a strict dataset; another notes it itself
+            except AnnotationError as error:  # only a strict dataset raises; others note it themselves
                 self._note(problems.BROKEN, record, instance.field, _message(error), RAISES)
                 self._records[RAISES].update(instances=1)
                 continue
             if number in regions and not found.area:
-                self._filled(dataset, image_id, instance)  # which counts it
+                self._filled(dataset, image_id, instance)  # this counts the instance
             class_id = self._class_ids[info["source"], instance.class_id]
             signed = -class_id if instance.crowd else class_id
             box = None if boxes is None else boxes[number]
@@ -240,14 +240,14 @@ class Checker:
 
     @staticmethod
     def _filled(dataset: AnnotatedDataset, image_id: int, instance: Instance) -> Region:
-        """The region of an instance, as training fills it."""
+        """The region of an instance, rasterized as for training."""
         y1, x1, y2, x2, bits = dataset._fill(image_id, instance)
         return Region((int(y1), int(x1), int(y2), int(x2)), int(np.unpackbits(bits).sum()), bits)
 
     def _loaded(
         self, image_id: int, name: str, size: tuple[int, int] | None
     ) -> Iterator[tuple[Drawn, tuple[int, int]]]:
-        """The instances of an image of any Dataset."""
+        """The instances of an image, for any Dataset."""
         try:
             loaded = self.dataset.load_mask(image_id)
             size = np.shape(loaded[0])[:2] if size is None else size
@@ -255,18 +255,18 @@ class Checker:
             masks, class_ids = read_instances(once, image_id, size, self.dataset.num_classes)
             given = self.dataset.load_boxes(image_id) if hasattr(self.dataset, "load_boxes") else None
             boxes = None if given is None else np.asarray(given, float).reshape(len(class_ids), 4)
-        except Exception as error:  # load_mask and load_boxes are a user's own
+        except Exception as error:  # load_mask and load_boxes are user code
             self._note(problems.BROKEN, name, "", _message(error), RAISES)
             return
         for number, class_id in enumerate(class_ids.tolist()):
             box = None if boxes is None else boxes[number]
             drawn = Drawn(f"{name}, instance {number}", "", class_id, region(masks[..., number]), None, box)
             if not drawn.region.area:
-                self._note(problems.EMPTY, drawn.record, "", "it covers no pixel", LEFT_OUT)
+                self._note(problems.EMPTY, drawn.record, "", "it covers no pixels", LEFT_OUT)
             yield drawn, size
 
     def _usable(self, drawn: Drawn, size: tuple[int, int]) -> bool:
-        """Whether training takes the instance; notes what is worth a look."""
+        """Whether training uses the instance; notes anything suspicious."""
         if not drawn.region.area or not self._boxed(drawn, size):
             return False
         if drawn.outline is not None:
@@ -296,12 +296,12 @@ class Checker:
                 report.BOX,
                 *where,
                 f"{text}, its mask {_numbers(drawn.region.box)}; their IoU is {iou:.2f}",
-                "the box is learned as it is, and of the mask what lies inside",
+                "the box is used as is, and the part of the mask inside it",
             )
         return True
 
     def _outline(self, drawn: Drawn, size: tuple[int, int]) -> None:
-        """Notes outlines that leave the image, cross themselves or are less than a pixel."""
+        """Notes outlines that leave the image, cross themselves or are smaller than a pixel."""
         bounds = None if drawn.outline is None else drawn.outline.bounds()
         if bounds is None:
             return
@@ -327,7 +327,7 @@ class Checker:
                     problems.SELF_CROSSING,
                     *where,
                     f"it crosses itself {times} at x {x:.1f}, y {y:.1f}",
-                    "used as is; what it goes around twice becomes a hole",
+                    "used as is; areas enclosed twice become holes",
                 )
 
     def _repeated(self, used: list[Used], image_id: int) -> None:
@@ -342,17 +342,17 @@ class Checker:
             self._note(problems.DUPLICATE if same else report.SAME_MASK, two.record, two.field, what, AS_IS)
 
     def _counted(self, used: list[Used], name: str) -> None:
-        """Notes images with no or with too many instances."""
+        """Notes images with no or too many instances."""
         count, limit = sum(u.class_id > 0 for u in used), self.statistics.max_instances
         if not count:
-            why = "it has crowds only" if used else "nothing is annotated that can be used"
+            why = "it only has crowds" if used else "it has no usable annotations"
             self._note(problems.UNANNOTATED, name, "", why, "skipped in training")
         if count > limit:
-            self._note(report.CROWDED, name, "", f"it has {count}", f"a random {limit} of them are learnt each time")
+            self._note(report.CROWDED, name, "", f"it has {count}", f"{limit} random ones are used in each step")
 
 
 def _lost(problem: Problem) -> dict[str, int]:
-    """How many images, instances and other records of the file a problem leaves out."""
+    """How many images, instances and other records a problem leaves out."""
     if problem.treatment != LEFT_OUT:
         return {}
     lost = {"images": problem.images, "instances": problem.instances}
@@ -360,7 +360,7 @@ def _lost(problem: Problem) -> dict[str, int]:
 
 
 def _with(record: str, path: Any) -> str:
-    """The record with the name of its image, where it lacks it."""
+    """The record with the name of its image, unless it already contains it."""
     name = os.path.basename(os.fspath(path)) if path else ""
     return record if name in record or repr(os.path.splitext(name)[0]) in record else f"{record} ({name})"
 

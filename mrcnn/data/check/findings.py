@@ -1,4 +1,4 @@
-"""Checks of outlines, one image at a time: what is worth a person's look before training, found by geometry alone."""
+"""Geometric checks of outlines, one image at a time, for things to look at before training."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,16 @@ from mrcnn.data import rle
 from mrcnn.data.annotations.outlines import Polygons
 from mrcnn.data.masks import extract_bboxes
 
-SAME_IOU = 0.95  # of two masks, from which they count as one drawn twice
-BOX_IOU, BOX_PIXELS = 0.7, 2.0  # a box is unlike its mask under this IoU, if an edge is off by more than so many pixels
-BEYOND = 1.0  # pixels; tools draw up to a pixel over the border
-TOUCHING = 1e-9  # of the lengths of two edges: a smaller cross product is a rounding error
-TOGETHER = 256  # masks that are compared with all before them at once
-PAIRS = 2**20  # of edges looked at together, which bounds the memory
+SAME_IOU = 0.95  # two masks with at least this IoU count as duplicates
+BOX_IOU, BOX_PIXELS = 0.7, 2.0  # a box differs from its mask if the IoU is lower and an edge is further off than this
+BEYOND = 1.0  # pixels; tools draw up to one pixel beyond the border
+TOUCHING = 1e-9  # relative to the lengths of two edges: a smaller cross product is a rounding error
+TOGETHER = 256  # masks compared at once with all earlier ones
+PAIRS = 2**20  # edge pairs checked at once, which limits memory
 
 
 class Region(NamedTuple):
-    """The pixels of an instance: its tight box, and the mask inside it (eight pixels per byte) or its run lengths."""
+    """The pixels of an instance: its tight box, and the mask inside it (eight pixels per byte) or its RLE."""
 
     box: tuple[int, int, int, int]
     area: int
@@ -36,7 +36,7 @@ class Region(NamedTuple):
 
 
 def polygon_regions(outlines: Sequence[Polygons], height: int, width: int) -> list[Region]:
-    """The regions of polygons in an image, by the rasterizer of COCO's tools, without a mask in memory."""
+    """The regions of polygons in an image, from COCO's rasterizer, without a full mask in memory."""
     from pycocotools import mask as coco_mask
 
     parts = [part.ravel().tolist() for outline in outlines for part in outline.parts]
@@ -54,10 +54,10 @@ def polygon_regions(outlines: Sequence[Polygons], height: int, width: int) -> li
 
 
 def may_cross(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """[parts] bool: closed polygons that may cross themselves: edges that are no neighbors touch. All at once.
+    """[parts] bool: closed polygons that may cross themselves, because edges that are not neighbors touch.
 
-    A sweep as in `_near_pairs`, over the edges of all polygons: each meets those that begin, going right, before it
-    ends. `crossings` then decides.
+    Sweeps over the edges of all polygons as in `_near_pairs`: from left to right, each edge meets those that start
+    before it ends. `crossings` then decides.
     """
     counts = np.array([len(part) for part in parts])
     found = np.zeros(len(parts), bool)
@@ -66,11 +66,11 @@ def may_cross(parts: Sequence[np.ndarray]) -> np.ndarray:
     points = np.concatenate(parts)
     first = np.cumsum(counts) - counts
     owner = np.repeat(np.arange(len(parts)), counts)
-    number = np.arange(len(points)) - first[owner]  # of an edge in its polygon
+    number = np.arange(len(points)) - first[owner]  # index of an edge in its polygon
     following = np.where(number + 1 < counts[owner], np.arange(len(points)) + 1, first[owner])
     after = points[following]
     low, high = np.minimum(points, after), np.maximum(points, after)
-    found[owner[(points == after).all(axis=1)]] = True  # repeated points change who is whose neighbor
+    found[owner[(points == after).all(axis=1)]] = True  # duplicate points change which edges are neighbors
     order = np.lexsort((low[:, 0], owner))
     start, end, low, high, owner, number = (a[order] for a in (points, after, low, high, owner, number))
     left = np.arange(len(points))
@@ -91,14 +91,14 @@ def may_cross(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def region(mask: np.ndarray) -> Region:
-    """The region of a mask [H, W] bool; of area 0, with a box of zeros, where it is empty."""
+    """The region of a mask [H, W] bool; area 0 and a box of zeros if it is empty."""
     y1, x1, y2, x2 = extract_bboxes(mask[:, :, None])[0].tolist()
     inside = mask[y1:y2, x1:x2]
     return Region((y1, x1, y2, x2), int(np.count_nonzero(inside)), np.packbits(inside, axis=1))
 
 
 def mask_iou(first: Region, second: Region) -> float:
-    """Intersection over union of two masks that are not empty."""
+    """Intersection over union of two nonempty masks."""
     (top, left), (bottom, right) = np.maximum(first.box[:2], second.box[:2]), np.minimum(first.box[2:], second.box[2:])
     if bottom <= top or right <= left:
         return 0.0
@@ -107,7 +107,7 @@ def mask_iou(first: Region, second: Region) -> float:
 
 
 def same_masks(regions: Sequence[Region], iou: float = SAME_IOU) -> Iterator[tuple[int, int, float]]:
-    """(first, second, IoU) for each region that is one of those before it, drawn again: the first such one."""
+    """(first, second, IoU) for each region that duplicates an earlier one, with the first such region."""
     boxes = np.array([r.box for r in regions], np.float64).reshape(-1, 4)
     areas = np.array([r.area for r in regions], np.float64)
     done = -1
@@ -119,7 +119,7 @@ def same_masks(regions: Sequence[Region], iou: float = SAME_IOU) -> Iterator[tup
 
 
 def _candidates(boxes: np.ndarray, areas: np.ndarray, start: int, end: int, iou: float) -> list[list[int]]:
-    """(second, first), the second from `start` to `end`, that may have that IoU: both boxes hold what they share."""
+    """(second, first), with second from `start` to `end`, that may reach the IoU: both boxes contain the overlap."""
     some, area = boxes[start:end, None], areas[start:end, None]
     sides = np.maximum(np.minimum(boxes[:, 2:], some[..., 2:]) - np.maximum(boxes[:, :2], some[..., :2]), 0)
     shared = np.minimum(sides.prod(axis=2), np.minimum(areas, area))
@@ -129,9 +129,9 @@ def _candidates(boxes: np.ndarray, areas: np.ndarray, start: int, end: int, iou:
 
 
 def unlike_box(given: Sequence[float], tight: Sequence[float], size: tuple[int, int]) -> float | None:
-    """The IoU of a given box, cut to the image, and that around the mask, where they differ by much; else None.
+    """The IoU of a given box, clipped to the image, and the mask's box, if they differ much; else None.
 
-    Boxes are (y1, x1, y2, x2) in pixels, `size` the image's (height, width).
+    Boxes are (y1, x1, y2, x2) in pixels, `size` is the image's (height, width).
     """
     first, second = np.clip(np.asarray(given, float), 0, [*size, *size]), np.asarray(tight, float)
     if np.abs(first - second).max() <= BOX_PIXELS:
@@ -142,7 +142,7 @@ def unlike_box(given: Sequence[float], tight: Sequence[float], size: tuple[int, 
 
 
 def beyond(bounds: Sequence[float], size: tuple[int, int]) -> float:
-    """By how many pixels bounds (y1, x1, y2, x2) leave an image of `size` (height, width); 0 for at most `BEYOND`."""
+    """How many pixels bounds (y1, x1, y2, x2) extend beyond an image of `size` (height, width); 0 up to `BEYOND`."""
     y1, x1, y2, x2 = bounds
     far = max(-y1, -x1, y2 - size[0], x2 - size[1])
     return far if far > BEYOND else 0.0
@@ -151,7 +151,7 @@ def beyond(bounds: Sequence[float], size: tuple[int, int]) -> float:
 def crossings(points: np.ndarray) -> np.ndarray:
     """Where a closed polygon [points, (x, y)] crosses itself: [crossings, (x, y)], each place once.
 
-    Edges that only touch, or run along each other, do not cross: a hole tied to the outer edge by a bridge is sound.
+    Edges that only touch or overlap do not cross: a hole joined to the outer edge by a bridge is valid.
     """
     points = np.asarray(points, np.float64).reshape(-1, 2)
     before = np.concatenate([points[-1:], points[:-1]])
@@ -165,10 +165,10 @@ def crossings(points: np.ndarray) -> np.ndarray:
 
 
 def _near_pairs(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of edges that may cross: their boxes touch, and they have no point in common as neighbours. In blocks.
+    """Pairs of edges that may cross: their boxes touch, and they are not neighbors sharing a point. In blocks.
 
-    Edge i goes from point i to the next. A sweep along x: edges in the order of their left ends meet those whose left
-    end comes before their own right one.
+    Edge i goes from point i to the next. Sweeps along x: in the order of their left ends, each edge meets those whose
+    left end comes before its own right end.
     """
     after = np.concatenate([points[1:], points[:1]])
     low, high = np.minimum(points, after), np.maximum(points, after)
@@ -190,11 +190,11 @@ def _near_pairs(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _crossed(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Where edges cross, [crossings, (x, y)]: in the middle of both, or with one's first point in that of the other."""
+    """Where edges cross, [crossings, (x, y)]: inside both, or where the first point of one lies inside the other."""
     after = np.concatenate([points[1:], points[:1]])
     a, b, c, d = points[first], after[first], points[second], after[second]
     side_c, side_d, side_a, side_b = _side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b)
-    parts, parted = side_a * side_b < 0, side_c * side_d < 0  # the second edge's line parts the ends of the first
+    parts, parted = side_a * side_b < 0, side_c * side_d < 0  # the ends of one edge are on opposite sides of the other
     proper = parts & parted
     places = []
     if proper.any():
@@ -212,7 +212,7 @@ def _crossed(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.nd
 
 
 def _crossed_corners(points: np.ndarray) -> np.ndarray:
-    """[crossings, (x, y)] points that the polygon visits again, to cross there what it drew before."""
+    """[crossings, (x, y)] points that the polygon visits twice and where it crosses itself."""
     _, place, counts = np.unique(points @ (1, 1j), return_inverse=True, return_counts=True)
     places = []
     for repeated in np.flatnonzero(counts > 1):
@@ -224,7 +224,7 @@ def _crossed_corners(points: np.ndarray) -> np.ndarray:
 
 
 def _separates(points: np.ndarray, i: int, j: int) -> bool:
-    """Whether the way through point i parts the way in from the way out at point j, which lies in the same place."""
+    """Whether the path through point i separates the incoming from the outgoing edge at point j, at the same place."""
     ways = [points[k % len(points)] - points[i] for k in (i - 1, i + 1, j - 1, j + 1)]
     into, out, other_in, other_out = (math.atan2(y, x) for x, y in ways)
     turns = [(angle - into) % (2 * math.pi) for angle in (out, other_in, other_out)]
@@ -233,7 +233,7 @@ def _separates(points: np.ndarray, i: int, j: int) -> bool:
 
 
 def _side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """On which side of the line from a to b each c lies: 1, -1, or 0 on the line."""
+    """On which side of the line from a to b each c is: 1, -1, or 0 on the line."""
     along, to = b - a, c - a
     cross = _cross(along, to)
     slack = TOUCHING**2 * (along**2).sum(axis=1) * (to**2).sum(axis=1)

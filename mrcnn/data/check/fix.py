@@ -1,4 +1,4 @@
-"""A cleaned copy of a dataset in COCO's format: what training would use, and nothing else."""
+"""A cleaned copy of a dataset in COCO format, with only what training would use."""
 
 import json
 import os
@@ -23,23 +23,23 @@ ANNOTATIONS, IMAGES = "annotations.json", "images"
 
 
 def check_empty(folder: str | os.PathLike) -> None:
-    """Raises ValueError where the folder for a copy is there and holds something, or is a file."""
+    """Raises ValueError if the folder for a copy exists and is not empty, or is a file."""
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{os.fspath(folder)!r} is not an empty folder; name a new one for the cleaned copy")
+        raise ValueError(f"{os.fspath(folder)!r} is not an empty folder; choose a new one for the cleaned copy")
 
 
 def write_fixed(folder: str | os.PathLike, dataset: Dataset, *, progress: bool = False) -> dict[str, int]:
-    """Writes a cleaned copy into a new folder: images/ and annotations.json, which `load_dataset(folder)` reads.
+    """Writes a cleaned copy to a new folder: images/ and annotations.json, which `load_dataset(folder)` reads.
 
-    Left out are images that cannot be read, masks without pixels, and masks drawn twice with one class. Polygons that
-    leave the image or cross themselves become run lengths of the pixels that training uses; boxes and areas are those
-    of the masks. Images are linked where the file system can, else copied. The annotations are written last.
+    Unreadable images, masks without pixels, and duplicate masks of one class are left out. Polygons that leave the
+    image or cross themselves become RLE of the pixels used in training; boxes and areas are those of the masks. Images
+    are hard-linked if the file system allows it, else copied. The annotations are written last.
 
     Returns:
-        How many "images" and "instances" were written.
+        The number of "images" and "instances" written.
 
-    Raises ValueError for a folder that is not empty, OSError where it cannot be written.
+    Raises ValueError if the folder is not empty, OSError if it cannot be written.
     """
     check_empty(folder)
     root = Path(folder)
@@ -60,7 +60,7 @@ def write_fixed(folder: str | os.PathLike, dataset: Dataset, *, progress: bool =
 
 
 def _copy_image(dataset: Dataset, image_id: int, root: Path) -> tuple[str, tuple[int, int]] | None:
-    """The name of an image in the copy, and its (height, width); None where it cannot be read."""
+    """The name of an image in the copy, and its (height, width); None if it cannot be read."""
     path = dataset.image_info[image_id]["path"]
     try:
         image = dataset.load_image(image_id)
@@ -69,12 +69,12 @@ def _copy_image(dataset: Dataset, image_id: int, root: Path) -> tuple[str, tuple
         stem, suffix = os.path.splitext(os.path.basename(os.fspath(path)))
         name = f"{stem}{suffix}" if not (root / IMAGES / f"{stem}{suffix}").exists() else f"{stem}_{image_id}{suffix}"
         ImageFile(path, dataset.max_pixels)
-    except Exception:  # load_image may be a user's own; the report says what is wrong
+    except Exception:  # load_image may be user code; the report has the error
         return None
     target = root / IMAGES / name
     try:
         os.link(os.path.realpath(path), target)
-    except OSError:  # another file system
+    except OSError:  # a different file system
         shutil.copyfile(path, target)
     return name, (image.shape[0], image.shape[1])
 
@@ -90,10 +90,10 @@ def _write_png(image: np.ndarray, image_id: int, root: Path) -> tuple[str, tuple
 
 
 def _annotations(dataset: Dataset, image_id: int, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """What the copy says of the instances of an image."""
+    """The annotations of an image in the copy."""
     try:
         masks, class_ids = read_instances(dataset, image_id, size, dataset.num_classes)
-    except Exception:  # of a user's own load_mask; the report says what is wrong
+    except Exception:  # load_mask may be user code; the report has the error
         return
     runs = rle.encode_all(masks)
     areas = [rle.area(run) for run in runs]
@@ -121,7 +121,7 @@ def _annotations(dataset: Dataset, image_id: int, size: tuple[int, int]) -> Iter
 
 
 def _segmentation(outline: Any, run: dict, size: tuple[int, int]) -> Any:
-    """The polygons of a sound outline, else the run lengths of its pixels."""
+    """The polygons of a valid outline, else the RLE of its pixels."""
     if isinstance(outline, Polygons) and not beyond(outline.bounds(), size) and not may_cross(outline.parts).any():
         return [part.ravel().tolist() for part in outline.parts]
     counts = run["counts"]

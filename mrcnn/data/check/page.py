@@ -1,4 +1,4 @@
-"""The report as one HTML page: what was found, with pictures of the instances in question."""
+"""The report as an HTML page, with images of the affected instances."""
 
 import base64
 import html
@@ -14,9 +14,9 @@ from mrcnn.data.check.report import WAYS_OUT, Place, Report, is_broken
 from mrcnn.data.dataset import Dataset
 from mrcnn.files import write_atomically
 
-SIDE = 220  # pixels of a picture's longer side
-MARGIN = 0.5  # of an instance's box, shown around it
-SHOWN = 12  # pictures of each kind
+SIDE = 220  # longer side of an image in pixels
+MARGIN = 0.5  # context around an instance, as a fraction of its box
+SHOWN = 12  # number of images of each kind
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
 h2 { margin: 2.2rem 0 .2rem; font-size: 1.15rem; } h2.broken { color: #a40000; }
@@ -32,7 +32,7 @@ li { overflow-wrap: anywhere; font-size: 13px; }
 
 
 def write_page(path: str | os.PathLike, report: Report, dataset: Dataset) -> None:
-    """Writes the page, whole or not at all. Pictures are inside it, so that it can be sent alone."""
+    """Writes the page, completely or not at all. Images are embedded, so that the page can be sent as one file."""
     parts = "".join(_parts(report, dataset))
     title = html.escape(f"Check of {report.name}")
     page = (
@@ -58,7 +58,7 @@ def _parts(report: Report, dataset: Dataset) -> Iterator[str]:
 
 
 def _examples(found: list[Problem], report: Report, dataset: Dataset) -> Iterator[str]:
-    """Pictures of the first findings that have a place, the largest instances first; the others as a list."""
+    """Images of the first findings with a location, largest instances first; the others as a list."""
     placed = [(problem, report.places[problem]) for problem in found if problem in report.places]
     placed.sort(key=lambda item: -_area(item[1]))
     pictures = []
@@ -80,11 +80,11 @@ def _area(place: Place) -> int:
 
 
 def _picture(place: Place, dataset: Dataset) -> str | None:
-    """The part of the image around a box, with the box and the outlines of its masks, as a JPEG in base64; None where
-    the image cannot be read."""
+    """The part of the image around a box, with the box and the mask outlines, as base64 JPEG; None if the image
+    cannot be read."""
     try:
         image = np.ascontiguousarray(dataset.load_image(place.image_id)[..., :3])
-    except Exception:  # said in the finding
+    except Exception:  # the finding describes it
         return None
     height, width = image.shape[:2]
     y1, x1, y2, x2 = place.box or (0, 0, height, width)
@@ -107,6 +107,6 @@ def _picture(place: Place, dataset: Dataset) -> str | None:
 
 
 def _outlines(image_id: int, dataset: Dataset) -> Iterator[np.ndarray]:
-    """[points, (x, y)] of the polygons of an image, where its instances have such."""
+    """[points, (x, y)] of the polygons of an image, for instances that have them."""
     for instance in dataset.image_info[image_id].get("instances", ()):
         yield from getattr(instance.outline, "parts", ())

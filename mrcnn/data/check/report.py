@@ -1,4 +1,4 @@
-"""Report: what a check of a dataset found, as text for a person and as json for a program."""
+"""Report: the findings of a dataset check, as text and as JSON."""
 
 import dataclasses
 import json
@@ -16,46 +16,46 @@ from mrcnn.files import write_atomically
 RAISES = "raises in training"
 AS_IS = "used as is"
 
-BOX = "box unlike its mask"
+BOX = "box that does not match its mask"
 SAME_MASK = "one mask with two classes"
-CROWDED = "more instances than training takes"
+CROWDED = "more instances than training uses"
 LISTED_TWICE = "image listed twice"
-SAME_IMAGE = "same picture in two files"
+SAME_IMAGE = "same image in two files"
 TINY = "tiny image"
 UNUSED = "class without instances"
 
 WAYS_OUT = {
-    problems.BROKEN: "correct the record, or export the annotations again; strict=False reads on without it",
-    problems.MISSING: "copy the file to that place, or name the right folder of images",
+    problems.BROKEN: "correct the record, or export the annotations again; strict=False skips it",
+    problems.MISSING: "copy the file there, or pass the right image folder",
     problems.UNREADABLE: "fetch, copy or export the file again",
-    problems.SIZE: "annotate the file that is there, or put back the one that was annotated",
-    problems.CLASH: "give each record an id or name of its own; of two, the first is used",
+    problems.SIZE: "annotate the existing file, or restore the annotated one",
+    problems.CLASH: "give each record a unique id or name; of two, the first is used",
     problems.DEGENERATE: "delete these clicks in the annotation tool, or finish the polygons",
-    problems.EMPTY: "delete them, or draw them again over at least one pixel's centre",
-    problems.OUTSIDE: "check whether the annotations belong to this image, and to its present size",
-    problems.PARTLY_OUTSIDE: "nothing to do if it is a few pixels; else check that the image was not resized or cut",
-    problems.SELF_CROSSING: "look at them: points in the wrong order enclose something else than the object",
-    problems.DUPLICATE: "delete one of the two; both teach, and in evaluation one of them cannot be found",
-    problems.SMALL: "delete them if they are slips of the mouse",
-    problems.UNANNOTATED: "ALLOW_EMPTY_IMAGES = True learns from them as background; evaluation always counts them",
-    problems.TAGGED: "compare an outline with its image: upright=False reads such images as stored, upright=True turns "
-    "them without this note",
-    problems.BOXES_ONLY: "draw masks, or read boxes alone with masks=False, for a model with MASK_HEAD = None",
-    problems.NOT_A_CLASS: "nothing to do, unless objects were drawn with this label",
-    problems.UNREAD: "nothing to do, unless a program of yours needs these fields",
-    problems.FOUND: "nothing to do if these are the images; else name their folder with image_dir=",
-    BOX: "correct the box, or drop the boxes from the file: they are then taken from the masks",
+    problems.EMPTY: "delete them, or redraw them over at least one pixel center",
+    problems.OUTSIDE: "check that the annotations belong to this image at its current size",
+    problems.PARTLY_OUTSIDE: "nothing, if it is a few pixels; else check that the image was not resized or cropped",
+    problems.SELF_CROSSING: "look at them: points in the wrong order do not enclose the object",
+    problems.DUPLICATE: "delete one of the two; training uses both, and evaluation counts one of them as missed",
+    problems.SMALL: "delete them if they are accidental clicks",
+    problems.UNANNOTATED: "ALLOW_EMPTY_IMAGES = True trains on them as background; evaluation always counts them",
+    problems.TAGGED: "compare an outline with its image: upright=False reads such images as stored, upright=True "
+    "rotates them without this note",
+    problems.BOXES_ONLY: "draw masks, or read only boxes with masks=False, for a model with MASK_HEAD = None",
+    problems.NOT_A_CLASS: "nothing, unless objects were drawn with this label",
+    problems.UNREAD: "nothing, unless one of your programs needs these fields",
+    problems.FOUND: "nothing, if these are the right images; else pass their folder as image_dir=",
+    BOX: "correct the box, or remove the boxes from the file: they are then computed from the masks",
     SAME_MASK: "decide which class it is",
     CROWDED: "raise MAX_GT_INSTANCES (and DETECTION_MAX_INSTANCES), or cut the images into tiles",
-    LISTED_TWICE: "merge the records: what only one of them annotates is background in the other",
-    SAME_IMAGE: "delete one; never have one in training and the other in validation",
-    TINY: "check that these are photographs and not icons or thumbnails",
-    UNUSED: "annotate some, or leave the class out with class_names",
+    LISTED_TWICE: "merge the records: instances in only one of them are background in the other",
+    SAME_IMAGE: "delete one; never use one for training and the other for validation",
+    TINY: "check that these are not icons or thumbnails",
+    UNUSED: "annotate some instances, or leave the class out with class_names",
 }
 
 
 class Place(NamedTuple):
-    """Where a finding can be seen. box: (y1, x1, y2, x2) of the instance; None for the whole image."""
+    """The location of a finding. box: (y1, x1, y2, x2) of the instance; None for the whole image."""
 
     image_id: int
     box: tuple[int, int, int, int] | None
@@ -63,13 +63,12 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a check found; `print(report)` for the text.
+    """The findings of a check; `print(report)` shows the text.
 
-    name: of the dataset. statistics: of the images and instances that can be read. findings: all, in the order they
-    were found. records: how many "images", "instances" and "others" of the file are "used", "raises in training" and
-    "left out".
-    checked: images looked at, of `images` in all. decoded: whether their pixels were. examples: shown of each kind.
-    places: where findings can be seen, of those that were found by looking at an image.
+    name: of the dataset. statistics: of the readable images and instances. findings: all, in the order they were
+    found. records: how many "images", "instances" and "others" of the file are "used", "raises in training" and
+    "left out". checked: number of images checked, out of `images`. decoded: whether their pixels were checked.
+    examples: number shown of each kind. places: locations of the findings in images.
     """
 
     name: str
@@ -85,25 +84,25 @@ class Report:
 
     @property
     def broken(self) -> list[Problem]:
-        """The findings for which a record had to be left out, or for which training would stop."""
+        """The findings for which a record had to be left out or training would stop."""
         return [problem for problem in self.findings if is_broken(problem)]
 
     def counts(self) -> dict[str, int]:
-        """Findings by kind, the broken ones first."""
+        """Findings by kind, broken ones first."""
         counts: dict[str, int] = defaultdict(int)
         for (kind, _), found in self.groups().items():
             counts[kind] += len(found)
         return dict(counts)
 
     def groups(self) -> dict[tuple[str, str], list[Problem]]:
-        """The findings by (kind, treatment), the broken ones first, then the most frequent."""
+        """The findings by (kind, treatment), broken ones first, then by frequency."""
         groups = defaultdict(list)
         for problem in self.findings:
             groups[problem.kind, problem.treatment].append(problem)
         return dict(sorted(groups.items(), key=lambda item: (not is_broken(item[1][0]), -len(item[1]))))
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for json; all findings, not only the examples."""
+        """Everything, ready for JSON, with all findings rather than only the examples."""
         return {
             "name": self.name,
             "checked_images": self.checked,
@@ -127,7 +126,7 @@ class Report:
         }
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes `as_dict` as json, whole or not at all."""
+        """Writes `as_dict` as JSON, completely or not at all."""
         write_atomically(Path(path), json.dumps(self.as_dict(), indent=1))
 
     def __str__(self) -> str:
@@ -137,7 +136,7 @@ class Report:
 
     def _head(self) -> str:
         part = f"the first {self.checked:,} of {self.images:,} images, " if self.checked < self.images else ""
-        pixels = "" if self.decoded else "; the pixels of the images were not looked at (--images does)"
+        pixels = "" if self.decoded else "; image pixels were not checked (use --images)"
         kinds = [what for what, count in self.records[LEFT_OUT].items() if count or what != "others"]
         lines = [
             f"{self.name}: {part}checked in {self.seconds:.1f} s{pixels}",
@@ -161,21 +160,23 @@ class Report:
         return "\n".join(lines)
 
     def _where(self, problem: Problem) -> str:
-        """Where a problem stands; the file is named where it is not the one in the headline."""
+        """The location of a problem; the file is named if it is not the one in the headline."""
         file = "" if problem.file == self.name else problem.file
         return ", ".join(filter(None, [file, problem.record, problem.field])) or self.name
 
     def verdict(self) -> str:
-        """The result in a sentence."""
+        """The result as a sentence."""
         if not self.findings:
             return "Nothing found."
         left_out = sum(problem.treatment == LEFT_OUT for problem in self.findings)
         raising = len(self.broken) - left_out
         said = [
             f"{left_out:,} record{'s' * (left_out > 1)} had to be left out" * bool(left_out),
-            f"{raising:,} would stop a training" * bool(raising),
+            f"{raising:,} would stop training" * bool(raising),
         ]
-        return f"{' and '.join(filter(None, said)) or 'Nothing is broken'}; findings in all: {len(self.findings):,}."
+        count = len(self.findings)
+        total = f"{count:,} finding{'s' * (count != 1)} in total"
+        return f"{' and '.join(filter(None, said)) or 'Nothing is broken'}; {total}."
 
 
 def is_broken(problem: Problem) -> bool:

@@ -1,6 +1,6 @@
-"""Statistics of a dataset: sizes of images, sizes and shapes of instances, the balance of classes; as numbers and text.
+"""Dataset statistics: image sizes, instance sizes and shapes, and class balance, as numbers and text.
 
-A few numbers an instance are kept, so that memory does not grow with the masks.
+Only a few numbers are kept per instance, so memory does not grow with the masks.
 """
 
 import math
@@ -13,8 +13,8 @@ import numpy as np
 
 from mrcnn.data.resize import choose_scale
 
-SMALL, MEDIUM = 32**2, 96**2  # pixels; COCO's bounds between small, medium and large
-RATIOS = (1 / 4, 1 / 2, 1 / math.sqrt(2), math.sqrt(2), 2, 4)  # of height and width, where the shape changes its name
+SMALL, MEDIUM = 32**2, 96**2  # pixels; COCO's limits between small, medium and large
+RATIOS = (1 / 4, 1 / 2, 1 / math.sqrt(2), math.sqrt(2), 2, 4)  # height / width limits between the shapes
 SHAPES = (
     "over 4 times as wide as tall",
     "2 to 4 times as wide",
@@ -24,7 +24,7 @@ SHAPES = (
     "2 to 4 times as tall",
     "over 4 times as tall as wide",
 )
-SHOWN = 25  # lines of a table, of most classes
+SHOWN = 25  # maximum number of table rows
 BAR = 40  # characters
 
 
@@ -32,10 +32,10 @@ class Statistics:
     """Counts images and instances as they are added.
 
     Args:
-        class_names: of the dataset, the background first.
-        min_dim, max_dim: to which images will be resized (IMAGE_MIN_DIM, IMAGE_MAX_DIM, mode "fit").
-        smallest_anchor: side in pixels of the resized image, the least of RPN_ANCHOR_SCALES.
-        max_instances: of an image, that training takes (MAX_GT_INSTANCES).
+        class_names: of the dataset, background first.
+        min_dim, max_dim: size that images will be resized to (IMAGE_MIN_DIM, IMAGE_MAX_DIM, mode "fit").
+        smallest_anchor: side in pixels of the resized image, the smallest of RPN_ANCHOR_SCALES.
+        max_instances: maximum number of instances per image in training (MAX_GT_INSTANCES).
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Statistics:
         self._images_of_class: Counter[int] = Counter()
 
     def add_image(self, size: tuple[int, int] | None, instances: Iterable[tuple[int, int, float, float]]) -> None:
-        """Adds an image of `size` (height, width; None where it is not known) with its instances.
+        """Adds an image of `size` (height, width; None if unknown) with its instances.
 
-        instances: (class id, negative for a crowd; pixels; height and width of the box) each.
+        instances: (class id, negative for a crowd; pixels; height and width of the box) for each.
         """
         if size is not None:
             self._sizes[size[0], size[1]] += 1
@@ -78,25 +78,25 @@ class Statistics:
 
     @property
     def images(self) -> int:
-        """Images added."""
+        """Number of images added."""
         return len(self._per_image)
 
     @property
     def instances(self) -> int:
-        """Instances added, crowds aside."""
+        """Number of instances added, without crowds."""
         return len(self._class_ids)
 
     @property
     def crowds(self) -> int:
-        """Crowds added."""
+        """Number of crowds added."""
         return self._crowds
 
     def sizes(self) -> list[tuple[int, int, int]]:
-        """(height, width, images) of each size, the most frequent first."""
+        """(height, width, images) of each size, most frequent first."""
         return [(*size, count) for size, count in self._sizes.most_common()]
 
     def per_image(self) -> dict[str, float]:
-        """Instances of an image, crowds aside: their least, median, mean and greatest number; empty for no image."""
+        """Minimum, median, mean and maximum number of instances per image, without crowds; {} without images."""
         counts = np.asarray(self._per_image)
         return (
             {}
@@ -112,7 +112,7 @@ class Statistics:
         )
 
     def classes(self) -> list[dict[str, Any]]:
-        """id, name, instances and images of each class but the background, the most frequent first."""
+        """id, name, instances and images of each class except the background, most frequent first."""
         counts = np.bincount(np.asarray(self._class_ids, np.int64), minlength=len(self.class_names))
         table = [
             {"id": i, "name": self.class_names[i], "instances": int(counts[i]), "images": self._images_of_class[i]}
@@ -121,13 +121,13 @@ class Statistics:
         return sorted(table, key=lambda row: -row["instances"])
 
     def coco_areas(self) -> dict[str, int]:
-        """Instances that COCO's tables call small (under 32 x 32 pixels of the photograph), medium and large."""
+        """Instances that COCO counts as small (under 32 x 32 pixels of the image), medium and large."""
         areas = np.asarray(self._areas)
         small, large = int((areas < SMALL).sum()), int((areas > MEDIUM).sum())
         return {"small": small, "medium": len(areas) - small - large, "large": large}
 
     def sides(self) -> dict[int, int]:
-        """Instances by the side of a square of their area, doubling: {8: those from 8 to under 16 pixels, ...}."""
+        """Instances by the side of a square of equal area, in powers of two: {8: from 8 to under 16 pixels, ...}."""
         areas = np.asarray(self._areas)
         if not len(areas):
             return {}
@@ -136,13 +136,13 @@ class Statistics:
         return {2 ** int(step): int(counts[step]) for step in range(steps.min(), steps.max() + 1)}
 
     def shapes(self) -> dict[str, int]:
-        """Instances by the shape of their box: height by width."""
+        """Instances by the aspect ratio of their box."""
         boxes = self._box_sides()
         counts = np.bincount(np.searchsorted(RATIOS, boxes[:, 0] / boxes[:, 1]), minlength=len(SHAPES))
         return dict(zip(SHAPES, counts.tolist(), strict=True))
 
     def below_anchors(self) -> int:
-        """Instances whose box, resized as for training, covers less than the smallest anchor."""
+        """Number of instances whose box, resized as for training, is smaller than the smallest anchor."""
         sides = np.sqrt(self._box_sides().prod(axis=1)) * np.asarray(self._scales)
         return int((sides < self.smallest_anchor).sum())
 
@@ -150,7 +150,7 @@ class Statistics:
         return np.asarray(self._boxes).reshape(-1, 2)
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers, ready for json."""
+        """All numbers, ready for JSON."""
         return {
             "images": self.images,
             "instances": self.instances,
@@ -206,10 +206,10 @@ class Statistics:
                 f"Instances: {self.instances:,}{crowds}",
                 f"  by COCO's areas {named} (under 32 x 32 pixels, up to 96 x 96, over)",
                 f"  below anchors   {_share(below, self.instances)} are under {self.smallest_anchor} x "
-                f"{self.smallest_anchor}, the smallest anchor, once resized to {self.min_dim} "
-                f"({self.max_dim} at most)",
+                f"{self.smallest_anchor}, the smallest anchor, after resizing to {self.min_dim} "
+                f"(at most {self.max_dim})",
                 "",
-                "  Size: side of a square of the same area, in pixels of the photograph",
+                "  Size: side of a square of the same area, in image pixels",
                 *_table([(f"{side:,} to {2 * side:,}", count) for side, count in sides.items()], self.instances),
                 "",
                 "  Shape of the box",
@@ -239,7 +239,7 @@ def _table(rows: Sequence[tuple[str, int]], total: int) -> list[str]:
 
 
 def bar(count: int, most: int, length: int = BAR) -> str:
-    """`length` characters for `most`, at least one for anything over 0."""
+    """A bar of `length` characters for `most`, with at least one for any count above 0."""
     return "#" * (max(1, round(length * count / most)) if count else 0)
 
 

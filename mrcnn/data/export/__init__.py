@@ -1,4 +1,4 @@
-"""Detections written in the formats that labeling tools import, so that a person corrects what a model has drawn."""
+"""Exports detections in formats that labeling tools import, so that a person can correct the model's output."""
 
 import importlib
 import os
@@ -10,12 +10,12 @@ import numpy as np
 from mrcnn.data import rle
 from mrcnn.data.export.drawn import Drawn, DrawnImage
 
-# Formats, each a module of this package with `write(images, class_names, folder)`, and what it writes
+# Formats and what they write; each is a module of this package with `write(images, class_names, folder)`
 FORMATS: dict[str, str] = {
     "coco": "annotations.json, for CVAT, Label Studio and FiftyOne",
-    "labelme": "a json an image, for labelme and X-AnyLabeling",
+    "labelme": "one JSON file per image, for labelme and X-AnyLabeling",
     "yolo": "images/, labels/ and data.yaml",
-    "label_studio": "tasks.json with predictions, as brush strokes",
+    "label_studio": "tasks.json with predictions as brush masks",
     "via": "via_region_data.json, for the VGG Image Annotator",
 }
 
@@ -29,30 +29,30 @@ def export_detections(
     *,
     min_score: float = 0.5,
 ) -> list[str]:
-    """Writes what `detect` found in image files for a labeling tool::
+    """Writes the output of `detect` for image files in the format of a labeling tool::
 
         export_detections("labelme", "to_correct", paths, model.detect(paths), dataset.class_names)
 
-    `load_dataset` on the folder gives the same masks.
+    `load_dataset` on the folder returns the same masks.
 
     Args:
         format: one of `FORMATS`.
-        folder: is made where it is missing. Files of an earlier export are replaced.
-        paths: of the images, upright as `detect` reads them.
-        results: of `detect`, one an image: class_ids, scores and masks [H, W, N].
-        class_names: the background first.
-        min_score: leaves out detections under it.
+        folder: created if it does not exist. Files of an earlier export are replaced.
+        paths: the images, read upright like by `detect`.
+        results: the output of `detect`, one per image: class_ids, scores and masks [H, W, N].
+        class_names: background first.
+        min_score: minimum score of the detections to write.
 
     Returns:
-        The paths of the files that were written.
+        The paths of the written files.
 
     Raises:
-        ValueError: an unknown format, or other numbers of paths and results, or class ids without a name.
+        ValueError: an unknown format, different numbers of paths and results, or class ids without a name.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     if len(paths) != len(results):
-        raise ValueError(f"there are {len(paths)} paths and {len(results)} results; pass one result an image")
+        raise ValueError(f"got {len(paths)} paths and {len(results)} results; pass one result per image")
     images = [
         _drawn(os.fspath(path), result, class_names, min_score) for path, result in zip(paths, results, strict=True)
     ]
@@ -62,7 +62,7 @@ def export_detections(
 
 
 def _drawn(path: str, result: Mapping[str, Any], class_names: Sequence[str], min_score: float) -> DrawnImage:
-    """The detections of an image that are written."""
+    """The detections of an image that are to be written."""
     class_ids, scores = np.asarray(result["class_ids"]), np.asarray(result["scores"], np.float64)
     masks = np.asarray(result["masks"])
     if masks.ndim != 3 or not len(class_ids) == len(scores) == masks.shape[2]:
@@ -71,7 +71,7 @@ def _drawn(path: str, result: Mapping[str, Any], class_names: Sequence[str], min
             f"{class_ids.shape} and {scores.shape}"
         )
     if len(class_ids) and not (0 < class_ids.min() and class_ids.max() < len(class_names)):
-        raise ValueError(f"{path!r}: class ids {sorted(set(class_ids.tolist()))} need as many names, got {class_names}")
+        raise ValueError(f"{path!r}: class ids {sorted(set(class_ids.tolist()))} need names, got only {class_names}")
     kept = np.flatnonzero((scores >= min_score) & masks.any(axis=(0, 1)))
     runs = rle.encode_all(masks[:, :, kept])
     objects = [

@@ -1,4 +1,4 @@
-"""Detections as COCO's JSON, with polygons, which CVAT, Label Studio and FiftyOne import."""
+"""Detections as COCO JSON with polygons, for CVAT, Label Studio and FiftyOne."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Detections on their way into a file, and their outlines along the edges of pixels."""
+"""Detections to be exported, and their outlines along pixel edges."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ Loop = list[Point]
 
 
 class Drawn(NamedTuple):
-    """A detection. class_id: from 1 on. runs: the mask as COCO's run lengths."""
+    """A detection. class_id: from 1. runs: the mask as COCO RLE."""
 
     class_name: str
     class_id: int
@@ -19,7 +19,7 @@ class Drawn(NamedTuple):
     runs: dict[str, Any]
 
     def polygons(self) -> list[Loop]:
-        """The mask as polygons [(x, y), ...], one for each piece; filled as COCO's tools do, they give its pixels."""
+        """The mask as polygons [(x, y), ...], one per piece; COCO's rasterizer reproduces the mask from them."""
         part, (top, left, _, _) = rle.decode_box(self.runs)
         return [[(x + left, y + top) for x, y in polygon] for polygon in trace(part)]
 
@@ -34,7 +34,7 @@ class DrawnImage(NamedTuple):
 
 
 def trace(mask: np.ndarray) -> list[Loop]:
-    """Polygons around the pieces of a mask [h, w] bool, along the edges of pixels; holes hang on bridges."""
+    """Polygons around the pieces of a mask [h, w] bool, along pixel edges; holes are connected by bridges."""
     from skimage.measure import label
 
     pieces = label(mask, connectivity=1)
@@ -46,21 +46,21 @@ def trace(mask: np.ndarray) -> list[Loop]:
 
 
 def bridged(loops: list[Loop]) -> Loop:
-    """One polygon of several: there and back along bridges that cover nothing."""
+    """Joins several loops into one polygon by bridges that go there and back and have no area."""
     joined = list(loops[0])
     (x0, y0) = joined[0]
     for loop in loops[1:]:
         x, y = loop[0]
-        corner = (x, y0)  # bridges run along the edges of pixels, too
+        corner = (x, y0)  # bridges also follow pixel edges
         joined += [(x0, y0), corner, *loop, (x, y), corner]
     return joined + [joined[0]] * (len(loops) > 1)
 
 
 def _loops(mask: np.ndarray) -> list[Loop]:
-    """The outer edge of a piece, and those of its holes, corner by corner."""
+    """The outer edge of a piece and the edges of its holes, as lists of corners."""
     padded = np.pad(mask, 1).astype(np.int8)
     across, along = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]
-    # Edges run with the mask on their right: along the top to the right, down the right side
+    # Edges have the mask on their right: along the top to the right, then down the right side
     following: dict[Point, list[Point]] = {}
     for forward in (True, False):
         for y, x in np.argwhere(across > 0 if forward else across < 0).tolist():
@@ -83,7 +83,7 @@ def _loops(mask: np.ndarray) -> list[Loop]:
 
 
 def _corners(loop: Loop) -> Loop:
-    """A closed loop without the points inside of straight edges."""
+    """A closed loop without the points inside straight edges."""
     before, after = loop[-1:] + loop[:-1], loop[1:] + loop[:1]
     return [
         (x, y)

@@ -1,8 +1,8 @@
-"""Detections as predictions for Label Studio: tasks with brush strokes.
+"""Detections as predictions for Label Studio: tasks with brush masks.
 
-A stroke is the picture of a mask, four channels a pixel, packed into bits (github.com/thi-ng/umbrella, rle-pack): the
-number of values (32 bits), the bits of a value - 1 (5), four lengths of counts - 1 (4 each), and then for each run a 1,
-which of these lengths its count has (2), the count - 1 and the value. A 0 in place of the 1 begins single values.
+A brush mask is an image with four channels, packed into bits (github.com/thi-ng/umbrella, rle-pack): the number of
+values (32 bits), the bits per value - 1 (5), four sizes of counts - 1 (4 each), and then for each run a 1, the index of
+its count's size (2), the count - 1 and the value. A 0 instead of the 1 starts a sequence of single values.
 """
 
 import json
@@ -23,7 +23,7 @@ FROM, TO = "tag", "image"  # names of the controls in the labeling interface
 
 
 def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str) -> list[str]:
-    """Writes tasks.json. Images are named as Label Studio serves local files relative to the folder's parent."""
+    """Writes tasks.json. Images get the names under which Label Studio serves files below the folder's parent."""
     del class_names
     tasks = []
     for image in images:
@@ -51,7 +51,7 @@ def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str)
 
 
 def encode_brush(runs: dict[str, Any]) -> list[int]:
-    """The bytes of a brush stroke that covers a mask, given as COCO's run lengths."""
+    """The bytes of a brush mask, from COCO RLE."""
     mask = rle.decode(runs)
     flat = mask.ravel()
     turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1

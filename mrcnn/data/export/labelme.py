@@ -1,4 +1,4 @@
-"""Detections as labelme's JSON, a file an image; several pieces of one detection are a group."""
+"""Detections as labelme JSON, one file per image; the pieces of a detection form a group."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from mrcnn.files import write_atomically
 
 
 def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str) -> list[str]:
-    """Writes <name>.json for each image, which it names relative to the folder."""
+    """Writes <name>.json for each image, with the image's path relative to the folder."""
     del class_names
     paths = []
     for image in images:
@@ -27,7 +27,9 @@ def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str)
         }
         paths.append(os.path.join(folder, os.path.splitext(os.path.basename(image.path))[0] + ".json"))
         if len(set(paths)) < len(paths):
-            raise ValueError(f"several images are called {os.path.basename(image.path)!r}; export them into folders")
+            raise ValueError(
+                f"several images are named {os.path.basename(image.path)!r}; export them to different folders"
+            )
         write_atomically(Path(paths[-1]), json.dumps(content, indent=1))
     return paths
 

@@ -1,4 +1,4 @@
-"""Detections as a file of the VGG Image Annotator, the class and the score in attributes of each region."""
+"""Detections as a VGG Image Annotator file, with class and score as attributes of each region."""
 
 import json
 import os
@@ -12,7 +12,7 @@ ATTRIBUTE = "class"  # read_via(folder, attribute="class") reads the classes bac
 
 
 def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str) -> list[str]:
-    """Writes via_region_data.json; names of images are relative to it."""
+    """Writes via_region_data.json; image names are relative to it."""
     del class_names
     entries = {}
     for image in images:

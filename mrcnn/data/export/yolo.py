@@ -1,4 +1,4 @@
-"""Detections as YOLO's labels for segmentation, with copies of the images, since their folders belong together."""
+"""Detections as YOLO segmentation labels, with copies of the images, because YOLO needs them next to each other."""
 
 import json
 import os
@@ -15,7 +15,7 @@ def write(images: Sequence[DrawnImage], class_names: Sequence[str], folder: str)
     paths = []
     names = [os.path.basename(image.path) for image in images]
     if len(set(map(_stem, names))) < len(names):
-        raise ValueError(f"several of the images are called the same: {sorted(names)[:5]}; export them into folders")
+        raise ValueError(f"several images have the same name: {sorted(names)[:5]}; export them to different folders")
     for image, name in zip(images, names, strict=True):
         lines = [_line(drawn, image.height, image.width) for drawn in image.objects]
         paths += [

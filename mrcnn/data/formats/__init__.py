@@ -1,4 +1,4 @@
-"""load_dataset: any of the annotation formats that the package reads, recognised by what is in the file or folder."""
+"""load_dataset: reads any supported annotation format, recognized from the contents of the file or folder."""
 
 import importlib
 import inspect
@@ -10,23 +10,23 @@ from typing import Any
 from mrcnn.data.annotations.annotated import AnnotatedDataset
 from mrcnn.data.annotations.folders import listed, names_in
 
-# Formats, each a module of this package, and what each is recognised by. A module has `find(path, subset)`,
-# which returns the arguments of the reader for each place that could be meant, and the reader, `read_<name>`.
+# Each format is a module of this package, listed with what identifies it. A module has `find(path, subset)`, which
+# returns the reader's arguments for each possible location, and the reader `read_<name>`.
 FORMATS: dict[str, str] = {
-    "coco": "a json with images, annotations and categories: itself, annotations/instances_<subset>.json, or "
-    "<subset>/_annotations.coco.json",
-    "via": "a json or csv of the VGG Image Annotator: itself, or in <subset>/",
-    "labelme": "json files with shapes, one an image, or labels/ with them",
+    "coco": "a JSON file with images, annotations and categories: the path itself, "
+    "annotations/instances_<subset>.json, or <subset>/_annotations.coco.json",
+    "via": "a JSON or CSV file of the VGG Image Annotator: the path itself, or in <subset>/",
+    "labelme": "JSON files with shapes, one per image, or labels/ containing them",
     "voc": "a folder SegmentationObject, or VOC<year>/SegmentationObject",
-    "yolo": "a yaml with names, or labels/ with txt files",
-    "mask_files": "<id>/images/ and <id>/masks/, or images/ and masks/<name>/ with a picture a mask",
-    "instance_ids": "images/ and masks/, instances/ or labels/ with a picture an image; leftImg8bit/ and gtFine/; "
-    "PNGImages/ and PedMasks/",
-    "label_studio": "a json of Label Studio's tasks",
-    "supervisely": "<dataset>/img/ and <dataset>/ann/ with a json an image",
-    "tfrecord": "files called .tfrecord or .record, or parts of them, -00000-of-00010",
-    "rle_csv": "a csv with the columns ImageId and EncodedPixels, or others like them: itself, <subset>.csv, or in the "
-    "folder",
+    "yolo": "a YAML file with names, or labels/ with txt files",
+    "mask_files": "<id>/images/ and <id>/masks/, or images/ and masks/<name>/, with one file per mask",
+    "instance_ids": "images/ and masks/, instances/ or labels/ with one instance map per image; leftImg8bit/ and "
+    "gtFine/; PNGImages/ and PedMasks/",
+    "label_studio": "a JSON file of Label Studio tasks",
+    "supervisely": "<dataset>/img/ and <dataset>/ann/ with one JSON file per image",
+    "tfrecord": "files named .tfrecord or .record, or shards of them, -00000-of-00010",
+    "rle_csv": "a CSV file with columns ImageId and EncodedPixels, or similar names: the path itself, <subset>.csv, "
+    "or in the folder",
 }
 
 
@@ -40,23 +40,23 @@ def load_dataset(
         load_dataset("export/_annotations.coco.json")
 
     Args:
-        path: a file of annotations, or a folder.
-        subset: the part of it, such as "train": the folder or the file of that name.
-        format: one of `FORMATS`; None: recognised by what is there.
-        options: of the format's reader; all take class_names, source, masks, upright and strict.
+        path: an annotation file or a folder.
+        subset: the part to read, such as "train": a folder or file of that name.
+        format: one of `FORMATS`; None: detect it from the contents.
+        options: passed to the format's reader; all take class_names, source, masks, upright and strict.
 
     Returns:
         A prepared dataset.
 
     Raises:
-        FileNotFoundError: there is nothing at the path.
-        ValueError: no format fits, or several do, or there are several files; it says what was looked for and found.
-        TypeError: an option that the reader does not take.
+        FileNotFoundError: the path does not exist.
+        ValueError: no format, several formats or several files match; the message lists what was expected and found.
+        TypeError: the reader does not take one of the options.
     """
     path = os.fspath(path)
-    name = recognise(path, subset) if format is None else format
+    name = recognize(path, subset) if format is None else format
     if name not in FORMATS:
-        raise ValueError(f"no format {name!r}; known are {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {name!r}; known formats: {', '.join(FORMATS)}")
     _check_exists(path)
     reader = _reader(name)
     _check_options(name, reader, options)
@@ -66,22 +66,22 @@ def load_dataset(
     if found:
         files = [next(place[key] for key in ("annotation_file", "csv_file") if key in place) for place in found]
         raise ValueError(
-            f"{_shown(path, subset)} holds {len(found)} annotations of {name}: {files}; choose one by its "
-            "path, or by subset="
+            f"{_shown(path, subset)} holds {len(found)} {name} annotation files: {files}; choose one by its "
+            "path, or with subset="
         )
     if os.path.isfile(path):
-        return reader(path, **options)  # which says what is wrong with it
+        return reader(path, **options)  # raises an error that says what is wrong with the file
     if "subset" in inspect.signature(reader).parameters:
         return reader(path, subset, **options)
     raise FileNotFoundError(
-        f"{_shown(path, subset)} does not fit {name}: looked for {FORMATS[name]}; there is {_there(path, subset)}"
+        f"{_shown(path, subset)} does not match {name}: expected {FORMATS[name]}; found {_there(path, subset)}"
     )
 
 
-def recognise(path: str | os.PathLike, subset: str | None = None) -> str:
-    """The name of the format of a file or folder, by names and heads of files; the readers check the rest.
+def recognize(path: str | os.PathLike, subset: str | None = None) -> str:
+    """The name of a file's or folder's format, judged by file names and first bytes; the reader checks the rest.
 
-    Raises FileNotFoundError, or ValueError when no format fits, or several do.
+    Raises FileNotFoundError if nothing is there, ValueError if no format or several match.
     """
     path = os.fspath(path)
     _check_exists(path)
@@ -90,13 +90,13 @@ def recognise(path: str | os.PathLike, subset: str | None = None) -> str:
         return fitting[0]
     if fitting:
         raise ValueError(
-            f"{_shown(path, subset)} fits several formats: {', '.join(fitting)}; choose with format=, "
+            f"{_shown(path, subset)} matches several formats: {', '.join(fitting)}; choose one with format=, "
             "or give the path of a file"
         )
     wanted = "\n".join(f"  {name}: {wants}" for name, wants in FORMATS.items())
     raise ValueError(
-        f"no format fits {_shown(path, subset)}; there is {_there(path, subset)}{_hint(path, subset)}. "
-        f"Looked for:\n{wanted}\nWith format=, the reader of that format says what it misses"
+        f"no format matches {_shown(path, subset)}; found {_there(path, subset)}{_hint(path, subset)}. "
+        f"Expected one of:\n{wanted}\nPass format= and that format's reader says what is missing"
     )
 
 
@@ -105,11 +105,11 @@ def _fitting(path: str, subset: str | None) -> list[str]:
 
 
 def _hint(path: str, subset: str | None) -> str:
-    """That folders in it fit, where they do."""
+    """Suggests the subfolders that match a format, if any."""
     if subset is not None:
         return ""
     below = [entry.name for entry in listed(path)[:50] if entry.is_dir() and _fitting(path, entry.name)]
-    return f"; with subset= one of {below[:8]} it would" if below else ""
+    return f"; subset= set to one of {below[:8]} would match" if below else ""
 
 
 def _there(path: str, subset: str | None) -> str:
@@ -125,7 +125,7 @@ def _shown(path: str, subset: str | None) -> str:
 
 def _check_exists(path: str) -> None:
     if not os.path.exists(path):
-        raise FileNotFoundError(f"nothing is at {path!r}; check the path")
+        raise FileNotFoundError(f"{path!r} does not exist; check the path")
 
 
 def _module(name: str) -> ModuleType:
@@ -137,7 +137,7 @@ def _reader(name: str) -> Callable[..., AnnotatedDataset]:
 
 
 def _check_options(name: str, reader: Callable, options: dict[str, Any]) -> None:
-    """Raises TypeError naming options that the reader does not take."""
+    """Raises TypeError naming the options that the reader does not take."""
     known = [option for option in list(inspect.signature(reader).parameters)[1:] if option != "subset"]
     if unknown := [option for option in options if option not in known]:
-        raise TypeError(f"the reader of {name} takes no option {', '.join(unknown)}; it takes {', '.join(known)}")
+        raise TypeError(f"read_{name} takes no option {', '.join(unknown)}; it takes {', '.join(known)}")

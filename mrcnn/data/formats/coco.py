@@ -1,4 +1,4 @@
-"""COCO's JSON, as COCO, LVIS and the exports of many tools write it: polygons, run lengths, crowds, or boxes only."""
+"""COCO JSON, as written by COCO, LVIS and the exports of many tools: polygons, RLE, crowds, or boxes only."""
 
 import gc
 import os
@@ -33,14 +33,14 @@ from mrcnn.data.annotations.text_files import Head, read_head
 LISTS = ("images", "categories", "annotations")
 OTHER_FORMATS = {"shapes", "imagePath", "imageData", "imageHeight", "_via_settings", "_via_img_metadata"}
 TELLS = frozenset({"images", "annotations", "shapes", "_via_img_metadata"})
-MOST_SIDE = 100_000  # pixels of an image
+MOST_SIDE = 100_000  # largest image side in pixels
 NUMBERS = {int, float}
 MISSING = "missing"
-NO_CATEGORY = 1  # the class id where the file has no categories
+NO_CATEGORY = 1  # the class id when the file has no categories
 
 
 class Record(NamedTuple):
-    """An annotation as the file has it, but for plain polygons, which are converted already."""
+    """An annotation as stored in the file, except that plain polygons are already converted."""
 
     place: int
     id: Any
@@ -54,7 +54,7 @@ class Record(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What the evaluation takes from the file rather than from the mask. box: [x, y, width, height]. area: or None."""
+    """What the evaluation takes from the file instead of the mask. box: [x, y, width, height]. area: may be None."""
 
     id: int
     box: Sequence[float]
@@ -62,13 +62,13 @@ class Stored(NamedTuple):
 
 
 class CocoDataset(AnnotatedDataset):
-    """Images annotated in COCO's format; made by `read_coco`."""
+    """Images annotated in COCO format, read by `read_coco`."""
 
     def annotations(self, image_id: int) -> list[dict[str, Any]]:
-        """The annotations of an image as COCO's evaluation wants them: ids, areas and boxes are the file's own.
+        """An image's annotations in the form COCO's evaluation expects, with the file's own ids, areas and boxes.
 
-        category_id is the class id here, image_id the id here, segmentation compressed run lengths; none of a dataset
-        that was read with masks=False.
+        category_id is the class id in this dataset, image_id its image id; segmentation is compressed RLE, absent if
+        the dataset was read with masks=False.
         """
         info, class_ids = self.image_info[image_id], self.load_class_ids(image_id)
         runs = rle.encode_all(self.load_mask(image_id)[0]) if self.masks else [None] * len(class_ids)
@@ -86,19 +86,19 @@ class CocoDataset(AnnotatedDataset):
         ]
 
     def image_reference(self, image_id: int) -> str:
-        """The page that shows the image in COCO's explorer."""
+        """The URL of the image in COCO's explorer."""
         return f"https://cocodataset.org/#explore?id={self.image_info[image_id]['id']}"
 
 
 def _area(stored: Stored, run: rle.Rle | None) -> float:
-    """An instance's area as the file has it; else its mask's, else its box's."""
+    """The area stored in the file, else of the mask, else of the box."""
     if stored.area is not None:
         return stored.area
     return rle.area(run) if run is not None else float(stored.box[2] * stored.box[3])
 
 
 def find(path: str, subset: str | None) -> Places:
-    """A json; annotations/instances_<subset>.json; a json in the folder `subset`, or named after it."""
+    """A JSON file; annotations/instances_<subset>.json; a JSON file in the folder `subset` or named after it."""
     if os.path.isfile(path):
         files = [path] if path.lower().endswith(".json") and is_coco(read_head(path, TELLS)) else []
     else:
@@ -113,7 +113,7 @@ def find(path: str, subset: str | None) -> Places:
 
 
 def is_coco(head: Head) -> bool:
-    """Whether the keys are those of COCO's instances."""
+    """Whether the keys are those of a COCO instances file."""
     return bool(head.top & {"images", "annotations"}) and not head.top & OTHER_FORMATS
 
 
@@ -133,29 +133,31 @@ def read_coco(
     upright: bool | None = None,
     strict: bool = True,
 ) -> CocoDataset:
-    """Reads a file of COCO's `instances` form; of LVIS, too.
+    """Reads a COCO `instances` file, or one of LVIS.
 
-    Fields that training does not need, or that can be found elsewhere, need not be sound: areas, boxes, ids of
-    annotations, sizes of images. What was not used of them is noted in `problems`.
+    Fields that training does not need or that can be recovered may be invalid: areas, boxes, annotation ids, image
+    sizes. Each value that is ignored is recorded in `problems`.
 
     Args:
-        annotation_file: the json.
-        image_dir: folder of the images. None: the folder named after the file or the subset, images/, that of the json,
-            or else the one below it that holds the images.
-        subset: a name that the folder of images may have.
-        class_name: of all instances, in a file without categories; None: the only one of class_names, or "object".
-        class_names: the classes to read, in this order; annotations of the file's other categories are not read. None:
-            all categories, by their ids, which go up but need not be 1, 2, 3.
-        source: the source's name in the dataset.
+        annotation_file: the JSON file.
+        image_dir: folder of the images. None: the folder named after the file or the subset, images/, the folder of
+            the JSON file, or else the subfolder that holds the images.
+        subset: a possible name of the image folder.
+        class_name: the class of all instances in a file without categories; None: the only entry of class_names, or
+            "object".
+        class_names: the classes to read, in this order; annotations of other categories are skipped. None: all
+            categories in ascending order of id; ids need not be 1, 2, 3.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images by their ids.
+        A prepared dataset, with images ordered by id.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: naming file, record and field; for a file that has boxes only unless masks is False.
-        ValueError: class_names that repeat.
+        FileNotFoundError: the file does not exist.
+        AnnotationError: an invalid record, named by file, record and field; a file with boxes only, unless masks is
+            False.
+        ValueError: class_names has duplicates.
     """
     dataset = CocoDataset(os.fspath(annotation_file), strict, masks=masks, upright=upright)
     with _without_garbage_collection():
@@ -167,14 +169,14 @@ def read_coco(
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Millions of small objects are made and none is garbage: looking for it would double the time."""
+    """Reading creates millions of small objects and no garbage; garbage collection would double the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
-            gc.freeze()  # and back: they are counted as old, without a look at each
+            gc.freeze()  # followed by unfreeze, this marks the new objects as old without scanning them
             gc.unfreeze()
             gc.enable()
 
@@ -205,7 +207,7 @@ class _Reader:
         finder.note(self.dataset.problems, self.file)
         self.unread.note()
         if not self.dataset.image_info:
-            message = "it lists no image that can be read; check image_dir"
+            message = "none of its images can be read; check image_dir"
             self.dataset.problems.broken(self.file, "", "images", message)
 
     def _read_lists(self) -> None:
@@ -220,25 +222,25 @@ class _Reader:
                     self._enter(key, number, record)
         for key in ("images", "annotations"):
             if not isinstance(found.get(key), list):
-                message = f"expected a list of {key}, got {shown(found.get(key))}; is it a file of COCO instances?"
+                message = f"expected a list of {key}, got {shown(found.get(key))}; is it a COCO instances file?"
                 raise AnnotationError(self.file, "", key, message)
         if not isinstance(found.get("categories", []), list | None):
             message = f"expected a list of categories, got {shown(found['categories'])}"
             self.dataset.problems.broken(self.file, "", "categories", message)
 
     def _enter(self, key: str, place: int, record: Any) -> None:
-        """Enters an image or a category; what is broken is left out."""
+        """Adds an image or a category; invalid records are skipped."""
         table = self.images if key == "images" else self.categories
         name = f"{key}[{place}]"
         name += f" (id {shown(record['id'])})" if isinstance(record, dict) and "id" in record else ""
         try:
             if not isinstance(record, dict) or "id" not in record:
-                raise FieldError("id", "it is missing")
+                raise FieldError("id", "missing")
             number = id_of(record["id"], "id")
             entry = self._image(record, name) if key == "images" else self._category(record, name, number)
             if number in table:
                 if entry == table[number]:
-                    self.unread.add(key[:-1], name, "id", "the record stands there twice", "the first is used")
+                    self.unread.add(key[:-1], name, "id", "the record appears twice", "the first is used")
                     return
                 raise FieldError("id", "another record has the same id", problems.CLASH)
         except FieldError as error:
@@ -248,38 +250,38 @@ class _Reader:
             table[number] = entry
 
     def _image(self, record: dict, name: str) -> dict[str, Any]:
-        """What is read of an image. height, width: None where they cannot be used."""
+        """The fields of an image that are used. height, width: None if invalid."""
         file_name = record.get("file_name")
-        if file_name is None:  # LVIS has an address only
+        if file_name is None:  # LVIS only has a URL
             file_name = record.get("coco_url", record.get("path"))
         if file_name is None:
-            raise FieldError("file_name", "it is missing")
+            raise FieldError("file_name", "missing")
         if not isinstance(file_name, str) or not file_name or "\0" in file_name:
-            raise FieldError("file_name", f"expected a text, got {shown(file_name)}")
+            raise FieldError("file_name", f"expected a string, got {shown(file_name)}")
         size: list[int | None] = []
         for field in ("height", "width"):
             value: Any = record.get(field)
             fits = type(value) in NUMBERS and 1 <= value <= MOST_SIDE and value == int(value)
             if not fits:
-                message = f"expected pixels from 1 on, {MOST_SIDE} at most, got {shown(value)}"
-                self.unread.add("image", name, field, message, "the size is taken from the image")
+                message = f"expected 1 to {MOST_SIDE} pixels, got {shown(value)}"
+                self.unread.add("image", name, field, message, "the size is read from the image")
             size.append(int(value) if fits else None)
         height, width = size if None not in size else (None, None)
         return {"id": record["id"], "file_name": file_name, "height": height, "width": width}
 
     def _category(self, record: dict, name: str, number: int | str) -> dict[str, Any]:
-        """What is read of a category."""
+        """The fields of a category that are used."""
         title = record.get("name")
         if type(title) in (int, float):
             title = str(title)
         if not isinstance(title, str) or not title:
-            self.unread.add("category", name, "name", f"expected a text, got {shown(title)}", "called by its id")
+            self.unread.add("category", name, "name", f"expected a string, got {shown(title)}", "named by its id")
             title = f"class {number}"
         above = record.get("supercategory")
         return {"name": title, "above": above if isinstance(above, str) else "", "place": name}
 
     def _convert(self, first: int, records: list[Any]) -> None:
-        """Keeps annotations; their polygons are converted together, so that each costs little."""
+        """Stores a batch of annotations; converting their polygons together is much faster."""
         outlines = plain_polygons([record.get("segmentation") if type(record) is dict else None for record in records])
         for place, (record, outline) in enumerate(zip(records, outlines, strict=True), first):
             if type(record) is not dict:
@@ -292,10 +294,10 @@ class _Reader:
             self.records.append(Record(place, *ids, outline, segmentation, get("bbox"), area, crowd))
 
     def _drop_unused_categories(self) -> None:
-        """Takes out categories that no annotation uses and that are no classes.
+        """Removes categories that no annotation uses and that are not classes.
 
-        Some tools write one for the root of their hierarchy, whose name may be that of the only class; others
-        one for the background.
+        Some tools write one for the root of their hierarchy, sometimes with the name of the only class; others
+        write one for the background.
         """
         used = {key for value in {*map(_plain_category, self.records)} if (key := plain_id(value)) is not None}
         names = [category["name"] for category in self.categories.values()]
@@ -311,14 +313,14 @@ class _Reader:
             names.remove(name)
             where = self.file, category["place"], "name"
             if double:
-                message = f"another category is called {name!r}, and no annotation uses this one"
-                self.dataset.problems.noted(problems.CLASH, *where, message, "the other one is taken")
+                message = f"another category has the name {name!r}, and no annotation uses this one"
+                self.dataset.problems.noted(problems.CLASH, *where, message, "the other one is used")
             else:
                 message = f"no annotation uses {name!r}, the {'root' if root else 'background'}"
                 self.dataset.problems.noted(problems.NOT_A_CLASS, *where, message, "not a class")
 
     def _classes(self, class_name: str | None, class_names: Sequence[str] | None) -> dict[Any, int | None]:
-        """Adds the classes, and returns their ids by category; None: not read."""
+        """Adds the classes and returns class ids by category; None: not read."""
         if not self.categories:
             return self._unnamed_classes(class_name, class_names)
         ids: dict[str, int] = {}
@@ -335,30 +337,30 @@ class _Reader:
                 numbers[key] = ids[name]
             else:
                 message = (
-                    f"another category is called {name!r}, too, and classes are told apart by their names; rename one, "
-                    "or give its annotations to the other"
+                    f"another category has the name {name!r}, and classes are identified by name; rename one, "
+                    "or move its annotations to the other"
                 )
                 where = self.file, category["place"], "name", message
                 self.dataset.problems.broken(*where, problems.CLASH, images=0, instances=0)
         by_id = sorted(ids, key=lambda name: ids[name])
         chosen = class_table((), by_id if class_names is None else class_names)
         if unknown := [name for name in chosen if name not in ids]:
-            raise AnnotationError(self.file, "", "categories", f"there are no classes {unknown}; it has {sorted(ids)}")
-        for name in chosen:  # not by add_class: many tools number their categories from 0, the network's classes not
+            raise AnnotationError(self.file, "", "categories", f"no classes {unknown}; known: {sorted(ids)}")
+        for name in chosen:  # not add_class, which forbids id 0: many tools number their categories from 0
             self.dataset.class_info.append({"source": self.source, "id": ids[name], "name": name})
         return {key: None if number not in map(ids.get, chosen) else number for key, number in numbers.items()}
 
     def _is_same(self, name: str, category: dict) -> bool:
-        """Whether a category of a name that another has is the same class: their supercategories are equal."""
+        """Whether two categories of one name are the same class, that is, have the same supercategory."""
         first = next(other for other in self.categories.values() if other["name"] == name)
         if not category["above"] or first["above"] != category["above"]:
             return False
-        message = f"{first['place']} is called {name!r}, too, under the same supercategory"
-        self.dataset.problems.noted(problems.CLASH, self.file, category["place"], "name", message, "both are one class")
+        message = f"{first['place']} has the name {name!r} and the same supercategory"
+        self.dataset.problems.noted(problems.CLASH, self.file, category["place"], "name", message, "read as one class")
         return True
 
     def _unnamed_classes(self, class_name: str | None, class_names: Sequence[str] | None) -> dict[Any, int | None]:
-        """The classes of a file without categories: one, or one for each category id, called by it."""
+        """The classes of a file without categories: a single one, or one per category id, named after it."""
         keys = {plain_id(record.category) for record in self.records} - {None}
         names = {key: f"class {key}" for key in sorted(keys, key=lambda key: (isinstance(key, str), key))}
         if class_name is not None or not names or (class_names is not None and len(class_names) == 1):
@@ -366,17 +368,17 @@ class _Reader:
         chosen = class_table((), list(names.values()) if class_names is None else class_names)
         ids = {name: number for number, name in enumerate(names.values(), NO_CATEGORY)}
         if unknown := [name for name in chosen if name not in ids]:
-            raise AnnotationError(self.file, "", "categories", f"there are no classes {unknown}; it has {sorted(ids)}")
+            raise AnnotationError(self.file, "", "categories", f"no classes {unknown}; known: {sorted(ids)}")
         for name in chosen:
             self.dataset.add_class(self.source, ids[name], name)
-        message, treatment = "the file has no categories", f"classes are {chosen}; class_name= names one for all"
+        message, treatment = "the file has no categories", f"classes are {chosen}; class_name= names a single one"
         self.dataset.problems.noted(problems.UNREAD, self.file, "", "categories", message, treatment)
         if None in names:
             return dict.fromkeys((*keys, None), NO_CATEGORY)
         return {key: ids[name] if name in chosen else None for key, name in names.items()}
 
     def _check_boxes_only(self) -> None:
-        """Raises AnnotationError when no annotation has an outline and they have boxes."""
+        """Raises AnnotationError if the annotations have boxes but no outlines."""
         if not self.dataset.masks or not self.records:
             return
         if all(record.outline is None and _is_empty(record.segmentation) for record in self.records):
@@ -388,7 +390,7 @@ class _Reader:
                 self.records.clear()
 
     def _by_image(self, numbers: dict[Any, int | None]) -> dict[Any, list[tuple[Instance, Stored]]]:
-        """Instances by the image that they belong to, in the order of the file."""
+        """Instances by image, in file order."""
         by_image: dict[Any, list[tuple[Instance, Stored]]] = {}
         ids: dict[Any, Record] = {}
         free = max(
@@ -398,11 +400,12 @@ class _Reader:
             try:
                 image = record.image if type(record.image) is int else id_of(record.image, "image_id")
                 if image not in self.images:
-                    raise FieldError("image_id", f"{shown(record.image)} is not among the file's {len(self.images)}")
+                    message = f"{shown(record.image)} is not among the ids of the file's {len(self.images)} images"
+                    raise FieldError("image_id", message)
                 category = record.category if type(record.category) is int else plain_id(record.category)
                 if category not in numbers:
-                    known = len(self.categories)
-                    raise FieldError("category_id", f"{shown(record.category)} is not among the file's {known}")
+                    message = f"{shown(record.category)} is not among the ids of the file's {len(self.categories)}"
+                    raise FieldError("category_id", f"{message} categories")
                 number = numbers[category]
                 if number is None:
                     self._note_not_a_class(record, category)
@@ -418,28 +421,28 @@ class _Reader:
                     continue
                 free += 1
                 number = free
-                message = f"expected a whole number of its own, got {shown(record.id)}"
-                self.unread.add("annotation", instance.record, "id", message, "another number is used")
+                message = f"expected a unique integer, got {shown(record.id)}"
+                self.unread.add("annotation", instance.record, "id", message, "a new id is assigned")
             ids[number] = record
             by_image.setdefault(image, []).append((instance, self._stored(record, instance, number)))
         self.records.clear()
         return by_image
 
     def _note_not_a_class(self, record: Record, category: Any) -> None:
-        """Notes an instance of a category that is no class; those of classes that were not chosen are not meant."""
+        """Notes an instance whose category is not a class, unless its class was not requested."""
         name = self.categories[category]["name"] if category in self.categories else ""
         if name and not is_class(name):
             where = self.file, _name(record), "category_id", f"{name!r} is not a class"
             self.dataset.problems.left_out(problems.NOT_A_CLASS, *where, images=0, instances=1)
 
     def _is_repeated(self, record: Record, first: Record) -> bool:
-        """Whether an annotation is another over again, which is noted."""
+        """Whether an annotation duplicates an earlier one; notes it."""
         fields = [(r.image, r.category, r.box, r.area, r.segmentation) for r in (record, first)]
         outlines = [r.outline.parts if r.outline is not None else () for r in (record, first)]
         same = fields[0] == fields[1] and len(outlines[0]) == len(outlines[1])
         if not same or not all(map(np.array_equal, *outlines)):
             return False
-        where = self.file, f"annotations[{record.place}] (id {record.id})", "id", "the record stands there twice"
+        where = self.file, f"annotations[{record.place}] (id {record.id})", "id", "the record appears twice"
         self.dataset.problems.left_out(problems.CLASH, *where, images=0, instances=1)
         return True
 
@@ -457,39 +460,39 @@ class _Reader:
             if crowd in ("0", "1"):
                 crowd = crowd == "1"
             else:
-                self.unread.add("annotation", name, "iscrowd", f"expected 0 or 1, got {shown(crowd)}", "taken as 0")
+                self.unread.add("annotation", name, "iscrowd", f"expected 0 or 1, got {shown(crowd)}", "read as 0")
                 crowd = 0
         return Instance(number, outline, bool(crowd), box, name, "segmentation")
 
     def _box(self, record: Record, name: str, outline: Outline | None) -> Bounds | None:
-        """The box of an annotation, or where it has none of use that of its outline."""
+        """The annotation's box; if it is not usable, the box of the outline."""
         box = record.box
         if _is_box(box):
             x, y, width, height = box
             return float(y), float(x), float(y + height), float(x + width)
         if box is not None and box != []:
-            message = f"expected [x, y, width, height] in pixels, width and height from 0 on, got {shown(box)}"
-            self.unread.add("annotation", name, "bbox", message, "boxes are taken from the outlines")
+            message = f"expected [x, y, width, height] in pixels, width and height >= 0, got {shown(box)}"
+            self.unread.add("annotation", name, "bbox", message, "the box is computed from the outline")
         if outline is None:
             return None
         drawn = not isinstance(outline, Polygons) or any(len(part) for part in outline.parts)
-        return outline.bounds() if drawn else (0.0,) * 4  # what is not drawn is left out later
+        return outline.bounds() if drawn else (0.0,) * 4  # empty outlines are dropped later
 
     def _stored(self, record: Record, instance: Instance, number: int) -> Stored:
-        box = record.box  # to the last digit, which adding and subtracting loses
+        box = record.box  # unchanged: adding and subtracting would lose the last digits
         if not _is_box(box):
             y1, x1, y2, x2 = instance.box or (0.0,) * 4
             box = (x1, y1, x2 - x1, y2 - y1)
         area = record.area
         if type(area) not in NUMBERS or not 0 <= area < MOST:
             if area != MISSING:
-                message = f"expected a number from 0 on, got {shown(area)}"
-                self.unread.add("annotation", instance.record, "area", message, "areas are those of the masks")
+                message = f"expected a number >= 0, got {shown(area)}"
+                self.unread.add("annotation", instance.record, "area", message, "the area is computed from the mask")
             area = None
         return Stored(number, box, area)
 
     def _add(self, key: Any, image: dict, read: Sequence[tuple[Instance, Stored]], finder: ImageFinder) -> None:
-        """Adds an image with those of its annotations that have an outline of use."""
+        """Adds an image with its annotations that have a usable outline."""
         path = finder.path(image["file_name"])
         added = self.dataset.add_annotated(
             self.source,
@@ -511,7 +514,7 @@ class _Reader:
 
 
 def _is_empty(segmentation: Any) -> bool:
-    """Whether there is no outline at all: null, [] or [[]]."""
+    """Whether there is no outline: null, [] or [[]]."""
     return segmentation is None or segmentation in ([], [[]], {})
 
 
@@ -536,7 +539,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _folders(file: str, subset: str | None) -> tuple[str, list[str]]:
-    """The folder of the dataset, and folders in it that its images may lie in by convention."""
+    """The dataset's folder, and the subfolders that conventionally hold its images."""
     above, stem = os.path.dirname(file), stem_of(file)
     if os.path.basename(above) == "annotations":
         above = os.path.dirname(above)

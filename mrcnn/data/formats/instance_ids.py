@@ -1,4 +1,4 @@
-"""One picture an image whose pixels are numbers of instances, 0 for none; the layouts of Cityscapes and Penn-Fudan."""
+"""Instance maps: one image of instance ids per image, 0 for background; also Cityscapes' and Penn-Fudan's layouts."""
 
 import os
 from collections import Counter
@@ -38,7 +38,7 @@ from mrcnn.data.annotations.text_files import read_json, read_rows
 FOLDERS = ("masks", "instances", "labels")
 PENN_FUDAN, PEDESTRIAN, MASK = ("PNGImages", "PedMasks"), "pedestrian", "_mask"  # cis.upenn.edu/~jshi/ped_html
 CITYSCAPES, CITYSCAPES_PARTS = ("leftImg8bit", "gtFine"), ("train", "val", "test")
-# Those of cityscapes-dataset.com/dataset-overview whose instances are told apart, by their ids
+# Cityscapes' classes with separate instances, by id (cityscapes-dataset.com/dataset-overview)
 CITYSCAPES_CLASSES = {
     24: "person",
     25: "rider",
@@ -55,17 +55,17 @@ CLASS_FILES = ("classes.json", "classes.csv")
 COLUMNS = ("image", "id", "class")
 STUFF = "pixels of no single instance"
 
-Numbers = Mapping[str, list[int]]  # the numbers in the picture of each image
+Numbers = Mapping[str, list[int]]  # the values in each image's instance map
 
 
 class Kind(NamedTuple):
-    """What a number stands for. crowd: a group of instances that are not told apart."""
+    """The meaning of an instance id. crowd: a group of instances without separate ids."""
 
     class_name: str
     crowd: bool = False
 
 
-Kinds = dict[str, dict[int, Kind]]  # by images and numbers; background has none
+Kinds = dict[str, dict[int, Kind]]  # by image and instance id, without the background
 
 
 def kinds_by_divisor(
@@ -75,12 +75,12 @@ def kinds_by_divisor(
     labels: Mapping[int, str],
     only: Mapping[int, str] | None = None,
 ) -> Kinds:
-    """number // divisor is the number of the class; numbers under the divisor are crowds, or background.
+    """The class is id // divisor; ids below the divisor are crowds or background.
 
-    only: the classes with instances, where those are known; other numbers are background.
+    only: the classes that have instances, if known; other ids are background.
     """
     if divisor < 2:
-        raise ValueError(f"divisor is {divisor}; expected a whole number from 2 on, such as 1000")
+        raise ValueError(f"divisor is {divisor}; expected an integer of at least 2, such as 1000")
     if only:
         names = dict(only)
     else:
@@ -88,7 +88,7 @@ def kinds_by_divisor(
         names = {number: labels.get(number, str(number)) for number in large}
         single = Counter(number for of_image in numbers.values() for number in of_image if number < divisor)
         for number, count in sorted(single.items()):
-            message = f"in {count} images; it is under the divisor {divisor}"
+            message = f"in {count} images; below the divisor {divisor}"
             treatment = "a crowd" if number in names else "background"
             dataset.problems.noted(STUFF, dataset.file, f"number {number}", "pixels", message, treatment)
     kinds: Kinds = {stem: {} for stem in numbers}
@@ -104,15 +104,15 @@ def kinds_by_divisor(
 def kinds_by_file(
     dataset: AnnotatedDataset, numbers: Numbers, path: str, shared: bool, gone: Numbers | None = None
 ) -> Kinds:
-    """As a file states them.
+    """Classes listed in a JSON or CSV file.
 
-    shared: the file may be about more images than these, whose entries are counted, but not broken.
-    gone: the numbers of images that were left out before; only what the file adds to them is counted here.
+    shared: the file may also list images of other subsets; their entries are counted but are not errors.
+    gone: the ids in skipped images; only ids that the file adds to them are counted here.
     """
     gone = gone or {}
     stated = _read_csv(dataset, path) if path.lower().endswith(".csv") else _read_json(dataset, path)
     for stem, of_image in stated.items():
-        where, text = (path, f"image {stem!r}", "image"), "there is no such image with a picture of its instances"
+        where, text = (path, f"image {stem!r}", "image"), "no image of this name has an instance map"
         lost: Lost = {"images": int(stem not in gone), "instances": len(of_image.keys() - gone.get(stem, ()))}
         if stem not in numbers and shared:
             dataset.problems.left_out(problems.MISSING, *where, text, **lost)
@@ -120,7 +120,7 @@ def kinds_by_file(
             dataset.problems.broken(*where, text, problems.MISSING, **lost)
         for number in sorted(of_image.keys() - numbers.get(stem, of_image)):
             dataset.problems.left_out(
-                problems.EMPTY, path, f"image {stem!r}", str(number), "no pixel has this number", images=0, instances=1
+                problems.EMPTY, path, f"image {stem!r}", str(number), "no pixel has this id", images=0, instances=1
             )
     kinds: Kinds = {stem: {} for stem in numbers}
     for stem, found in numbers.items():
@@ -132,7 +132,7 @@ def kinds_by_file(
                     path,
                     f"image {stem!r}",
                     str(number),
-                    "pixels of the picture have this number, but it has no class here",
+                    "pixels have this id, but the file gives it no class",
                     images=0,
                     instances=1,
                 )
@@ -158,7 +158,7 @@ def _read_json(dataset: AnnotatedDataset, path: str) -> dict[str, dict[int, str]
 
 
 def _read_csv(dataset: AnnotatedDataset, path: str) -> dict[str, dict[int, str]]:
-    """A row a number: image, id, class."""
+    """One row per id: image, id, class."""
     stated: dict[str, dict[int, str]] = {}
     for record, row in read_rows(dataset.problems, path, "classes of instances", COLUMNS):
         _state(dataset, stated, path, record, tuple(row[column] for column in COLUMNS))
@@ -166,18 +166,16 @@ def _read_csv(dataset: AnnotatedDataset, path: str) -> dict[str, dict[int, str]]
 
 
 def _state(dataset: AnnotatedDataset, stated: dict[str, dict[int, str]], path: str, record: str, row: tuple) -> None:
-    """Enters the class of a number of an image, once checked.
+    """Checks and enters the class of one instance id.
 
-    A broken entry is no instance of its own: its pixels, if there are any, are counted as having no class.
+    An invalid entry does not count as a lost instance: its pixels, if any, are reported as having no class.
     """
     name, number, class_name = row
     nothing: Lost = {"images": 0, "instances": 0}
     if not isinstance(class_name, str) or not class_name:
-        dataset.problems.broken(
-            path, record, number, f"expected the name of a class, got {class_name!r:.60}", **nothing
-        )
+        dataset.problems.broken(path, record, number, f"expected a class name, got {class_name!r:.60}", **nothing)
     elif not number.strip().isdecimal():
-        dataset.problems.broken(path, record, number, "expected the number of an instance, from 1 on", **nothing)
+        dataset.problems.broken(path, record, number, "expected an instance id >= 1", **nothing)
     else:
         known = stated.setdefault(_stem(name), {}).setdefault(int(number), class_name)
         if known != class_name:
@@ -185,7 +183,7 @@ def _state(dataset: AnnotatedDataset, stated: dict[str, dict[int, str]], path: s
                 path,
                 record,
                 number,
-                f"its class is {known!r} already, and {class_name!r} here",
+                f"it has the class {known!r} already, and {class_name!r} here",
                 problems.CLASH,
                 **nothing,
             )
@@ -197,10 +195,10 @@ def _stem(name: str) -> str:
 
 
 class Pairs(NamedTuple):
-    """Images and the pictures of their instances, by names without suffix.
+    """Images and their instance maps, by file name without suffix.
 
-    place: the folder of the pictures, for messages. divisor, labels: see `read_instance_ids`; of Cityscapes, whose
-    other numbers are background. class_name: the only class.
+    place: the folder of the maps, for messages. divisor, labels: see `read_instance_ids`; set for Cityscapes, where
+    all other classes are background. class_name: the only class.
     """
 
     place: str
@@ -212,7 +210,7 @@ class Pairs(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image, the picture of its instances and its size, and the numbers in it."""
+    """An image, its instance map, the size of both, and the ids in the map."""
 
     stem: str
     image: str
@@ -237,46 +235,47 @@ def read_instance_ids(
     upright: bool | None = None,
     strict: bool = True,
 ) -> InstanceIdDataset:
-    """Reads images/<name>.jpg with masks/<name>.png (or instances/, labels/), whose pixels are numbers of instances.
+    """Reads images/<name>.jpg with masks/<name>.png (or instances/, labels/), whose pixel values are instance ids.
 
-    Other layouts: Cityscapes' leftImg8bit/ and gtFine/, with its classes; Penn-Fudan's PNGImages/ and PedMasks/, whose
-    pictures are called <name>_mask.png.
+    Also reads Cityscapes' leftImg8bit/ and gtFine/, with its classes, and Penn-Fudan's PNGImages/ and PedMasks/,
+    whose maps are named <name>_mask.png.
 
-    Pictures may have 8 or 16 bits, a palette (the number is that in the palette), or colours (r + 256 g + 65536 b).
-    Their class comes from the first of these that there is:
+    Instance maps may have 8 or 16 bits, a palette (the id is the palette index), or colors (r + 256 g + 65536 b).
+    The class comes from the first of these that is given:
 
-    - divisor: number // divisor is the number of the class, as 1000 in Cityscapes. Numbers below it are of no single
-      instance: those of a class that has instances elsewhere are a crowd, others background, noted in `problems`.
-    - classes: a json {name: {number: class}}, or a csv with the columns image, id and class.
+    - divisor: the class is id // divisor, as with 1000 in Cityscapes. Ids below the divisor belong to no single
+      instance: a crowd if their class has instances elsewhere, else background, recorded in `problems`.
+    - classes: a JSON file {name: {id: class}}, or a CSV file with the columns image, id and class.
+    - a single class.
     - one class for all.
 
     Args:
-        dataset_dir, subset: images lie in `dataset_dir/subset/images` or `dataset_dir/images/subset`.
-        class_name: the only class; None: the only one of class_names, or "object".
-        class_names: the classes, in this order; None: those found, sorted.
-        classes: the file; None: classes.json or classes.csv beside the folder of images, if there is one.
-        labels: with a divisor, or with separate=True: names of the classes by their numbers, or a list of the names of
-            1, 2, ...; a number that has none is its own name.
-        separate: True: numbers are classes, and each of their pieces is an instance. False: a number is an instance, in
-            however many pieces. None: as False, but numbers that seem to be classes are broken records.
-        folder: the name of the folder of pictures; None: the one that is there.
-        source: the source's name in the dataset.
+        dataset_dir, subset: images are in `dataset_dir/subset/images` or `dataset_dir/images/subset`.
+        class_name: the only class; None: the only entry of class_names, or "object".
+        class_names: the classes, in this order; None: the names found, sorted.
+        classes: the class file; None: classes.json or classes.csv next to the image folder, if it exists.
+        labels: class names by number, or a list of the names of 1, 2, ..., for use with a divisor or separate=True;
+            an unlisted number becomes its own name.
+        separate: True: values are classes, and each connected piece is an instance. False: each value is one
+            instance, in any number of pieces. None: like False, but values that look like classes are an error.
+        folder: name of the folder of instance maps; None: detect it.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images by their names, ids are names without suffix.
+        A prepared dataset, images ordered by name; image ids are file names without suffix.
 
     Raises:
-        FileNotFoundError: no such folder, or no such layout in it.
-        AnnotationError: naming file, record and field.
+        FileNotFoundError: the folder is missing or has another layout.
+        AnnotationError: an invalid record, named by file, record and field.
     """
     if divisor is not None and classes is not None:
-        raise ValueError("divisor and classes both give the class of an instance; give one of them")
+        raise ValueError("divisor and classes both define the class of an instance; pass only one of them")
     place = _place(os.fspath(dataset_dir), subset, folder)
     dataset = InstanceIdDataset(place[1], strict, masks=masks, upright=upright)
     pairs = _pairs(dataset, *place)
-    pictures, gone = _pictures(dataset, pairs)
-    numbers, only = {p.stem: p.numbers for p in pictures}, only_name(class_name or pairs.class_name, class_names)
+    entries, gone = _pictures(dataset, pairs)
+    numbers, only = {p.stem: p.numbers for p in entries}, only_name(class_name or pairs.class_name, class_names)
     by = pairs.divisor if divisor is None else divisor
     if separate:
         kinds = _kinds_by_number(numbers, numbered(labels), only)
@@ -285,35 +284,35 @@ def read_instance_ids(
     elif path := _class_file(dataset_dir, place[0], classes):
         kinds = kinds_by_file(dataset, numbers, path, bool(subset), gone)
     else:
-        if separate is None and not check_single(dataset, {p.stem: p.path for p in pictures}, numbers):
+        if separate is None and not check_single(dataset, {p.stem: p.path for p in entries}, numbers):
             numbers = {stem: [] for stem in numbers}
         kinds = {stem: dict.fromkeys(of_image, Kind(only)) for stem, of_image in numbers.items()}
     found = {kind.class_name for of_image in kinds.values() for kind in of_image.values()}
     if pairs.labels and divisor is None:
         class_names = list(pairs.labels.values()) if class_names is None else class_names
-        for of_image in kinds.values():  # of Cityscapes' classes, others are not meant
+        for of_image in kinds.values():  # drop Cityscapes' classes that were not requested
             for number in [number for number, kind in of_image.items() if kind.class_name not in class_names]:
                 del of_image[number]
     table = Classes(dataset, source, found or {only}, class_names)
-    for picture in pictures:
+    for picture in entries:
         _add(dataset, source, picture, kinds[picture.stem], table, bool(separate))
     if not dataset.image_info:
-        dataset.problems.broken(dataset.file, "", "images", "there is no image that can be read")
+        dataset.problems.broken(dataset.file, "", "images", "no image can be read")
     return dataset.finish()
 
 
 def find(path: str, subset: str | None) -> Places:
-    """images/ and masks/, instances/ or labels/ with pictures in it; the layouts of Cityscapes and Penn-Fudan."""
+    """images/ and masks/, instances/ or labels/ with image files; the layouts of Cityscapes and Penn-Fudan."""
     return [{"dataset_dir": path, "subset": subset}] if any(_places(path, subset, FOLDERS)) else []
 
 
 def holds_pictures(folder: str) -> bool:
-    """Whether pictures that keep their values lie in a folder."""
+    """Whether a folder holds losslessly compressed images."""
     return any(entry.name.lower().endswith(LOSSLESS) and entry.is_file() for entry in listed(folder))
 
 
 def _places(root: str, subset: str | None, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The folders of images and of pictures of instances that there are."""
+    """The existing pairs of an image folder and a folder of instance maps."""
     images, beside = paired_folders(root, subset, names, holds_pictures)
     yield from ((images, folder) for folder in beside)
     images, beside = paired_folders(root, subset, [PENN_FUDAN[1]], holds_pictures, PENN_FUDAN[0])
@@ -323,39 +322,40 @@ def _places(root: str, subset: str | None, names: Sequence[str]) -> Iterator[tup
 
 
 def _place(root: str, subset: str | None, folder: str | None) -> tuple[str, str]:
-    """The folders of images and of pictures of instances."""
+    """The image folder and the folder of instance maps."""
     names = FOLDERS if folder is None else (folder,)
     places = list(_places(root, subset, names))
     if len(places) > 1:
         beside = [path for _, path in places]
-        raise ValueError(f"several folders may hold the numbers of instances: {beside}; choose one with folder=")
+        raise ValueError(f"several folders may hold instance maps: {beside}; choose one with folder=")
     if not places:
         below = subset_folder(root, None)
         raise FileNotFoundError(
-            f"no pictures of instances in {below!r}: expected images/ and one of "
-            f"{', '.join(name + '/' for name in names)} beside it, the subset below or above; it "
+            f"no instance maps in {below!r}: expected images/ next to one of "
+            f"{', '.join(name + '/' for name in names)}, with the subset's folder above or inside both; it "
             f"holds {names_in(below)}"
         )
     return places[0]
 
 
 def _pairs(dataset: InstanceIdDataset, images: str, maps: str) -> Pairs:
-    """The images and pictures in two folders."""
+    """The images and instance maps in two folders."""
     if CITYSCAPES[1] in maps.split(os.sep)[-2:]:
         return _cityscapes(images, maps)
-    photographs, pictures = by_stem(dataset, images), by_stem(dataset, maps, LOSSLESS)
-    for stem in list(pictures):  # Penn-Fudan's, and many others', are called <name>_mask
+    images_by_stem, maps_by_stem = by_stem(dataset, images), by_stem(dataset, maps, LOSSLESS)
+    for stem in list(maps_by_stem):  # Penn-Fudan and others name the maps <name>_mask
         bare = stem.removesuffix(MASK)
-        if stem not in photographs and bare in photographs and bare not in pictures:
-            pictures[bare] = pictures.pop(stem)
-    return Pairs(maps, photographs, pictures, class_name=PEDESTRIAN if PENN_FUDAN[1] in maps.split(os.sep) else None)
+        if stem not in images_by_stem and bare in images_by_stem and bare not in maps_by_stem:
+            maps_by_stem[bare] = maps_by_stem.pop(stem)
+    class_name = PEDESTRIAN if PENN_FUDAN[1] in maps.split(os.sep) else None
+    return Pairs(maps, images_by_stem, maps_by_stem, class_name=class_name)
 
 
 def _cityscapes(images: str, maps: str) -> Pairs:
     """Cityscapes' <city>/<name>_leftImg8bit.png and <city>/<name>_gtFine_instanceIds.png."""
     parts = [entry.name for entry in listed(images) if entry.name in CITYSCAPES_PARTS]
     if len(parts) > 1:
-        raise ValueError(f"{images!r} holds the subsets {parts}; name one, subset={parts[0]!r}")
+        raise ValueError(f"{images!r} holds the subsets {parts}; choose one, such as subset={parts[0]!r}")
     found = [
         {stem_of(e.path).removesuffix(end): e.path for e in below(folder) if stem_of(e.path).endswith(end)}
         for folder, end in ((images, f"_{CITYSCAPES[0]}"), (maps, f"_{CITYSCAPES[1]}_instanceIds"))
@@ -364,7 +364,7 @@ def _cityscapes(images: str, maps: str) -> Pairs:
 
 
 def _pictures(dataset: InstanceIdDataset, pairs: Pairs) -> tuple[list[Picture], dict[str, list[int]]]:
-    """Images with their pictures, and the numbers, by stem, of those left out; what stands alone is broken."""
+    """Images with their maps, and the ids in skipped maps, by stem; an image or map without its pair is an error."""
     gone = {}
     for stem in sorted(pairs.images.keys() ^ pairs.maps.keys()):
         there = pairs.maps if stem in pairs.maps else pairs.images
@@ -374,7 +374,7 @@ def _pictures(dataset: InstanceIdDataset, pairs: Pairs) -> tuple[list[Picture], 
             os.path.dirname(path),
             os.path.basename(path),
             "name",
-            f"there is no picture of this name in {other!r}",
+            f"no file of this name in {other!r}",
             problems.MISSING,
             images=1,
             instances=len(gone[stem]),
@@ -402,7 +402,7 @@ def _folder_of(paths: Mapping[str, str]) -> str:
 
 
 def _readable_numbers(path: str) -> list[int]:
-    """The numbers in a picture; none in one that cannot be read, or is so large that it would take long."""
+    """The ids in a map; empty if it cannot be read or is too large to read quickly."""
     header = header_of(path)
     try:
         if header is None or header.height * header.width > LARGE:
@@ -413,7 +413,7 @@ def _readable_numbers(path: str) -> list[int]:
 
 
 def _class_file(root: str | os.PathLike, images: str, classes: str | os.PathLike | None) -> str | None:
-    """The file of classes: the one named, or one that lies in the dataset's folder or beside that of the images."""
+    """The class file: the given one, or one in the dataset's folder or next to the image folder."""
     if classes is not None:
         return os.fspath(classes)
     places = [os.path.join(folder, name) for folder in (os.path.dirname(images), root) for name in CLASS_FILES]
@@ -421,7 +421,7 @@ def _class_file(root: str | os.PathLike, images: str, classes: str | os.PathLike
 
 
 def _kinds_by_number(numbers: Numbers, labels: Mapping[int, str], only: str) -> Kinds:
-    """Each number is the class of that name; where there is one number only, it is the only class."""
+    """Each value is the class of that number; a single value is the only class."""
     found = sorted({number for of_image in numbers.values() for number in of_image})
     single = len(found) == 1 and not labels
     names = {number: only if single else labels.get(number, f"class {number}") for number in found}

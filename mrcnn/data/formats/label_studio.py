@@ -1,4 +1,4 @@
-"""Label Studio's JSON: tasks with annotations, or predictions, of brush strokes, polygons, rectangles and ellipses."""
+"""Label Studio JSON: tasks with annotations or predictions as brush masks, polygons, rectangles or ellipses."""
 
 import math
 import os
@@ -21,7 +21,7 @@ from mrcnn.data.annotations.text_files import Head, read_head, read_json
 
 TELLS = frozenset({"data", "annotations", "predictions"})
 KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
-LOCAL = "?d="  # before the path of a local file
+LOCAL = "?d="  # precedes the path of a local file
 CHANNELS, SIZE_BITS, WORD_BITS, COUNT_BITS = 4, 32, 5, 4
 
 
@@ -35,29 +35,30 @@ def read_label_studio(
     upright: bool | None = None,
     strict: bool = True,
 ) -> AnnotatedDataset:
-    """Reads an export of Label Studio as JSON, or tasks with predictions.
+    """Reads a Label Studio export as JSON, or tasks with predictions.
 
-    The first annotation of a task that was not cancelled is read; without one, its first prediction.
+    Reads each task's first annotation that was not canceled; if there is none, its first prediction.
 
     Args:
-        annotation_file: the json.
-        image_dir: folder of the images; None: that of the json, images/ in it, or the one that holds them.
-        class_names: the classes, in this order; None: those found, sorted.
-        source: the source's name in the dataset.
+        annotation_file: the JSON file.
+        image_dir: folder of the images; None: the folder of the JSON file, images/ in it, or the subfolder that holds
+            them.
+        class_names: the classes, in this order; None: the names found, sorted.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images by the ids or places of their tasks.
+        A prepared dataset, images ordered by task id, or by position in the file.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: naming file, record and field.
+        FileNotFoundError: the file is missing.
+        AnnotationError: an invalid record, named by file, record and field.
     """
     file = os.fspath(annotation_file)
     dataset = AnnotatedDataset(file, strict, masks=masks, upright=upright)
     tasks = read_json(file, "tasks of Label Studio")
     if not isinstance(tasks, list):
-        raise AnnotationError(file, "", "", f"expected a list of tasks, got {shown(tasks)}; is it of Label Studio?")
+        raise AnnotationError(file, "", "", f"expected a list of tasks, got {shown(tasks)}; is it from Label Studio?")
     unread = Unread(dataset.problems, file)
     read = [entry for place, task in enumerate(tasks) if (entry := _task(dataset, place, task, unread)) is not None]
     unread.note()
@@ -71,12 +72,12 @@ def read_label_studio(
         _add(dataset, source, key, finder.path(name), results, classes)
     finder.note(dataset.problems, file)
     if not dataset.image_info:
-        dataset.problems.broken(file, "", "data", "there is no image that can be read; check image_dir")
+        dataset.problems.broken(file, "", "data", "none of its images can be read; check image_dir")
     return dataset.finish()
 
 
 def find(path: str, subset: str | None) -> Places:
-    """A json of tasks, or those in a folder."""
+    """A JSON file of tasks, or those in a folder."""
     if os.path.isfile(path):
         files = [path] if path.lower().endswith(".json") else []
     else:
@@ -86,17 +87,17 @@ def find(path: str, subset: str | None) -> Places:
 
 
 def is_label_studio(head: Head) -> bool:
-    """Whether the keys are those of tasks."""
+    """Whether the keys are those of Label Studio tasks."""
     return not head.top and "data" in head.second and bool(head.second & {"annotations", "predictions"})
 
 
 def _task(dataset: AnnotatedDataset, place: int, task: Any, unread: Unread) -> tuple[Any, str, list[Any]] | None:
-    """The id of a task, the name of its image, and its results; broken, and None, without an image."""
+    """A task's id, image name and results; None, and an error, if it has no image."""
     record, data = f"task {place}", task.get("data") if isinstance(task, dict) else None
     texts = [value for value in data.values() if isinstance(value, str)] if isinstance(data, dict) else []
     name = data.get("image", texts[0] if texts else None) if isinstance(data, dict) else None
     if not isinstance(name, str) or not name or "\0" in name:
-        message = f"expected an object with the address of an image, got {shown(data)}"
+        message = f"expected an object with the URL of an image, got {shown(data)}"
         dataset.problems.broken(dataset.file, record, "data", message, images=1, instances=0)
         return None
     if LOCAL in name:
@@ -119,7 +120,7 @@ def _task(dataset: AnnotatedDataset, place: int, task: Any, unread: Unread) -> t
 
 
 def _name(result: Any) -> str:
-    """The label of a result; empty where it has none, or several."""
+    """The label of a result; empty if it has none or several."""
     value = result.get("value") if isinstance(result, dict) else None
     labels = value.get(result.get("type")) if isinstance(value, dict) else None
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
@@ -159,7 +160,7 @@ def _add(dataset: AnnotatedDataset, source: str, key: Any, path: str, results: l
 
 
 def outline_of(kind: str, value: dict[str, Any], height: int, width: int) -> Outline:
-    """The outline of a result; all but brush strokes are in percent of the image's sides. Raises FieldError."""
+    """The outline of a result; everything but brush masks is in percent of the image size. Raises FieldError."""
     if kind == "brushlabels":
         return Runs(rle.encode(decode_brush(value.get("rle"), height, width)))
     if kind == "polygonlabels":
@@ -172,13 +173,13 @@ def outline_of(kind: str, value: dict[str, Any], height: int, width: int) -> Out
     wide, tall = size_of(value, "width") * width / 100, size_of(value, "height") * height / 100
     if not angle:
         return Rectangle(y, x, y + tall, x + wide)
-    corners = np.array([[0, 0], [wide, 0], [wide, tall], [0, tall]])  # turned around the first
+    corners = np.array([[0, 0], [wide, 0], [wide, tall], [0, tall]])  # rotated about the first corner
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     return Polygons((corners @ turn + (x, y),))
 
 
 def decode_brush(values: Any, height: int, width: int) -> np.ndarray:
-    """[H, W] bool: the mask of a brush stroke; see `mrcnn.data.export.label_studio`. Raises FieldError."""
+    """[H, W] bool: a decoded brush mask; see `mrcnn.data.export.label_studio`. Raises FieldError."""
     try:
         if not isinstance(values, list):
             raise TypeError
@@ -191,12 +192,12 @@ def decode_brush(values: Any, height: int, width: int) -> np.ndarray:
         nonlocal place
         place += count
         if place > len(text):
-            raise FieldError("rle", "the stroke is cut off")
+            raise FieldError("rle", "the brush mask is truncated")
         return int(text[place - count : place], 2)
 
     stated, word = read(SIZE_BITS), read(WORD_BITS) + 1
     if stated != total:
-        raise FieldError("rle", f"it has {stated} values, the image {height} x {width} x {CHANNELS} = {total}")
+        raise FieldError("rle", f"expected {total} values (image of {height} x {width} x {CHANNELS}), got {stated}")
     sizes = [read(COUNT_BITS) + 1 for _ in range(4)]
     flat, filled = np.zeros(total, bool), 0
     while filled < total:

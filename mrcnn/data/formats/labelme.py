@@ -1,4 +1,4 @@
-"""Annotations of labelme, and of tools that write its JSON: a file an image."""
+"""Labelme annotations, also as written by other tools: one JSON file per image."""
 
 import io
 import math
@@ -30,20 +30,20 @@ from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import Head, read_head, read_json
 from mrcnn.data.images import Header, ImageFile, read_header
 
-SUFFIX, WHAT = ".json", "annotations of labelme"
+SUFFIX, WHAT = ".json", "labelme annotations"
 KEYS = {"shapes", "imagePath", "imageData", "imageHeight"}
 TELLS = frozenset({"shapes", "images", "_via_img_metadata"})
 SIZE_FIELDS = "imageHeight", "imageWidth"
-CORNERS = ("oriented_rectangle", "rotation")  # of labelme 6 and X-AnyLabeling: the four corners
+CORNERS = ("oriented_rectangle", "rotation")  # labelme 6 and X-AnyLabeling: the four corners
 TYPES = ("polygon", "rectangle", "circle", "mask", *CORNERS)
 POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,), **dict.fromkeys(CORNERS, (4,))}
 
 
 class Picture(NamedTuple):
-    """An image of which there is an annotation file.
+    """An annotated image.
 
-    path: the picture, or the json where the picture is in it (`embedded`). size: (height, width) of what was annotated.
-    tagged: the header of an image that nothing but the package's rule decided how to turn.
+    path: the image file, or the JSON file if the image is inside (`embedded`). size: (height, width) of the annotated
+    image. tagged: the header, if only the package's rule decided how to rotate the image.
     """
 
     file: str
@@ -54,7 +54,7 @@ class Picture(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """A shape that can be read."""
+    """A valid shape."""
 
     name: str
     group: Any
@@ -63,12 +63,12 @@ class Shape(NamedTuple):
 
 
 class LabelmeDataset(AnnotatedDataset):
-    """Images annotated with labelme; made by `read_labelme`."""
+    """Images annotated with labelme, read by `read_labelme`."""
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The image in its file or in the annotation file, upright, [H, W, 3] uint8 RGB.
+        """The image, from its file or the annotation file, upright, [H, W, 3] uint8 RGB.
 
-        Raises AnnotationError when its size is not what the file states, or when it cannot be decoded.
+        Raises AnnotationError if it cannot be decoded or its size differs from the one in the annotation file.
         """
         info = self.image_info[image_id]
         if not info.get("embedded"):
@@ -94,29 +94,27 @@ def read_labelme(
     upright: bool | None = None,
     strict: bool = True,
 ) -> LabelmeDataset:
-    """Reads a folder of labelme's json files, one an image; an image without shapes has no instances.
+    """Reads a folder of labelme JSON files, one per image; an image without shapes has no instances.
 
-    Polygons, rectangles, circles and masks become instances; several shapes of one label and one group_id are parts of
-    one. Lines and points have no area and are broken records. As in labelme, the picture is the one inside the json
-    (`imageData`) where there is one, else the file that `imagePath` names. Pictures beside the json files that have
-    none
-    were not annotated: they are left out, and counted.
+    Polygons, rectangles, circles and masks become instances; shapes with the same label and group_id are parts of one
+    instance. Lines and points have no area and are invalid. As in labelme, the image inside the JSON file
+    (`imageData`) is used if there is one, else the file named by `imagePath`. Images without a JSON file in the
+    folder were not annotated: they are skipped and counted.
 
     Args:
-        dataset_dir, subset: the folder `dataset_dir/subset`, or one json file.
+        dataset_dir, subset: the folder `dataset_dir/subset`, or one JSON file.
         class_names: the classes, in this order; None: the labels found, sorted.
-        image_dir: folder of the images; None: where `imagePath` leads, the folder of the json files, or the one
-        beside or
-            below it that holds them.
-        source: the source's name in the dataset.
+        image_dir: folder of the images; None: the location in `imagePath`, the folder of the JSON files, or the one
+            next to or below it that holds them.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images by the names of the json files, ids are names without suffix.
+        A prepared dataset, images ordered by the name of their JSON file; image ids are names without suffix.
 
     Raises:
-        FileNotFoundError: no such folder, or no json in it.
-        AnnotationError: naming file, record and field.
+        FileNotFoundError: the folder is missing or holds no JSON file.
+        AnnotationError: an invalid record, named by file, record and field.
     """
     files, folder = _files(dataset_dir, subset)
     dataset = LabelmeDataset(folder or files[0], strict, masks=masks, upright=upright)
@@ -130,8 +128,8 @@ def read_labelme(
         _note_others(dataset, folder, files, {picture.path for picture, _ in read})
     found = {shape.name for _, shapes in read for shape in shapes}
     if not found and class_names is None:
-        message = "no file holds a shape that can be read, so that there are "
-        message += "no classes; pass class_names= for a dataset without instances"
+        message = "no file holds a valid shape, so there are no classes; "
+        message += "pass class_names= for a dataset without instances"
         dataset.problems.broken(dataset.file, "", "shapes", message)
     classes = Classes(dataset, source, found, class_names)
     for picture, shapes in read:
@@ -140,7 +138,7 @@ def read_labelme(
 
 
 def find(path: str, subset: str | None) -> Places:
-    """A folder of json files, one an image, or the only one in it, or one of them."""
+    """A folder of JSON files, one per image, or its only subfolder of that kind, or one of the files."""
     if os.path.isfile(path):
         fits = path.lower().endswith(SUFFIX) and is_labelme(read_head(path, TELLS))
         return [{"dataset_dir": path}] if fits else []
@@ -161,18 +159,18 @@ def _holds_labelme(folder: str) -> bool:
 
 
 def outline_of(shape: dict, height: int, width: int) -> tuple[Outline, int]:
-    """The outline of a shape, and how many of its pixels were cut off at the border of the image.
+    """The outline of a shape, and how many of its pixels were cut off at the image border.
 
-    The pixels cut off are counted for masks only. Raises FieldError.
+    Cut-off pixels are counted for masks only. Raises FieldError.
     """
-    kind = shape.get("shape_type") or "polygon"  # files of labelme 2 have none
+    kind = shape.get("shape_type") or "polygon"  # labelme 2 writes no shape_type
     if kind not in TYPES:
         raise FieldError("shape_type", f"a {kind!r} has no area; expected one of {', '.join(TYPES)}")
     outline = polygon(shape.get("points"), "points")
     points = outline.parts[0]
     if len(points) not in POINTS.get(kind, (len(points),)):
         wanted = " or ".join(map(str, POINTS[kind]))
-        raise FieldError("points", f"a {kind} has {wanted} points, got {len(points)}")
+        raise FieldError("points", f"expected {wanted} points for a {kind}, got {len(points)}")
     if kind == "mask":
         return _mask(shape, points, height, width)
     if kind == "circle":
@@ -186,7 +184,7 @@ def outline_of(shape: dict, height: int, width: int) -> tuple[Outline, int]:
 
 
 def union(outlines: list[Outline], height: int, width: int) -> Outline:
-    """One outline that covers what several do. Raises ValueError for one that cannot be filled."""
+    """One outline that covers all of several. Raises ValueError if one cannot be filled."""
     if len(outlines) == 1:
         return outlines[0]
     polygons = [outline for outline in outlines if isinstance(outline, Polygons)]
@@ -199,9 +197,9 @@ def union(outlines: list[Outline], height: int, width: int) -> Outline:
 
 
 def _mask(shape: dict, points: np.ndarray, height: int, width: int) -> tuple[Runs, int]:
-    """A png of the pixels between two corners, both of which it covers."""
+    """A PNG mask that covers the pixels between two corners, including both."""
     if np.abs(points).max() > FAR:
-        raise FieldError("points", f"expected pixels of the image, got {shown(points.tolist())}")
+        raise FieldError("points", f"expected coordinates inside the image, got {shown(points.tolist())}")
     left, top = np.round(points[0]).astype(int).tolist()
     between = np.abs(np.round(points[1]) - np.round(points[0])).astype(int) + 1
     part = _mask_pixels(shape.get("mask"), int(between[1]), int(between[0]))
@@ -211,36 +209,36 @@ def _mask(shape: dict, points: np.ndarray, height: int, width: int) -> tuple[Run
 
 
 def _mask_pixels(text: Any, height: int, width: int) -> np.ndarray:
-    """[h, w] bool: the pixels of a picture in base64 that are not zero. Raises FieldError for one of another size."""
+    """[h, w] bool: the nonzero pixels of a base64-encoded image. Raises FieldError if its size is different."""
     data = io.BytesIO(decoded(text, "mask"))
     try:
-        with open_picture(data, "the picture") as image:
-            # Corners that are no whole numbers may round apart
+        with open_picture(data, "the mask") as image:
+            # Fractional corners may round in different directions
             if max(abs(height - image.height), abs(width - image.width)) > 1:
-                message = f"the picture is {image.height} x {image.width}, between its points are {height} x {width}"
-                raise FieldError("mask", f"{message} pixels (height x width)")
-            return values_of(image, "the picture") != 0
+                message = f"the mask is {image.height} x {image.width} pixels, its points enclose {height} x {width}"
+                raise FieldError("mask", f"{message} (height x width)")
+            return values_of(image, "the mask") != 0
     except FieldError:
         raise
     except ValueError as error:
-        raise FieldError("mask", f"{error}; is it cut off?") from error
+        raise FieldError("mask", f"{error}; is it truncated?") from error
 
 
 def _files(dataset_dir: str | os.PathLike, subset: str | None) -> tuple[list[str], str]:
-    """The json files, and their folder, "" for a single file."""
+    """The JSON files, and their folder, "" for a single file."""
     if not subset and os.path.isfile(dataset_dir):
         return [os.fspath(dataset_dir)], ""
     folder = subset_folder(dataset_dir, subset)
     files = files_in(folder, SUFFIX)
     if not files:
-        raise FileNotFoundError(f"no json files of labelme in {folder!r}, which holds {names_in(folder)}")
+        raise FileNotFoundError(f"no labelme JSON files in {folder!r}, which holds {names_in(folder)}")
     return files, folder
 
 
 def _content(dataset: LabelmeDataset, file: str) -> dict[str, Any] | None:
-    """What is read of a json; broken, and None, when it is not one of labelme's.
+    """The needed fields of a JSON file; None, and an error, if it is not labelme's.
 
-    The picture in it stays in the file, from which it is read again: it may be of several megabytes.
+    The embedded image is left in the file and read again when needed, since it may be several megabytes.
     """
     record = f"image {stem_of(file)!r}"
     try:
@@ -252,7 +250,7 @@ def _content(dataset: LabelmeDataset, file: str) -> dict[str, Any] | None:
         return None
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list):
-        message = f"expected a list of shapes, got {shown(shapes)}; is it a file of labelme?"
+        message = f"expected a list of shapes, got {shown(shapes)}; is it a labelme file?"
         dataset.problems.broken(file, record, "shapes", message, images=1, instances=0)
         return None
     name = content.get("imagePath")
@@ -268,14 +266,14 @@ def _content(dataset: LabelmeDataset, file: str) -> dict[str, Any] | None:
 
 
 def _embedded(file: str, content: dict[str, Any], max_pixels: int) -> ImageFile:
-    """The picture in a json. Raises FieldError or ValueError."""
+    """The image inside a JSON file. Raises FieldError or ValueError."""
     return ImageFile.from_bytes(decoded(content.get("imageData"), "imageData"), f"{file}: imageData", max_pixels)
 
 
 def _annotated(
     dataset: LabelmeDataset, contents: Mapping[str, dict[str, Any]], finder: ImageFinder
 ) -> Iterator[tuple[Picture, list[Shape]]]:
-    """The pictures that are annotated, each with its shapes."""
+    """The annotated images, each with its shapes."""
     taken: dict[str, str] = {}
     for file, content in contents.items():
         where = file, f"image {stem_of(file)!r}"
@@ -289,21 +287,21 @@ def _annotated(
         if first == file:
             yield picture, _shapes(dataset, picture, content["shapes"])
         else:
-            message = f"{first!r} annotates the same picture {picture.path!r}; merge their shapes"
+            message = f"{first!r} annotates the same image {picture.path!r}; merge their shapes"
             dataset.problems.broken(*where, "imagePath", message, problems.CLASH, **lost)
 
 
 def _picture(dataset: LabelmeDataset, file: str, content: dict[str, Any], finder: ImageFinder) -> Picture:
-    """The picture of a json. Raises FieldError when it is missing, unreadable or of another size."""
+    """The image of a JSON file. Raises FieldError if it is missing, unreadable or of another size."""
     header, path, embedded = content["embedded"], "", True
     if not isinstance(header, Header):
         path, embedded = _path(file, content, finder), False
         if not os.path.isfile(path) and isinstance(header, str):
             raise FieldError("imageData", header, problems.UNREADABLE)
         if not path:
-            raise FieldError("imagePath", f"expected the name of a picture, got {shown(content['stated'])}")
+            raise FieldError("imagePath", f"expected an image file name, got {shown(content['stated'])}")
         if not os.path.isfile(path):
-            message = f"there is no image file {path!r}{finder.why(path)}, and no imageData"
+            message = f"image file {path!r} is missing{finder.why(path)}, and there is no imageData"
             raise FieldError("imagePath", message, problems.MISSING)
         try:
             header = read_header(path, dataset.max_pixels)
@@ -313,13 +311,13 @@ def _picture(dataset: LabelmeDataset, file: str, content: dict[str, Any], finder
     size, tagged = dataset.sized(header, stated)
     if stated is not None and stated != size:
         where = "its imageData" if embedded else repr(path)
-        message = f"the annotations are of an image of {stated[0]} x {stated[1]}, but {where} is {size[0]} x {size[1]}"
+        message = f"the annotations are for a {stated[0]} x {stated[1]} image, but {where} is {size[0]} x {size[1]}"
         raise FieldError("/".join(SIZE_FIELDS), f"{message} (height x width)", problems.SIZE)
     return Picture(file, file if embedded else path, size, embedded, tagged)
 
 
 def _path(file: str, content: dict[str, Any], finder: ImageFinder) -> str:
-    """The path of the picture: where `imagePath` leads, or the picture of the same name as the json."""
+    """The path of the image: where `imagePath` points, or the image with the name of the JSON file."""
     name = content["imagePath"]
     if name:
         beside = os.path.normpath(os.path.join(os.path.dirname(file), name.replace("\\", "/")))
@@ -337,28 +335,28 @@ def _path(file: str, content: dict[str, Any], finder: ImageFinder) -> str:
 
 
 def _stated(content: dict[str, Any]) -> tuple[int, int] | None:
-    """(height, width) that a json states; None where it does not. Raises FieldError."""
+    """(height, width) stated in a JSON file; None if absent. Raises FieldError."""
     stated: list[int] = []
     for field in SIZE_FIELDS:
         value = content.get(field)
         if value is not None and (type(value) is not int or value < 1):
-            raise FieldError(field, f"expected pixels from 1 on, got {shown(value)}")
+            raise FieldError(field, f"expected at least 1 pixel, got {shown(value)}")
         stated += [] if value is None else [value]
     return (stated[0], stated[1]) if len(stated) == 2 else None
 
 
 def _note_others(dataset: LabelmeDataset, folder: str, files: list[str], paths: set[str]) -> None:
-    """Counts the pictures in the folder that have no json."""
+    """Counts the images in the folder that have no JSON file."""
     stems, taken = set(map(stem_of, files)), set(map(os.path.realpath, paths))
     for entry in listed(folder):
         stem, suffix = os.path.splitext(entry.name)
         if suffix.lower() in PICTURES and stem not in stems and os.path.realpath(entry.path) not in taken:
-            where = folder, f"image {entry.name!r}", "", "no json annotates it"
+            where = folder, f"image {entry.name!r}", "", "no JSON file annotates it"
             dataset.problems.left_out(problems.UNANNOTATED, *where, images=1, instances=0)
 
 
 def _shapes(dataset: LabelmeDataset, picture: Picture, shapes: list) -> list[Shape]:
-    """The shapes of a file that can be read."""
+    """The valid shapes of a file."""
     found = []
     for place, shape in enumerate(shapes):
         record = f"shape {place}"
@@ -379,19 +377,19 @@ def _shapes(dataset: LabelmeDataset, picture: Picture, shapes: list) -> list[Sha
 
 
 def _label(shape: Any) -> tuple[str, Any]:
-    """The label and the group of a shape. Raises FieldError."""
+    """The label and group of a shape. Raises FieldError."""
     if not isinstance(shape, dict):
         raise FieldError("shapes", f"expected an object, got {shown(shape)}")
     name, group = shape.get("label"), shape.get("group_id")
     if not isinstance(name, str) or not name:
-        raise FieldError("label", f"expected the name of a class, got {shown(name)}")
+        raise FieldError("label", f"expected a class name, got {shown(name)}")
     if group is not None and type(group) not in (int, str):
         raise FieldError("group_id", f"expected a number or null, got {shown(group)}")
     return name, group
 
 
 def _is_inside(dataset: LabelmeDataset, picture: Picture, record: str, mask: Runs, lost: int) -> bool:
-    """Whether anything of a mask is left that was cut off at the border."""
+    """Whether a mask still has pixels after being cut off at the image border."""
     text = f"{lost} pixels of the mask lie outside the image of {picture.size}"
     if not rle.area(mask.runs):
         where = picture.file, record, "points", text
@@ -402,7 +400,7 @@ def _is_inside(dataset: LabelmeDataset, picture: Picture, record: str, mask: Run
 
 
 def _add(dataset: LabelmeDataset, source: str, picture: Picture, shapes: list[Shape], classes: Classes) -> None:
-    """Adds an image; shapes of one label and group become one instance, in the place of the first."""
+    """Adds an image; shapes of one label and group become one instance, at the position of the first."""
     groups: dict[Any, list[Shape]] = {}
     for place, shape in enumerate(shapes):
         key = (shape.name, type(shape.group), place if shape.group is None else shape.group)
@@ -421,7 +419,7 @@ def _add(dataset: LabelmeDataset, source: str, picture: Picture, shapes: list[Sh
 
 
 def _instance(dataset: LabelmeDataset, picture: Picture, parts: list[Shape], classes: Classes) -> Instance | None:
-    """One instance of its parts; None when it is broken."""
+    """One instance made of its parts; None if invalid."""
     record = " and ".join(shape.record for shape in parts)
     class_id = classes.number(parts[0].name, picture.file, record, "label")
     if class_id is None:

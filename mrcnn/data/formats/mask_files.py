@@ -1,4 +1,4 @@
-"""One picture a mask: the layout of the Data Science Bowl 2018, and folders of masks beside a folder of images."""
+"""One file per mask: the layout of the Data Science Bowl 2018, and mask folders next to an image folder."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from mrcnn.data.annotations.outlines import MaskFile
 
 
 class Mask(NamedTuple):
-    """A file with the mask of one instance. class_name: that of the folder it lies in, if it has one of its own."""
+    """The mask file of one instance. class_name: the name of its folder, if masks are sorted by class."""
 
     path: str
     class_name: str | None
@@ -51,32 +51,32 @@ def read_mask_files(
     upright: bool | None = None,
     strict: bool = True,
 ) -> AnnotatedDataset:
-    """Reads images whose instances have a mask file each: the pixels that are not zero. Masks may overlap.
+    """Reads images with one mask file per instance; nonzero pixels are the mask. Masks may overlap.
 
-    Two layouts, below `dataset_dir`/`subset`; in both, the masks may lie in folders named after their classes::
+    Two layouts are known, below `dataset_dir`/`subset`; in both, masks may be in folders named after their classes::
 
         <id>/images/<id>.png                   images/<name>.jpg
         <id>/masks/*.png                       masks/<name>/*.png
         <id>/masks/<class name>/*.png          masks/<name>/<class name>/*.png
 
-    An image without instances has an empty folder of masks. The second layout may also have the subset innermost:
-    images/`subset`/<name>.jpg. Headers are read here, so that a mask of another size shows before training; pixels
-    when they are asked for. Files beside the folders <id>/ that are no pictures, such as notes and tables, are passed
-    over; pictures there are left out and stand in `problems`, since nothing says what is in them.
+    An image without instances has an empty mask folder. In the second layout, the subset may also be the innermost
+    folder: images/`subset`/<name>.jpg. Headers are read right away, so that a mask of the wrong size is found before
+    training; pixels are read on demand. Files next to the <id>/ folders that are not images, such as notes and
+    tables, are ignored; images there are skipped and recorded in `problems`, because nothing says what they are.
 
     Args:
         dataset_dir, subset: the folder `dataset_dir/subset`.
-        class_name: of masks in no folder of a class; None: the only one of class_names, or "object".
-        class_names: the classes, in this order; None: those found, sorted.
-        source: the source's name in the dataset.
+        class_name: class of masks outside any class folder; None: the only entry of class_names, or "object".
+        class_names: the classes, in this order; None: the names found, sorted.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images by their names, ids are names without suffix.
+        A prepared dataset, images ordered by name; image ids are file names without suffix.
 
     Raises:
-        FileNotFoundError: no such folder, or no such layout in it.
-        AnnotationError: naming file, record and field.
+        FileNotFoundError: the folder is missing or has another layout.
+        AnnotationError: an invalid record, named by file, record and field.
     """
     images, beside = paired_folders(dataset_dir, subset, ["masks"], os.path.isdir)
     root = os.path.dirname(images) if images else subset_folder(dataset_dir, subset)
@@ -88,12 +88,12 @@ def read_mask_files(
     for entry in entries:
         _add(dataset, source, entry, classes, default)
     if not dataset.image_info:
-        dataset.problems.broken(root, "", "images", "there is no image that can be read")
+        dataset.problems.broken(root, "", "images", "no image can be read")
     return dataset.finish()
 
 
 def is_one_folder_each(root: str) -> bool:
-    """Whether a folder has the competition's layout: the first few folders in it hold images/ and masks/."""
+    """Whether a folder has the competition's layout: its first few subfolders hold images/ and masks/."""
     folders = [entry.path for entry in listed(root) if entry.is_dir()][:20]
     return any(os.path.isdir(os.path.join(f, "images")) and os.path.isdir(os.path.join(f, "masks")) for f in folders)
 
@@ -128,7 +128,7 @@ def _one_folder_each(dataset: AnnotatedDataset, root: str) -> list[Entry]:
                 root,
                 folder.name,
                 "masks",
-                f"there is no folder {place!r}; an image without instances has an empty one",
+                f"folder {place!r} is missing; for an image without instances, create an empty one",
                 images=1,
                 instances=0,
             )
@@ -138,14 +138,14 @@ def _one_folder_each(dataset: AnnotatedDataset, root: str) -> list[Entry]:
 
 
 def _beside_folders(dataset: AnnotatedDataset, root: str, name: str) -> None:
-    """A file beside the folders of images: passed over, or left out where it is a picture."""
+    """A file next to the image folders: skipped and recorded if it is an image, else ignored."""
     if name.lower().endswith(PICTURES + LOSSLESS):
         dataset.problems.left_out(
             problems.BROKEN,
             root,
             name,
             "name",
-            "a picture beside the folders, without masks; expected <id>/images/<one image> and <id>/masks/",
+            "an image next to the folders, without masks; expected <id>/images/<one image> and <id>/masks/",
             images=1,
             instances=0,
         )
@@ -160,7 +160,7 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
                 folder,
                 entry.name,
                 "name",
-                f"expected a folder an image, {folder}/<name>/, with its masks in it",
+                f"expected one folder of masks per image, {folder}/<name>/",
                 images=0,
                 instances=_could_be_mask(entry.name),
             )
@@ -169,7 +169,7 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
                 folder,
                 entry.name,
                 "name",
-                f"there is no image of this name in {images!r}",
+                f"no image of this name in {images!r}",
                 problems.MISSING,
                 images=1,
                 instances=len(_masks(dataset, entry.path)),
@@ -184,7 +184,7 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
                 images,
                 os.path.basename(path),
                 "masks",
-                f"there is no folder {masks!r}; an image without instances has an empty one",
+                f"folder {masks!r} is missing; for an image without instances, create an empty one",
                 images=1,
                 instances=0,
             )
@@ -192,7 +192,7 @@ def _beside(dataset: AnnotatedDataset, images: str, folder: str) -> list[Entry]:
 
 
 def _masks(dataset: AnnotatedDataset, folder: str) -> list[Mask]:
-    """The masks of an image by the names of their files, in whichever folder they lie."""
+    """The masks of an image in order of file name, from all folders."""
     files: list[tuple[os.DirEntry[str], str | None]] = []
     for entry in listed(folder):
         files += [(inner, entry.name) for inner in listed(entry.path)] if entry.is_dir() else [(entry, None)]
@@ -205,7 +205,7 @@ def _masks(dataset: AnnotatedDataset, folder: str) -> list[Mask]:
                 folder,
                 entry.name,
                 "name",
-                f"expected a mask, a picture that keeps its values: {', '.join(LOSSLESS)}",
+                f"expected a mask in a lossless format: {', '.join(LOSSLESS)}",
                 images=0,
                 instances=_could_be_mask(entry.name),
             )
@@ -213,12 +213,12 @@ def _masks(dataset: AnnotatedDataset, folder: str) -> list[Mask]:
 
 
 def _could_be_mask(name: str) -> int:
-    """1 for a picture, which was meant as a mask, 0 for another file."""
+    """1 for an image file, which was meant as a mask, 0 for another file."""
     return int(name.lower().endswith(PICTURES + LOSSLESS))
 
 
 def _add(dataset: AnnotatedDataset, source: str, entry: Entry, classes: Classes, default: str) -> None:
-    """Adds an image; masks of another size than it, or than its first mask, are broken."""
+    """Adds an image; masks whose size differs from the image's or the first mask's are invalid."""
     instances: list[Instance] = []
     fitting = fitting_sizes(header_of(entry.path))
     for mask in entry.masks:
@@ -235,7 +235,7 @@ def _add(dataset: AnnotatedDataset, source: str, entry: Entry, classes: Classes,
 
 
 def find(path: str, subset: str | None) -> Places:
-    """<id>/images and <id>/masks; or images/ and masks/ with folders in it."""
+    """<id>/images and <id>/masks; or images/ and masks/ with subfolders."""
     images, _ = paired_folders(path, subset, ["masks"], lambda folder: any(e.is_dir() for e in listed(folder)))
     fits = files_in(images, *PICTURES) if images else is_one_folder_each(folder_or_root(path, subset))
     return [{"dataset_dir": path, "subset": subset}] if fits else []

@@ -1,4 +1,4 @@
-"""Run lengths in a CSV, a row a mask, as in the competitions of Kaggle: iMaterialist, Severstal, clouds and others."""
+"""RLE in a CSV file, one row per mask, as in Kaggle competitions: iMaterialist, Severstal, clouds and others."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ IMAGE, PIXELS, HEIGHT, WIDTH, CLASS, ATTRIBUTES = (
     "AttributesIds",
 )
 BOTH = "ImageId_ClassId"  # "a.jpg_3"
-# Other names of the columns, in lower case and without underscores
+# Other names of the columns, in lowercase and without underscores
 COLUMNS = {
     IMAGE: {"imageid", "image", "imagename", "imgid", "filename", "id"},
     PIXELS: {"encodedpixels", "rle", "rlemask", "rleencoding", "annotation"},
@@ -43,17 +43,17 @@ COLUMNS = {
     ATTRIBUTES: {"attributesids"},
     BOTH: {"imageidclassid", "imagelabel", "imageclass", "imageidlabel", "imagelabelid"},
 }
-NOTHING = ("", "-1", "nan", "null")  # instead of run lengths: the image has no instance
+NOTHING = ("", "-1", "nan", "null")  # in place of RLE: the image has no instances
 LABELS = "label_descriptions.json"
-ONLY = 1  # the id of the class in files that have none
-OF_LABELS, OF_IMAGES = "_labels", "_images"  # stage1_train_labels.csv is of stage1_train/, train.csv of train_images/
-SAMPLE = 50  # images that are looked for in each folder
+ONLY = 1  # the class id in files without classes
+OF_LABELS, OF_IMAGES = "_labels", "_images"  # stage1_train_labels.csv: stage1_train/, train.csv: train_images/
+SAMPLE = 50  # number of images to look for in each folder
 
-ClassKey = int | str  # the number, or the name, that the file has
+ClassKey = int | str  # the class number or name in the file
 
 
 class Row(NamedTuple):
-    """A mask. size: (height, width) that the row says its runs are of."""
+    """A mask. size: the image's (height, width) according to the row."""
 
     record: str
     pixels: str
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 class Images:
-    """Where the images of a folder are, by their ids."""
+    """Finds the images of a folder by id."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -71,7 +71,7 @@ class Images:
         self._by_stem = {stem_of(name): path for name, path in self._by_name.items() if name.lower().endswith(PICTURES)}
 
     def path(self, image_id: str) -> str:
-        """The image; one that is not there has the path it is expected at."""
+        """The image's path; if it is missing, the path where it is expected."""
         default = os.path.join(self.folder, image_id)
         path = self._by_name.get(image_id) or self._by_stem.get(image_id) or default
         inside = listed(os.path.join(path, "images")) if os.path.isdir(path) else []
@@ -79,7 +79,7 @@ class Images:
         return pictures[0] if len(pictures) == 1 else path
 
     def held(self, image_ids: Sequence[str]) -> int:
-        """How many of the images lie here."""
+        """How many of the images are in this folder."""
         return sum(os.path.isfile(self.path(image_id)) for image_id in image_ids)
 
 
@@ -95,35 +95,34 @@ def read_rle_csv(
     upright: bool | None = None,
     strict: bool = True,
 ) -> AnnotatedDataset:
-    """Reads a csv with the columns ImageId and EncodedPixels, and Height, Width, ClassId, AttributesIds if there.
+    """Reads a CSV file with the columns ImageId and EncodedPixels, optionally Height, Width, ClassId, AttributesIds.
 
-    Other names of these columns are known, too, and columns such as ImageId_ClassId and Image_Label, which hold the
-    image and the class, "a.jpg_3". Classes may be numbers or names.
+    Other common names of these columns work too, as do columns such as ImageId_ClassId and Image_Label, which hold
+    image and class, "a.jpg_3". Classes may be numbers or names.
 
-    EncodedPixels is "start length start length ...", counted from 1 down the columns. A row in which it is empty,
-    or -1, says that the image has no instances. ClassId may hold attributes after the class, "14_23_45"
-    (iMaterialist 2019); these, or AttributesIds ("23,45", 2020), stand in `image_info[i]["attributes"]`, a tuple an
-    instance. With strict=False a row that is broken, or of another size than its image, is left out alone; an image
-    of whose size no row is goes as a whole.
+    EncodedPixels is "start length start length ...", in column-major order, counted from 1. If it is empty or -1, the
+    image has no instances. ClassId may hold attributes after the class, "14_23_45" (iMaterialist 2019); these, or
+    AttributesIds ("23,45", 2020), go to `image_info[i]["attributes"]`, one tuple per instance. With strict=False, a
+    row that is invalid or has another size than its image is skipped by itself; an image is skipped entirely if the
+    size of none of its rows matches.
 
     Args:
-        csv_file: the file.
-        image_dir: folder of the images, <ImageId>, <ImageId>.jpg (or another suffix) or <ImageId>/images/<file>; None:
-            the folder beside the csv named as it (train/ or train_images/ for train.csv and train_labels.csv), images/,
-            its own, or else the one beside it that holds the images.
-        class_name: of all masks, in a file without ClassId; None: the only one of class_names, or "object".
-        class_names: the classes, in this order. None: all that `labels` names, else those found, by their ids.
+        csv_file: the CSV file.
+        image_dir: folder of the images: <ImageId>, <ImageId>.jpg (or another suffix) or <ImageId>/images/<file>.
+            None: the folder named after the CSV file (train/ or train_images/ for train.csv and train_labels.csv),
+            images/, the CSV file's own folder, or else the one next to it that holds the images.
+        class_name: class of all masks in a file without ClassId; None: the only entry of class_names, or "object".
+        class_names: the classes, in this order. None: all in `labels`, else those found, ordered by id.
         labels: names by ClassId, or a list of the names of 1, 2, ..., or a label_descriptions.json. None: that file
-            beside the csv, if it is there. A class without a name has its id as name.
-        source: the source's name in the dataset.
+            next to the CSV file, if it exists. A class without a name is named by its id.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images in the order of the file. Classes keep their ids as ids of the source.
+        A prepared dataset, images in file order. Classes keep their ids as source ids.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        AnnotationError: naming file, record (the line) and field (the column).
+        FileNotFoundError: the file or folder is missing.
+        AnnotationError: an invalid record, named by file, record (the line) and field (the column).
     """
     path = os.fspath(csv_file)
     dataset = AnnotatedDataset(path, strict, masks=masks, upright=upright)
@@ -131,7 +130,7 @@ def read_rle_csv(
     required = () if BOTH in columns else (columns.get(IMAGE, IMAGE),)
     table = _Table(dataset, columns)
     for record, row in read_rows(
-        dataset.problems, path, "csv of run lengths", (*required, columns.get(PIXELS, PIXELS))
+        dataset.problems, path, "CSV file of RLE masks", (*required, columns.get(PIXELS, PIXELS))
     ):
         table.collect(record, row)
     if CLASS in columns or BOTH in columns:
@@ -145,13 +144,13 @@ def read_rle_csv(
     for image_id, rows in table.by_image.items():
         _add(dataset, source, image_id, rows, names, ids, images)
     if not dataset.image_info:
-        message = "there is no row with an image that can be read; check image_dir"
+        message = "no row has an image that can be read; check image_dir"
         dataset.problems.broken(path, "", columns.get(IMAGE, IMAGE), message)
     return dataset.finish()
 
 
 def find(path: str, subset: str | None) -> Places:
-    """A csv with columns for the image and the run lengths; <subset>.csv; or one in the folder `subset`."""
+    """A CSV file with columns for image and RLE; <subset>.csv; or one in the folder `subset`."""
     if os.path.isfile(path):
         files = [path] if path.lower().endswith(".csv") else []
     else:
@@ -168,7 +167,7 @@ def find(path: str, subset: str | None) -> Places:
 
 
 def _columns(header: Sequence[str]) -> dict[str, str]:
-    """The columns of a file by what they hold; its own names come before others for the same."""
+    """The columns of a file by content; a column's usual name takes precedence over its other names."""
     plain = {name: name.lower().replace("_", "").replace(" ", "") for name in header}
     found = {kind: kind for kind in COLUMNS if kind in header}
     for kind, names in COLUMNS.items():
@@ -181,11 +180,11 @@ def _columns(header: Sequence[str]) -> dict[str, str]:
 def _image_dir(
     dataset: AnnotatedDataset, path: str, image_dir: str | os.PathLike | None, image_ids: Sequence[str]
 ) -> str:
-    """The folder of the images: the first in question that holds some of them."""
+    """The folder of the images: the first candidate that holds some of them."""
     if image_dir is not None:
         folder = os.fspath(image_dir)
         if not os.path.isdir(folder):
-            raise FileNotFoundError(f"no folder {folder!r} of images; check image_dir")
+            raise FileNotFoundError(f"image folder {folder!r} does not exist; check image_dir")
         return folder
     above, stem = os.path.dirname(path) or ".", stem_of(path).removesuffix(OF_LABELS)
     names = [stem_of(path), stem, stem + OF_IMAGES, "images"]
@@ -203,16 +202,16 @@ def _image_dir(
 
 
 class _Table:
-    """The rows of a file by their images."""
+    """The rows of a file, by image."""
 
     def __init__(self, dataset: AnnotatedDataset, columns: Mapping[str, str]) -> None:
         self.by_image: dict[str, list[Row]] = {}
         self.keys: set[ClassKey] = set()
         self._dataset, self._columns = dataset, columns
-        self._numbers: bool | None = None  # whether classes are numbers, as that of the first row is or is not
+        self._numbers: bool | None = None  # whether classes are numbers, decided by the first row
 
     def collect(self, record: str, row: Mapping[str, str]) -> None:
-        """Enters a row under its image. What is broken is left out."""
+        """Adds a row to its image; an invalid row is skipped."""
         cells = {kind: row[name].strip() for kind, name in self._columns.items()}
         both = BOTH in cells
         if both:
@@ -235,24 +234,24 @@ class _Table:
             of_image.append(Row(record, "" if empty else cells[PIXELS], size, key, tuple(map(int, attributes))))
 
     def _wrong(self, cells: Mapping[str, str], masked: bool) -> tuple[str, str] | None:
-        """The column of a row that is broken, and why."""
+        """The invalid column of a row and the reason; None if the row is valid."""
         if not cells[IMAGE]:
-            return IMAGE, "it is empty"
+            return IMAGE, "empty"
         for column in (HEIGHT, WIDTH):
             if column in cells and not (_whole(cells[column]) and int(cells[column])):
-                return column, f"expected pixels from 1 on, got {cells[column]!r}"
+                return column, f"expected at least 1 pixel, got {cells[column]!r}"
         text = cells.get(CLASS, str(ONLY))
         numbers = all(map(_whole, _bare(text).split("_")))
         if self._numbers is None and text:
             self._numbers = numbers
         if masked and (not text or (self._numbers and not numbers)):
-            return CLASS, f"expected the number of a class, and of attributes after it, got {text!r}"
+            return CLASS, f"expected a class number, optionally followed by attributes, got {text!r}"
         if cells.get(ATTRIBUTES) and not all(map(_whole, cells[ATTRIBUTES].split(","))):
-            return ATTRIBUTES, f"expected numbers with commas between them, got {cells[ATTRIBUTES]!r}"
+            return ATTRIBUTES, f"expected comma-separated numbers, got {cells[ATTRIBUTES]!r}"
         return None
 
     def _class_of(self, text: str | None) -> tuple[ClassKey | None, list[str]]:
-        """The class of a row, None where it says none, and the attributes after it."""
+        """The class of a row, None if there is none, and the attributes after it."""
         if text is None:
             return ONLY, []
         if not text:
@@ -274,30 +273,27 @@ def _names(path: str, labels: Labels | str | os.PathLike | None) -> dict[int, st
 
 
 def read_labels(path: str | os.PathLike) -> dict[int, str]:
-    """Names by ClassId, from a label_descriptions.json.
+    """Class names by ClassId, from a label_descriptions.json.
 
     Raises:
-        FileNotFoundError: no such file.
-        AnnotationError: naming file, record and field: no list of id, a whole number, and name, or one id with two.
+        FileNotFoundError: the file is missing.
+        AnnotationError: an entry is not an integer id with a name, or an id has two names; names file, record, field.
     """
     labels = os.fspath(path)
-    content = read_json(labels, "names of classes")
+    content = read_json(labels, "class names")
     categories = content.get("categories") if isinstance(content, dict) else None
     if not isinstance(categories, list):
         raise AnnotationError(labels, "", "categories", f"expected a list of id and name, got {shown(categories)}")
     names: dict[int, str] = {}
     for place, category in enumerate(categories):
         for field, kind in (("id", int), ("name", str)):
-            if not isinstance(category, dict) or type(category.get(field)) is not kind:  # True would be an int
+            if not isinstance(category, dict) or type(category.get(field)) is not kind:  # isinstance would accept True
                 raise AnnotationError(
-                    labels,
-                    f"categories[{place}]",
-                    field,
-                    f"expected id, a whole number, and name, got {shown(category)}",
+                    labels, f"categories[{place}]", field, f"expected an integer id and a name, got {shown(category)}"
                 )
         if names.setdefault(category["id"], category["name"]) != category["name"]:
             raise AnnotationError(
-                labels, f"categories[{place}]", "id", f"{category['id']} is the id of {names[category['id']]!r}, too"
+                labels, f"categories[{place}]", "id", f"{category['id']} is already the id of {names[category['id']]!r}"
             )
     return names
 
@@ -305,19 +301,19 @@ def read_labels(path: str | os.PathLike) -> dict[int, str]:
 def _classes(
     dataset: AnnotatedDataset, source: str, names: Mapping[ClassKey, str], class_names: Sequence[str] | None
 ) -> dict[str, int]:
-    """Adds the classes, under the ids of the file where those are numbers, and returns their ids by name."""
+    """Adds the classes, with the file's ids if these are numbers, and returns their ids by name."""
     try:
         class_table((), list(names.values()))
-    except ValueError as error:  # two classes of one name
+    except ValueError as error:  # two classes with one name
         raise AnnotationError(dataset.file, "", CLASS, str(error)) from None
     free = max((key for key in names if isinstance(key, int)), default=0) + 1
     ids: dict[str, int] = {}
     for place, (key, name) in enumerate(names.items()):
         ids[name] = key if isinstance(key, int) else free + place
     chosen = class_table((), sorted(ids, key=lambda name: ids[name]) if class_names is None else class_names)
-    unused = max(ids.values(), default=0) + 1  # ids for classes that this file does not know
+    unused = max(ids.values(), default=0) + 1  # ids for classes that are not in this file
     found = {name: ids.get(name, unused + place) for place, name in enumerate(chosen)}
-    for name, number in found.items():  # not by add_class: the ids of iMaterialist begin with 0
+    for name, number in found.items():  # not add_class, which forbids id 0: iMaterialist's ids start at 0
         dataset.class_info.append({"source": source, "id": number, "name": name})
     return found
 
@@ -331,14 +327,14 @@ def _add(
     ids: Mapping[str, int],
     images: Images,
 ) -> None:
-    """Adds an image with the masks of its rows."""
+    """Adds an image with the masks in its rows."""
     path = images.path(image_id)
     header = dataset.image_header(path, f"image {image_id!r}", len(rows))
     if header is None:
         return
     fitting = fitting_sizes(header)
     size, tagged = dataset.sized(header, next((row.size for row in rows if row.size in fitting), None))
-    if rows and all(row.size is not None and row.size not in fitting for row in rows):  # they are of another file
+    if rows and all(row.size is not None and row.size not in fitting for row in rows):  # made for another file
         _other_size(dataset, rows[0], path, size, images=1, instances=len(rows))
         return
     instances, attributes = [], {row.record: row.attributes for row in rows}
@@ -347,8 +343,8 @@ def _add(
         if row.size is not None and row.size != size:
             _other_size(dataset, row, path, size, images=0, instances=1)
         elif names[row.class_key] not in ids:
-            message = f"{row.class_key} is {names[row.class_key]!r}, not among {list(ids)}; "
-            message += "add it to class_names, or correct it"
+            message = f"class {row.class_key} is {names[row.class_key]!r}, which is not among {list(ids)}; "
+            message += "add it to class_names or correct it"
             dataset.problems.broken(*where, CLASS, message, images=0, instances=1)
         else:
             try:
@@ -363,14 +359,14 @@ def _add(
 
 
 def _other_size(dataset: AnnotatedDataset, row: Row, path: str, size: tuple[int, int], **lost: Unpack[Lost]) -> None:
-    many = f"; so are all {lost['instances']} rows of the image" if lost["instances"] > 1 else ""
+    many = f"; the same for all {lost['instances']} rows of the image" if lost["instances"] > 1 else ""
     tall, wide = row.size or (0, 0)
-    text = f"it says {tall} x {wide}, the image {path!r} is {size[0]} x {size[1]} (height x width){many}"
+    text = f"the row says {tall} x {wide}, the image {path!r} is {size[0]} x {size[1]} (height x width){many}"
     dataset.problems.broken(dataset.file, row.record, f"{HEIGHT}/{WIDTH}", text, problems.SIZE, **lost)
 
 
 def _bare(text: str) -> str:
-    """A number without the fraction that pandas gives to a column with gaps."""
+    """A number without the ".0" that pandas appends in columns with missing values."""
     return text.removesuffix(".0")
 
 

@@ -1,4 +1,4 @@
-"""Supervisely's own format: a project of meta.json and datasets, each with img/ and ann/, a JSON an image.
+"""Supervisely's own format: a project of meta.json and datasets, each with img/ and ann/, one JSON file per image.
 
 https://developer.supervisely.com/getting-started/supervisely-annotation-format
 """
@@ -22,13 +22,13 @@ from mrcnn.data.annotations.problems import AnnotationError, Lost
 from mrcnn.data.annotations.text_files import read_json
 
 META, IMAGES, ANNOTATIONS = "meta.json", "img", "ann"
-WHAT = "annotations of Supervisely"
+WHAT = "Supervisely annotations"
 TYPES = ("polygon", "bitmap", "rectangle")
-MOST_BYTES = 2**26  # of a bitmap, once unpacked
+MOST_BYTES = 2**26  # maximum size of an unpacked bitmap
 
 
 class Annotated(NamedTuple):
-    """An image, its annotation file, and what that holds."""
+    """An image, its annotation file, and the file's content."""
 
     name: str
     image: str
@@ -47,29 +47,29 @@ def read_supervisely(
     upright: bool | None = None,
     strict: bool = True,
 ) -> AnnotatedDataset:
-    """Reads a project of Supervisely: <dataset>/img/<image> and <dataset>/ann/<image>.json, and meta.json above them.
+    """Reads a Supervisely project: <dataset>/img/<image> and <dataset>/ann/<image>.json, with meta.json above them.
 
-    Polygons, with holes, bitmaps and rectangles become instances. Other shapes have no area and are broken records.
+    Polygons (with holes), bitmaps and rectangles become instances. Other shapes have no area and are invalid.
 
     Args:
         dataset_dir: the project, or one of its datasets.
         subset: the dataset of the project; None: all of them.
         class_names: the classes, in this order; None: those of meta.json, in its order, or else those found, sorted.
-        source: the source's name in the dataset.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images by their datasets and names.
+        A prepared dataset, images ordered by dataset and name.
 
     Raises:
-        FileNotFoundError: no such folder, or no dataset in it.
-        AnnotationError: naming file, record and field.
+        FileNotFoundError: the folder is missing or holds no dataset.
+        AnnotationError: an invalid record, named by file, record and field.
     """
     root = os.fspath(dataset_dir)
     folders = _datasets(root, subset)
     if not folders:
         where = names_in(folder_or_root(root, subset))
-        raise FileNotFoundError(f"no folders img/ and ann/ of Supervisely in {root!r}, which holds {where}")
+        raise FileNotFoundError(f"no Supervisely folders img/ and ann/ in {root!r}, which holds {where}")
     dataset = AnnotatedDataset(root, strict, masks=masks, upright=upright)
     read = [entry for folder in folders for entry in _annotated(dataset, root, folder)]
     found = {_class_of(record) for entry in read for record in entry.objects}
@@ -78,12 +78,12 @@ def read_supervisely(
     for entry in read:
         _add(dataset, source, entry, classes)
     if not dataset.image_info:
-        dataset.problems.broken(root, "", IMAGES, "there is no image that can be read")
+        dataset.problems.broken(root, "", IMAGES, "no image can be read")
     return dataset.finish()
 
 
 def find(path: str, subset: str | None) -> Places:
-    """img/ and ann/ with json files, in the folder or in those of its datasets."""
+    """img/ and ann/ with JSON files, in the folder or in those of its datasets."""
     return [{"dataset_dir": path, "subset": subset}] if not os.path.isfile(path) and _datasets(path, subset) else []
 
 
@@ -101,12 +101,12 @@ def _datasets(root: str, subset: str | None) -> list[str]:
 
 
 def _named(dataset: AnnotatedDataset, root: str, folder: str) -> list[str] | None:
-    """The names of the classes in meta.json, beside the datasets; None without one."""
+    """The class names in meta.json, next to the datasets; None if it is missing."""
     places = (root, folder, os.path.dirname(os.path.abspath(folder)))
     path = next((file for place in places if os.path.isfile(file := os.path.join(place, META))), None)
     if path is None:
         return None
-    content = read_json(path, "classes of Supervisely")
+    content = read_json(path, "Supervisely classes")
     entries = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise AnnotationError(path, "", "classes", f"expected a list of objects with a title, got {shown(entries)}")
@@ -118,13 +118,13 @@ def _named(dataset: AnnotatedDataset, root: str, folder: str) -> list[str] | Non
 
 
 def _annotated(dataset: AnnotatedDataset, root: str, folder: str) -> list[Annotated]:
-    """The images of a dataset, with their annotations; images without a json, and what is broken, are left out."""
+    """The images of a dataset with their annotations; images without a JSON file and invalid files are skipped."""
     images = {e.name: e.path for e in listed(os.path.join(folder, IMAGES)) if e.name.lower().endswith(PICTURES)}
     by_stem = {os.path.splitext(name)[0]: name for name in images}
     found, taken = [], set()
     for file in files_in(os.path.join(folder, ANNOTATIONS), ".json"):
         name = os.path.basename(file)[: -len(".json")]
-        name = name if name in images else by_stem.get(name, name)  # older exports leave the image's suffix away
+        name = name if name in images else by_stem.get(name, name)  # older exports omit the image's suffix
         record = f"image {name!r}"
         try:
             size, objects = _content(file)
@@ -137,7 +137,7 @@ def _annotated(dataset: AnnotatedDataset, root: str, folder: str) -> list[Annota
         label = os.path.join(os.path.basename(folder), name) if folder != root else name
         found.append(Annotated(label, images.get(name, os.path.join(folder, IMAGES, name)), file, size, objects))
     for name in images.keys() - taken:
-        where = os.path.join(folder, IMAGES), f"image {name!r}", "", "no json annotates it"
+        where = os.path.join(folder, IMAGES), f"image {name!r}", "", "no JSON file annotates it"
         dataset.problems.left_out(problems.UNANNOTATED, *where, images=1, instances=0)
     return found
 
@@ -152,7 +152,7 @@ def _content(file: str) -> tuple[tuple[int, int], list[Any]]:
     if len(whole) != 2:
         raise AnnotationError(file, "", "size", f"expected height and width in pixels, got {shown(size)}")
     if not isinstance(objects, list):
-        message = f"expected a list of objects, got {shown(objects)}; is it a file of Supervisely?"
+        message = f"expected a list of objects, got {shown(objects)}; is it a Supervisely file?"
         raise AnnotationError(file, "", "objects", message)
     return (whole[0], whole[1]), objects
 
@@ -173,7 +173,7 @@ def _add(dataset: AnnotatedDataset, source: str, entry: Annotated, classes: Clas
         return
     size, tagged = dataset.sized(header, entry.size)
     if size != entry.size:
-        message = f"the annotations are of an image of {entry.size[0]} x {entry.size[1]}, but {entry.image!r} is "
+        message = f"the annotations are for a {entry.size[0]} x {entry.size[1]} image, but {entry.image!r} is "
         message += f"{size[0]} x {size[1]} (height x width)"
         where = entry.file, f"image {entry.name!r}"
         gone = len(entry.objects)
@@ -190,7 +190,7 @@ def _add(dataset: AnnotatedDataset, source: str, entry: Annotated, classes: Clas
             continue
         try:
             if not name:
-                raise FieldError("classTitle", f"expected the name of a class, got {shown(name)}")
+                raise FieldError("classTitle", f"expected a class name, got {shown(name)}")
             outline = outline_of(record, *size)
         except FieldError as error:
             dataset.problems.broken(*where, error.field, str(error), **lost)
@@ -203,7 +203,7 @@ def _add(dataset: AnnotatedDataset, source: str, entry: Annotated, classes: Clas
 
 
 def outline_of(record: dict[str, Any], height: int, width: int) -> Outline:
-    """The outline of an object in an image of this size. Raises FieldError."""
+    """The outline of an object in an image of the given size. Raises FieldError."""
     kind = record.get("geometryType", "bitmap" if "bitmap" in record else "polygon")
     if kind not in TYPES:
         raise FieldError("geometryType", f"a {shown(kind)} has no area; expected one of {', '.join(TYPES)}")
@@ -216,7 +216,7 @@ def outline_of(record: dict[str, Any], height: int, width: int) -> Outline:
     if kind == "rectangle":
         corners = outer.parts[0]
         if len(corners) != 2:
-            raise FieldError("points", f"a rectangle has 2 points, got {len(corners)}")
+            raise FieldError("points", f"expected 2 points for a rectangle, got {len(corners)}")
         (x1, y1), (x2, y2) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
         return Rectangle(y1, x1, y2, x2)
     holes = points.get("interior") or []
@@ -237,7 +237,7 @@ def outline_of(record: dict[str, Any], height: int, width: int) -> Outline:
 
 
 def _bitmap(bitmap: Any, height: int, width: int) -> Runs:
-    """The outline of a packed png, whose corner lies at `origin`. Raises FieldError."""
+    """The outline in a packed PNG whose corner is at `origin`. Raises FieldError."""
     origin = bitmap.get("origin") if isinstance(bitmap, dict) else None
     if not isinstance(origin, list) or len(origin) != 2 or not all(map(is_number, origin)):
         raise FieldError("bitmap", f"expected data and origin [x, y], got {shown(bitmap)}")
@@ -249,22 +249,22 @@ def _bitmap(bitmap: Any, height: int, width: int) -> Runs:
 
 
 def _pixels(data: bytes, height: int, width: int) -> np.ndarray:
-    """[h, w] bool of a png packed by zlib, no larger than the image. Raises FieldError."""
+    """[h, w] bool: a zlib-packed PNG, no larger than the image. Raises FieldError."""
     unpacker = zlib.decompressobj()
     try:
         data = unpacker.decompress(data, MOST_BYTES)
     except zlib.error as error:
-        raise FieldError("bitmap", f"it cannot be unpacked: {error}; is it cut off?") from error
+        raise FieldError("bitmap", f"it cannot be unpacked: {error}; is it truncated?") from error
     if unpacker.unconsumed_tail:
-        raise FieldError("bitmap", f"it has more than {MOST_BYTES:,} bytes")
+        raise FieldError("bitmap", f"unpacked, it is larger than {MOST_BYTES:,} bytes")
     try:
-        with open_picture(io.BytesIO(data), "the picture") as image:
+        with open_picture(io.BytesIO(data), "the bitmap") as image:
             if image.height > height or image.width > width:
-                message = f"the picture is {image.height} x {image.width}, the image {height} x {width}"
+                message = f"the bitmap is {image.height} x {image.width}, the image {height} x {width}"
                 raise FieldError("bitmap", f"{message} (height x width)")
-            if "A" in image.getbands():  # drawn in it, over any colour
+            if "A" in image.getbands():  # the mask is in the alpha channel, over any color
                 return np.asarray(image.getchannel("A")) > 0
-            return values_of(image, "the picture") != 0
+            return values_of(image, "the bitmap") != 0
     except FieldError:
         raise
     except ValueError as error:

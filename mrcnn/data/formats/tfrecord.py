@@ -1,4 +1,4 @@
-"""TFRecord files as the TensorFlow Object Detection API and Model Garden write them; TensorFlow is not needed.
+"""TFRecord files of the TensorFlow Object Detection API and Model Garden, read without TensorFlow.
 
 https://github.com/tensorflow/models/blob/master/research/object_detection/data_decoders/tf_example_decoder.py
 """
@@ -31,17 +31,17 @@ IMAGE, OBJECT = "image/", "image/object/"
 ENCODED, MASK, BOX = IMAGE + "encoded", OBJECT + "mask", OBJECT + "bbox/"
 SIDES = ("ymin", "xmin", "ymax", "xmax")
 NOTHING = Feature([], np.zeros(0))
-HEADER = 2**20  # bytes of an image that hold its header
-ONLY = 1  # the number of the class where the files have none
+HEADER = 2**20  # leading bytes of an image that contain its header
+ONLY = 1  # the class number in files without classes
 
 ClassKey = int | str
 
 
 class TfRecordDataset(AnnotatedDataset):
-    """Images that lie in TFRecord files; made by `read_tfrecord`."""
+    """Images inside TFRecord files, read by `read_tfrecord`."""
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The image, upright, [H, W, 3] uint8 RGB. Raises ValueError when its record is damaged."""
+        """The image, upright, [H, W, 3] uint8 RGB. Raises ValueError if its record is damaged."""
         info = self.image_info[image_id]
         record: Record = info["stored"]
         start, length = record.features[ENCODED].places[0]
@@ -51,7 +51,7 @@ class TfRecordDataset(AnnotatedDataset):
         return self.of_stated_size(image_id, file.decode(self.orientation_of(image_id, file.header)))
 
     def source_image_link(self, image_id: int) -> str:
-        """The file and the record that hold the image."""
+        """The file and record of the image."""
         record: Record = self.image_info[image_id]["stored"]
         return f"{record.file}, {record.name}"
 
@@ -68,23 +68,23 @@ def read_tfrecord(
     upright: bool | None = None,
     strict: bool = True,
 ) -> TfRecordDataset:
-    """Reads files of tf.train.Example: image/encoded, image/object/mask (a PNG each), bbox, class/label and class/text.
+    """Reads files of tf.train.Example: image/encoded, image/object/mask (one PNG each), bbox, class/label, class/text.
 
     Args:
         dataset_dir: a file, or a folder of files.
-        subset: the files that have this word in their names; None: all in the folder.
-        class_name: of all instances, where there is no class/label; None: the only one of class_names, or "object".
-        class_names: the classes, in this order; None: those of the label map, or else those found, by their numbers.
-        label_map: a .pbtxt file of items with id and name; None: the only one beside the files.
-        source: the source's name in the dataset.
+        subset: read only the files with this word in their names; None: all in the folder.
+        class_name: class of all instances if class/label is missing; None: the only entry of class_names, or "object".
+        class_names: the classes, in this order; None: those of the label map, or else those found, ordered by number.
+        label_map: a .pbtxt file of items with id and name; None: the only one next to the files.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; images by image/source_id, or by the numbers of their records.
+        A prepared dataset, images ordered by image/source_id, or by record number.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        AnnotationError: naming file, record and field.
+        FileNotFoundError: the file or folder is missing.
+        AnnotationError: an invalid record, named by file, record and field.
     """
     root = os.fspath(dataset_dir)
     files = _files(root, subset)
@@ -100,12 +100,12 @@ def read_tfrecord(
         _add(dataset, source, record, names, ids, unread)
     unread.note()
     if not dataset.image_info:
-        dataset.problems.broken(dataset.file, "", ENCODED, "there is no image that can be read")
+        dataset.problems.broken(dataset.file, "", ENCODED, "no image can be read")
     return dataset.finish()
 
 
 def find(path: str, subset: str | None) -> Places:
-    """A TFRecord file, or those in a folder, by their names."""
+    """A TFRecord file, or those in a folder, judged by file name."""
     return [{"dataset_dir": path, "subset": subset}] if _files(path, subset) else []
 
 
@@ -117,7 +117,7 @@ def _files(path: str, subset: str | None) -> list[str]:
 
 
 def _records(dataset: TfRecordDataset, file: str) -> list[Record]:
-    """The records of a file; those after one that is damaged cannot be found."""
+    """The records of a file; records after a damaged one cannot be found."""
     found = []
     try:
         for record in read_examples(file):
@@ -130,13 +130,13 @@ def _records(dataset: TfRecordDataset, file: str) -> list[Record]:
 
 
 def _label_map(files: Sequence[str], path: str | os.PathLike | None) -> dict[int, str]:
-    """Names by the numbers of classes; empty without a file."""
+    """Class names by number; empty without a file."""
     if path is None:
         beside = files_in(os.path.dirname(files[0]) or ".", LABEL_MAP)
         if len(beside) != 1:
             return {}
         path = beside[0]
-    text, names = read_text(path, "names of classes"), {}
+    text, names = read_text(path, "class names"), {}
     for item in ITEM.finditer(text):
         fields = {match[1]: next(filter(None, match.groups()[1:]), "") for match in FIELD.finditer(item[1])}
         name = fields.get("display_name") or fields.get("name", "")
@@ -145,12 +145,12 @@ def _label_map(files: Sequence[str], path: str | os.PathLike | None) -> dict[int
             raise AnnotationError(os.fspath(path), line, "item", f"expected an id and a name, got {item[0]!r:.60}")
         names[int(fields["id"])] = name
     if not names:
-        raise AnnotationError(os.fspath(path), "", "item", "it names no class; expected item { id: 1 name: 'cat' }")
+        raise AnnotationError(os.fspath(path), "", "item", "it contains no class; expected item { id: 1 name: 'cat' }")
     return dict(sorted(names.items()))
 
 
 def _keys(record: Record) -> list[ClassKey]:
-    """The class of each object: its number, or its name where the file has no numbers."""
+    """The class of each object: its number, or its name if the file has no numbers."""
     numbers = record.features.get(OBJECT + "class/label", NOTHING).numbers.tolist()
     texts = record.features.get(OBJECT + "class/text", NOTHING)
     keys: list[ClassKey] = [int(number) for number in numbers]
@@ -158,7 +158,7 @@ def _keys(record: Record) -> list[ClassKey]:
 
 
 def _names(dataset: TfRecordDataset, records: Sequence[Record], labels: dict[int, str]) -> dict[ClassKey, str]:
-    """Names of the classes: of the label map, or else of class/text, or else "class <number>"."""
+    """Class names from the label map, else class/text, else "class <number>"."""
     found: dict[ClassKey, set[str]] = {}
     for record in records:
         texts = record.features.get(OBJECT + "class/text", NOTHING)
@@ -168,7 +168,7 @@ def _names(dataset: TfRecordDataset, records: Sequence[Record], labels: dict[int
             found.setdefault(key, set()).update(names[place : place + 1] if len(names) == len(keys) else ())
     for key, texts_of in found.items():
         if len(texts_of) > 1:
-            message = f"{key} is called {', '.join(map(repr, sorted(texts_of)))}; pass a label_map="
+            message = f"{key} has several names: {', '.join(map(repr, sorted(texts_of)))}; pass label_map="
             dataset.problems.broken(dataset.file, "", OBJECT + "class/text", message, images=0, instances=0)
     named = dict[ClassKey, str](labels.items())
     for key in sorted(found.keys() - named.keys(), key=lambda key: (isinstance(key, str), key)):
@@ -179,12 +179,12 @@ def _names(dataset: TfRecordDataset, records: Sequence[Record], labels: dict[int
 def _classes(
     dataset: TfRecordDataset, source: str, names: dict[ClassKey, str], class_names: Sequence[str] | None
 ) -> dict[str, int]:
-    """Adds the classes, under their numbers where they have some, and returns these by name."""
+    """Adds the classes, with the file's numbers if it has any, and returns the numbers by name."""
     usable = [name for name in names.values() if is_class(name) and name.lower() not in BACKGROUND_NAMES]
     chosen = class_table((), list(dict.fromkeys(usable)) if class_names is None else class_names)
     numbers = {name: key for key, name in reversed(names.items()) if isinstance(key, int)}
     free = max(numbers.values(), default=0)
-    for place, name in enumerate(chosen, 1):  # not by add_class: numbers may begin with 0
+    for place, name in enumerate(chosen, 1):  # not add_class, which forbids id 0: numbers may start at 0
         numbers.setdefault(name, free + place)
         dataset.class_info.append({"source": source, "id": numbers[name], "name": name})
     return {name: numbers[name] for name in chosen}
@@ -223,7 +223,7 @@ def _add(
     known = (int(stated[0][0]), int(stated[1][0])) if all(stated) else None
     size, tagged = dataset.sized(header, known)
     if known not in (None, size):
-        message = f"it says {known} (height, width), the image is {size[0]} x {size[1]}"
+        message = f"the record says {known} (height, width), the image is {size[0]} x {size[1]}"
         unread.add("image", f"{record.file}, {record.name}", "image/height", message, "the image's size is used")
     try:
         outlines = _outlines(record, size, len(boxes))
@@ -234,7 +234,7 @@ def _add(
     keys = _keys(record) or [next(iter(names))] * count
     crowds = features.get(OBJECT + "is_crowd", NOTHING).numbers.tolist() or [0] * count
     if not len(keys) == count == len(crowds):
-        message = f"there are {count} objects, {len(keys)} classes and {len(crowds)} is_crowd"
+        message = f"the record has {count} objects, {len(keys)} classes and {len(crowds)} is_crowd values"
         dataset.problems.broken(*where, OBJECT + "class/label", message, **lost)
         return
     instances = []
@@ -263,7 +263,7 @@ def _add(
 
 
 def _header(record: Record, max_pixels: int) -> Header:
-    """The header of the image. Raises ValueError."""
+    """The image's header. Raises ValueError."""
     start, length = record.features[ENCODED].places[0]
     with open(record.file, "rb") as stream:
         stream.seek(start)
@@ -280,19 +280,19 @@ def _source_id(record: Record) -> str:
 
 
 def _boxes(features: dict[str, Feature]) -> list[tuple[float, ...]]:
-    """(ymin, xmin, ymax, xmax) of each object, as fractions; empty where some are missing."""
+    """(ymin, xmin, ymax, xmax) of each object as fractions of the image; empty if some are missing."""
     sides = [features.get(BOX + side, NOTHING).numbers.tolist() for side in SIDES]
     return list(zip(*sides, strict=True)) if len(set(map(len, sides))) == 1 else []
 
 
 def _scaled(box: tuple[float, ...], size: tuple[int, int]) -> Bounds | None:
-    """The box in pixels; None where it is none that an image has."""
+    """The box in pixels; None if it is not a valid box."""
     y1, x1, y2, x2 = (float(side) * length for side, length in zip(box, (*size, *size), strict=True))
     return (y1, x1, y2, x2) if -1e5 < y1 <= y2 < 1e5 and -1e5 < x1 <= x2 < 1e5 else None
 
 
 def _outlines(record: Record, size: tuple[int, int], count: int) -> list[Outline | None]:
-    """The outlines of the objects; None for those that have a box only. Raises FieldError."""
+    """The outlines of the objects; None for objects with only a box. Raises FieldError."""
     feature = record.features.get(MASK, NOTHING)
     if feature.places:
         if count and len(feature.places) != count:
@@ -301,7 +301,7 @@ def _outlines(record: Record, size: tuple[int, int], count: int) -> list[Outline
     if len(feature.numbers):
         pixels = size[0] * size[1]
         if len(feature.numbers) % pixels or (count and len(feature.numbers) != count * pixels):
-            message = f"{len(feature.numbers)} numbers are no masks of {size[0]} x {size[1]} for {count} boxes"
+            message = f"{len(feature.numbers)} values do not make {count} masks of {size[0]} x {size[1]}"
             raise FieldError(MASK, message)
         masks = feature.numbers.reshape(-1, *size) > 0.5
         return [Runs(rle.encode(mask)) for mask in masks]

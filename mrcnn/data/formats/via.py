@@ -1,4 +1,4 @@
-"""Annotations of the VGG Image Annotator (VIA): JSON and CSV of its versions 1, 2 and 3."""
+"""VGG Image Annotator (VIA) annotations: JSON and CSV of versions 1, 2 and 3."""
 
 import json
 import os
@@ -17,28 +17,28 @@ from mrcnn.data.annotations.text_files import Head, read_head, read_header, read
 from mrcnn.data.formats.via_3 import KEYS, TITLE, Entry, from_csv, from_project
 
 ANNOTATION_FILE = "via_region_data.json"
-WHAT = "annotations of VIA"
+WHAT = "VIA annotations"
 SHAPES = ("polygon", "rect", "circle", "ellipse")
-# What a shape without a name is, by its fields
+# The type of a shape without a name, by its fields
 FIELDS = {
     "polygon": {"all_points_x", "all_points_y"},
     "rect": {"x", "y", "width", "height"},
     "circle": {"cx", "cy", "r"},
     "ellipse": {"cx", "cy", "rx", "ry"},
 }
-CLOSED = 1.0  # pixels between the ends of a polyline that goes round an object
+CLOSED = 1.0  # maximum distance in pixels between the ends of a closed polyline
 TELLS = frozenset({"filename", "regions", "_via_settings", "_via_img_metadata", "shapes", "images", *KEYS})
 DEFAULT_NAME = "object"
-LENGTH = "image file of another length"
+LENGTH = "image file of different length"
 UNREAD = "attribute that is not read"
 
 
 class ViaDataset(AnnotatedDataset):
-    """Images annotated with polygons, rectangles, circles and ellipses; made by `read_via`."""
+    """Images annotated with polygons, rectangles, circles and ellipses, read by `read_via`."""
 
 
 class Region(NamedTuple):
-    """A region that can be read. name: of its class."""
+    """A valid region. name: the name of its class."""
 
     name: str
     outline: Outline
@@ -59,22 +59,21 @@ def read_via(
     upright: bool | None = None,
     strict: bool = True,
 ) -> ViaDataset:
-    """Reads the images that were annotated in a folder; those without regions are left out, as in the old package.
+    """Reads a folder of images annotated with VIA; as in the old package, images without regions are skipped.
 
-    The file is an export as JSON or CSV, or a saved project, of VIA 1, 2 or 3. It does not say how large the images
-    are; that comes from their headers. A polyline that ends where it begins is a polygon.
+    The file is a JSON or CSV export, or a saved project, of VIA 1, 2 or 3. It does not contain image sizes, so these
+    are read from the image headers. A polyline that ends where it starts is read as a polygon.
 
     Args:
-        dataset_dir, subset: the folder `dataset_dir/subset` holds images and the annotation file.
-        class_name: the name of the only class, or a list of names when `attribute` is given.
-        attribute: the region attribute that holds the name of a region's class: a text or choice, or checkboxes of
-            which one is ticked.
+        dataset_dir, subset: the folder `dataset_dir/subset` holds images and annotation file.
+        class_name: the name of the only class, or a list of names if `attribute` is given.
+        attribute: the region attribute with the name of a region's class: a text, a choice, or checkboxes with
+            exactly one ticked.
         image_dir: folder of the images; None: that of the annotations, images/ in it, or the one that holds them.
-        source: the source's name in the dataset.
-        annotation_file: its name in the folder. None: via_region_data.json, or else all files of VIA there are,
-        of which
-            no two may annotate one image.
-        class_names: the classes, in this order, in place of class_name. None, with an attribute and no class_name: the
+        source: name of the source in the dataset.
+        annotation_file: name of the file in the folder. None: via_region_data.json, or else all VIA files in the
+            folder, no two of which may annotate the same image.
+        class_names: the classes, in this order, instead of class_name. None, with an attribute and no class_name: the
             names found, sorted.
         masks, upright, strict: see `AnnotatedDataset`.
 
@@ -82,9 +81,9 @@ def read_via(
         A prepared dataset.
 
     Raises:
-        FileNotFoundError: for a missing annotation file.
-        AnnotationError: naming file, record and field, for what is not VIA's, a shape that has no area, an unknown
-            class, a missing image.
+        FileNotFoundError: the annotation file is missing.
+        AnnotationError: a file that is not VIA's, a shape without area, an unknown class or a missing image, named by
+            file, record and field.
     """
     names = _names(class_name, class_names, attribute)
     folder = folder_or_root(os.fspath(dataset_dir), subset)
@@ -111,13 +110,13 @@ def read_via(
     if class_names is None and class_name == DEFAULT_NAME and attribute is None:
         _note_attributes(dataset, entries)
     if not dataset.image_info:
-        message = "it annotates no regions that can be read; draw some in VIA and export them as json"
+        message = "it has no valid regions; draw some in VIA and export them as JSON"
         dataset.problems.broken(dataset.file, "", "regions", message)
     return dataset.finish()
 
 
 def find(path: str, subset: str | None) -> Places:
-    """A file of VIA, or those in the folder `subset`."""
+    """A VIA file, or those in the folder `subset`."""
     if os.path.isfile(path):
         if not is_file(path):
             return []
@@ -128,7 +127,7 @@ def find(path: str, subset: str | None) -> Places:
 
 
 def is_via(head: Head) -> bool:
-    """Whether the keys of a JSON file are those of VIA."""
+    """Whether the keys of a JSON file are VIA's."""
     return (
         any(key.startswith("_via_") for key in head.top)
         or {"filename", "regions"} <= head.second
@@ -137,7 +136,7 @@ def is_via(head: Head) -> bool:
 
 
 def is_file(path: str) -> bool:
-    """Whether a file is one of VIA's."""
+    """Whether a file is a VIA annotation file."""
     if path.lower().endswith(".json"):
         return is_via(read_head(path, TELLS))
     if not path.lower().endswith(".csv"):
@@ -159,22 +158,24 @@ def _files(folder: str, annotation_file: str | None) -> list[str]:
 def _names(
     class_name: str | Sequence[str], class_names: Sequence[str] | None, attribute: str | None
 ) -> list[str] | None:
-    """The names of the classes; None: those that the attribute has."""
+    """The class names; None: the values of the attribute."""
     if class_names is not None and class_name != DEFAULT_NAME:
-        raise ValueError(f"class_name={class_name!r} and class_names={list(class_names)} say the same; give one")
+        raise ValueError(
+            f"class_name={class_name!r} and class_names={list(class_names)} both set the classes; pass only one of them"
+        )
     if class_names is None and class_name == DEFAULT_NAME and attribute is not None:
         return None
     names = class_name if class_names is None else class_names
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise ValueError("there are no names of classes; give at least one")
+        raise ValueError("the list of class names is empty; give at least one")
     if len(names) > 1 and attribute is None:
-        raise ValueError(f"{len(names)} classes {names} need attribute=, the region attribute that tells them apart")
+        raise ValueError(f"{len(names)} classes {names} need attribute=, the region attribute that distinguishes them")
     return names
 
 
 def _entries(dataset: ViaDataset, files: Sequence[str]) -> dict[str, Entry]:
-    """The images by file name; those without regions are left out, broken ones too."""
+    """Images by file name; images without regions and invalid records are skipped."""
     entries: dict[str, Entry] = {}
     for file in files:
         read = _from_csv if file.lower().endswith(".csv") else _from_json
@@ -182,22 +183,22 @@ def _entries(dataset: ViaDataset, files: Sequence[str]) -> dict[str, Entry]:
             where = file, name, "filename"
             if entry.filename in entries:
                 other = entries[entry.filename].file
-                message = f"another record is of {entry.filename!r}, too; merge their regions"
+                message = f"another record annotates {entry.filename!r}; merge their regions"
                 if other != file:
-                    message = f"{other!r} annotates {entry.filename!r}, too; choose one with annotation_file="
+                    message = f"{other!r} also annotates {entry.filename!r}; choose one with annotation_file="
                 lost: Lost = {"images": 0, "instances": len(entry.regions)}
                 dataset.problems.broken(*where, message, problems.CLASH, **lost)
             elif entry.regions:
                 entries[entry.filename] = entry
             else:
                 where = file, f"image {entry.filename!r}", "regions"
-                message = "no region is drawn on it"
+                message = "it has no regions"
                 dataset.problems.left_out(problems.UNANNOTATED, *where, message, images=1, instances=0)
     return entries
 
 
 def _from_json(dataset: ViaDataset, file: str) -> Iterable[tuple[str, Entry]]:
-    """The records of a JSON file, by what to call them."""
+    """The images of a JSON file, each with a name for messages."""
     content = read_json(file, WHAT)
     if isinstance(content, dict) and content.keys() >= KEYS:
         yield from from_project(dataset, file, content)
@@ -207,9 +208,7 @@ def _from_json(dataset: ViaDataset, file: str) -> Iterable[tuple[str, Entry]]:
     if isinstance(content, list):
         content = dict(enumerate(content))
     if not isinstance(content, dict) or content and not any(map(_is_near, content.values())):
-        message = (
-            f"it is no annotation file of VIA 1 or 2: each entry must have filename and regions, got {shown(content)}"
-        )
+        message = f"not a VIA 1 or 2 annotation file: each entry must have filename and regions, got {shown(content)}"
         raise AnnotationError(file, "", "", message)
     for key, record in content.items():
         name = f"image record {shown(key)}"
@@ -220,13 +219,13 @@ def _from_json(dataset: ViaDataset, file: str) -> Iterable[tuple[str, Entry]]:
 
 
 def _is_near(record: Any) -> bool:
-    """Whether a record may be meant as one of an image."""
+    """Whether a record looks like that of an image, valid or not."""
     return isinstance(record, dict) and not {"filename", "regions"}.isdisjoint(record)
 
 
 def _is_entry(dataset: ViaDataset, file: str, name: str, record: Any) -> bool:
-    """Whether a record is one of an image; broken otherwise."""
-    expected = {"filename": "a name", "regions": "a list or, of VIA 1, an object"}
+    """Whether a record is a valid image record; an error otherwise."""
+    expected = {"filename": "a file name", "regions": "a list or, in VIA 1, an object"}
     for field, wanted in expected.items():
         value = record.get(field) if isinstance(record, dict) else None
         named = isinstance(value, str) and value and "\0" not in value
@@ -238,12 +237,12 @@ def _is_entry(dataset: ViaDataset, file: str, name: str, record: Any) -> bool:
 
 
 def _from_csv(dataset: ViaDataset, file: str) -> Iterable[tuple[str, Entry]]:
-    """The images of a CSV file of VIA 1 or 2, a row a region, or of VIA 3."""
+    """The images of a CSV file of VIA 1 or 2, one row per region, or of VIA 3."""
     header = read_header(file)
     if header and header[0].startswith(TITLE):
         yield from from_csv(dataset, file)
         return
-    image = "#filename" if "#filename" in header else "filename"  # of VIA 1
+    image = "#filename" if "#filename" in header else "filename"  # VIA 1
     by_image: dict[str, tuple[str, Any, list]] = {}
     for record, row in read_rows(dataset.problems, file, WHAT, (image, "region_shape_attributes")):
         try:
@@ -254,32 +253,32 @@ def _from_csv(dataset: ViaDataset, file: str) -> Iterable[tuple[str, Entry]]:
             continue
         if not row[image] or "\0" in row[image]:
             dataset.problems.broken(
-                file, record, image, "expected a name, got ''", images=0, instances=int(bool(shape))
+                file, record, image, "expected a file name, got ''", images=0, instances=int(bool(shape))
             )
             continue
         length = row.get("file_size", "").strip()
         known = by_image.setdefault(row[image], (record, int(length) if length.isdecimal() else -1, []))
-        if shape:  # a row without is of an image without regions
+        if shape:  # an image without regions has one row without a shape
             known[2].append({"shape_attributes": shape, "region_attributes": attributes})
     for filename, (record, length, regions) in by_image.items():
         yield record, Entry(file, filename, length, regions)
 
 
 def _json(row: Mapping[str, str], field: str) -> dict:
-    """The object in a field of a table. Raises FieldError."""
+    """The object in a table cell. Raises FieldError."""
     try:
         value = json.loads(row[field] or "{}")
     except (RecursionError, ValueError) as error:
-        raise FieldError(field, f"expected an object as json, got {shown(row[field])}") from error
+        raise FieldError(field, f"expected a JSON object, got {shown(row[field])}") from error
     if not isinstance(value, dict):
-        raise FieldError(field, f"expected an object as json, got {shown(value)}")
+        raise FieldError(field, f"expected a JSON object, got {shown(value)}")
     return value
 
 
 def _regions(
     dataset: ViaDataset, entry: Entry, attribute: str | None, only: str | None, unread: Unread
 ) -> list[Region]:
-    """The regions of an image that can be read; `only` is their class where no attribute gives it."""
+    """The valid regions of an image; `only` is their class if no attribute gives it."""
     found = []
     for place, region in enumerate(entry.regions):
         record = f"{entry.filename!r}, region {place}"
@@ -305,12 +304,12 @@ def _object(region: Any, field: str) -> dict:
 
 
 def _shape(region: Any) -> dict:
-    """The shape_attributes of a region, with a name. Raises FieldError."""
+    """A region's shape_attributes, including a name. Raises FieldError."""
     shape = _object(region, "shape_attributes")
     if shape.get("name") is not None:
         return shape
     fitting = next((name for name, fields in FIELDS.items() if fields <= shape.keys()), None)
-    beside = region.get("name")  # some tools write it there
+    beside = region.get("name")  # some tools write the name here
     return {**shape, "name": beside if isinstance(beside, str) else fitting}
 
 
@@ -322,7 +321,7 @@ def _outline(shape: dict, note: Callable[[str, str, str], None]) -> Outline:
     if kind == "polyline":
         points = _polygon(shape).parts[0]
         if len(points) > 3 and abs(points[0] - points[-1]).max() <= CLOSED:
-            note("name", "it is a polyline that ends where it begins", "read as a polygon")
+            note("name", "a polyline that ends where it starts", "read as a polygon")
             return polygon(points[:-1].tolist(), "all_points_x/all_points_y")
     if kind == "rect":
         x, y = number(shape, "x"), number(shape, "y")
@@ -343,12 +342,12 @@ def _polygon(shape: dict) -> Any:
             raise FieldError(field, f"expected a list of numbers, got {shown(shape.get(field))}")
     xs, ys = (shape[field] for field in fields)
     if len(xs) != len(ys):
-        raise FieldError(fields[1], f"there are {len(ys)} numbers, and {len(xs)} of {fields[0]}; points need both")
+        raise FieldError(fields[1], f"expected as many numbers as {fields[0]} has ({len(xs)}), got {len(ys)}")
     return polygon([list(point) for point in zip(xs, ys, strict=True)], "/".join(fields))
 
 
 def _class_name(region: dict, attribute: str) -> str:
-    """A region's class name: the value of an attribute, or the only checkbox that is ticked. Raises FieldError."""
+    """A region's class name: the value of an attribute, or the only ticked checkbox. Raises FieldError."""
     value = _object(region, "region_attributes").get(attribute)
     if isinstance(value, dict):
         ticked = [name for name, state in value.items() if state]
@@ -356,7 +355,7 @@ def _class_name(region: dict, attribute: str) -> str:
             raise FieldError(attribute, f"expected one ticked box, got {shown(ticked)}; a region has one class")
         return ticked[0]
     if not isinstance(value, str) or not value:
-        raise FieldError(attribute, f"expected the name of a class, got {shown(value)}")
+        raise FieldError(attribute, f"expected a class name, got {shown(value)}")
     return value
 
 
@@ -365,14 +364,14 @@ def _add(dataset: ViaDataset, source: str, finder: ImageFinder, entry: Entry, in
     path, record = finder.path(entry.filename), f"image {entry.filename!r}"
     added = dataset.add_annotated(source, entry.filename, path, instances, hint=finder.why(path))
     length = entry.size
-    if added and type(length) is int and length > 0 and length != os.path.getsize(path):  # -1: not known to VIA
+    if added and type(length) is int and length > 0 and length != os.path.getsize(path):  # -1: unknown to VIA
         message = f"the annotated file had {length} bytes, {path!r} has {os.path.getsize(path)}; "
-        message += "is it the same, in the same size?"
+        message += "is it the same image at the same size?"
         dataset.problems.noted(LENGTH, entry.file, record, "size", message, "used")
 
 
 def _note_attributes(dataset: ViaDataset, entries: Mapping[str, Entry]) -> None:
-    """Notes that regions have attributes, one of which may be meant as the class."""
+    """Notes that regions have attributes, one of which may be the class."""
     regions = [region for entry in entries.values() for region in entry.regions if isinstance(region, dict)]
     attributes = [region.get("region_attributes") for region in regions]
     names = sorted({name for values in attributes if isinstance(values, dict) for name, v in values.items() if v})
@@ -383,5 +382,5 @@ def _note_attributes(dataset: ViaDataset, entries: Mapping[str, Entry]) -> None:
             "",
             "region_attributes",
             f"regions have the attributes {shown(names)}",
-            f"all are of the class {DEFAULT_NAME!r}; attribute= takes classes from one of them",
+            f"all have class {DEFAULT_NAME!r}; attribute= reads the class from one of the attributes",
         )

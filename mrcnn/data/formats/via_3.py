@@ -1,4 +1,4 @@
-"""Projects and CSV files of version 3 of the VGG Image Annotator, in the form of version 2; `read_via` reads them."""
+"""Converts projects and CSV files of VGG Image Annotator 3 to the form of version 2, for `read_via`."""
 
 import csv
 import json
@@ -13,8 +13,8 @@ from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import read_text
 
 KEYS = {"metadata", "file", "view"}  # of a project
-TITLE = "# Exported using VGG Image Annotator"  # begins a CSV file
-# After _via_metadata.js: the numbers of shapes, their names in VIA 2, and the names of the numbers that follow
+TITLE = "# Exported using VGG Image Annotator"  # first line of a CSV file
+# From _via_metadata.js: the shape codes, their names in VIA 2, and the names of the numbers that follow the code
 SHAPES = {
     2: ("rect", ("x", "y", "width", "height")),
     3: ("circle", ("cx", "cy", "r")),
@@ -22,11 +22,11 @@ SHAPES = {
 }
 POLYLINE, POLYGON, EXTREME_RECTANGLE, EXTREME_CIRCLE = 6, 7, 8, 9
 NAMES = ("polygon", "rect", "circle", "ellipse")
-CHECKBOXES = 2  # the type of an attribute
+CHECKBOXES = 2  # attribute type
 
 
 class Entry(NamedTuple):
-    """An image. file: the annotations'. size: the bytes of the image file, -1 where VIA does not know them."""
+    """An image. file: the annotation file. size: bytes of the image file, -1 if unknown to VIA."""
 
     file: str
     filename: str
@@ -35,8 +35,8 @@ class Entry(NamedTuple):
 
 
 def from_csv(dataset: AnnotatedDataset, file: str) -> Iterable[tuple[str, Entry]]:
-    """The images of a CSV file of VIA 3, whose attributes stand in comments before the rows."""
-    lines = read_text(file, "annotations of VIA", most=None).splitlines()
+    """The images of a VIA 3 CSV file, which defines its attributes in comments before the rows."""
+    lines = read_text(file, "VIA annotations", most=None).splitlines()
     comments = [line for line in lines if line.startswith("#")]
     found = next((match for line in comments if (match := re.match(r"#\s*ATTRIBUTES?\s*=\s*(\{.*\})", line))), None)
     try:
@@ -47,14 +47,14 @@ def from_csv(dataset: AnnotatedDataset, file: str) -> Iterable[tuple[str, Entry]
     try:
         rows = list(csv.reader([line for line in lines if line and not line.startswith("#")], strict=True))
     except csv.Error as error:
-        raise AnnotationError(file, "", "", f"it is not a csv: {error}") from error
+        raise AnnotationError(file, "", "", f"not a valid CSV file: {error}") from error
     for place, row in enumerate(rows, len(comments) + 1):
         try:
             if len(row) < 6:
                 raise ValueError(f"expected 6 fields, got {len(row)}")
             names, moment, shape, values = (json.loads(row[column] or "null") for column in (1, 3, 4, 5))
             if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-                raise ValueError(f"expected a list of one image, got {shown(row[1])}")
+                raise ValueError(f"expected a list with one image, got {shown(row[1])}")
         except (RecursionError, ValueError) as error:
             dataset.problems.broken(file, f"line {place}", "", str(error), images=0, instances=1)
             continue
@@ -65,13 +65,13 @@ def from_csv(dataset: AnnotatedDataset, file: str) -> Iterable[tuple[str, Entry]
 
 
 def from_project(dataset: AnnotatedDataset, file: str, content: dict) -> Iterable[tuple[str, Entry]]:
-    """The images of a project of VIA 3, their regions in the form of VIA 2."""
+    """The images of a VIA 3 project, with regions in the form of VIA 2."""
     tables: dict[str, dict[str, Any]] = {}
     for key in (*sorted(KEYS), "attribute"):
         table = content.get(key)
         table = {} if key == "attribute" and table is None else table
         if not isinstance(table, dict):
-            raise AnnotationError(file, "", key, f"expected an object, got {shown(table)}; is it a project of VIA 3?")
+            raise AnnotationError(file, "", key, f"expected an object, got {shown(table)}; is it a VIA 3 project?")
         tables[key] = table
     by_image: dict[str, list] = {}
     for view, record in tables["view"].items():
@@ -79,7 +79,7 @@ def from_project(dataset: AnnotatedDataset, file: str, content: dict) -> Iterabl
         if name is not None:
             by_image.setdefault(name, [])
         elif any(isinstance(m, dict) and str(m.get("vid")) == view for m in tables["metadata"].values()):
-            message = "expected a view of one image"
+            message = "expected a view with exactly one image"
             dataset.problems.broken(file, f"view {shown(view)}", "fid_list", message, images=1, instances=0)
     for key, record in tables["metadata"].items():
         where = file, f"metadata {shown(key)}"
@@ -88,9 +88,9 @@ def from_project(dataset: AnnotatedDataset, file: str, content: dict) -> Iterabl
                 raise FieldError("metadata", f"expected an object, got {shown(record)}")
             name = _file(tables["file"], tables["view"].get(str(record.get("vid"))))
             if name is None:
-                raise FieldError("vid", f"there is no view {shown(record.get('vid'))} of one image")
+                raise FieldError("vid", f"no view {shown(record.get('vid'))} with one image")
             if not record.get("xy"):
-                continue  # of the whole image
+                continue  # describes the whole image
             if record.get("z"):
                 raise FieldError("z", "it belongs to a video frame; expected an image")
             shape = _shape(record["xy"])
@@ -104,7 +104,7 @@ def from_project(dataset: AnnotatedDataset, file: str, content: dict) -> Iterabl
 
 
 def _file(files: dict, view: Any) -> str | None:
-    """The name of the only file of a view; None where there is none."""
+    """The name of the only file of a view; None if there is none."""
     fids = view.get("fid_list") if isinstance(view, dict) else None
     if not isinstance(fids, list) or len(fids) != 1:
         return None
@@ -114,9 +114,9 @@ def _file(files: dict, view: Any) -> str | None:
 
 
 def _shape(xy: Any) -> dict[str, Any]:
-    """The shape of `xy`, [number of the shape, coordinates ...], as VIA 2 has it. Raises FieldError."""
+    """The shape of `xy`, [shape code, coordinates ...], in the form of VIA 2. Raises FieldError."""
     if not isinstance(xy, list) or not all(map(is_number, xy)):
-        raise FieldError("xy", f"expected the number of a shape and its coordinates, got {shown(xy)}")
+        raise FieldError("xy", f"expected a shape code and coordinates, got {shown(xy)}")
     kind, values = xy[0], xy[1:]
     points = list(zip(values[::2], values[1::2], strict=False))
     if kind in SHAPES and len(values) == len(SHAPES[kind][1]):
@@ -140,11 +140,11 @@ def _shape(xy: Any) -> dict[str, Any]:
 
 
 def _circle_through(points: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """The circle through three points. Raises FieldError for three in a line."""
+    """The circle through three points. Raises FieldError if they are collinear."""
     (ax, ay), (bx, by), (cx, cy) = points
     double = 2 * (ax * (by - cy) + bx * (cy - ay) + cx * (ay - by))
     if not double:
-        raise FieldError("xy", f"the points {points} of a circle lie in a line")
+        raise FieldError("xy", f"the points {points} of a circle are collinear")
     squares = ax**2 + ay**2, bx**2 + by**2, cx**2 + cy**2
     x = (squares[0] * (by - cy) + squares[1] * (cy - ay) + squares[2] * (ay - by)) / double
     y = (squares[0] * (cx - bx) + squares[1] * (ax - cx) + squares[2] * (bx - ax)) / double
@@ -152,7 +152,7 @@ def _circle_through(points: Sequence[tuple[float, float]]) -> dict[str, Any]:
 
 
 def _attributes(table: dict, values: Any) -> dict[str, Any]:
-    """Attributes by their names, with the chosen options by theirs."""
+    """Attribute values by attribute name, with the names of chosen options."""
     named: dict[str, Any] = {}
     for key, value in values.items() if isinstance(values, dict) else ():
         entry = table.get(key)

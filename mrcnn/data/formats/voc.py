@@ -1,4 +1,4 @@
-"""Pascal VOC's segmentation: a picture of objects and one of classes for each image, and other tools' data like it."""
+"""Pascal VOC segmentation, an object map and a class map for each image, and similar data of other tools."""
 
 import os
 from collections import Counter
@@ -39,9 +39,9 @@ OBJECTS, CLASSES, IMAGES, DETAILS = "SegmentationObject", "SegmentationClass", "
 SETS = os.path.join("ImageSets", "Segmentation")
 LABELMAP, NAME_FILES = "labelmap.txt", ("class_names.txt", "labels.txt", "classes.txt")
 TWO_CLASSES = "object of two classes"
-UNLIKE = "object that two files name differently"
+UNLIKE = "object with two different class names"
 UNNAMED = "classes without names"
-# In the order of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/segexamples/index.html: the numbers 1 to 20
+# Numbers 1 to 20, in the order of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/segexamples/index.html
 VOC_CLASSES = (
     "aeroplane",
     "bicycle",
@@ -64,101 +64,101 @@ VOC_CLASSES = (
     "train",
     "tvmonitor",
 )
-BACKGROUND, VOID = "", "void"  # instead of a name
+BACKGROUND, VOID = "", "void"  # in place of a class name
 VOID_NUMBER = 255
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-def colour_of(number: int) -> Colour:
-    """The (red, green, blue) that VOC's palette gives a number: its bits, three by three, from the highest bit down."""
-    colour = [0, 0, 0]
+def color_of(number: int) -> Color:
+    """VOC's palette: the (red, green, blue) of a number, from its bits in groups of three, most significant first."""
+    color = [0, 0, 0]
     for place in range(8):
         for channel in range(3):
-            colour[channel] |= (number >> (3 * place + channel) & 1) << (7 - place)
-    return colour[0], colour[1], colour[2]
+            color[channel] |= (number >> (3 * place + channel) & 1) << (7 - place)
+    return color[0], color[1], color[2]
 
 
-NUMBER_OF = {colour_of(number): number for number in range(256)}
-VOID_COLOUR = colour_of(VOID_NUMBER)
+NUMBER_OF = {color_of(number): number for number in range(256)}
+VOID_COLOR = color_of(VOID_NUMBER)
 
 
 class ClassCodes:
-    """Names by the values of a picture of classes.
+    """Class names by the values of a class map.
 
     Args:
-        numbers: names by numbers, from 1 on.
-        colours: names by colours; None: by the number that VOC's palette has for a colour.
+        numbers: names by number, from 1.
+        colors: names by color; None: by the number that the color has in VOC's palette.
     """
 
-    def __init__(self, numbers: Mapping[int, str], colours: Mapping[Colour, str] | None = None) -> None:
+    def __init__(self, numbers: Mapping[int, str], colors: Mapping[Color, str] | None = None) -> None:
         self._numbers = {VOID_NUMBER: VOID, **numbers, 0: BACKGROUND}
-        self._colours = None if colours is None else {VOID_COLOUR: VOID, **colours, (0, 0, 0): BACKGROUND}
-        named = numbers.values() if colours is None else colours.values()
+        self._colors = None if colors is None else {VOID_COLOR: VOID, **colors, (0, 0, 0): BACKGROUND}
+        named = numbers.values() if colors is None else colors.values()
         self.names = list(dict.fromkeys(name for name in named if name not in (BACKGROUND, VOID)))
 
     def name(self, value: int, header: "Header") -> str | None:
-        """The name of a value of a picture as `outlines.read_values` gives it; None for one that has none."""
-        if self._colours is None:
+        """The name of a pixel value as returned by `outlines.read_values`; None if it has no name."""
+        if self._colors is None:
             return self._numbers.get(header.number(value))
         if header.numbers and header.palette is None:
             return self._numbers.get(value)
-        colour = header.palette.get(value) if header.palette else _colour(value)
-        return None if colour is None else self._colours.get(colour)
+        color = header.palette.get(value) if header.palette else _color(value)
+        return None if color is None else self._colors.get(color)
 
 
 class Header:
-    """Whether the values of a picture are numbers, and the colours of its palette, if it has one.
+    """Whether a map's values are numbers, and the colors of its palette, if it has one.
 
-    Raises ValueError naming the file when it is no picture, or larger than Pillow takes.
+    Raises ValueError, naming the file, if it is not an image or exceeds Pillow's size limit.
     """
 
     def __init__(self, path: str) -> None:
         with open_picture(path) as image:
             mode, palette = image.mode, image.getpalette() if image.mode == "P" else None
         self.numbers = mode not in ("RGB", "RGBA")
-        self._void = mode in ("P", "L")  # with 16 bits, 255 is a number as any other
+        self._void = mode in ("P", "L")  # in 16 bits, 255 is an ordinary number
         self.palette = palette and {i: tuple(palette[3 * i : 3 * i + 3]) for i in range(len(palette) // 3)}
 
     def number(self, value: int) -> int:
-        """The number that a value of a picture stands for: that of its colour in VOC's palette, where it has one."""
-        return value if self.numbers else NUMBER_OF.get(_colour(value), value)
+        """The number of a pixel value: that of its color in VOC's palette, if it has one."""
+        return value if self.numbers else NUMBER_OF.get(_color(value), value)
 
     def is_void(self, value: int) -> bool:
-        """Whether a value of a picture of objects marks the border between them."""
-        return value == VOID_NUMBER and self._void if self.numbers else _colour(value) == VOID_COLOUR
+        """Whether a value of an object map marks the border between objects."""
+        return value == VOID_NUMBER and self._void if self.numbers else _color(value) == VOID_COLOR
 
 
 def read_labelmap(path: str | os.PathLike) -> ClassCodes:
-    """Reads a labelmap.txt, a line a class as `name:red,green,blue:parts:actions`; # begins a comment.
+    """Reads a labelmap.txt: one `name:red,green,blue:parts:actions` per line, # starts a comment.
 
-    The class of colour 0, 0, 0 is the background. Numbers, where a picture has those, count its lines from 0.
+    The class with color 0, 0, 0 is the background. Numbers, if a map has numbers, count the lines from 0.
 
     Raises AnnotationError naming the line.
     """
     path = os.fspath(path)
     numbers: dict[int, str] = {}
-    colours: dict[Colour, str] = {}
-    for place, line in enumerate(read_lines(path, "names and colours of classes"), 1):
+    colors: dict[Color, str] = {}
+    for place, line in enumerate(read_lines(path, "class names and colors"), 1):
         if not line or line.startswith("#"):
             continue
         name, *rest = line.split(":")
         parts = rest[0].split(",") if rest else []
         if not name or len(parts) != 3 or not all(part.strip().isdecimal() and int(part) < 256 for part in parts):
             raise AnnotationError(path, f"line {place}", "color_rgb", f"expected name:red,green,blue::, got {line!r}")
-        colour = int(parts[0]), int(parts[1]), int(parts[2])
-        if colour in colours:
-            raise AnnotationError(path, f"line {place}", "color_rgb", f"{colours[colour]!r} has the same colour")
-        is_class = colour not in ((0, 0, 0), VOID_COLOUR)
-        colours[colour] = numbers[len(numbers)] = name if is_class else VOID if any(colour) else BACKGROUND
-    if not any(name not in (BACKGROUND, VOID) for name in colours.values()):
-        raise AnnotationError(path, "", "", "it names no class; expected lines name:red,green,blue::")
-    return ClassCodes(numbers, colours)
+        color = int(parts[0]), int(parts[1]), int(parts[2])
+        if color in colors:
+            raise AnnotationError(path, f"line {place}", "color_rgb", f"{colors[color]!r} already has this color")
+        is_class = color not in ((0, 0, 0), VOID_COLOR)
+        colors[color] = numbers[len(numbers)] = name if is_class else VOID if any(color) else BACKGROUND
+    if not any(name not in (BACKGROUND, VOID) for name in colors.values()):
+        raise AnnotationError(path, "", "", "it contains no class; expected lines name:red,green,blue::")
+    return ClassCodes(numbers, colors)
 
 
 def most_of(objects: np.ndarray, classes: np.ndarray) -> dict[int, dict[int, int]]:
-    """How many pixels of each class are in each object, the commonest first: {object: {class: pixels}}.
+    """Pixels of each class in each object, most frequent first: {object: {class: pixels}}.
 
-    objects, classes: [H, W], values of two pictures.
+    objects, classes: [H, W], values of the two maps.
     """
     (numbers, rows), (codes, columns) = ranked(objects), ranked(classes)
     pairs = rows.astype(np.int64) * len(codes) + columns
@@ -166,7 +166,7 @@ def most_of(objects: np.ndarray, classes: np.ndarray) -> dict[int, dict[int, int
         table = np.bincount(pairs.ravel())
         there = np.flatnonzero(table)
         counts = table[there]
-    else:  # a table of all pairs could be as large as memory
+    else:  # a table of all pairs could need too much memory
         unique = np.unique(pairs, return_counts=True)
         there, counts = unique[0], unique[1]
     found: dict[int, dict[int, int]] = {int(number): {} for number in numbers}
@@ -176,22 +176,22 @@ def most_of(objects: np.ndarray, classes: np.ndarray) -> dict[int, dict[int, int
     return found
 
 
-def _colour(value: int) -> Colour:
+def _color(value: int) -> Color:
     return value & 255, value >> 8 & 255, value >> 16
 
 
 class Detail(NamedTuple):
-    """An object in the xml of an image."""
+    """An object in an image's XML file."""
 
     class_name: str
     difficult: bool
 
 
 class Parsed(NamedTuple):
-    """An image whose pictures were read.
+    """An image with its maps.
 
-    objects, classes: the pictures, and what their headers say. size: (height, width) of both. pixels: how many
-    pixels of each class are in each object, the commonest first. details: the objects of the xml, whose numbers are
+    objects, classes: paths of the maps, with their headers. size: (height, width) of both. pixels: number of pixels
+    of each class in each object, most frequent first. details: the objects in the XML file, which have the numbers
     1, 2, ...
     """
 
@@ -206,7 +206,7 @@ class Parsed(NamedTuple):
     details: list[Detail]
 
     def detail(self, value: int) -> Detail | None:
-        """What the xml says of the object of a value."""
+        """The XML entry of an object value."""
         number = self.object_header.number(value)
         return self.details[number - 1] if 0 < number <= len(self.details) else None
 
@@ -223,31 +223,31 @@ def read_voc(
     upright: bool | None = None,
     strict: bool = True,
 ) -> InstanceIdDataset:
-    """Reads JPEGImages, SegmentationObject, SegmentationClass and, where there are any, Annotations/*.xml.
+    """Reads JPEGImages, SegmentationObject, SegmentationClass and, if present, Annotations/*.xml.
 
-    Each value of a picture of objects is an instance; its class is that of most of its pixels in the picture of
-    classes. Pixels that are void (number 255, the pale border around objects) belong to no mask. An object that the
-    xml calls difficult is a crowd: neither learnt nor counted; the objects of the xml are the numbers 1, 2, ...
+    Each value of an object map is an instance; its class is the most frequent one among its pixels in the class map.
+    Void pixels (number 255, the pale border around objects) belong to no mask. An object marked difficult in the XML
+    file is a crowd: it is ignored in training and evaluation. The XML file's objects have the numbers 1, 2, ...
 
     Args:
         dataset_dir: the folder that holds these, or one above it such as VOCdevkit.
-        subset: train, val or trainval: a list in ImageSets/Segmentation, or a folder of `dataset_dir`. None: all images
-            that have a picture of objects.
-        class_names: the classes, in this order; None: all of them, in the order of their numbers.
-        labels: names of the numbers in the pictures of classes, or a list of the names of 1, 2, ... None: those of
-            labelmap.txt (`name:red,green,blue::`) or class_names.txt (a line a class, from 0 on), or those that the xml
-            files prove, VOC's 20 among them. A number that nothing names is "class <number>".
-        separate: what to do where the pictures of objects are those of classes: True makes an instance of each piece,
-            False of each number. None: they are broken records where numbers are in several pieces.
-        source: the source's name in the dataset.
+        subset: train, val or trainval: a list in ImageSets/Segmentation, or a subfolder of `dataset_dir`. None: all
+            images that have an object map.
+        class_names: the classes, in this order; None: all of them, ordered by number.
+        labels: names of the numbers in the class maps, or a list of the names of 1, 2, ... None: those of
+            labelmap.txt (`name:red,green,blue::`) or class_names.txt (one name per line, starting at 0), or those that
+            the XML files imply, including VOC's 20. A number without a name becomes "class <number>".
+        separate: what to do if the object maps equal the class maps: True makes each connected piece an instance,
+            False each number. None: an error if a number has several pieces.
+        source: name of the source in the dataset.
         masks, upright, strict: see `AnnotatedDataset`.
 
     Returns:
-        A prepared dataset; ids are names without suffix, in the order of the list.
+        A prepared dataset; image ids are file names without suffix, in the order of the list.
 
     Raises:
-        FileNotFoundError: no such folder or list.
-        AnnotationError: naming file, record and field.
+        FileNotFoundError: the folder or list is missing.
+        AnnotationError: an invalid record, named by file, record and field.
     """
     root, inner = _root(dataset_dir, subset)
     dataset = InstanceIdDataset(root, strict, masks=masks, upright=upright)
@@ -256,7 +256,7 @@ def read_voc(
     if class_names is not None and not set(class_names) & set(codes.names):
         raise ValueError(
             f"none of the class_names {list(class_names)} is among the names in {root!r}, {codes.names}; "
-            "labels= names the numbers of the pictures of classes"
+            "name the numbers in the class maps with labels="
         )
     classes = Classes(dataset, source, (), codes.names if class_names is None else class_names)
     same = all(list(entry.pixels) == list(_largest(entry).values()) for entry in parsed)
@@ -267,18 +267,18 @@ def read_voc(
     for entry in parsed:
         _add(dataset, source, entry, codes, classes, bool(separate) and same)
     if not dataset.image_info:
-        dataset.problems.broken(root, "", IMAGES, "there is no image that can be read")
+        dataset.problems.broken(root, "", IMAGES, "no image can be read")
     return dataset.finish()
 
 
 def find(path: str, subset: str | None) -> Places:
-    """SegmentationObject, or VOC<year> with it."""
+    """SegmentationObject, or VOC<year> containing it."""
     fits = voc_root(path) or any(voc_root(os.path.join(path, name)) for name in (spellings(subset) if subset else ()))
     return [{"dataset_dir": path, "subset": subset}] if fits else []
 
 
 def voc_root(folder: str) -> str | None:
-    """The folder that holds SegmentationObject: this, or the only such in it or in its VOCdevkit; None without one."""
+    """The folder that holds SegmentationObject: this one, or the only one in it or in its VOCdevkit; None if none."""
     if os.path.isdir(os.path.join(folder, OBJECTS)):
         return folder
     inside = [
@@ -288,7 +288,7 @@ def voc_root(folder: str) -> str | None:
         if entry.name.startswith("VOC") and os.path.isdir(os.path.join(entry.path, OBJECTS))
     ]
     if len(inside) > 1:
-        raise ValueError(f"{folder!r} holds several: {inside}; name the one to read")
+        raise ValueError(f"{folder!r} holds several VOC folders: {inside}; pass the path of one of them")
     return inside[0] if inside else None
 
 
@@ -304,7 +304,7 @@ def _root(dataset_dir: str | os.PathLike, subset: str | None) -> tuple[str, str 
 
 
 def _stems(dataset: AnnotatedDataset, root: str, subset: str | None) -> list[str]:
-    """The names of the images, without suffixes."""
+    """Image names, without suffix."""
     if subset is None:
         return list(by_stem(dataset, os.path.join(root, OBJECTS), LOSSLESS))
     lists = [os.path.join(root, SETS, f"{name}.txt") for name in spellings(subset)]
@@ -313,16 +313,16 @@ def _stems(dataset: AnnotatedDataset, root: str, subset: str | None) -> list[str
         folder = os.path.join(root, SETS)
         message = f"no list {lists[0]!r} of the images of {subset!r}; {folder!r} holds {names_in(folder)}"
         raise FileNotFoundError(message)
-    stems = list(filter(None, read_lines(path, "names of images")))
+    stems = list(filter(None, read_lines(path, "image names")))
     for stem, count in Counter(stems).items():
         if count > 1:
-            where = path, f"image {stem!r}", "name", f"it stands there {count} times"
+            where = path, f"image {stem!r}", "name", f"it is listed {count} times"
             dataset.problems.broken(*where, problems.CLASH, images=0, instances=0)
     return list(dict.fromkeys(stems))
 
 
 def _parsed(dataset: InstanceIdDataset, root: str, stem: str) -> Parsed | None:
-    """An image with its pictures; broken, and None, when one is missing or cannot be read."""
+    """An image with its maps; None, and an error, if one is missing or unreadable."""
     record, suffixes = f"image {stem!r}", {IMAGES: PICTURES, OBJECTS: LOSSLESS, CLASSES: LOSSLESS}
     image, objects, classes = (_picture(dataset, root, folder, stem, suffixes[folder]) for folder in suffixes)
     if image is None or objects is None or classes is None:
@@ -347,17 +347,17 @@ def _parsed(dataset: InstanceIdDataset, root: str, stem: str) -> Parsed | None:
 
 
 def _picture(dataset: AnnotatedDataset, root: str, folder: str, stem: str, suffixes: Sequence[str]) -> str | None:
-    """The path of a picture; broken, and None, when there is none."""
+    """The path of a file; None, and an error, if it is missing."""
     start = os.path.join(root, folder, stem)
     found = next((start + suffix for suffix in suffixes if os.path.isfile(start + suffix)), None)
     if found is None:
-        where = root, f"image {stem!r}", folder, f"there is no picture {start}.*"
+        where = root, f"image {stem!r}", folder, f"there is no file {start}.*"
         dataset.problems.broken(*where, problems.MISSING, images=1, instances=0)
     return found
 
 
 def _codes(dataset: AnnotatedDataset, root: str, labels: Labels | None, parsed: Sequence[Parsed]) -> ClassCodes:
-    """What the values in pictures of classes stand for; numbers that nothing names are called by themselves."""
+    """The meaning of the values in class maps; a number without a name becomes its own name."""
     if labels is not None:
         return ClassCodes(numbered(labels))
     path = os.path.join(root, LABELMAP)
@@ -375,18 +375,18 @@ def _codes(dataset: AnnotatedDataset, root: str, labels: Labels | None, parsed: 
     names = {number: proven.get(number, f"class {number}") for number in sorted(found - {0, VOID_NUMBER})}
     unnamed = [number for number in names if number not in proven]
     if unnamed:
-        message = f"nothing names the classes {unnamed}: no labelmap.txt, no class_names.txt, no xml"
-        treatment = f"called {names[unnamed[0]]!r} and so on; labels= names them"
+        message = f"classes {unnamed} have no name in a labelmap.txt, class_names.txt or XML file"
+        treatment = f"named {names[unnamed[0]]!r} and so on; labels= sets the names"
         dataset.problems.noted(UNNAMED, dataset.file, "", "class", message, treatment)
     return ClassCodes(names)
 
 
 def read_class_names(path: str | os.PathLike) -> ClassCodes:
-    """Reads a class_names.txt, as labelme's converter writes it: a name a line, for the numbers 0, 1, 2, ...
+    """Reads a class_names.txt, as written by labelme's converter: one name per line, for the numbers 0, 1, 2, ...
 
-    A first line __ignore__ is for -1; without a line for the background, the first name is that of 1.
+    A first line __ignore__ stands for -1; without a background line, the first name has number 1.
     """
-    names = list(filter(None, read_lines(path, "names of classes")))
+    names = list(filter(None, read_lines(path, "class names")))
     if names[:1] and names[0] in NO_CLASSES and "ignore" in names[0]:
         names = names[1:]
     background = bool(names) and (names[0] in NO_CLASSES or names[0].lower() in BACKGROUND_NAMES)
@@ -394,13 +394,13 @@ def read_class_names(path: str | os.PathLike) -> ClassCodes:
     numbers.pop(0, None)
     if not numbers:
         raise AnnotationError(
-            os.fspath(path), "", "", "it names no class; expected a name a line, the background first"
+            os.fspath(path), "", "", "it contains no class; expected one name per line, the background first"
         )
     return ClassCodes({number: VOID if name in NO_CLASSES else name for number, name in numbers.items()})
 
 
 def _largest(entry: Parsed) -> dict[int, int]:
-    """The number of the class that most of an object's pixels have, background and void aside."""
+    """Each object's most frequent class number, not counting background and void."""
     return {value: _number(entry, code) for value in entry.pixels if (code := _code(entry, value)) is not None}
 
 
@@ -413,7 +413,7 @@ def _number(entry: Parsed, code: int) -> int:
 
 
 def _proven(parsed: Sequence[Parsed]) -> dict[int, str]:
-    """Names of class numbers, as most objects have them in the xml."""
+    """Names of class numbers, by majority vote over the objects in the XML files."""
     votes: dict[int, Counter[str]] = {}
     for entry in parsed:
         if len(entry.details) == len(entry.pixels):
@@ -446,7 +446,7 @@ def _add(
 
 
 def _names(dataset: AnnotatedDataset, entry: Parsed, codes: ClassCodes) -> dict[int, str]:
-    """The name of the class of each value of the picture of objects; objects without one are broken."""
+    """The class name of each value in the object map; objects without one are errors."""
     names = {}
     for value, pixels in entry.pixels.items():
         where = entry.classes, f"image {entry.stem!r}, object {entry.object_header.number(value)}", "class"
@@ -457,33 +457,33 @@ def _names(dataset: AnnotatedDataset, entry: Parsed, codes: ClassCodes) -> dict[
         if len(named) < len(found):
             code = next(code for code, name in found.items() if name is None)
             message = (
-                f"the value {code} of its pixels stands for no class; known are {codes.names}, "
-                f"labels= or a {LABELMAP} may name others"
+                f"its pixels have the value {code}, which is not a class; known classes: {codes.names}; "
+                f"name others with labels= or a {LABELMAP}"
             )
             dataset.problems.broken(*where, message, **lost)
         elif not named and any(_is_ignored(entry, codes, code) for code in pixels):
-            dataset.problems.left_out(problems.NOT_A_CLASS, *where, "it is labelled as to be ignored", **lost)
+            dataset.problems.left_out(problems.NOT_A_CLASS, *where, "it is labeled __ignore__", **lost)
         elif not named:
             dataset.problems.broken(*where, "none of its pixels has a class", **lost)
         else:
             names[value], *others = dict.fromkeys(named)
             if others:
-                message, treatment = f"some of its pixels are {others}", f"it is {names[value]!r}, as most are"
+                message, treatment = f"some of its pixels are {others}", f"it is {names[value]!r}, like most pixels"
                 dataset.problems.noted(TWO_CLASSES, *where, message, treatment)
     return names
 
 
 def _is_ignored(entry: Parsed, codes: ClassCodes, code: int) -> bool:
-    """Whether a class number is that of __ignore__, rather than of the void around objects."""
+    """Whether a class number means __ignore__, rather than the void around objects."""
     return codes.name(code, entry.class_header) == VOID and _number(entry, code) != VOID_NUMBER
 
 
 def _details(dataset: AnnotatedDataset, path: str, fitting: Sequence[tuple[int, int]]) -> list[Detail]:
-    """The objects in the xml of an image; [] when there is none."""
+    """The objects in the image's XML file; [] if there is none."""
     if not os.path.isfile(path):
         return []
     try:
-        tree = read_xml(path, "objects of an image")
+        tree = read_xml(path, "annotated objects")
     except AnnotationError as error:
         if dataset.problems.strict:
             raise
@@ -504,13 +504,13 @@ def _details(dataset: AnnotatedDataset, path: str, fitting: Sequence[tuple[int, 
 
 
 def _difficult(dataset: AnnotatedDataset, entry: Parsed, value: int, name: str, where: str) -> bool:
-    """Whether the xml calls an object difficult; not when it means another, as it names another class."""
+    """Whether the XML file marks an object as difficult; False if it names another class for that object."""
     detail = entry.detail(value)
     if detail is None:
         return False
     if detail.class_name != name:
-        message = f"the xml has a {detail.class_name!r} in its place"
-        treatment = f"it is {name!r}, as the picture of classes says, and not difficult"
+        message = f"the XML file has a {detail.class_name!r} at this position"
+        treatment = f"it is {name!r}, as in the class map, and not difficult"
         dataset.problems.noted(UNLIKE, dataset.file, where, "name", message, treatment)
         return False
     return detail.difficult

@@ -1,4 +1,4 @@
-"""Image files: read once, checked by their header, then decoded once."""
+"""Image files: read once, checked by header, then decoded once."""
 
 import io
 import os
@@ -12,21 +12,21 @@ from mrcnn.data.images.headers import MAX_PIXELS, open_regular, parse_header
 from mrcnn.data.images.jpeg import JpegError, check_complete, check_length
 from mrcnn.data.images.orientation import turn, turn_back
 
-MOST_BYTES = 1 << 30  # of a file, or as many as this for each of its pixels:
+MOST_BYTES = 1 << 30  # per file, unless this many per pixel is more:
 BYTES_A_PIXEL = 16
-RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # from OpenCV 4.10 on; without it the channels are swapped in a copy
+RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # since OpenCV 4.10; without it the channels are swapped in a copy
 FLAGS = (cv2.IMREAD_COLOR if RGB is None else RGB) | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class ImageFile:
-    """An image file in memory, not decoded yet.
+    """An image file in memory, not yet decoded.
 
     Args:
-        path: of the file.
-        max_pixels: largest number of pixels it may have.
+        path: the image file.
+        max_pixels: maximum number of pixels.
 
-    Raises FileNotFoundError or OSError where it cannot be opened; ValueError where it is no image or too large. Both
-    name it.
+    Raises FileNotFoundError or OSError if it cannot be opened, ValueError if it is not an image or too large. Both
+    name the file.
     """
 
     def __init__(self, path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> None:
@@ -37,35 +37,35 @@ class ImageFile:
             length = os.fstat(file.fileno()).st_size
             if length > most:
                 raise ValueError(
-                    f"{self.path!r} has {length:,} bytes, more than its {self.header.height} x {self.header.width} "
-                    "pixels can need; save it anew as PNG or JPEG"
+                    f"{self.path!r} has {length:,} bytes, more than {self.header.height} x {self.header.width} "
+                    "pixels can need; save it again as PNG or JPEG"
                 )
             file.seek(0)
             self.data = file.read()
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Self:
-        """The content of an image file that lies in another file; `name` stands for its path in errors."""
+        """An image stored inside another file; `name` replaces its path in errors."""
         file = cls.__new__(cls)
         file.path, file.data, file.header = name, data, parse_header(io.BytesIO(data), name, max_pixels)
         return file
 
-    def decode(self, orientation: int = 1, grey: bool = False) -> np.ndarray:
-        """The pixels, [H, W, 3] uint8 RGB or [H, W, 1] grey.
+    def decode(self, orientation: int = 1, gray: bool = False) -> np.ndarray:
+        """The pixels, [H, W, 3] uint8 RGB or [H, W, 1] gray.
 
         Args:
-            orientation: how the stored image is turned, 1 to 8; see `mrcnn.data.images.orientation`.
+            orientation: orientation of the stored image, 1 to 8; see `mrcnn.data.images.orientation`.
 
-        Raises ValueError, naming the file, where it is truncated or cannot be decoded.
+        Raises ValueError, naming the file, if it is truncated or cannot be decoded.
         """
         image = self._stored()
-        # Grey from the decoded colors: OpenCV's decoders weigh them differently from format to format
-        if grey:
+        # Convert to gray from decoded colors, because OpenCV's decoders weight colors differently per format
+        if gray:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
         return turn(image, orientation)
 
     def _stored(self) -> np.ndarray:
-        """The pixels as they are stored, [H, W, 3] RGB."""
+        """The pixels as stored, [H, W, 3] RGB."""
         header = self.header
         if header.kind == "JPEG":
             try:
@@ -75,11 +75,11 @@ class ImageFile:
         image = self._decoded(self.data)
         if image is None:
             raise self._error(f"OpenCV cannot decode this {header.kind}")
-        if header.kind == "TIFF":  # which OpenCV turns whatever it is told
+        if header.kind == "TIFF":  # OpenCV always rotates TIFFs by their tag
             image = turn_back(image, header.orientation)
         if image.shape[:2] != header.size:
             raise self._error(
-                f"its header says {header.height} x {header.width} (height x width), but it has "
+                f"its header states {header.height} x {header.width} (height x width), but it has "
                 f"{image.shape[0]} x {image.shape[1]} pixels"
             )
         if header.kind == "JPEG":
@@ -92,7 +92,7 @@ class ImageFile:
         return image
 
     def _decoded(self, data: bytes, flags: int = FLAGS) -> np.ndarray | None:
-        """What OpenCV makes of the content of a file; None where it cannot decode it."""
+        """The file content decoded by OpenCV; None if it cannot decode it."""
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
             return image if image is None or RGB is not None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

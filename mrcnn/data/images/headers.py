@@ -1,7 +1,7 @@
-"""Headers of image files: size and orientation, read without decoding a pixel.
+"""Headers of image files: size and orientation, read without decoding pixels.
 
-PNG, JPEG, BMP, TIFF, WebP and GIF are parsed here, because Pillow decodes a whole PNG to find its orientation and has a
-limit in pixels of its own. Pillow reads the headers of the other formats.
+PNG, JPEG, BMP, TIFF, WebP and GIF are parsed here, because Pillow decodes a whole PNG to find its orientation and has
+its own pixel limit. Pillow reads the headers of other formats.
 """
 
 import io
@@ -12,21 +12,21 @@ from typing import BinaryIO, NamedTuple
 from mrcnn.data.images import orientation
 from mrcnn.data.images.jpeg import NOT_FRAMES, START
 
-MAX_PIXELS = 300_000_000  # of an image file; the default of every limit
+MAX_PIXELS = 300_000_000  # default limit for image files
 HEIGHT, WIDTH, BITS, ORIENTATION = TIFF_TAGS = 257, 256, 258, 274
-MOST_EXIF = 1 << 16  # bytes; a JPEG segment holds no more
-MOST_PARTS = 100_000  # markers, chunks or tags that are looked at
-PILLOW_FORMATS = ("PPM", "JPEG2000", "AVIF", "SUN")  # those of the others that OpenCV decodes
+MOST_EXIF = 1 << 16  # bytes; the maximum in a JPEG segment
+MOST_PARTS = 100_000  # maximum number of markers, chunks or tags to read
+PILLOW_FORMATS = ("PPM", "JPEG2000", "AVIF", "SUN")  # further formats that OpenCV decodes
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class Header(NamedTuple):
-    """What an image file says of itself.
+    """The metadata of an image file.
 
-    height, width: in pixels, as stored. orientation: 1 to 8. kind: the format, such as "PNG". bits: of a channel,
-    None where that is not read.
+    height, width: in pixels, as stored. orientation: 1 to 8. kind: the format, such as "PNG". bits: per channel, None
+    if not read.
     """
 
     height: int
@@ -42,20 +42,20 @@ class Header(NamedTuple):
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(height, width) of the image turned upright."""
+        """(height, width) of the upright image."""
         return orientation.upright_size(self.size, self.orientation)
 
 
 class _NotThisFormat(Exception):
-    """The content contradicts its first bytes."""
+    """The content contradicts the file's first bytes."""
 
 
 def read_header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Header:
     """Reads the header of an image file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a folder, a device or an empty file, no image, or more than `max_pixels` pixels; it names the file.
+        FileNotFoundError: the file is missing.
+        ValueError: a folder, a device, an empty file, not an image, or over `max_pixels` pixels; names the file.
     """
     path = os.fspath(path)
     with open_regular(path) as file:
@@ -63,7 +63,7 @@ def read_header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Header
 
 
 def read_image_size(path: str | os.PathLike, upright: bool = True, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) of the image that `read_image` returns for a file, from its header. Raises as `read_header`."""
+    """(height, width) of the image that `read_image` returns, from the file's header. Raises as `read_header`."""
     header = read_header(path, max_pixels)
     return header.upright_size if upright else header.size
 
@@ -71,9 +71,9 @@ def read_image_size(path: str | os.PathLike, upright: bool = True, max_pixels: i
 def open_regular(path: str) -> BinaryIO:
     """The opened file. Raises FileNotFoundError, or ValueError for a folder, a device, a pipe or an empty file."""
     if os.path.isdir(path):
-        raise ValueError(f"{path!r} is a folder, not an image file; pass the files in it one by one")
+        raise ValueError(f"{path!r} is a folder, not an image file; pass the files in it instead")
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for its writer
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
             raise ValueError(f"{path!r} is a device or a pipe, not an image file")
         file = open(path, "rb", buffering=0)
     except FileNotFoundError:
@@ -85,11 +85,11 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def parse_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Header:
-    """The header of an opened image, called `name` in errors. Raises ValueError as `read_header`."""
+    """The header of an open image file, called `name` in errors. Raises ValueError as `read_header`."""
     try:
         header = _parse(file)
-    except (_NotThisFormat, struct.error, OverflowError, OSError) as error:  # such as an offset that no file reaches
-        raise ValueError(f"{name!r} is truncated or damaged, or no image ({error}); fetch or copy it again") from error
+    except (_NotThisFormat, struct.error, OverflowError, OSError) as error:  # such as an offset beyond any file
+        raise ValueError(f"{name!r} is truncated, damaged or not an image ({error}); fetch or copy it again") from error
     header = header or _by_pillow(file, name)
     if header.height < 1 or header.width < 1:
         raise ValueError(f"{name!r} is {_described(header)}: it has no pixels; fetch or copy it again")
@@ -98,12 +98,12 @@ def parse_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Hea
 
 
 def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    """Raises ValueError for an image of more than `max_pixels` pixels, saying how to raise the limit."""
+    """Raises ValueError for an image of more than `max_pixels` pixels, explaining how to raise the limit."""
     if size[0] * size[1] > max_pixels:
         raise ValueError(
             f"{name} is {size[0]} x {size[1]} (height x width), {size[0] * size[1]:,} pixels, more than the limit of "
-            f"{max_pixels:,}. Cut it into tiles, or raise the limit if you trust the file: IMAGE_MAX_PIXELS in the "
-            "settings of a model, `max_pixels` of a Dataset or of read_image"
+            f"{max_pixels:,}. Cut it into tiles, or raise the limit if you trust the file: IMAGE_MAX_PIXELS in a "
+            "model's settings, `max_pixels` of a Dataset or of read_image"
         )
 
 
@@ -112,7 +112,7 @@ def _described(header: Header) -> str:
 
 
 def _parse(file: BinaryIO) -> Header | None:
-    """The header, None for another format than those parsed here."""
+    """The header; None if the format is not parsed here."""
     start = _read(file, 0, 16)
     if start.startswith(START):
         return _jpeg(file)
@@ -141,28 +141,28 @@ def _jpeg(file: BinaryIO) -> Header:
     for _ in range(MOST_PARTS):
         head = _read(file, offset, 4)
         if len(head) < 4 or head[0] != 0xFF:
-            raise _NotThisFormat(f"a JPEG marker is missing at byte {offset}")
+            raise _NotThisFormat(f"missing JPEG marker at byte {offset}")
         marker, length = head[1], int.from_bytes(head[2:], "big")
         if marker == 0xFF:  # a fill byte
             offset += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length follows
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
             offset += 2
         elif 0xC0 <= marker <= 0xCF and marker not in NOT_FRAMES:
             bits, height, width = struct.unpack(">BHH", _read(file, offset + 4, 5))
             return Header(height, width, orientation, "JPEG", bits)
         elif marker in (0xD9, 0xDA) or length < 2:
-            raise _NotThisFormat("a JPEG without a size")
+            raise _NotThisFormat("JPEG without a size")
         else:
             if marker == 0xE1 and orientation == 1:
                 segment = _read(file, offset + 4, length - 2)
                 if segment.startswith(b"Exif\0"):
                     orientation = _exif_orientation(segment[6:])
             offset += 2 + length
-    raise _NotThisFormat("a JPEG of nothing but markers")
+    raise _NotThisFormat("JPEG without any data")
 
 
 def _png(file: BinaryIO) -> Header:
-    """Walks over all chunks: decoders make room for a chunk before they see that it is longer than the file."""
+    """Checks all chunks: decoders allocate memory for a chunk before they notice that it is longer than the file."""
     total = file.seek(0, os.SEEK_END)
     offset, size, bits, orientation = len(PNG_START), None, 8, 1
     for _ in range(MOST_PARTS):
@@ -170,9 +170,9 @@ def _png(file: BinaryIO) -> Header:
             break
         length, kind = struct.unpack(">I4s", head)
         if size is None and kind != b"IHDR":
-            raise _NotThisFormat(f"a PNG that starts with {kind!r} instead of IHDR")
+            raise _NotThisFormat(f"PNG that starts with {kind!r} instead of IHDR")
         if offset + 12 + length > total:
-            raise _NotThisFormat(f"a PNG whose {kind!r} has {length:,} bytes")
+            raise _NotThisFormat(f"PNG with a {kind!r} chunk of {length:,} bytes")
         if kind == b"IHDR":
             width, height, bits = struct.unpack(">IIB", _read(file, offset + 8, 9))
             size = height, width
@@ -182,7 +182,7 @@ def _png(file: BinaryIO) -> Header:
             break
         offset += 12 + length
     if size is None:
-        raise _NotThisFormat("a PNG without a size")
+        raise _NotThisFormat("PNG without a size")
     return Header(*size, orientation, "PNG", bits)
 
 
@@ -195,7 +195,7 @@ def _webp(file: BinaryIO) -> Header:
         part = _read(file, offset + 8, 10)
         if size is None and kind == b"VP8X":
             size = int.from_bytes(part[7:10], "little") + 1, int.from_bytes(part[4:7], "little") + 1
-            if not part[0] & 8:  # it says that there is no Exif
+            if not part[0] & 8:  # the flag for Exif is not set
                 break
         elif size is None and kind == b"VP8 ":
             width, height = struct.unpack("<HH", part[6:10])
@@ -211,7 +211,7 @@ def _webp(file: BinaryIO) -> Header:
             break
         offset += 8 + length + length % 2
     if size is None:
-        raise _NotThisFormat("a WebP without a size")
+        raise _NotThisFormat("WebP without a size")
     return Header(*size, orientation, "WebP", 8)
 
 
@@ -223,19 +223,19 @@ def _bmp(file: BinaryIO) -> Header | None:
     elif 40 <= length <= 256:
         width, height = struct.unpack("<ii", head[4:12])
     else:
-        return None  # "BM" alone does not make a file a BMP
+        return None  # other files may start with "BM" too
     return Header(abs(height), abs(width), kind="BMP", bits=8)
 
 
 def _tiff(file: BinaryIO) -> Header:
     tags = _ifd(file)
     if not {HEIGHT, WIDTH} <= tags.keys():
-        raise _NotThisFormat("a TIFF without a size")
+        raise _NotThisFormat("TIFF without a size")
     return Header(tags[HEIGHT], tags[WIDTH], _valid(tags.get(ORIENTATION, 1)), "TIFF", tags.get(BITS, 1))
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """The orientation in an Exif block; 1 where it has none, or is damaged: that makes the pixels no worse."""
+    """The orientation in an Exif block; 1 if it is missing or damaged, which does not affect the pixels."""
     try:
         return _valid(_ifd(io.BytesIO(exif)).get(ORIENTATION, 1))
     except (_NotThisFormat, struct.error):
@@ -247,7 +247,7 @@ def _valid(orientation: int) -> int:
 
 
 def _ifd(file: BinaryIO) -> dict[int, int]:
-    """The whole numbers of the first directory of a TIFF or BigTIFF; of several numbers the first."""
+    """The integers in the first directory of a TIFF or BigTIFF; of several values the first."""
     start = _read(file, 0, 16)
     order = "<" if start.startswith(b"II") else ">"
     if start[2:4] in (b"*\0", b"\0*"):
@@ -257,7 +257,7 @@ def _ifd(file: BinaryIO) -> dict[int, int]:
         (at,) = struct.unpack(order + "Q", start[8:16])
         count_format, entry_format, room = "Q", "HHQ8s", 8
     else:
-        raise _NotThisFormat("a TIFF directory is missing")
+        raise _NotThisFormat("missing TIFF directory")
     first = at + struct.calcsize(count_format)
     (count,) = struct.unpack(order + count_format, _read(file, at, first - at))
     size = struct.calcsize(order + entry_format)
@@ -267,7 +267,7 @@ def _ifd(file: BinaryIO) -> dict[int, int]:
         number_format = {1: "B", 3: "H", 4: "I"}.get(kind)
         if tag in TIFF_TAGS and number_format is not None:
             length = struct.calcsize(number_format)
-            if many * length > room:  # the entry holds the place of the numbers
+            if many * length > room:  # the entry holds the offset of the values
                 value = _read(file, int.from_bytes(value, "little" if order == "<" else "big"), length)
             tags.setdefault(tag, *struct.unpack(order + number_format, value[:length]))
     return tags
@@ -282,7 +282,7 @@ def _by_pillow(file: BinaryIO, name: str) -> Header:
             return Header(image.height, image.width, kind=image.format or "")
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name!r} is too large: {error}; cut it into tiles, or convert it to PNG or JPEG") from error
-    except Exception as error:  # plugins raise whatever a damaged file leads them to
+    except Exception as error:  # plugins raise any error for a damaged file
         raise ValueError(
-            f"{name!r} is not an image, or of a kind that cannot be read; convert it to JPEG or PNG"
+            f"{name!r} is not an image, or its format is not supported; convert it to JPEG or PNG"
         ) from error

@@ -1,6 +1,6 @@
-"""JPEG: its segments, and whether a file holds all of its image.
+"""JPEG segments, and a check that a file contains its whole image.
 
-libjpeg fills what is missing with grey, or leaves it blurred, and prints a warning that no caller sees.
+libjpeg fills missing parts with gray, or leaves them blurred, and prints a warning that no caller sees.
 """
 
 import re
@@ -10,19 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 START, END = b"\xff\xd8", b"\xff\xd9"
-NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # among the markers 0xC0 to 0xCF, all others of which start a frame
+NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # exceptions among the markers 0xC0 to 0xCF, all others of which start a frame
 MOST_SEGMENTS = 10_000
-MOST_SCANS = 100  # a progressive file has about ten; each costs the time of a whole image
+MOST_SCANS = 100  # a progressive file has about ten; each takes as long to decode as a whole image
 MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends a scan; 0xFF00 is data, 0xFFD0 to 0xFFD7 are restarts
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-PIXELS_A_BYTE = 1024  # at most; twice what the coding allows
-COEFFICIENTS = 64  # of a block of 8 x 8 pixels
-FILL = 128  # grey value of blocks without data
-JUNK = bytes((37 * i + 11) % 255 for i in range(509))  # data of a scan: no 0xFF
+PIXELS_A_BYTE = 1024  # upper limit, twice what the coding allows
+COEFFICIENTS = 64  # per block of 8 x 8 pixels
+FILL = 128  # gray value of blocks without data
+JUNK = bytes((37 * i + 11) % 255 for i in range(509))  # scan data without 0xFF
 
 
 class Segment(NamedTuple):
-    """A marker, and where its data starts and ends. The data of a scan (0xDA) starts with its own header."""
+    """A marker, and the start and end of its data. The data of a scan (0xDA) starts with its own header."""
 
     marker: int
     start: int
@@ -30,11 +30,11 @@ class Segment(NamedTuple):
 
 
 class JpegError(ValueError):
-    """The file is no JPEG, damaged, or would take too long to decode."""
+    """The file is not a JPEG, is damaged, or would take too long to decode."""
 
 
 def segments(data: bytes) -> list[Segment]:
-    """The segments of a JPEG, up to its end marker or to where the file ends. Raises JpegError."""
+    """The segments of a JPEG, up to its end marker or the end of the file. Raises JpegError."""
     found: list[Segment] = []
     at, scans = len(START), 0
     while at + 2 <= len(data):
@@ -42,11 +42,11 @@ def segments(data: bytes) -> list[Segment]:
             raise JpegError(f"it has more than {MOST_SEGMENTS} segments")
         match = MARKER.match(data, at)
         if match is None:
-            raise JpegError(f"a marker is missing at byte {at}")
+            raise JpegError(f"missing marker at byte {at}")
         marker, at = data[match.end() - 1], match.end()
         if marker == END[1]:
             return [*found, Segment(marker, at, at)]
-        if marker in (0x01, START[1]):  # no length follows
+        if marker in (0x01, START[1]):  # without a length
             continue
         end = at + int.from_bytes(data[at : at + 2], "big")
         if end < at + 2:
@@ -63,20 +63,20 @@ def segments(data: bytes) -> list[Segment]:
 
 
 def check_length(data: bytes, pixels: int) -> None:
-    """Raises JpegError for a file with too few bytes for its pixels: a block of 8 x 8 takes a bit at the least."""
+    """Raises JpegError for a file with too few bytes for its pixels: a block of 8 x 8 takes at least one bit."""
     if pixels > PIXELS_A_BYTE * len(data):
         raise JpegError(f"{len(data)} bytes cannot hold {pixels:,} pixels")
 
 
 def check_complete(data: bytes, image: np.ndarray, decode: Callable[[bytes], np.ndarray | None]) -> None:
-    """Raises JpegError where a part of the image is missing, whether or not an end marker stands after what is there.
+    """Raises JpegError if a part of the image is missing, even if an end marker follows the existing data.
 
-    Not noticed: less than 16 x 16 pixels, or a part of the last scan of a progressive file, which refines the others.
-    `mrcnn.data.check` sees those, too.
+    Missing parts smaller than 16 x 16 pixels, or within the last scan of a progressive file, which only refines the
+    others, are not detected; `mrcnn.data.check` finds those too.
 
     Args:
         data: the file.
-        image: what `decode` made of it, [H, W, C] uint8, as stored.
+        image: the result of `decode`, [H, W, C] uint8, as stored.
     """
     parts = segments(data)
     scans = [part for part in parts if part.marker == 0xDA]
@@ -84,21 +84,21 @@ def check_complete(data: bytes, image: np.ndarray, decode: Callable[[bytes], np.
     if not scans or not frames:
         raise JpegError("it has no image data")
     frame, corner = data[frames[0].start : frames[0].end], image[-1, -1]
-    filled = (corner == corner[0]).all() and (corner[0] == FILL or frame[5:6] == b"\4")  # CMYK's grey is another
+    filled = (corner == corner[0]).all() and (corner[0] == FILL or frame[5:6] == b"\4")  # CMYK has a different gray
     if filled and len(scans) == 1 and _lacks_restarts(data, parts, frame):
         raise JpegError("a part of the image is missing")
     ended, there = parts[-1].marker == END[1], data[: scans[-1].end]
     if filled or not ended or _lacks_scans(data, scans, frame):
-        # A decoder that lacks data reads what follows; one that has all of it does not. Interrupted copies of files
-        # whose room was set aside end in zeros.
+        # A decoder that lacks data reads what follows, a complete one does not. Interrupted copies of files with
+        # preallocated space end in zeros.
         longer = decode((there if ended else there.rstrip(b"\0")) + JUNK + END)
         if longer is None or longer.shape != image.shape or not all(map(np.array_equal, longer, image)):  # row by row
             raise JpegError("a part of the image is missing")
 
 
 def _lacks_scans(data: bytes, scans: list[Segment], frame: bytes) -> bool:
-    """Whether a coefficient of a component was not sent to its last bit, as when a progressive file was cut off."""
-    lowest = np.full((256, COEFFICIENTS), 255)  # bit that was sent, by component
+    """Whether some bits of a coefficient are missing, as in a truncated progressive file."""
+    lowest = np.full((256, COEFFICIENTS), 255)  # lowest bit present, by component
     for scan in scans:
         count = data[scan.start]
         header = data[scan.start + 1 : scan.start + 4 + 2 * count]
@@ -115,7 +115,7 @@ def _lacks_restarts(data: bytes, parts: list[Segment], frame: bytes) -> bool:
     interval = int.from_bytes(data[intervals[-1].start : intervals[-1].end], "big") if intervals else 0
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     sampling = frame[7::3]
-    alone = len(sampling) == 1  # its blocks are not grouped
+    alone = len(sampling) == 1  # a single component: blocks are not grouped
     wide, tall = (8 if alone else 8 * max(code >> shift & 15 for code in sampling) for shift in (4, 0))
     if not interval or not wide or not tall:
         return False

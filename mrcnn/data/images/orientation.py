@@ -1,9 +1,9 @@
-"""Orientation tags: cameras store images as the sensor saw them, and a tag says how to turn them upright.
+"""Orientation tags: cameras store images as the sensor saw them, and a tag says how to rotate them upright.
 
-This is the only place that decides whether an image is turned; every reader of annotations and `detect` follow it. The
-rule is to turn images upright, as browsers, CVAT, Label Studio, FiftyOne and OpenCV show them.
+Only this module decides whether an image is rotated; all annotation readers and `detect` follow it. By default, images
+are rotated upright, as shown by browsers, CVAT, Label Studio, FiftyOne and OpenCV.
 
-An orientation is the number of the Exif tag (Exif 2.32, section 4.6.4): 1 means as stored, 2 to 8 mirror or rotate the
+An orientation is the value of the Exif tag (Exif 2.32, section 4.6.4): 1 means as stored, 2 to 8 mirror or rotate the
 image, and 5 to 8 swap height and width.
 """
 
@@ -12,32 +12,32 @@ from typing import NamedTuple
 import numpy as np
 
 SIDEWAYS = (5, 6, 7, 8)
-INVERSE = {6: 8, 8: 6}  # every other orientation undoes itself
+INVERSE = {6: 8, 8: 6}  # every other orientation is its own inverse
 
 
 class Choice(NamedTuple):
-    """orientation: to turn the image by, 1 to 8. proven: whether more than the package's rule decided it."""
+    """orientation: to apply to the image, 1 to 8. proven: whether it follows from more than the package's rule."""
 
     orientation: int
     proven: bool
 
 
 def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """(height, width) of a stored image of `size` once it is turned upright."""
+    """(height, width) of a stored image of `size` after rotating it upright."""
     return size[::-1] if orientation in SIDEWAYS else size
 
 
 def choose_orientation(
     tag: int, stored: tuple[int, int], annotated: tuple[int, int] | None = None, upright: bool | None = None
 ) -> Choice:
-    """How to turn an image whose file has an orientation tag.
+    """The orientation to apply to an image whose file has an orientation tag.
 
     Args:
         tag: the file's orientation.
         stored: (height, width) of its pixels.
-        annotated: (height, width) of the image that was annotated, where it is known. It decides wherever it fits only
-            one of the stored and the upright image.
-        upright: decides for all other images: True turns them upright, False leaves them as stored. None: the rule.
+        annotated: (height, width) of the annotated image, if known. It decides if it matches only the stored or only
+            the upright image.
+        upright: decides for all other images: True rotates them upright, False keeps them as stored. None: the rule.
     """
     if tag == 1:
         return Choice(1, proven=True)
@@ -48,7 +48,7 @@ def choose_orientation(
 
 
 def turn(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The stored image [H, W, ...] as its orientation (1 to 8) wants it shown."""
+    """The stored image [H, W, ...], mirrored and rotated according to its orientation (1 to 8)."""
     if orientation == 1:
         return image
     if orientation in SIDEWAYS:
@@ -58,5 +58,5 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turn_back(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The reverse of `turn`."""
+    """The inverse of `turn`."""
     return turn(image, INVERSE.get(orientation, orientation))

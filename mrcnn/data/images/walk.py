@@ -1,4 +1,4 @@
-"""The image files of folders, one after the other, however many there are."""
+"""Iterates over the image files in any number of folders."""
 
 import itertools
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2"))
-SORTED = 10_000  # entries of a folder up to which they come sorted; beyond that, as the file system has them
+SORTED = 10_000  # folders with more entries are read in file system order
 
 
 class Found(NamedTuple):
-    """An image file: its path, and its name relative to what was searched, with forward slashes."""
+    """An image file: its path, and its name relative to the searched folder, with forward slashes."""
 
     path: str
     name: str
@@ -20,24 +20,24 @@ class Found(NamedTuple):
 def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | None = None) -> Iterator[Found]:
     """The given files, and the images in the given folders and their subfolders, in constant memory.
 
-    Names are relative to the folder, or to the closest common parent of several paths. Files are recognized by their
-    endings (`SUFFIXES`), files that are given themselves have any. Hidden files and linked folders are left out.
+    Names are relative to the folder, or to the closest common parent of several paths. Files in folders are selected
+    by suffix (`SUFFIXES`); files given directly may have any. Hidden files and linked folders are skipped.
 
     Args:
-        skip: a folder to leave out, such as the one that results are written to.
+        skip: a folder to skip, such as the output folder.
 
-    Raises FileNotFoundError for a path that does not exist, before the first file.
+    Raises FileNotFoundError for a missing path, before yielding the first file.
     """
     roots = [os.path.abspath(path) for path in paths]
     for given, root in zip(paths, roots, strict=True):
         if not os.path.exists(root):
-            raise FileNotFoundError(f"there is no file or folder {os.fspath(given)!r}")
+            raise FileNotFoundError(f"no file or folder {os.fspath(given)!r}; check the path")
     base = common_folder(roots)
     return _walk(roots, base, None if skip is None else os.path.abspath(skip))
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """The folder to which the names of absolute paths are relative."""
+    """The folder to which names are relative, for absolute paths."""
     return os.path.commonpath([path if os.path.isdir(path) else os.path.dirname(path) for path in paths])
 
 

@@ -1,4 +1,4 @@
-"""Which file or folder is which part of a dataset, and where images are."""
+"""Which file or folder is which part of a dataset, and where its images are."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_other_words_for_a_subset(tmp_path):
     assert subset_folder(tmp_path, "val") == str(tmp_path / "valid")
     images, beside = paired_folders(tmp_path, "validation", ["masks"], lambda folder: True)
     assert images == str(tmp_path / "valid" / "images") and beside == [str(tmp_path / "valid" / "masks")]
-    with pytest.raises(FileNotFoundError, match="no folder '.*train'; .* holds valid/"):
+    with pytest.raises(FileNotFoundError, match="folder '.*train' does not exist; .* holds valid/"):
         subset_folder(tmp_path, "train")
 
 
@@ -96,10 +96,8 @@ def test_names_in_several_folders(tmp_path):
     found = finder(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], ".")
     assert found.path("a.jpg") == str(tmp_path / "x" / "a.jpg") and found.path("b.jpg") == str(tmp_path / "y" / "b.jpg")
     missing = found.path("c.jpg")
-    assert missing == str(tmp_path / "c.jpg") and "z/c.jpg' could be meant: choose with image_dir=" in found.why(
-        missing
-    )
-    assert found.path("x/c.jpg") == str(tmp_path / "y" / "x" / "c.jpg")  # as much of the path as fits one image only
+    assert missing == str(tmp_path / "c.jpg") and "z/c.jpg'; choose with image_dir=" in found.why(missing)
+    assert found.path("x/c.jpg") == str(tmp_path / "y" / "x" / "c.jpg")  # enough of the path to identify one image
     assert found.why(found.path("d.jpg")) == ""
 
 
@@ -113,7 +111,7 @@ def test_a_backslash_may_be_part_of_a_name(tmp_path):
 def test_a_missing_name_has_the_place_where_it_would_be(tmp_path):
     files(tmp_path, "train/a.jpg", "val/b.jpg")
     found = finder(tmp_path, ["a.jpg", "b.jpg"], "train")
-    assert found.path("b.jpg") == str(tmp_path / "train" / "b.jpg")  # not that of another part of the data
-    with pytest.raises(FileNotFoundError, match="no folder '.*gone' of images; check image_dir"):
+    assert found.path("b.jpg") == str(tmp_path / "train" / "b.jpg")  # not the one of another part
+    with pytest.raises(FileNotFoundError, match="image folder '.*gone' does not exist; check image_dir"):
         finder(tmp_path, ["a.jpg"], image_dir=str(tmp_path / "gone"))
     assert finder(tmp_path / "gone", ["a.jpg"], ".").path("a.jpg") == str(tmp_path / "gone" / "a.jpg")

@@ -1,4 +1,4 @@
-"""Lists of a JSON file, record by record, with json itself as the oracle."""
+"""Lists in a JSON file, read record by record, with json itself as the oracle."""
 
 import json
 
@@ -70,14 +70,14 @@ def test_damage_is_named(tmp_path, text):
     path.write_text("\n" + text)
     with pytest.raises(ValueError):
         json.loads(text)
-    with pytest.raises(AnnotationError, match="a.json, line 2: it is not json .*damaged or cut off; export records"):
+    with pytest.raises(AnnotationError, match="a.json, line 2: invalid or truncated JSON .*; export records"):
         collected(path)
 
 
 def test_keys_that_repeat_and_nesting_without_end(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": [1],\n"a": [2]}')
-    with pytest.raises(AnnotationError, match="a.json, line 2, field 'a': the file has it a second time"):
+    with pytest.raises(AnnotationError, match="a.json, line 2, field 'a': duplicate key"):
         collected(path)
     path.write_text('{"a": [' + "[" * 100_000)
     with pytest.raises(AnnotationError, match="a.json: it cannot be read .*recursion"):

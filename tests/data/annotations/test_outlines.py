@@ -38,14 +38,14 @@ def test_parts_are_joined_and_cut_off_at_the_border():
 def test_a_triangle_covers_half_of_its_square():
     mask = Polygons((polygon((0, 0), (10, 0), (0, 10)),)).fill(10, 10)
     below = np.add.outer(np.arange(10), np.arange(10)) < 9
-    assert (mask >= below).all() and mask.sum() <= below.sum() + 10  # of the diagonal's pixels either
+    assert (mask >= below).all() and mask.sum() <= below.sum() + 10  # pixels on the diagonal may go either way
 
 
-def test_polygons_that_the_rasteriser_cannot_take_raise():
-    with pytest.raises(ValueError, match="a polygon has 2 points; at least three enclose an area"):
+def test_polygons_that_the_rasterizer_cannot_take_raise():
+    with pytest.raises(ValueError, match="a polygon has 2 points; at least three are needed for an area"):
         Polygons((polygon((1, 2), (3, 4)),)).fill(5, 5)
     for value in (1e9, np.nan, np.inf):
-        with pytest.raises(ValueError, match=r"coordinates in \(0.0, 0.0, 5.0, .*\) \(y1, x1, y2, x2\)|coordinates in"):
+        with pytest.raises(ValueError, match=r"spans \(0.0, 0.0, 5.0, .*\) \(y1, x1, y2, x2\)|polygon spans"):
             Polygons((polygon((0, 0), (value, 0), (5, 5)),)).fill(10, 10)
 
 
@@ -61,7 +61,7 @@ def test_a_rectangle_and_its_polygon_cover_the_same(y1, x1, tall, wide):
     assert outline.bounds() == as_polygon.bounds() == (y1, x1, y2, x2)
 
 
-def test_a_rectangle_takes_the_pixels_whose_centre_it_holds():
+def test_a_rectangle_takes_the_pixels_whose_center_it_holds():
     assert where(Rectangle(0.5, 1.4, 3.5, 4.6).fill(10, 10)) == (0, 1, 3, 5)
     assert not Rectangle(2, 2.6, 5, 3.4).fill(10, 10).any()
 
@@ -75,7 +75,7 @@ def test_circles_and_turned_ellipses():
     assert mask[14, 15] and not mask[4, 15]  # clockwise in the image: down to the right
     np.testing.assert_allclose(turned.bounds(), (9 - 34**0.5, 10 - 34**0.5, 9 + 34**0.5, 10 + 34**0.5))
     np.testing.assert_array_equal(Ellipse(9, 10, 2, 8, np.pi / 2).fill(20, 20), Ellipse(9, 10, 8, 2).fill(20, 20))
-    assert Ellipse(0, 0, 3, 3).fill(20, 20).sum() == 8  # of 9 pixels the corner's centre is 3.5 away
+    assert Ellipse(0, 0, 3, 3).fill(20, 20).sum() == 8  # of 9 pixels, the corner's center is 3.5 away
 
 
 def test_run_lengths():
@@ -84,7 +84,7 @@ def test_run_lengths():
     outline = Runs(rle.encode(mask))
     np.testing.assert_array_equal(outline.fill(6, 8), mask)
     assert outline.bounds() == (1, 2, 4, 7)
-    with pytest.raises(ValueError, match=r"the run lengths are of size \[6, 8\], the image of \[8, 6\]"):
+    with pytest.raises(ValueError, match=r"the RLE has size \[6, 8\], but the image has \[8, 6\]"):
         outline.fill(8, 6)
 
 
@@ -119,7 +119,7 @@ def test_values_of_mask_pictures(tmp_path, mode, values, expected):
 def test_pictures_of_fractions_hold_no_masks(tmp_path):
     path = tmp_path / "mask.tif"
     Image.fromarray(np.array([[0, 1.5], [2, 300]], np.float32)).save(path)
-    with pytest.raises(ValueError, match="mask.tif' has pixels of mode F, which hold no whole numbers"):
+    with pytest.raises(ValueError, match="mask.tif' has pixels of mode F, which cannot hold instance ids"):
         read_values(str(path))
     Image.fromarray(np.array([[0, 300], [65535, 7]], ">u2")).save(path)
     assert read_values(str(path)).tolist() == [[0, 300], [65535, 7]]
@@ -127,13 +127,13 @@ def test_pictures_of_fractions_hold_no_masks(tmp_path):
 
 def test_mask_pictures_that_cannot_be_used(tmp_path):
     path = tmp_path / "mask.png"
-    with pytest.raises(FileNotFoundError, match="no mask picture at .*mask.png"):
+    with pytest.raises(FileNotFoundError, match="no mask file at .*mask.png"):
         MaskFile(str(path)).fill(2, 2)
     path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="mask.png' is not a picture, or damaged"):
+    with pytest.raises(ValueError, match="mask.png' is not an image, or damaged"):
         MaskFile(str(path)).fill(2, 2)
     Image.fromarray(np.zeros((200, 300), np.uint8)).save(path)
-    with pytest.raises(ValueError, match="is 200 x 300, its image 2 x 2"):
+    with pytest.raises(ValueError, match="is 200 x 300, its image is 2 x 2"):
         MaskFile(str(path)).fill(2, 2)
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match="or damaged"):

@@ -12,7 +12,7 @@ def test_an_error_says_where():
 
 
 def test_strict_raises_and_says_the_way_out():
-    with pytest.raises(AnnotationError, match=r"^a.csv, line 2, field 'x': gone \(strict=False reads on without it\)$"):
+    with pytest.raises(AnnotationError, match=r"^a.csv, line 2, field 'x': gone \(strict=False skips it\)$"):
         Problems().broken("a.csv", "line 2", "x", "gone")
 
 

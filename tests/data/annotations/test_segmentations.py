@@ -1,4 +1,4 @@
-"""`segmentation` values: all at once, and one by one."""
+"""`segmentation` values, converted together and one by one."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_one_damaged_polygon_does_not_take_others_with_it():
     for damaged in ([[0, 0, 5, 0, 5, "5"]], [[0, 0, 5, 0, 5, 10**400]], [[0, 0, 5, 0, 5, float("nan")]]):
         first, second, third = plain_polygons([sound, damaged, sound])
         assert second is None and np.array_equal(first.parts[0], third.parts[0])
-        with pytest.raises(FieldError, match="expected lists of coordinates or run lengths"):
+        with pytest.raises(FieldError, match="expected lists of coordinates or RLE"):
             read_outline(damaged, 9, 9)
 
 
@@ -48,13 +48,13 @@ def test_forms_of_a_polygon(segmentation):
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        (None, "expected lists of coordinates or run lengths, got None"),
-        ([[1, 2, 3]], "a polygon has 3 coordinates, not pairs of x and y"),
-        ([1, 2, 3], "a polygon has 3 coordinates"),
-        ({"counts": []}, "run lengths need size and counts"),
-        ({"size": [9, 8], "counts": []}, r"it is of size \[9, 8\], its image of \[9, 9\]"),
-        ({"size": [9, 9], "counts": [10**12, 10**12]}, "cannot be|no whole number|cover"),
-        ({"size": [9, 9], "counts": "~"}, "no part of them"),
+        (None, "expected lists of coordinates or RLE, got None"),
+        ([[1, 2, 3]], "expected pairs of x and y, got a polygon of 3 coordinates"),
+        ([1, 2, 3], "a polygon of 3 coordinates"),
+        ({"counts": []}, "RLE needs size and counts"),
+        ({"size": [9, 8], "counts": []}, r"the RLE has size \[9, 8\], but the image has \[9, 9\]"),
+        ({"size": [9, 9], "counts": [10**12, 10**12]}, "cannot be|not an integer|cover"),
+        ({"size": [9, 9], "counts": "~"}, "which is not allowed"),
     ],
 )
 def test_what_is_no_outline(segmentation, message):

@@ -21,12 +21,12 @@ from tests.data.damaged import DAMAGE, PIXELS, bare, read, unlinked
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes the scene, changed, with its images; returns the path of the json."""
+    """Writes the scene after a change, with its images; returns the path of the JSON file."""
     return partial(damaged.write, tmp_path)
 
 
 def assert_found(path, kind, treatment, record, message, instances, **options):
-    """Checks the file, and that the one finding of this kind is as expected and nothing is lost from the count."""
+    """Checks that the file has the expected finding of this kind, and that the counts add up."""
     found = check(read(path), **options)
     (problem,) = (p for p in found.findings if p.kind == kind)
     assert record in problem.record and message in problem.message and problem.treatment == treatment
@@ -43,7 +43,7 @@ def assert_found(path, kind, treatment, record, message, instances, **options):
 
 
 def as_training_does(dataset):
-    """The images and instances that training takes, and those of images at which it stops."""
+    """The images and instances that training uses, and those of images that stop it."""
     counts = {what: {"images": 0, "instances": 0, "others": 0} for what in ("used", "raises")}
     for image_id in dataset.image_ids:
         try:
@@ -61,7 +61,7 @@ def test_a_sound_dataset(write):
         assert not found.findings and not found.broken
         assert found.records["used"] == {"images": 3, "instances": 5, "others": 0}
         assert "Nothing found." in str(found)
-        assert ("were not looked at" in str(found)) != images
+        assert ("were not checked" in str(found)) != images
         assert found.statistics.instances == 5 and found.statistics.sizes() == [(60, 80, 3)]
 
 
@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_the_masks(tmp_path):
     found = check(dataset)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found.statistics.instances == 200 and peak < 10 * 2**20  # whole masks are 200 MB
+    assert found.statistics.instances == 200 and peak < 10 * 2**20  # whole masks would take 200 MB
 
 
 class Unfillable(Rectangle):
@@ -197,7 +197,7 @@ def test_any_dataset(squares):
     assert found.statistics.sizes() == [(40, 60, 3)]
     assert found.counts() == {problems.UNANNOTATED: 1, report.UNUSED: 1}
     assert found.findings[0].record == "image 1 (made 'made1', made/1.png)"
-    assert check(dataset).statistics.sizes() == [(40, 60, 2)]  # by the masks; of the image without, it is unknown
+    assert check(dataset).statistics.sizes() == [(40, 60, 2)]  # from the masks; unknown for the image without masks
 
 
 @pytest.mark.parametrize(
@@ -251,12 +251,12 @@ def test_a_dataset_that_is_not_prepared(squares):
 
 
 def test_a_limit_of_no_image(squares):
-    with pytest.raises(ValueError, match="the limit is 0; give a number of images from 1 on"):
+    with pytest.raises(ValueError, match="limit is 0; expected at least 1 image"):
         check(squares([1]), limit=0)
 
 
 def via(folder):
-    """Six regions: two are sound, two points, outside, without a shape, without a pixel."""
+    """Six regions: two are valid; the others are two points, outside, without a shape, without pixels."""
     shapes = [
         {"name": "rect", "x": 5, "y": 5, "width": 9, "height": 9},
         {"name": "circle", "cx": 30, "cy": 30, "r": 6},
@@ -273,7 +273,7 @@ def via(folder):
 
 
 def csv(folder):
-    """Four rows: two are sound, one leaves the image, one is no text of runs."""
+    """Four rows: two are valid, one leaves the image, one is not RLE text."""
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "a.png")
     rows = ["a.png,1 9,60,80,0", "a.png,61 9 121 9,60,80,1", "a.png,4790 99,60,80,0", "a.png,x,60,80,0"]
     (folder / "train.csv").write_text("\n".join(["ImageId,EncodedPixels,Height,Width,ClassId", *rows]) + "\n")
@@ -281,14 +281,14 @@ def csv(folder):
 
 
 def csv_of_images(folder):
-    """Images that go with all their rows, and one row that goes alone; see `GONE`."""
+    """Images skipped with all their rows, and one row skipped by itself; see `GONE`."""
     for name in ("a", "b", "c", "d"):
         Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / f"{name}.png")
     (folder / "d.png").write_bytes(b"no picture")
     rows = [
         "a.png,1 9,60,80,0",
         "a.png,1 9,80,60,0",
-        "a.png,61 9,60,80,1",  # one row of another size
+        "a.png,61 9,60,80,1",  # one row of a different size
         "b.png,1 9,80,60,0",
         "b.png,1 9,80,60,0",
         "b.png,1 9,80,61,0",  # all rows
@@ -303,7 +303,7 @@ def csv_of_images(folder):
 
 
 def csv_without_sizes(folder):
-    """An image that is missing with its two rows, one that is none with one."""
+    """A missing image with two rows, and a file that is not an image with one row."""
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "a.png")
     (folder / "b.png").write_bytes(b"no picture")
     rows = ["a.png,1 9", "gone.png,1 9", "gone.png,10 9", "b.png,1 9"]
@@ -312,7 +312,7 @@ def csv_without_sizes(folder):
 
 
 def yolo(folder):
-    """Labels of three, two and one line, whose images are unreadable, no picture, and sound; one text is none."""
+    """Labels of three, two and one line, for images that are unreadable, missing and valid; one text has no image."""
     lines = ["0 0.1 0.1 0.5 0.1 0.5 0.5", "0 0.1 0.5 0.5 0.6 0.5 0.9", "0 0.6 0.1 0.9 0.1 0.9 0.5"]
     for name in ("images", "labels"):
         (folder / name).mkdir()
@@ -327,7 +327,7 @@ def yolo(folder):
 
 
 def ids(folder):
-    """Pictures of two numbers each: sound, of another size, without an image, of an image that is none; e has none."""
+    """Maps with two ids each: valid, of another size, without an image, of an invalid image; e has no map."""
     values = np.zeros((60, 80), np.uint8)
     values[:9, :9], values[20:29, :9] = 1, 2
     for name in ("images", "masks"):
@@ -354,7 +354,7 @@ def ids(folder):
 
 
 def mask_folders(folder):
-    """Five images: sound, without a picture, with two, without masks, unreadable; and files that are no folders."""
+    """Five images: valid, without a file, with two files, without masks, unreadable; and files that are not folders."""
     for image, pictures, count in (("a", "1", 2), ("b", "", 2), ("c", "12", 1), ("label d", "1", None), ("e", "1", 3)):
         (folder / image / "images").mkdir(parents=True)
         for name in pictures:
@@ -374,7 +374,7 @@ def mask_folders(folder):
 
 
 def mask_folders_beside(folder):
-    """Images without a folder of masks, and folders and a file without an image."""
+    """Images without a mask folder, and a folder and a file without an image."""
     for name in ("a", "b"):
         (folder / "images").mkdir(exist_ok=True)
         Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "images" / f"{name}.png")
@@ -418,7 +418,7 @@ def test_what_is_lost_with_a_record_is_what_its_reader_says_whatever_its_name(re
 
 
 def masks(folder):
-    """Four masks: two are sound, one is empty, one of another size."""
+    """Four masks: two are valid, one is empty, one has another size."""
     for name in ("images", "masks"):
         (folder / "a" / name).mkdir(parents=True)
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(folder / "a" / "images" / "a.png")
@@ -440,7 +440,7 @@ def test_the_records_of_other_formats_are_counted_too(tmp_path, make):
 
 
 def rotated(orientation, turn_sizes):
-    """Gives the images an orientation tag, and their records the sizes of the upright images or of the stored ones."""
+    """Gives the images an orientation tag, and their records the sizes of either the upright or the stored images."""
 
     def change(content, folder):
         for image in content["images"]:
@@ -462,8 +462,8 @@ def test_orientation_tags_that_sizes_do_not_explain_are_noted_once(write, images
     dataset = read(write(rotated(3, turn_sizes=False)))
     found = check(dataset, images=images)
     noted = [problem for problem in found.findings if problem.kind == problems.TAGGED]
-    assert len(noted) == len(dataset.image_ids) and "orientation 3" in noted[0].message
-    assert noted[0].treatment == "turned upright; upright=False reads it as stored" and not found.broken
+    assert len(noted) == len(dataset.image_ids) and "orientation tag 3" in noted[0].message
+    assert noted[0].treatment == "rotated upright; upright=False reads it as stored" and not found.broken
     assert check(dataset, images=images).counts()[problems.TAGGED] == len(noted)
 
 

@@ -11,10 +11,10 @@ from mrcnn.data.check.findings import beyond, crossings, mask_iou, region, same_
 
 BOW_TIE = [(0, 0), (4, 4), (4, 0), (0, 4)]
 SQUARE = [(0, 0), (4, 0), (4, 4), (0, 4)]
-HOURGLASS = [(0, 0), (2, 2), (4, 0), (4, 4), (2, 2), (0, 4)]  # both halves end in the middle
+HOURGLASS = [(0, 0), (2, 2), (4, 0), (4, 4), (2, 2), (0, 4)]  # both halves meet in the middle
 BOW_TIE_WITH_POINTS = [(0, 0), (2, 2), (4, 4), (4, 0), (2, 2), (0, 4)]  # the lines go through the middle
-THROUGH_A_POINT = [(0, 0), (8, 0), (8, 4), (4, 0), (2, -2)]  # crosses its first edge with a point of its own
-TOUCHING = [(0, 0), (8, 0), (8, 4), (4, 0), (2, 4)]  # a point on the first edge, both ways on one side
+THROUGH_A_POINT = [(0, 0), (8, 0), (8, 4), (4, 0), (2, -2)]  # one of its points crosses its first edge
+TOUCHING = [(0, 0), (8, 0), (8, 4), (4, 0), (2, 4)]  # a point on the first edge, both neighbors on one side
 BRIDGE = [(0, 0), (10, 0), (10, 10), (0, 10), (0, 5), (3, 5), (3, 7), (6, 7), (6, 3), (3, 3), (3, 5), (0, 5)]
 REPEATED = [(0, 0), (0, 0), (4, 0), (4, 4), (4, 4), (0, 4), (0, 0)]
 PENTAGRAM = [(10 * math.sin(turn), 10 * math.cos(turn)) for turn in (4 * math.pi / 5 * k for k in range(5))]
@@ -62,7 +62,7 @@ def test_crossings_in_the_middle_of_edges_equal_exact_arithmetic(points, scale):
     found = crossings(np.array(points, float) * scale + 3)
     for x, y in expected:
         assert np.abs(found - [float(x) * scale + 3, float(y) * scale + 3]).max(axis=1).min() < 1e-4
-    beside = {(x, y) for x, y in points}  # what else is found lies on points of the polygon
+    beside = {(x, y) for x, y in points}  # all other crossings are points of the polygon
     for x, y in (found - 3) / scale:
         assert min(math.hypot(x - p, y - q) for p, q in expected | beside) < 1e-4
 
@@ -144,7 +144,7 @@ def test_the_same_mask_drawn_twice():
 def test_a_hair_that_makes_the_box_large_hides_no_double():
     first, second = np.zeros((2, 40, 60), bool)
     first[:20, :20] = second[:20, :20] = True
-    second[20:38, 0] = True  # IoU 400 / 418, of the boxes 400 / 760
+    second[20:38, 0] = True  # IoU 400 / 418, IoU of the boxes 400 / 760
     assert [pair[:2] for pair in same_masks([region(first), region(second)])] == [(0, 1)]
 
 
@@ -154,12 +154,12 @@ def test_boxes_beside_their_masks():
     assert unlike_box((9, 8, 22, 22), (10, 10, 20, 20), size) is None  # no edge off by more than two pixels
     assert unlike_box((10, 10, 30, 20), (10, 10, 20, 20), size) == 0.5
     assert unlike_box((0, 0, 5, 5), (10, 10, 20, 20), size) == 0
-    assert unlike_box((-100, -100, 20, 20), (0, 0, 20, 20), size) is None  # cut to the image, as training does
+    assert unlike_box((-100, -100, 20, 20), (0, 0, 20, 20), size) is None  # clipped to the image, as in training
     assert unlike_box((10, 10, 10, 10), (10, 10, 20, 20), size) == 0
 
 
 def test_how_far_bounds_leave_the_image():
     assert beyond((0, 0, 40, 60), (40, 60)) == 0
-    assert beyond((-1, -1, 41, 61), (40, 60)) == 0  # up to a pixel is how tools draw
+    assert beyond((-1, -1, 41, 61), (40, 60)) == 0  # tools draw up to a pixel outside
     assert beyond((-1.5, 0, 40, 60), (40, 60)) == 1.5
     assert beyond((0, -3, 40, 75), (40, 60)) == 15

@@ -1,4 +1,4 @@
-"""The cleaned copy holds what training uses, and nothing else."""
+"""The cleaned copy contains what training uses, and nothing else."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.data.damaged import DAMAGE, read
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes the scene, changed, with its images; returns the path of the json."""
+    """Writes the scene after a change, with its images; returns the path of the JSON file."""
     (tmp_path / "from").mkdir()
     return partial(damaged.write, tmp_path / "from")
 

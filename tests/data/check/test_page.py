@@ -1,4 +1,4 @@
-"""The page of a check, and what stands on it."""
+"""The HTML page of a check."""
 
 import base64
 import re
@@ -16,7 +16,7 @@ from tests.data.damaged import DAMAGE, read
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes the scene, changed, with its images; returns the path of the json."""
+    """Writes the scene after a change, with its images; returns the path of the JSON file."""
     return partial(damaged.write, tmp_path)
 
 

@@ -38,7 +38,7 @@ def test_counts(statistics):
 
 
 def test_areas_by_cocos_bounds(statistics):
-    # 1023 and 4 lie under 32 x 32; 1024 and 9216 are medium, as both bounds belong to it
+    # 1023 and 4 are under 32 x 32; 1024 and 9216 are medium, which includes both limits
     assert statistics.coco_areas() == {"small": 2, "medium": 2, "large": 1}
 
 
@@ -87,7 +87,7 @@ def test_text(statistics):
         "  instances each  0 to 3, median 2, mean 1.7",
         "Instances: 5, and 1 crowd, ignored in training",
         "  by COCO's areas 40.0 % small, 40.0 % medium, 20.0 % large (under 32 x 32 pixels, up to 96 x 96, over)",
-        "  below anchors   20.0 % are under 32 x 32, the smallest anchor, once resized to 800 (1333 at most)",
+        "  below anchors   20.0 % are under 32 x 32, the smallest anchor, after resizing to 800 (at most 1333)",
         "  64 to 128         2  40.0 % ########################################",
         "  4 to 8            0   0.0 %",
         "  cat (2 images)         4  80.0 % ########################################",

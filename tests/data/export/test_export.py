@@ -1,4 +1,4 @@
-"""Detections in the formats of labeling tools: what is written is read back as the same masks."""
+"""Exports for labeling tools: reading them back gives the same masks."""
 
 import json
 
@@ -83,13 +83,13 @@ def test_what_is_written_is_read_back(tmp_path, scene, format):
     else:
         dataset = load_dataset(tmp_path / "out", subset, format=format, **options)
     masks, class_ids = dataset.load_mask(0)
-    assert [dataset.class_names[i] for i in class_ids] == ["cat", "dog", "a: b"]  # the fourth is under 0.5
+    assert [dataset.class_names[i] for i in class_ids] == ["cat", "dog", "a: b"]  # the fourth is below 0.5
     np.testing.assert_array_equal(masks, results[0]["masks"][:, :, :3])
     assert len(dataset.image_info) == (1 if format == "via" else 2)
 
 
 def decoded(stroke, height, width):
-    """The mask of a brush stroke, bit by bit."""
+    """A brush mask decoded bit by bit."""
     text = "".join(f"{byte:08b}" for byte in stroke)
     place = 0
 
@@ -133,9 +133,9 @@ def test_wrong_arguments(tmp_path, scene):
     paths, results = scene
     with pytest.raises(ValueError, match=f"unknown format 'x'; expected one of {', '.join(FORMATS)}"):
         export_detections("x", tmp_path, paths, results, NAMES)
-    with pytest.raises(ValueError, match="there are 1 paths and 2 results"):
+    with pytest.raises(ValueError, match="got 1 paths and 2 results"):
         export_detections("coco", tmp_path, paths[:1], results, NAMES)
-    with pytest.raises(ValueError, match="class ids .* need as many names"):
+    with pytest.raises(ValueError, match="class ids .* need names, got only"):
         export_detections("coco", tmp_path, paths, results, NAMES[:2])
     with pytest.raises(ValueError, match="expected masks"):
         export_detections("coco", tmp_path, paths[:1], [results[0] | {"scores": [1.0]}], NAMES)

@@ -83,8 +83,8 @@ def write(tmp_path):
 
 def test_reads_every_kind(write):
     dataset = read_coco(write())
-    assert dataset.class_names == ["BG", "car", "dog"]  # by their ids
-    assert [info["id"] for info in dataset.image_info] == [4, 9]  # by their ids
+    assert dataset.class_names == ["BG", "car", "dog"]  # ordered by id
+    assert [info["id"] for info in dataset.image_info] == [4, 9]  # ordered by id
     assert dataset.load_image(0).shape == (20, 30, 3)
     masks, class_ids = dataset.load_mask(0)
     assert class_ids.tolist() == [2, 1, 1] and masks.sum(axis=(0, 1)).tolist() == [20, 40, 8]
@@ -111,7 +111,7 @@ def test_some_classes_in_another_order(write):
     assert dataset.class_names == ["BG", "dog"] and len(dataset.image_info) == 2
     assert dataset.load_mask(0)[1].tolist() == [1] and dataset.load_mask(1)[1].tolist() == []
     assert read_coco(write(), class_names=["dog", "car"]).load_mask(0)[1].tolist() == [1, 2, 2]
-    with pytest.raises(AnnotationError, match=r"field 'categories': there are no classes \['cat'\]; it has \['car'"):
+    with pytest.raises(AnnotationError, match=r"field 'categories': no classes \['cat'\]; known: \['car'"):
         read_coco(write(), class_names=["dog", "cat"])
 
 
@@ -166,17 +166,17 @@ OF_THE_IMAGE = (
     "a file name of a list",
     "an empty file name",
 )  # three annotations are lost with it
-LEFT_OUT = ("no polygon", "a polygon of no point")  # not broken, and left out when strict, too
+LEFT_OUT = ("no polygon", "a polygon of no point")  # valid, but left out even if strict
 BROKEN = {
     "an odd number of coordinates": (
         annotation("segmentation", [[2, 3, 6, 3, 6]]),
-        "annotation 1, field 'segmentation': a polygon has 5 coord",
+        "annotation 1, field 'segmentation': expected pairs .* a polygon of 5 coord",
     ),
     "no coordinates": (annotation("segmentation", None), "annotation 1, field 'segmentation': expected lists of coord"),
     "text": (annotation("segmentation", [["2", "3"]]), r"field 'segmentation': expected lists .*got \[\['2', '3'\]\]"),
     "runs of another size": (
         annotation("segmentation", {"size": [30, 20], "counts": [600]}),
-        r"annotation 1, field 'segmentation': it is of size \[30, 20\], its image of \[20, 30\]",
+        r"annotation 1, field 'segmentation': the RLE has size \[30, 20\], but the image has \[20, 30\]",
     ),
     "runs that do not fill the image": (
         annotation("segmentation", {"size": [20, 30], "counts": [5, 5]}),
@@ -184,12 +184,21 @@ BROKEN = {
     ),
     "runs without counts": (
         annotation("segmentation", {"size": [20, 30]}),
-        r"run lengths need size and counts, got the keys \['size'\]",
+        r"RLE needs size and counts, got the keys \['size'\]",
     ),
-    "an unknown image": (annotation("image_id", 77), "annotation 1, field 'image_id': 77 is not among the file's 2"),
+    "an unknown image": (
+        annotation("image_id", 77),
+        "annotation 1, field 'image_id': 77 is not among the ids of the file's 2 images",
+    ),
     "an unknown category": (annotation("category_id", 1), "annotation 1, field 'category_id': 1 is not among"),
-    "a category of text": (annotation("category_id", "x"), "field 'category_id': 'x' is not among the file's 2"),
-    "a list for an image": (annotation("image_id", [4]), r"annotation 1, field 'image_id': .* whole number, got \[4\]"),
+    "a category of text": (
+        annotation("category_id", "x"),
+        "field 'category_id': 'x' is not among the ids of the file's 2 categories",
+    ),
+    "a list for an image": (
+        annotation("image_id", [4]),
+        r"annotation 1, field 'image_id': expected an integer, got \[4\]",
+    ),
     "a list for a category": (annotation("category_id", [18]), r"field 'category_id': \[18\] is not among"),
     "no polygon": (annotation("segmentation", []), "empty mask"),
     "a polygon of no point": (
@@ -204,16 +213,22 @@ BROKEN = {
         annotation("segmentation", [[2, 3, LONG, 3, 6, 8]]),
         "annotation 1, field 'segmentation': expected lists",
     ),
-    "an image's id of a list": (image("id", [4]), r"images\[1\] \(id \[4\]\), field 'id': expected a whole number"),
+    "an image's id of a list": (image("id", [4]), r"images\[1\] \(id \[4\]\), field 'id': expected an integer"),
     "a file name of a number": (image("file_name", 7), r"images\[1\] \(id 4\), field 'file_name': expected a.* 7"),
-    "a file name of a list": (image("file_name", ["a.png"]), r"images\[1\] \(id 4\), field 'file_name': expected a te"),
-    "an empty file name": (image("file_name", ""), r"images\[1\] \(id 4\), field 'file_name': expected a text, got ''"),
-    "a category's id of true": (category("id", True), r"categories\[0\] \(id True\), field 'id': expected a whole num"),
-    "no file name": (without("images", 1, "file_name"), r"images\[1\] \(id 4\), field 'file_name': it is missing"),
-    "a missing image": (image("file_name", "gone.png"), "image 4: there is no image file .*gone.png"),
+    "a file name of a list": (
+        image("file_name", ["a.png"]),
+        r"images\[1\] \(id 4\), field 'file_name': expected a str",
+    ),
+    "an empty file name": (
+        image("file_name", ""),
+        r"images\[1\] \(id 4\), field 'file_name': expected a string, got ''",
+    ),
+    "a category's id of true": (category("id", True), r"categories\[0\] \(id True\), field 'id': expected an integer"),
+    "no file name": (without("images", 1, "file_name"), r"images\[1\] \(id 4\), field 'file_name': missing"),
+    "a missing image": (image("file_name", "gone.png"), "image 4: image file .*gone.png' is missing"),
 }
 
-# What training does not need, or can find elsewhere: the change, and where it is noted, if it is
+# Fields that training does not need or can recover: the change, and where it is noted, if at all
 NOT_NEEDED = {
     "a box of three": (annotation("bbox", [1, 2, 3]), ("annotation 1", "bbox")),
     "a fraction for a category": (annotation("category_id", 18.0), None),
@@ -317,7 +332,7 @@ def test_an_unused_category_of_the_same_name_is_passed_over(write):
     assert dataset.class_names == ["BG", "car", "dog"] and dataset.get_source_class_id(2, "coco") == 18
     assert dataset.load_mask(0)[1].tolist() == [2, 1, 1]
     assert [(p.kind, p.record, p.treatment) for p in dataset.problems] == [
-        (problems.CLASH, "categories[0] (id 0)", "the other one is taken")
+        (problems.CLASH, "categories[0] (id 0)", "the other one is used")
     ]
 
 
@@ -326,28 +341,28 @@ def test_class_names(write):
     names = read_coco(path).class_names
     assert names == ["BG", "car", "dog, hound"]
     assert read_coco(path, class_names=names[1:]).class_names == names
-    with pytest.raises(ValueError, match=r"class names \['car', 'car'\] repeat"):
+    with pytest.raises(ValueError, match=r"duplicate class names in \['car', 'car'\]"):
         read_coco(path, class_names=["car", "car"])
 
 
 def test_an_image_of_another_size(write):
     path = write(image("width", 31))
-    with pytest.raises(AnnotationError, match=r"annotation 3, field 'segmentation': it is of size \[20, 30\]"):
+    with pytest.raises(AnnotationError, match=r"annotation 3, field 'segmentation': the RLE has size \[20, 30\]"):
         read_coco(path)
     with pytest.warns(UserWarning):
         dataset = read_coco(path, strict=False)
-    with pytest.raises(AnnotationError, match="image 4, field 'height/width': the annotations are of .* 20 x 31"):
+    with pytest.raises(AnnotationError, match="image 4, field 'height/width': the annotations are for a 20 x 31 image"):
         dataset.load_image(0)
 
 
 @pytest.mark.parametrize(
     "made, message",
     [
-        ("[]", "field 'images': expected a list of images, got None; is it a file of COCO instances"),
+        ("[]", "field 'images': expected a list of images, got None; is it a COCO instances file"),
         ('{"images": {}}', "field 'images': expected a list of images, got {}"),
         ('{"images": [], "categories": []}', "field 'annotations': expected a list"),
-        ('{"images": [], "categories": [], "annotations": []}', "field 'images': it lists no image that can be read"),
-        ('{"images": [', "line 1: it is not json"),
+        ('{"images": [], "categories": [], "annotations": []}', "field 'images': none of its images can be read"),
+        ('{"images": [', "line 1: invalid or truncated JSON"),
     ],
 )
 def test_a_file_that_is_no_coco_file(tmp_path, made, message):

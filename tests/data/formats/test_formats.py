@@ -1,4 +1,4 @@
-"""load_dataset recognises formats by what is there."""
+"""load_dataset detects formats from the contents."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ from mrcnn import utils
 from mrcnn.data.annotations import text_files
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import read_head
-from mrcnn.data.formats import FORMATS, load_dataset, recognise
+from mrcnn.data.formats import FORMATS, load_dataset, recognize
 from mrcnn.data.formats.coco import is_coco
 from mrcnn.data.formats.labelme import is_labelme
 from mrcnn.data.formats.via import is_via
@@ -30,8 +30,8 @@ SHARED = ROOT.parent / "shared" / "data"
 @pytest.mark.parametrize("name", WRITTEN)
 def test_every_format(tmp_path, name):
     WRITTEN[name][0](tmp_path)
-    assert recognise(tmp_path) == name.split()[0]
-    options = {"attribute": "kind"} if name.startswith("via") else {}  # which VIA's files do not say
+    assert recognize(tmp_path) == name.split()[0]
+    options = {"attribute": "kind"} if name.startswith("via") else {}  # not stored in VIA's files
     dataset = load_dataset(tmp_path, **options)
     assert dataset.class_names == ["BG", *SCENE.class_names]
     masks, _ = dataset.load_mask(0)
@@ -46,7 +46,7 @@ def test_every_format_of_the_table_has_a_reader_with_the_same_options():
 
 
 def coco(folder, names, image_dirs=None, **more):
-    """COCO's layout, or another, with the same image and no annotation for each file."""
+    """COCO's layout, or another one, with the same image and no annotations for each file."""
     content = {
         "info": {},
         "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 3}],
@@ -81,10 +81,10 @@ def coco(folder, names, image_dirs=None, **more):
 def test_layouts_of_coco(tmp_path, name, images, subset):
     coco(tmp_path, [name], [images])
     options = {"image_dir": tmp_path / "data"} if images == "data" else {}
-    assert recognise(tmp_path, subset) == "coco"
+    assert recognize(tmp_path, subset) == "coco"
     dataset = load_dataset(tmp_path, subset, **options)
     assert Path(dataset.image_info[0]["path"]) == tmp_path / images / "a.png"
-    assert recognise(tmp_path / name) == "coco"
+    assert recognize(tmp_path / name) == "coco"
     assert load_dataset(tmp_path / name, **options).image_info[0]["path"] == dataset.image_info[0]["path"]
 
 
@@ -93,16 +93,16 @@ def test_which_of_several_files(tmp_path):
     coco(tmp_path, names, ["train2014", "train2017", "val2017", "val"])
     (tmp_path / "annotations" / "captions_val.json").write_text('{"info": 1, "images": [], "annotations": []}')
     assert load_dataset(tmp_path, "train2017").file.endswith("instances_train2017.json")
-    assert load_dataset(tmp_path, "val").file.endswith("instances_val.json")  # the whole name comes first
+    assert load_dataset(tmp_path, "val").file.endswith("instances_val.json")  # an exact name takes precedence
     with pytest.raises(
         ValueError,
-        match="with subset 'train' holds 2 annotations of coco: .*train2014.*train2017.*; "
-        "choose one by its path, or by subset=",
+        match="with subset 'train' holds 2 coco annotation files: .*train2014.*train2017.*; "
+        "choose one by its path, or with subset=",
     ):
         load_dataset(tmp_path, "train")
-    with pytest.raises(ValueError, match="holds 4 annotations of coco"):
+    with pytest.raises(ValueError, match="holds 4 coco annotation files"):
         load_dataset(tmp_path)
-    with pytest.raises(ValueError, match="no format fits '.*' with subset 'test'; there is annotations/, train2014/"):
+    with pytest.raises(ValueError, match="no format matches '.*' with subset 'test'; found annotations/, train2014/"):
         load_dataset(tmp_path, "test")
 
 
@@ -158,35 +158,37 @@ def test_head_of_a_json(tmp_path):
         assert read_head(path).second == set()
     assert read_head(tmp_path / "gone.json") == (set(), set())
     path.write_text('{"a": 1, "text": "' + "x" * text_files.HEADS[0] + '", "z": 1}')
-    assert read_head(path, frozenset({"a"})).top == {"a", "text"}  # the start tells enough
+    assert read_head(path, frozenset({"a"})).top == {"a", "text"}  # the start is enough
     assert read_head(path, frozenset({"z"})).top == {"a", "text", "z"}
 
 
 def test_nothing_fits(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing is at '.*gone'; check the path"):
+    with pytest.raises(FileNotFoundError, match="gone' does not exist; check the path"):
         load_dataset(tmp_path / "gone")
     for name in ("train", "val"):
         mask_writers.write_mask_files(tmp_path / name, two_images())
     with pytest.raises(ValueError) as caught:
         load_dataset(tmp_path)
     text = str(caught.value)
-    assert "there is train/, val/; with subset= one of ['train', 'val'] it would" in text
+    assert "found train/, val/; subset= set to one of ['train', 'val'] would" in text
     assert all(f"  {name}: {wants}" in text for name, wants in FORMATS.items())
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ValueError, match="no format fits '.*notes.txt'; there is a file of 5 bytes. Looked for"):
-        recognise(tmp_path / "notes.txt")
-    with pytest.raises(ValueError, match="with subset 'test'; there is notes.txt, train/, val/; in test/, nothing"):
-        recognise(tmp_path, "test")
+    with pytest.raises(ValueError, match="no format matches '.*notes.txt'; found a file of 5 bytes. Expected one"):
+        recognize(tmp_path / "notes.txt")
+    with pytest.raises(ValueError, match="with subset 'test'; found notes.txt, train/, val/; in test/, nothing"):
+        recognize(tmp_path, "test")
 
 
 def test_several_fit(tmp_path):
     mask_writers.write_rle_csv(tmp_path / "train.csv", two_images())
     coco(tmp_path, ["annotations/instances_train.json"], ["images"])
-    with pytest.raises(ValueError, match="with subset 'train' fits several formats: coco, rle_csv; choose with "):
+    with pytest.raises(
+        ValueError, match="with subset 'train' matches several formats: coco, rle_csv; choose one with "
+    ):
         load_dataset(tmp_path, "train")
     assert_same(load_dataset(tmp_path, "train", format="rle_csv", labels={0: "cat", 1: "dog"}), two_images())
     assert load_dataset(tmp_path, "train", format="coco").class_names == ["BG", "x"]
-    assert recognise(tmp_path / "train.csv") == "rle_csv"
+    assert recognize(tmp_path / "train.csv") == "rle_csv"
 
 
 def test_subsets(tmp_path):
@@ -211,11 +213,13 @@ def test_options_reach_the_reader(tmp_path):
     assert dataset.class_names == ["BG", "cell"] and dataset.sources[1] == "mine"
     with pytest.raises(
         TypeError,
-        match="the reader of mask_files takes no option divisor, image_dir; it takes "
+        match="read_mask_files takes no option divisor, image_dir; it takes "
         "class_name, class_names, source, masks, upright, strict",
     ):
         load_dataset(tmp_path, divisor=1000, image_dir="x", strict=False)
-    with pytest.raises(ValueError, match="no format 'voc2012'; known are coco, via, labelme, voc, yolo, mask_fil"):
+    with pytest.raises(
+        ValueError, match="unknown format 'voc2012'; known formats: coco, via, labelme, voc, yolo, mask_fil"
+    ):
         load_dataset(tmp_path, format="voc2012")
     (tmp_path / "a" / "masks" / "x.txt").write_text("")
     with pytest.raises(AnnotationError):
@@ -230,11 +234,11 @@ def test_with_a_format_its_reader_says_what_is_wrong(tmp_path):
     with pytest.raises(AnnotationError, match="instances.json, field 'images': expected a list of images"):
         load_dataset(path, format="coco")
     path.write_text('{"images": [')
-    with pytest.raises(AnnotationError, match="instances.json, line 1: it is not json"):
-        load_dataset(path)  # recognised by what there is of it
-    with pytest.raises(FileNotFoundError, match="no pictures of instances in"):
+    with pytest.raises(AnnotationError, match="instances.json, line 1: invalid or truncated JSON"):
+        load_dataset(path)  # detected from the part that exists
+    with pytest.raises(FileNotFoundError, match="no instance maps in"):
         load_dataset(tmp_path, format="instance_ids")
-    with pytest.raises(FileNotFoundError, match="does not fit rle_csv: looked for a csv .*; there is inst"):
+    with pytest.raises(FileNotFoundError, match="does not match rle_csv: expected a CSV file .*; found inst"):
         load_dataset(tmp_path, format="rle_csv")
     table = tmp_path / "t.csv"
     table.write_text("ImageId,Pixels\n")
@@ -251,7 +255,7 @@ def test_data_at_hand():
         ("nuclei_dsb2018", "val"): "mask_files",
         ("fashion_ccp/val.csv", None): "rle_csv",
     }
-    assert {key: recognise(SHARED / key[0], key[1]) for key in expected} == expected
+    assert {key: recognize(SHARED / key[0], key[1]) for key in expected} == expected
 
 
 def test_public_and_light():

@@ -1,4 +1,4 @@
-"""One picture of numbers an image."""
+"""One instance map per image."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ from tests.data.mask_writers import (
     write_rows,
 )
 
-DEPTHS = ("8", "16", "palette", "colours")
+DEPTHS = ("8", "16", "palette", "colors")
 
 
 @pytest.mark.parametrize("folder", ["masks", "instances", "labels"])
@@ -53,7 +53,7 @@ def test_subset_may_lie_innermost(tmp_path):
     content = json.loads((tmp_path / "made" / "classes.json").read_text())
     (tmp_path / "classes.json").write_text(json.dumps(content | {"of_train": {"1": "cat"}}))
     with pytest.warns(UserWarning, match="left out 1 x missing image file"):
-        dataset = read_instance_ids(tmp_path, "val")  # classes.json is of all subsets
+        dataset = read_instance_ids(tmp_path, "val")  # classes.json covers all subsets
     assert_same(dataset, two_images())
 
 
@@ -65,7 +65,7 @@ def test_round_trip(tmp_path_factory, scene, depth, classes):
     assert_same(read_instance_ids(root), scene)
 
 
-@pytest.mark.parametrize(("depth", "most"), [("8", 255), ("16", 65535), ("palette", 255), ("colours", 256**3 - 1)])
+@pytest.mark.parametrize(("depth", "most"), [("8", 255), ("16", 65535), ("palette", 255), ("colors", 256**3 - 1)])
 def test_the_largest_numbers(tmp_path, depth, most):
     write_instance_ids(tmp_path, two_images(), depth=depth, numbers=lambda i: most - i)
     found = read_instance_ids(tmp_path)
@@ -126,20 +126,20 @@ def test_cityscapes_numbers(tmp_path):
     dataset = read_instance_ids(tmp_path, divisor=1000, labels={24: "person", 26: "car"})
     assert dataset.class_names == ["BG", "car", "person"]
     masks, class_ids = dataset.load_mask(0)
-    assert class_ids.tolist() == [-2, 2, 2, 1]  # 24 is a group of persons
+    assert class_ids.tolist() == [-2, 2, 2, 1]  # 24 is a group of people
     assert [(masks[:, :, i] == (values == v)).all() for i, v in enumerate([24, 24000, 24001, 26003])] == [True] * 4
     assert [(p.kind, p.record, p.treatment) for p in dataset.problems] == [
         (STUFF, "number 7", "background"),
         (STUFF, "number 24", "a crowd"),
     ]
     assert read_instance_ids(tmp_path, divisor=1000).class_names == ["BG", "24", "26"]
-    with pytest.raises(AnnotationError, match=r"image 'a', instance 26003, field 'class': the class 'car' is not am"):
+    with pytest.raises(AnnotationError, match=r"image 'a', instance 26003, field 'class': class 'car' is not am"):
         read_instance_ids(tmp_path, divisor=1000, labels={24: "person", 26: "car"}, class_names=["person"])
-    with pytest.raises(ValueError, match="divisor is 1; expected a whole number from 2 on, such as 1000"):
+    with pytest.raises(ValueError, match="divisor is 1; expected an integer of at least 2, such as 1000"):
         read_instance_ids(tmp_path, divisor=1)
-    with pytest.raises(TypeError, match="labels are a dict of numbers and names, or a list .*; got 'person'"):
+    with pytest.raises(TypeError, match="labels must be a dict of names by number, or a list .*; got 'person'"):
         read_instance_ids(tmp_path, divisor=1000, labels="person")
-    with pytest.raises(ValueError, match="divisor and classes both give the class"):
+    with pytest.raises(ValueError, match="divisor and classes both define the class"):
         read_instance_ids(tmp_path, divisor=1000, classes="classes.json")
 
 
@@ -148,27 +148,27 @@ def test_cityscapes_numbers(tmp_path):
     [
         (
             lambda f: write_png(f / "masks/a.png", np.ones((30, 20), np.uint8)),
-            r"masks/a.png, image 'a', field 'height/width': it is 30 x 20, its image '.*a.png' 20 x 30",
+            r"masks/a.png, image 'a', field 'height/width': it is 30 x 20, its image '.*a.png' is 20 x 30",
             problems.SIZE,
         ),
         (
             lambda f: (f / "masks/a.png").write_bytes((f / "masks/a.png").read_bytes()[:60]),
-            r"masks/a.png, image 'a', field 'header': it is not a picture, or damaged",
+            r"masks/a.png, image 'a', field 'header': not an image, or damaged",
             problems.UNREADABLE,
         ),
         (
             lambda f: (f / "masks/a.png").write_bytes(b"no"),
-            r"image 'a', field 'header': it is not a pic",
+            r"image 'a', field 'header': not an image",
             problems.UNREADABLE,
         ),
         (
             lambda f: (f / "masks/a.png").unlink(),
-            r"images, a.png, field 'name': there is no picture of this name in '.*m",
+            r"images, a.png, field 'name': no file of this name in '.*m",
             problems.MISSING,
         ),
         (
             lambda f: (f / "images/a.png").unlink(),
-            r"masks, a.png, field 'name': there is no picture of this name in '.*im",
+            r"masks, a.png, field 'name': no file of this name in '.*im",
             problems.MISSING,
         ),
         (
@@ -178,7 +178,7 @@ def test_cityscapes_numbers(tmp_path):
         ),
         (
             lambda f: (f / "masks/a.png").rename(f / "masks/a.jpg"),
-            r"masks, a.jpg, field 'name': expected a picture",
+            r"masks, a.jpg, field 'name': expected an image file",
             problems.BROKEN,
         ),
     ],
@@ -198,7 +198,9 @@ def test_a_photograph_is_no_picture_of_instances(tmp_path):
     write_image(tmp_path / "images" / "a.png", 200, 200)
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     write_png(tmp_path / "masks" / "a.png", noise)
-    with pytest.raises(AnnotationError, match=r"field 'pixels': it has 3\d{4} different values, too many .*photograph"):
+    with pytest.raises(
+        AnnotationError, match=r"field 'pixels': it has 3\d{4} distinct values, too many .*natural image"
+    ):
         read_instance_ids(tmp_path)
 
 
@@ -207,30 +209,28 @@ def test_a_photograph_is_no_picture_of_instances(tmp_path):
     [
         (
             {"a": {"1": "dog", "2": "cat"}, "b": {}},
-            r"classes.json, image 'a', field '3': pixels of the picture have this "
-            "number, but it has no class",
+            r"classes.json, image 'a', field '3': pixels have this id, but the file gives it no class",
             problems.BROKEN,
         ),
         (
             {"a": {"1": "dog", "2": "cat", "3": 7}},
-            r"image 'a', field '3': expected the name of a class, got 7",
+            r"image 'a', field '3': expected a class name, got 7",
             problems.BROKEN,
         ),
         (
             {"a": {"1": "dog", "2": "cat", "3": "dog", "x": "dog"}},
-            r"image 'a', field 'x': expected the number of an",
+            r"image 'a', field 'x': expected an instance id",
             problems.BROKEN,
         ),
         ({"a": ["dog", "cat", "dog"]}, r"image 'a': expected {number: class}, got \['dog'", problems.BROKEN),
         (
             {"a": {"1": "dog", "2": "cat", "3": "dog"}, "c": {"1": "dog"}},
-            r"image 'c', field 'image': there is no such",
+            r"image 'c', field 'image': no image of this name",
             problems.MISSING,
         ),
         (
             {"a": {"1": "dog", "2": "cat", "3": "dog"}, "a.png": {"1": "cat"}},
-            r"image 'a.png', field '1': its class is "
-            "'dog' already, and 'cat' here",
+            r"image 'a.png', field '1': it has the class 'dog' already, and 'cat' here",
             problems.CLASH,
         ),
     ],
@@ -251,7 +251,7 @@ def test_files_of_classes_that_cannot_be_read(tmp_path):
     path = tmp_path / "classes.json"
     whole = path.read_text()
     for text, message in (
-        (whole[:20], r"classes.json, line 1: it is not json .*damaged or cut off"),
+        (whole[:20], r"classes.json, line 1: invalid or truncated JSON"),
         ("[1]", r"classes.json: expected {image: {number: class}}, got \[1\]"),
     ):
         path.write_text(text)
@@ -259,16 +259,16 @@ def test_files_of_classes_that_cannot_be_read(tmp_path):
             read_instance_ids(tmp_path, strict=False)
     table = tmp_path / "other.csv"
     write_rows(table, [("image", "id", "name"), ("a", 1, "dog")])
-    with pytest.raises(AnnotationError, match="other.csv, line 1, field 'class': there is no such column; expected "):
+    with pytest.raises(AnnotationError, match="other.csv, line 1, field 'class': missing column; expected "):
         read_instance_ids(tmp_path, classes=table)
     table.write_text("image,id,class\na,1,dog\na,2,cat\na,3,dog\na,2")
     with pytest.raises(AnnotationError, match="other.csv, line 5, field 'class': expected 3 fields, got 2; is the f"):
         read_instance_ids(tmp_path, classes=table)
     table.write_bytes(b"image,id,class\na,1,\xff\n")
-    with pytest.raises(AnnotationError, match="other.csv, after line 1: it is not a csv in UTF-8"):
+    with pytest.raises(AnnotationError, match="other.csv, after line 1: not a valid UTF-8 CSV file"):
         read_instance_ids(tmp_path, classes=table)
     table.write_text('image,id,class\na,1,"dog\n')
-    with pytest.raises(AnnotationError, match="other.csv, after line 1: it is not a csv in UTF-8: unexpected end"):
+    with pytest.raises(AnnotationError, match="other.csv, after line 1: not a valid UTF-8 CSV file: unexpected end"):
         read_instance_ids(tmp_path, classes=table)
     with pytest.raises(FileNotFoundError, match="no classes of instances at '.*gone.csv'"):
         read_instance_ids(tmp_path, classes=tmp_path / "gone.csv")
@@ -290,18 +290,18 @@ def test_a_picture_that_changed_since(tmp_path):
     with pytest.raises(AnnotationError, match=r"image 'a', instance 1, field 'pixels': the mask '.*a.png' is 3 x 3"):
         dataset.load_mask(0)
     (tmp_path / "masks" / "a.png").unlink()
-    with pytest.raises(AnnotationError, match="no mask picture at"):
+    with pytest.raises(AnnotationError, match="no mask file at"):
         dataset.load_mask(0)
 
 
 def test_folders_without_the_layout(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder '.*gone'; check the path"):
+    with pytest.raises(FileNotFoundError, match="folder '.*gone' does not exist; check the path"):
         read_instance_ids(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match="no pictures of instances in .* expected images/ and one of masks/,"):
+    with pytest.raises(FileNotFoundError, match="no instance maps in .* expected images/ next to one of masks/,"):
         read_instance_ids(tmp_path)
     write_instance_ids(tmp_path, two_images(), "gt")
     assert_same(read_instance_ids(tmp_path, folder="gt"), two_images())
     for name in ("masks", "labels"):
         write_instance_ids(tmp_path, two_images(), name)
-    with pytest.raises(ValueError, match="several folders may hold the numbers of instances: .*; choose one with fold"):
+    with pytest.raises(ValueError, match="several folders may hold instance maps: .*; choose one with fold"):
         read_instance_ids(tmp_path)

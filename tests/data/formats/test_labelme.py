@@ -78,7 +78,7 @@ def test_reads_every_shape_that_has_an_area(tmp_path):
     )
     np.testing.assert_array_equal(masks[0], area(3, 2, 8, 6))
     np.testing.assert_array_equal(masks[1], area(2, 5, 8, 9))  # its corners in any order
-    np.testing.assert_array_equal(masks[2], Ellipse(9, 10, 5, 5).fill(20, 30))  # (3, 4) from its centre
+    np.testing.assert_array_equal(masks[2], Ellipse(9, 10, 5, 5).fill(20, 30))  # (3, 4) from its center
     expected = np.zeros((20, 30), bool)
     expected[4:6, 21:24] = part  # from one corner to the other, both covered
     np.testing.assert_array_equal(masks[3], expected)
@@ -126,13 +126,13 @@ def test_one_file_alone_and_class_names_in_another_order(tmp_path):
     (tmp_path / "train").mkdir()
     write(tmp_path / "train", content(shape()))
     assert len(read_labelme(tmp_path, "train").image_ids) == 1
-    with pytest.raises(AnnotationError, match=r"shape 1, field 'label': the class 'dog' is not among \['cat'\]"):
+    with pytest.raises(AnnotationError, match=r"shape 1, field 'label': class 'dog' is not among \['cat'\]"):
         read_labelme(tmp_path, class_names=["cat"])
 
 
 def test_an_image_without_shapes_has_no_instances(tmp_path):
     write(tmp_path, content())
-    with pytest.raises(AnnotationError, match="field 'shapes': no file holds a shape that can be read"):
+    with pytest.raises(AnnotationError, match="field 'shapes': no file holds a valid shape"):
         read_labelme(tmp_path)
     dataset = read_labelme(tmp_path, class_names=["cat"])
     masks, class_ids = dataset.load_mask(0)
@@ -171,9 +171,9 @@ def test_photographs_stored_on_their_side_are_turned_as_labelme_shows_them(tmp_p
     dataset = read_labelme(tmp_path)
     assert dataset.load_image(0).shape == (*seen, 3) and dataset.load_mask(0)[0].shape == (*seen, 1)
     if seen == (30, 20):
-        assert dataset.load_image(0)[:9].min() > 200  # what is stored left is the top
+        assert dataset.load_image(0)[:9].min() > 200  # the stored left side is the top
         assert dataset.problems.counts() == ({} if stated == (30, 20) else {problems.TAGGED: 1})
-    else:  # drawn by a labelme that ignored the tag
+    else:  # drawn in a labelme version that ignored the tag
         assert dataset.load_image(0)[:, :9].min() > 200 and not len(dataset.problems)
 
 
@@ -214,21 +214,24 @@ BROKEN = {
     "text": (shape([["1", "2"]]), "field 'points': expected a list of points"),
     "infinite": (shape([[1, 2], [3, float("inf")], [5, 6]]), "field 'points': expected a list of points"),
     "far away": (shape([[1, 2], [3, 1e9], [5, 6]]), "field 'points': coordinates span"),
-    "a circle of three": (shape(SQUARE[:3], "circle"), "field 'points': a circle has 2 points, got 3"),
-    "a rectangle of one": (shape([[1, 2]], "rectangle"), "field 'points': a rectangle has 2 or 4 points, got 1"),
-    "no label": (shape(label=None), "field 'label': expected the name of a class, got None"),
-    "a number as label": (shape(label=3), "field 'label': expected the name of a class, got 3"),
+    "a circle of three": (shape(SQUARE[:3], "circle"), "field 'points': expected 2 points for a circle, got 3"),
+    "a rectangle of one": (
+        shape([[1, 2]], "rectangle"),
+        "field 'points': expected 2 or 4 points for a rectangle, got 1",
+    ),
+    "no label": (shape(label=None), "field 'label': expected a class name, got None"),
+    "a number as label": (shape(label=3), "field 'label': expected a class name, got 3"),
     "a group of several": (shape(group=[1]), r"field 'group_id': expected a number or null, got \[1\]"),
     "no object": ("x", "field 'shapes': expected an object, got 'x'"),
-    "no mask": (shape([[1, 2], [3, 4]], "mask"), "field 'mask': expected a picture in base64, got None"),
-    "no base64": (shape([[1, 2], [3, 4]], "mask", mask="%%"), "field 'mask': it is not base64, or cut off"),
+    "no mask": (shape([[1, 2], [3, 4]], "mask"), "field 'mask': expected a base64-encoded image, got None"),
+    "no base64": (shape([[1, 2], [3, 4]], "mask", mask="%%"), "field 'mask': invalid or truncated base64"),
     "no picture": (
         shape([[1, 2], [3, 4]], "mask", mask="AAAA"),
-        "field 'mask': the picture is not a picture, .* is it cut off",
+        "field 'mask': the mask is not an image, .* is it truncated",
     ),
     "another mask": (
         shape([[1, 2], [3, 4]], "mask", mask=text_of(np.ones((9, 9), bool))),
-        "field 'mask': the picture is 9 x 9, between its points are 3 x 3 pixels",
+        "field 'mask': the mask is 9 x 9 pixels, its points enclose 3 x 3",
     ),
 }
 
@@ -250,7 +253,7 @@ def test_a_group_with_a_part_that_cannot_be_filled(tmp_path):
     with pytest.raises(AnnotationError, match="a.json, shape 0 and shape 1, field 'points': a polygon has 2 points"):
         read_labelme(tmp_path)
     write(tmp_path, content(shape(SQUARE[:2], group=1), shape(group=1)))
-    dataset = read_labelme(tmp_path)  # of polygons, what encloses an area is used
+    dataset = read_labelme(tmp_path)  # only polygons with an area are used
     assert dataset.load_mask(0)[0].sum() == 20 and dataset.problems.counts() == {problems.DEGENERATE: 1}
 
 
@@ -258,22 +261,22 @@ IMAGES = {
     "missing": (
         content(shape(), imagePath="gone.png"),
         problems.MISSING,
-        "field 'imagePath': there is no image file .*gone.png', and no imageData",
+        "field 'imagePath': image file .*gone.png' is missing, and there is no imageData",
     ),
     "of another height": (
         content(shape(), imagePath="b.png", imageHeight=21),
         problems.SIZE,
-        "field 'imageHeight/imageWidth': the annotations are of an image of 21 x 30, but .*b.png' is 20 x 30",
+        "field 'imageHeight/imageWidth': the annotations are for a 21 x 30 image, but .*b.png' is 20 x 30",
     ),
     "of another width inside": (
         content(shape(), imagePath="gone.png", imageData=text_of(pixels((20, 31)))),
         problems.SIZE,
-        "an image of 20 x 30, but its imageData is 20 x 31",
+        "a 20 x 30 image, but its imageData is 20 x 31",
     ),
     "a height of text": (
         content(shape(), imagePath="b.png", imageHeight="20"),
         problems.BROKEN,
-        "field 'imageHeight': expected pixels from 1 on, got '20'",
+        "field 'imageHeight': expected at least 1 pixel, got '20'",
     ),
     "no picture": (content(shape(), imagePath="b.png"), problems.UNREADABLE, "field 'imagePath': .*not an image"),
     "no picture inside": (
@@ -284,17 +287,17 @@ IMAGES = {
     "no base64 inside": (
         content(shape(), imagePath="gone.png", imageData="A%"),
         problems.UNREADABLE,
-        "field 'imageData': it is not base64",
+        "field 'imageData': invalid or truncated base64",
     ),
     "the same picture": (
         content(shape(), imagePath="a.png"),
         problems.CLASH,
-        "field 'imagePath': .*a.json' annotates the same picture .*merge",
+        "field 'imagePath': .*a.json' annotates the same image .*merge",
     ),
     "no shapes": (content(shapes="left away"), problems.BROKEN, "field 'shapes': expected a list of shapes, got None"),
     "shapes of text": (content(shapes="x"), problems.BROKEN, "field 'shapes': expected a list of shapes, got 'x'"),
-    "a list": ([], problems.BROKEN, "field 'shapes': .* is it a file of labelme?"),
-    "cut off": (json.dumps(content(shape()))[:90], problems.BROKEN, "line 1: it is not json .*damaged or cut off"),
+    "a list": ([], problems.BROKEN, "field 'shapes': .* is it a labelme file?"),
+    "cut off": (json.dumps(content(shape()))[:90], problems.BROKEN, "line 1: invalid or truncated JSON"),
 }
 
 
@@ -325,22 +328,22 @@ def test_pictures_inside_that_are_too_large_are_named(tmp_path, monkeypatch):
 
 
 def test_a_mask_of_another_size_is_not_decoded(monkeypatch):
-    """A few bytes of PNG can stand for gigabytes of pixels."""
+    """A few bytes of PNG can expand to gigabytes of pixels."""
     mask = shape([[1, 2], [3, 3]], "mask", mask=text_of(np.ones([2, 3], np.uint8) * 255))
     assert outline_of(mask, 20, 30)[0].fill(20, 30).sum() == 6
     mask["points"][1] = [9, 9]
     monkeypatch.setattr(labelme, "values_of", lambda *_: pytest.fail("it was decoded"))
-    with pytest.raises(FieldError, match="the picture is 2 x 3, between its points are 8 x 9 pixels") as raised:
+    with pytest.raises(FieldError, match="the mask is 2 x 3 pixels, its points enclose 8 x 9") as raised:
         outline_of(mask, 20, 30)
     assert raised.value.field == "mask"
 
 
 def test_the_picture_inside_comes_first(tmp_path):
-    """As in labelme, which looks at the file only where there is none."""
+    """As in labelme, which reads the file only if there is no embedded image."""
     inside = 255 - pixels()
     write(tmp_path, content(shape(), imageData=text_of(inside)))
     np.testing.assert_array_equal(read_labelme(tmp_path).load_image(0), inside)
-    write(tmp_path, content(shape(), imageData="AAAA"))  # damaged, where the file is sound
+    write(tmp_path, content(shape(), imageData="AAAA"))  # damaged, although the file is valid
     np.testing.assert_array_equal(read_labelme(tmp_path).load_image(0), pixels())
 
 
@@ -349,7 +352,7 @@ def test_a_path_that_is_none_or_that_of_the_json(tmp_path, path):
     write(tmp_path, content(shape(), imagePath=path))
     assert read_labelme(tmp_path).image_info[0]["path"] == str(tmp_path / "a.png")
     (tmp_path / "a.png").unlink()
-    with pytest.raises(AnnotationError, match="image 'a', field 'imagePath': expected the name of a picture"):
+    with pytest.raises(AnnotationError, match="image 'a', field 'imagePath': expected an image file name"):
         read_labelme(tmp_path)
 
 
@@ -376,15 +379,17 @@ def test_labels_that_are_no_classes_are_left_out(tmp_path):
 def test_pictures_without_annotations_are_counted(tmp_path):
     write(tmp_path, content(shape()))
     Image.fromarray(pixels()).save(tmp_path / "b.png")
-    with pytest.warns(UserWarning, match=f"1 x {problems.UNANNOTATED}; the first: .*image 'b.png': no json annotates"):
+    with pytest.warns(
+        UserWarning, match=f"1 x {problems.UNANNOTATED}; the first: .*image 'b.png': no JSON file annotates"
+    ):
         assert len(read_labelme(tmp_path).image_ids) == 1
 
 
 def test_no_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder .*train'"):
+    with pytest.raises(FileNotFoundError, match="folder .*train' does not exist"):
         read_labelme(tmp_path, "train")
     Image.fromarray(pixels()).save(tmp_path / "b.png")
-    with pytest.raises(FileNotFoundError, match="no json files of labelme in .*which holds b.png"):
+    with pytest.raises(FileNotFoundError, match="no labelme JSON files in .*which holds b.png"):
         read_labelme(tmp_path)
 
 
@@ -396,7 +401,7 @@ def test_a_picture_that_is_damaged_later_raises(tmp_path):
         dataset.load_image(0)
     assert raised.value.file == str(path)
     write(tmp_path, content(shape(), imageData=text_of(pixels((21, 30)))), image=None)
-    with pytest.raises(AnnotationError, match="image 'a', field 'height/width': .* 20 x 30, but .* is 21 x 30"):
+    with pytest.raises(AnnotationError, match="image 'a', field 'height/width': .* 20 x 30 image, but .* is 21 x 30"):
         dataset.load_image(0)
 
 

@@ -1,4 +1,4 @@
-"""One picture a mask."""
+"""One file per mask."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_one_class(tmp_path, layout):
     dataset = read_mask_files(tmp_path, class_names=["nucleus"])
     assert dataset.class_names == ["BG", "nucleus"] and dataset.load_mask(0)[1].tolist() == [1, 1, 1]
     assert_same(dataset, {n: (h, w, [(m, "nucleus") for m, _ in objects]) for n, (h, w, objects) in scene.items()})
-    with pytest.raises(AnnotationError, match=r"field 'class': the class 'object' is not among \['x', 'y'\]; add it"):
+    with pytest.raises(AnnotationError, match=r"field 'class': class 'object' is not among \['x', 'y'\]; add it"):
         read_mask_files(tmp_path, class_names=["x", "y"])
 
 
@@ -78,20 +78,19 @@ def test_any_value_but_zero_counts(tmp_path):
         (
             lambda f: write_png(f / "masks/000.png", np.ones((30, 20), np.uint8)),
             r"a/masks/000.png, mask 'a/masks/000.png', field 'height/width': it is 30 x 20, "
-            r"its image '.*a.png' 20 x 30",
+            r"its image '.*a.png' is 20 x 30",
             problems.SIZE,
             2,
         ),
         (
             lambda f: (f / "masks/000.png").write_bytes(b"no png"),
-            r"000.png, mask 'a/masks/000.png', field 'header': it is not a picture",
+            r"000.png, mask 'a/masks/000.png', field 'header': not an image",
             problems.UNREADABLE,
             2,
         ),
         (
             lambda f: (f / "masks/note.txt").write_text("x"),
-            r"a/masks, note.txt, field 'name': expected a mask, a picture "
-            "that keeps its values: .png",
+            r"a/masks, note.txt, field 'name': expected a mask in a lossless format: .png",
             problems.BROKEN,
             3,
         ),
@@ -115,8 +114,8 @@ def test_any_value_but_zero_counts(tmp_path):
         ),
         (
             lambda f: (f / "masks").rename(f / "mask"),
-            r", a, field 'masks': there is no folder '.*'; an image without "
-            "instances has an empty one",
+            r", a, field 'masks': folder '.*' is missing; for an image "
+            "without instances, create an empty one",
             problems.BROKEN,
             0,
         ),
@@ -168,21 +167,19 @@ def test_masks_that_show_to_be_damaged_or_empty_when_read(tmp_path):
     whole = (folder / "000.png").read_bytes()
     (folder / "000.png").write_bytes(whole[: len(whole) // 2])
     write_png(folder / "001.png", np.zeros((20, 30), np.uint8))
-    with pytest.raises(
-        AnnotationError, match=r"mask 'a/masks/000.png', field 'header': it is not a picture, or damaged"
-    ):
+    with pytest.raises(AnnotationError, match=r"mask 'a/masks/000.png', field 'header': not an image, or damaged"):
         read_mask_files(tmp_path).load_mask(0)
     dataset = read_mask_files(tmp_path, strict=False)
     masks, _ = dataset.load_mask(0)
-    assert masks.sum(axis=(0, 1)).tolist() == [0, 9 * 15]  # the damaged one is left out when the data are read
+    assert masks.sum(axis=(0, 1)).tolist() == [0, 9 * 15]  # the damaged one is skipped when the data are read
     assert dataset.problems.counts() == {problems.UNREADABLE: 1, problems.EMPTY: 1}
 
 
 def test_folders_without_the_layout(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder '.*gone'; check the path"):
+    with pytest.raises(FileNotFoundError, match="folder '.*gone' does not exist; check the path"):
         read_mask_files(tmp_path / "gone")
     (tmp_path / "train" / "a").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="no folder '.*val'; '.*' holds train/"):
+    with pytest.raises(FileNotFoundError, match="folder '.*val' does not exist; '.*' holds train/"):
         read_mask_files(tmp_path, "val")
     with pytest.raises(
         FileNotFoundError, match=r"no masks in '.*': expected <id>/images/ .* it holds train/; do you need"
@@ -190,12 +187,12 @@ def test_folders_without_the_layout(tmp_path):
         read_mask_files(tmp_path)
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
-    with pytest.raises(AnnotationError, match="field 'images': there is no image that can be read"):
+    with pytest.raises(AnnotationError, match="field 'images': no image can be read"):
         read_mask_files(tmp_path)
 
 
 def test_files_beside_the_folders(tmp_path):
-    """Notes and tables are passed over in silence; a picture is left out, and that is said."""
+    """Notes and tables are ignored silently; an image is skipped and recorded."""
     write_mask_files(tmp_path, two_images())
     for name in ("README.txt", "labels.csv", "0 LICENSE", "a.json"):
         (tmp_path / name).write_text("notes")
@@ -205,8 +202,8 @@ def test_files_beside_the_folders(tmp_path):
     write_image(tmp_path / "stray.JPG", 20, 30)
     with pytest.warns(
         UserWarning,
-        match="left out 1 x broken record; the first: .*stray.JPG, field 'name': a picture "
-        "beside the folders, without masks; expected <id>/images/",
+        match="left out 1 x broken record; the first: .*stray.JPG, field 'name': an image "
+        "next to the folders, without masks; expected <id>/images/",
     ):
         dataset = read_mask_files(tmp_path)
     assert_same(dataset, two_images())

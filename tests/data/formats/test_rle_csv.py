@@ -1,4 +1,4 @@
-"""Run lengths in a csv."""
+"""RLE in a CSV file."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ LABELS = {"categories": [{"id": 0, "name": "shirt"}, {"id": 2, "name": "shoe"}, 
 
 
 def write(path, rows, size=(4, 3), images=("a", "b")):
-    """The csv, and images beside it."""
+    """Writes the CSV file, and images next to it."""
     write_rows(path, rows)
     for name in images:
         write_image(path.parent / f"{name}.jpg", *size)
@@ -46,7 +46,7 @@ def test_reads_both_years(tmp_path, columns, suffix):
 
 
 def test_pixels_by_hand(tmp_path):
-    """Counted from 1 down the columns of a picture of 4 x 3."""
+    """In column-major order from 1, in an image of 4 x 3."""
     path = write(tmp_path / "a.csv", [BOWL, ("a", "2 2 12 1"), ("b", "1 12")])
     masks, class_ids = read_rle_csv(path).load_mask(0)
     assert masks[:, :, 0].tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 1]] and class_ids.tolist() == [1]
@@ -71,7 +71,7 @@ def test_where_images_are_looked_for(tmp_path):
         given_dir = tmp_path / folder if folder == "elsewhere" else None
         dataset = read_rle_csv(tmp_path / "t.csv", given_dir)
         assert Path(dataset.image_info[0]["path"]).parent.name == (folder if folder != "." else tmp_path.name)
-    with pytest.raises(FileNotFoundError, match="no folder '.*gone' of images; check image_dir"):
+    with pytest.raises(FileNotFoundError, match="image folder '.*gone' does not exist; check image_dir"):
         read_rle_csv(tmp_path / "t.csv", tmp_path / "gone")
 
 
@@ -97,20 +97,19 @@ def test_attributes_after_the_class(tmp_path):
     ("content", "message"),
     [
         ({}, "label_descriptions.json, field 'categories': expected a list of id and name, got None"),
-        ({"categories": [{"id": "0", "name": "x"}]}, r"categories\[0\], field 'id': expected id, a whole number"),
+        ({"categories": [{"id": "0", "name": "x"}]}, r"categories\[0\], field 'id': expected an integer id"),
         (
             {"categories": [{"id": True, "name": "x"}]},
-            r"label_descriptions.json, categories\[0\], field 'id': expected id, "
-            r"a whole number, and name, got {'id': True",
+            r"label_descriptions.json, categories\[0\], field 'id': expected an integer "
+            r"id and a name, got {'id': True",
         ),
-        ({"categories": [{"id": 0.0, "name": "x"}]}, r"categories\[0\], field 'id': expected id, a whole number"),
-        ({"categories": [{"id": 0}]}, r"categories\[0\], field 'name': expected id"),
+        ({"categories": [{"id": 0.0, "name": "x"}]}, r"categories\[0\], field 'id': expected an integer id"),
+        ({"categories": [{"id": 0}]}, r"categories\[0\], field 'name': expected an integer id"),
         (
             {"categories": [*LABELS["categories"], {"id": 2, "name": "hat"}]},
-            r"categories\[3\], field 'id': 2 is the id of"
-            " 'shoe', too",
+            r"categories\[3\], field 'id': 2 is already the id of 'shoe'",
         ),
-        ("{", "label_descriptions.json, line 1: it is not json"),
+        ("{", "label_descriptions.json, line 1: invalid or truncated JSON"),
     ],
 )
 def test_broken_labels(tmp_path, content, message):
@@ -119,7 +118,7 @@ def test_broken_labels(tmp_path, content, message):
     with pytest.raises(AnnotationError, match=message):
         read_rle_csv(path)
     assert read_rle_csv(path, labels={0: "x"}).class_names == ["BG", "x"]
-    with pytest.raises(ValueError, match=r"class names \['x', 'x'\] repeat"):
+    with pytest.raises(ValueError, match=r"duplicate class names in \['x', 'x'\]"):
         read_rle_csv(path, labels={0: "x", 1: "x"})
 
 
@@ -137,21 +136,21 @@ def test_images_without_instances(tmp_path):
 @pytest.mark.parametrize(
     ("row", "field", "message"),
     [
-        (("a", "1 2 3", 4, 3, 0), "EncodedPixels", "hold 3 numbers; expected pairs"),
-        (("a", "1 x", 4, 3, 0), "EncodedPixels", "hold 'x'; expected whole numbers"),
-        (("a", "12 2", 4, 3, 0), "EncodedPixels", "the run '12 2' leaves the image of 4 x 3"),
-        (("a", "0 2", 4, 3, 0), "EncodedPixels", "the run '0 2' leaves the image"),
-        (("a", "1 3 2 2", 4, 3, 0), "EncodedPixels", "the run '2 2' overlaps the one before"),
-        (("a", "1 2", "x", 3, 0), "Height", "expected pixels from 1 on, got 'x'"),
-        (("a", "1 2", 4, 0, 0), "Width", "expected pixels from 1 on, got '0'"),
-        (("a", "1 2", 4, 3, ""), "ClassId", "expected the number of a class, and of attributes after it, got ''"),
-        (("a", "1 2", 4, 3, "shirt"), "ClassId", "expected the number of a class, .* got 'shirt'"),
-        (("a", "1 2", 4, 3, "1_x"), "ClassId", "expected the number of a class, .* got '1_x'"),
-        (("", "1 2", 4, 3, 0), "ImageId", "it is empty"),
-        (("a", "1 2", 4), "Width", r"expected 5 fields, got 3; is the file cut off\?"),
+        (("a", "1 2 3", 4, 3, 0), "EncodedPixels", "contains 3 numbers; expected pairs"),
+        (("a", "1 x", 4, 3, 0), "EncodedPixels", "contains 'x'; expected integers"),
+        (("a", "12 2", 4, 3, 0), "EncodedPixels", "the run '12 2' is outside the image of 4 x 3"),
+        (("a", "0 2", 4, 3, 0), "EncodedPixels", "the run '0 2' is outside the image"),
+        (("a", "1 3 2 2", 4, 3, 0), "EncodedPixels", "the run '2 2' overlaps the previous one"),
+        (("a", "1 2", "x", 3, 0), "Height", "expected at least 1 pixel, got 'x'"),
+        (("a", "1 2", 4, 0, 0), "Width", "expected at least 1 pixel, got '0'"),
+        (("a", "1 2", 4, 3, ""), "ClassId", "expected a class number, optionally followed by attributes, got ''"),
+        (("a", "1 2", 4, 3, "shirt"), "ClassId", "expected a class number, .* got 'shirt'"),
+        (("a", "1 2", 4, 3, "1_x"), "ClassId", "expected a class number, .* got '1_x'"),
+        (("", "1 2", 4, 3, 0), "ImageId", "empty"),
+        (("a", "1 2", 4), "Width", r"expected 5 fields, got 3; is the file truncated\?"),
         (("a", "1 2", 4, 3, 0, 9), "ClassId", "expected 5 fields, got 6"),
-        (("a", "1 2", 3, 4, 0), "Height/Width", r"it says 3 x 4, the image '.*a.jpg' is 4 x 3 \(height x width\)"),
-        (("gone", "1 2", 4, 3, 0), "", "there is no image file '.*gone'"),
+        (("a", "1 2", 3, 4, 0), "Height/Width", r"the row says 3 x 4, the image '.*a.jpg' is 4 x 3 \(height x width\)"),
+        (("gone", "1 2", 4, 3, 0), "", "image file '.*gone' is missing"),
     ],
 )
 def test_broken_rows(tmp_path, row, field, message):
@@ -167,19 +166,21 @@ def test_broken_rows(tmp_path, row, field, message):
 def test_rows_of_another_size_go_alone_or_with_their_image(tmp_path):
     rows = [("a", "1 2", 3, 4, 0), ("a", "4 2", 4, 3, 1), ("b", "1 2", 3, 4, 0), ("b", "1 2", 3, 3, 0)]
     path = write(tmp_path / "a.csv", [OF_2020, *((*row, "7") for row in rows)])
-    with pytest.raises(AnnotationError, match="line 2, field 'Height/Width': it says 3 x 4, the image .*a.jpg' is 4 x"):
+    with pytest.raises(
+        AnnotationError, match="line 2, field 'Height/Width': the row says 3 x 4, the image .*a.jpg' is 4 x"
+    ):
         read_rle_csv(path)
     with pytest.warns(UserWarning, match="left out 2 x wrong image size"):
         dataset = read_rle_csv(path, strict=False)
     assert [(p.record, p.images, p.instances) for p in dataset.problems] == [("line 2", 0, 1), ("line 4", 1, 2)]
-    assert "so are all 2 rows of the image" in list(dataset.problems)[1].message
+    assert "the same for all 2 rows of the image" in list(dataset.problems)[1].message
     assert [info["id"] for info in dataset.image_info] == ["a"] and dataset.image_info[0]["attributes"] == [(7,)]
     assert dataset.load_mask(0)[1].tolist() == [2]
 
 
 def test_a_missing_image_goes_with_its_rows(tmp_path):
     path = write(tmp_path / "a.csv", [BOWL, ("gone", "1 2"), ("gone", "5 1"), ("a", "1 2")])
-    with pytest.raises(AnnotationError, match="image 'gone': there is no image file"):
+    with pytest.raises(AnnotationError, match="image 'gone': image file .* is missing"):
         read_rle_csv(path)
     with pytest.warns(UserWarning, match="left out 1 x missing image file"):
         dataset = read_rle_csv(path, strict=False)
@@ -188,37 +189,43 @@ def test_a_missing_image_goes_with_its_rows(tmp_path):
 
 def test_broken_attributes(tmp_path):
     path = write(tmp_path / "a.csv", [OF_2020, ("b", "1 2", 4, 3, 0, "1,x")])
-    with pytest.raises(AnnotationError, match="line 2, field 'AttributesIds': expected numbers .* got '1,x'"):
+    with pytest.raises(
+        AnnotationError, match="line 2, field 'AttributesIds': expected comma-separated numbers, got '1,x'"
+    ):
         read_rle_csv(path)
 
 
 def test_unknown_class(tmp_path):
     path = write(tmp_path / "a.csv", [OF_2019, ("a", "1 2", 4, 3, 0), ("b", "1 2", 4, 3, 2)])
-    with pytest.raises(AnnotationError, match=r"line 3, field 'ClassId': 2 is 'shoe', not among \['shirt'\]; add"):
+    with pytest.raises(
+        AnnotationError, match=r"line 3, field 'ClassId': class 2 is 'shoe', which is not among \['shirt'\]; add"
+    ):
         read_rle_csv(path, labels={0: "shirt", 2: "shoe"}, class_names=["shirt"])
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no csv of run lengths at '.*gone.csv'"):
+    with pytest.raises(FileNotFoundError, match="no CSV file of RLE masks at '.*gone.csv'"):
         read_rle_csv(tmp_path / "gone.csv")
     path = write(tmp_path / "a.csv", [("ImageId", "Pixels"), ("a", "1 2")])
     with pytest.raises(
         AnnotationError,
-        match="a.csv, line 1, field 'EncodedPixels': there is no such column; expected "
+        match="a.csv, line 1, field 'EncodedPixels': missing column; expected "
         "ImageId, EncodedPixels, got ImageId, Pixels",
     ):
         read_rle_csv(path, strict=False)
     path.write_text("")
-    with pytest.raises(AnnotationError, match="line 1, field 'ImageId': there is no such column; .* got nothing"):
+    with pytest.raises(AnnotationError, match="line 1, field 'ImageId': missing column; .* got nothing"):
         read_rle_csv(path)
     path.write_text("ImageId,EncodedPixels,ImageId\n")
-    with pytest.raises(AnnotationError, match="line 1: columns repeat"):
+    with pytest.raises(AnnotationError, match="line 1: duplicate columns"):
         read_rle_csv(path)
     path.write_text("ImageId,EncodedPixels\n")
-    with pytest.raises(AnnotationError, match="field 'ImageId': there is no row with an image that can be read"):
+    with pytest.raises(AnnotationError, match="field 'ImageId': no row has an image that can be read"):
         read_rle_csv(path)
     path.write_text('ImageId,EncodedPixels\na,"1 2\n')
-    with pytest.raises(AnnotationError, match="a.csv, after line 1: it is not a csv in UTF-8: unexpected end of data"):
+    with pytest.raises(
+        AnnotationError, match="a.csv, after line 1: not a valid UTF-8 CSV file: unexpected end of data"
+    ):
         read_rle_csv(path)
     (tmp_path / "a.jpg").write_bytes(b"no image")
     path.write_text("ImageId,EncodedPixels\na,1 2\n")
@@ -228,7 +235,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("columns", [BOWL, OF_2019])
 def test_a_file_cut_off_anywhere(tmp_path, columns):
-    """An error, or a note where what is left looks whole; in silence only between two lines."""
+    """An error, or a note if the rest looks complete; silent only between two lines."""
     path = tmp_path / "train.csv"
     write_rle_csv(path, two_images(), columns, ids=[*map(str, range(10)), "cat", "dog"])
     whole = path.read_bytes()
@@ -247,7 +254,7 @@ def test_a_file_cut_off_anywhere(tmp_path, columns):
 
 
 def test_long_masks_and_other_programs_files(tmp_path):
-    """More text than csv reads by itself, a byte order mark, and Windows' line ends."""
+    """Fields longer than csv's default limit, a byte order mark, and Windows line ends."""
     height, width = 400, 200
     text = " ".join(f"{start} 1" for start in range(1, height * width, 2))
     path = write(tmp_path / "a.csv", [], (height, width))

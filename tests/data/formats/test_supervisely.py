@@ -1,4 +1,4 @@
-"""Projects of Supervisely."""
+"""Supervisely projects."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.data.scenes import SCENE, write_supervisely
 
 @pytest.fixture
 def change(tmp_path):
-    """Writes the scene, its annotations changed by a function."""
+    """Writes the scene with annotations changed by a function."""
 
     def changed(function=None, bitmaps=False):
         shutil.rmtree(tmp_path, ignore_errors=True)
@@ -38,13 +38,13 @@ def test_projects_and_datasets(change):
     assert len(read_supervisely(root).image_info) == 2
     for given in ((root, "day 2"), (root / "day 2",)):
         dataset = read_supervisely(*given)
-        assert dataset.class_names == ["BG", *SCENE.class_names]  # of the meta.json above it
+        assert dataset.class_names == ["BG", *SCENE.class_names]  # from the meta.json above it
         np.testing.assert_array_equal(dataset.load_mask(0)[0], SCENE.masks)
-    (root / "day 2" / "ann" / "scene.png.json").rename(root / "day 2" / "ann" / "scene.json")  # as older exports
+    (root / "day 2" / "ann" / "scene.png.json").rename(root / "day 2" / "ann" / "scene.json")  # as in older exports
     assert len(read_supervisely(root, "day 2").image_info) == 1
     (root / "meta.json").unlink()
     assert read_supervisely(root, class_names=["hook", "gem", "brick"]).load_mask(0)[1].tolist() == [3, 1, 3, 3, 2]
-    with pytest.raises(FileNotFoundError, match="no folders img/ and ann/ of Supervisely in .*which holds"):
+    with pytest.raises(FileNotFoundError, match="no Supervisely folders img/ and ann/ in .*which holds"):
         read_supervisely(root, "day 3")
 
 
@@ -79,13 +79,13 @@ def bitmap(**changed):
         (first(points=None), False, "field 'points': expected an object with exterior points, got None"),
         (first(points={"exterior": [[1]]}), False, "field 'points': expected a list of points"),
         (first(points={"exterior": [[1, 2]] * 3, "interior": 5}), False, "field 'points': expected lists of interior"),
-        (first(classTitle=7), False, "field 'classTitle': expected the name of a class, got None"),
-        (first(classTitle="x"), False, "field 'classTitle': the class 'x' is not among"),
+        (first(classTitle=7), False, "field 'classTitle': expected a class name, got None"),
+        (first(classTitle="x"), False, "field 'classTitle': class 'x' is not among"),
         (first(bitmap=None), True, "field 'bitmap': expected data and origin"),
         (bitmap(origin=[1]), True, "field 'bitmap': expected data and origin"),
         (bitmap(data="AAAA"), True, "field 'bitmap': it cannot be unpacked"),
-        (bitmap(data="%"), True, "field 'bitmap': it is not base64"),
-        (bitmap(data="eJwDAAAAAAE="), True, "field 'bitmap': the picture is not a picture"),
+        (bitmap(data="%"), True, "field 'bitmap': invalid or truncated base64"),
+        (bitmap(data="eJwDAAAAAAE="), True, "field 'bitmap': the bitmap is not an image"),
     ],
 )
 def test_broken_objects(change, function, bitmaps, message):
@@ -100,18 +100,14 @@ def test_broken_objects(change, function, bitmaps, message):
 
 def test_a_bitmap_that_unpacks_to_gigabytes(change, monkeypatch):
     monkeypatch.setattr("mrcnn.data.formats.supervisely.MOST_BYTES", 50)
-    with pytest.raises(AnnotationError, match="object 0, field 'bitmap': it has more than 50 bytes"):
+    with pytest.raises(AnnotationError, match="object 0, field 'bitmap': unpacked, it is larger than 50 bytes"):
         read_supervisely(change(bitmaps=True))
 
 
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
     [
-        (
-            lambda content: content.update(size={"height": 9, "width": 9}),
-            problems.SIZE,
-            "an image of 9 x 9, but .*32 x 64",
-        ),
+        (lambda content: content.update(size={"height": 9, "width": 9}), problems.SIZE, "a 9 x 9 image, but .*32 x 64"),
         (
             lambda content: content.update(size=None),
             problems.BROKEN,

@@ -1,6 +1,6 @@
-"""Data as annotation tools really write it: one image of 48 x 64 with a cat and a dog, in each of their ways.
+"""Data as annotation tools actually write it: one 48 x 64 image with a cat and a dog, in each tool's way.
 
-The masks are compared with those of the two rectangles; what is noted, and what raises, is asserted, too.
+The masks are compared with those of the two rectangles; notes and errors are checked too.
 """
 
 import copy
@@ -71,7 +71,7 @@ def coco(file_name="a.jpg", **changed):
 
 
 def assert_read(dataset, names=("cat", "dog"), image_id=0, classes=None):
-    """The image has these instances, each with its mask; of other classes where those are given."""
+    """The image has these instances, each with its mask; with other classes if given."""
     masks, class_ids = dataset.load_mask(image_id)
     assert [dataset.class_names[i] for i in class_ids] == list(classes or names)
     for i, name in enumerate(names):
@@ -137,9 +137,7 @@ def test_a_name_that_two_images_have_is_not_guessed(tmp_path):
     write(tmp_path / "result.json", coco("gone/a.jpg"))
     for folder in ("x", "y"):
         image(tmp_path / folder / "a.jpg")
-    with pytest.raises(
-        AnnotationError, match="image 1: there is no image file .*; .*x/a.jpg', .*y/a.jpg' could be meant"
-    ):
+    with pytest.raises(AnnotationError, match="image 1: image file .* is missing; candidates: .*x/a.jpg', .*y/a.jpg'"):
         load_dataset(tmp_path)
     assert_read(load_dataset(tmp_path, image_dir=tmp_path / "y"))
 
@@ -150,7 +148,7 @@ def test_an_image_that_is_missing_is_not_replaced_by_one_of_its_name_elsewhere(t
     write(tmp_path / "annotations" / "instances_train.json", content)
     image(tmp_path / "train" / "a.jpg")
     image(tmp_path / "val" / "b.jpg")
-    with pytest.raises(AnnotationError, match="image 2: there is no image file '.*train/b.jpg'"):
+    with pytest.raises(AnnotationError, match="image 2: image file '.*train/b.jpg' is missing"):
         load_dataset(tmp_path, "train")
 
 
@@ -159,12 +157,12 @@ def test_subsets_are_whole_words(tmp_path):
     write(tmp_path / "trainval.json", coco())
     for subset in ("train", "val"):
         with pytest.raises(
-            ValueError, match=f"no format fits .* with subset '{subset}'; there is images/, trainval.json"
+            ValueError, match=f"no format matches .* with subset '{subset}'; found images/, trainval.json"
         ):
             load_dataset(tmp_path, subset)
     assert_read(load_dataset(tmp_path, "trainval"))
     (tmp_path / "trainval.json").rename(tmp_path / "train_val.json")
-    with pytest.raises(ValueError, match="no format fits"):
+    with pytest.raises(ValueError, match="no format matches"):
         load_dataset(tmp_path, "train")
     write(tmp_path / "annotations" / "mine-Train.json", coco())
     assert_read(load_dataset(tmp_path, "train"))
@@ -196,14 +194,14 @@ def test_outlines_as_tools_write_them(tmp_path, segmentation):
 
 
 def test_the_export_of_via_in_cocos_form(tmp_path):
-    """Flat lists, ids as text, a category for each option of each attribute."""
+    """Flat lists, ids as strings, a category for each option of each attribute."""
     content = coco()
     content["categories"] = [
         {"id": i, "name": name, "supercategory": "kind"} for i, name in enumerate([*BOXES, *BOXES], 1)
     ]
     for place, annotation in enumerate(content["annotations"]):
         annotation |= {"image_id": "1", "id": str(place), "segmentation": annotation["segmentation"][0]}
-        annotation["category_id"] += 2 * place  # the dog is of the second category of its name
+        annotation["category_id"] += 2 * place  # the dog has the second category of its name
         content["annotations"][place] = annotation
     write(tmp_path / "via_export_coco.json", content)
     image(tmp_path / "a.jpg")
@@ -253,7 +251,7 @@ def test_a_root_and_the_background_are_no_classes(tmp_path, extra):
 
 
 def test_a_class_that_another_part_of_the_data_uses_stays(tmp_path):
-    """Ids of classes would not be the same in both parts."""
+    """Otherwise class ids would differ between the parts."""
     content = coco()
     content["categories"] = [{"id": 0, "name": "pet", "supercategory": "animal"}, *content["categories"]]
     content["categories"][1]["supercategory"] = "pet"
@@ -286,7 +284,7 @@ def test_a_record_that_stands_there_twice_is_read_once(tmp_path):
 
 
 def test_lvis(tmp_path):
-    """No file names: the end of an address is the path below the folder of images."""
+    """No file names: the end of a URL is the path below the image folder."""
     content = coco()
     (entry,) = content["images"]
     entry |= {"coco_url": "http://images.cocodataset.org/train2017/a.jpg", "neg_category_ids": [5]}
@@ -308,14 +306,14 @@ def test_boxes_alone(tmp_path, empty):
         annotation["segmentation"] = empty
     write(tmp_path / "annotations" / "instances_train.json", content)
     image(tmp_path / "train" / "a.jpg")
-    with pytest.raises(AnnotationError, match="annotation 1, field 'segmentation': boxes only; masks are needed"):
+    with pytest.raises(AnnotationError, match="annotation 1, field 'segmentation': a box without a mask"):
         load_dataset(tmp_path, "train")
     with pytest.warns(UserWarning, match="left out 1 x box without a mask"):
         assert load_dataset(tmp_path, "train", strict=False).load_mask(0)[0].shape == (HEIGHT, WIDTH, 0)
     dataset = load_dataset(tmp_path, "train", masks=False)
     assert dataset.load_boxes(0).tolist() == [list(box) for box in BOXES.values()]
     assert dataset.load_class_ids(0).tolist() == [1, 2] and not len(dataset.problems)
-    with pytest.raises(ValueError, match="image 1: the dataset was read with masks=False and has boxes only"):
+    with pytest.raises(ValueError, match="image 1: the dataset was read with masks=False and only has boxes"):
         dataset.load_mask(0)
 
 
@@ -398,8 +396,8 @@ def test_a_polyline_that_ends_where_it_begins(tmp_path):
         image(tmp_path / name)
     dataset = load_dataset(tmp_path, attribute="kind")
     assert_read(dataset, ["cat"])
-    (problem,) = dataset.problems  # one for all
-    assert problem.treatment == "read as a polygon" and "so in 1 other region records" in problem.message
+    (problem,) = dataset.problems  # a single one for all
+    assert problem.treatment == "read as a polygon" and "the same in 1 other region records" in problem.message
     write(tmp_path / "via_region_data.json", via("a.jpg", **{**line, "all_points_x": [*xs, xs[0] + 9]}))
     with pytest.raises(AnnotationError, match="region 0, field 'name': shape 'polyline' has no area"):
         load_dataset(tmp_path)
@@ -431,7 +429,7 @@ def test_many_files_of_one_image_each(tmp_path):
     for image_id in range(7):
         assert_read(dataset, ["cat"], image_id)
     write(tmp_path / "h.json", via("a.jpg"))
-    with pytest.raises(AnnotationError, match="a.json' annotates 'a.jpg', too; choose one with annotation_file="):
+    with pytest.raises(AnnotationError, match="a.json' also annotates 'a.jpg'; choose one with annotation_file="):
         load_dataset(tmp_path)
     assert len(load_dataset(tmp_path, annotation_file="h.json").image_info) == 1
 
@@ -466,7 +464,7 @@ def test_tables_of_via_1_and_2(tmp_path, image_column):
     rows[1][5] = "{"
     with open(tmp_path / "via_region_data.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
-    with pytest.raises(AnnotationError, match="line 2, field 'region_shape_attributes': expected an object as json"):
+    with pytest.raises(AnnotationError, match="line 2, field 'region_shape_attributes': expected a JSON object"):
         load_dataset(tmp_path)
 
 
@@ -478,7 +476,7 @@ def via_3(*shapes):
         f"1_{place}": {"vid": "1", "flg": 0, "z": [], "xy": xy, "av": {"1": chosen}}
         for place, (xy, chosen) in enumerate(shapes)
     }
-    metadata["1_whole"] = {"vid": "1", "flg": 0, "z": [], "xy": [], "av": {"1": "0"}}  # of the whole image
+    metadata["1_whole"] = {"vid": "1", "flg": 0, "z": [], "xy": [], "av": {"1": "0"}}  # describes the whole image
     return {
         "project": {"pid": "__VIA_PROJECT_ID__", "vid_list": ["1"]},
         "config": {},
@@ -493,7 +491,7 @@ def test_projects_of_via_3(tmp_path):
     write(tmp_path / "project.json", via_3(([7, *flat("cat")], "0"), ([2, 40, 30, 20, 12], "1")))
     image(tmp_path / "a.jpg")
     assert_read(load_dataset(tmp_path, attribute="kind"))
-    by_points = [8, 40, 35, 50, 30, 60, 36, 55, 42]  # a rectangle by its outermost points
+    by_points = [8, 40, 35, 50, 30, 60, 36, 55, 42]  # a rectangle given by its extreme points
     circles = [[3, 20, 20, 10], [9, 30, 20, 20, 30, 10, 20], [4, 20, 20, 10, 10]]
     write(tmp_path / "project.json", via_3((by_points, "1"), *((circle, "0") for circle in circles)))
     masks, class_ids = load_dataset(tmp_path, attribute="kind").load_mask(0)
@@ -507,8 +505,8 @@ def test_projects_of_via_3(tmp_path):
     [
         ([1, 2, 3], "shape 1 with 2 numbers has no area"),
         ([7, 1, 2, 3], "shape 7 with 3 numbers has no area"),
-        (["7", 1, 2], "expected the number of a shape and its coordinates"),
-        ([9, 0, 0, 1, 1, 2, 2], "of a circle lie in a line"),
+        (["7", 1, 2], "expected a shape code and coordinates"),
+        ([9, 0, 0, 1, 1, 2, 2], "of a circle are collinear"),
         ([2, 1, 2, 3], "shape 2 with 3 numbers has no area"),
     ],
 )
@@ -534,7 +532,7 @@ def test_tables_of_via_3(tmp_path):
     image(tmp_path / "a.jpg")
     assert_read(load_dataset(tmp_path, attribute="kind"))
     write(tmp_path / "via.csv", "\n".join([*lines, '"1_c","[""a.jpg""]",0,"[]","[2,40', ""]))
-    with pytest.raises(AnnotationError, match="via.csv: it is not a csv"):
+    with pytest.raises(AnnotationError, match="via.csv: not a valid CSV file"):
         load_dataset(tmp_path)
 
 
@@ -554,7 +552,7 @@ def yolo(folder, yaml, mark=False, images="images/train"):
 @pytest.mark.parametrize(
     "entry",
     [
-        "data/images/train/a.jpg",  # CVAT's exporter puts data/ before each path
+        "data/images/train/a.jpg",  # CVAT's exporter prepends data/ to each path
         "images\\train\\a.jpg",
         "./images/train/a.jpg",
         "C:\\Users\\me\\set\\images\\train\\a.jpg",
@@ -587,7 +585,7 @@ def test_what_a_yaml_may_say_of_images(tmp_path, train):
 
 
 def test_paths_of_another_machine_never_lead_to_another_subset(tmp_path):
-    """The end of both paths is images."""
+    """Both paths end in images."""
     for part in ("train", "val"):
         yolo(
             tmp_path,
@@ -607,20 +605,20 @@ def test_devices_and_pipes_are_not_read(tmp_path, target):
     if target == "fifo":
         os.mkfifo(tmp_path / "fifo")
     yolo(tmp_path, f"names: [cat, dog]\ntrain: {target}\n")
-    with pytest.raises(AnnotationError, match="data.yaml, field 'train': it leads to .*, which is no folder or file"):
+    with pytest.raises(AnnotationError, match="data.yaml, field 'train': it points to .*, not a folder or file"):
         load_dataset(tmp_path, "train")
 
 
 def test_boxes_of_yolo(tmp_path):
     yolo(tmp_path, "names: [cat, dog]\ntrain: images/train\n")
     write(tmp_path / "labels" / "train" / "a.txt", "0 0.3125 0.333333 0.375 0.333333\n1 0.78125 0.75 0.3125 0.25\n")
-    with pytest.raises(AnnotationError, match="a.txt, line 1, field 'coordinates': boxes only; masks are needed"):
+    with pytest.raises(AnnotationError, match="a.txt, line 1, field 'coordinates': a box without a mask"):
         load_dataset(tmp_path, "train")
     dataset = load_dataset(tmp_path, "train", masks=False)
     np.testing.assert_allclose(dataset.load_boxes(0), list(BOXES.values()), atol=0.02)
 
 
-# Tables of competitions
+# Competition CSV files
 
 
 RUNS = {name: rle.rle_to_pairs(rle.encode(mask(name))) for name in BOXES}
@@ -683,7 +681,7 @@ def rectangle(name, **changed):
 
 def test_shapes_of_label_studio(tmp_path):
     image(tmp_path / "images" / "a.jpg")
-    turned = {**percent("dog"), "x": 100 * 60 / WIDTH, "rotation": 90}  # around its corner, clockwise
+    turned = {**percent("dog"), "x": 100 * 60 / WIDTH, "rotation": 90}  # clockwise about its corner
     turned |= {"width": 100 * 12 / WIDTH, "height": 100 * 20 / HEIGHT}
     write(tmp_path / "tasks.json", label_studio(rectangle("cat"), rectangle("dog", **turned), {"type": "choices"}))
     assert_read(load_dataset(tmp_path))
@@ -702,7 +700,7 @@ def test_shapes_of_label_studio(tmp_path):
     ("value", "message"),
     [
         ({"rectanglelabels": ["a", "b"]}, "field 'value': expected one label"),
-        ({"width": -1}, "field 'width': expected a number from 0 on"),
+        ({"width": -1}, "field 'width': expected a number >= 0"),
         ({"x": None}, "field 'x': expected a number, got None"),
     ],
 )
@@ -720,21 +718,21 @@ def test_broken_results_of_label_studio(tmp_path, value, message):
             load_dataset(tmp_path)
 
 
-# Pictures of masks
+# Mask images
 
 
-@pytest.mark.parametrize("drawn", ["white", "black", "grey and alpha", "palette", "colour key"])
+@pytest.mark.parametrize("drawn", ["white", "black", "gray and alpha", "palette", "color key"])
 def test_masks_in_the_alpha_channel(tmp_path, drawn):
     image(tmp_path / "images" / "a.jpg")
     alpha = mask("cat").astype(np.uint8) * 255
     made = {
         "white": lambda: Image.fromarray(np.dstack([np.full((HEIGHT, WIDTH, 3), 255, np.uint8), alpha])),
         "black": lambda: Image.fromarray(np.dstack([np.zeros((HEIGHT, WIDTH, 3), np.uint8), alpha])),
-        "grey and alpha": lambda: Image.merge("LA", [Image.new("L", (WIDTH, HEIGHT), 200), Image.fromarray(alpha)]),
+        "gray and alpha": lambda: Image.merge("LA", [Image.new("L", (WIDTH, HEIGHT), 200), Image.fromarray(alpha)]),
         "palette": lambda: Image.fromarray((alpha == 0).astype(np.uint8)).convert("P"),  # 1 is transparent
-        "colour key": lambda: Image.fromarray(np.where(alpha, 7, 9).astype(np.uint8)),
+        "color key": lambda: Image.fromarray(np.where(alpha, 7, 9).astype(np.uint8)),
     }[drawn]()
-    options = {"palette": {"transparency": 1}, "colour key": {"transparency": 9}}.get(drawn, {})
+    options = {"palette": {"transparency": 1}, "color key": {"transparency": 9}}.get(drawn, {})
     (tmp_path / "masks" / "a").mkdir(parents=True)
     made.save(tmp_path / "masks" / "a" / "0.png", **options)
     assert_read(load_dataset(tmp_path), ["cat"], classes=["object"])
@@ -743,7 +741,7 @@ def test_masks_in_the_alpha_channel(tmp_path, drawn):
 def test_a_mask_without_transparent_pixels_is_read_by_its_values(tmp_path):
     image(tmp_path / "images" / "a.jpg")
     (tmp_path / "masks" / "a").mkdir(parents=True)
-    for alpha in (255, 0):  # some tools fill the channel with zeros
+    for alpha in (255, 0):  # some tools fill the alpha channel with zeros
         values = np.dstack([mask("cat").astype(np.uint8) * 255] * 3 + [np.full((HEIGHT, WIDTH), alpha, np.uint8)])
         Image.fromarray(values).save(tmp_path / "masks" / "a" / "0.png")
         assert_read(load_dataset(tmp_path), ["cat"], classes=["object"])
@@ -760,7 +758,7 @@ def semantic(folder, value=1, images=("a", "b")):
 @pytest.mark.parametrize("images", ["a", "ab"])
 def test_maps_of_classes_are_told_from_maps_of_instances(tmp_path, value, images):
     semantic(tmp_path, value, images)
-    text = f"number {value}, field 'pixels': it is in several pieces in {len(images)} of {len(images)} images; is it a"
+    text = f"value {value}, field 'pixels': it has several pieces in {len(images)} of {len(images)} images; is it a"
     with pytest.raises(AnnotationError, match=text):
         load_dataset(tmp_path)
     with pytest.warns(UserWarning, match="left out"):
@@ -782,13 +780,13 @@ def test_pieces_are_of_the_class_of_their_number(tmp_path):
 
 
 def test_instances_that_something_hides_in_part_are_instances(tmp_path):
-    """A tenth of many instances in two pieces, and some crumbs of a few pixels."""
+    """A tenth of many instances in two pieces, and some pieces of a few pixels."""
     for number in range(4):
         image(tmp_path / "images" / f"{number}.jpg")
         values = np.zeros((HEIGHT, WIDTH), np.uint8)
         for i in range(12):
             values[4 * i : 4 * i + 2, :20] = i + 1
-        values[:2, 10] = 0  # the first is in two pieces
+        values[:2, 10] = 0  # the first has two pieces
         values[40:, 60] = [1, 0, 0, 0, 0, 0, 0, 2]
         (tmp_path / "masks").mkdir(exist_ok=True)
         Image.fromarray(values).save(tmp_path / "masks" / f"{number}.png")
@@ -818,7 +816,7 @@ def test_cityscapes(tmp_path):
     dataset = load_dataset(tmp_path, "train")
     masks, class_ids = dataset.load_mask(0)
     assert [dataset.class_names[abs(i)] for i in class_ids] == ["rider", "person", "car"]
-    assert (class_ids > 0).tolist() == [False, True, True]  # a group of riders that are not told apart
+    assert (class_ids > 0).tolist() == [False, True, True]  # a group of riders without separate ids
     np.testing.assert_array_equal(masks[..., 1], mask("dog"))
     np.testing.assert_array_equal(masks[..., 2], mask("cat"))
     assert dataset.num_classes == 11 and not len(dataset.problems)

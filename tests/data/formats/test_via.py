@@ -50,11 +50,11 @@ def test_reads_both_versions(tmp_path, version):
     assert dataset.class_names == ["BG", "balloon"]
     assert [info["id"] for info in dataset.image_info] == ["a.png"]  # b.png has no regions
     assert dataset.load_image(0).shape == (20, 30, 3)
-    for _ in range(2):  # the second time from what was kept
+    for _ in range(2):  # the second time from the cache
         masks, class_ids = dataset.load_mask(0)
         assert masks.shape == (20, 30, 2) and masks.dtype == bool
         np.testing.assert_array_equal(class_ids, [1, 1])
-        # From the first coordinate to before the last, as COCO's tools fill it; scikit-image would fill 3:9, 2:7
+        # Up to but excluding the last coordinate, as COCO's rasterizer does; scikit-image would fill 3:9, 2:7
         np.testing.assert_array_equal(masks[:, :, 0], area(3, 2, 8, 6))
         np.testing.assert_array_equal(masks[:, :, 1], area(2, 1, 5, 6))
     assert [problem.kind for problem in dataset.problems] == [problems.UNANNOTATED]
@@ -71,13 +71,13 @@ def test_classes_by_attribute(tmp_path):
     assert found.class_names == ["BG", "cat", "dog"] and found.load_mask(0)[1].tolist() == [1, 2]
     with pytest.raises(
         AnnotationError,
-        match=r"'a.png', region 0, field 'kind': the class 'cat' is not among "
+        match=r"'a.png', region 0, field 'kind': class 'cat' is not among "
         r"\['dog'\]; add it to class_names",
     ):
         read_via(tmp_path, class_name="dog", attribute="kind")
     with pytest.raises(ValueError, match=r"2 classes \['dog', 'cat'\] need attribute="):
         read_via(tmp_path, class_name=["dog", "cat"])
-    with pytest.raises(ValueError, match="say the same; give one"):
+    with pytest.raises(ValueError, match="both set the classes; pass only one"):
         read_via(tmp_path, class_name="dog", class_names=["dog"])
     with pytest.raises(ValueError, match="give at least one"):
         read_via(tmp_path, class_names=[])
@@ -96,7 +96,7 @@ def masks_of(folder, *shapes, size=(20, 20)):
 
 
 def test_circles_and_ellipses(tmp_path):
-    y, x = np.mgrid[:20, :20] + 0.5  # centres of the pixels; VIA's coordinates count from the corner of the first
+    y, x = np.mgrid[:20, :20] + 0.5  # pixel centers; VIA's coordinates start at the first pixel's corner
     circle, ellipse, turned = masks_of(
         tmp_path,
         {"name": "circle", "cx": 10, "cy": 9, "r": 5},
@@ -116,7 +116,7 @@ def test_shapes_are_cut_off_at_the_border(tmp_path):
         {"name": "polygon", "all_points_x": [15, 40, 40, 15], "all_points_y": [-9, -9, 40, 40]},
     )
     assert rect.sum() == 5 * 5
-    assert circle.sum() == 8  # of 9 pixels, the centre of the last lies sqrt(12.5) away
+    assert circle.sum() == 8  # of 9 pixels, the last one's center is sqrt(12.5) away
     np.testing.assert_array_equal(polygon, np.arange(20)[None].repeat(20, 0) >= 15)
 
 
@@ -134,13 +134,16 @@ BROKEN = {
     "no name": (regions_of(region({})), "field 'name': shape None has no area"),
     "text": (shape(all_points_x=["1", "2", "3", "4"]), "field 'all_points_x/all_points_y': expected a list of points"),
     "no list": (shape(all_points_y=5), "field 'all_points_y': expected a list of numbers, got 5"),
-    "a list cut short": (shape(all_points_y=[3, 3, 8]), "field 'all_points_y': there are 3 numbers, and 4 of all_poi"),
+    "a list cut short": (
+        shape(all_points_y=[3, 3, 8]),
+        "field 'all_points_y': expected as many numbers as all_points_x has .4., got 3",
+    ),
     "infinite": (shape(all_points_x=[1, 2, 3, float("inf")]), "expected a list of points"),
     "too long": (shape(all_points_x=[1, 2, 3, 10**400]), "expected a list of points"),
     "far away": (shape(all_points_x=[1, 2, 3, 1e9]), "field 'shape_attributes': coordinates span"),
-    "a rect without x": (shape(name="rect"), "'a.png', region 1, field 'x': it is missing; there are name, all_po"),
+    "a rect without x": (shape(name="rect"), "'a.png', region 1, field 'x': missing; the record has name, all_po"),
     "a radius of text": (shape(name="circle", cx=1, cy=2, r="3"), "field 'r': expected a number, got '3'"),
-    "a negative radius": (shape(name="ellipse", cx=1, cy=2, rx=3, ry=-3), "field 'ry': expected a number from 0 on"),
+    "a negative radius": (shape(name="ellipse", cx=1, cy=2, rx=3, ry=-3), "field 'ry': expected a number >= 0"),
     "no shape": (regions_of({"region_attributes": {}}), "region 1, field 'shape_attributes': expected an object, got"),
     "a region of text": (regions_of("x"), "region 1, field 'shape_attributes': expected an object, got None"),
 }
@@ -163,7 +166,7 @@ def test_a_broken_region_is_named_or_counted(tmp_path, name):
     [
         ({}, "expected one ticked box, got \\[\\]"),
         ({"dog": True, "cat": True}, "expected one ticked box"),
-        ("", "expected the name of a class, got ''"),
+        ("", "expected a class name, got ''"),
         (None, "got None"),
         (3, "got 3"),
     ],
@@ -192,12 +195,15 @@ def test_a_click_without_a_drag_is_left_out_and_counted(tmp_path, flat):
 
 
 IMAGES = {
-    "no image": ([{"filename": "gone.png", "regions": [region(RECT)]}], "image 'gone.png': there is no image file"),
-    "no regions": ([{"filename": "b.png"}], "image record 1, field 'regions': expected a list or, of VIA 1, an object"),
+    "no image": ([{"filename": "gone.png", "regions": [region(RECT)]}], "image 'gone.png': image file .* is missing"),
+    "no regions": ([{"filename": "b.png"}], "image record 1, field 'regions': expected a list or, in VIA 1, an object"),
     "regions of text": ([{"filename": "b.png", "regions": "x"}], "record 1, field 'regions': .*got 'x'"),
-    "no filename": ([{"regions": []}], "image record 1, field 'filename': expected a name, got None"),
-    "a number": ([5], "image record 1, field 'filename': expected a name"),
-    "an image twice": ([{"filename": "a.png", "regions": []}], "record 1, field 'filename': another record is of 'a"),
+    "no filename": ([{"regions": []}], "image record 1, field 'filename': expected a file name, got None"),
+    "a number": ([5], "image record 1, field 'filename': expected a file name"),
+    "an image twice": (
+        [{"filename": "a.png", "regions": []}],
+        "record 1, field 'filename': another record annotates 'a",
+    ),
     "no picture": ([{"filename": "c.png", "regions": [region(RECT)]}], "image 'c.png': .*c.png' is not an image"),
 }
 
@@ -218,15 +224,15 @@ def test_a_broken_image_is_named_or_counted(tmp_path, name):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ('[{"filename": "a.png", "regions": [', "line 1: it is not json .*damaged or cut off"),
+        ('[{"filename": "a.png", "regions": [', "line 1: invalid or truncated JSON"),
         (
             {"images": [], "annotations": []},
-            "no annotation file of VIA 1 or 2: each entry must have filename and regions",
+            "not a VIA 1 or 2 annotation file: each entry must have filename and regions",
         ),
-        ({"_via_settings": {}, "_via_img_metadata": 3}, "no annotation file of VIA 1 or 2: .*got 3"),
-        ("7", "no annotation file of VIA"),
-        ({}, "field 'regions': it annotates no regions that can be read"),
-        ([{"filename": "a.png", "regions": []}], "field 'regions': it annotates no regions that can be read"),
+        ({"_via_settings": {}, "_via_img_metadata": 3}, "not a VIA 1 or 2 annotation file: .*got 3"),
+        ("7", "not a VIA 1 or 2 annotation file"),
+        ({}, "field 'regions': it has no valid regions"),
+        ([{"filename": "a.png", "regions": []}], "field 'regions': it has no valid regions"),
     ],
 )
 def test_a_file_that_is_wrong_as_a_whole(tmp_path, content, message):
@@ -237,16 +243,16 @@ def test_a_file_that_is_wrong_as_a_whole(tmp_path, content, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no annotations of VIA at .*via_region_data.json"):
+    with pytest.raises(FileNotFoundError, match="no VIA annotations at .*via_region_data.json"):
         read_via(tmp_path, "train")
 
 
 def test_an_image_of_another_size_shows_by_its_length_and_by_regions_outside(tmp_path):
-    """VIA keeps the bytes of a file, not its height and width."""
+    """VIA stores a file's number of bytes, not its height and width."""
     content = [{"filename": "a.png", "size": 70, "regions": [region({**RECT, "x": 40}), region(RECT)]}]
     write(tmp_path, content)
     length = (tmp_path / "a.png").stat().st_size
-    with pytest.warns(UserWarning, match=r"1 x outline outside the image; .*region 0.*the image \(20, 30\)"):
+    with pytest.warns(UserWarning, match=r"1 x outline outside the image; .*region 0.*the image is \(20, 30\)"):
         dataset = read_via(tmp_path)
     first, second = dataset.problems
     assert (first.kind, second.kind, second.field) == (problems.OUTSIDE, via.LENGTH, "size")
@@ -264,7 +270,7 @@ def test_images_with_an_orientation_tag_are_turned_and_noted(tmp_path):
     pixels = np.zeros([20, 30, 3], np.uint8)
     pixels[:, :10] = 255
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=tags, quality=95)
-    assert read_via(tmp_path).problems.counts() == {problems.TAGGED: 1}  # VIA says no size, so that the rule decides
+    assert read_via(tmp_path).problems.counts() == {problems.TAGGED: 1}  # VIA stores no size, so the rule decides
     assert read_via(tmp_path).load_image(0).shape == (30, 20, 3)
     stored, turned = read_via(tmp_path, upright=False), read_via(tmp_path, upright=True)
     assert stored.load_image(0).shape == (20, 30, 3) and stored.load_mask(0)[0].shape == (20, 30, 1)
@@ -283,7 +289,7 @@ def test_polygons_written_and_read_back(tmp_path_factory, polygons):
         {"name": "polygon", "all_points_x": [x for x, _ in points], "all_points_y": [y for _, y in points]}
         for points in polygons
     ]
-    inside = {"name": "rect", "x": 0, "y": 0, "width": 1, "height": 1}  # so that something is never outside
+    inside = {"name": "rect", "x": 0, "y": 0, "width": 1, "height": 1}  # so that one instance is never outside
     write(folder, [{"filename": "a.png", "regions": [region(s) for s in [*shapes, inside]]}])
     dataset = read_via(folder) if all(map(within, polygons)) else load_warned(folder)
     expected = [Polygons((np.array(points, float),)).fill(20, 30) for points in polygons if within(points)]

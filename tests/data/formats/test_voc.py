@@ -1,4 +1,4 @@
-"""Pascal VOC's pictures of objects and of classes."""
+"""Pascal VOC's object maps and class maps."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ from mrcnn.data.formats.voc import (
     UNLIKE,
     UNNAMED,
     VOC_CLASSES,
-    VOID_COLOUR,
+    VOID_COLOR,
     Header,
-    colour_of,
+    color_of,
     most_of,
     read_labelmap,
     read_voc,
@@ -39,7 +39,7 @@ from tests.data.mask_writers import (
 def test_facts():
     assert len(VOC_CLASSES) == 20 and VOC_CLASSES[14] == "person" and VOC_CLASSES == tuple(sorted(VOC_CLASSES))
     # the palette as published: aeroplane, bicycle, ..., tvmonitor, void
-    assert [colour_of(i) for i in (0, 1, 2, 15, 20, 255)] == [
+    assert [color_of(i) for i in (0, 1, 2, 15, 20, 255)] == [
         (0, 0, 0),
         (128, 0, 0),
         (0, 128, 0),
@@ -47,24 +47,24 @@ def test_facts():
         (0, 64, 128),
         (224, 224, 192),
     ]
-    assert len(NUMBER_OF) == 256 and VOID_COLOUR == (224, 224, 192)
+    assert len(NUMBER_OF) == 256 and VOID_COLOR == (224, 224, 192)
 
 
-@pytest.mark.parametrize("colours", [False, True])
+@pytest.mark.parametrize("colors", [False, True])
 @pytest.mark.parametrize("xml", [False, True])
-def test_reads(tmp_path, colours, xml):
-    write_voc(tmp_path, two_images(), colours, border=True, xml=xml)
-    options = {} if xml else {"labels": VOC_CLASSES}  # the xml proves that the numbers are VOC's
+def test_reads(tmp_path, colors, xml):
+    write_voc(tmp_path, two_images(), colors, border=True, xml=xml)
+    options = {} if xml else {"labels": VOC_CLASSES}  # the XML files show that the numbers are VOC's
     dataset = read_voc(tmp_path, "train", **options)
     assert dataset.class_names == ["BG", *VOC_CLASSES]
-    assert_same(dataset, two_images())  # whose masks hold no pixel of the border
+    assert_same(dataset, two_images())  # its masks exclude the border
     assert [info["id"] for info in dataset.image_info] == ["a", "b"] and not len(dataset.problems)
     chosen = read_voc(tmp_path, class_names=["dog", "cat"], **options)
     assert chosen.class_names == ["BG", "dog", "cat"] and chosen.load_mask(0)[1].tolist() == [1, 2, 1]
     with pytest.raises(
         AnnotationError,
-        match=r"SegmentationClass/a.png, image 'a', object 2, field 'class': the class "
-        r"'cat' is not among \['dog'\]; add it to class_names",
+        match=r"SegmentationClass/a.png, image 'a', object 2, field 'class': class 'cat' "
+        r"is not among \['dog'\]; add it to class_names",
     ):
         read_voc(tmp_path, class_names=["dog"], **options)
 
@@ -74,9 +74,9 @@ def test_a_class_that_nothing_names_is_called_by_its_number(tmp_path):
     dataset = read_voc(tmp_path)
     assert dataset.class_names == ["BG", "class 8", "class 12"] and dataset.load_mask(0)[1].tolist() == [2, 1, 2]
     (problem,) = dataset.problems
-    assert problem.kind == UNNAMED and "the classes [8, 12]" in problem.message
+    assert problem.kind == UNNAMED and "classes [8, 12]" in problem.message
     write_xml(tmp_path / "Annotations" / "a.xml", 20, 30, [("wolf", False), ("lion", False), ("wolf", False)])
-    dataset = read_voc(tmp_path)  # another dataset with numbers of its own
+    dataset = read_voc(tmp_path)  # another dataset with its own numbers
     assert dataset.class_names == ["BG", "lion", "wolf"] and not len(dataset.problems)
 
 
@@ -93,14 +93,14 @@ CONVERTED = "_background_\ncat\ndog\n"
     ],
 )
 def test_names_a_line_each(tmp_path, name, text):
-    """As labelme's converter writes them, which numbers classes on its own."""
+    """As written by labelme's converter, which numbers classes itself."""
     write_voc(tmp_path, two_images(), xml=False, names=["cat", "dog"])
     (tmp_path / name).write_text(text, encoding="utf-8")
     dataset = read_voc(tmp_path)
     assert dataset.class_names == ["BG", "cat", "dog"] and not len(dataset.problems)
     assert_same(dataset, two_images())
     (tmp_path / name).write_text("_background_\n")
-    with pytest.raises(AnnotationError, match=f"{name}: it names no class; expected a name a line"):
+    with pytest.raises(AnnotationError, match=f"{name}: it contains no class; expected one name per line"):
         read_voc(tmp_path)
 
 
@@ -113,13 +113,13 @@ def test_objects_that_are_to_be_ignored_are_left_out(tmp_path):
 
 
 def test_maps_of_classes_in_place_of_objects_are_found(tmp_path):
-    """Somebody copied the pictures of classes: three boxes of two classes are two objects."""
+    """The class maps were copied over the object maps: three boxes of two classes become two objects."""
     write_voc(tmp_path, two_images(), xml=False)
     for name in ("a", "b"):
         (tmp_path / "SegmentationObject" / f"{name}.png").write_bytes(
             (tmp_path / "SegmentationClass" / f"{name}.png").read_bytes()
         )
-    with pytest.raises(AnnotationError, match="number 12, field 'pixels': it is in several pieces in 1 of 1 images"):
+    with pytest.raises(AnnotationError, match="value 12, field 'pixels': it has several pieces in 1 of 1 images"):
         read_voc(tmp_path, labels=VOC_CLASSES)
     assert read_voc(tmp_path, labels=VOC_CLASSES, separate=False).load_mask(0)[1].tolist() == [8, 12]
     assert_same(read_voc(tmp_path, labels=VOC_CLASSES, separate=True), two_images(), order=False)
@@ -127,9 +127,9 @@ def test_maps_of_classes_in_place_of_objects_are_found(tmp_path):
 
 @settings(max_examples=25, deadline=None)
 @given(scenes(names=("person", "tvmonitor", "aeroplane")), st.booleans(), st.booleans())
-def test_round_trip(tmp_path_factory, scene, colours, border):
+def test_round_trip(tmp_path_factory, scene, colors, border):
     root = tmp_path_factory.mktemp("scene")
-    write_voc(root, scene, colours, border)
+    write_voc(root, scene, colors, border)
     assert_same(read_voc(root, "train"), scene)
     assert_same(read_voc(root), scene)
 
@@ -148,7 +148,7 @@ def test_lists(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no list '.*test.txt' of the images of 'test'; .* holds train.txt"):
         read_voc(tmp_path, "test")
     (lists / "val.txt").write_text("a\na\nb\ngone\n")
-    with pytest.raises(AnnotationError, match=r"val.txt, image 'a', field 'name': it stands there 2 times"):
+    with pytest.raises(AnnotationError, match=r"val.txt, image 'a', field 'name': it is listed 2 times"):
         read_voc(tmp_path, "val")
     with pytest.warns(UserWarning, match="left out 1 x clashing id, 3 x missing image file"):
         dataset = read_voc(tmp_path, "val", strict=False)
@@ -158,7 +158,7 @@ def test_lists(tmp_path):
         "SegmentationClass",
     }
     (lists / "val.txt").write_text("")
-    with pytest.raises(AnnotationError, match="field 'JPEGImages': there is no image that can be read"):
+    with pytest.raises(AnnotationError, match="field 'JPEGImages': no image can be read"):
         read_voc(tmp_path, "val")
 
 
@@ -184,9 +184,9 @@ def test_most_of():
     assert most_of(objects * 10**6, classes)[4 * 10**6] == {0: 2, 2: 1}
 
 
-@pytest.mark.parametrize("colours", [False, True])
-def test_difficult_objects_are_crowds(tmp_path, colours):
-    write_voc(tmp_path, two_images(), colours)
+@pytest.mark.parametrize("colors", [False, True])
+def test_difficult_objects_are_crowds(tmp_path, colors):
+    write_voc(tmp_path, two_images(), colors)
     xml = tmp_path / "Annotations" / "a.xml"
     write_xml(xml, 20, 30, [("dog", False), ("cat", True), ("dog", True)])
     dataset = read_voc(tmp_path)
@@ -194,7 +194,7 @@ def test_difficult_objects_are_crowds(tmp_path, colours):
     write_xml(xml, 20, 30, [("dog", False), ("cow", True)])
     dataset = read_voc(tmp_path, labels=VOC_CLASSES)
     assert dataset.load_mask(0)[1].tolist() == [12, 8, 12]
-    assert [(p.kind, p.message) for p in dataset.problems] == [(UNLIKE, "the xml has a 'cow' in its place")]
+    assert [(p.kind, p.message) for p in dataset.problems] == [(UNLIKE, "the XML file has a 'cow' at this position")]
 
 
 LABELMAP = """# label:color_rgb:parts:actions
@@ -205,7 +205,7 @@ void:224,224,192::
 """
 
 
-@pytest.mark.parametrize("pictures", ["colours", "palette", "numbers"])
+@pytest.mark.parametrize("pictures", ["colors", "palette", "numbers"])
 def test_labelmap(tmp_path, pictures):
     (tmp_path / "labelmap.txt").write_text(LABELMAP)
     mask = box_mask(20, 30, 2, 3, 9, 9)
@@ -214,7 +214,7 @@ def test_labelmap(tmp_path, pictures):
     write_image(tmp_path / "JPEGImages" / "a.jpg", 20, 30)
     write_png(tmp_path / "SegmentationObject" / "a.png", np.array(PALETTE, np.uint8).reshape(256, 3)[values])
     made = {
-        "colours": (table[values],),
+        "colors": (table[values],),
         "palette": (values.astype(np.uint8), table.ravel().tolist()),
         "numbers": (values.astype(np.uint8),),
     }
@@ -223,7 +223,9 @@ def test_labelmap(tmp_path, pictures):
     assert dataset.class_names == ["BG", "blue cell", "red"]
     assert_same(dataset, {"a": (20, 30, [(values == 2, "red"), (mask, "blue cell")])}, order=False)
     write_png(tmp_path / "SegmentationClass" / "a.png", np.full((20, 30, 3), 77, np.uint8))
-    with pytest.raises(AnnotationError, match=r"field 'class': the value 5066061 of its pixels stands for no class"):
+    with pytest.raises(
+        AnnotationError, match=r"field 'class': its pixels have the value 5066061, which is not a class"
+    ):
         read_voc(tmp_path)
 
 
@@ -233,9 +235,9 @@ def test_labelmap(tmp_path, pictures):
         ("red:255,0\n", "labelmap.txt, line 1, field 'color_rgb': expected name:red,green,blue::, got 'red:255,0'"),
         ("red:255,0,256::\n", "line 1, field 'color_rgb': expected"),
         ("\nred\n", "line 2, field 'color_rgb': expected"),
-        ("a:1,2,3::\nb:1,2,3::\n", "line 2, field 'color_rgb': 'a' has the same colour"),
-        ("background:0,0,0::\n", "labelmap.txt: it names no class"),
-        ("", "labelmap.txt: it names no class"),
+        ("a:1,2,3::\nb:1,2,3::\n", "line 2, field 'color_rgb': 'a' already has this color"),
+        ("background:0,0,0::\n", "labelmap.txt: it contains no class"),
+        ("", "labelmap.txt: it contains no class"),
     ],
 )
 def test_broken_labelmap(tmp_path, text, message):
@@ -250,11 +252,13 @@ def test_labels_name_the_numbers(tmp_path):
     assert dataset.class_names == ["BG", "lion", "wolf", "bear"] and dataset.load_mask(0)[1].tolist() == [2, 1, 2]
     with pytest.raises(
         AnnotationError,
-        match=r"a.png, image 'a', object 1, field 'class': the value 12 of its pixels "
-        r"stands for no class; known are \['lion'\], labels= or a labelmap.txt",
+        match=r"a.png, image 'a', object 1, field 'class': its pixels have the value 12, "
+        r"which is not a class; known classes: \['lion'\]; name others with labels= or a labelmap.txt",
     ):
         read_voc(tmp_path, labels={8: "lion"})
-    with pytest.raises(ValueError, match=r"none of the class_names \['wolf'\] is among .*; labels= names the numbers"):
+    with pytest.raises(
+        ValueError, match=r"none of the class_names \['wolf'\] is among .*; name the numbers .* with labels="
+    ):
         read_voc(tmp_path, class_names=["wolf"])
 
 
@@ -284,37 +288,37 @@ def noise(path):
         ),
         (
             lambda f: (f / "SegmentationObject/a.png").write_bytes(b"x"),
-            r"SegmentationObject/a.png, image 'a', field 'header': it is not a picture",
+            r"SegmentationObject/a.png, image 'a', field 'header': not an image",
             problems.UNREADABLE,
             "b",
         ),
         (
             lambda f: cut(noise(f / "SegmentationClass/a.png")),
-            r"SegmentationClass/a.png, image 'a', field 'header': it is not a picture, or damaged",
+            r"SegmentationClass/a.png, image 'a', field 'header': not an image, or damaged",
             problems.UNREADABLE,
             "b",
         ),
         (
             lambda f: cut(f / "JPEGImages/a.jpg", 0.05),
-            r"image 'a': .*a.jpg' is truncated or damaged, or no image",
+            r"image 'a': .*a.jpg' is truncated, damaged or not an image",
             problems.UNREADABLE,
             "b",
         ),
         (
             lambda f: (f / "SegmentationClass/a.png").unlink(),
-            r"image 'a', field 'SegmentationClass': there is no picture",
+            r"image 'a', field 'SegmentationClass': there is no file",
             problems.MISSING,
             "b",
         ),
         (
             lambda f: (f / "JPEGImages/a.jpg").unlink(),
-            r"image 'a', field 'JPEGImages': there is no picture",
+            r"image 'a', field 'JPEGImages': there is no file",
             problems.MISSING,
             "b",
         ),
         (
             lambda f: cut(f / "Annotations/a.xml"),
-            r"Annotations/a.xml, line 1: it is not xml: .*; is it cut off",
+            r"Annotations/a.xml, line 1: invalid XML: .*; is the file truncated",
             problems.BROKEN,
             "ab",
         ),
@@ -359,7 +363,7 @@ def test_broken(tmp_path, break_it, message, kind, images):
 def test_the_header_of_what_is_no_picture(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_text("no picture")
-    with pytest.raises(ValueError, match="a.png' is not a picture, or damaged: cannot identify"):
+    with pytest.raises(ValueError, match="a.png' is not an image, or damaged: cannot identify"):
         Header(str(path))
     write_png(path, np.zeros([3, 5], np.uint8))
     assert Header(str(path)).numbers
@@ -374,7 +378,7 @@ def test_folders_without_the_layout(tmp_path):
     assert voc_root(str(tmp_path)) is None
     for year in ("VOC2007", "VOC2012"):
         write_voc(tmp_path / year, two_images())
-    with pytest.raises(ValueError, match="holds several: .*VOC2007.*VOC2012.*; name the one to read"):
+    with pytest.raises(ValueError, match="holds several VOC folders: .*VOC2007.*VOC2012.*; pass the path of one"):
         read_voc(tmp_path, "train")
 
 

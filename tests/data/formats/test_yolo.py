@@ -9,8 +9,8 @@ from mrcnn.data.annotations.outlines import Polygons
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.formats.yolo import read_yolo
 
-SQUARE = "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"  # of 20 x 40: 5 to 15 down, 4 to 20 across
-CORNER = "2 0 0 0.25 0 0.25 0.5 0 0.5"  # 0 to 10 down, 0 to 10 across
+SQUARE = "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"  # in 20 x 40: rows 5 to 15, columns 4 to 20
+CORNER = "2 0 0 0.25 0 0.25 0.5 0 0.5"  # rows 0 to 10, columns 0 to 10
 NAMES = "names: [cat, dog, bird]\n"
 
 
@@ -20,7 +20,7 @@ def picture(path, size=(20, 40), **options):
 
 
 def write(folder, labels=None, yaml=NAMES, images="images", texts="labels"):
-    """labels: the text of each image, None for no text."""
+    """labels: the text of each image, None for no text file."""
     for name, text in (labels or {"a": f"{SQUARE}\n{CORNER}\n", "b": ""}).items():
         picture(folder / images / f"{name}.png")
         (folder / texts).mkdir(parents=True, exist_ok=True)
@@ -68,11 +68,11 @@ def test_images_and_labels(tmp_path):
 def test_folders_of_subsets_by_their_names(tmp_path, images, texts, subset):
     write(tmp_path, images=images, texts=texts)
     assert_as_written(read_yolo(tmp_path, subset))
-    with pytest.raises(FileNotFoundError, match="no images of YOLO's layout and of the subset 'test' in .* holds data"):
+    with pytest.raises(FileNotFoundError, match="no images in YOLO's layout for the subset 'test' in .* holds data"):
         read_yolo(tmp_path, "test")
     if "/images" in images:
-        assert_as_written(read_yolo(tmp_path / images.split("/")[0]))  # its names are in the yaml above
-    with pytest.raises(FileNotFoundError, match="no images of YOLO's layout in"):
+        assert_as_written(read_yolo(tmp_path / images.split("/")[0]))  # its names are in the YAML file above
+    with pytest.raises(FileNotFoundError, match="no images in YOLO's layout in"):
         read_yolo(tmp_path)
 
 
@@ -101,10 +101,10 @@ def test_texts_that_list_images(tmp_path):
     labels = {"a": f"{SQUARE}\n{CORNER}\n", "b": "", "c": SQUARE}
     write(tmp_path, labels, f"train: train.txt\n{NAMES}")
     (tmp_path / "train.txt").write_text("./images/a.png\nimages/b.png\n")
-    dataset = read_yolo(tmp_path, "train")  # c.txt belongs to an image that is not in this list
+    dataset = read_yolo(tmp_path, "train")  # c.txt belongs to an image outside this list
     assert [info["id"] for info in dataset.image_info] == ["images/a", "images/b"] and not len(dataset.problems)
     (tmp_path / "train.txt").write_text("images/a.png\nimages/gone.png")
-    with pytest.raises(AnnotationError, match="image 'images/gone': there is no image file"):
+    with pytest.raises(AnnotationError, match="image 'images/gone': image file .* is missing"):
         read_yolo(tmp_path, "train")
     (tmp_path / "train.txt").write_text("images/a.png\nimages/a.png")
     with pytest.raises(AnnotationError, match="image .*a.png', field 'name': it is listed twice"):
@@ -122,14 +122,14 @@ def test_a_yaml_with_several_folders_and_with_several_subsets(tmp_path):
     ]
     (tmp_path / "data.yaml").write_text(f"train: one/images\nval: two/images\n{NAMES}")
     assert_as_written(read_yolo(tmp_path, "val"))
-    with pytest.raises(ValueError, match="data.yaml' has the subsets train, val; name one, subset='train'"):
+    with pytest.raises(ValueError, match="data.yaml' has the subsets train, val; choose one, such as subset='train'"):
         read_yolo(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt"])
 def test_names_in_a_text(tmp_path, place):
     write(tmp_path, yaml=None)
-    with pytest.raises(FileNotFoundError, match="nothing in .* names the classes: no yaml with names, no classes.txt"):
+    with pytest.raises(FileNotFoundError, match="has no class names: no YAML file with names, no classes.txt"):
         read_yolo(tmp_path)
     assert_as_written(read_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
     (tmp_path / place).write_text("cat\ndog\n\nbird\n")
@@ -153,7 +153,7 @@ def test_names_that_are_numbers_and_a_count_alone(tmp_path):
     write(tmp_path, yaml="names: [0, 1.5, x]\n")
     assert read_yolo(tmp_path).class_names == ["BG", "0", "1.5", "x"]
     write(tmp_path, yaml="nc: 3\n")
-    with pytest.raises(FileNotFoundError, match="names the classes"):
+    with pytest.raises(FileNotFoundError, match="has no class names"):
         read_yolo(tmp_path)
     assert_as_written(read_yolo(tmp_path, class_names=["cat", "dog", "bird"]))
 
@@ -161,13 +161,13 @@ def test_names_that_are_numbers_and_a_count_alone(tmp_path):
 @pytest.mark.parametrize(
     "yaml, message",
     [
-        ("names: [cat, dog", "data.yaml, line [12]: it is not yaml, damaged or cut off: .*expected ',' or ']'"),
+        ("names: [cat, dog", "data.yaml, line [12]: invalid or truncated YAML: .*expected ',' or ']'"),
         ("names:\n", "field 'names': expected a list of names, or names by numbers, got None"),
         ("names: cat\n", "field 'names': expected a list of names, .*got 'cat'"),
         ("names: []\n", r"field 'names': .*got \[\]"),
-        ("names: {a: cat}\n", "field 'names': expected numbers from 0 on, got 'a'"),
-        ("names: [cat, no, bird]\n", r"field 'names\[1\]': expected a name, got False; put it in quotes"),
-        ("names: [cat, dog, cat]\n", "field 'names': names repeat"),
+        ("names: {a: cat}\n", "field 'names': expected numbers >= 0, got 'a'"),
+        ("names: [cat, no, bird]\n", r"field 'names\[1\]': expected a string, got False; put it in quotes"),
+        ("names: [cat, dog, cat]\n", "field 'names': duplicate names"),
         ("names: [cat, dog, bird]\nnc: 4\n", "field 'nc': it says 4, but there are 3 names"),
         ("names: [cat, dog, bird]\ntrain: 5\n", r"field 'train': expected a path, got \[5\]"),
         ("names: [cat, dog, bird]\ntrain: x\npath: [y]\n", "field 'path': expected a path"),
@@ -187,27 +187,27 @@ def test_a_yaml_of_something_else_and_several(tmp_path):
     with pytest.raises(AnnotationError, match="hyper.yaml, field 'names': expected a list of names"):
         read_yolo(tmp_path / "hyper.yaml")
     (tmp_path / "other.yml").write_text(NAMES)
-    with pytest.raises(ValueError, match="several files name classes: .*give the path of one of them"):
+    with pytest.raises(ValueError, match="several files have class names: .*pass the path of one of them"):
         read_yolo(tmp_path)
     (tmp_path / "other.yml").write_text("- names\n")
     with pytest.raises(AnnotationError, match="expected keys such as names, got"):
         read_yolo(tmp_path / "other.yml")
-    with pytest.raises(FileNotFoundError, match="no folder or yaml .*gone"):
+    with pytest.raises(FileNotFoundError, match="no folder or YAML file .*gone"):
         read_yolo(tmp_path / "gone")
 
 
 BROKEN = {
-    "a box": ("1 0.5 0.5 0.2 0.2", "coordinates", "boxes only; masks are needed, .*: it is a box .class"),
+    "a box": ("1 0.5 0.5 0.2 0.2", "coordinates", "a box without a mask; .*; this line is a box .class"),
     "two points": ("1 0.5 0.5 0.2", "coordinates", "at least three points, got 3 numbers; is the line"),
     "an odd number": (SQUARE + " 0.5", "coordinates", "expected x and y of at least three points, got 9 numbers"),
     "a class alone": ("1", "coordinates", "expected x and y of at least three points, got 0 numbers"),
     "text": (SQUARE + " 0.5 x", "coordinates", "expected numbers, got 'x'"),
     "a name": ("cat 0.1 0.1 0.2 0.2 0.3 0.1", "class", "expected numbers, got 'cat'"),
     "commas": ("1,0.1,0.1,0.2,0.2,0.3,0.1", "class", "expected numbers, got '1,0.1"),
-    "half a class": ("0.5 0.1 0.1 0.2 0.2 0.3 0.1", "class", "expected a whole number from 0 on, got '0.5'"),
-    "a negative class": ("-1 0.1 0.1 0.2 0.2 0.3 0.1", "class", "expected a whole number from 0 on, got '-1'"),
-    "no number as class": ("nan 0.1 0.1 0.2 0.2 0.3 0.1", "class", "expected a whole number from 0 on, got 'nan'"),
-    "an unknown class": ("3 0.1 0.1 0.2 0.2 0.3 0.1", "class", "3 is not among the classes {0: 'cat', 1: 'dog'"),
+    "half a class": ("0.5 0.1 0.1 0.2 0.2 0.3 0.1", "class", "expected an integer >= 0, got '0.5'"),
+    "a negative class": ("-1 0.1 0.1 0.2 0.2 0.3 0.1", "class", "expected an integer >= 0, got '-1'"),
+    "no number as class": ("nan 0.1 0.1 0.2 0.2 0.3 0.1", "class", "expected an integer >= 0, got 'nan'"),
+    "an unknown class": ("3 0.1 0.1 0.2 0.2 0.3 0.1", "class", "class 3 is not among {0: 'cat', 1: 'dog'"),
     "pixels": ("1 4 5 20 5 20 15", "coordinates", "expected fractions .* from 4 to 20; are they pixels?"),
     "no numbers": ("1 0.1 0.1 nan 0.2 0.3 0.1", "coordinates", "expected fractions of the width and height"),
 }
@@ -228,7 +228,7 @@ def test_a_broken_line_is_named_or_counted(tmp_path, name):
 
 def test_a_class_that_is_not_wanted_and_one_as_a_decimal(tmp_path):
     write(tmp_path, {"a": SQUARE.replace("0 ", "0.0 ", 1) + "\n" + CORNER})
-    with pytest.raises(AnnotationError, match="line 2, field 'class': the class 'bird' is not among"):
+    with pytest.raises(AnnotationError, match="line 2, field 'class': class 'bird' is not among"):
         read_yolo(tmp_path, class_names=["cat", "dog"])
     assert read_yolo(tmp_path).load_mask(0)[1].tolist() == [1, 3]
 
@@ -247,13 +247,15 @@ def test_an_image_without_a_text_has_no_instances_and_is_noted(tmp_path):
     (problem,) = dataset.problems
     assert problem.kind == problems.UNANNOTATED and problem.treatment == "an image without instances"
     (tmp_path / "labels" / "a.txt").unlink()
-    with pytest.raises(AnnotationError, match="field 'labels': none of the 2 images has labels, such as .*a.txt'"):
+    with pytest.raises(
+        AnnotationError, match="field 'labels': none of the 2 images has labels; expected files such as .*a.txt'"
+    ):
         read_yolo(tmp_path)
 
 
 def orphan(folder):
     (folder / "labels" / "c.txt").write_text(SQUARE)
-    return problems.MISSING, "labels/c.txt, image, field 'name': there is no image of this name"
+    return problems.MISSING, "labels/c.txt, image, field 'name': no image of this name"
 
 
 def damaged(folder):
@@ -268,12 +270,12 @@ def same_name(folder):
 
 def no_text(folder):
     (folder / "labels" / "b.txt").write_bytes(b"\xff\xfe\x00")
-    return problems.BROKEN, "b.txt, image .*b.png', field 'labels': it is not text in UTF-16"
+    return problems.BROKEN, "b.txt, image .*b.png', field 'labels': not valid UTF-16"
 
 
 def no_picture(folder):
     (folder / "images" / "notes.pdf").write_text("x")
-    return problems.BROKEN, "image .*notes.pdf', field 'name': expected a picture, one of .jpg"
+    return problems.BROKEN, "image .*notes.pdf', field 'name': expected an image file: .jpg"
 
 
 @pytest.mark.parametrize("change", [orphan, damaged, same_name, no_text, no_picture])
@@ -314,12 +316,12 @@ def test_no_images(tmp_path):
         (tmp_path / "images" / f"{name}.png").unlink()
         (tmp_path / "labels" / f"{name}.txt").unlink()
     (tmp_path / "data.yaml").write_text(f"train: images\n{NAMES}")
-    with pytest.raises(AnnotationError, match="field 'images': there is no image that can be read in"):
+    with pytest.raises(AnnotationError, match="field 'images': no image can be read in"):
         read_yolo(tmp_path, "train")
 
 
 def test_photographs_stored_on_their_side_are_turned(tmp_path):
-    """Labels have no size of the image; they are fractions of the upright one."""
+    """Labels have no image size; they are fractions of the upright image."""
     write(tmp_path, {"a": SQUARE})
     tags = Image.Exif()
     tags[0x0112] = 8
@@ -333,7 +335,7 @@ def test_photographs_stored_on_their_side_are_turned(tmp_path):
 def test_an_image_that_is_changed_later_raises(tmp_path):
     dataset = read_yolo(write(tmp_path))
     picture(tmp_path / "images" / "a.png", (21, 40))
-    with pytest.raises(AnnotationError, match="image 'a', field 'height/width': .* 20 x 40, but .* 21 x 40"):
+    with pytest.raises(AnnotationError, match="image 'a', field 'height/width': .* 20 x 40 image, but .* 21 x 40"):
         dataset.load_image(0)
 
 
@@ -347,11 +349,11 @@ points = st.lists(st.tuples(hundredths(0, 61), hundredths(1, 37)), min_size=3, m
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(points, st.integers(0, 2)), min_size=1, max_size=4))
 def test_polygons_written_and_read_back(tmp_path_factory, drawn):
-    """Polygons in hundredths of a pixel, as COCO's, come through six decimals of fractions as they were."""
+    """Polygons in hundredths of a pixel, like COCO's, survive six-digit fractions unchanged."""
     folder = tmp_path_factory.mktemp("yolo")
     lines = []
     for polygon, number in drawn:
-        polygon[0] = (max(polygon[0][0], 1), polygon[0][1])  # so that none lies left of the image
+        polygon[0] = (max(polygon[0][0], 1), polygon[0][1])  # so that none is left of the image
         lines.append(f"{number} " + " ".join(f"{x / 61:.6f} {y / 37:.6f}" for x, y in polygon))
     write(folder, {"a": "\n".join(lines)})
     picture(folder / "images" / "a.png", (37, 61))

@@ -24,22 +24,22 @@ def test_turns_files_upright_unless_told_otherwise(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "photo.png"), np.rot90(PHOTO, -1))
     np.testing.assert_array_equal(read_image(tmp_path / "photo.png", upright=False), PHOTO)
     assert read_image(tmp_path / "photo.png", channels=1).shape == (30, 20, 1)
-    with Image.open(tmp_path / "photo.png") as image:  # results are in the pixels that the caller holds
+    with Image.open(tmp_path / "photo.png") as image:  # results refer to the caller's pixels
         np.testing.assert_array_equal(read_image(image), PHOTO)
 
 
-def test_reads_grey_alpha_palette_and_16_bit_files(tmp_path):
-    grey = PHOTO[..., 0]
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
-    Image.fromarray(np.dstack([PHOTO, grey])).save(tmp_path / "alpha.png")
+def test_reads_gray_alpha_palette_and_16_bit_files(tmp_path):
+    gray = PHOTO[..., 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), np.stack([gray] * 3, 2))
+    Image.fromarray(np.dstack([PHOTO, gray])).save(tmp_path / "alpha.png")
     np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), PHOTO)
     palette = Image.fromarray(PHOTO).quantize(16)
     palette.save(tmp_path / "palette.png")
     np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(read_image(palette), np.asarray(palette.convert("RGB")))
-    cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 256)
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.stack([grey] * 3, 2))
+    cv2.imwrite(str(tmp_path / "deep.png"), gray.astype(np.uint16) * 256)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.stack([gray] * 3, 2))
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,18 @@ def test_keeps_other_channel_counts():
 
 
 def test_small_overshoot_keeps_the_picture():
-    """What bicubic resizing makes of an edge in 0..1."""
+    """What bicubic resizing does to an edge in 0..1."""
     image = np.array([[-0.03, 0.0, 0.5, 1.0, 1.02]])
     np.testing.assert_array_equal(read_image(image)[..., 0], [[0, 0, 128, 255, 255]])
 
 
-def test_one_channel_is_grey(tmp_path):
-    grey = PHOTO[..., 0]
-    np.testing.assert_array_equal(read_image(grey, channels=1), grey[..., None])
-    np.testing.assert_array_equal(read_image(grey[..., None], channels=1), grey[..., None])
-    np.testing.assert_array_equal(read_image(Image.fromarray(grey), channels=1), grey[..., None])
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "grey.png", channels=1), grey[..., None])
+def test_one_channel_is_gray(tmp_path):
+    gray = PHOTO[..., 0]
+    np.testing.assert_array_equal(read_image(gray, channels=1), gray[..., None])
+    np.testing.assert_array_equal(read_image(gray[..., None], channels=1), gray[..., None])
+    np.testing.assert_array_equal(read_image(Image.fromarray(gray), channels=1), gray[..., None])
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png", channels=1), gray[..., None])
     Image.fromarray(PHOTO).save(tmp_path / "color.png")
     luma = PHOTO @ np.array([0.299, 0.587, 0.114])
     assert np.abs(read_image(tmp_path / "color.png", channels=1)[..., 0] - luma).max() <= 1
@@ -122,9 +122,9 @@ def test_pil_images_of_16_bits_keep_their_range(tmp_path):
         (np.zeros([0, 5, 3], np.uint8), ValueError, r"no pixels: an array of shape \(0, 5, 3\)"),
         (np.full([2, 2, 3], np.nan), ValueError, r"\(2, 2, 3\) and type float64 holds NaN"),
         (np.full([2, 2, 3], np.inf, np.float32), ValueError, "infinite"),
-        (np.full([2, 2, 3], 1.5), ValueError, "up to 1.5, which may be meant for 0..1 or for 0..255; scale it"),
+        (np.full([2, 2, 3], 1.5), ValueError, "up to 1.5, which could mean a range of 0..1 or 0..255; rescale it"),
         (np.full([2, 2, 3], -0.2), ValueError, "values from -0.2 to -0.2"),
-        (np.full([2, 2, 3], -1.0), ValueError, "values from -1.0 to -1.0.*do not normalise"),
+        (np.full([2, 2, 3], -1.0), ValueError, "values from -1.0 to -1.0.*without normalization"),
         (np.full([2, 2, 3], 300), ValueError, "values from 300 to 300"),
         (np.zeros([3, 20, 30], np.uint8), ValueError, r"channels last.*got an array of shape \(3, 20, 30\)"),
         (np.zeros([1, 2, 2, 3], np.uint8), ValueError, "one image at a time"),
@@ -193,7 +193,7 @@ def test_refuses_truncated_jpegs_whatever_ends_them(tmp_path, kind, end, share):
     assert read_image(path).shape == SMOOTH.shape
     data = path.read_bytes()
     start = data.index(b"\xff\xda")
-    if kind == "progressive" and share > 0.9:  # the last scan refines what is there
+    if kind == "progressive" and share > 0.9:  # the last scan only refines the others
         share = 0.7
     path.write_bytes(data[: start + int((len(data) - start) * share)].rstrip(b"\xff") + end)
     with pytest.raises(ValueError, match="a.jpg' is truncated or damaged"):
@@ -202,8 +202,8 @@ def test_refuses_truncated_jpegs_whatever_ends_them(tmp_path, kind, end, share):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (16, 17), (33, 7)])
-def test_accepts_whole_jpegs_of_grey(tmp_path, kind, size):
-    """The value that missing blocks would have."""
+def test_accepts_whole_jpegs_of_gray(tmp_path, kind, size):
+    """The value of missing blocks."""
     for image in (np.full([*size, 3], 128, np.uint8), np.full(size, 128, np.uint8)):
         path = saved(tmp_path / "a.jpg", image, **KINDS[kind])
         assert read_image(path).shape == (*size, 3)
@@ -248,7 +248,7 @@ def test_refuses_images_of_12_bits_that_would_be_black(tmp_path, bits, suffix):
     deep = (PHOTO[..., 0].astype(np.uint16) << bits - 8) + 3
     path = tmp_path / f"a.{suffix}"
     cv2.imwrite(str(path), deep)
-    wanted = f"would come out black; it seems to use {bits} of its 16 bits, so multiply it by {2 ** (16 - bits)}"
+    wanted = f"would look black; it seems to use only {bits} of its 16 bits, so multiply it by {2 ** (16 - bits)}"
     for source in (path, deep):
         with pytest.raises(ValueError, match=wanted):
             read_image(source)
@@ -257,11 +257,11 @@ def test_refuses_images_of_12_bits_that_would_be_black(tmp_path, bits, suffix):
 
 
 def test_refuses_a_png_whose_chunk_is_longer_than_the_file(tmp_path):
-    """OpenCV makes room for gigabytes before it looks."""
+    """OpenCV allocates gigabytes before it checks."""
     data = saved(tmp_path / "a.png").read_bytes()
     at = data.index(b"IDAT") - 4
     (tmp_path / "a.png").write_bytes(data[:at] + b"\xe0\0\0\0tEXt" + data[at:])
-    with pytest.raises(ValueError, match="a.png' .*damaged.*whose b'tEXt' has 3,758,096,384 bytes"):
+    with pytest.raises(ValueError, match="a.png' .*damaged.*a b'tEXt' chunk of 3,758,096,384 bytes"):
         read_image(tmp_path / "a.png")
 
 
@@ -292,7 +292,7 @@ def test_refuses_what_is_no_regular_file(tmp_path):
 def test_the_content_of_a_file_has_a_name(tmp_path):
     data = saved(tmp_path / "a.png").read_bytes()
     np.testing.assert_array_equal(ImageFile.from_bytes(data, "a.json").decode(), PHOTO)
-    with pytest.raises(ValueError, match="'a.json' is truncated or damaged"):
+    with pytest.raises(ValueError, match="'a.json' is truncated, damaged"):
         ImageFile.from_bytes(data[:500], "a.json").decode()
 
 

@@ -44,14 +44,14 @@ def test_an_image_by_hand():
     "tag, annotated, upright, expected",
     [
         (1, (9, 5), True, Choice(1, True)),
-        (6, (9, 5), None, Choice(6, True)),  # of the upright image
+        (6, (9, 5), None, Choice(6, True)),  # fits the upright image
         (6, (9, 5), False, Choice(6, True)),
-        (6, (5, 9), None, Choice(1, True)),  # of the stored image
+        (6, (5, 9), None, Choice(1, True)),  # fits the stored image
         (6, (5, 9), True, Choice(1, True)),
         (6, None, None, Choice(6, False)),
         (6, (7, 7), None, Choice(6, False)),
         (6, None, False, Choice(1, True)),
-        (3, (5, 9), None, Choice(3, False)),  # upside down, the size is the same
+        (3, (5, 9), None, Choice(3, False)),  # upside down, so the size is the same
         (3, (5, 9), False, Choice(1, True)),
         (3, (5, 9), True, Choice(3, True)),
     ],

@@ -1,4 +1,4 @@
-"""The images of folders, by names relative to what was searched."""
+"""The images in folders, with names relative to the searched folder."""
 
 import os
 
@@ -58,11 +58,11 @@ def test_relative_paths_and_the_current_folder(tree, monkeypatch):
 
 
 def test_a_missing_path_raises_before_the_first_file(tree):
-    with pytest.raises(FileNotFoundError, match="there is no file or folder 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match="no file or folder 'nowhere'"):
         walk_images([tree, "nowhere"])
 
 
 def test_large_folders_come_as_the_file_system_has_them(tree, monkeypatch):
-    """All of them, once each."""
+    """All entries, once each."""
     monkeypatch.setattr(walk, "SORTED", 2)
     assert sorted(names(tree)) == ["a.PNG", "b.jpg", "one/e.jpeg", "two/c.tif", "two/deep/d.webp"]

@@ -54,7 +54,7 @@ def test_save_weights_of_keras_model_writes_a_checkpoint(model, other, tmp_path,
     clear(other)
     other.keras_model.load_weights(tmp_path / name)
     assert_same(weights(other), weights(model))
-    with pytest.raises(FileExistsError, match="is there already, and overwrite is False"):
+    with pytest.raises(FileExistsError, match="already exists, and overwrite is False"):
         model.keras_model.save_weights(tmp_path / name, overwrite=False)
 
 
