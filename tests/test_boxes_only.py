@@ -77,7 +77,7 @@ def test_batches_have_no_masks(settings):
 
 
 def test_a_mask_head_needs_masks():
-    message = "BoxDataset has boxes only, and MASK_HEAD is .*'fcn'.*; set MASK_HEAD = None to train without masks"
+    message = "BoxDataset only has boxes, but MASK_HEAD is .*'fcn'.*; set MASK_HEAD = None to train without masks"
     with pytest.raises(ValueError, match=message):
         Loader(BoxDataset(2), TinyConfig(), scaling=PLAIN)
 

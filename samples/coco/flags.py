@@ -78,9 +78,7 @@ def validation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-validation", action="store_true", help="compute neither val_ losses nor AP")
     command.add_argument("--every", type=count, default=1, metavar="N", help="compute AP every N epochs")
     command.add_argument("--metric", help='metric for the best epoch, such as "mask AP50"')
-    command.add_argument(
-        "--patience", type=count, metavar="N", help="stop after N evaluations without improvement"
-    )
+    command.add_argument("--patience", type=count, metavar="N", help="stop after N evaluations without improvement")
 
 
 def judging(command: argparse.ArgumentParser) -> None:
