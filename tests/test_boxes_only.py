@@ -62,7 +62,7 @@ def test_wrong_boxes_are_named(wrong):
     dataset = BoxDataset(1)
     dataset.load_boxes = lambda image_id: np.array(wrong, float)
     dataset.load_class_ids = lambda image_id: np.array([1])
-    with pytest.raises(ValueError, match="load_boxes gave"):
+    with pytest.raises(ValueError, match="load_boxes returned"):
         read_sample(dataset, 0, 3, masks_needed=False)
 
 
