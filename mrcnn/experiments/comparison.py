@@ -11,7 +11,7 @@ import copy
 import gc
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,34 @@ def compare(
     start = None if weights is None else Path(weights)
     jobs = plan_jobs(tasks, heads, seeds, start, exclude)
     output = Path(output or Path(logs) / "comparison")
-    table = Table(jobs, output, {"model": start.name if start else "none", "rois_per_batch": costs.ROIS})
+    about = {"model": start.name if start else "none", "rois_per_batch": costs.ROIS}
+    table = carried_out(jobs, start, exclude, logs, output, verbose, about)
+    text = table.timed()
+    if not all(job.config.DETERMINISTIC for job in jobs):
+        print(f"\n{NOT_REPRODUCIBLE}")
+    print(f"\n{text}\n\nWritten to {output}/comparison.txt, .md, .json and .png")
+    return table.rows()
+
+
+def carried_out(
+    jobs: Sequence[Job],
+    start: Path | None,
+    exclude: Sequence[str],
+    logs: str | Path,
+    output: Path,
+    verbose: int | str,
+    about: dict[str, Any],
+    *,
+    costs: bool = True,
+    each: Callable[["Table"], str] | None = None,
+) -> "Table":
+    """Trains and evaluates all jobs, except those that are known, and writes their table after each.
+
+    Args:
+        costs: see `Table`.
+        each: called with the table after each job; what it returns is printed instead of the table.
+    """
+    table = Table(jobs, output, about, costs=costs)
     for job in in_turn(jobs, Path(logs)):
         print(f"\n== {job.dataset}, {job.label}, seed {job.config.SEED}", flush=True)
         numbers = table.known(job)
@@ -135,13 +162,10 @@ def compare(
             numbers = measured(job, start, exclude, logs, verbose)
         else:
             print(f"known from {output / records.FILE}")
-        print(table.add(job, numbers), flush=True)
+        text = table.add(job, numbers)
+        print(text if each is None else each(table), flush=True)
         gc.collect()
-    text = table.timed()
-    if not all(job.config.DETERMINISTIC for job in jobs):
-        print(f"\n{NOT_REPRODUCIBLE}")
-    print(f"\n{text}\n\nWritten to {output}/comparison.txt, .md, .json and .png")
-    return table.rows()
+    return table
 
 
 def in_turn(jobs: Sequence[Job], logs: Path) -> Iterator[Job]:
@@ -172,16 +196,17 @@ class Table:
         jobs: of the comparison, in the order of the rows.
         folder: of the files.
         about: how all numbers were obtained.
+        costs: also the heads' parameters and arithmetic.
 
     Raises ValueError for an unknown option of a head, and for a folder with another comparison.json.
     """
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, about: dict[str, Any]) -> None:
+    def __init__(self, jobs: Sequence[Job], folder: Path, about: dict[str, Any], *, costs: bool = True) -> None:
         self.jobs, self.folder = jobs, folder
         self.about: dict[str, Any] = {**about, "datasets": {}}
         self.stored = records.read(folder)
         self.done: dict[str, dict[str, Any]] = {}
-        each = {(job.dataset, job.label): job for job in jobs}
+        each = {(job.dataset, job.label): job for job in jobs if costs}
         built = {key: build_mask_head(job.config) for key, job in each.items()}
         self.heads = {key: head for key, head in built.items() if head is not None}
         self.times: dict[tuple[str, str], float] = {}
@@ -189,7 +214,7 @@ class Table:
     def known(self, job: Job) -> dict[str, Any] | None:
         """The numbers of a job in the folder's file; None if it has none."""
         numbers = self.stored.get(job.record, {}).get("numbers", {})
-        return numbers if set(numbers) == set(report.MEASURED) else None
+        return numbers if set(numbers) >= set(report.MEASURED) else None
 
     def add(self, job: Job, numbers: dict[str, Any]) -> str:
         """Writes the files with the numbers of a job; returns the table."""
@@ -225,8 +250,8 @@ class Table:
 
     def _row(self, key: tuple[str, str]) -> report.Row:
         """A row without training results."""
-        head, (dataset, label) = self.heads[key], key
-        cost = {"parameters": head.model.count_params(), "multiply_adds": head.multiply_adds}
+        (dataset, label), head = key, self.heads.get(key)
+        cost = {"parameters": head.model.count_params(), "multiply_adds": head.multiply_adds} if head else {}
         timed = {"ms_per_batch": self.times[key]} if key in self.times else {}
         return {"dataset": dataset, "head": label, "seeds": [], **cost, **timed}
 
@@ -325,13 +350,15 @@ def evaluated(model: MaskRCNN, job: Job) -> dict[str, Any]:
     file = model.log_dir / "evaluation.json"
     stored = json.loads(file.read_text()) if file.is_file() else {}
     if stored.get("key") != key or not set(report.MEASURED) - {"training_seconds"} <= set(stored["numbers"]):
-        results = evaluate(model, job.task.validation, boundary=True)
+        results = evaluate(model, job.task.validation, boundary=model.config.MASK_HEAD is not None)
         kinds: dict[str, Mapping[str, float]] = {
             "box": results.box,
-            "mask": results.mask,
+            "mask": results.mask or {},
             "boundary": results.boundary or {},
         }
-        numbers = {name: _present(kinds[kind][metric]) for name, (kind, metric) in report.AP_OF.items()}
+        numbers = {name: _present(kinds[kind].get(metric, ABSENT)) for name, (kind, metric) in report.AP_OF.items()}
+        if keypoints := getattr(results, "keypoints", None):
+            numbers["keypoint_ap"] = _present(keypoints["AP"])
         stored = {"key": key, "numbers": numbers | {"ms_per_image": results.ms_per_image}}
         write_atomically(file, json.dumps(stored, indent=2))
     return stored["numbers"]
