@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import heads
 from mrcnn.config import Config, setting_names
 from mrcnn.network.backbone import backbone_scaling
+from mrcnn.network.graph import registered_heads
 from mrcnn.presets import Matterport, settings_of
 
 # What the ResNet-C4 and C5 of the paper are, and their head.
@@ -232,7 +232,7 @@ def _require_head(table: str, row: Row) -> None:
     for name, kind in (("MASK_HEAD", "mask"), ("KEYPOINT_HEAD", "keypoints")):
         head = row.settings.get(name)
         wanted = head["name"] if isinstance(head, dict) else head
-        known = heads.names(kind) if name in setting_names() else []
+        known = registered_heads(kind) if name in setting_names() else []
         if wanted is not None and wanted not in known:
             raise ValueError(
                 f"table {table}, row {row.label!r} needs the {kind} head {wanted!r} ({name}), which is not registered "

@@ -181,6 +181,11 @@ def trial_inputs(head: heads.Head, rois: int) -> dict[str, Any]:
     return check.trial_inputs(head, training=False, rois=rois)
 
 
+def registered_heads(kind: str) -> list[str]:
+    """Names of the heads of a kind, such as "mask"."""
+    return heads.names(kind)
+
+
 def importable_heads(program: str) -> dict[str, type[heads.Head]]:
     """The registered heads that state their layers' names in files of a program ("detectron2"), by name."""
     registered: dict[str, Any] = {name: heads.get(name) for name in heads.names()}

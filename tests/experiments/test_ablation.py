@@ -79,7 +79,7 @@ def test_each_cause_changes_one_thing_and_the_last_row_all():
 
 
 def test_a_head_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr(tables.heads, "names", lambda kind: ["fcn"] if kind == "mask" else [])
+    monkeypatch.setattr(tables, "registered_heads", lambda kind: ["fcn"] if kind == "mask" else [])
     with pytest.raises(ValueError, match="table 2e, row 'MLP, 2 hidden layers' needs the mask head 'mlp' .*: fcn$"):
         tables.rows_of("2e", Config(NUM_CLASSES=2))
     with pytest.raises(ValueError, match="table 6, row 'RoIPool' needs the keypoints head 'keypoints' .KEYPOINT_HEAD"):
