@@ -524,9 +524,11 @@ def _name(record: Record) -> str:
 
 def _is_box(box: Any) -> bool:
     """Whether a value is [x, y, width, height] in pixels."""
-    if type(box) is not list or len(box) != 4 or not set(map(type, box)) <= NUMBERS:
+    if type(box) is not list or len(box) != 4:
         return False
     x, y, width, height = box
+    if not (type(x) in NUMBERS and type(y) in NUMBERS and type(width) in NUMBERS and type(height) in NUMBERS):
+        return False
     return -FAR <= x <= FAR and -FAR <= y <= FAR and 0 <= width <= FAR and 0 <= height <= FAR
 
 

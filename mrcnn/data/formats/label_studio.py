@@ -19,7 +19,7 @@ from mrcnn.data.annotations.outlines import Ellipse, Outline, Polygons, Rectangl
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.text_files import Head, read_head, read_json
 
-TELLS = frozenset({"data", "annotations", "predictions"})
+TELLS = frozenset({"data", "annotations", "predictions", "images", "shapes", "_via_img_metadata"})
 KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
 LOCAL = "?d="  # precedes the path of a local file
 CHANNELS, SIZE_BITS, WORD_BITS, COUNT_BITS = 4, 32, 5, 4

@@ -266,3 +266,19 @@ def test_public_and_light():
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_no_reader_looks_far_into_a_large_coco_file(tmp_path, monkeypatch):
+    """The keys at its start say what it is. Reading on would take seconds for hundreds of megabytes."""
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": 8, "width": 8} for i in range(1, 3001)]
+    content = {"info": {}, "licenses": [], "images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "images").mkdir()
+    for image in images:
+        (tmp_path / "images" / str(image["file_name"])).touch()
+    path = tmp_path / "large.json"
+    path.write_text(json.dumps(content))
+    looked_at = []
+    keys = text_files._keys
+    monkeypatch.setattr(text_files, "_keys", lambda text: looked_at.append(len(text)) or keys(text))
+    assert load_dataset(path).num_images == 3000
+    assert path.stat().st_size > 3 * max(looked_at) and max(looked_at) == text_files.HEADS[0]
