@@ -19,7 +19,7 @@ from mrcnn.evaluation.coco_evaluation import evaluate
 from mrcnn.inference.predictor import Predictor
 from mrcnn.model import MaskRCNN
 from samples.shapes.pretrain import load_start
-from samples.shapes.shapes import TRAINING_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset
+from samples.shapes.shapes import TRAINING_BACKGROUNDS, VALIDATION_BACKGROUNDS, ShapesConfig, ShapesDataset
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "bfloat16": ".xml", "int8": ".xml", "litert": ".tflite"}
 
@@ -39,7 +39,7 @@ def main() -> None:
     for name in arguments.formats:
         path = exported(model, arguments.folder / f"{name}{SUFFIXES[name]}")
         ways[name] = Predictor(path, threads=arguments.threads, precision="bf16" if name == "bfloat16" else "f32")
-    dataset = shapes(max(arguments.images, arguments.timed), 8, VALIDATION_PHOTOGRAPHS)
+    dataset = shapes(max(arguments.images, arguments.timed), 8, VALIDATION_BACKGROUNDS)
     precisions = {}
     if arguments.images:
         precisions = {name: evaluate(way, dataset, progress=False) for name, way in ways.items()}
@@ -57,7 +57,7 @@ def trained(path: Path, epochs: int) -> MaskRCNN:
     if not path.exists():
         training = MaskRCNN("training", ShapesConfig(), path.parent / "logs")
         load_start(training.network)
-        training.train(shapes(1600, 1, TRAINING_PHOTOGRAPHS), None, epochs=epochs, verbose=2)
+        training.train(shapes(1600, 1, TRAINING_BACKGROUNDS), None, epochs=epochs, verbose=2)
         training.save_weights(path)
     model = MaskRCNN("inference", ShapesConfig())
     model.load_weights(path)
@@ -68,7 +68,7 @@ def trained(path: Path, epochs: int) -> MaskRCNN:
 def exported(model: MaskRCNN, path: Path) -> Path:
     """The file, which is written where there is none."""
     if not path.exists():
-        calibration = shapes(100, 7, TRAINING_PHOTOGRAPHS)
+        calibration = shapes(100, 7, TRAINING_BACKGROUNDS)
         images = [calibration.load_image(i) for i in calibration.image_ids]
         model.export(path, precision="int8" if path.stem == "int8" else "float32", calibration=images)
     return path
@@ -77,7 +77,7 @@ def exported(model: MaskRCNN, path: Path) -> Path:
 def shapes(count: int, seed: int, photographs: tuple[str, ...]) -> ShapesDataset:
     """Images of shapes."""
     dataset = ShapesDataset()
-    dataset.load_shapes(count, 128, 128, seed=seed, photographs=photographs)
+    dataset.load_shapes(count, 128, 128, seed=seed, backgrounds=photographs)
     dataset.prepare()
     return dataset
 

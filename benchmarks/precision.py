@@ -16,7 +16,7 @@ from pathlib import Path
 from mrcnn.evaluation.coco_evaluation import evaluate
 from mrcnn.model import MaskRCNN
 from samples.demo import EPOCHS, HEADS, TRAINING_IMAGES, DemoConfig, shapes, train_and_evaluate
-from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS
+from samples.shapes.shapes import VALIDATION_BACKGROUNDS
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     flags.add_argument("--epochs", type=int, default=EPOCHS)
     flags.add_argument("--test-images", type=int, default=300)
     arguments = flags.parse_args()
-    test = shapes(arguments.test_images, seed=1, photographs=VALIDATION_PHOTOGRAPHS)
+    test = shapes(arguments.test_images, seed=1, backgrounds=VALIDATION_BACKGROUNDS)
     rows: dict[str, list[tuple[float, float]]] = {}
     for seed in arguments.seeds:
         for precision in ("float32", "bfloat16"):

@@ -22,7 +22,7 @@ from mrcnn.files import write_atomically
 from mrcnn.model import MaskRCNN
 from samples.files import atomic_media
 from samples.shapes.pretrain import load_start
-from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset
+from samples.shapes.shapes import VALIDATION_BACKGROUNDS, ShapesConfig, ShapesDataset
 
 EPOCHS = 4  # of DemoConfig.STEPS_PER_EPOCH steps
 SIDE = 128  # image size in pixels
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = _parse(arguments)
     began = time.perf_counter()
     output = arguments.output
-    training, test = shapes(TRAINING_IMAGES, seed=0), shapes(TEST_IMAGES, seed=1, photographs=VALIDATION_PHOTOGRAPHS)
+    training, test = shapes(TRAINING_IMAGES, seed=0), shapes(TEST_IMAGES, seed=1, backgrounds=VALIDATION_BACKGROUNDS)
     rows = {}
     for head in arguments.heads:
         config = DemoConfig(MASK_HEAD=HEADS.get(head, head))

@@ -22,7 +22,7 @@ from mrcnn.legacy.removed import Removed
 from samples.shapes import drawing
 from samples.shapes.backbone import compact
 
-TRAINING_PHOTOGRAPHS = (
+TRAINING_BACKGROUNDS = (
     "astronaut.png",
     "brick.png",
     "camera.png",
@@ -32,7 +32,7 @@ TRAINING_PHOTOGRAPHS = (
     "hubble_deep_field.jpg",
     "motorcycle_left.png",
 )
-VALIDATION_PHOTOGRAPHS = ("chelsea.png", "grass.png", "moon.png", "rocket.jpg")
+VALIDATION_BACKGROUNDS = ("chelsea.png", "grass.png", "moon.png", "rocket.jpg")
 
 MIN_SIDE = 32  # pixels; in a smaller image the smallest shapes are not recognizable
 MIN_VISIBLE = 0.6  # minimum visible fraction of a shape's area; a shape that would hide more is not placed
@@ -92,7 +92,7 @@ class ShapesDataset(Dataset):
         kinds: tuple[str, ...] = ("square", "circle", "triangle"),
         max_shapes: int = 4,
         radii: tuple[float, float] = (0.1, 0.24),
-        photographs: tuple[str, ...] = TRAINING_PHOTOGRAPHS,
+        backgrounds: tuple[str, ...] = TRAINING_BACKGROUNDS,
     ) -> None:
         """Adds images, which are drawn on demand.
 
@@ -103,7 +103,7 @@ class ShapesDataset(Dataset):
             kinds: the shapes, in order of their class ids from 1; "star" is available besides the default three.
             max_shapes: maximum number of shapes per image.
             radii: minimum and maximum radius, as fractions of the image's shorter side.
-            photographs: background files in scikit-image's data folder.
+            backgrounds: files in scikit-image's data folder.
 
         Raises:
             ValueError: a count, size or kind that cannot be drawn.
@@ -128,14 +128,14 @@ class ShapesDataset(Dataset):
                 kinds=tuple(kinds),
                 max_shapes=max_shapes,
                 radii=tuple(radii),
-                photographs=tuple(photographs),
+                backgrounds=tuple(backgrounds),
             )
 
     def load_image(self, image_id: int) -> np.ndarray:
         """Draws the image: uint8 [H, W, RGB]."""
         info = self.image_info[image_id]
         rng = np.random.default_rng((*info["key"], 1))
-        image = _background(rng, info["photographs"], info["height"], info["width"])
+        image = _background(rng, info["backgrounds"], info["height"], info["width"])
         for shape, _ in _scene(info):
             drawing.paint(image, shape, rng)
         image += rng.normal(0, 2, image.shape)
@@ -194,5 +194,5 @@ def _photograph(name: str) -> np.ndarray:
 
     path = Path(skimage.__file__).parent / "data" / name
     if not path.is_file():
-        raise FileNotFoundError(f"scikit-image {skimage.__version__} does not include {name}; pass other photographs")
+        raise FileNotFoundError(f"scikit-image {skimage.__version__} does not include {name}; pass other backgrounds")
     return read_image(path)

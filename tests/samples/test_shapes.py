@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samples.shapes import drawing
-from samples.shapes.shapes import MIN_VISIBLE, TRAINING_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset
+from samples.shapes.shapes import MIN_VISIBLE, TRAINING_BACKGROUNDS, VALIDATION_BACKGROUNDS, ShapesConfig, ShapesDataset
 
 
 def shapes(count=6, height=96, width=128, **options) -> ShapesDataset:
@@ -71,8 +71,8 @@ def test_all_kinds_and_counts_occur():
 
 def test_pixels_outside_the_masks_are_the_photograph():
     """The same scene on two photographs: alike where shapes are, different elsewhere."""
-    one = shapes(1, 128, 128, photographs=("brick.png",))
-    two = shapes(1, 128, 128, photographs=("astronaut.png",))
+    one = shapes(1, 128, 128, backgrounds=("brick.png",))
+    two = shapes(1, 128, 128, backgrounds=("astronaut.png",))
     masks, _ = one.load_mask(0)
     np.testing.assert_array_equal(masks, two.load_mask(0)[0])
     inside = masks.any(axis=-1)
@@ -83,9 +83,9 @@ def test_pixels_outside_the_masks_are_the_photograph():
 
 
 def test_training_and_validation_share_no_photograph():
-    assert not set(TRAINING_PHOTOGRAPHS) & set(VALIDATION_PHOTOGRAPHS)
-    for name in TRAINING_PHOTOGRAPHS + VALIDATION_PHOTOGRAPHS:
-        assert shapes(1, 64, 64, photographs=(name,)).load_image(0).std() > 1
+    assert not set(TRAINING_BACKGROUNDS) & set(VALIDATION_BACKGROUNDS)
+    for name in TRAINING_BACKGROUNDS + VALIDATION_BACKGROUNDS:
+        assert shapes(1, 64, 64, backgrounds=(name,)).load_image(0).std() > 1
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_cannot_be_drawn(options, message):
 
 def test_missing_photograph():
     with pytest.raises(FileNotFoundError, match="does not include nowhere.png"):
-        shapes(1, photographs=("nowhere.png",)).load_image(0)
+        shapes(1, backgrounds=("nowhere.png",)).load_image(0)
 
 
 # Drawing
