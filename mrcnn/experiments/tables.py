@@ -59,7 +59,8 @@ def _figures(names: Sequence[str], *values: float) -> dict[str, float]:
 
 
 def _backbones() -> list[Row]:
-    c4, fpn = (C4_MASKS, SINGLE_MAP), ({"NECK": "fpn"}, {})
+    c4: tuple[dict[str, Any], dict[str, Any]] = (C4_MASKS, SINGLE_MAP)
+    fpn: tuple[dict[str, Any], dict[str, Any]] = ({"NECK": "fpn"}, {})
     return [
         Row(f"{name}, {neck}", {"BACKBONE": backbone, **settings}, _figures(MASK, *figures), recipe)
         for name, backbone, neck, (settings, recipe), figures in (

@@ -1,5 +1,7 @@
 """Loads a weight file of any supported program into a network, with the settings that the weights depend on."""
 
+import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -66,7 +68,7 @@ def load(
 
     Raises ValueError like `MaskRCNN.load_weights`; nothing has changed then, unless the network is `fresh`.
     """
-    config, source = agreement.config, agreement.source
+    config, source = agreement.config, _with_stage_5(agreement.source, network)
     excluded_names = transfer.our_names(exclude, network.layers())
     names = list(class_names or (keep_classes and known_names) or ())
     if names and len(names) != config.NUM_CLASSES:
@@ -93,6 +95,18 @@ def load(
         print(f"{path} (weights of {source.program}) {agreement.text}")
     whole = source.is_own and not (report.skipped or report.missing or report.notes)
     return Loaded(report, _names_after(names, report, source, config), read_metadata(path) if whole else None)
+
+
+def _with_stage_5(source: Source, network: Network) -> Source:
+    """A source whose stage 5 of a ResNet is in the part where the network has it: "roi_stage" with NECK = "c4"."""
+    here, there = ("roi_stage", "trunk") if network.roi_stage is not None else ("trunk", "roi_stage")
+    stage = re.compile(rf"{there}/(?=(res|bn)5)")
+    moved = {name: stage.sub(f"{here}/", name, count=1) for name in source.tensors if stage.match(name)}
+    if not moved:
+        return source
+    tensors = {moved.get(name, name): tensor for name, tensor in source.tensors.items()}
+    parts = tuple(part for part in source.parts if part != "roi_stage")
+    return dataclasses.replace(source, tensors=tensors, parts=(*parts, *(["roi_stage"] * (here == "roi_stage"))))
 
 
 def _names_after(names: list[str], report: LoadReport, source: Source, config: Config) -> list[str] | None:
