@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import cv2
@@ -10,20 +9,15 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config
+from tests.commands import PAGES, ROOT, fenced
 from tests.samples.tiny_coco import SETTINGS, write_split
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("samples/*/*.md")]
-    if not {".venv", "api"} & set(path.relative_to(ROOT).parts)
-)
 WEIGHTS = "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
 
 
-def blocks(page: Path, kind: str = "python") -> list[str]:
-    """The code blocks of a page."""
-    return re.findall(rf"```{kind}\n(.*?)```", page.read_text(), re.DOTALL)
+def blocks(page: Path) -> list[str]:
+    """The Python blocks of a page."""
+    return [code for language, code in fenced(page) if language == "python"]
 
 
 def name(page: Path) -> str:
@@ -46,20 +40,6 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http://", "https://", "#", "mailto:")):
             assert (page.parent / target.partition("#")[0]).exists(), f"{name(page)} points to {target}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_scripts_and_targets_that_are_named_exist(page):
-    makefile = (ROOT / "Makefile").read_text()
-    code = "\n".join(blocks(page, "(?:bash|sh|console)?")).replace("\\\n", " ")
-    commands = code.splitlines()
-    for line in commands:
-        words = shlex.split(line, comments=True) if line.count('"') % 2 == line.count("'") % 2 == 0 else []
-        for script in (word for word in words if word.endswith(".py") and "/" in word):
-            assert (ROOT / script).exists(), f"{name(page)}: {line}"
-        if words[:1] == ["make"]:
-            for target in (word for word in words[1:] if "=" not in word):
-                assert f"\n{target}:" in makefile, f"{name(page)}: {line}"
 
 
 @pytest.fixture

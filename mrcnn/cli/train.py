@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli import options
 from mrcnn.cli.console import Interrupted, note
+from mrcnn.training.interruption import TrainingInterrupted
 
 if TYPE_CHECKING:
     from mrcnn.data.dataset import Dataset
@@ -48,8 +49,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         history = model.train(
             training, validation, epochs=arguments.epochs, layers=arguments.layers, custom_callbacks=callbacks
         )
-    except KeyboardInterrupt:
-        raise Interrupted(f"{model.epoch} epochs are saved in {model.log_dir}; continue with --weights last") from None
+    except TrainingInterrupted as error:
+        raise Interrupted(f"{error.state} Continue with --weights last") from None
     last = {name: float(values[-1]) for name, values in history.history.items()}
     note(f"epoch {model.epoch} is done; checkpoints and logs are in {model.log_dir}")
     return {"epoch": model.epoch, "folder": str(model.log_dir), "last": last}

@@ -62,6 +62,19 @@ class ResumedEpoch(keras.callbacks.CallbackList):
         super().on_train_batch_end(batch + self.first, logs)
 
 
+class AnnounceTracing(keras.callbacks.Callback):
+    """Says before the first step that it takes longer than the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.announced = False
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.announced:
+            print("The first step traces the graph, which may take a minute.", flush=True)
+            self.announced = True
+
+
 class SaveCheckpoint(keras.callbacks.Callback):
     """Saves a checkpoint after each epoch and, within epochs, after every `every` steps.
 

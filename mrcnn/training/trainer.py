@@ -17,7 +17,14 @@ from mrcnn.files import locked
 from mrcnn.network.graph import Network
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.precision import chosen
-from mrcnn.training.callbacks import EpochLog, ResumedEpoch, SaveCheckpoint, StopAtNonFiniteLoss, tensorboard
+from mrcnn.training.callbacks import (
+    AnnounceTracing,
+    EpochLog,
+    ResumedEpoch,
+    SaveCheckpoint,
+    StopAtNonFiniteLoss,
+    tensorboard,
+)
 from mrcnn.training.interruption import TrainingInterrupted
 from mrcnn.training.model import TrainingModel, compile_model, set_trainable
 from mrcnn.training.run_folder import Run, RunPath, checkpoint_name, checkpoints, position
@@ -79,8 +86,9 @@ class Trainer:
         try:
             self._prepare(train, epochs, learning_rate, layers)
             with self._locked():
-                ours = self._callbacks(training, validation, callbacks)
-                return self._fit(train, validate, epochs, ours, verbose if self.distribution.is_chief else 0)
+                verbose = verbose if self.distribution.is_chief else 0
+                ours = self._callbacks(training, validation, callbacks, announce=verbose != 0)
+                return self._fit(train, validate, epochs, ours, verbose)
         except Exception as error:
             failure = train.failure or (validate.failure if validate is not None else None)
             if failure is None or failure is error:
@@ -162,7 +170,9 @@ class Trainer:
         if workers.workers > 1:
             run.folder = RunPath(self.model_dir / workers.meet(facts, self.network.layers(), folder))
 
-    def _callbacks(self, training: Dataset, validation: Dataset | None, custom: Callbacks) -> list[Any]:
+    def _callbacks(
+        self, training: Dataset, validation: Dataset | None, custom: Callbacks, *, announce: bool
+    ) -> list[Any]:
         folder, chief = self.run.open(self.model_dir, self.config.NAME), self.distribution.is_chief
         if chief:
             self.config.save(folder / "config.json")
@@ -177,7 +187,10 @@ class Trainer:
         finite = StopAtNonFiniteLoss(
             partial(describe, training), None if validation is None else partial(describe, validation)
         )
-        return self.distribution.callbacks([finite, _KeepMetrics(self), log, save, *custom, log, tensorboard(folder)])
+        first = [AnnounceTracing()] if announce else []
+        return self.distribution.callbacks(
+            [*first, finite, _KeepMetrics(self), log, save, *custom, log, tensorboard(folder)]
+        )
 
     # The steps
 
@@ -298,10 +311,7 @@ class Trainer:
         except KeyboardInterrupt:  # Ctrl-C again while saving
             saved = []
         kept = f"Saved: {saved[-1]}." if saved else "Nothing was saved."
-        return TrainingInterrupted(
-            f"Training was interrupted {where}. {kept} To continue, call train again; in a new process, first call "
-            'load_weights("last").'
-        )
+        return TrainingInterrupted(f"{where}. {kept}")
 
 
 class _KeepMetrics(keras.callbacks.Callback):

@@ -37,13 +37,11 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def write_balloons(root):
     """train/ with 3 and val/ with 2 photographs of one disc each, annotated as VIA 1.x circles."""
-    root = tmp_path_factory.mktemp("balloons")
     rng = np.random.default_rng(0)
     for subset, count in (("train", 3), ("val", 2)):
-        (root / subset).mkdir()
+        (root / subset).mkdir(parents=True)
         annotations = {}
         for i in range(count):
             image = rng.integers(0, 60, (64, 80, 3), dtype=np.uint8)
@@ -58,6 +56,11 @@ def folder(tmp_path_factory):
             }
         (root / subset / "via_region_data.json").write_text(json.dumps(annotations))
     return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_balloons(tmp_path_factory.mktemp("balloons"))
 
 
 @pytest.fixture(scope="module")

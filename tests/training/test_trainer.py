@@ -212,8 +212,17 @@ def test_a_script_that_is_interrupted_ends_in_one_line(tmp_path):
     assert re.match(r"Training was interrupted in epoch 1, after 1 of 2 steps. Saved: \S+_0000_step000001.h5. To", line)
 
 
+def test_the_first_step_says_once_that_it_traces(tmp_path, data, capsys):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    model.train(data[0], None, epochs=2, verbose=2)
+    assert capsys.readouterr().out.count("The first step traces the graph") == 1
+    model.train(data[0], None, epochs=3, verbose=0)
+    assert "traces" not in capsys.readouterr().out
+
+
 def test_a_notebook_shows_the_message_alone():
-    assert TrainingInterrupted("it stopped")._render_traceback_() == ["it stopped"]
+    (line,) = TrainingInterrupted("after epoch 3. Saved: x.")._render_traceback_()
+    assert line.startswith("Training was interrupted after epoch 3. Saved: x. To continue, call train")
 
 
 # The learning rate
