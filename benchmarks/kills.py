@@ -1,16 +1,16 @@
 """Kills a short training at random moments, resumes it, and compares it with one that was never killed.
 
     python -m benchmarks.kills --kills 30            # prints each kill, then whether the results are equal bit for bit
-    python -m benchmarks.kills --cost --side 512     # milliseconds per step of R50 with and without DETERMINISTIC
+    python -m benchmarks.kills --cost --side 256     # time per step of R50 with and without DETERMINISTIC
 
 A kill is a SIGKILL at a random moment of the process: while it starts, traces, trains, validates or saves.
 """
 
 import argparse
+import math
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 class Plan(NamedTuple):
     """The training that is killed."""
 
-    epochs: int = 3
+    epochs: int = 2
     steps: int = 40  # per epoch
     every: int = 5  # steps between checkpoints
     loader_workers: int = 2
@@ -51,6 +51,7 @@ def worker(folder: str, plan: Plan) -> None:
     if model.epoch < plan.epochs:
         death = _Death(plan.steps_to_live)
         model.train(training, validation, epochs=plan.epochs, verbose=0, custom_callbacks=[death])
+    print(time.process_time(), file=sys.stderr)
 
 
 class _Death(keras.callbacks.Callback):
@@ -111,13 +112,20 @@ def start(folder: Path, plan: Plan) -> subprocess.Popen:
 
 
 def finish(folder: Path, plan: Plan) -> float:
-    """Runs a training to its end; returns the seconds it took. Raises RuntimeError if it fails."""
-    begin = time.perf_counter()
+    """Runs a training to its end; returns its processor time. Raises RuntimeError if it fails."""
     process = start(folder, plan)
     _, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(f"a training in {folder} ended with exit status {process.returncode}: {errors[-2000:]}")
-    return time.perf_counter() - begin
+    return float(errors.split()[-1])
+
+
+def used(process: subprocess.Popen) -> float:
+    """Seconds of processor time of a running process; infinity once it has ended."""
+    if process.poll() is not None:
+        return math.inf
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -140,22 +148,24 @@ def contents(checkpoint: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def kill_and_resume(folder: Path, plan: Plan, kills: int, seconds: float, seed: int, report: Any = print) -> list[str]:
-    """Kills a training `kills` times, each at a random moment within `seconds`, then lets it end; returns what failed.
+def kill_and_resume(folder: Path, plan: Plan, kills: int, seconds: float, seed: int) -> list[str]:
+    """Kills a training `kills` times, each after a random part of `seconds`, then lets it end; returns what failed.
 
-    When a training ends before it is killed, the next one starts in a new folder: every kill hits a running one.
+    The seconds are processor time: the load of the machine does not matter. When a training ends before it is killed, the
+    next one starts in a new folder: every kill hits a running one.
     """
     chance, wrong, count, attempt = random.Random(seed), [], 0, 0
     while count < kills:
-        logs = folder / f"attempt{attempt}"
+        logs, moment = folder / f"attempt{attempt}", chance.uniform(0.2, 1.0) * seconds
         process = start(logs, plan)
-        try:
-            _, errors = process.communicate(timeout=chance.uniform(0.2, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        while used(process) < moment:
+            time.sleep(0.02)
+        process.kill()
+        _, errors = process.communicate()
+        if process.returncode == -signal.SIGKILL:
             count += 1
-            report(f"kill {count} of {kills}: newest is {getattr(last_checkpoint(logs), 'name', None)}", flush=True)
+            newest = getattr(last_checkpoint(logs), "name", None)
+            print(f"kill {count} of {kills}, after {moment:.1f} s: newest is {newest}", flush=True)
             continue
         if process.returncode:
             wrong.append(f"{logs}: exit status {process.returncode}: {errors[-2000:]}")
@@ -190,30 +200,28 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def cost(side: int, steps: int) -> None:
-    """Prints the milliseconds per step without and with DETERMINISTIC, two processes of each in turn."""
-    times: dict[str, list[float]] = {"no": [], "yes": []}
-    for _ in range(2):
-        for answer in times:
-            command = [sys.executable, "-m", "benchmarks.kills", "--time", answer, str(side), str(steps)]
-            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-            times[answer].append(float(result.stdout.split()[-1]))
-    off, on = min(times["no"]), min(times["yes"])
-    print(f"R50, {side}x{side}, batch 2: {off:.0f} ms per step, {on:.0f} with DETERMINISTIC ({on / off:.3f} times)")
-    print(f"all: {times}")
+    """Prints the time per step without and with DETERMINISTIC: two processes that take a step in turn."""
+    command = [sys.executable, "-m", "benchmarks.kills", "--side", str(side), "--steps", str(steps), "--turns"]
+    pipes: Any = {"cwd": ROOT, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = {answer: subprocess.Popen([*command, answer], **pipes) for answer in ("no", "yes")}
+    times: dict[str, list[list[float]]] = {answer: [] for answer in processes}
+    for _ in range(steps):
+        for answer, process in processes.items():
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            line = next(line for line in process.stdout if line.startswith("took "))
+            times[answer].append([float(word) for word in line.split()[1:]])
+    for process in processes.values():
+        process.communicate()
+    off, on = (np.median(times[answer][2:], axis=0) for answer in times)  # without those that trace
+    for what, one, other in zip(("real time", "processor time"), off, on, strict=True):
+        print(f"{what}: {1000 * one:.0f} ms per step, {1000 * other:.0f} with DETERMINISTIC ({other / one:.3f} times)")
 
 
-def time_steps(deterministic: bool, side: int, steps: int) -> None:
-    """Prints the median of the milliseconds per step, without the first two."""
+def take_turns(deterministic: bool, side: int, steps: int) -> None:
+    """Trains, each step after a line on standard input; prints the real and the processor time of each."""
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
-
-    class Clock(keras.callbacks.Callback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.ends: list[float] = []
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.ends.append(time.perf_counter())
 
     config = Config(
         NAME="cost",
@@ -225,11 +233,20 @@ def time_steps(deterministic: bool, side: int, steps: int) -> None:
         STEPS_PER_EPOCH=steps,
         DETERMINISTIC=deterministic,
     )
-    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         model = MaskRCNN("training", config, folder)
-        model.train(shapes(4, side, 0), None, learning_rate=1e-6, verbose=0, custom_callbacks=[clock])
-    print(1000 * statistics.median(np.diff(clock.ends[2:])))
+        model.train(shapes(4, side, 0), None, learning_rate=1e-6, verbose=0, custom_callbacks=[_Turns()])
+
+
+class _Turns(keras.callbacks.Callback):
+    """Waits for a line on standard input before each step, and prints the time of the step after it."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        sys.stdin.readline()
+        self.start = time.perf_counter(), time.process_time()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        print("took", time.perf_counter() - self.start[0], time.process_time() - self.start[1], flush=True)
 
 
 def main() -> int:
@@ -237,15 +254,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cost", action="store_true")
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--worker", nargs=1 + len(Plan()), help=argparse.SUPPRESS)
-    parser.add_argument("--time", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", choices=("no", "yes"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker[0], Plan(*map(int, arguments.worker[1:])))
-    elif arguments.time:
-        time_steps(arguments.time[0] == "yes", *map(int, arguments.time[1:]))
+    elif arguments.turns:
+        take_turns(arguments.turns == "yes", arguments.side, arguments.steps)
     elif arguments.cost:
         cost(arguments.side, arguments.steps)
     else:
@@ -263,7 +280,7 @@ def kill(kills: int, seed: int) -> int:
         if expected is None:
             print("the uninterrupted training saved nothing")
             return 1
-        print(f"uninterrupted: {seconds:.0f} s, {expected.name}", flush=True)
+        print(f"uninterrupted: {seconds:.1f} s of processor time, {expected.name}", flush=True)
         wrong = kill_and_resume(folder, plan, kills, seconds, seed)
         attempts = sorted(folder.glob("attempt*"))
         wrong += differences(expected, attempts)

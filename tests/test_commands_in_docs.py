@@ -1,7 +1,7 @@
 """Every shell command of the READMEs and the user guide runs as written, or is listed here with what stands for it.
 
 Commands run in a folder where everything that they name exists: tiny data, and weights from files instead of downloads.
-Backbones are small, an epoch of training has no steps, and detection finds one box; each sample's tests do these in full.
+Backbones are small, an epoch of training has no steps, and detection finds one box; each sample's tests do all of it.
 """
 
 import argparse
