@@ -151,8 +151,8 @@ def contents(checkpoint: Path) -> dict[str, np.ndarray]:
 def kill_and_resume(folder: Path, plan: Plan, kills: int, seconds: float, seed: int) -> list[str]:
     """Kills a training `kills` times, each after a random part of `seconds`, then lets it end; returns what failed.
 
-    The seconds are processor time: the load of the machine does not matter. When a training ends before it is killed, the
-    next one starts in a new folder: every kill hits a running one.
+    The seconds are processor time, so the load of the machine does not matter. When a training ends before its kill,
+    the next one starts in a new folder: every kill hits a running one.
     """
     chance, wrong, count, attempt = random.Random(seed), [], 0, 0
     while count < kills:

@@ -53,9 +53,9 @@ ALL = [command for page in PAGES for command in commands.commands(page)]
 
 
 def run_sample(words: tuple[str, ...]) -> None:
-    """`python samples/NAME/NAME.py ...`"""
+    """`python samples/NAME/NAME.py ...`. The pages say which file W is."""
     module = importlib.import_module(words[1].removesuffix(".py").replace("/", "."))
-    module.main(list(words[2:]))
+    module.main([str(download()) if word == "W" else word for word in words[2:]])
 
 
 def run_module(words: tuple[str, ...]) -> None:
@@ -216,12 +216,15 @@ def download(*_) -> Path:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder in which everything exists that the commands of the samples name, but for DIR."""
-    from samples.balloon.balloon import BalloonConfig
-    from samples.coco import coco, recipes
+    from samples import competition
+    from samples.balloon import balloon
+    from samples.coco import coco, flags, recipes
     from samples.imaterialist.imaterialist import FashionConfig
     from samples.nucleus.nucleus import NucleusConfig
 
-    for config in (BalloonConfig, FashionConfig, NucleusConfig, *recipes.CONFIGS.values()):
+    for module in (balloon, competition, flags):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for config in (balloon.BalloonConfig, FashionConfig, NucleusConfig, *recipes.CONFIGS.values()):
         for name, value in SMALL.items():
             monkeypatch.setattr(config, name, value)
     monkeypatch.setattr(TrainingModel, "fit", fit)
@@ -234,7 +237,6 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "milliseconds", lambda heads: dict.fromkeys(heads, 1.0))
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    download().rename("W")
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
     (tmp_path / "folder_of_photographs").mkdir()
     for name in ("photograph.jpg", "folder_of_photographs/a.png"):
@@ -278,10 +280,13 @@ def test_the_commands_of_a_page_run(page, place):
 
 
 def prepare(command: Command, place: Path) -> None:
-    """Copies the newest checkpoint to where a command expects weights that the reader has."""
-    for word in command.words:
-        path = place / word
-        if word.endswith(".h5") and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            newest = max(place.glob("*/*/mask_rcnn_*.h5"), key=lambda each: each.stat().st_mtime)
-            path.write_bytes(newest.read_bytes())
+    """Makes the weights that the reader has: a checkpoint of the first run, or one of COCO's network."""
+    from samples.coco.recipes import CocoConfig
+
+    for path in (place / word for word in command.words if word.endswith(".h5")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = sorted(place.glob(f"logs/*/{path.name}"))
+        if made:
+            path.write_bytes(made[0].read_bytes())
+        elif not path.exists():
+            model.MaskRCNN("inference", CocoConfig(NUM_CLASSES=3)).save_weights(path)
