@@ -48,18 +48,21 @@ def commands(page: Path) -> list[Command]:
             found += [Command(name, words) for words in split(code)]
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for code in re.findall(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`", text):
-        if "..." not in code and "<" not in code:  # not a command, but the pattern of one
+        if not re.search(r"\.\.\.|<|[A-Z]{5}", code):  # the pattern of a command
             found.append(Command(name, tuple(shlex.split(code))))
     return found
 
 
 def split(code: str) -> list[tuple[str, ...]]:
     """The words of each command of a block."""
-    variables, found = {}, []
-    for line in code.replace("\\\n", " ").splitlines():
+    variables, found, lines = {}, [], code.replace("\\\n", " ").splitlines()
+    while lines:
+        line = lines.pop(0).removeprefix("$ ")
+        while lines and line.count("'") % 2:  # a quotation of several lines
+            line += "\n" + lines.pop(0)
         for name, value in variables.items():
             line = re.sub(rf"\${name}\b", lambda _, value=value: value, line)
-        words = shlex.split(line.removeprefix("$ "), comments=True)
+        words = shlex.split(line, comments=True)
         if len(words) == 1 and re.match(r"\w+=", words[0]):
             name, _, value = words[0].partition("=")
             variables[name] = value

@@ -5,8 +5,9 @@ Backbones are small, an epoch of training has no steps, and detection finds one 
 """
 
 import argparse
-import importlib
+import importlib.util
 import json
+import os
 import re
 import runpy
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from mrcnn import model
+from mrcnn.config import Config
 from mrcnn.experiments import costs
 from mrcnn.network import backbone
 from mrcnn.training.model import TrainingModel
@@ -84,7 +86,8 @@ RUN: list[tuple[str, Callable[[tuple[str, ...]], None]]] = [
     (r"python samples/(balloon|coco|imaterialist|nucleus)/\1\.py ", run_sample),
     (r"python -m (mrcnn\.data\.check|heads)\b", run_module),
     (r"python -c ", run_code),
-    (r"mrcnn ", run_mrcnn),
+    (r"mrcnn (heads|weights) $", run_mrcnn),
+    (r"mrcnn (check|compare|evaluate|train) \S", run_mrcnn),
 ]
 
 # What does not run, and what is checked instead
@@ -96,7 +99,7 @@ class Accepted(Exception):
 
 def accepts(words: tuple[str, ...]) -> None:
     """The script's parser takes the arguments."""
-    words = words[1:]
+    words = words[[word.startswith("python") for word in words].index(True) + 1 :]
     script = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
     parse = argparse.ArgumentParser.parse_args
 
@@ -110,6 +113,16 @@ def accepts(words: tuple[str, ...]) -> None:
         patch.syspath_prepend(str((ROOT / script).parent))
         with pytest.raises(Accepted):
             runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def is_subcommand(words: tuple[str, ...]) -> None:
+    """`mrcnn` takes the arguments, or has a command of that name."""
+    from mrcnn.cli import main
+
+    name = words[1]
+    assert name in main.COMMANDS
+    if len(words) > 2:
+        main._parser(name, importlib.import_module(f"mrcnn.cli.{name}")).parse_args(list(words[2:]))
 
 
 def is_target(words: tuple[str, ...]) -> None:
@@ -138,16 +151,29 @@ def names_notebooks(words: tuple[str, ...]) -> None:
         execute.with_parameters(execute.load(name), parameters)
 
 
+def is_script(words: tuple[str, ...]) -> None:
+    assert os.access(ROOT / words[0], os.X_OK)
+
+
+def is_request(words: tuple[str, ...]) -> None:
+    json.loads(words[words.index("-d") + 1])
+
+
 def is_cluster(words: tuple[str, ...]) -> None:
     cluster = json.loads(words[0].partition("=")[2])
     assert set(cluster) == {"cluster", "task"} and cluster["task"]["index"] < len(cluster["cluster"]["worker"])
 
 
 NOT_RUN: list[tuple[str, str, Callable[[tuple[str, ...]], None]]] = [
-    (r"python (-m )?benchmarks[./]", "takes minutes to hours, with other programs or large data", accepts),
+    (r"(\w+=\w+ )*python3? (-m )?benchmarks[./]", "takes minutes to hours, with other programs or large data", accepts),
     (r"python notebooks/execute\.py", "trains; tests/test_notebooks.py executes each notebook", names_notebooks),
+    (r"mrcnn \w+$", "names a command", is_subcommand),
+    (r"mrcnn (app|detect|video|weights|export) ", "needs large weights, or a browser; see tests/cli", is_subcommand),
+    (r"python -m mrcnn$", "is the program without a command", lambda words: importlib.util.find_spec("mrcnn.__main__")),
     (r"make( |$)", "builds an environment, or runs these tests; CI calls it", is_target),
-    (r"pip install( |$)", "changes the environment and needs a network", is_extra),
+    (r"benchmarks/\w+\.sh ", "downloads packages for a machine without a network", is_script),
+    (r"curl ", "needs a server", is_request),
+    (r"(python3 -m )?pip install( |$)", "changes the environment and needs a network", is_extra),
     (r"\.venv/bin/pre-commit ", "changes the repository's hooks", has_hooks),
     (r"TF_CONFIG=", "needs several machines; tests/distribution trains with two processes", is_cluster),
 ]
@@ -185,13 +211,13 @@ def test_what_is_not_run_is_understood(command):
 
 
 def fit(self, x=None, *, initial_epoch=0, epochs=1, callbacks=None, verbose=0, **_):
-    """Epochs of no steps."""
+    """The first and the last epoch, of no steps."""
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = keras.callbacks.CallbackList(
             callbacks, add_history=True, model=self, epochs=epochs, steps=1, verbose=0
         )
     callbacks.on_train_begin()
-    for epoch in range(initial_epoch, epochs):
+    for epoch in sorted({initial_epoch, epochs - 1}):
         callbacks.on_epoch_begin(epoch)
         callbacks.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0})
     callbacks.on_train_end()
@@ -222,9 +248,10 @@ def place(tmp_path, monkeypatch):
     from samples.imaterialist.imaterialist import FashionConfig
     from samples.nucleus.nucleus import NucleusConfig
 
+    monkeypatch.setattr(Config, "BACKBONE", "mobilenet")
     for module in (balloon, competition, flags):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    for config in (balloon.BalloonConfig, FashionConfig, NucleusConfig, *recipes.CONFIGS.values()):
+    for config in (Config, balloon.BalloonConfig, FashionConfig, NucleusConfig, *recipes.CONFIGS.values()):
         for name, value in SMALL.items():
             monkeypatch.setattr(config, name, value)
     monkeypatch.setattr(TrainingModel, "fit", fit)
@@ -234,6 +261,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(backbone, "build_application", small_application)
     monkeypatch.setattr(imagenet, "download", download)
     monkeypatch.setattr(model, "compiled", lambda *_: Answering((8, 8, 40, 40)))
+    monkeypatch.setattr(costs, "flops", lambda head: 1)
     monkeypatch.setattr(costs, "milliseconds", lambda heads: dict.fromkeys(heads, 1.0))
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
@@ -241,9 +269,10 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "folder_of_photographs").mkdir()
     for name in ("photograph.jpg", "folder_of_photographs/a.png"):
         cv2.imwrite(name, image)
-    (tmp_path / "pets" / "annotations").mkdir(parents=True)
-    for subset in ("train", "val"):
-        write_split(tmp_path / "pets", subset, subset, [1, 2], np.random.default_rng(0))
+    for name in ("pets", "data"):
+        (tmp_path / name / "annotations").mkdir(parents=True)
+        for subset, ids in (("train", [1, 2]), ("val", [3, 4])):
+            write_split(tmp_path / name, subset, subset, ids, np.random.default_rng(ids[0]))
     return tmp_path
 
 
@@ -281,12 +310,10 @@ def test_the_commands_of_a_page_run(page, place):
 
 def prepare(command: Command, place: Path) -> None:
     """Makes the weights that the reader has: a checkpoint of the first run, or one of COCO's network."""
-    from samples.coco.recipes import CocoConfig
-
     for path in (place / word for word in command.words if word.endswith(".h5")):
         path.parent.mkdir(parents=True, exist_ok=True)
         made = sorted(place.glob(f"logs/*/{path.name}"))
         if made:
             path.write_bytes(made[0].read_bytes())
         elif not path.exists():
-            model.MaskRCNN("inference", CocoConfig(NUM_CLASSES=3)).save_weights(path)
+            model.MaskRCNN("inference", Config(NAME="coco", NUM_CLASSES=3)).save_weights(path)
