@@ -156,7 +156,7 @@ def is_script(words: tuple[str, ...]) -> None:
 
 
 def is_request(words: tuple[str, ...]) -> None:
-    json.loads(words[words.index("-d") + 1])
+    json.loads(" ".join(words[words.index("-d") + 1 :]))  # with $(...) in the place of its output
 
 
 def is_cluster(words: tuple[str, ...]) -> None:
