@@ -316,4 +316,6 @@ def prepare(command: Command, place: Path) -> None:
         if made:
             path.write_bytes(made[0].read_bytes())
         elif not path.exists():
-            model.MaskRCNN("inference", Config(NAME="coco", NUM_CLASSES=3)).save_weights(path)
+            coco = model.MaskRCNN("inference", Config(NAME="coco", NUM_CLASSES=3))
+            coco.class_names = ["BG", "disc", "box"]
+            coco.save_weights(path)
