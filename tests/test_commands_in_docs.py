@@ -84,7 +84,7 @@ def run_mrcnn(words: tuple[str, ...]) -> None:
 
 RUN: list[tuple[str, Callable[[tuple[str, ...]], None]]] = [
     (r"python samples/(balloon|coco|imaterialist|nucleus)/\1\.py ", run_sample),
-    (r"python -m (mrcnn\.data\.check|heads)\b", run_module),
+    (r"python -m mrcnn\.data\.check ", run_module),
     (r"python -c ", run_code),
     (r"mrcnn (heads|weights) $", run_mrcnn),
     (r"mrcnn (check|compare|evaluate|train) \S", run_mrcnn),
@@ -123,6 +123,12 @@ def is_subcommand(words: tuple[str, ...]) -> None:
     assert name in main.COMMANDS
     if len(words) > 2:
         main._parser(name, importlib.import_module(f"mrcnn.cli.{name}")).parse_args(list(words[2:]))
+
+
+def names_heads(words: tuple[str, ...]) -> None:
+    import heads
+
+    assert set(words[3:]) <= set(heads.names())
 
 
 def is_target(words: tuple[str, ...]) -> None:
@@ -167,6 +173,7 @@ def is_cluster(words: tuple[str, ...]) -> None:
 NOT_RUN: list[tuple[str, str, Callable[[tuple[str, ...]], None]]] = [
     (r"(\w+=\w+ )*python3? (-m )?benchmarks[./]", "takes minutes to hours, with other programs or large data", accepts),
     (r"python notebooks/execute\.py", "trains; tests/test_notebooks.py executes each notebook", names_notebooks),
+    (r"python -m heads\b", "trains each head, as tests/heads does", names_heads),
     (r"mrcnn \w+$", "names a command", is_subcommand),
     (r"mrcnn (app|detect|video|weights|export) ", "needs large weights, or a browser; see tests/cli", is_subcommand),
     (r"python -m mrcnn$", "is the program without a command", lambda words: importlib.util.find_spec("mrcnn.__main__")),
