@@ -10,8 +10,12 @@ class TrainingInterrupted(KeyboardInterrupt):
     Scripts and notebooks show only the message, without a traceback.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, state: str) -> None:
+        super().__init__(
+            f"Training was interrupted {state} To continue, call train again; in a new process, first call "
+            'load_weights("last").'
+        )
+        self.state = state  # where it stopped and what is saved: "after epoch 3. Saved: ..."
         _Hook.install()
 
     def _render_traceback_(self) -> list[str]:
