@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _rows(arguments: argparse.Namespace) -> list[Row]:
+    import parity_keypoints
     import parity_live
     import parity_loading
     import parity_oracles
@@ -61,7 +62,7 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
     rows = []
     for name, checks in parity_oracles.SOURCES.items():
         if arguments.only is None or name in arguments.only:
-            for check in checks:
+            for check in (*checks, *parity_keypoints.SOURCES.get(name, ())):
                 rows += _told(check(arguments.oracles, arguments.images))
     if arguments.torchvision_python and (arguments.only is None or "live" in arguments.only):
         rows += _told(
@@ -73,6 +74,9 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
                 photographs=arguments.photographs,
                 count=arguments.count,
             )
+        )
+        rows += _told(
+            parity_keypoints.torchvision(arguments.torchvision_python, arguments.oracles, seeds=arguments.seeds)
         )
     if arguments.only is None or "loading" in arguments.only:
         rows += _told(parity_loading.loading(arguments.oracles))

@@ -23,6 +23,7 @@ from mrcnn.config_checks import round_sizes, validate
 from mrcnn.files import write_atomically
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
+KEYPOINT_LOSS = "mrcnn_keypoint_loss"  # with a keypoint head
 COMPUTED = {
     "BATCH_SIZE": "it is IMAGES_PER_GPU * GPU_COUNT; set those",
     "IMAGE_SHAPE": "it follows from IMAGE_MAX_DIM, SIZE_DIVISOR and IMAGE_CHANNEL_COUNT; set those",
@@ -139,6 +140,11 @@ class Config:
     BOX_HEAD_FC_LAYERS = 2  # 1 in torchvision's v2
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024  # units of each fully connected layer
     MASK_HEAD: Any = "fcn"  # a name of heads.names(), or a dict of "name" and options; None: no masks (Faster R-CNN)
+    # "keypoints", or a dict of a name and options: keypoints of each instance, with or without masks. The dataset must
+    # have keypoints: see Dataset.load_keypoints.
+    KEYPOINT_HEAD: Any = None
+    NUM_KEYPOINTS = 17  # per instance; COCO's people have 17
+    KEYPOINT_POOL_SIZE = 14
     NUM_CLASSES = 1  # including background
     BBOX_STD_DEV = [0.1, 0.1, 0.2, 0.2]
 
@@ -152,7 +158,7 @@ class Config:
     DETECTION_BATCH_SIZE = 1  # images of the same padded size that `detect` runs together
 
     # Losses
-    LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 1.0)
+    LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 1.0)  # "mrcnn_keypoint_loss" may be added; it is 1 unless set
     RPN_BBOX_LOSS_BETA = 1 / 9  # where smooth L1 becomes linear; 0: plain L1
     BBOX_LOSS_BETA = 1 / 9
     BBOX_LOSS_AVERAGE = "sampled"  # average box losses over all sampled boxes; "positives": over positive coordinates
@@ -216,7 +222,7 @@ class Config:
         for name, size in round_sizes(self).items():
             print(f"{name} = {getattr(self, name)} is rounded up to {size}, the next multiple of 32.")
             super().__setattr__(name, size)
-        validate(self, {name: getattr(Config, name) for name in setting_names()}, LOSS_NAMES)
+        validate(self, {name: getattr(Config, name) for name in setting_names()}, LOSS_NAMES, KEYPOINT_LOSS)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in COMPUTED and _plain(value) == _plain(getattr(self, name)):

@@ -30,6 +30,8 @@ COUNTS = (
     "MAX_GT_INSTANCES",
     "POOL_SIZE",
     "MASK_POOL_SIZE",
+    "KEYPOINT_POOL_SIZE",
+    "NUM_KEYPOINTS",
     "DETECTION_MAX_INSTANCES",
     "DETECTION_BATCH_SIZE",
     "RPN_CONVOLUTIONS",
@@ -115,13 +117,14 @@ def round_sizes(config: "Config") -> dict[str, int]:
     return {name: math.ceil(size / 32) * 32} if name and _is_count(size) and size % 32 else {}
 
 
-def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence[str]) -> None:
+def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence[str], keypoint_loss: str) -> None:
     """Raises ValueError with the setting, its value and what it must be.
 
     Args:
         config: an instance of `mrcnn.config.Config`.
         defaults: default of every setting; where it is True or False, the setting must be a bool.
         loss_names: the keys of LOSS_WEIGHTS.
+        keypoint_loss: one that it may have besides.
     """
     for name in COUNTS:
         _require(_is_count(getattr(config, name)), config, name, "an integer of 1 or more")
@@ -155,7 +158,7 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         "fractions of training between 0 and 1 (0.67: after two thirds of the steps)",
     )
     weights: Any = config.LOSS_WEIGHTS
-    right = isinstance(weights, dict) and set(weights) == set(loss_names)
+    right = isinstance(weights, dict) and set(weights) - {keypoint_loss} == set(loss_names)
     _require(
         right and all(_is_number(value, 0) for value in weights.values()),
         config,
@@ -223,6 +226,18 @@ def _validate_together(config: "Config") -> None:
     if config.ROI_GEOMETRY == "crop":
         wanted = '"align" or "pool" with ROI_GEOMETRY = "crop", which does not round boxes; "warp" needs "aligned"'
         _require(config.ROI_POOLING != "warp", config, "ROI_POOLING", wanted)
+    _require(
+        config.KEYPOINT_HEAD is None or config.NECK != "c4",
+        config,
+        "KEYPOINT_HEAD",
+        'None for NECK = "c4", whose heads share stage 5; with keypoints set NECK = "fpn"',
+    )
+    _require(
+        config.KEYPOINT_HEAD is None or config.NUM_CLASSES != 1,
+        config,
+        "NUM_CLASSES",
+        "1 + the classes whose instances have keypoints, as KEYPOINT_HEAD is set; for people alone 2",
+    )
     _require(config.SIZE_DIVISOR % 32 == 0, config, "SIZE_DIVISOR", "a multiple of 32, the stride of C5")
     _require(
         config.RPN_NEGATIVE_OVERLAP <= config.RPN_POSITIVE_OVERLAP,

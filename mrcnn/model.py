@@ -14,6 +14,7 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.distribution.start import start
 from mrcnn.inference import export
 from mrcnn.inference.augmentation import Augmentation, augmented
@@ -73,13 +74,15 @@ class MaskRCNN(OldMethods):
         with self.distribution.scope():
             self.network = build_network(self.config)
         self.run, self.class_names, self._process = Run(), [], os.getpid()
+        self._skeleton: Skeleton | None = None
 
     def __repr__(self) -> str:
         config = self.config
         parameters = sum(layer.count_params() for layer in self.network.layers().values())
-        head = config.MASK_HEAD if isinstance(config.MASK_HEAD, str) else config.MASK_HEAD["name"]
+        head = config.MASK_HEAD["name"] if isinstance(config.MASK_HEAD, dict) else config.MASK_HEAD or "no"
+        head += " masks" if config.KEYPOINT_HEAD is None else f" masks, {config.NUM_KEYPOINTS} keypoints"
         return (
-            f"<MaskRCNN {self.mode}: {config.to_dict()['BACKBONE']}, {head} masks, {config.NUM_CLASSES} classes, "
+            f"<MaskRCNN {self.mode}: {config.to_dict()['BACKBONE']}, {head}, {config.NUM_CLASSES} classes, "
             f"{parameters / 1e6:.1f} million parameters, epoch {self.epoch}>"
         )
 
@@ -105,11 +108,24 @@ class MaskRCNN(OldMethods):
     def detector(self) -> Detector:
         """From images to results."""
         graph = inference_graph(self.network, self.config, fast=True)
-        return Detector(compiled(graph, input_limits(self.config)), self.config, self.scaling, self._process)
+        detector = Detector(compiled(graph, input_limits(self.config)), self.config, self.scaling, self._process)
+        detector.skeleton = self.skeleton
+        return detector
 
     @cached_property
     def _masks_of_boxes(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         return compiled_masks(mask_graph(self.network, self.config, fast=True))
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """What the keypoints are; None without a keypoint head, and where neither weights nor data have said it."""
+        return self._skeleton
+
+    @skeleton.setter
+    def skeleton(self, skeleton: Skeleton | None) -> None:
+        self._skeleton = skeleton
+        if "detector" in self.__dict__:
+            self.detector.skeleton = skeleton
 
     @property
     def scaling(self) -> PixelScaling:
@@ -149,10 +165,12 @@ class MaskRCNN(OldMethods):
                 the work), or an `mrcnn.inference.augmentation.Augmentation` for others. Not together with `tile`.
 
         Returns:
-            A `Result` per image: the old package's dict of rois, class_ids, scores and masks, with further attributes.
-            Boxes and masks are in pixels of the original image, sorted by descending score.
+            A `Result` per image: the old package's dict of rois, class_ids, scores and masks, with further attributes,
+            and `keypoints` with a keypoint head. Boxes, masks and keypoints are in pixels of the original image, sorted
+            by descending score.
 
-        Raises ValueError, TypeError or OSError for a bad image, with its index in the list.
+        Raises ValueError, TypeError or OSError for a bad image, with its index in the list; NotImplementedError for
+        `tile` or `augment` with a keypoint head.
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("detect takes a list of images; for a single image, write model.detect([image])[0].")
@@ -164,6 +182,8 @@ class MaskRCNN(OldMethods):
         """The function that detects with tiles or augmentation in a single image; None for a plain network pass."""
         if tile is not None and augment:
             raise ValueError(f"pass tile={tile} or augment, not both")
+        if (augment or tile is not None) and self.network.keypoints is not None:
+            raise NotImplementedError("tile and augment merge boxes and masks, not keypoints; call detect without them")
         if augment:
             return augmented(self.detector, self._masks_of_boxes, augment, self.class_names)
         return None if tile is None else tiled(self.detector, tile, overlap, self.class_names)
@@ -271,6 +291,7 @@ class MaskRCNN(OldMethods):
         if val_dataset is not None and not allow_shared_images:
             refuse_shared_images(train_dataset, val_dataset)
         self.class_names = list(train_dataset.class_names)
+        self.skeleton = train_dataset.skeleton if self.network.keypoints is not None else None
         if self.run.saved is not None:
             self.run.state, self.run.saved = read_state(self.run.saved), None
         trainer = Trainer(
@@ -330,6 +351,8 @@ class MaskRCNN(OldMethods):
     def _save(self, path: Path, state: Mapping[str, np.ndarray] | None = None) -> None:
         position = {"epoch": self.run.epoch, "step": self.run.step}
         metadata = {"config": self.config.to_dict(), "class_names": self.class_names, **position}
+        if self.skeleton is not None:
+            metadata["skeleton"] = self.skeleton.as_dict()
         save_checkpoint(path, self.network.layers(), metadata, state)
 
     def find_last(self) -> RunPath:
@@ -377,8 +400,10 @@ class MaskRCNN(OldMethods):
         config = conventions.pretrained_config(source, path, config, loading.DEFAULTS, overrides)
         if classes is not None and config.NAME is None:
             config = config.adopt({"NAME": "finetuned"})
-        theirs = source.settings.get("NUM_CLASSES", Config.NUM_CLASSES)
-        own_classes = classes is not None or config.NUM_CLASSES != theirs
+        own_classes = classes is not None or any(
+            getattr(config, name) != source.settings.get(name, getattr(Config, name))
+            for name in ("NUM_CLASSES", "NUM_KEYPOINTS")
+        )
         if not own_classes:
             pretrained.require_parts(path, source, config, exclude)
         mode = mode or ("inference" if classes is None else "training")
@@ -459,6 +484,8 @@ class MaskRCNN(OldMethods):
         self.config.__dict__.update(agreement.config.__dict__)  # the same object, as others may refer to it
         if loaded.class_names is not None:
             self.class_names = loaded.class_names
+        if loaded.skeleton is not None:
+            self.skeleton = loaded.skeleton
         self.run = Run()
         if loaded.checkpoint is not None:
             self._resume(path, loaded.checkpoint)

@@ -72,6 +72,14 @@ class TorchvisionV2(Torchvision):
     BOX_HEAD_FC_LAYERS = 1
 
 
+class TorchvisionKeypoints(Torchvision):
+    """`torchvision.models.detection.keypointrcnn_resnet50_fpn`: people with their keypoints."""
+
+    NUM_CLASSES = 2
+    MASK_HEAD = None
+    KEYPOINT_HEAD = "keypoints"
+
+
 class Detectron2(Config):
     """Detectron2's `mask_rcnn_R_50_FPN_3x`, and `mask_rcnn_R_101_FPN_3x` with BACKBONE = "resnet101"."""
 
@@ -88,6 +96,16 @@ class Detectron2(Config):
     RPN_BBOX_LOSS_BETA = 0.0
     BBOX_LOSS_BETA = 0.0
     GRADIENT_CLIP_NORM = None
+
+
+class Detectron2Keypoints(Detectron2):
+    """Detectron2's `keypoint_rcnn_R_50_FPN_3x` and its R101 and X101 twins: people with their keypoints."""
+
+    NUM_CLASSES = 2
+    MASK_HEAD = None
+    KEYPOINT_HEAD = "keypoints"
+    POST_NMS_ROIS_TRAINING = 1500
+    BBOX_LOSS_BETA = 0.5  # with plain L1 keypoint AP is lower (Base-Keypoint-RCNN-FPN.yaml)
 
 
 class Detectron2C4(Detectron2):

@@ -132,7 +132,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--heads",
         nargs="+",
-        choices=heads.names(),
+        choices=heads.names("mask"),
         default=list(HEADS),
         help="registered heads; heads not listed in this file use their defaults",
     )

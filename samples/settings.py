@@ -15,7 +15,7 @@ def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -
         type=mask_head,
         action="append" if several_heads else "store",
         metavar="NAME",
-        help=f"mask head, {' or '.join(heads.names())}, with options, such as unet:filters=64"
+        help=f"mask head, {' or '.join(heads.names('mask'))}, with options, such as unet:filters=64"
         + ("; repeatable" if several_heads else ""),
     )
     parser.add_argument(

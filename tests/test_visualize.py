@@ -547,3 +547,18 @@ def test_outlines_have_holes():
     outer, hole = sorted(canvas.mask_outline(mask), key=lambda line: -np.ptp(line))
     assert (outer.min(), outer.max(), hole.min(), hole.max()) == (1, 8, 3, 6)
     assert canvas.mask_outline(np.zeros((3, 3), bool)) == []
+
+
+def test_keypoints_are_drawn_with_their_skeleton(image):
+    from mrcnn.data.keypoints import Skeleton
+
+    keypoints = [[[5, 6, 0.9], [15, 16, 0.5], [10, 10, 0.01]]]
+    skeleton = Skeleton(["a", "b", "c"], [(0, 1), (1, 2)])
+    _, ax = pyplot.subplots()
+    options = {"keypoints": keypoints, "skeleton": skeleton}
+    visualize.display_instances(image, [[2, 2, 18, 18]], None, [1], ["BG", "cat"], ax=ax, **options)
+    (line,) = ax.lines
+    assert line.get_xydata().tolist() == [[6, 5], [16, 15]]
+    assert ax.collections[-1].get_offsets().tolist() == [[6, 5], [16, 15]]
+    with pytest.raises(ValueError, match="2 keypoints were given for 1 instances"):
+        visualize.display_instances(image, [[2, 2, 18, 18]], None, [1], ["BG", "cat"], keypoints=keypoints * 2)

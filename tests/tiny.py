@@ -7,6 +7,8 @@ from keras import layers
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.keypoints import Skeleton
+from mrcnn.data.masks import extract_bboxes
 
 SIDE = 64
 
@@ -106,3 +108,25 @@ class TinyDataset(Dataset):
         if image_id in self.crowds:
             class_ids[0] *= -1
         return masks, np.array(class_ids, np.int32)
+
+
+class TinyKeypoints(TinyDataset):
+    """The same with three keypoints an object: the middle of its box, of the box's left side and of its right side."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.skeleton = Skeleton(["middle", "left_side", "right_side"], [(0, 1), (0, 2)])
+
+    def load_keypoints(self, image_id: int) -> np.ndarray:
+        y1, x1, y2, x2 = extract_bboxes(self.load_mask(image_id)[0]).astype(float).T
+        y, x = (y1 + y2) / 2, (x1 + x2) / 2
+        seen = np.full_like(y, 2)
+        return np.stack([np.stack([y, at, seen], axis=-1) for at in (x, x1 + 0.5, x2 - 0.5)], axis=1)
+
+
+class TinyKeypointConfig(TinyConfig):
+    """Masks and keypoints."""
+
+    KEYPOINT_HEAD = {"name": "keypoints", "filters": 16, "convolutions": 1}
+    NUM_KEYPOINTS = 3
+    KEYPOINT_POOL_SIZE = 8

@@ -84,12 +84,14 @@ def trial_inputs(head: Head, training: bool, rois: int = ROIS, deviation: float 
     return {name: makers[name]() for name in head.needs(training)}
 
 
-def trial_targets(**rois: Any) -> Targets:
-    """Ground truth for RoIs on the images of `trial_inputs`: one disc per image.
+def trial_targets(channels: int = 1, **rois: Any) -> Targets:
+    """Ground truth for RoIs on the images of `trial_inputs`: one disc per image, with keypoints inside its box.
 
     Args:
+        channels: of the head's output, which is the number of keypoints of a keypoint head.
         rois: class_ids, weight, boxes and image_index of `heads.Targets`.
     """
+    places = keras.random.uniform((IMAGES, 1, channels, 2), 12.0, 64.0, seed=2)
     distance = ops.sum(ops.square(cell_centers(28) - 0.5), axis=-1)
     disc = ops.reshape(ops.cast(distance < 0.16, "uint8") * 255, (1, 1, 28, 28))
     return Targets(
@@ -97,6 +99,7 @@ def trial_targets(**rois: Any) -> Targets:
         instance=ops.zeros_like(rois["image_index"]),
         gt_boxes=ops.convert_to_tensor([[[10.0, 8.0, 80.0, 70.0]]] * IMAGES),
         gt_masks=ops.tile(disc, (IMAGES, 1, 1, 1)),
+        gt_keypoints=ops.concatenate([places, 2.0 * ops.ones_like(places[..., :1])], axis=-1),
     )
 
 
@@ -168,6 +171,7 @@ def _check_range(called: str, masks: Any, activation: str) -> None:
 def _targets(head: Head) -> Targets:
     """Ground truth for the RoIs of a trial, of which the last is padding."""
     return trial_targets(
+        head.num_classes,
         class_ids=_class_ids(head),
         weight=ops.convert_to_tensor([1.0] * (ROIS - 1) + [0.0]),
         boxes=ops.convert_to_tensor([[8.0, 8.0, 72.0, 64.0]] * ROIS),

@@ -55,9 +55,9 @@ def losses_are_sums_over_rois(build: Build) -> None:
     """The losses of a batch are those of its parts added up, as on several devices; rows of padding add nothing."""
     head = build()
     inputs = trial_inputs(head, training=True, rois=4)
-    whole = losses(head, inputs, targets_for(inputs, 4))
-    parts = [losses(head, some_rois(inputs, i, i + 2), targets_for(inputs, 4, (i, i + 2))) for i in (0, 2)]
-    padded = losses(head, inputs, targets_for(inputs, 4, weight=[1.0, 1.0, 0.0, 0.0]))
+    whole = losses(head, inputs, targets_for(head, inputs, 4))
+    parts = [losses(head, some_rois(inputs, i, i + 2), targets_for(head, inputs, 4, (i, i + 2))) for i in (0, 2)]
+    padded = losses(head, inputs, targets_for(head, inputs, 4, weight=[1.0, 1.0, 0.0, 0.0]))
     for name, (value, count) in whole.items():
         added = [parts[0][name][i] + parts[1][name][i] for i in (0, 1)]
         require(
@@ -143,7 +143,7 @@ def losses(head: Head, inputs: dict[str, Any], targets: Targets) -> dict[str, tu
 
 
 def targets_for(
-    inputs: dict[str, Any], rois: int, part: tuple[int, int] = (0, 4), weight: list[float] | None = None
+    head: Head, inputs: dict[str, Any], rois: int, part: tuple[int, int] = (0, 4), weight: list[float] | None = None
 ) -> Targets:
     """Ground truth for the inputs of a trial, or for a part of their RoIs: discs, one per image."""
     boxes = inputs.get("boxes", ops.convert_to_tensor([[8.0, 8.0, 72.0, 64.0]] * rois))
@@ -151,6 +151,7 @@ def targets_for(
     image_index = ops.arange(rois, dtype="int32") % IMAGES
     start, end = part
     return trial_targets(
+        head.num_classes,
         class_ids=class_ids[start:end],
         weight=ops.convert_to_tensor((weight or [1.0] * rois)[start:end]),
         boxes=boxes[start:end],
@@ -185,7 +186,7 @@ class TrainedHead(keras.Model):
 
     def __init__(self, head: Head, inputs: dict[str, Any]) -> None:
         super().__init__(name="trained_head")
-        self.head, self.inner, self.targets = head, head.model, targets_for(inputs, 4)
+        self.head, self.inner, self.targets = head, head.model, targets_for(head, inputs, 4)
         given = inputs["features"] if head.is_plain else inputs
         self.outputs_of = lambda training: head.model(given, training=training)  # Keras would reorder a dict it holds
 

@@ -28,7 +28,8 @@ class Targets:
         image_index: Any,
         instance: Any,
         gt_boxes: Any,
-        gt_masks: Any,
+        gt_masks: Any = None,
+        gt_keypoints: Any = None,
         whole: bool = False,
     ) -> None:
         """
@@ -36,13 +37,16 @@ class Targets:
             image_index, instance: [R] int32, the image of each RoI and its object among those of the image.
             gt_boxes: [B, I, (y1, x1, y2, x2)] of the objects, in pixels of the network input.
             gt_masks: [B, I, m, m] uint8 0..255, what each of these boxes holds of its mask; or, with `whole`, masks of
-                the size of the network input, [B, I, H, W / 8] uint8, a bit per pixel, the first the highest.
+                the size of the network input, [B, I, H, W / 8] uint8, a bit per pixel, the first the highest. None:
+                for a head that asks for no masks.
+            gt_keypoints: [B, I, K, (y, x, visibility)] float32, in pixels of the network input; 0 is not visible.
         """
         self.class_ids, self.weight, self.boxes = class_ids, weight, boxes
         self.whole = whole
         self._row = image_index * ops.shape(gt_boxes)[1] + instance
         self._truth = ops.take(ops.reshape(gt_boxes, (-1, 4)), self._row, axis=0)
-        self._masks = gt_masks if whole else ops.reshape(gt_masks, (-1, *gt_masks.shape[2:]))
+        self._masks = gt_masks if whole or gt_masks is None else ops.reshape(gt_masks, (-1, *gt_masks.shape[2:]))
+        self._keypoints = gt_keypoints
 
     def at(self, size: int) -> Any:
         """The object's mask in each RoI, [R, size, size] float32: 1 where it covers at least half of a cell, else 0.
@@ -74,6 +78,27 @@ class Targets:
         """The fraction of each object's area that lies in its RoI, [R] float32 in 0..1."""
         inside, all_of_it = (_area(box) * self._mean(box) for box in (self.boxes, self._truth))
         return ops.stop_gradient(ops.clip(inside / ops.maximum(all_of_it, 1e-6), 0.0, 1.0))
+
+    def keypoints(self, size: int) -> tuple[Any, Any]:
+        """The cell of each keypoint among size x size cells of its RoI, and which keypoints there are to learn.
+
+        A keypoint teaches nothing where it is not visible, lies outside the RoI, or its row is padding. One on the
+        lower or right edge belongs to the last cells (Detectron2's and torchvision's keypoints_to_heatmap).
+
+        Returns:
+            cells: [R, K] int32, row by row; 0 where there is nothing to learn.
+
+            visible: [R, K] float32, 1 or 0.
+        """
+        points = ops.take(ops.reshape(self._keypoints, (-1, *self._keypoints.shape[2:])), self._row, axis=0)
+        places, boxes = points[..., :2], ops.cast(self.boxes, "float32")[:, None]
+        sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)
+        cell = ops.floor((places - boxes[..., :2]) * (size / sides))
+        cell = ops.where(places == boxes[..., 2:], size - 1.0, cell)
+        inside = ops.all(ops.logical_and(cell >= 0, cell < size), axis=-1)
+        visible = ops.logical_and(inside, ops.logical_and(points[..., 2] > 0, self.weight[:, None] > 0))
+        cell = ops.cast(ops.where(visible[..., None], cell, 0.0), "int32")
+        return ops.stop_gradient(cell[..., 0] * size + cell[..., 1]), ops.cast(visible, "float32")
 
     def total(self, values: Any) -> tuple[Any, Any]:
         """(sum, count) of a value per RoI [R], of the RoIs that are not padding."""

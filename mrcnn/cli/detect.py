@@ -27,6 +27,7 @@ from mrcnn.cli.console import DONE, INCOMPLETE, Interrupted, Outcome, note, prog
 if TYPE_CHECKING:
     import numpy as np
 
+    from mrcnn.data.keypoints import Skeleton
     from mrcnn.inference.results import Result
     from mrcnn.inference.store import Record, ResultStore
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
             _detect(model, found, total, store, Writer(output, arguments, names, wanted), way)
         except KeyboardInterrupt:
             raise Interrupted(_saved(store, total)) from None
-        files = _write_tables(store, output, names, arguments.write)
+        files = _write_tables(store, output, names, arguments.write, model.skeleton)
         images, instances, unreadable = store.counts()
         _report(store, output)
     note(f"{instances} objects in {images} images, in {output}{os.sep}: {', '.join(files)}")
@@ -156,10 +157,12 @@ def _saved(store: "ResultStore", total: int) -> str:
     return f"{images} of {total} images are done and saved; run the same command to continue"
 
 
-def _write_tables(store: "ResultStore", output: Path, names: Sequence[str], kinds: Sequence[str]) -> list[str]:
+def _write_tables(
+    store: "ResultStore", output: Path, names: Sequence[str], kinds: Sequence[str], skeleton: "Skeleton | None"
+) -> list[str]:
     """Writes the files that cover all images; returns the contents of --output."""
     if "json" in kinds:
-        store.write_coco(output / FILES["json"], names)
+        store.write_coco(output / FILES["json"], names, skeleton)
     if "csv" in kinds:
         store.write_csv(output / FILES["csv"], names)
     store.write_failures(output / UNREADABLE)

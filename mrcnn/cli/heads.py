@@ -1,4 +1,4 @@
-"""Lists the mask heads, or describes one: inputs, outputs and cost.
+"""Lists the mask and keypoint heads, or describes one: inputs, outputs and cost.
 
 examples:
   mrcnn heads
@@ -17,7 +17,7 @@ USAGE = "mrcnn heads [NAME[:OPTION=VALUE,...]]"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="describe only this head")
-    parser.add_argument("--classes", type=int, default=81, metavar="N", help="number of classes, with background (81)")
+    parser.add_argument("--classes", type=int, default=81, metavar="N", help="with background, or keypoints (81)")
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from mrcnn.cli.options import mask_head
 
     if arguments.name is not None:
-        chosen = mask_head(arguments.name)
+        chosen = mask_head(arguments.name, kind=None)
         heads.describe(chosen, num_classes=arguments.classes)
         return [_summary(chosen["name"])]
     found = [_summary(name) for name in heads.names()]

@@ -23,16 +23,18 @@ def key_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def mask_head(text: str) -> dict[str, Any]:
+def mask_head(text: str, kind: str | None = "mask") -> dict[str, Any]:
     """A head and its options, "unet" or "unet:filters=64,name=value", as `Config.MASK_HEAD` takes it.
+
+    kind: of heads that are meant; None for any.
 
     Raises ArgumentTypeError for a name that is not registered or an option without "=".
     """
     import heads
 
     name, _, options = text.partition(":")
-    if name not in heads.names():
-        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(heads.names())})")
+    if name not in heads.names(kind):
+        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(heads.names(kind))})")
     # A comma separates two options only before a name and "=", so that a value may be a tuple
     return {"name": name} | dict(map(key_value, re.split(r",(?=\s*\w+=)", options) if options else []))
 

@@ -1,4 +1,4 @@
-"""Augmentation of an image with its masks and boxes, at the image's own resolution.
+"""Augmentation of an image with its masks, boxes and keypoints, at the image's own resolution.
 
 All randomness comes from one NumPy generator, so the result does not depend on the thread.
 """
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from mrcnn.data.keypoints import MovedKeypoints, inside
 from mrcnn.data.masks import extract_bboxes
 
 # While it augments, imgaug switches a global variable (whether random numbers are drawn ahead) and resets it. Two
@@ -20,7 +21,8 @@ class Augmented(NamedTuple):
     """An augmented image.
 
     image: [h, w, C] uint8. masks: [h, w, n] bool. boxes: [n, (y1, x1, y2, x2)] float64. kept: [n] int, indices of the
-    remaining instances. zoom: factor for the input transform's scale (large-scale jitter, else 1).
+    remaining instances. zoom: factor for the input transform's scale (large-scale jitter, else 1). keypoints: [n, K,
+    (y, x, visibility)] float64, if there are any; those that left the image are not labeled.
     """
 
     image: np.ndarray
@@ -28,6 +30,7 @@ class Augmented(NamedTuple):
     boxes: np.ndarray
     kept: np.ndarray
     zoom: float
+    keypoints: np.ndarray | None = None
 
 
 def augment(
@@ -42,6 +45,8 @@ def augment(
     imgaug: Any = None,
     view: tuple[float, float] | None = None,
     show: np.ndarray | tuple[int, ...] = (),
+    keypoints: np.ndarray | None = None,
+    mirrored: np.ndarray | None = None,
 ) -> Augmented:
     """Augments an image with its instances.
 
@@ -57,27 +62,33 @@ def augment(
         view: (height, width) in image pixels that fits the network input at zoom 1; larger images are cropped at a
             random position to that size divided by the zoom. None: the image's own size.
         show: indices of instances, at least one of which must be partly visible in the crop.
+        keypoints: [N, K, (y, x, visibility)] float, pixels of the image.
+        mirrored: [K] int, for each keypoint the one that takes its place in a mirrored image.
 
     Returns:
         Augmented. Instances without remaining pixels are dropped; boxes of clipped instances are computed from masks.
     """
     kept = np.arange(masks.shape[2])
     boxes = np.asarray(boxes, np.float64)
+    points = None if keypoints is None else MovedKeypoints(keypoints, mirrored)
     if imgaug is not None:
-        image, masks, boxes = apply_imgaug(image, masks, boxes, imgaug, rng)
+        image, masks, boxes = apply_imgaug(image, masks, boxes, imgaug, rng, points)
     zoom = float(rng.uniform(*scale_jitter)) if scale_jitter else 1.0
     tall, wide = view or image.shape[:2]
     size = min(image.shape[0], max(1, int(tall / zoom))), min(image.shape[1], max(1, int(wide / zoom)))
     if size != image.shape[:2]:
-        image, masks, boxes = crop_randomly(image, masks, boxes, size, rng, show)
+        image, masks, boxes = crop_randomly(image, masks, boxes, size, rng, show, points)
     if rng.random() < flip:
         image, masks, boxes = flip_horizontally(image, masks, boxes)
+        if points is not None:
+            points.mirror(image.shape[1])
     if photometric:
         image = distort(image, rng)
     alive = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     if not alive.all():
         masks, boxes, kept = masks[:, :, alive], boxes[alive], kept[alive]
-    return Augmented(image, masks, boxes, kept, zoom)
+    moved = None if points is None else inside(points.values, *image.shape[:2])[kept]
+    return Augmented(image, masks, boxes, kept, zoom, moved)
 
 
 def flip_horizontally(
@@ -98,11 +109,12 @@ def crop_randomly(
     size: tuple[int, int],
     rng: np.random.Generator,
     show: np.ndarray | tuple[int, ...] = (),
+    points: MovedKeypoints | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Crops a random part of `size` (rows, columns); boxes cut by its border are recomputed from the remaining mask.
 
-    Instances without pixels in the part get a box of zeros. If the part shows none of the instances in `show`, it is
-    moved to contain a random pixel of one of them.
+    `points` move along. Instances without pixels in the part get a box of zeros. If the part shows none of the
+    instances in `show`, it is moved to contain a random pixel of one of them.
     """
     (height, width), (tall, wide) = image.shape[:2], size
     top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
@@ -113,6 +125,8 @@ def crop_randomly(
         top = int(rng.integers(max(0, y - tall + 1), min(y, height - tall) + 1))
         left = int(rng.integers(max(0, x - wide + 1), min(x, width - wide) + 1))
     image, masks = image[top : top + tall, left : left + wide], masks[top : top + tall, left : left + wide]
+    if points is not None:
+        points.shift(-top, -left)
     moved = boxes - np.array([top, left, top, left])
     whole = (moved[:, :2] >= 0).all(axis=1) & (moved[:, 2:] <= size).all(axis=1)
     return image, masks, np.where(whole[:, None], moved, extract_bboxes(masks))
@@ -146,13 +160,19 @@ def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def apply_imgaug(
-    image: np.ndarray, masks: np.ndarray, boxes: np.ndarray, augmenter: Any, rng: np.random.Generator
+    image: np.ndarray,
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    augmenter: Any,
+    rng: np.random.Generator,
+    points: MovedKeypoints | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Applies an imgaug augmenter to image and masks alike; boxes are recomputed from masks that changed.
 
     Each call works on a copy of the augmenter, seeded from `rng`; the augmenter itself does not change. Calls from
     several threads wait for one another. Masks are passed as segmentation maps that store eight instances per byte;
-    geometric augmenters move them without interpolation.
+    geometric augmenters move them without interpolation. `points` move along, and left and right are
+    swapped if the augmenter mirrors the image.
     """
     size, count, seed = image.shape, masks.shape[2], int(rng.integers(2**31))
     packed = _pack(masks)
@@ -162,6 +182,8 @@ def apply_imgaug(
         own = own.to_deterministic()
         image = own.augment_image(np.ascontiguousarray(image))
         moved = _augment_maps(own, packed) if count else packed
+        if points is not None:
+            points.move(lambda places: _augment_places(own, places, size), size)
     if image.shape != size or moved.shape != packed.shape or image.dtype != np.uint8:
         raise ValueError(
             f"the augmenter {augmenter} changed an image of shape {size} to {image.shape}, "
@@ -179,6 +201,14 @@ def _augment_maps(augmenter: Any, maps: np.ndarray) -> np.ndarray:
 
     maps = SegmentationMapsOnImage(maps, shape=maps.shape[:2])
     return augmenter.augment_segmentation_maps(maps).get_arr().astype(np.uint8)
+
+
+def _augment_places(augmenter: Any, places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Places [P, (y, x)] in an image of `shape`, moved."""
+    from imgaug.augmentables.kps import KeypointsOnImage
+
+    points = KeypointsOnImage.from_xy_array(places[:, ::-1], shape=shape)
+    return augmenter.augment_keypoints(points).to_xy_array()[:, ::-1].astype(np.float64)
 
 
 def _pack(masks: np.ndarray) -> np.ndarray:

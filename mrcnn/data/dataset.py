@@ -11,6 +11,7 @@ import numpy as np
 
 from mrcnn.data.images import MAX_PIXELS, Header, ImageFile, read_image
 from mrcnn.data.images.orientation import choose_orientation
+from mrcnn.data.keypoints import Skeleton
 
 __all__ = ["Dataset", "read_image", "split"]
 
@@ -53,6 +54,7 @@ class Dataset:
         self.source_class_ids: dict[str, list[int]] = {}
         self.num_classes = 0
         self.num_images = 0
+        self.skeleton: Skeleton | None = None  # what the keypoints of its instances are, if they have any
         self._warned_of_orientation = self._warned_of_masks = False
 
     def add_class(self, source: str | Sequence[str], class_id: int, class_name: str) -> None:
@@ -194,6 +196,23 @@ class Dataset:
 
     def load_boxes(self, image_id: int) -> np.ndarray | None:
         """Annotated boxes [N, (y1, x1, y2, x2)] in image pixels; None computes them from the masks."""
+        del image_id
+        return None
+
+    def load_keypoints(self, image_id: int) -> np.ndarray | None:
+        """Keypoints [N, K, (y, x, visibility)] of the instances of `load_mask`, in continuous pixels of the image; see
+        `mrcnn.data.keypoints`. Override it and set `skeleton`, to train a KEYPOINT_HEAD::
+
+            class CatDataset(Dataset):
+                def load_cats(self, folder):
+                    self.skeleton = Skeleton(["nose", "left_ear", "right_ear"], edges=[(0, 1), (0, 2)])
+                    ...
+
+                def load_keypoints(self, image_id):
+                    return keypoints  # [N, 3, 3]; visibility 0 where a keypoint is not labeled
+
+        None: the images have none.
+        """
         del image_id
         return None
 

@@ -30,7 +30,7 @@ class Example(NamedTuple):
 
     image: [H, W, C] uint8. scale: factor to resize it by; None: the resize mode's. input_size: of its network input on
     its own. boxes: [N, 4] in image pixels. inputs: the `Loader` inputs that do not depend on the placement. masks:
-    [H, W, N] bool, only for whole masks.
+    [H, W, N] bool, only for whole masks. keypoints: [N, K, (y, x, visibility)] in image pixels, or None.
     """
 
     image: np.ndarray
@@ -39,6 +39,7 @@ class Example(NamedTuple):
     boxes: np.ndarray
     inputs: Batch
     masks: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
 
 
 class Loader(keras.utils.PyDataset):
@@ -56,6 +57,8 @@ class Loader(keras.utils.PyDataset):
         gt_class_ids [B, G] int32, zero-padded; negative: crowd.
         gt_boxes [B, G, (y1, x1, y2, x2)] float32, pixels of the network input, zero-padded.
         gt_masks [B, G, m, m] uint8 0..255, the mask inside each box, zero-padded; absent if MASK_HEAD is None.
+        gt_keypoints [B, G, K, (y, x, visibility)] float32, pixels of the network input, zero-padded; only with a
+            KEYPOINT_HEAD. Visibility 0: nothing to learn.
         active_classes [B, NUM_CLASSES] float32, 1 for background and the classes of the image's source.
         image_id [B] int32, in the dataset.
         seed [B] int32, for sampling inside the graph.
@@ -168,6 +171,7 @@ class Loader(keras.utils.PyDataset):
         """Shape and type of each input by name; None for a height and width that vary between batches."""
         config, count, most = self.config, self.batch_size // self.share[1], self.config.MAX_GT_INSTANCES
         height, width = self.allowed[0] if self.allowed and len(self.allowed) == 1 else (None, None)
+        keypoints = {"gt_keypoints": ((count, most, config.NUM_KEYPOINTS, 3), "float32")}
         return {
             "image": ((count, height, width, config.IMAGE_CHANNEL_COUNT), "float32"),
             "window": ((count, 4), "float32"),
@@ -177,6 +181,7 @@ class Loader(keras.utils.PyDataset):
             "active_classes": ((count, config.NUM_CLASSES), "float32"),
             "image_id": ((count,), "int32"),
             "seed": ((count,), "int32"),
+            **(keypoints if config.KEYPOINT_HEAD is not None else {}),
         }
 
     def _mask_shape(self) -> tuple[int | None, ...]:
@@ -272,7 +277,12 @@ class Loader(keras.utils.PyDataset):
         """Like `_example_at`, for one image; None if it has nothing to train on."""
         config = self.config
         sample = read_sample(
-            self.dataset, image_id, config.NUM_CLASSES, config.IMAGE_CHANNEL_COUNT, masks_needed=self.with_masks
+            self.dataset,
+            image_id,
+            config.NUM_CLASSES,
+            config.IMAGE_CHANNEL_COUNT,
+            masks_needed=self.with_masks,
+            keypoints=config.KEYPOINT_HEAD is not None,
         )
         if not self._learnable(sample):
             return None
@@ -295,7 +305,7 @@ class Loader(keras.utils.PyDataset):
             "seed": np.array(rng.integers(2**31), np.int32),
         }
         kept = sample.masks if self.whole else None
-        return Example(sample.image, scale, place.input_size, sample.boxes, inputs, kept)
+        return Example(sample.image, scale, place.input_size, sample.boxes, inputs, kept, sample.keypoints)
 
     def _learnable(self, sample: Sample) -> bool:
         return bool(self.config.ALLOW_EMPTY_IMAGES) or bool((sample.class_ids > 0).any())
@@ -321,8 +331,10 @@ class Loader(keras.utils.PyDataset):
             imgaug=self.augmentation if active else None,
             view=view,
             show=() if config.ALLOW_EMPTY_IMAGES else np.flatnonzero(sample.class_ids > 0),
+            keypoints=sample.keypoints,
+            mirrored=self.dataset.skeleton.mirrored if sample.keypoints is not None and self.dataset.skeleton else None,
         )
-        kept = Sample(result.image, result.masks, result.boxes, sample.class_ids[result.kept])
+        kept = Sample(result.image, result.masks, result.boxes, sample.class_ids[result.kept], result.keypoints)
         return kept, None if scale is None else scale * result.zoom
 
     def _limited(self, sample: Sample, image_id: int, rng: np.random.Generator) -> Sample:
@@ -340,7 +352,7 @@ class Loader(keras.utils.PyDataset):
             )
         order = rng.permutation(count)
         chosen = np.sort(order[np.argsort(sample.class_ids[order] < 0, kind="stable")][:limit])
-        return Sample(sample.image, sample.masks[:, :, chosen], sample.boxes[chosen], sample.class_ids[chosen])
+        return sample.chosen(chosen)
 
     def _placed(self, example: Example, out: np.ndarray) -> Batch:
         """Writes an example's image to `out` [H, W, C], its place in the batch; returns the other inputs."""
@@ -353,6 +365,10 @@ class Loader(keras.utils.PyDataset):
         if example.masks is not None:
             masks = whole_masks(example.masks, window, (scale_y, scale_x), (out.shape[0], out.shape[1]))
             placed["gt_masks"] = _padded(masks, self.config.MAX_GT_INSTANCES, np.uint8)
+        if example.keypoints is not None:
+            points = example.keypoints * (scale_y, scale_x, 1) + (*window[:2], 0)
+            points = np.where(example.keypoints[..., 2:] > 0, points, 0)
+            placed["gt_keypoints"] = _padded(points, self.config.MAX_GT_INSTANCES, np.float32)
         return placed
 
 
@@ -401,4 +417,16 @@ def _check_dataset(dataset: Dataset, config: Config) -> None:
         raise ValueError(
             f"the {type(dataset).__name__} only has boxes, but MASK_HEAD is {config.MASK_HEAD!r}; set MASK_HEAD = None "
             "to train without masks, or read data that has them with masks=True"
+        )
+    skeleton = dataset.skeleton
+    if config.KEYPOINT_HEAD is not None and skeleton is None:
+        raise ValueError(
+            f"KEYPOINT_HEAD is {config.KEYPOINT_HEAD!r}, but the {type(dataset).__name__} has no keypoints: set its "
+            "skeleton and override load_keypoints (COCO's json has them in person_keypoints_*.json), or set "
+            "KEYPOINT_HEAD = None"
+        )
+    if config.KEYPOINT_HEAD is not None and skeleton is not None and skeleton.count != config.NUM_KEYPOINTS:
+        raise ValueError(
+            f"the {type(dataset).__name__} has {skeleton.count} keypoints ({', '.join(skeleton.names[:6])} ...), but "
+            f"NUM_KEYPOINTS is {config.NUM_KEYPOINTS}; set it to {skeleton.count}"
         )

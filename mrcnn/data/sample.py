@@ -6,23 +6,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrcnn.data.images import read_image
+from mrcnn.data.keypoints import checked_keypoints
 from mrcnn.data.masks import extract_bboxes
 
 
 class Sample(NamedTuple):
     """image [H, W, C] uint8; masks [H, W, N] bool; boxes [N, (y1, x1, y2, x2)] float64 in image pixels; class_ids [N]
-    int32, negative for crowds. Instances without pixels are dropped."""
+    int32, negative for crowds; keypoints [N, K, (y, x, visibility)] float64, or None. Instances without pixels are
+    dropped."""
 
     image: np.ndarray
     masks: np.ndarray
     boxes: np.ndarray
     class_ids: np.ndarray
+    keypoints: np.ndarray | None = None
+
+    def chosen(self, which: np.ndarray) -> "Sample":
+        """The sample with some of its instances, by their places or as [N] bool."""
+        points = None if self.keypoints is None else self.keypoints[which]
+        return Sample(self.image, self.masks[:, :, which], self.boxes[which], self.class_ids[which], points)
 
 
 def read_sample(
-    dataset: Any, image_id: int, num_classes: int, channels: int = 3, *, masks_needed: bool = True
+    dataset: Any,
+    image_id: int,
+    num_classes: int,
+    channels: int = 3,
+    *,
+    masks_needed: bool = True,
+    keypoints: bool = False,
 ) -> Sample:
-    """Reads an image of a Dataset with its instances.
+    """Reads an image of a Dataset with its instances; with `keypoints` those of an image that has none are zero.
 
     Without `masks_needed` boxes are enough, and masks are their insides; see `read_boxed_instances`.
 
@@ -36,9 +50,18 @@ def read_sample(
     boxes = dataset.load_boxes(image_id) if hasattr(dataset, "load_boxes") else None
     boxes = tight if boxes is None else _checked_boxes(boxes, image.shape[:2], len(class_ids))
     alive = (tight[:, 2] > tight[:, 0]) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    if not alive.all():
-        masks, boxes, class_ids = masks[:, :, alive], boxes[alive], class_ids[alive]
-    return Sample(image, masks, boxes, class_ids)
+    points = read_keypoints(dataset, image_id, len(class_ids)) if keypoints else None
+    sample = Sample(image, masks, boxes, class_ids, points)
+    return sample if alive.all() else sample.chosen(alive)
+
+
+def read_keypoints(dataset: Any, image_id: int, count: int) -> np.ndarray:
+    """Keypoints [N, K, (y, x, visibility)] float64 of the `count` instances of an image; zeros where it has none.
+
+    Raises ValueError for an array of another shape.
+    """
+    found, skeleton = dataset.load_keypoints(image_id), dataset.skeleton
+    return np.zeros((count, skeleton.count, 3)) if found is None else checked_keypoints(found, count, skeleton)
 
 
 def read_instances(

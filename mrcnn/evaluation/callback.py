@@ -8,6 +8,7 @@ import keras
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation.coco_evaluation import METRICS, evaluate
+from mrcnn.evaluation.coco_metrics import KEYPOINT_METRICS
 from mrcnn.files import write_atomically
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 class AveragePrecision(keras.callbacks.Callback):
     """Evaluates after epochs, keeps the best weights as `mask_rcnn_<name>_best.h5`, and can stop training early.
 
-    `MaskRCNN.train(..., custom_callbacks=[AveragePrecision(model, dataset)])`. Adds val_box_AP and val_mask_AP to the
-    logs, log.csv and TensorBoard; they are NaN for an epoch that is not evaluated. All numbers are kept in
-    `validation.json` next to the checkpoints, so that a resumed run knows its best epoch, and an epoch whose evaluation
-    was interrupted is evaluated when training resumes.
+    `MaskRCNN.train(..., custom_callbacks=[AveragePrecision(model, dataset)])`. Adds val_box_AP and val_mask_AP (and
+    val_keypoints_AP with a KEYPOINT_HEAD) to the logs, log.csv and TensorBoard; they are NaN for an epoch that is not
+    evaluated. All numbers are kept in `validation.json` next to the checkpoints, so that a resumed run knows its best
+    epoch, and an epoch whose evaluation was interrupted is evaluated when training resumes.
 
     Args:
         model: the `MaskRCNN` being trained.
@@ -28,7 +29,8 @@ class AveragePrecision(keras.callbacks.Callback):
         every: evaluate after every `every` epochs, counted from the run's first, and after the last.
         limit: evaluate only the first `limit` images; None for all.
         metric: the metric that selects the best epoch: "box" or "mask" and one of
-            `mrcnn.evaluation.coco_evaluation.METRICS`, such as "mask AP50".
+            `mrcnn.evaluation.coco_evaluation.METRICS`, such as "mask AP50"; with a KEYPOINT_HEAD also "keypoints" and
+            one of `mrcnn.evaluation.coco_metrics.KEYPOINT_METRICS`.
             None: "mask AP", or "box AP" for a model without masks.
         patience: stop training after this many evaluations without improvement; None: never.
         verbose: 1 prints a line per evaluation.
@@ -50,8 +52,11 @@ class AveragePrecision(keras.callbacks.Callback):
         masks = model.config.MASK_HEAD is not None
         metric = metric or ("mask AP" if masks else "box AP")
         kind, _, name = metric.partition(" ")
-        if kind not in ("box", "mask") or name not in METRICS:
-            raise ValueError(f'metric must be "box" or "mask" and one of {METRICS}, such as "mask AP", got {metric!r}.')
+        known: dict[str, tuple[str, ...]] = {"box": METRICS, "mask": METRICS}
+        known |= {"keypoints": KEYPOINT_METRICS} if model.config.KEYPOINT_HEAD is not None else {}
+        if name not in known.get(kind, ()):
+            choices = " or ".join(f'"{key}" and one of {names}' for key, names in known.items())
+            raise ValueError(f'metric must be {choices}, such as "mask AP", got {metric!r}.')
         if kind == "mask" and not masks:
             raise ValueError(f'metric is {metric!r}, but MASK_HEAD is None; choose one of boxes, such as "box AP".')
         for key, value in (("every", every), ("limit", limit), ("patience", patience)):
@@ -94,7 +99,9 @@ class AveragePrecision(keras.callbacks.Callback):
                 self.model.stop_training = True
                 self._say(f"Stopped: {self.metric} did not improve in {self.patience} evaluations.")
         if logs is not None:
-            kinds = ["box"] + ["mask"] * (self.mask_rcnn.config.MASK_HEAD is not None)
+            config = self.mask_rcnn.config
+            kinds = ["box", *["mask"] * (config.MASK_HEAD is not None)]
+            kinds += ["keypoints"] * (config.KEYPOINT_HEAD is not None)
             logs |= self.late_logs(epoch) or {f"val_{kind}_AP": float("nan") for kind in kinds}
 
     def late_logs(self, epoch: int) -> dict[str, float]:
@@ -103,7 +110,7 @@ class AveragePrecision(keras.callbacks.Callback):
 
     def _evaluate(self, epoch: int) -> None:
         results = evaluate(self.mask_rcnn, self.dataset, limit=self.limit, progress=False)
-        kinds = {"box": results.box, "mask": results.mask}
+        kinds = {"box": results.box, "mask": results.mask, "keypoints": results.keypoints}
         self.history[epoch] = {kind: numbers for kind, numbers in kinds.items() if numbers is not None}
         if self.best is None or self.value(epoch) > self.value(self.best):
             self.best = epoch

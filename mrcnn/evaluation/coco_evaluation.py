@@ -33,11 +33,14 @@ class Results:
     Attributes:
         box, mask: the 12 COCO numbers by name (`METRICS`), 0..1; -1 if the ground truth has nothing of that kind.
             `mask` is None if the model or the dataset has no masks.
-        per_class: class name -> `box_ap`, `box_ap50`, `mask_ap`, `mask_ap50` and, if requested, `boundary_ap`.
+        per_class: class name -> `box_ap`, `box_ap50`, `mask_ap`, `mask_ap50` and, if requested, `boundary_ap`; with
+            keypoints also `keypoint_ap` and `keypoint_ap50`.
         images, instances: number of evaluated images and of annotated objects other than crowds.
         ms_per_image: median milliseconds per call of `detect`, without the first, which traces the graph; None if no
             model was run.
         boundary: the 12 numbers of Boundary AP; None if not requested.
+        keypoints: the 10 OKS numbers (`mrcnn.evaluation.coco_metrics.KEYPOINT_METRICS`); None if the model or the
+            dataset has no keypoints.
         records: the compared data, for `mrcnn.evaluation.analysis`; not part of `as_dict`.
     """
 
@@ -48,6 +51,7 @@ class Results:
     instances: int
     ms_per_image: float | None
     boundary: dict[str, float] | None = None
+    keypoints: dict[str, float] | None = None
     records: Records | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,6 +63,7 @@ class Results:
         kinds = {"box": self.box, "mask": self.mask, "boundary": self.boundary}
         lines = [f"{self.images} images, {self.instances} instances{time}"]
         lines += _table({kind: numbers for kind, numbers in kinds.items() if numbers is not None})
+        lines += ["", *_table({"keypoints": self.keypoints})] if self.keypoints else []
         if len(self.per_class) > 1:
             lines += ["", *_table(self.per_class)]
         return "\n".join(lines)
@@ -80,6 +85,7 @@ def evaluate(
     kilobyte per instance, regardless of image size. Annotations come from the dataset's `annotations(image_id)` if it
     has that method; else boxes come from `dataset.load_boxes` or, if it returns None, from the masks, and areas from
     the masks. Detections of classes that an image's source does not annotate are ignored, as they cannot be judged.
+    Keypoints, if the model and the dataset have them, are compared by OKS with the sigmas of `dataset.skeleton`.
 
     Args:
         model: any object whose `detect([image])` returns `[{"rois", "class_ids", "scores", "masks"}]`, like `MaskRCNN`.
@@ -114,6 +120,7 @@ def evaluate(
             found = detection_annotations(detection, dataset, image_id, shape, masks=masks)
             write(found)
             records.found.extend(found)
+            records = dataclasses.replace(records, sigmas=_sigmas(dataset, "keypoints" in detection, records.sigmas))
     return _results(records, masks, boundary, 1000 * float(np.median(seconds[1:] or seconds)))
 
 
@@ -155,6 +162,7 @@ def evaluate_results(
                 f"{[image['height'], image['width']]} (height, width); the results are of other images"
             )
     records.found.extend(annotation for annotation in found if annotation["image_id"] in sizes)
+    records = dataclasses.replace(records, sigmas=_sigmas(dataset, any("keypoints" in a for a in found)))
     return _results(records, masks, boundary, None)
 
 
@@ -181,12 +189,21 @@ def _results(records: Records, masks: bool, boundary: bool, milliseconds: float 
     box, box_classes = coco_numbers(records, "box")
     mask, mask_classes = coco_numbers(records, "mask") if masks else (None, {})
     edge, edge_classes = coco_numbers(records, "boundary") if boundary else (None, {})
+    points, point_classes = coco_numbers(records, "keypoints") if records.sigmas else (None, {})
     per_class = {}
     for i in sorted(records.names):
         aps = {"box_ap": box_classes[i][0], "box_ap50": box_classes[i][1]}
         aps |= {"mask_ap": mask_classes[i][0], "mask_ap50": mask_classes[i][1]} if masks else {}
-        per_class[records.names[i]] = aps | ({"boundary_ap": edge_classes[i][0]} if boundary else {})
-    return Results(box, mask, per_class, len(records.images), instances, milliseconds, edge, records)
+        aps |= {"boundary_ap": edge_classes[i][0]} if boundary else {}
+        aps |= dict(zip(("keypoint_ap", "keypoint_ap50"), point_classes[i], strict=True)) if point_classes else {}
+        per_class[records.names[i]] = aps
+    return Results(box, mask, per_class, len(records.images), instances, milliseconds, edge, points, records)
+
+
+def _sigmas(dataset: Any, found: bool, known: tuple[float, ...] | None = None) -> tuple[float, ...] | None:
+    """Those of the dataset's keypoints, where any detection has keypoints too."""
+    skeleton = getattr(dataset, "skeleton", None)
+    return tuple(skeleton.sigmas) if found and skeleton is not None else known
 
 
 def _chosen_images(dataset: Any, image_ids: Iterable[int] | None, limit: int | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""COCO's 12 numbers for boxes, masks and boundaries, with pycocotools' own protocol and arithmetic.
+"""COCO's numbers for boxes, masks, boundaries and keypoints, with pycocotools' own protocol and arithmetic.
 
 AP is averaged over IoU 0.50 to 0.95, crowds are ignored, and at most 100 detections per class and image count.
 
@@ -21,20 +21,23 @@ from mrcnn.evaluation.boundary import boundary_evaluation, boundary_overlaps
 from mrcnn.evaluation.coco_results import Annotation, Records
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+# For keypoints, which are compared by OKS, with the 20 best detections per image
+KEYPOINT_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 ABSENT = -1.0  # pycocotools' value if the ground truth has no object
 RECALLS = np.linspace(0, 1, 101)
-KINDS = {"box": "bbox", "mask": "segm", "boundary": "segm"}
+KINDS = {"box": "bbox", "mask": "segm", "boundary": "segm", "keypoints": "keypoints"}
 
 
 def coco_numbers(records: Records, kind: str) -> tuple[dict[str, float], dict[int, tuple[float, float]]]:
-    """pycocotools' 12 numbers for `kind` "box", "mask" or "boundary", and (AP, AP50) of every class by id.
+    """pycocotools' numbers for a kind of `KINDS`, and (AP, AP50) of every class by id.
 
-    The numbers are 0..1, or -1 if the ground truth has nothing of that kind.
+    They are `METRICS`, for keypoints `KEYPOINT_METRICS`: 0..1, or -1 if the ground truth has nothing of that kind.
     """
     evaluation = coco_evaluation(records, kind)
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class] for all sizes and 100 detections
     per_class = {name: (_mean(precision[:, :, i]), _mean(precision[0, :, i])) for i, name in enumerate(records.names)}
-    return dict(zip(METRICS, map(float, evaluation.stats), strict=True)), per_class
+    names = KEYPOINT_METRICS if kind == "keypoints" else METRICS
+    return dict(zip(names, map(float, evaluation.stats), strict=True)), per_class
 
 
 def coco_evaluation(records: Records, kind: str, ious: Sequence[float] | None = None) -> Any:
@@ -49,8 +52,12 @@ def coco_evaluation(records: Records, kind: str, ious: Sequence[float] | None = 
     from pycocotools.cocoeval import COCOeval
 
     form = boundary_evaluation() if kind == "boundary" else COCOeval
+    if kind == "keypoints":
+        records = _with_keypoints(records)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its table
         evaluation = form(_coco(records, records.truth), _coco(records, _ranked(records.found, kind)), KINDS[kind])
+        if kind == "keypoints":
+            evaluation.params.kpt_oks_sigmas = np.asarray(records.sigmas, np.float64)
         if ious is not None:
             evaluation.params.iouThrs = np.asarray(ious, np.float64)
             evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -125,6 +132,15 @@ def interpolated_precision(hits: np.ndarray, objects: int) -> np.ndarray:
 def _ranked(found: list[Annotation], kind: str) -> list[Annotation]:
     """Detections with the score that ranks them for this `kind`."""
     return found if kind == "box" else [{**a, "score": a.get("mask_score", a["score"])} for a in found]
+
+
+def _with_keypoints(records: Records) -> Records:
+    """Records whose annotations all have keypoints: those without any have none that is labeled."""
+    if records.sigmas is None:
+        raise ValueError('kind="keypoints" needs detections and ground truth with keypoints')
+    none = {"keypoints": [0.0] * 3 * len(records.sigmas), "num_keypoints": 0}
+    truth, found = ([none | annotation for annotation in side] for side in (records.truth, records.found))
+    return dataclasses.replace(records, truth=truth, found=found)
 
 
 def _coco(records: Records, annotations: list[Annotation]) -> Any:

@@ -16,6 +16,8 @@ import numpy as np
 
 from mrcnn.data import rle
 from mrcnn.data.annotations.fields import shown
+from mrcnn.data.annotations.keypoint_fields import coco_keypoints, coco_points
+from mrcnn.data.sample import read_keypoints
 from mrcnn.evaluation.coco_checks import check_class_ids, check_masks, check_numbers
 from mrcnn.files import atomic_path
 from mrcnn.inference.results import Result
@@ -33,12 +35,15 @@ class Records:
         names: class id -> name, without the background, in the same order.
         truth: annotations: `image_id`, `category_id`, `bbox` (x, y, width, height), `segmentation`, `area`, `iscrowd`.
         found: detections: the same plus `score`, without `iscrowd`; without `area` if it is the box's area.
+        sigmas: of the keypoints; None if detections or ground truth have none. With them, annotations have
+            `keypoints` [x, y, visibility] * K, and those of `truth` also `num_keypoints`.
     """
 
     images: list[dict[str, int]]
     names: dict[int, str]
     truth: list[Annotation]
     found: list[Annotation]
+    sigmas: tuple[float, ...] | None = None
 
     def confident(self, min_score: float) -> "Records":
         """A copy with only the detections that have at least this score."""
@@ -82,12 +87,14 @@ def ground_truth_annotations(dataset: Any, image_id: int, image_shape: Sequence[
             f"load_boxes returned shape {np.shape(boxes)} for image {image_id}, whose load_mask returns "
             f"{len(class_ids)} instances; expected ({len(class_ids)}, 4), or None to compute the boxes from the masks"
         )
+    points = read_keypoints(dataset, image_id, len(class_ids)) if getattr(dataset, "skeleton", None) else None
     annotations = []
     for i, runs in enumerate(_encoded(masks)):
         area, box = float(rle.area(runs)), _xywh(rle.box(runs) if boxes is None else boxes[i])
         if area or box[2] * box[3]:
             annotation = _annotation(image_id, abs(class_ids[i]), box, runs)
-            annotations.append(annotation | {"area": area, "iscrowd": int(class_ids[i] < 0)})
+            annotation |= {"area": area, "iscrowd": int(class_ids[i] < 0)}
+            annotations.append(annotation | ({} if points is None else coco_keypoints(points[i])))
     return annotations
 
 
@@ -131,6 +138,9 @@ def detection_annotations(
         of_masks = np.asarray(detection["mask_scores"], np.float64).reshape(-1)
         check_numbers(boxes, of_masks, len(class_ids), f"{what}, mask_scores")
         ranks = [rank | {"mask_score": score} for rank, score in zip(ranks, of_masks.tolist(), strict=True)]
+    if "keypoints" in detection:
+        points = _checked_keypoints(detection["keypoints"], len(class_ids), what)
+        ranks = [rank | {"keypoints": own.tolist()} for rank, own in zip(ranks, points, strict=True)]
     known = set(map(int, dataset.source_class_ids[dataset.image_info[image_id]["source"]]))
     return [
         _annotation(image_id, class_id, _xywh(box), runs) | rank
@@ -177,7 +187,7 @@ def source_records(found: Iterable[Annotation], dataset: Any) -> list[dict[str, 
         info = dataset.image_info[annotation["image_id"]]
         category = dataset.get_source_class_id(annotation["category_id"], info["source"])
         ids = {"image_id": _plain(info["id"]), "category_id": _plain(category)}
-        keys = ("bbox", "segmentation", "score", "mask_score")
+        keys = ("bbox", "segmentation", "keypoints", "score", "mask_score")
         records.append(ids | {key: annotation[key] for key in keys if key in annotation})
     return records
 
@@ -234,11 +244,37 @@ def _read(
         box, area = _xywh(rle.box(runs)), {"area": float(rle.area(runs))}
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
         raise ValueError(f"{what}: field 'bbox': expected [x, y, width, height], finite numbers, got {shown(box)}")
+    points = _result_keypoints(record, dataset, what)
     scores = {key: record[key] for key in ("score", "mask_score") if key in record}
     for key, value in scores.items():
         if not _is_number(value):
             raise ValueError(f"{what}: field {key!r}: expected a finite number, got {shown(value)}")
-    return _annotation(image_id, category_id, list(box), runs) | area | scores
+    return _annotation(image_id, category_id, list(box), runs) | area | scores | points
+
+
+def _result_keypoints(record: Mapping[str, Any], dataset: Any, what: str) -> dict[str, list[float]]:
+    """The field `keypoints` of a record, where it has one and the dataset has keypoints; checked."""
+    skeleton = getattr(dataset, "skeleton", None)
+    if skeleton is None or "keypoints" not in record:
+        return {}
+    values = record["keypoints"]
+    if not isinstance(values, list | tuple) or len(values) != 3 * skeleton.count or not all(map(_is_number, values)):
+        raise ValueError(
+            f"{what}: field 'keypoints': expected {3 * skeleton.count} numbers, x, y and a score of each of the "
+            f"dataset's {skeleton.count} keypoints, got {shown(values)}"
+        )
+    return {"keypoints": list(values)}
+
+
+def _checked_keypoints(keypoints: Any, count: int, what: str) -> np.ndarray:
+    """[N, 3 * K] of (x, y, score) as COCO has them, of keypoints [N, K, (y, x, score)]."""
+    points = np.array(keypoints, np.float64)
+    if points.ndim != 3 or points.shape[0] != count or points.shape[2] != 3 or not np.isfinite(points).all():
+        raise ValueError(
+            f"{what}: keypoints of shape {points.shape} for {count} class ids; expected [{count}, K, (y, x, score)], "
+            "finite numbers"
+        )
+    return coco_points(points)
 
 
 def _has_box(record: Mapping[str, Any]) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.images import read_image, read_image_size
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.data.molding import InputTransform, NetworkInput
+from mrcnn.inference.keypoints import decode_heatmaps
 from mrcnn.inference.pipeline import WINDOW, Buffers, batches, overlapped
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
 from mrcnn.network.pixels import PixelScaling
@@ -52,6 +54,9 @@ class Detector:
         config: the settings of that graph.
         scaling: the pixel scaling that the backbone expects.
         process: id of the process in which the network was built; None: this one.
+
+    Attributes:
+        skeleton: of the keypoints, for the results.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Detector:
     ) -> None:
         self.call, self.config, self.scaling = call, config, scaling
         self.process = os.getpid() if process is None else process
+        self.skeleton: Skeleton | None = None
         self.buffers = Buffers()
         self.transform = InputTransform.from_config(config, scaling, training=False)
 
@@ -294,7 +300,8 @@ class Detector:
 
         Returns:
             A dict per image, without padding rows: boxes [N, (y1, x1, y2, x2)], class_ids [N] int32, scores [N],
-            masks [N, m, m] probabilities, counts [4] (see `COUNT_NAMES`), and mask_scores [N] if the head predicts any.
+            masks [N, m, m] probabilities, counts [4] (see `COUNT_NAMES`), mask_scores [N] if the head predicts any, and
+            with a keypoint head keypoints [N, m, m, K], the logits of their heatmaps.
 
         Raises RuntimeError in a process forked from the one that built the network.
         """
@@ -307,9 +314,10 @@ class Detector:
         raw = {name: np.asarray(value) for name, value in self.call(images, windows).items()}
         valid, ends = raw["valid"], np.cumsum(raw["valid"].sum(axis=1))
         raw.setdefault("masks", np.zeros((valid.sum(), 1, 1), np.float32))  # without a mask head: empty masks
-        by_mask = {name: raw[name] for name in ("masks", "mask_scores") if name in raw}
-        if len(raw["masks"]) == valid.size and not valid.all():  # static shapes: padding rows have masks too
-            by_mask = {name: values[valid.reshape(-1)] for name, values in by_mask.items()}
+        folded = {name: raw[name] for name in ("masks", "mask_scores", "keypoints") if name in raw}
+        for name, values in folded.items():
+            if len(values) == valid.size and not valid.all():  # static shapes: padding rows have masks, too
+                folded[name] = values[valid.reshape(-1)]
         return [
             {
                 "boxes": raw["boxes"][i][valid[i]],
@@ -317,7 +325,7 @@ class Detector:
                 "scores": raw["scores"][i][valid[i]],
                 "counts": raw["counts"][i],
             }
-            | {name: values[end - valid[i].sum() : end] for name, values in by_mask.items()}
+            | {name: values[end - valid[i].sum() : end] for name, values in folded.items()}
             for i, end in enumerate(ends)
         ]
 
@@ -332,6 +340,11 @@ class Detector:
         result = Result(rois, raw["class_ids"], raw["scores"].astype(np.float32), masks, source.size, class_names)
         if "mask_scores" in raw:
             result["mask_scores"] = raw["mask_scores"].astype(np.float32)
+        if "keypoints" in raw:
+            found = decode_heatmaps(raw["keypoints"], raw["boxes"])
+            places = (found[..., :2] - source.window[:2]) / np.array(source.scale, np.float32)
+            result["keypoints"] = np.concatenate([places, found[..., 2:]], axis=-1)
+            result.skeleton = self.skeleton
         return result
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mrcnn.data import rle as run_lengths
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.data.masks import mask_parts
 
 MASK_FORMS = ("full", "rle", "crops")
@@ -49,6 +50,10 @@ class Result(dict[str, Any]):
         scores: [N] float32, in descending order.
         mask_scores: [N] float32, of the masks; `scores` if the mask head predicts none. In the dict only if it does.
         masks: [H, W, N] bool.
+        keypoints: [N, K, (y, x, score)] float32 in pixels of the image, of a model with a keypoint head; None of
+            others. In the dict only where there are any. Scores are those of `mrcnn.inference.keypoints`: near 0 where
+            the model is unsure.
+        skeleton: names, edges and mirrored pairs of the keypoints; None where the model knows none.
         rle: N run lengths as in COCO's json, see `mrcnn.data.rle`.
         crops: N `Crop`, the part of the image that contains each mask.
         soft: the predicted `SoftMasks`; None after `prepare` or after assigning `masks`.
@@ -74,6 +79,7 @@ class Result(dict[str, Any]):
         self.size, self.class_names = (int(size[0]), int(size[1])), tuple(class_names)
         self.path: str | None = None
         self.image: np.ndarray | None = None
+        self.skeleton: Skeleton | None = None
         self._forms: dict[str, Any] = {}
         super().__init__(rois=rois, class_ids=class_ids, scores=scores, masks=_LATER)
         if isinstance(masks, SoftMasks):
@@ -108,6 +114,10 @@ class Result(dict[str, Any]):
     @property
     def mask_scores(self) -> np.ndarray:
         return self.get("mask_scores", self["scores"])
+
+    @property
+    def keypoints(self) -> np.ndarray | None:
+        return self.get("keypoints")
 
     @property
     def masks(self) -> np.ndarray:
@@ -193,7 +203,7 @@ class Result(dict[str, Any]):
         """
         places = np.arange(self.count)[which]
         kept = copy.copy(self)
-        for name in ("rois", "class_ids", "scores", "mask_scores"):
+        for name in ("rois", "class_ids", "scores", "mask_scores", "keypoints"):
             if name in self:
                 dict.__setitem__(kept, name, self[name][places])
         full = self._stored()

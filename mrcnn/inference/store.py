@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mrcnn.data import rle
+from mrcnn.data.annotations.keypoint_fields import coco_category, coco_points
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.files import atomic_path
 from mrcnn.inference.results import Result
 
@@ -19,14 +21,15 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY, name BLOB UNIQUE, height INTEGER, width INTEGER, error TEXT);
 CREATE TABLE IF NOT EXISTS instances (id INTEGER PRIMARY KEY, image INTEGER, class INTEGER, score REAL,
-    y1 REAL, x1 REAL, y2 REAL, x2 REAL, area INTEGER, counts TEXT);
+    y1 REAL, x1 REAL, y2 REAL, x2 REAL, area INTEGER, counts TEXT, keypoints TEXT);
 CREATE INDEX IF NOT EXISTS of_image ON instances (image);
 """
 CSV_COLUMNS = ("file", "instance", "class", "score", "area", "share", "y1", "x1", "y2", "x2")
 
 
 class Row(NamedTuple):
-    """One instance: class id, score, box in pixels, area in pixels, and run lengths packed as in COCO's json."""
+    """One instance: class id, score, box in pixels, area in pixels, run lengths packed as in COCO's json, and keypoints
+    as json of [x, y, score] * K with the coordinates of COCO, or "" without."""
 
     class_id: int
     score: float
@@ -36,6 +39,7 @@ class Row(NamedTuple):
     x2: float
     area: int
     counts: str
+    keypoints: str = ""
 
 
 class Record(NamedTuple):
@@ -49,9 +53,14 @@ class Record(NamedTuple):
         """The record of a result."""
         areas = [rle.area(one) for one in result.rle]
         values = zip(result.class_ids.tolist(), result.scores.tolist(), result.rois.astype(float).tolist(), strict=True)
+        points = [""] * result.count
+        if result.keypoints is not None:
+            points = [json.dumps(own) for own in coco_points(result.keypoints).round(3).tolist()]
         rows = [
-            Row(class_id, score, y1, x1, y2, x2, area, one["counts"])
-            for (class_id, score, (y1, x1, y2, x2)), area, one in zip(values, areas, result.rle, strict=True)
+            Row(class_id, score, y1, x1, y2, x2, area, one["counts"], own)
+            for (class_id, score, (y1, x1, y2, x2)), area, one, own in zip(
+                values, areas, result.rle, points, strict=True
+            )
         ]
         return cls(result.size, rows)
 
@@ -133,7 +142,8 @@ class ResultStore:
         self._connection.execute("DELETE FROM instances WHERE image = ?", (image,))
         if isinstance(outcome, Record):
             self._connection.executemany(
-                "INSERT INTO instances (image, class, score, y1, x1, y2, x2, area, counts) VALUES (?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO instances (image, class, score, y1, x1, y2, x2, area, counts, keypoints) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?)",
                 ((image, *row) for row in outcome.rows),
             )
 
@@ -153,13 +163,20 @@ class ResultStore:
         query = "SELECT id, name, height, width FROM images WHERE error IS NULL ORDER BY id"
         for image, name, height, width in self._connection.execute(query):
             rows = self._connection.execute(
-                "SELECT class, score, y1, x1, y2, x2, area, counts FROM instances WHERE image = ? ORDER BY id", (image,)
+                "SELECT class, score, y1, x1, y2, x2, area, counts, keypoints FROM instances WHERE image = ? "
+                "ORDER BY id",
+                (image,),
             )
             yield os.fsdecode(name), Record((height, width), [Row(*row) for row in rows])
 
-    def write_coco(self, path: str | Path, class_names: Sequence[str]) -> None:
-        """Writes a COCO json with images, annotations (with scores) and categories, which `load_dataset` reads."""
-        classes = [{"id": i, "name": name} for i, name in enumerate(class_names) if i]
+    def write_coco(self, path: str | Path, class_names: Sequence[str], skeleton: Skeleton | None = None) -> None:
+        """Writes a COCO json with images, annotations (with scores) and categories, which `load_dataset` reads.
+
+        Args:
+            skeleton: of the keypoints, for the categories. In the annotations a keypoint's third number is its score.
+        """
+        more = {} if skeleton is None else coco_category(skeleton)
+        classes = [{"id": i, "name": name} | more for i, name in enumerate(class_names) if i]
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write(f'{{"categories": {json.dumps(classes)},\n"images": [')
             _write_list(
@@ -187,6 +204,7 @@ class ResultStore:
                     "iscrowd": 0,
                     "score": round(row.score, 6),
                     "segmentation": {"size": list(record.size), "counts": row.counts},
+                    **({"keypoints": json.loads(row.keypoints)} if row.keypoints else {}),
                 }
 
     def write_csv(self, path: str | Path, class_names: Sequence[str]) -> None:

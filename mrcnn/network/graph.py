@@ -6,6 +6,7 @@ truth; `inference_graph` feeds the proposals to the box head and its detections 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -28,6 +29,7 @@ from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.frozen_batch_norm import fixed_norms
 from mrcnn.network.head_branch import Rescore, head_inputs
+from mrcnn.network.keypoint_branch import heatmaps_of, keypoint_training
 from mrcnn.network.precision import precision
 from mrcnn.network.rpn import build_rpn
 from mrcnn.ops.boxes import decode
@@ -39,8 +41,8 @@ class Network:
 
     trunk: image [batch, height, width, channels] -> feature maps, [P2..P6] with a pyramid; rpn: a feature map ->
     logits, deltas; roi_stage: stage 5 of the ResNet, which the heads share with the "c4" neck, else None; box_head:
-    RoI features -> class logits, deltas; head: the mask head, None for Faster R-CNN; backbone: the feature extractor
-    in the trunk, with its stages and pixel scaling.
+    RoI features -> class logits, deltas; head: the mask head, None without masks; keypoints: the keypoint head, or
+    None; backbone: the feature extractor in the trunk, with its stages and pixel scaling.
     """
 
     trunk: keras.Model
@@ -49,6 +51,7 @@ class Network:
     head: heads.Head | None
     backbone: Backbone
     roi_stage: keras.Model | None = None
+    keypoints: heads.Head | None = None
 
     @property
     def mask_head(self) -> keras.Model | None:
@@ -79,6 +82,7 @@ class Network:
             "roi_stage": self.roi_stage,
             "box_head": self.box_head,
             "mask_head": self.mask_head,
+            "keypoint_head": self.keypoints.model if self.keypoints else None,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -137,6 +141,7 @@ def build_network(config: Config) -> Network:
             head=build_mask_head(config, (mask_side, mask_side, channels), levels[0].shape[-1]),
             backbone=backbone,
             roi_stage=stage,
+            keypoints=_build_keypoint_head(config, levels[-1].shape[-1]),
         )
 
 
@@ -190,6 +195,15 @@ def importable_heads(program: str) -> dict[str, type[heads.Head]]:
     """The registered heads that state their layers' names in files of a program ("detectron2"), by name."""
     registered: dict[str, Any] = {name: heads.get(name) for name in heads.names()}
     return {name: head for name, head in registered.items() if program in getattr(head, "weight_names", ())}
+
+
+def _build_keypoint_head(config: Config, channels: int) -> heads.Head | None:
+    if config.KEYPOINT_HEAD is None:
+        return None
+    side, strides = config.KEYPOINT_POOL_SIZE, config.BACKBONE_STRIDES[:4]
+    return heads.make(
+        config.KEYPOINT_HEAD, (side, side, channels), config.NUM_KEYPOINTS, kind="keypoints", strides=strides
+    )
 
 
 def _image_inputs(config: Config) -> dict[str, Any]:
@@ -300,7 +314,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         roi_class_ids [B, R], roi_sampled [B, R], class_logits [B, R, classes], roi_target and roi_deltas [B, R, 4],
         active_classes [B, classes]; mask_target and masks [K, size, size], mask_weight [K]; image_id [B]. A head that
         is not plain has its outputs in "head" and the ground truth for its targets in "head_truth" instead of
-        mask_target and masks.
+        mask_target and masks; a keypoint head likewise in "keypoint_head" and "keypoint_truth".
     """
     inputs = _image_inputs(config)
     inputs |= {
@@ -357,11 +371,21 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
     }
 
     outputs["image_id"] = inputs["image_id"]
+    # The other heads learn from the positives, which stand first.
+    most = max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
+    if network.keypoints is not None:
+        inputs["gt_keypoints"] = keras.Input((config.MAX_GT_INSTANCES, config.NUM_KEYPOINTS, 3), name="gt_keypoints")
+        outputs |= keypoint_training(
+            network.keypoints,
+            levels[:4],
+            {"boxes": rois[:, :most], "class_ids": class_ids[:, :most], "instance": instance[:, :most]},
+            {"gt_boxes": gt_boxes, "gt_keypoints": inputs["gt_keypoints"]},
+            partial(_pool, config, fast=True),
+        )
     if network.head is None:
         return inputs, outputs
 
-    # Mask head on the positives, which come first.
-    head, most = network.head, max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
+    head = network.head
     positive, rois = class_ids[:, :most] > 0, rois[:, :most]
     if head.train_on_predicted_boxes:
         rois = decode(ops.stop_gradient(outputs["roi_deltas"][:, :most]), rois, config.BBOX_STD_DEV)
@@ -395,6 +419,11 @@ def head_targets(head: heads.Head, outputs: dict[str, Any]) -> heads.Targets:
     return heads.Targets(**outputs["head_truth"], whole=head.source_masks)
 
 
+def keypoint_targets(outputs: dict[str, Any]) -> heads.Targets:
+    """The ground truth of the RoIs in the outputs of a training graph, for a keypoint head."""
+    return heads.Targets(**outputs["keypoint_truth"])
+
+
 def inference_graph(network: Network, config: Config, *, fast: bool = False, portable: bool = False) -> keras.Model:
     """The model from images to detections, in pixels of the network input.
 
@@ -406,7 +435,8 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
     Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
     sorted by score; masks [valid detections, size, size] of each detection's class, image by image (at least one row;
-    absent without a mask head); mask_scores [valid detections] if the head scores its masks;
+    absent without a mask head); mask_scores [valid detections] if the head scores its masks; keypoints [valid
+    detections, size, size, NUM_KEYPOINTS] with a keypoint head, the logits of heatmaps inside the boxes;
     counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, those left by NMS, detections.
     """
     inputs = _image_inputs(config)
@@ -434,6 +464,10 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
         found = {"boxes": boxes, "class_ids": class_ids, "scores": scores}
         own_stage = stage if network.roi_stage else None
         outputs |= _masks(network.head, config, levels, found, valid, own_stage, fast=fast, portable=portable)
+    if network.keypoints is not None:
+        found, pool_of = {"boxes": boxes, "class_ids": class_ids}, partial(_pool, config, fast=fast)
+        folded = partial(_folded, training=False, fast=fast)
+        outputs["keypoints"] = heatmaps_of(network.keypoints, levels[:4], found, valid, pool_of, folded)
     return keras.Model(inputs, outputs, name="mask_rcnn")
 
 

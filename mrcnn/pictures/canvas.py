@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mrcnn.inference.keypoints import MIN_KEYPOINT
 from mrcnn.pictures.colors import Color, text_color
 
 # Backends that write files and cannot open a window
@@ -91,6 +92,21 @@ def add_outline(ax: Any, mask: np.ndarray, color: Color, **style: Any) -> None:
     lines = mask_outline(mask)
     style = {"linewidth": line_width(ax)} | style
     ax.add_collection(LineCollection([line[:, ::-1] for line in lines], colors=[color], **style), autolim=False)
+
+
+def add_keypoints(ax: Any, keypoints: np.ndarray, edges: Iterable[tuple[int, int]], color: Color) -> None:
+    """Draws the keypoints [K, (y, x, score or visibility)] of an instance, and lines between those of `edges`.
+
+    Those with a score under `MIN_KEYPOINT` are left out, with their lines.
+    """
+    seen = keypoints[:, 2] >= MIN_KEYPOINT
+    width = line_width(ax)
+    for one, other in edges:
+        if seen[one] and seen[other]:
+            (y1, x1), (y2, x2) = keypoints[[one, other], :2]
+            ax.plot([x1, x2], [y1, y2], color=color, linewidth=1.5 * width)
+    y, x = keypoints[seen, 0], keypoints[seen, 1]
+    ax.scatter(x, y, s=(4 * width) ** 2, color=[color], edgecolors="white", linewidths=width / 2)
 
 
 def mask_outline(mask: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Draws instances on their image: masks, boxes, class names and scores."""
+"""Draws instances on their image: masks, boxes, keypoints, class names and scores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrcnn.data.images import read_image
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.evaluation.matching import compute_matches
 from mrcnn.evaluation.overlaps import compute_overlaps, compute_overlaps_masks
@@ -37,6 +38,8 @@ def display_instances(
     *,
     min_score: float = MIN_SCORE,
     max_overlap: float | None = None,
+    keypoints: ArrayLike | None = None,
+    skeleton: Skeleton | None = None,
 ) -> Any:
     """Draws instances over their image and shows it, unless `ax` is given.
 
@@ -64,6 +67,8 @@ def display_instances(
         min_score: instances with a lower score are not drawn; 0 draws all. Without `scores` all are drawn.
         max_overlap: an instance is not drawn if its IoU with one of higher score exceeds this (IoU of masks, or of
             boxes without masks). None: all are drawn. Has no effect without `scores`.
+        keypoints: [N, K, (y, x, score or visibility)], such as `result.keypoints`; those under 0.05 are not drawn.
+        skeleton: the keypoints that are connected by lines, such as `result.skeleton`.
 
     Returns:
         The matplotlib Axes.
@@ -76,6 +81,9 @@ def display_instances(
     texts = class_captions(ids, class_names, scores) if captions is None else captions
     colors = random_colors(len(ids)) if colors is None else colors
     _check_counts(len(ids), captions=texts, colors=colors)
+    points = None if keypoints is None else np.asarray(keypoints, float)
+    if points is not None:
+        _check_counts(len(ids), keypoints=points)
     real = np.flatnonzero(np.any(all_boxes != 0, axis=1))
     if scores is None:
         visible = real.tolist()
@@ -92,6 +100,8 @@ def display_instances(
             canvas.add_outline(ax, shown_masks[..., i], color)
         if show_bbox:
             canvas.add_box(ax, all_boxes[i], color)
+        if points is not None:
+            canvas.add_keypoints(ax, points[i], skeleton.edges if skeleton else (), color)
     canvas.add_labels(ax, [(all_boxes[i], texts[i], colors[i]) for i in visible])
     note = _note(len(visible), len(real), scores, min_score)
     if note:

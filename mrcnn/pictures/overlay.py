@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mrcnn.inference.keypoints import MIN_KEYPOINT
 from mrcnn.inference.results import Crop, Result
 from mrcnn.pictures.colors import Color, random_colors, text_color
 
@@ -22,7 +23,7 @@ def draw_result(
     colors: Sequence[Color] | None = None,
     boxes: bool = True,
 ) -> np.ndarray:
-    """A copy of an image with its instances' masks, boxes and labels, the most confident ones on top.
+    """A copy of an image with its instances' masks, boxes, keypoints and labels, the most confident ones on top.
 
     Args:
         image: [H, W, 3] uint8, of the result's size.
@@ -48,6 +49,9 @@ def draw_result(
         if boxes:
             y1, x1, y2, x2 = rois[i]
             cv2.rectangle(image, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), _bytes(colors[i]), thickness)
+        if result.keypoints is not None:
+            edges = result.skeleton.edges if result.skeleton else ()
+            _draw_keypoints(image, result.keypoints[i], edges, _bytes(colors[i]), thickness)
         if labels[i]:
             draw_label(image, labels[i], rois[i][0], rois[i][1], colors[i])
     return image
@@ -70,6 +74,25 @@ def draw_label(image: np.ndarray, text: str, top: int, left: int, color: Color) 
     top = max(0, min(top, height - label.shape[0]))
     left = max(0, min(left, width - label.shape[1]))
     image[top : top + label.shape[0], left : left + label.shape[1]] = label
+
+
+def _draw_keypoints(
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    edges: Sequence[tuple[int, int]],
+    color: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    """Draws keypoints [K, (y, x, score)], those with a score from `MIN_KEYPOINT` on, and lines between them."""
+    seen, part = keypoints[:, 2] >= MIN_KEYPOINT, 16
+    # OpenCV has the center of the first pixel at 0; in sixteenths of a pixel
+    points = np.rint((keypoints[:, [1, 0]] - 0.5) * part).astype(int).tolist()
+    for one, other in edges:
+        if seen[one] and seen[other]:
+            cv2.line(image, points[one], points[other], color, 2 * thickness, cv2.LINE_AA, part.bit_length() - 1)
+    for point in (point for point, drawn in zip(points, seen, strict=True) if drawn):
+        for radius, shade in ((3 * thickness + 1, (255, 255, 255)), (3 * thickness, color)):
+            cv2.circle(image, point, radius * part, shade, -1, cv2.LINE_AA, part.bit_length() - 1)
 
 
 def _tint(image: np.ndarray, crop: Crop, color: Color, thickness: int) -> None:

@@ -9,7 +9,7 @@ from keras import ops
 
 from mrcnn.config import LOSS_NAMES, Config
 from mrcnn.distribution.replicas import ReplicatedModel, replica_share, total, whole_batch
-from mrcnn.network.graph import Network, head_targets, training_graph
+from mrcnn.network.graph import Network, head_targets, keypoint_targets, training_graph
 from mrcnn.training import losses
 from mrcnn.training.optimizer import SGD, Schedule, schedule_for
 
@@ -35,8 +35,9 @@ class TrainingModel(ReplicatedModel):
         self.loss_weights = dict(config.LOSS_WEIGHTS)
         self.rpn_options: dict[str, Any] = {"beta": config.RPN_BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
         self.box_options: dict[str, Any] = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
-        self.head = network.head
-        self.loss_names = [*LOSS_NAMES[:-1], *(network.head.loss_names if network.head else ())]
+        self.head, self.keypoints = network.head, network.keypoints
+        own = [name for head in (self.head, self.keypoints) if head for name in head.loss_names]
+        self.loss_names = [*LOSS_NAMES[:-1], *own]
         self.extra_names = _extra_losses(network)
         self.loss_means = [keras.metrics.Mean(name=name) for name in (*self.loss_names, *self.extra_names)]
         self.image_ids = self.add_weight(
@@ -44,7 +45,7 @@ class TrainingModel(ReplicatedModel):
         )
 
     def losses_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The five losses of the training graph's outputs by name, unweighted; on a replica, its share."""
+        """The losses of the training graph's outputs by name, unweighted; on a replica, its share."""
         return {
             "rpn_class_loss": losses.rpn_class_loss(outputs["rpn_labels"], outputs["rpn_logits"]),
             "rpn_bbox_loss": losses.rpn_bbox_loss(
@@ -64,13 +65,16 @@ class TrainingModel(ReplicatedModel):
         }
 
     def head_losses_of(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The losses of the mask head; empty without one."""
-        if self.head is None:
-            return {}
-        if self.head.is_plain:
-            return {"mrcnn_mask_loss": losses.mrcnn_mask_loss(*(outputs[name] for name in MASK_OUTPUTS))}
-        pairs = self.head.loss(outputs["head"], head_targets(self.head, outputs))
-        return {name: part / ops.maximum(total(count), 1.0) for name, (part, count) in pairs.items()}
+        """The losses of the mask head and the keypoint head; empty without either."""
+        pairs: dict[str, tuple[Any, Any]] = {}
+        values: dict[str, Any] = {}
+        if self.head is not None and self.head.is_plain:
+            values["mrcnn_mask_loss"] = losses.mrcnn_mask_loss(*(outputs[name] for name in MASK_OUTPUTS))
+        elif self.head is not None:
+            pairs |= self.head.loss(outputs["head"], head_targets(self.head, outputs))
+        if self.keypoints is not None:
+            pairs |= self.keypoints.loss(outputs["keypoint_head"], keypoint_targets(outputs))
+        return values | {name: part / ops.maximum(total(count), 1.0) for name, (part, count) in pairs.items()}
 
     def extra_losses(self) -> dict[str, Any]:
         """The losses in `extra_names`; on a replica, its share."""
@@ -141,7 +145,7 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
     Args:
         layers: "heads" (all but the backbone), "3+", "4+", "5+" (the heads and the backbone from that stage on),
             "all", or a regular expression matched against whole layer names, as in the old package. A layer of the
-            mask head is named `mrcnn_mask/<its name>`.
+            mask head is named `mrcnn_mask/<its name>`, one of the keypoint head `mrcnn_keypoint/<its name>`.
         train_bn: whether the trunk's BatchNorm is trained; that of the heads always is.
 
     Raises ValueError, listing some layer names, if nothing matches, or for an invalid expression.
@@ -155,7 +159,7 @@ def set_trainable(network: Network, layers: str, *, train_bn: bool) -> list[str]
     chosen, seen = [], []
     for key, layer in network.layers().items():
         part, name = key.split("/", 1)
-        name = f"mrcnn_mask/{name}" if part == "mask_head" else name
+        name = f"mrcnn_{part.removesuffix('_head')}/{name}" if part in ("mask_head", "keypoint_head") else name
         frozen = part == "trunk" and not train_bn and isinstance(layer, keras.layers.BatchNormalization)
         stage = network.backbone.stages.get(layer.name) if part == "trunk" else None  # heads may have the same names
         stage = 5 if part == "roi_stage" else stage

@@ -24,11 +24,12 @@ import h5py
 import keras
 import numpy as np
 
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.files import atomic_path
 from mrcnn.weights.assign import Exclude, PathLike, assign, is_finite, named_weights, users_level
 from mrcnn.weights.hdf5 import CHECKSUM, Dataset, lazy, list_datasets, open_hdf5, text_attribute
 from mrcnn.weights.report import LoadReport
-from mrcnn.weights.source import OWN, Lazy, Source
+from mrcnn.weights.source import OWN, PARTS, Lazy, Source
 
 FORMAT_VERSION = 2
 ADVICE = "use an earlier checkpoint"
@@ -41,6 +42,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a list of names",
         lambda value: isinstance(value, list) and all(isinstance(name, str | int | float) for name in value),
     ),
+    "skeleton": ("a dict of keypoints", lambda value: isinstance(value, dict)),
 }
 # The settings that are needed before `Config` checks them all.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -140,7 +142,13 @@ def checkpoint_source(path: PathLike) -> Source:
     """
     metadata, datasets = _contents(path)
     tensors = _below(path, datasets, "weights")
-    return Source(OWN, tensors, metadata.get("config", {}), metadata.get("class_names", []))
+    parts = (*PARTS, *(["keypoint_head"] * any(name.startswith("keypoint_head/") for name in tensors)))
+    names, skeleton = metadata.get("class_names", []), metadata.get("skeleton")
+    try:
+        skeleton = skeleton and Skeleton.from_dict(skeleton)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; {ADVICE}.") from error
+    return Source(OWN, tensors, metadata.get("config", {}), names, parts, skeleton=skeleton or None)
 
 
 def read_state(path: PathLike) -> dict[str, np.ndarray]:

@@ -56,6 +56,7 @@ BOUND = {
         "DETECTION_ROUND_BOXES",
     ),
     "mask_head": (*ROI, "MASK_POOL_SIZE"),
+    "keypoint_head": (*ROI, "KEYPOINT_POOL_SIZE"),
     "roi_stage": (),
 }
 # The settings among them that determine the layers.
@@ -71,6 +72,7 @@ STRUCTURAL = {
     "BOX_HEAD_FC_LAYERS",
     "FPN_CLASSIF_FC_LAYERS_SIZE",
     "MASK_POOL_SIZE",
+    "KEYPOINT_POOL_SIZE",
 }
 # With other values than the weights need, these settings make the results nonsense.
 CONTRADICTIONS = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mrcnn.config import Config, setting_names
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.network.backbone import build_backbone
 from mrcnn.network.graph import Network
 from mrcnn.network.pixels import scaling_of
@@ -28,11 +29,13 @@ class Loaded(NamedTuple):
     Attributes:
         report: the outcome for every tensor.
         class_names: of the model, background first; None if unchanged.
+        skeleton: of the model's keypoints; None if unchanged.
         checkpoint: the metadata of a checkpoint of this package that was loaded completely; else None.
     """
 
     report: LoadReport
     class_names: list[str] | None
+    skeleton: Skeleton | None
     checkpoint: Mapping[str, Any] | None
 
 
@@ -94,7 +97,9 @@ def load(
     if agreement.text:
         print(f"{path} (weights of {source.program}) {agreement.text}")
     whole = source.is_own and not (report.skipped or report.missing or report.notes)
-    return Loaded(report, _names_after(names, report, source, config), read_metadata(path) if whole else None)
+    points = any(tensor.name.startswith("keypoint_head/deconv/") for tensor in report.loaded)
+    names_after, skeleton = _names_after(names, report, source, config), source.skeleton if points else None
+    return Loaded(report, names_after, skeleton, read_metadata(path) if whole else None)
 
 
 def _with_stage_5(source: Source, network: Network) -> Source:

@@ -43,6 +43,7 @@ def require_parts(path: str | os.PathLike[str], source: Source, config: Config, 
     said = [exclude] if isinstance(exclude, str | re.Pattern) else list(exclude or ())
     patterns = [item.pattern if isinstance(item, re.Pattern) else item for item in said]
     wanted = [part for part in PARTS if part != "mask_head" or config.MASK_HEAD is not None]
+    wanted += ["keypoint_head"] * (config.KEYPOINT_HEAD is not None)
     missing = [part for part in wanted if part not in source.parts]
     if missing[:1] == ["trunk"] and "backbone" in source.parts:
         missing[0] = PYRAMID

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from mrcnn.data.coco_classes import coco_names
+from mrcnn.data.keypoints import COCO_PERSON
 from mrcnn.weights.checkpoint import checkpoint_source, is_checkpoint
 from mrcnn.weights.hdf5 import MAX_NAME, open_hdf5
 from mrcnn.weights.importers.detectron2 import detectron2_source, is_detectron2
@@ -48,6 +49,8 @@ def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Sou
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint file at {path}" + (" (it is a folder)" if os.path.isdir(path) else ""))
     source = _of_hdf5(path) if h5py.is_hdf5(path) else _of_torch(path, bn_epsilon)
+    if not source.is_own and source.settings.get("KEYPOINT_HEAD") and source.settings["NUM_KEYPOINTS"] == 17:
+        source = _of_people(source)
     if source.class_names or source.is_own:
         return source
     return _named(source)
@@ -64,6 +67,15 @@ def _named(source: Source) -> Source:
         "class_names=[...] if they differ"
     )
     return dataclasses.replace(source, class_names=names, notes=(*source.notes, note))
+
+
+def _of_people(source: Source) -> Source:
+    """With the keypoints of COCO's people, as the number is theirs, and their class; and a note that says so."""
+    note = (
+        "the file has 17 keypoints but no names of them; those of COCO's people are assumed because the count matches"
+    )
+    names = source.class_names or (["BG", "person"] if source.settings.get("NUM_CLASSES") == 2 else [])
+    return dataclasses.replace(source, class_names=names, skeleton=COCO_PERSON, notes=(*source.notes, note))
 
 
 def _of_hdf5(path: str) -> Source:

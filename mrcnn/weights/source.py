@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.weights import report
 
 OWN = "this package"
@@ -34,6 +35,13 @@ def left_over(tensors: Mapping[str, Any], used: Collection[str]) -> dict[str, re
     return {
         name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in used and not BESIDE.fullmatch(name)
     }
+
+
+def keypoint_head(filters: int, convolutions: int, keypoints: int) -> dict[str, Any]:
+    """KEYPOINT_HEAD and NUM_KEYPOINTS of a keypoint head, whose arguments are as in `fcn_head`."""
+    usual = (filters, convolutions) == (512, 8)
+    head = "keypoints" if usual else {"name": "keypoints", "filters": filters, "convolutions": convolutions}
+    return {"KEYPOINT_HEAD": head, "NUM_KEYPOINTS": keypoints}
 
 
 class Lazy:
@@ -72,6 +80,7 @@ class Source:
         tensors: "part/layer/weight" -> array or `Lazy`, as in `Network.layers()`.
         settings: every `Config` setting that the weights need.
         class_names: background first; empty if the file does not contain them.
+        skeleton: of the keypoints; None if the file does not contain it.
         parts: the network parts for which the file has weights.
         unused: shapes of weights that match no layer of this network, by their names in the file; see `left_over`.
         notes: descriptions of assumptions.
@@ -87,6 +96,7 @@ class Source:
     unused: Mapping[str, report.Shape] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
 
     @property
     def is_own(self) -> bool:

@@ -17,6 +17,9 @@ CLASS_BIAS = "box_head/mrcnn_class_logits/bias"  # one number per class
 CLASS_LAYERS = ("box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc")
 
 
+KEYPOINTS, LAST_OF_KEYPOINTS = "keypoint_head/", "keypoint_head/deconv/"
+
+
 def load_source(
     path: PathLike,
     layers: Layers,
@@ -59,6 +62,9 @@ def load_source(
     tensors, notes = dict(source.tensors), []
     left = excluded(exclude, [*variables, *tensors])
     notes += _fit_channels(tensors, variables, left, reverse_channels)
+    if not strict and any(map(_of_keypoints, tensors)) and not any(map(_of_keypoints, variables)):
+        tensors = {name: tensor for name, tensor in tensors.items() if not _of_keypoints(name)}
+        notes.append("the keypoint head of the file is left out, as the model has none (KEYPOINT_HEAD = None)")
     counts = _class_counts(variables, tensors)
     by_class = [] if counts is None else [name for name in _by_class(variables, tensors, counts) if name not in left]
     skip: list[str] = []
@@ -86,6 +92,12 @@ def load_source(
             "the file's class names differ from the model's; classes are loaded in the file's order "
             "(keep_classes=True would match them by name)"
         )
+    ours, theirs = _keypoint_counts(variables, tensors)
+    if ours != theirs and not strict:
+        skip += [name for name in variables if name.startswith(LAST_OF_KEYPOINTS) and name not in left]
+        notes.append(
+            f"the file has {theirs} keypoints and the model {ours}: the last layer of the keypoint head stays as it is"
+        )
     absent = set() if strict else {name for name in variables if not _covered(name, source.parts)} - left
     if absent:
         notes.append(f"the file contains only the {_words(source.parts)}; everything else is unchanged")
@@ -101,6 +113,16 @@ def load_source(
         hint=hint,
     )
     return source.completed(report._replace(notes=tuple(notes)))
+
+
+def _of_keypoints(name: str) -> bool:
+    return name.startswith(KEYPOINTS)
+
+
+def _keypoint_counts(variables: Mapping[str, keras.Variable], tensors: Tensors) -> tuple[int, int]:
+    """Numbers of keypoints of the model and of the file; 0 and 0 where one of them has no keypoint head."""
+    bias = f"{LAST_OF_KEYPOINTS}bias"
+    return (variables[bias].shape[-1], tensors[bias].shape[-1]) if bias in variables and bias in tensors else (0, 0)
 
 
 def _words(parts: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ def compare_heads(
     config = training_config(
         argparse.Namespace(**vars(arguments) | {"head": None, "head_option": []}), training.num_classes
     )
-    chosen = arguments.head or [{"name": name} for name in heads.names()]
+    chosen = arguments.head or [{"name": name} for name in heads.names("mask")]
     hashes = [
         fingerprint(arguments.dataset, arguments.year, split, dataset)
         for split, dataset in (("train", training), ("val", validation))

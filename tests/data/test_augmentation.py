@@ -225,3 +225,70 @@ def test_imgaug_works_for_one_thread_at_a_time(iaa):
     for thread in threads:
         thread.join()
     assert most == [1] * 5
+
+
+def with_keypoints(height=40, width=60):
+    """An image whose pixels say where they are, a mask, its box, and keypoints on pixels of the mask."""
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows * 4, columns * 4, 0 * rows], axis=-1).astype(np.uint8)
+    masks = np.zeros((height, width, 2), bool)
+    masks[10:30, 15:45, 0] = masks[2:8, 2:8, 1] = True
+    boxes = np.array([[10, 15, 30, 45], [2, 2, 8, 8]], float)
+    keypoints = np.array([[[12.5, 20.5, 2], [25.5, 40.5, 1], [0, 0, 0]], [[3.5, 4.5, 2], [6.5, 6.5, 2], [5.5, 2.5, 2]]])
+    return image, masks, boxes, keypoints
+
+
+MIRRORED = np.array([1, 0, 2])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("augmenter", [None, "affine"])
+def test_keypoints_stay_on_the_pixels_that_they_were_on(seed, augmenter):
+    """Through flips, crops and a geometric augmenter; what leaves the image, and only that, is not labeled any more."""
+    image, masks, boxes, keypoints = with_keypoints()
+    options = {"flip": 0.5, "scale_jitter": (1.0, 2.0), "keypoints": keypoints, "mirrored": MIRRORED}
+    if augmenter:
+        pytest.importorskip("imgaug")
+        import imgaug.augmenters as iaa
+
+        options["imgaug"] = iaa.Sequential([iaa.Fliplr(0.5), iaa.Affine(translate_px={"x": (-5, 5), "y": (-5, 5)})])
+    out = augment(image, masks, boxes, np.random.default_rng(seed), **options)
+    assert out.keypoints.shape == (len(out.kept), 3, 3)
+    seen = {}
+    for points in out.keypoints:
+        for y, x, visibility in points:
+            if visibility:
+                seen[tuple(out.image[int(y), int(x)])] = visibility
+    original = {
+        tuple(image[int(y), int(x)]): visibility for points in keypoints for y, x, visibility in points if visibility
+    }
+    assert seen.items() <= original.items()
+    colors = {tuple(color) for color in out.image.reshape(-1, 3)}
+    kept = [p for i in out.kept for p in keypoints[i] if p[2] and tuple(image[int(p[0]), int(p[1])]) in colors]
+    assert len(seen) == len(kept)
+
+
+def test_a_flip_swaps_left_and_right():
+    image, masks, boxes, keypoints = with_keypoints()
+    options = {"keypoints": keypoints, "mirrored": MIRRORED}
+    out = augment(image, masks, boxes, np.random.default_rng(0), flip=1.0, **options)
+    assert out.keypoints[0].tolist() == [[25.5, 19.5, 1], [12.5, 39.5, 2], [0, 0, 0]]
+    twice = augment(out.image, out.masks, out.boxes, np.random.default_rng(0), flip=1.0, keypoints=out.keypoints)
+    assert twice.keypoints[0, [1, 0]].tolist() == keypoints[0, :2].tolist()
+
+
+def test_a_mirroring_augmenter_swaps_left_and_right():
+    pytest.importorskip("imgaug")
+    import imgaug.augmenters as iaa
+
+    image, masks, boxes, keypoints = with_keypoints()
+    options = {"flip": 0.0, "keypoints": keypoints, "mirrored": MIRRORED}
+    out = augment(image, masks, boxes, np.random.default_rng(0), imgaug=iaa.Fliplr(1.0), **options)
+    np.testing.assert_allclose(out.keypoints[0, :2], [[25.5, 19.5, 1], [12.5, 39.5, 2]], atol=1e-3)
+    blurred = augment(image, masks, boxes, np.random.default_rng(0), imgaug=iaa.GaussianBlur(1.0), **options)
+    np.testing.assert_allclose(blurred.keypoints, keypoints, atol=1e-4)
+
+
+def test_without_keypoints_there_are_none():
+    image, masks, boxes, _ = with_keypoints()
+    assert augment(image, masks, boxes, np.random.default_rng(0)).keypoints is None

@@ -13,6 +13,7 @@ from mrcnn.data import masks
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.coco import read_coco
 from mrcnn.data.loader import Loader, active_classes
+from tests.tiny import SIDE
 
 COCO_MINI = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_mini"
 
@@ -651,3 +652,38 @@ def test_whole_masks_lie_in_the_network_input_of_their_batch(config, scaling):
         assert count and not packed[count:].any()
         found = masks.extract_bboxes(np.moveaxis(np.unpackbits(packed[:count], axis=-1), 0, -1))
         np.testing.assert_allclose(found, boxes[:count], atol=1)
+
+
+@pytest.mark.parametrize("mode", ["fit", "square", "pad64", "crop"])
+def test_keypoints_go_where_their_pixels_go(mode):
+    """Keypoints of a box lie on the sides of its ground-truth box, at every size and place, mirrored or not."""
+    from mrcnn.network.pixels import PixelScaling
+    from tests.tiny import TinyKeypointConfig, TinyKeypoints
+
+    config = TinyKeypointConfig(IMAGE_RESIZE_MODE=mode, HORIZONTAL_FLIP=0.5, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128)
+    dataset = TinyKeypoints(4, sizes=((SIDE, SIDE), (60, 90)))
+    loader = Loader(dataset, config, scaling=PixelScaling((0, 0, 0), (1, 1, 1), False), steps=6)
+    middles = set()
+    for i in range(6):
+        (batch,) = loader[i]
+        assert {name: (v.shape, v.dtype.name) for name, v in batch.items() if name == "gt_keypoints"} == {
+            "gt_keypoints": ((2, 4, 3, 3), "float32")
+        }
+        for keypoints, box, class_id in zip(
+            *(batch[name].reshape(8, *batch[name].shape[2:]) for name in ("gt_keypoints", "gt_boxes", "gt_class_ids")),
+            strict=True,
+        ):
+            if class_id == 0:
+                assert not keypoints.any()
+                continue
+            (y1, x1, y2, x2), (middle, left, right) = box, keypoints
+            if not keypoints[:, 2].all():
+                assert mode == "crop" and not keypoints[keypoints[:, 2] == 0].any()
+                continue
+            assert left[1] < middle[1] < right[1]
+            if mode != "crop":
+                np.testing.assert_allclose(middle[:2], [(y1 + y2) / 2, (x1 + x2) / 2], atol=1e-3)
+            assert y1 <= left[0] <= y2 and x1 <= left[1] and right[1] <= x2
+            middles.add(round(float(middle[1]), 3))
+    loader.close()
+    assert len(middles) >= 4  # of one or two objects in an image, mirrored or not

@@ -18,7 +18,7 @@ from tests.tiny import TinyDataset
 class Model:
     """What the callback uses of a MaskRCNN; the weights are the number of the epoch."""
 
-    config = SimpleNamespace(NAME="Tiny", MASK_HEAD="fcn")
+    config = SimpleNamespace(NAME="Tiny", MASK_HEAD="fcn", KEYPOINT_HEAD=None)
 
     def __init__(self, folder):
         self.log_dir, self.epoch = folder, 0
@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
             value = next(values)
             asked.append((evaluated.epoch, limit))
             numbers = dict.fromkeys(METRICS, value / 2)
-            return SimpleNamespace(box={**numbers, "AP": 0.01}, mask={**numbers, "AP": value}, images=2)
+            return SimpleNamespace(box={**numbers, "AP": 0.01}, mask={**numbers, "AP": value}, keypoints=None, images=2)
 
         monkeypatch.setattr(validation, "evaluate", evaluate)
         callback = AveragePrecision(model, TinyDataset(2), verbose=0, **options)
@@ -173,7 +173,9 @@ def test_nothing_to_find_is_said_before_training(tmp_path):
 
 def test_keras_s_own_loop_hands_the_values_on_to_what_comes_after(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        validation, "evaluate", lambda *_, **__: SimpleNamespace(box={"AP": 0.5}, mask={"AP": 0.25}, images=1)
+        validation,
+        "evaluate",
+        lambda *_, **__: SimpleNamespace(box={"AP": 0.5}, mask={"AP": 0.25}, keypoints=None, images=1),
     )
     owner = Model(tmp_path)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])

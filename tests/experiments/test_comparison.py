@@ -286,7 +286,7 @@ def test_wrong_heads_are_said_before_anything_is_trained(folder, tmp_path, calls
 
 def test_without_names_all_registered_heads_are_compared(folder, tmp_path, calls):
     rows = coco.main(command(folder, tmp_path))  # options would have to suit every head
-    assert [row["head"] for row in rows] == heads.names()
+    assert [row["head"] for row in rows] == heads.names("mask")
 
 
 def test_it_is_a_function_that_a_notebook_can_call(tmp_path, calls):

@@ -7,6 +7,7 @@ OPTIONS = {
     "boundary": {"filters": 16},
     "dct": {"filters": 16, "units": 64, "mask_size": 32, "frequencies": 8},
     "fcn": {"filters": 32},
+    "keypoints": {"filters": 32, "convolutions": 2},
     "mask_scoring": {"of": {"name": "fcn", "filters": 16}, "filters": 16, "units": 32},
     "mlp": {"units": 64, "mask_size": 14},
     "pointrend": {"fc_units": 64, "convolution_filters": 16, "point_units": 32, "train_points": 64, "steps": 4},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mrcnn.data import rle
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.inference.results import Result
 from mrcnn.inference.store import Record, ResultStore, cut_outs
 
@@ -138,3 +139,16 @@ def test_cut_outs_are_tight_and_transparent():
     (first, pixels), (second, _) = cut_outs(found, image)
     assert (first, second) == (0, 2) and pixels.shape == (5, 4, 4) and (pixels[..., 3] == 255).all()
     np.testing.assert_array_equal(pixels[..., :3], image[:5, :4])
+
+
+def test_keypoints_are_written_as_coco_has_them(tmp_path):
+    found = result(1)
+    found["keypoints"] = np.array([[[1.5, 2.5, 0.75], [3.5, 4.25, 0.5]]], np.float32)
+    skeleton = Skeleton(["nose", "tail"], [(0, 1)])
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(found))
+        store.write_coco(tmp_path / "a.json", NAMES, skeleton)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["categories"][0]["keypoints"] == ["nose", "tail"]
+    assert content["categories"][0]["skeleton"] == [[1, 2]]
+    assert content["annotations"][0]["keypoints"] == [2, 1, 0.75, 3.75, 3, 0.5]

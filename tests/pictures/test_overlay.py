@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.inference.results import Result
 from mrcnn.pictures.overlay import ALPHA, draw_label, draw_result
 
@@ -56,3 +57,17 @@ def test_what_does_not_fit_is_refused():
         draw_result(np.zeros((10, 10, 3), np.uint8), result())
     with pytest.raises(ValueError, match="got 1 labels and 2 colors for 2 instances"):
         draw_result(np.zeros((80, 120, 3), np.uint8), result(), labels=["a"])
+
+
+def test_keypoints_and_their_edges():
+    """Dots on pixels, a line between those of an edge; what the model is unsure of is not drawn."""
+    image, found = np.full((80, 120, 3), 100, np.uint8), result().keep([0])
+    found["keypoints"] = np.array([[[20.5, 20.5, 0.9], [20.5, 50.5, 0.9], [40.5, 50.5, 0.04]]], np.float32)
+    dots = draw_result(image, found, labels=[""], colors=[RED], boxes=False)
+    found.skeleton = Skeleton(["a", "b", "c"], [(0, 1), (1, 2)])
+    lines = draw_result(image, found, labels=[""], colors=[RED], boxes=False)
+    for picture in (dots, lines):
+        assert picture[20, 20].tolist() == picture[20, 50].tolist() == [255, 0, 0]
+        assert picture[40, 50].tolist() != [255, 0, 0]
+    assert lines[20, 35].tolist() == [255, 0, 0] and dots[20, 35].tolist() != [255, 0, 0]
+    np.testing.assert_array_equal(lines[30, 45:56], dots[30, 45:56])

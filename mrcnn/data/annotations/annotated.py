@@ -27,7 +27,8 @@ class Instance(NamedTuple):
     """One instance as stored in its file.
 
     class_id: the id in the source, from 1. outline: None if the file has only a box. box: (y1, x1, y2, x2), if the
-    file has one. record, field: the location in the file, for messages.
+    file has one. record, field: the location in the file, for messages. keypoints: [K, (y, x, visibility)] in
+    continuous pixels, if the file has any.
     """
 
     class_id: int
@@ -36,6 +37,7 @@ class Instance(NamedTuple):
     box: Bounds | None = None
     record: str = ""
     field: str = ""
+    keypoints: np.ndarray | None = None
 
 
 class AnnotatedDataset(Dataset):
@@ -295,6 +297,14 @@ class AnnotatedDataset(Dataset):
                 boxes = [box or filled[:4] for box, filled in zip(boxes, self._filled(image_id), strict=True)]
             return np.array(boxes, np.float64).reshape(-1, 4)
         return None if None in boxes or not boxes else np.array(boxes, np.float64)
+
+    def load_keypoints(self, image_id: int) -> np.ndarray | None:
+        """[N, K, (y, x, visibility)] in continuous pixels of the image; None of a file without keypoints."""
+        if self.skeleton is None:
+            return None
+        none = np.zeros((self.skeleton.count, 3))
+        found = [instance.keypoints for instance in self.image_info[image_id]["instances"]]
+        return np.array([none if points is None else points for points in found]).reshape(-1, *none.shape)
 
     def _filled(self, image_id: int) -> list[tuple]:
         """(y1, x1, y2, x2, packed bits of the mask inside the box) of each instance."""

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from mrcnn.data import rle
 from mrcnn.data.annotations.annotated import AnnotatedDataset
+from mrcnn.data.annotations.keypoint_fields import coco_category, coco_keypoints
 from mrcnn.data.annotations.outlines import Polygons
 from mrcnn.data.check.findings import Region, beyond, may_cross, same_masks
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import ImageFile
-from mrcnn.data.sample import read_instances
+from mrcnn.data.sample import read_instances, read_keypoints
 from mrcnn.files import write_atomically
 
 ANNOTATIONS, IMAGES = "annotations.json", "images"
@@ -45,7 +46,8 @@ def write_fixed(folder: str | os.PathLike, dataset: Dataset, *, progress: bool =
     root = Path(folder)
     (root / IMAGES).mkdir(parents=True, exist_ok=True)
     content: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
-    content["categories"] = [{"id": i, "name": name} for i, name in enumerate(dataset.class_names) if i]
+    more = {} if dataset.skeleton is None else coco_category(dataset.skeleton)
+    content["categories"] = [{"id": i, "name": name} | more for i, name in enumerate(dataset.class_names) if i]
     for image_id in tqdm(dataset.image_ids.tolist(), "writing", unit="image", disable=not progress, leave=False):
         copied = _copy_image(dataset, image_id, root)
         if copied is None:
@@ -93,6 +95,7 @@ def _annotations(dataset: Dataset, image_id: int, size: tuple[int, int]) -> Iter
     """The annotations of an image in the copy."""
     try:
         masks, class_ids = read_instances(dataset, image_id, size, dataset.num_classes)
+        points = read_keypoints(dataset, image_id, len(class_ids)) if dataset.skeleton is not None else None
     except Exception:  # load_mask may be user code; the report has the error
         return
     runs = rle.encode_all(masks)
@@ -117,6 +120,7 @@ def _annotations(dataset: Dataset, image_id: int, size: tuple[int, int]) -> Iter
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": int(areas[i]),
             "iscrowd": int(class_ids[i] < 0),
+            **({} if points is None else coco_keypoints(points[i])),
         }
 
 

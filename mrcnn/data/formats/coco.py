@@ -1,4 +1,4 @@
-"""COCO JSON, as written by COCO, LVIS and the exports of many tools: polygons, RLE, crowds, or boxes only."""
+"""COCO JSON, as written by COCO, LVIS and many tools: polygons, RLE, crowds, keypoints, or boxes only."""
 
 import gc
 import os
@@ -25,6 +25,7 @@ from mrcnn.data.annotations.folders import (
 )
 from mrcnn.data.annotations.image_finder import ImageFinder
 from mrcnn.data.annotations.json_records import NO_LIST, read_records
+from mrcnn.data.annotations.keypoint_fields import coco_keypoints, read_keypoints, skeleton_of
 from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.segmentations import plain_polygons, read_outline
@@ -36,6 +37,7 @@ TELLS = frozenset({"images", "annotations", "shapes", "_via_img_metadata"})
 MOST_SIDE = 100_000  # largest image side in pixels
 NUMBERS = {int, float}
 MISSING = "missing"
+KEYPOINTS = "person_keypoints_"  # before the subset in the names of COCO's keypoint files
 NO_CATEGORY = 1  # the class id when the file has no categories
 
 
@@ -51,6 +53,7 @@ class Record(NamedTuple):
     box: Any
     area: Any
     crowd: Any
+    keypoints: Any = None
 
 
 class Stored(NamedTuple):
@@ -68,10 +71,12 @@ class CocoDataset(AnnotatedDataset):
         """An image's annotations in the form COCO's evaluation expects, with the file's own ids, areas and boxes.
 
         category_id is the class id in this dataset, image_id its image id; segmentation is compressed RLE, absent if
-        the dataset was read with masks=False.
+        the dataset was read with masks=False. With a skeleton also keypoints [x, y, visibility] * K and num_keypoints.
         """
         info, class_ids = self.image_info[image_id], self.load_class_ids(image_id)
         runs = rle.encode_all(self.load_mask(image_id)[0]) if self.masks else [None] * len(class_ids)
+        points = self.load_keypoints(image_id)
+        more = [{}] * len(class_ids) if points is None else [coco_keypoints(own) for own in points]
         return [
             {
                 "id": stored.id,
@@ -82,7 +87,8 @@ class CocoDataset(AnnotatedDataset):
                 "iscrowd": int(class_id < 0),
                 **({} if run is None else {"segmentation": run}),
             }
-            for stored, class_id, run in zip(info["stored"], class_ids, runs, strict=True)
+            | own
+            for stored, class_id, run, own in zip(info["stored"], class_ids, runs, more, strict=True)
         ]
 
     def image_reference(self, image_id: int) -> str:
@@ -198,6 +204,7 @@ class _Reader:
         self._read_lists()
         self._drop_unused_categories()
         numbers = self._classes(class_name, class_names)
+        self._read_skeleton(numbers)
         self._check_boxes_only()
         by_image = self._by_image(numbers)
         above, folders = _folders(self.file, subset)
@@ -278,7 +285,8 @@ class _Reader:
             self.unread.add("category", name, "name", f"expected a string, got {shown(title)}", "named by its id")
             title = f"class {number}"
         above = record.get("supercategory")
-        return {"name": title, "above": above if isinstance(above, str) else "", "place": name}
+        entry = {"name": title, "above": above if isinstance(above, str) else "", "place": name}
+        return entry | {key: record[key] for key in ("keypoints", "skeleton") if record.get(key)}
 
     def _convert(self, first: int, records: list[Any]) -> None:
         """Stores a batch of annotations; converting their polygons together is much faster."""
@@ -291,7 +299,7 @@ class _Reader:
             get = record.get
             segmentation = get("segmentation") if outline is None else None
             ids, area, crowd = (get("id"), get("image_id"), get("category_id")), get("area", MISSING), get("iscrowd", 0)
-            self.records.append(Record(place, *ids, outline, segmentation, get("bbox"), area, crowd))
+            self.records.append(Record(place, *ids, outline, segmentation, get("bbox"), area, crowd, get("keypoints")))
 
     def _drop_unused_categories(self) -> None:
         """Removes categories that no annotation uses and that are not classes.
@@ -377,6 +385,25 @@ class _Reader:
             return dict.fromkeys((*keys, None), NO_CATEGORY)
         return {key: ids[name] if name in chosen else None for key, name in names.items()}
 
+    def _read_skeleton(self, numbers: dict[Any, int | None]) -> None:
+        """The keypoints of the categories that are read; all that have any must have the same."""
+        read = [category for key, category in self.categories.items() if numbers.get(key) and "keypoints" in category]
+        for category in read:
+            try:
+                skeleton = skeleton_of(category)
+            except ValueError as error:
+                self.unread.add("category", category["place"], "keypoints", str(error), "no keypoints are read of it")
+                continue
+            if self.dataset.skeleton not in (None, skeleton):
+                message = (
+                    f"its keypoints {shown(category['keypoints'])} are others than those of {read[0]['name']!r}; read "
+                    "one of them, by class_names="
+                )
+                where = self.file, category["place"], "keypoints", message, problems.CLASH
+                self.dataset.problems.broken(*where, images=0, instances=0)
+                continue
+            self.dataset.skeleton = skeleton
+
     def _check_boxes_only(self) -> None:
         """Raises AnnotationError if the annotations have boxes but no outlines."""
         if not self.dataset.masks or not self.records:
@@ -437,7 +464,7 @@ class _Reader:
 
     def _is_repeated(self, record: Record, first: Record) -> bool:
         """Whether an annotation duplicates an earlier one; notes it."""
-        fields = [(r.image, r.category, r.box, r.area, r.segmentation) for r in (record, first)]
+        fields = [(r.image, r.category, r.box, r.area, r.segmentation, r.keypoints) for r in (record, first)]
         outlines = [r.outline.parts if r.outline is not None else () for r in (record, first)]
         same = fields[0] == fields[1] and len(outlines[0]) == len(outlines[1])
         if not same or not all(map(np.array_equal, *outlines)):
@@ -462,7 +489,18 @@ class _Reader:
             else:
                 self.unread.add("annotation", name, "iscrowd", f"expected 0 or 1, got {shown(crowd)}", "read as 0")
                 crowd = 0
-        return Instance(number, outline, bool(crowd), box, name, "segmentation")
+        return Instance(number, outline, bool(crowd), box, name, "segmentation", self._keypoints(record, name))
+
+    def _keypoints(self, record: Record, name: str) -> np.ndarray | None:
+        """[K, (y, x, visibility)] in continuous pixels; COCO's are those of the pixels that hold them."""
+        skeleton, values = self.dataset.skeleton, record.keypoints
+        if skeleton is None or not values:
+            return None
+        found = read_keypoints(values, skeleton.count)
+        if found is None:
+            message = f"expected {3 * skeleton.count} numbers x, y, visibility ..., got {shown(values)}"
+            self.unread.add("annotation", name, "keypoints", message, "its keypoints are taken as not labeled")
+        return found
 
     def _box(self, record: Record, name: str, outline: Outline | None) -> Bounds | None:
         """The annotation's box; if it is not usable, the box of the outline."""
@@ -546,7 +584,7 @@ def _folders(file: str, subset: str | None) -> tuple[str, list[str]]:
     if os.path.basename(above) == "annotations":
         above = os.path.dirname(above)
     above = above or "."
-    name = stem.removeprefix(INSTANCES)
+    name = stem.removeprefix(INSTANCES).removeprefix(KEYPOINTS)
     names = list(dict.fromkeys([name, *(spellings(name)), *(spellings(subset) if subset else ())]))
     places = [os.path.join(above, *parts, n) for n in names for parts in ((), ("images",))]
     return above, [*places, os.path.join(above, "images"), above, os.path.dirname(file) or "."]

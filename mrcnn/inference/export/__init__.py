@@ -70,6 +70,11 @@ def export(
 
 def _check_parts(path: Path, network: Network, config: Config) -> None:
     """Raises NotImplementedError for a network that the format cannot hold."""
+    if path.suffix and config.KEYPOINT_HEAD is not None:
+        raise NotImplementedError(
+            f"KEYPOINT_HEAD = {config.KEYPOINT_HEAD!r}: {FORMATS[path.suffix]} has no keypoints here. Export to a "
+            "SavedModel folder instead, whose output `keypoints` are heatmaps in each box."
+        )
     own_wiring = path.suffix in (".onnx", ".xml")
     if path.suffix and (network.mask_head is None or (own_wiring and config.NECK != "fpn")):
         needs = "a feature pyramid and masks" if own_wiring else "masks"

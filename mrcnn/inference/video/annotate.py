@@ -191,15 +191,21 @@ def between_results(
     way = share if share < 0.5 else 1 - share
     places = {number: i for i, number in enumerate(other_numbers) if number}
     crops, boxes = [], nearer.rois.astype(np.float32)
+    points = None if nearer.keypoints is None or other.keypoints is None else nearer.keypoints.copy()
     for i, (number, crop) in enumerate(zip(numbers, nearer.crops, strict=True)):
         if number in places:
             j = places[number]
             (x1, y1), (x2, y2) = center(crop), center(other.crops[j])
             crop = _shifted(crop, round((y2 - y1) * way), round((x2 - x1) * way), nearer.size)
             boxes[i] += (other.rois[j] - boxes[i]) * way
+            if points is not None and other.keypoints is not None:
+                points[i] += (other.keypoints[j] - points[i]) * way
         crops.append(crop)
     runs = encode_parts(crops, *nearer.size)
-    return Result(boxes, nearer.class_ids, nearer.scores, runs, nearer.size, nearer.class_names), list(numbers)
+    result = Result(boxes, nearer.class_ids, nearer.scores, runs, nearer.size, nearer.class_names)
+    if points is not None:
+        result["keypoints"], result.skeleton = points, nearer.skeleton
+    return result, list(numbers)
 
 
 def _shifted(crop: Crop, down: int, right: int, size: tuple[int, int]) -> Crop:

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from mrcnn.network.resnet import BLOCKS, block_letters
-from mrcnn.presets import Detectron2, Detectron2C4, Detectron2DC5, settings_of
+from mrcnn.presets import Detectron2, Detectron2C4, Detectron2DC5, Detectron2Keypoints, settings_of
 from mrcnn.weights.importers import normalise
 from mrcnn.weights.importers.head_names import named_head
 from mrcnn.weights.importers.torch_layers import WAY_OUT, StateDict, without_statistics
-from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
+from mrcnn.weights.source import Lazy, Source, fcn_head, keypoint_head, left_over
 
 TRUNK, RPN, ROI = "backbone.bottom_up.", "proposal_generator.rpn_head.", "roi_heads."
+KEYPOINTS = f"{ROI}keypoint_head."
 SINGLE = (
     r"backbone\.(?=stem\.|res\d\.)|roi_heads\.(?=res5\.)"  # of models without a pyramid; C4 has stage 5 in its heads
 )
@@ -34,6 +35,7 @@ EPSILON = 1e-5
 RESNEXT_STD = (58.395, 57.12, 57.375)  # RGB; X101 was trained with this, the others with 1
 POOL = 7
 OTHER_HEADS = re.compile("mask|keypoint|kps_|point_head")  # in names of weights
+KEYPOINT_NAMES = re.compile("keypoint|kps_")
 # PointRend's mask head: layer names in the published files of 2020, and in Detectron2 since then.
 EARLIER = [
     (r"roi_heads\.mask_(coarse|point)_head\.", r"roi_heads.mask_head.\1_head."),
@@ -67,6 +69,8 @@ CAFFE2 = [
     (r"_\[mask\]_fcn(\d)(?=_)", rf"{ROI}mask_head.mask_fcn\1"),
     (r"conv5_mask(?=_)", f"{ROI}mask_head.deconv"),
     (r"mask_fcn_logits(?=_)", f"{ROI}mask_head.predictor"),
+    (r"conv_fcn(\d)(?=_)", rf"{KEYPOINTS}conv_fcn\1"),
+    (r"kps_score_lowres(?=_)", f"{KEYPOINTS}score_lowres"),
 ]
 CAFFE2_ENDINGS = {
     "_w": ".weight",
@@ -100,7 +104,7 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
     state = StateDict(_renamed(tensors, names, path), path)
     blocks = _blocks(state)
     found, parts = _trunk(state, blocks, EPSILON if bn_epsilon is None else bn_epsilon), ["backbone"]
-    preset = Detectron2
+    preset = Detectron2Keypoints if f"{KEYPOINTS}score_lowres.weight" in state else Detectron2
     if "backbone.stem.conv1.weight" in tensors:
         preset = Detectron2C4 if "roi_heads.res5.0.conv1.weight" in tensors else Detectron2DC5
         parts = ["trunk"]
@@ -109,8 +113,12 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
         found, parts = {moved.get(name, name): tensor for name, tensor in found.items()}, ["trunk", "roi_stage"]
     settings = settings_of(preset) | _trunk_settings(state, blocks)
     del settings["NUM_CLASSES"]  # the preset's, not the file's
-    if f"{ROI}box_predictor.cls_score.weight" in state and not any(map(OTHER_HEADS.search, tensors)):
-        settings["MASK_HEAD"] = None  # Faster R-CNN
+    points = preset is Detectron2Keypoints
+    others = [name for name in tensors if OTHER_HEADS.search(name) and not (points and KEYPOINT_NAMES.search(name))]
+    if f"{ROI}box_predictor.cls_score.weight" in state and not others:
+        settings["MASK_HEAD"] = None  # Faster R-CNN, or keypoints alone
+    elif points:
+        settings.pop("MASK_HEAD")
     if "stem.conv1.weight" in tensors and _has_statistics(state):
         settings |= TORCHVISION_TRUNK
     for part, sign, importer in (
@@ -118,6 +126,7 @@ def detectron2_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: floa
         ("rpn", f"{RPN}objectness_logits", _rpn),
         ("box_head", f"{ROI}box_predictor.cls_score", partial(_box_head, caffe2=caffe2)),
         ("mask_head", f"{ROI}mask_head.predictor", partial(_mask_head, caffe2=caffe2)),
+        ("keypoint_head", f"{KEYPOINTS}score_lowres", _keypoint_head),
     ):
         if f"{sign}.weight" in state:
             layers, needed = importer(state)
@@ -289,3 +298,13 @@ def _mask_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[st
     change = None if caffe2 else partial(normalise.background_first, missing=True)
     found |= state.convolution("mask_head/masks", f"{head}predictor", change=change)
     return found, {"MASK_HEAD": fcn_head(state.shape(f"{head}deconv.weight")[1], convolutions)}
+
+
+def _keypoint_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
+    found: dict[str, Lazy] = {}
+    convolutions = state.count(r"roi_heads\.keypoint_head\.conv_fcn(\d+)\.")
+    for i in range(1, convolutions + 1):
+        found |= state.convolution(f"keypoint_head/conv{i}", f"{KEYPOINTS}conv_fcn{i}")
+    found |= state.convolution("keypoint_head/deconv", f"{KEYPOINTS}score_lowres")
+    filters, keypoints = state.shape(f"{KEYPOINTS}score_lowres.weight")[:2]
+    return found, keypoint_head(filters, convolutions, keypoints)

@@ -1,4 +1,4 @@
-"""Weights of torchvision's Mask R-CNN and Faster R-CNN, v1 and v2, and of its Keypoint R-CNN except its own head.
+"""Weights of torchvision's Mask R-CNN and Faster R-CNN, v1 and v2, and of its Keypoint R-CNN.
 
 Names and conventions of torchvision 0.28: models/detection/{mask_rcnn,faster_rcnn,rpn,backbone_utils}.py.
 """
@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mrcnn.network.resnet import BLOCKS, block_letters
-from mrcnn.presets import Torchvision, TorchvisionV2, settings_of
+from mrcnn.presets import Torchvision, TorchvisionKeypoints, TorchvisionV2, settings_of
 from mrcnn.weights.importers import normalise
 from mrcnn.weights.importers.torch_layers import StateDict
-from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
+from mrcnn.weights.source import Lazy, Source, fcn_head, keypoint_head, left_over
 
 BODY, FPN, ROI = "backbone.body.", "backbone.fpn.", "roi_heads."
+KEYPOINTS = f"{ROI}keypoint_predictor.kps_score_lowres"
 STEM = f"{BODY}conv1.weight"
 OTHER_HEADS = re.compile(r"roi_heads\.(?!box_)")
 EPSILON = 1e-5  # of torch's BatchNorm, and of torchvision's frozen one
@@ -43,7 +44,8 @@ def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: flo
     published = blocks == BLOCKS["resnet50"] and not learns
     epsilon = (PUBLISHED_EPSILON if published else EPSILON) if bn_epsilon is None else bn_epsilon
     found, parts = _trunk(state, blocks, epsilon), ["trunk"]
-    settings = settings_of(TorchvisionV2 if "rpn.head.conv.1.0.weight" in state else Torchvision)
+    preset = TorchvisionV2 if "rpn.head.conv.1.0.weight" in state else Torchvision
+    settings = settings_of(TorchvisionKeypoints if f"{KEYPOINTS}.weight" in state else preset)
     del settings["NUM_CLASSES"]  # the preset's, not the file's
     settings |= _trunk_settings(state, blocks)
     if f"{ROI}box_predictor.cls_score.weight" in state and not any(map(OTHER_HEADS.match, tensors)):
@@ -52,6 +54,7 @@ def torchvision_source(tensors: Mapping[str, Any], path: str, *, bn_epsilon: flo
         ("rpn", "rpn.head.cls_logits", _rpn),
         ("box_head", f"{ROI}box_predictor.cls_score", _box_head),
         ("mask_head", f"{ROI}mask_predictor.mask_fcn_logits", _mask_head),
+        ("keypoint_head", KEYPOINTS, _keypoint_head),
     ):
         if f"{sign}.weight" in state:
             layers, needed = importer(state)
@@ -179,3 +182,14 @@ def _mask_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
     found |= state.convolution("mask_head/deconv", f"{predictor}conv5_mask")
     found |= state.convolution("mask_head/masks", f"{predictor}mask_fcn_logits")
     return found, {"MASK_HEAD": fcn_head(state.shape(f"{convolutions[0]}.weight")[0], len(convolutions))}
+
+
+def _keypoint_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
+    """A sequence of convolutions and ReLUs, of which every second has weights."""
+    found: dict[str, Lazy] = {}
+    convolutions = state.count(r"roi_heads\.keypoint_head\.(\d+)\.")
+    for i in range(convolutions):
+        found |= state.convolution(f"keypoint_head/conv{i + 1}", f"{ROI}keypoint_head.{2 * i}")
+    found |= state.convolution("keypoint_head/deconv", KEYPOINTS)
+    filters, keypoints = state.shape(f"{KEYPOINTS}.weight")[:2]
+    return found, keypoint_head(filters, convolutions, keypoints)

@@ -11,6 +11,7 @@ from mrcnn.data.check import check, main, write_fixed
 from mrcnn.data.formats import load_dataset
 from tests.data import damaged
 from tests.data.damaged import DAMAGE, read
+from tests.tiny import TinyKeypoints
 
 
 @pytest.fixture
@@ -70,3 +71,12 @@ def test_the_command_writes_it(write, tmp_path, capsys):
     assert main([str(write()), "--fix", str(tmp_path / "to")]) == 0
     assert "images with" in capsys.readouterr().out
     assert check(load_dataset(tmp_path / "to")).records["used"]["images"] == 3
+
+
+def test_keypoints_are_kept(tmp_path):
+    dataset = TinyKeypoints(2)
+    write_fixed(tmp_path / "to", dataset)
+    again = load_dataset(tmp_path / "to")
+    assert again.skeleton == dataset.skeleton
+    for i in range(2):
+        np.testing.assert_allclose(again.load_keypoints(i), dataset.load_keypoints(i))

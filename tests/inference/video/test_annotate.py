@@ -160,6 +160,14 @@ def test_between_two_results_by_hand(share, x):
     assert np.flatnonzero(result["masks"].any(axis=(0, 2))).tolist() == list(range(x, x + 10))
 
 
+def test_keypoints_move_between_two_results():
+    first, second = one(0), one(40)
+    for x, (result, _) in ((2.0, first), (42.0, second)):
+        result["keypoints"] = np.array([[[7, x, 0.5]]], np.float32)
+    result, _ = between_results(*first, *second, 0.75)
+    assert result.keypoints.tolist() == [[[7, 32, 0.5]]] and first[0].keypoints[0, 0, 1] == 2
+
+
 def test_between_two_results_instances_of_one_are_there_for_half_the_time():
     for share, expected in ((0.4, [1]), (0.6, [1, 2])):
         assert between_results(*one(0), *one(40, (1, 2)), share)[1] == expected
