@@ -20,7 +20,7 @@ from parity_stages import (
     round_trip_row,
 )
 
-from mrcnn.inference.keypoints import decode_heatmaps
+from mrcnn.data.keypoints import decode_heatmaps
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.importers.detectron2 import detectron2_source
 

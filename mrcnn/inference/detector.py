@@ -10,9 +10,8 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.images import read_image, read_image_size
-from mrcnn.data.keypoints import Skeleton
+from mrcnn.data.keypoints import Skeleton, decode_heatmaps
 from mrcnn.data.molding import InputTransform, NetworkInput
-from mrcnn.inference.keypoints import decode_heatmaps
 from mrcnn.inference.pipeline import WINDOW, Buffers, batches, overlapped
 from mrcnn.inference.results import MASK_FORMS, Result, SoftMasks
 from mrcnn.network.pixels import PixelScaling

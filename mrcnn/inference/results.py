@@ -51,7 +51,7 @@ class Result(dict[str, Any]):
         mask_scores: [N] float32, of the masks; `scores` if the mask head predicts none. In the dict only if it does.
         masks: [H, W, N] bool.
         keypoints: [N, K, (y, x, score)] float32 in pixels of the image, of a model with a keypoint head; None of
-            others. In the dict only where there are any. Scores are those of `mrcnn.inference.keypoints`: near 0 where
+            others. In the dict only where there are any. Scores are those of `mrcnn.data.keypoints`: near 0 where
             the model is unsure.
         skeleton: names, edges and mirrored pairs of the keypoints; None where the model knows none.
         rle: N run lengths as in COCO's json, see `mrcnn.data.rle`.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.inference.keypoints import MIN_KEYPOINT
+from mrcnn.data.keypoints import MIN_KEYPOINT
 from mrcnn.pictures.colors import Color, text_color
 
 # Backends that write files and cannot open a window

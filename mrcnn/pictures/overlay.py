@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mrcnn.inference.keypoints import MIN_KEYPOINT
+from mrcnn.data.keypoints import MIN_KEYPOINT
 from mrcnn.inference.results import Crop, Result
 from mrcnn.pictures.colors import Color, random_colors, text_color
 

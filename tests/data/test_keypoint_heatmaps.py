@@ -6,8 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from mrcnn.data.keypoints import COCO_PERSON, Skeleton
-from mrcnn.inference.keypoints import decode_heatmaps
+from mrcnn.data.keypoints import COCO_PERSON, Skeleton, decode_heatmaps
 from mrcnn.inference.results import Result, SoftMasks
 from tests import oracles
 
