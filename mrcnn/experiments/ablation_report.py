@@ -62,16 +62,25 @@ def _percent(values: Any) -> list[float | None]:
 
 
 def order(summary: Sequence[Mapping[str, Any]], number: str) -> str:
-    """A sentence on whether the rows' order by their mean is the paper's; empty where there are no two to compare."""
+    """A sentence on whether the rows' order by their mean is the paper's; empty where there are no two to compare.
+
+    Rows with the same figure, to a tenth of a percent, have no order.
+    """
     both = [row for row in summary if number in row["paper"] and row["mean"].get(number) is not None]
     if len(both) < 2:
         return ""
-    ours = [row["row"] for row in sorted(both, key=lambda row: -row["mean"][number])]
-    theirs = [row["row"] for row in sorted(both, key=lambda row: -row["paper"][number])]
-    title = TITLES[number]
+    ours, theirs = (
+        _ranking({row["row"]: round(row[source][number], 1) for row in both}) for source in ("mean", "paper")
+    )
     if ours == theirs:
-        return f"By {title} the rows stand in the paper's order: {', '.join(ours)}."
-    return f"By {title} the order is {', '.join(ours)}; the paper's is {', '.join(theirs)}."
+        return f"By {TITLES[number]} the rows stand in the paper's order: {ours}."
+    return f"By {TITLES[number]}: {ours}; the paper's order: {theirs}."
+
+
+def _ranking(figures: Mapping[str, float]) -> str:
+    names = sorted(figures, key=lambda name: -figures[name])
+    signs = [" = " if figures[one] == figures[other] else " > " for one, other in zip(names, names[1:], strict=False)]
+    return "".join(part for pair in zip(names, [*signs, ""], strict=True) for part in pair)
 
 
 def markdown(table: str, rows: Sequence[Row], summary: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
@@ -95,10 +104,15 @@ def markdown(table: str, rows: Sequence[Row], summary: Sequence[Mapping[str, Any
         "AP in percent on the validation data: the mean over the seeds and the sample standard deviation. The paper's "
         "figures are of COCO. Differences are from the first row.",
         "",
+        *(["A row of one seed has no spread: its difference may be chance."] if _single(summary) else []),
         *(sentence for name in names if (sentence := order(summary, name))),
         f"Initial weights: {about['model']}.",
     ]
     return "\n".join(text) + "\n"
+
+
+def _single(summary: Sequence[Mapping[str, Any]]) -> bool:
+    return any(len(row["seeds"]) == 1 for row in summary)
 
 
 def _figure(value: float | None) -> str:

@@ -143,7 +143,7 @@ def test_the_report_has_means_spreads_and_the_order(tmp_path):
     text = ablation_report.write("2d", ROWS, measured([0.1, 0.2], [0.3, 0.5]), tmp_path, {"model": "none"})
     assert "| RoIPool | 0, 1 | 23.6 | 15.0 ± 7.1 | +0.0 |" in text
     assert "| RoIAlign | 0, 1 | 30.9 | 40.0 ± 14.1 | +25.0 |" in text
-    assert "By mask AP the rows stand in the paper's order: RoIAlign, RoIPool." in text
+    assert "By mask AP the rows stand in the paper's order: RoIAlign > RoIPool." in text and "one seed" not in text
     stored = json.loads((tmp_path / "ablation.json").read_text())
     assert stored["rows"][0]["mean"]["mask_ap"] == pytest.approx(15)
     assert stored["rows"][1]["values"]["mask_ap"] == pytest.approx([30, 50]) and (tmp_path / "ablation.md").exists()
@@ -151,7 +151,9 @@ def test_the_report_has_means_spreads_and_the_order(tmp_path):
 
 def test_an_order_that_is_not_the_paper_s_is_said_and_rows_to_come_are_empty(tmp_path):
     text = ablation_report.write("2d", ROWS, measured([0.5, 0.6], [0.3, 0.5]), tmp_path, {"model": "none"})
-    assert "By mask AP the order is RoIPool, RoIAlign; the paper's is RoIAlign, RoIPool." in text
+    assert "By mask AP: RoIPool > RoIAlign; the paper's order: RoIAlign > RoIPool." in text
+    text = ablation_report.write("2d", ROWS, measured([0.5, 0.5], [0.5, 0.5]), tmp_path, {"model": "none"})
+    assert "By mask AP: RoIPool = RoIAlign; the paper's order: RoIAlign > RoIPool." in text
     text = ablation_report.write("2d", ROWS, measured([0.5, None], [0.3, 0.5])[:1], tmp_path, {"model": "none"})
     assert "| RoIAlign | - | 30.9 | - | - |" in text and "By mask AP" not in text
 
