@@ -9,7 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import heads
+from heads.protocol import check, contract
 from mrcnn.model import MaskRCNN
+from tests.heads import small
 from tests.tiny import TinyConfig, TinyDataset
 
 SETTINGS = {
@@ -46,8 +49,35 @@ def losses(model, epochs, validation=None):
     return np.array(steps.rows), {name: values for name, values in history.history.items() if name.startswith("val_")}
 
 
+def built(name):
+    """A small head, the inputs of its inference and of its training, and the ground truth of the latter."""
+    side = small.side(name)
+    head = heads.make(small.small(name), (side, side, 8), 4)
+    return head, [check.trial_inputs(head, training, rois=4) for training in (False, True)]
+
+
+def of_heads():
+    """Weights, inputs, outputs and losses of every head, by name of the head and place among the leaves."""
+    found = {}
+    for name in small.NAMES:
+        head, inputs = built(name)
+        found |= {f"{name}/weight_{i}": value for i, value in enumerate(head.model.get_weights())}
+        leaves = keras.tree.flatten(inputs)
+        found |= {f"{name}/input_{i}": keras.ops.convert_to_numpy(value) for i, value in enumerate(leaves)}
+        found |= {f"{name}/{key}": value for key, value in computed(head, *inputs).items()}
+    return found
+
+
+def computed(head, inference, training):
+    """The required output of a head's inference, and its losses in training."""
+    masks = contract.run(head, inference, training=False)[head.output]
+    losses = contract.losses(head, training, contract.targets_for(training, 4))
+    return {"masks": keras.ops.convert_to_numpy(masks), **{key: np.array(pair) for key, pair in losses.items()}}
+
+
 def main(folder):
     folder = Path(folder)
+    np.savez(folder / "heads.npz", **of_heads())
     model = MaskRCNN("training", TinyConfig(**SETTINGS), folder / "logs")
     model.save_weights(folder / "weights.h5")
     found = detections(model)

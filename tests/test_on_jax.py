@@ -20,6 +20,7 @@ from mrcnn.layers.targets import MaskTargets
 from mrcnn.model import MaskRCNN
 from mrcnn.ops.nms import nms_per_group
 from tests import backends
+from tests.heads import small
 from tests.layers.test_roi_align import reference, scene_of_levels
 from tests.ops.test_nms import greedy, random_boxes
 from tests.tiny import TinyConfig, TinyDataset
@@ -181,6 +182,30 @@ def test_mask_targets_by_hand():
     boxes = np.array([[[0, 0, 8, 8], [8, 8, 24, 24]]], np.float32)
     found = jax.jit(MaskTargets(mask_size=4))(boxes[0, 1:], np.array([0]), np.array([1]), boxes, masks)
     np.testing.assert_array_equal(found, [[[1, 1, 0, 0]] * 4])
+
+
+@pytest.mark.parametrize("name", small.NAMES)
+def test_heads_compute_what_they_do_on_tensorflow(results, name):
+    folder, _ = results
+    with np.load(folder / "heads.npz") as arrays:
+        expected = {key.removeprefix(f"{name}/"): arrays[key] for key in arrays.files if key.startswith(f"{name}/")}
+    head, inputs = backends.built(name)
+    head.model.set_weights([expected[f"weight_{i}"] for i in range(len(head.model.weights))])
+    count = len(keras.tree.flatten(inputs))
+    given = [ops.convert_to_tensor(expected[f"input_{i}"]) for i in range(count)]
+    found = backends.computed(head, *keras.tree.pack_sequence_as(inputs, given))
+    assert set(found) == {key for key in expected if not key.startswith(("weight_", "input_"))}
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], rtol=2e-3, atol=2e-3, err_msg=key)
+
+
+def test_a_head_that_uses_all_of_the_protocol_trains(tmp_path):
+    model = MaskRCNN("training", TinyConfig(**backends.SETTINGS, MASK_HEAD=small.SCORED_POINTS), tmp_path)
+    history = model.train(TinyDataset(2), None, epochs=1, verbose=0).history
+    for name in ("mrcnn_mask_loss", "mask_point_loss", "mask_iou_loss"):
+        assert np.isfinite(history[name]).all() and history[name][0] > 0
+    (found,) = model.detect([TinyDataset(1).load_image(0)])
+    assert found.count and found["mask_scores"].shape == found["scores"].shape
 
 
 def test_detections_are_those_of_tensorflow(results, tmp_path):
