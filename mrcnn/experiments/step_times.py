@@ -36,8 +36,8 @@ class StepTimes(keras.callbacks.Callback):
         write_atomically(self.mrcnn.log_dir / FILE, json.dumps(self.epochs))
 
     def total(self) -> float | None:
-        """Seconds of all steps, from the median epoch's time per step, without the first epoch if there are others, so that
-        tracing and other load hardly count."""
+        """Seconds of all steps, from the median epoch's time per step, without the first epoch if there are others, so
+        that tracing and other load hardly count."""
         times = [(steps, seconds) for steps, seconds in self._stored().values() if steps]
         if not times:
             return None
