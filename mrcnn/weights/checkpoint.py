@@ -142,7 +142,8 @@ def checkpoint_source(path: PathLike) -> Source:
     """
     metadata, datasets = _contents(path)
     tensors = _below(path, datasets, "weights")
-    parts = (*PARTS, *(["keypoint_head"] * any(name.startswith("keypoint_head/") for name in tensors)))
+    there = {name.split("/")[0] for name in tensors}
+    parts = (*PARTS, *(part for part in ("keypoint_head", "roi_stage") if part in there))
     names, skeleton = metadata.get("class_names", []), metadata.get("skeleton")
     try:
         skeleton = skeleton and Skeleton.from_dict(skeleton)

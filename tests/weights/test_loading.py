@@ -23,6 +23,14 @@ def test_stage_5_moves_where_the_network_has_it():
     assert back.tensors.keys() == TENSORS.keys() and back.parts == ("trunk", "rpn")
 
 
+def test_a_checkpoint_of_c4_holds_stage_5(tmp_path, capsys):
+    MaskRCNN("training", C4, tmp_path).save_weights(tmp_path / "a.h5")
+    model = MaskRCNN("training", TinyConfig(**KINDS["c4"], SEED=1), tmp_path)
+    report = model.load_weights(tmp_path / "a.h5")
+    assert not report.missing and not report.notes and "only" not in capsys.readouterr().out
+    assert len(report.loaded) == sum(len(layer.weights) for layer in model.network.layers().values())
+
+
 def test_a_trunk_with_a_pyramid_fills_c4_and_its_stage_5(tmp_path):
     """Of a whole checkpoint, every layer of the ResNet is taken over."""
     pyramid = MaskRCNN("training", TinyConfig(**NARROW, SEED=1), tmp_path)
