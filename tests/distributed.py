@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from mrcnn.model import MaskRCNN
+from tests.heads.small import SCORED_POINTS
 from tests.tiny import TinyConfig, TinyDataset
 
 # With this seed every loss is large enough to be compared to its own fifth digit: with 0 the boxes' is 3e-5
@@ -57,9 +58,19 @@ def say(kind: str, **what) -> None:
     print(json.dumps({"kind": kind, **what}), flush=True)
 
 
-def train(kind: str, model_dir: str, *, die_at: int | None, epochs: int, resume: bool, no_validation: bool) -> MaskRCNN:
+def train(
+    kind: str,
+    model_dir: str,
+    *,
+    die_at: int | None,
+    epochs: int,
+    resume: bool,
+    no_validation: bool,
+    scored_points: bool = False,
+) -> MaskRCNN:
     """Trains to `epochs`, of which only the first begins from nothing."""
-    config = TinyConfig(DISTRIBUTION=None if kind == "one" else kind, **SETTINGS)
+    settings = SETTINGS | ({"MASK_HEAD": SCORED_POINTS} if scored_points else {})
+    config = TinyConfig(DISTRIBUTION=None if kind == "one" else kind, **settings)
     model = MaskRCNN("training", config, f"{model_dir}/{kind}")
     if resume:
         model.load_weights("last")
@@ -125,6 +136,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--no-validation", action="store_true")
+    parser.add_argument("--scored-points", action="store_true", help="with a head that uses each part of the protocol")
     arguments = vars(parser.parse_args())
     on_tensorflow = keras.backend.backend() == "tensorflow"
     if "mirrored" in arguments["kinds"] and on_tensorflow:

@@ -49,6 +49,15 @@ def test_mirrored_devices_have_the_losses_of_one(runs):
     assert len(set(losses)) == 6  # every step had its own batch
 
 
+def test_a_head_with_losses_of_its_own_has_those_of_one_device(tmp_path):
+    """Points, predicted boxes, overlaps: each loss is its sum over the batch by its count, on however many devices."""
+    program = Program(tmp_path, "heads", "one", "mirrored", "--scored-points", "--no-validation", "--epochs", 1)
+    assert program.end() == 0, program.text[-3000:]
+    expected = program.said("one", "step")
+    assert len(expected) == 3 and expected[1]["mask_point_loss"] > 0 and expected[1]["mask_iou_loss"] > 0
+    assert_same(program.said("mirrored", "step"), expected)
+
+
 def test_replicas_hold_the_same_weights_and_see_the_whole_batch(runs):
     line = next(line for line in runs["local"].text.splitlines() if '"kind": "replicas"' in line)
     found = json.loads(line)
