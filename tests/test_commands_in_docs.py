@@ -171,7 +171,11 @@ def is_cluster(words: tuple[str, ...]) -> None:
 
 
 NOT_RUN: list[tuple[str, str, Callable[[tuple[str, ...]], None]]] = [
-    (r"(\w+=\w+ )*python3? (-m )?(benchmarks|tests\.fuzz)[./]", "takes minutes to hours, with other programs or large data", accepts),
+    (
+        r"(\w+=\w+ )*python3? (-m )?(benchmarks|tests\.fuzz)[./]",
+        "takes minutes to hours, with other programs or large data",
+        accepts,
+    ),
     (r"python notebooks/execute\.py", "trains; tests/test_notebooks.py executes each notebook", names_notebooks),
     (r"python -m heads\b", "trains each head, as tests/heads does", names_heads),
     (r"mrcnn \w+$", "names a command", is_subcommand),
