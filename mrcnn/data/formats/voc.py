@@ -42,27 +42,9 @@ TWO_CLASSES = "object of two classes"
 UNLIKE = "object with two different class names"
 UNNAMED = "classes without names"
 # Numbers 1 to 20, in the order of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/segexamples/index.html
-VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+VOC_CLASSES = tuple(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
+    "sofa train tvmonitor".split()
 )
 BACKGROUND, VOID = "", "void"  # in place of a class name
 VOID_NUMBER = 255
