@@ -74,7 +74,7 @@ class MaskRCNN(OldMethods):
         with self.distribution.scope():
             self.network = build_network(self.config)
         self.run, self.class_names, self._process = Run(), [], os.getpid()
-        self._skeleton: Skeleton | None = None
+        self.skeleton: Skeleton | None = None  # of the keypoints, once weights or training data provide it
 
     def __repr__(self) -> str:
         config = self.config
@@ -91,8 +91,6 @@ class MaskRCNN(OldMethods):
         names = f"<p>classes: {html.escape(', '.join(self.class_names[:HTML_NAMES]))}</p>" if self.class_names else ""
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{names}{self.config._repr_html_()}"
 
-    # The graphs
-
     @cached_property
     def training_model(self) -> TrainingModel:
         """The model that `fit` trains."""
@@ -107,25 +105,12 @@ class MaskRCNN(OldMethods):
     @cached_property
     def detector(self) -> Detector:
         """From images to results."""
-        graph = inference_graph(self.network, self.config, fast=True)
-        detector = Detector(compiled(graph, input_limits(self.config)), self.config, self.scaling, self._process)
-        detector.skeleton = self.skeleton
-        return detector
+        call = compiled(inference_graph(self.network, self.config, fast=True), input_limits(self.config))
+        return Detector(call, self.config, self.scaling, self._process, lambda: self.skeleton)
 
     @cached_property
     def _masks_of_boxes(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         return compiled_masks(mask_graph(self.network, self.config, fast=True))
-
-    @property
-    def skeleton(self) -> Skeleton | None:
-        """What the keypoints are; None without a keypoint head, and where neither weights nor data have said it."""
-        return self._skeleton
-
-    @skeleton.setter
-    def skeleton(self, skeleton: Skeleton | None) -> None:
-        self._skeleton = skeleton
-        if "detector" in self.__dict__:
-            self.detector.skeleton = skeleton
 
     @property
     def scaling(self) -> PixelScaling:
@@ -486,20 +471,8 @@ class MaskRCNN(OldMethods):
             self.class_names = loaded.class_names
         if loaded.skeleton is not None:
             self.skeleton = loaded.skeleton
-        self.run = Run()
-        if loaded.checkpoint is not None:
-            self._resume(path, loaded.checkpoint)
+        self.run = run_folder.resumed(path, loaded.checkpoint or {}, self.model_dir, self.config.NAME)
         return loaded.report
-
-    def _resume(self, path: Path, checkpoint: Mapping[str, Any]) -> None:
-        """Resumes the run of a checkpoint, if it is a numbered one with this NAME in `model_dir`."""
-        folder = path.resolve().parent
-        same_name = str(checkpoint.get("config", {}).get("NAME")).lower() == str(self.config.NAME).lower()
-        if not same_name or folder.parent != self.model_dir.resolve() or not run_folder.CHECKPOINT.fullmatch(path.name):
-            return
-        self.run = Run(epoch=int(checkpoint.get("epoch", 0)), step=int(checkpoint.get("step", 0)), saved=path)
-        if path.name == run_folder.checkpoints(folder)[-1].name:
-            self.run.folder = RunPath(path.parent)
 
     def _rebuilt(self, config: Config) -> Network:
         """The network for `config`: the current one unless its layers depend on what changed. Drops the graphs.

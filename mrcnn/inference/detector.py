@@ -53,9 +53,7 @@ class Detector:
         config: the settings of that graph.
         scaling: the pixel scaling that the backbone expects.
         process: id of the process in which the network was built; None: this one.
-
-    Attributes:
-        skeleton: of the keypoints, for the results.
+        skeleton: returns the skeleton of the keypoints, or None; training and loading weights may change it.
     """
 
     def __init__(
@@ -64,10 +62,10 @@ class Detector:
         config: Config,
         scaling: PixelScaling,
         process: int | None = None,
+        skeleton: Callable[[], Skeleton | None] = lambda: None,
     ) -> None:
-        self.call, self.config, self.scaling = call, config, scaling
+        self.call, self.config, self.scaling, self.skeleton = call, config, scaling, skeleton
         self.process = os.getpid() if process is None else process
-        self.skeleton: Skeleton | None = None
         self.buffers = Buffers()
         self.transform = InputTransform.from_config(config, scaling, training=False)
 
@@ -343,7 +341,7 @@ class Detector:
             found = decode_heatmaps(raw["keypoints"], raw["boxes"])
             places = (found[..., :2] - source.window[:2]) / np.array(source.scale, np.float32)
             result["keypoints"] = np.concatenate([places, found[..., 2:]], axis=-1)
-            result.skeleton = self.skeleton
+            result.skeleton = self.skeleton()
         return result
 
 

@@ -21,14 +21,12 @@ from mrcnn.layers.anchors import Anchors
 from mrcnn.layers.detections import Detections
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.proposals import Proposals, WholeInput
-from mrcnn.layers.roi_align.roi_align import RoIAlign, fastest_method
-from mrcnn.layers.roi_align.roi_pool import RoIPool
 from mrcnn.layers.targets import AnchorTargets, MaskTargets, RoITargets
 from mrcnn.network.backbone import Backbone, build_backbone
 from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.frozen_batch_norm import fixed_norms
-from mrcnn.network.head_branch import Rescore, head_inputs
+from mrcnn.network.head_branch import Rescore, head_inputs, pooling, roi_layer
 from mrcnn.network.keypoint_branch import heatmaps_of, keypoint_training
 from mrcnn.network.precision import precision
 from mrcnn.network.rpn import build_rpn
@@ -217,9 +215,7 @@ def _folded(model: keras.Model, *, training: bool, fast: bool) -> keras.Model:
     return fold(model, fixed_norms(training=training), by_winograd=fast)
 
 
-def _pyramid(
-    network: Network, config: Config, image: Any, *, training: bool, fast: bool
-) -> tuple[list, list, list, list]:
+def _pyramid(network: Network, config: Config, image: Any, *, training: bool, fast: bool) -> tuple[list, ...]:
     """The trunk's feature maps, and for each of them the RPN's logits, the RPN's deltas and the anchors."""
     levels = _folded(network.trunk, training=training, fast=fast)(image)
     levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
@@ -257,37 +253,6 @@ def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
     """What proposals are clipped to (the image or the whole network input), and the latter's extent if needed."""
     whole = WholeInput(name="whole_input")(inputs["image"])
     return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else whole, whole if config.BOXES_INCLUSIVE else None
-
-
-def _roi_layer(
-    config: Config, pool_size: int, name: str, *, fast: bool, portable: bool = False, levels: int = 4
-) -> RoIAlign | RoIPool:
-    """The layer that computes RoI features, from the given number of pyramid levels."""
-    strides = tuple(config.BACKBONE_STRIDES[:levels])
-    method = fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None
-    if config.ROI_POOLING == "pool":
-        return RoIPool(pool_size, strides=strides, level_rounding=config.ROI_LEVEL_ROUNDING, name=name)
-    return RoIAlign(
-        pool_size,
-        config.ROI_SAMPLING_RATIO,
-        config.ROI_ALIGNED,
-        strides=strides,
-        level_rounding=config.ROI_LEVEL_ROUNDING,
-        reduction=config.ROI_REDUCTION,
-        rounded=config.ROI_POOLING == "warp",
-        geometry=config.ROI_GEOMETRY,
-        method="gather" if portable else method,
-        name=name,
-    )
-
-
-def _pool(
-    config: Config, rois: Any, image_index: Any, *, fast: bool, portable: bool = False
-) -> Callable[[int, list[Any], str], Any]:
-    """The function (cells per side, levels, name) -> features of rois [R, 4]."""
-    return lambda size, levels, name: _roi_layer(config, size, name, fast=fast, portable=portable, levels=len(levels))(
-        levels, rois, image_index
-    )
 
 
 def _shared_stage(network: Network, *, training: bool, fast: bool) -> Callable[[Any], Any]:
@@ -358,7 +323,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         name="roi_targets",
     )(rois, valid, gt_boxes, gt_class_ids, seed)
     stage, count = _shared_stage(network, training=True, fast=True), config.TRAIN_ROIS_PER_IMAGE
-    box_features = stage(_roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=True)(levels[:4], rois))
+    box_features = stage(roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=True)(levels[:4], rois))
     class_logits, box_deltas = _box_branch(network, config, box_features, count, training=True, fast=True)
     own = ops.one_hot(class_ids, config.NUM_CLASSES, dtype="float32")[..., None]
     outputs |= {
@@ -380,7 +345,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
             levels[:4],
             {"boxes": rois[:, :most], "class_ids": class_ids[:, :most], "instance": instance[:, :most]},
             {"gt_boxes": gt_boxes, "gt_keypoints": inputs["gt_keypoints"]},
-            partial(_pool, config, fast=True),
+            partial(pooling, config, fast=True),
         )
     if network.head is None:
         return inputs, outputs
@@ -396,7 +361,7 @@ def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], di
         candidates["seed"] = ops.expand_dims(seed, 1) + ops.arange(most, dtype="int32")
     kept, image_index, weight = KeepValid(name="positive_rois")(positive, list(candidates.values()))
     given = dict(zip(candidates, kept, strict=True)) | {"image_index": image_index}
-    pool = _pool(config, given["boxes"], image_index, fast=True)
+    pool = pooling(config, given["boxes"], image_index, fast=True)
     outputs["mask_weight"] = weight
     if head.is_plain:
         features = given.get("features")
@@ -444,7 +409,7 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
     bounds = _bounds(config, inputs)
     rois, valid, _ = _proposals(config, training=False, portable=portable)(logits, deltas, anchors, *bounds)
     stage, count = _shared_stage(network, training=False, fast=fast), config.POST_NMS_ROIS_INFERENCE
-    align = _roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=fast, portable=portable)
+    align = roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=fast, portable=portable)
     features = stage(align(levels[:4], rois))
     class_logits, box_deltas = _box_branch(network, config, features, count, training=False, fast=fast)
     boxes, class_ids, scores, valid, counts = Detections(
@@ -465,7 +430,7 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
         own_stage = stage if network.roi_stage else None
         outputs |= _masks(network.head, config, levels, found, valid, own_stage, fast=fast, portable=portable)
     if network.keypoints is not None:
-        found, pool_of = {"boxes": boxes, "class_ids": class_ids}, partial(_pool, config, fast=fast)
+        found, pool_of = {"boxes": boxes, "class_ids": class_ids}, partial(pooling, config, fast=fast)
         folded = partial(_folded, training=False, fast=fast)
         outputs["keypoints"] = heatmaps_of(network.keypoints, levels[:4], found, valid, pool_of, folded)
     return keras.Model(inputs, outputs, name="mask_rcnn")
@@ -491,7 +456,7 @@ def _masks(
     names = ["boxes", "class_ids", *(["scores"] if head.rescores else [])]
     kept, image_index, _ = KeepValid(portable, name="kept_detections")(valid, [found[name] for name in names])
     given = dict(zip(names, kept, strict=True)) | {"image_index": image_index}
-    pool = _pool(config, given["boxes"], image_index, fast=fast, portable=portable)
+    pool = pooling(config, given["boxes"], image_index, fast=fast, portable=portable)
     if stage is not None:
         given["features"] = stage(pool(config.POOL_SIZE, levels[:4], "roi_align_mask"))
     if head.is_plain:

@@ -1,4 +1,4 @@
-"""Wiring of a head: its named inputs from the graph, and what detection needs from its outputs."""
+"""Wiring of a head: RoI features, its named inputs from the graph, and what detection needs from its outputs."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -6,10 +6,43 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from mrcnn.config import Config
+from mrcnn.layers.roi_align.roi_align import RoIAlign, fastest_method
+from mrcnn.layers.roi_align.roi_pool import RoIPool
+
 if TYPE_CHECKING:
     from heads.protocol.head import Head
 
 Pool = Callable[[int, list[Any], str], Any]
+
+
+def roi_layer(
+    config: Config, pool_size: int, name: str, *, fast: bool, portable: bool = False, levels: int = 4
+) -> RoIAlign | RoIPool:
+    """The layer that computes RoI features, from the given number of pyramid levels."""
+    strides = tuple(config.BACKBONE_STRIDES[:levels])
+    method = fastest_method(config.ROI_SAMPLING_RATIO, config.ROI_GEOMETRY) if fast else None
+    if config.ROI_POOLING == "pool":
+        return RoIPool(pool_size, strides=strides, level_rounding=config.ROI_LEVEL_ROUNDING, name=name)
+    return RoIAlign(
+        pool_size,
+        config.ROI_SAMPLING_RATIO,
+        config.ROI_ALIGNED,
+        strides=strides,
+        level_rounding=config.ROI_LEVEL_ROUNDING,
+        reduction=config.ROI_REDUCTION,
+        rounded=config.ROI_POOLING == "warp",
+        geometry=config.ROI_GEOMETRY,
+        method="gather" if portable else method,
+        name=name,
+    )
+
+
+def pooling(config: Config, rois: Any, image_index: Any, *, fast: bool, portable: bool = False) -> Pool:
+    """The function (cells per side, levels, name) -> features of rois [R, 4]."""
+    return lambda size, levels, name: roi_layer(config, size, name, fast=fast, portable=portable, levels=len(levels))(
+        levels, rois, image_index
+    )
 
 
 def head_inputs(

@@ -124,3 +124,17 @@ def find_last(model_dir: Path, name: str | None) -> RunPath:
         f"No checkpoint of a run named {name!r} in {model_dir.resolve()}; "
         f"runs: {[run.name for run in reversed(found)]}. Check NAME and model_dir, or train first."
     )
+
+
+def resumed(path: Path, checkpoint: Mapping[str, Any], model_dir: Path, name: str | None) -> Run:
+    """The run that a checkpoint continues if it is a numbered one with this NAME in `model_dir`; else a new run.
+
+    checkpoint: metadata of the file; empty if it is not a checkpoint. Only the newest one continues in its own folder.
+    """
+    folder = path.resolve().parent
+    same_name = str(checkpoint.get("config", {}).get("NAME")).lower() == str(name).lower()
+    if not checkpoint or not same_name or folder.parent != model_dir.resolve() or not CHECKPOINT.fullmatch(path.name):
+        return Run()
+    newest = path.name == checkpoints(folder)[-1].name
+    place = RunPath(path.parent) if newest else None
+    return Run(place, epoch=int(checkpoint.get("epoch", 0)), step=int(checkpoint.get("step", 0)), saved=path)
