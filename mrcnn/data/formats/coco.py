@@ -11,7 +11,7 @@ import numpy as np
 from mrcnn.data import rle
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset, Instance
-from mrcnn.data.annotations.classes import BACKGROUND_NAMES, class_table, is_class, only_name
+from mrcnn.data.annotations.classes import is_class
 from mrcnn.data.annotations.fields import MOST, NEEDS_MASKS, FieldError, Unread, id_of, plain_id, shown
 from mrcnn.data.annotations.folders import (
     INSTANCES,
@@ -25,11 +25,12 @@ from mrcnn.data.annotations.folders import (
 )
 from mrcnn.data.annotations.image_finder import ImageFinder
 from mrcnn.data.annotations.json_records import NO_LIST, read_records
-from mrcnn.data.annotations.keypoint_fields import coco_keypoints, read_keypoints, skeleton_of
+from mrcnn.data.annotations.keypoint_fields import coco_keypoints, read_keypoints
 from mrcnn.data.annotations.outlines import FAR, Bounds, Outline, Polygons
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.annotations.segmentations import plain_polygons, read_outline
 from mrcnn.data.annotations.text_files import Head, read_head
+from mrcnn.data.formats.coco_categories import Categories
 
 LISTS = ("images", "categories", "annotations")
 OTHER_FORMATS = {"shapes", "imagePath", "imageData", "imageHeight", "_via_settings", "_via_img_metadata"}
@@ -38,7 +39,6 @@ MOST_SIDE = 100_000  # largest image side in pixels
 NUMBERS = {int, float}
 MISSING = "missing"
 KEYPOINTS = "person_keypoints_"  # before the subset in the names of COCO's keypoint files
-NO_CATEGORY = 1  # the class id when the file has no categories
 
 
 class Record(NamedTuple):
@@ -193,18 +193,19 @@ class _Reader:
     def __init__(self, dataset: CocoDataset, source: str) -> None:
         self.dataset, self.source, self.file = dataset, source, dataset.file
         self.images: dict[Any, dict] = {}
-        self.categories: dict[Any, dict] = {}
         self.records: list[Record] = []
         self.unread = Unread(dataset.problems, dataset.file)
+        self.categories = Categories(dataset, source, self.unread)
 
     def read(
         self, image_dir: str | None, subset: str | None, class_name: str | None, class_names: Sequence[str] | None
     ) -> None:
         """Fills the dataset."""
         self._read_lists()
-        self._drop_unused_categories()
-        numbers = self._classes(class_name, class_names)
-        self._read_skeleton(numbers)
+        used = {key for value in {*map(_plain_category, self.records)} if (key := plain_id(value)) is not None}
+        self.categories.drop_unused(used)
+        numbers = self.categories.classes(used, class_name, class_names)
+        self.categories.read_skeleton(numbers)
         self._check_boxes_only()
         by_image = self._by_image(numbers)
         above, folders = _folders(self.file, subset)
@@ -237,14 +238,14 @@ class _Reader:
 
     def _enter(self, key: str, place: int, record: Any) -> None:
         """Adds an image or a category; invalid records are skipped."""
-        table = self.images if key == "images" else self.categories
+        table = self.images if key == "images" else self.categories.by_id
         name = f"{key}[{place}]"
         name += f" (id {shown(record['id'])})" if isinstance(record, dict) and "id" in record else ""
         try:
             if not isinstance(record, dict) or "id" not in record:
                 raise FieldError("id", "missing")
             number = id_of(record["id"], "id")
-            entry = self._image(record, name) if key == "images" else self._category(record, name, number)
+            entry = self._image(record, name) if key == "images" else self.categories.entry(record, name, number)
             if number in table:
                 if entry == table[number]:
                     self.unread.add(key[:-1], name, "id", "the record appears twice", "the first is used")
@@ -276,18 +277,6 @@ class _Reader:
         height, width = size if None not in size else (None, None)
         return {"id": record["id"], "file_name": file_name, "height": height, "width": width}
 
-    def _category(self, record: dict, name: str, number: int | str) -> dict[str, Any]:
-        """The fields of a category that are used."""
-        title = record.get("name")
-        if type(title) in (int, float):
-            title = str(title)
-        if not isinstance(title, str) or not title:
-            self.unread.add("category", name, "name", f"expected a string, got {shown(title)}", "named by its id")
-            title = f"class {number}"
-        above = record.get("supercategory")
-        entry = {"name": title, "above": above if isinstance(above, str) else "", "place": name}
-        return entry | {key: record[key] for key in ("keypoints", "skeleton") if record.get(key)}
-
     def _convert(self, first: int, records: list[Any]) -> None:
         """Stores a batch of annotations; converting their polygons together is much faster."""
         outlines = plain_polygons([record.get("segmentation") if type(record) is dict else None for record in records])
@@ -300,109 +289,6 @@ class _Reader:
             segmentation = get("segmentation") if outline is None else None
             ids, area, crowd = (get("id"), get("image_id"), get("category_id")), get("area", MISSING), get("iscrowd", 0)
             self.records.append(Record(place, *ids, outline, segmentation, get("bbox"), area, crowd, get("keypoints")))
-
-    def _drop_unused_categories(self) -> None:
-        """Removes categories that no annotation uses and that are not classes.
-
-        Some tools write one for the root of their hierarchy, sometimes with the name of the only class; others
-        write one for the background.
-        """
-        used = {key for value in {*map(_plain_category, self.records)} if (key := plain_id(value)) is not None}
-        names = [category["name"] for category in self.categories.values()]
-        for key, category in list(self.categories.items()):
-            name = category["name"]
-            others = [other for number, other in self.categories.items() if number != key]
-            root = key == 0 and category["above"] == "none" and all(other["above"] == name for other in others)
-            double = names.count(name) > 1
-            background = not is_class(name) or name.lower() in BACKGROUND_NAMES
-            if key in used or not others or not (double or root or background):
-                continue
-            del self.categories[key]
-            names.remove(name)
-            where = self.file, category["place"], "name"
-            if double:
-                message = f"another category has the name {name!r}, and no annotation uses this one"
-                self.dataset.problems.noted(problems.CLASH, *where, message, "the other one is used")
-            else:
-                message = f"no annotation uses {name!r}, the {'root' if root else 'background'}"
-                self.dataset.problems.noted(problems.NOT_A_CLASS, *where, message, "not a class")
-
-    def _classes(self, class_name: str | None, class_names: Sequence[str] | None) -> dict[Any, int | None]:
-        """Adds the classes and returns class ids by category; None: not read."""
-        if not self.categories:
-            return self._unnamed_classes(class_name, class_names)
-        ids: dict[str, int] = {}
-        numbers: dict[Any, int | None] = {}
-        free = max(filter(_is_int, self.categories), default=0)
-        for key, category in self.categories.items():
-            name = category["name"]
-            if not is_class(name):
-                numbers[key] = None
-            elif name not in ids:
-                free += isinstance(key, str)
-                ids[name] = numbers[key] = free if isinstance(key, str) else key
-            elif self._is_same(name, category):
-                numbers[key] = ids[name]
-            else:
-                message = (
-                    f"another category has the name {name!r}, and classes are identified by name; rename one, "
-                    "or move its annotations to the other"
-                )
-                where = self.file, category["place"], "name", message
-                self.dataset.problems.broken(*where, problems.CLASH, images=0, instances=0)
-        by_id = sorted(ids, key=lambda name: ids[name])
-        chosen = class_table((), by_id if class_names is None else class_names)
-        if unknown := [name for name in chosen if name not in ids]:
-            raise AnnotationError(self.file, "", "categories", f"no classes {unknown}; known: {sorted(ids)}")
-        for name in chosen:  # not add_class, which forbids id 0: many tools number their categories from 0
-            self.dataset.class_info.append({"source": self.source, "id": ids[name], "name": name})
-        return {key: None if number not in map(ids.get, chosen) else number for key, number in numbers.items()}
-
-    def _is_same(self, name: str, category: dict) -> bool:
-        """Whether two categories of one name are the same class, that is, have the same supercategory."""
-        first = next(other for other in self.categories.values() if other["name"] == name)
-        if not category["above"] or first["above"] != category["above"]:
-            return False
-        message = f"{first['place']} has the name {name!r} and the same supercategory"
-        self.dataset.problems.noted(problems.CLASH, self.file, category["place"], "name", message, "read as one class")
-        return True
-
-    def _unnamed_classes(self, class_name: str | None, class_names: Sequence[str] | None) -> dict[Any, int | None]:
-        """The classes of a file without categories: a single one, or one per category id, named after it."""
-        keys = {plain_id(record.category) for record in self.records} - {None}
-        names = {key: f"class {key}" for key in sorted(keys, key=lambda key: (isinstance(key, str), key))}
-        if class_name is not None or not names or (class_names is not None and len(class_names) == 1):
-            names = {None: only_name(class_name, class_names)}
-        chosen = class_table((), list(names.values()) if class_names is None else class_names)
-        ids = {name: number for number, name in enumerate(names.values(), NO_CATEGORY)}
-        if unknown := [name for name in chosen if name not in ids]:
-            raise AnnotationError(self.file, "", "categories", f"no classes {unknown}; known: {sorted(ids)}")
-        for name in chosen:
-            self.dataset.add_class(self.source, ids[name], name)
-        message, treatment = "the file has no categories", f"classes are {chosen}; class_name= names a single one"
-        self.dataset.problems.noted(problems.UNREAD, self.file, "", "categories", message, treatment)
-        if None in names:
-            return dict.fromkeys((*keys, None), NO_CATEGORY)
-        return {key: ids[name] if name in chosen else None for key, name in names.items()}
-
-    def _read_skeleton(self, numbers: dict[Any, int | None]) -> None:
-        """The keypoints of the categories that are read; all that have any must have the same."""
-        read = [category for key, category in self.categories.items() if numbers.get(key) and "keypoints" in category]
-        for category in read:
-            try:
-                skeleton = skeleton_of(category)
-            except ValueError as error:
-                self.unread.add("category", category["place"], "keypoints", str(error), "no keypoints are read of it")
-                continue
-            if self.dataset.skeleton not in (None, skeleton):
-                message = (
-                    f"its keypoints {shown(category['keypoints'])} are others than those of {read[0]['name']!r}; read "
-                    "one of them, by class_names="
-                )
-                where = self.file, category["place"], "keypoints", message, problems.CLASH
-                self.dataset.problems.broken(*where, images=0, instances=0)
-                continue
-            self.dataset.skeleton = skeleton
 
     def _check_boxes_only(self) -> None:
         """Raises AnnotationError if the annotations have boxes but no outlines."""
@@ -431,7 +317,9 @@ class _Reader:
                     raise FieldError("image_id", message)
                 category = record.category if type(record.category) is int else plain_id(record.category)
                 if category not in numbers:
-                    message = f"{shown(record.category)} is not among the ids of the file's {len(self.categories)}"
+                    message = (
+                        f"{shown(record.category)} is not among the ids of the file's {len(self.categories.by_id)}"
+                    )
                     raise FieldError("category_id", f"{message} categories")
                 number = numbers[category]
                 if number is None:
@@ -457,7 +345,7 @@ class _Reader:
 
     def _note_not_a_class(self, record: Record, category: Any) -> None:
         """Notes an instance whose category is not a class, unless its class was not requested."""
-        name = self.categories[category]["name"] if category in self.categories else ""
+        name = self.categories.name(category)
         if name and not is_class(name):
             where = self.file, _name(record), "category_id", f"{name!r} is not a class"
             self.dataset.problems.left_out(problems.NOT_A_CLASS, *where, images=0, instances=1)
@@ -572,10 +460,6 @@ def _is_box(box: Any) -> bool:
 
 def _plain_category(record: Record) -> Any:
     return record.category if isinstance(record.category, str | int | float) else None
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int)
 
 
 def _folders(file: str, subset: str | None) -> tuple[str, list[str]]:
