@@ -1,4 +1,4 @@
-"""Every registered head, and the same heads with options that change what they give, small enough for tests."""
+"""Every registered mask head, and the same heads with options that change what they give, small enough for tests."""
 
 import heads
 
@@ -18,7 +18,7 @@ VARIANTS = {
     "fcn, class-agnostic": {"name": "fcn", "filters": 32, "class_agnostic": True},
     "unet, two levels": {"name": "unet", "filters": 16, "levels": 2},
 }
-NAMES = [*heads.names(), *VARIANTS]
+NAMES = [*heads.names("mask"), *VARIANTS]
 # Uses each part of the protocol: several inputs and losses, its own inference, predicted boxes, scores.
 SCORED_POINTS = {
     "name": "mask_scoring",

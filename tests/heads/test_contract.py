@@ -10,7 +10,7 @@ import heads
 from heads.protocol import check, contract
 from tests.heads import small
 
-every_head = pytest.mark.parametrize("name", small.NAMES)
+every_head = pytest.mark.parametrize("name", [*small.NAMES, *heads.names("keypoints")])
 
 
 def build(name, num_classes=4):
