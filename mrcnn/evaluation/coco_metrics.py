@@ -47,7 +47,8 @@ def coco_evaluation(records: Records, kind: str, ious: Sequence[float] | None = 
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}; choose one of {tuple(KINDS)}")
-    if kind != "box" and any("segmentation" not in a for side in (records.truth, records.found) for a in side):
+    with_masks = all("segmentation" in a for side in (records.truth, records.found) for a in side)
+    if kind in ("mask", "boundary") and not with_masks:
         raise ValueError(f'kind={kind!r} needs masks, and these records have boxes alone; choose "box"')
     from pycocotools.cocoeval import COCOeval
 

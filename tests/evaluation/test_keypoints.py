@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,3 +180,17 @@ def test_keypoints_of_detections_are_checked():
 
     with pytest.raises(ValueError, match=r"keypoints of shape \(1, 3, 3\) for"):
         evaluate(Broken(dataset, 0), dataset, progress=False)
+
+
+def test_a_model_without_masks_has_keypoints():
+    dataset = TinyKeypoints(4)
+
+    class Boxes(Near):
+        config = SimpleNamespace(MASK_HEAD=None)
+
+        def detect(self, images):
+            (found,) = super().detect(images)
+            return [{key: value for key, value in found.items() if key != "masks"}]
+
+    results = evaluate(Boxes(dataset, 1), dataset, progress=False)
+    assert results.mask is None and results.keypoints["AP"] > 0
