@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config
+from mrcnn.data.formats import load_dataset
 from mrcnn.model import MaskRCNN
 from mrcnn.training.interruption import TrainingInterrupted
 
@@ -56,6 +57,11 @@ def test_check_fails_for_what_is_broken(run, run_json, data, tmp_path):
     (data / "train" / "0.png").unlink()
     code, out, _ = run("check", data, "--subset", "train", "--images")
     assert code == 1 and "0.png" in out
+    code, *_ = run("check", data, "--subset", "train", "--page", tmp_path / "report.html", "--fix", tmp_path / "fixed")
+    assert code == 1 and "0.png" in (tmp_path / "report.html").read_text()
+    assert load_dataset(tmp_path / "fixed").num_images == 3
+    code, _, err = run("check", data, "--subset", "train", "--page", tmp_path)
+    assert code == 1 and "it is a folder" in err
     code, _, err = run("check", data / "nowhere")
     assert code == 1 and "does not exist" in err
 

@@ -32,7 +32,7 @@ from mrcnn.data.check.report import Report
 from mrcnn.data.check.statistics import Statistics
 from mrcnn.data.dataset import Dataset
 
-__all__ = ["Report", "check", "main", "write_fixed", "write_page"]
+__all__ = ["Report", "check", "check_outputs", "main", "write_fixed", "write_page"]
 
 BLOCK = 256  # images whose polygons are checked together
 
@@ -106,11 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     shown = sys.stderr.isatty()
     try:
-        for path in filter(None, (options.json, options.page)):
-            check_writable(path)  # fail now rather than after minutes of work
-        if options.fix:
-            check_empty(options.fix)
-            check_writable(os.path.join(options.fix, ANNOTATIONS))
+        check_outputs(options.json, options.page, fix=options.fix)
     except (OSError, ValueError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
@@ -139,6 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = write_fixed(options.fix, dataset, progress=shown)
         print(f"{options.fix}: wrote {written['images']:,} images with {written['instances']:,} instances")
     return int(bool(report.broken))
+
+
+def check_outputs(*files: str | None, fix: str | None) -> None:
+    """Raises OSError or ValueError if an output cannot be written, so that it fails before minutes of work."""
+    for path in filter(None, files):
+        check_writable(path)
+    if fix:
+        check_empty(fix)
+        check_writable(os.path.join(fix, ANNOTATIONS))
 
 
 def check_writable(path: str | os.PathLike) -> None:
