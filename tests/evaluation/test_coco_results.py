@@ -417,7 +417,7 @@ def test_annotations_that_do_not_fit():
     dataset = Own()
     dataset.annotations = lambda image_id: [result(category_id=3) | {"area": 1, "iscrowd": 0}]
     with pytest.raises(
-        ValueError, match=r"image 0: an annotation has size \[60, 90\] and class id 3, but the image \[60"
+        ValueError, match=r"image 0: an annotation has size \[60, 90\] and class id 3, but the image has \[60"
     ):
         ground_truth_annotations(dataset, 0, (HEIGHT, WIDTH))
 
