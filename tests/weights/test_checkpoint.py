@@ -331,7 +331,7 @@ def test_full_disk(saved):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(OSError, match="could not write .*a.h5.*untouched"):
+        with pytest.raises(OSError, match="could not write .*a.h5.*unchanged"):
             save_checkpoint(path, {"big": big}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
