@@ -24,6 +24,7 @@ class Model:
     def __init__(self, scaling: PixelScaling = AS_THEY_ARE, **settings):
         self.config = TinyConfig(NUM_CLASSES=len(NAMES), **settings)
         self.class_names = list(NAMES)
+        self.skeleton = None  # of a model without a keypoint head
         self.network = Answering(*BOXES)
         self.detector = Detector(self.network, self.config, scaling)
 
