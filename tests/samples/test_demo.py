@@ -45,7 +45,7 @@ def test_both_heads_are_trained_compared_and_drawn(tiny, tmp_path, capsys):
 
 def test_any_registered_head_may_be_chosen(monkeypatch):
     seen = []
-    monkeypatch.setattr(demo.heads, "names", lambda: ["fcn", "unet", "mine"])
+    monkeypatch.setattr(demo.heads, "names", lambda kind: ["fcn", "unet", "mine"])
     monkeypatch.setattr(demo, "train_and_evaluate", lambda config, *_: seen.append(config) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         demo.main(["--heads", "mine"])

@@ -120,6 +120,6 @@ def test_a_failure_leaves_the_older_csv_and_no_other_file(images, tmp_path):
 def test_a_damaged_image_is_found_before_the_first_detection(images, tmp_path):
     images[1][1].write_bytes(images[1][1].read_bytes()[:40])
     model = Model()
-    with pytest.raises(ValueError, match=r"b\.png.*truncated, damaged"):
+    with pytest.raises(ValueError, match=r"b\.png.*truncated or damaged"):
         write_submission(tmp_path / "s.csv", ("ImageId", "Score"), model, images, rows)
     assert model.calls == 0 and not (tmp_path / "s.csv").exists()
