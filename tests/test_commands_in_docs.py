@@ -131,6 +131,13 @@ def names_heads(words: tuple[str, ...]) -> None:
     assert set(words[3:]) <= set(heads.names())
 
 
+def is_ablation(words: tuple[str, ...]) -> None:
+    from mrcnn.experiments.ablation import parser
+
+    if len(words) > 3:  # else it names the module
+        parser().parse_args(list(words[3:]))
+
+
 def is_target(words: tuple[str, ...]) -> None:
     for word in words[1:]:
         name, given, _ = word.partition("=")
@@ -178,6 +185,7 @@ NOT_RUN: list[tuple[str, str, Callable[[tuple[str, ...]], None]]] = [
     ),
     (r"python notebooks/execute\.py", "trains; tests/test_notebooks.py executes each notebook", names_notebooks),
     (r"python -m heads\b", "trains each head, as tests/heads does", names_heads),
+    (r"python -m mrcnn\.experiments\.ablation", "trains for hours; tests/experiments runs it small", is_ablation),
     (r"mrcnn \w+$", "names a command", is_subcommand),
     (r"mrcnn (app|detect|video|weights|export) ", "needs large weights, or a browser; see tests/cli", is_subcommand),
     (r"python -m mrcnn$", "is the program without a command", lambda words: importlib.util.find_spec("mrcnn.__main__")),

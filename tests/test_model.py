@@ -318,7 +318,7 @@ def test_classes_of_the_same_name_are_kept(wider, stored, untrained, capsys, kno
     logits, theirs = (weights_of(model)["box_head/mrcnn_class_logits/bias"] for model in (wider, untrained))
     np.testing.assert_array_equal(logits[[0, 2, 4]], theirs[[0, 2, 1]])
     np.testing.assert_array_equal(logits[[1, 3]], before["box_head/mrcnn_class_logits/bias"][[1, 3]])
-    with pytest.raises(ValueError, match="class_names has 4 names with background; NUM_CLASSES: 5"):
+    with pytest.raises(ValueError, match="class_names has 4 names with background; NUM_CLASSES is 5"):
         wider.load_weights(stored, class_names=names[:4])
 
 

@@ -261,9 +261,9 @@ def test_a_label_does_not_hide_a_small_box(image):
         ({"masks": np.zeros((HEIGHT, WIDTH, 3))}, r"masks have shape \(60, 80, 3\); the image of 60 x 80 and 2 class"),
         ({"masks": np.zeros((9, WIDTH, 2))}, r"masks have shape \(9, 80, 2\)"),
         ({"class_ids": [1, 3]}, r"class ids \[3\] have no name: got 3 names"),
-        ({"scores": [0.5]}, "expected one of scores per instance, got 1 for 2 instances"),
-        ({"captions": ["a"] * 3}, "expected one of captions per instance, got 3 for 2 instances"),
-        ({"colors": [(1, 0, 0)]}, "expected one of colors per instance, got 1 for 2 instances"),
+        ({"scores": [0.5]}, "got 1 scores for 2 instances"),
+        ({"captions": ["a"] * 3}, "got 3 captions for 2 instances"),
+        ({"colors": [(1, 0, 0)]}, "got 1 colors for 2 instances"),
         ({"image": np.zeros((0, 4, 3))}, "no pixels"),
     ],
 )
@@ -560,5 +560,5 @@ def test_keypoints_are_drawn_with_their_skeleton(image):
     (line,) = ax.lines
     assert line.get_xydata().tolist() == [[6, 5], [16, 15]]
     assert ax.collections[-1].get_offsets().tolist() == [[6, 5], [16, 15]]
-    with pytest.raises(ValueError, match="2 keypoints were given for 1 instances"):
+    with pytest.raises(ValueError, match="got 2 keypoints for 1 instances"):
         visualize.display_instances(image, [[2, 2, 18, 18]], None, [1], ["BG", "cat"], keypoints=keypoints * 2)

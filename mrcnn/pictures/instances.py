@@ -249,4 +249,4 @@ def class_captions(class_ids: ArrayLike, class_names: Sequence[str], scores: Arr
 def _check_counts(count: int, **given: Sequence[Any] | np.ndarray) -> None:
     for name, values in given.items():
         if len(values) != count:
-            raise ValueError(f"expected one of {name} per instance, got {len(values)} for {count} instances")
+            raise ValueError(f"got {len(values)} {name} for {count} instances; pass one per instance")

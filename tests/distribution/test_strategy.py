@@ -213,7 +213,7 @@ def test_settings_that_fit_no_device():
         TinyConfig(DISTRIBUTION="horovod")
     with pytest.raises(ValueError, match="GPU_COUNT = 1 with DISTRIBUTION = 'mirrored': set it to the number"):
         MaskRCNN("training", TinyConfig(DISTRIBUTION="mirrored"))
-    with pytest.raises(ValueError, match="GPU_COUNT = 99, and tensorflow sees 1: .*CPU:0"):
+    with pytest.raises(ValueError, match="GPU_COUNT = 99, but tensorflow sees 1: .*CPU:0"):
         MaskRCNN("training", TinyConfig(DISTRIBUTION="mirrored", GPU_COUNT=99))
 
 

@@ -282,7 +282,9 @@ def test_files_are_turned_upright_and_grouped_as_they_are_then(tmp_path):
 def test_a_file_whose_header_is_right_and_its_pixels_missing_is_named(tmp_path):
     whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
     (tmp_path / "cut.png").write_bytes(whole[:2000])
-    with pytest.raises(ValueError, match=r"images\[1\] of 2: .*cut.png' is truncated or damaged.*fix or remove"):
+    with pytest.raises(
+        ValueError, match=r"images\[1\] of 2: .*cut.png' is truncated, damaged or not an image.*fix or remove"
+    ):
         detector(Answering()).detect([grey(64, 64), tmp_path / "cut.png"])
 
 

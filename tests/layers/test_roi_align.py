@@ -278,7 +278,7 @@ def test_boxes_of_each_image_need_no_index():
     np.testing.assert_array_equal(
         layer(features, boxes.reshape(2, 3, 4)), layer(features, boxes, np.array([0, 0, 0, 1, 1, 1]))
     )
-    with pytest.raises(ValueError, match=r"boxes have shape \(6, 4\); give \[B, N, 4\], or \[M, 4\] with image_index"):
+    with pytest.raises(ValueError, match=r"boxes have shape \(6, 4\); pass \[B, N, 4\], or \[M, 4\] with image_index"):
         layer(features, boxes)
 
 

@@ -155,22 +155,22 @@ def trunk_with_pyramid(path):
 
 
 @pytest.mark.parametrize(
-    "save, parts, left",
+    "save, parts, left, settings",
     [
-        (keypoints, "mask head", "keypoint_head"),
-        (point_rend, "mask head", "coarse_head"),
-        (boxes_alone, "mask head", ""),
-        (trunk_with_pyramid, "rpn and the box head and the mask head", ""),
+        (keypoints, "mask head", "keypoint_head", {}),
+        (point_rend, "mask head", "coarse_head", {}),
+        (boxes_alone, "mask head", "", {"MASK_HEAD": "fcn"}),
+        (trunk_with_pyramid, "rpn and the box head and the mask head", "", {}),
     ],
 )
-def test_a_part_that_would_be_random_is_named(tmp_path, save, parts, left):
+def test_a_part_that_would_be_random_is_named(tmp_path, save, parts, left, settings):
     """Masks of such a model are noise."""
     path = tmp_path / "a.pth"
     save(path)
     with pytest.raises(
         ValueError, match=f"a.pth .*has no weights for the {parts}.*{left}.*would detect noise.*exclude="
     ):
-        MaskRCNN.from_pretrained(path, **SMALL)
+        MaskRCNN.from_pretrained(path, **{**SMALL, **settings})
 
 
 @pytest.mark.parametrize("arguments", [{"exclude": ["mask_head"]}, {"classes": ["cat"]}, {"NUM_CLASSES": 2}])

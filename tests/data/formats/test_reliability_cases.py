@@ -31,7 +31,7 @@ def image(path, content=0):
     [
         ("lol.yaml", r"data.yaml, line \d+: .*more than 1,000,000 values"),
         ("date.yaml", r"data.yaml, line \d+: .*day is out of range for month"),
-        ("devzero.yaml", "data.yaml, field 'train': it leads to '/dev/zero', which is no folder or file"),
+        ("devzero.yaml", "data.yaml, field 'train': it points to '/dev/zero', not a folder or file"),
     ],
 )
 def test_yaml_that_takes_all_time_or_memory(tmp_path, capsys, name, message):
@@ -54,7 +54,7 @@ def test_xml_in_an_encoding_that_does_not_exist(tmp_path):
         image(tmp_path / "SegmentationClass" / f"{name}.png", 1)
     (tmp_path / "Annotations").mkdir()
     shutil.copy(xml, tmp_path / "Annotations" / "a.xml")
-    with pytest.raises(AnnotationError, match="a.xml, line 1, field 'encoding': 'utf8x' is not an encoding"):
+    with pytest.raises(AnnotationError, match="a.xml, line 1, field 'encoding': 'utf8x' is not a text encoding"):
         load_dataset(tmp_path)
     with pytest.warns(UserWarning, match="a.xml, line 1"):
         dataset = load_dataset(tmp_path, strict=False)

@@ -184,6 +184,6 @@ def test_the_command_writes_a_video_and_tracks(run_json, run, models, tmp_path):
     code, _, err = run(*given, "--every", "4")
     assert code == 0 and "those in between are interpolated" in err and "11 of 11 frames" in err
     code, _, err = run(*given, "--every", "4", "--drop")
-    assert code == 0 and "those in between are left out" in err and "4 of 11 frames" in err
+    assert code == 0 and "those in between are dropped" in err and "4 of 11 frames" in err
     code, _, err = run("video", "nowhere.mp4", "--weights", "w.h5")
     assert code == 1 and err.strip() == "mrcnn video: error: there is no video 'nowhere.mp4'"

@@ -103,7 +103,7 @@ def test_what_is_no_weight_is_left_out(tmp_path):
 
 def test_one_weight_in_two_shapes_is_an_error(tmp_path):
     write(tmp_path / "a.h5", keras2, {"other/conv1/bias:0": np.zeros(5)})
-    with pytest.raises(ValueError, match=r"a.h5 holds conv1/bias twice, as \((8,\) and \(5|5,\) and \(8),\)"):
+    with pytest.raises(ValueError, match=r"a.h5 contains conv1/bias twice, as \((8,\) and \(5|5,\) and \(8),\)"):
         read_layers(tmp_path / "a.h5")
 
 
