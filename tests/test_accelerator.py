@@ -64,6 +64,7 @@ def test_a_whole_run_needs_nothing_but_jax_and_keras(tmp_path):
     assert "| float32, exact products | 1 |" in ended.stdout
 
 
+@pytest.mark.slow
 def test_the_stored_detections_are_found_again_here():
     """Also on TensorFlow, so that a change of the network is seen by whoever makes it."""
     from mrcnn.network.graph import inference_graph

@@ -82,6 +82,7 @@ def test_a_mask_head_needs_masks():
         Loader(BoxDataset(2), TinyConfig(), scaling=PLAIN)
 
 
+@pytest.mark.slow
 def test_trains_evaluates_and_detects(tmp_path, capsys):
     data = BoxDataset(4)
     model = MaskRCNN("training", boxed(DETECTION_MIN_CONFIDENCE=0.0), tmp_path)
@@ -120,6 +121,7 @@ def test_boxes_that_are_found_exactly_have_an_ap_of_one():
     assert results.box["AP"] == pytest.approx(1) and results.mask is None
 
 
+@pytest.mark.slow
 def test_a_model_without_masks_on_data_with_masks():
     """Sizes of objects are those of their masks then, as COCO has them."""
     model = MaskRCNN("inference", boxed(DETECTION_MIN_CONFIDENCE=0.0))

@@ -215,6 +215,7 @@ def test_commands_are_found():
     assert commands.split(text) == [("python", "x.py", "--a", "1", "--b", "c d")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ALL, ids=str)
 def test_every_command_runs_or_says_why_not(command):
     assert runs(command) or stands_for(command), (

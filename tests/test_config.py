@@ -198,6 +198,7 @@ def test_computed_settings_cannot_be_set_and_name_those_that_can(name):
             attempt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", None, True])
 def test_counts_are_whole_numbers_from_one(name, value):
@@ -323,6 +324,7 @@ def test_json_round_trip(tmp_path):
     assert path.read_text().count("\n") > len(setting_names()), "one setting a line, for people"
 
 
+@pytest.mark.slow
 @given(
     st.fixed_dictionaries(
         {},

@@ -97,6 +97,7 @@ def test_the_reader_of_imports_sees_what_is_there(tmp_path):
     assert len(SOURCES) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_edges(path):
     name, used = module_name(path), imports(path) - imports_for_types(path)
@@ -123,6 +124,7 @@ def test_there_is_no_cycle():
     assert not graph
 
 
+@pytest.mark.slow
 def test_modules_of_one_package_form_no_cycle():
     names = {module_name(path): path for path in SOURCES}
     graph = {}
@@ -135,6 +137,7 @@ def test_modules_of_one_package_form_no_cycle():
     assert not graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_a_config_is_annotated_and_read_where_things_are_assembled(path):
     """Below assembly, layers and functions take explicit keyword arguments."""
@@ -168,6 +171,7 @@ def test_folders_and_the_root_stay_small():
         assert len(list(folder.glob("*.py"))) <= 14, folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_heavy_modules_are_imported_where_they_are_used(path):
     assert not {package(name) for name in imports(path, top_level_only=True)} & HEAVY

@@ -66,6 +66,7 @@ def test_all_notebooks_are_there_and_have_tiny_settings():
     assert sorted(TINY) == sorted(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs(name, tmp_path):
     notebook = execute.load(name)

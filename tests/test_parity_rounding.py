@@ -264,6 +264,7 @@ def test_a_decision_in_the_network_excuses_no_wrong_way_back_to_the_photograph()
         }
 
 
+@pytest.mark.slow
 def test_the_detections_of_a_model_are_what_its_candidates_make():
     state, name = parity.values_of(test_torchvision.shapes()), f"{test_torchvision.ROI}box_predictor"
     state[f"{name}.cls_score.bias"][0] -= 7  # a background that leaves something

@@ -38,6 +38,7 @@ def run(code, **environment):
     )
 
 
+@pytest.mark.slow
 def test_a_program_prints_what_it_says_itself():
     code = "import mrcnn.model, tensorflow; print(type(tensorflow.__spec__.loader).__name__); tensorflow.zeros(1) + 1"
     result = run(code)

@@ -139,6 +139,7 @@ def test_an_image_that_is_too_large_is_reported(tmp_path, capsys, monkeypatch):
     assert (status, err) == (1, "") and "more than the limit of 599" in out and problems.UNREADABLE in out
 
 
+@pytest.mark.slow
 def test_the_package_declares_what_its_data_modules_import():
     """The table below lists packages whose pip name differs from the import name."""
     root = Path(__file__).resolve().parents[2]
@@ -199,6 +200,7 @@ def test_values_of_options_are_json_or_text():
             command._parse(["data", *wrong])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco_mini", "balloon", "nuclei_dsb2018", "fashion_ccp"])
 def test_real_data_is_sound(name, capsys):
     path = SHARED / name

@@ -217,6 +217,7 @@ def test_batches_of_many_sizes_are_the_same_for_any_number_of_threads_and_resume
     assert fingerprints(Loader(dataset, settings, scaling=scaling, seed=3, start_epoch=2), epochs=1) == first[16:]
 
 
+@pytest.mark.slow
 def test_nine_of_ten_pixels_are_image_pixels(config, scaling):
     """With the sizes of COCO's images, at 800/1333."""
     if not COCO_MINI.exists():
@@ -270,6 +271,7 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone(squares, config, scaling)
     assert not np.array_equal(first.assemble_batch(0, 2)["seed"], first.assemble_batch(1, 2)["seed"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_fit_is_fed_the_same_by_any_number_of_threads(squares, config, scaling, workers):
     settings = config(LOADER_WORKERS=workers, IMAGE_MIN_DIM=32, IMAGE_MAX_DIM=32)

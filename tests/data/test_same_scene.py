@@ -86,6 +86,7 @@ def rewritten(coco, folder, image_ids):
     return {name: reader(folder / name) for name, reader in readers.items()}, expected
 
 
+@pytest.mark.slow
 def test_real_polygons_are_filled_alike_whatever_tool_wrote_them(tmp_path):
     if not COCO_MINI.exists():
         pytest.skip(f"no photographs at {COCO_MINI}")

@@ -36,6 +36,7 @@ def runs(tmp_path_factory):
     return {"killed": killed, "status": status, "resumed": resumed, "local": local}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key, count", [("step", 6), ("epoch", 2)])
 def test_two_devices_have_the_losses_of_one(runs, key, count):
     expected = runs["local"].said("one", key)

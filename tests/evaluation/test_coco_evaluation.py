@@ -279,6 +279,7 @@ def test_boxes_that_do_not_fit_the_masks():
         evaluate(Answering(perfect()), dataset, progress=False)
 
 
+@pytest.mark.slow
 def test_masks_are_not_kept():
     """Only run lengths of what was found stay: the arrays of an image are gone when the next one comes."""
     import gc

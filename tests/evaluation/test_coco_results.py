@@ -131,6 +131,7 @@ def mini():
     return path, read_coco(path, MINI / "val2017")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["generated", "mini"])
 def test_numbers_are_those_of_pycocotools_on_the_written_file(where, request, tmp_path):
     annotation_file, dataset = request.getfixturevalue(where)
@@ -149,6 +150,7 @@ def test_numbers_are_those_of_pycocotools_on_the_written_file(where, request, tm
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["generated", "mini"])
 def test_ground_truth_fed_back_is_perfect(where, request):
     _, dataset = request.getfixturevalue(where)

@@ -33,6 +33,7 @@ def value_and_gradients(function, given, upstream, kind):
     return outputs, *tape.gradient(total, given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 21, 26), (2, 20, 28), (1, 9, 10)])
 @pytest.mark.parametrize("name", KINDS)
 def test_values_and_gradients(name, size):

@@ -40,6 +40,7 @@ def test_one_tile_by_hand():
     np.testing.assert_allclose(of_outputs @ ((of_kernel @ kernel) * (of_inputs @ corner)), expected.ravel(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(
     "batch, height, width", [(1, 1, 1), (1, 4, 4), (1, 5, 3), (1, 8, 40), (1, 41, 7), (2, 9, 9), (7, 6, 5), (3, 17, 18)]
@@ -99,6 +100,7 @@ def inputs_and_weights(*size):
 
 
 # 21 x 26 is 42 tiles, 20 x 28 is 35, 9 x 10 too few for Winograd's
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 21, 26), (2, 20, 28), (1, 9, 10)])
 @pytest.mark.parametrize("relu", [False, True])
 def test_values_and_gradients(relu, size):

@@ -8,6 +8,7 @@ from tests.data.scenes import FORMATS
 from tests.fuzz.annotations import MOST_MEGABYTES, fuzz, mutated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_annotations_raise_what_names_their_file(name, monkeypatch):
     monkeypatch.setattr(

@@ -9,6 +9,7 @@ import pytest
 from tests.fuzz import campaign, h5, pickles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script, suffix", [(pickles, ".pkl"), (h5, ".h5")])
 def test_damaged_files_are_read_or_refused(script, suffix):
     report = campaign.campaign(script.make, script.read, 300, seed=7, suffix=suffix)
@@ -16,6 +17,7 @@ def test_damaged_files_are_read_or_refused(script, suffix):
     assert report.accepted > 5 and sum(report.refused.values()) > 100 and report.largest < campaign.MEGABYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [pickles, h5])
 def test_undamaged_files_are_read(script, tmp_path):
     accepted = 0
@@ -53,6 +55,7 @@ def memory(path):
     return bytearray(40 * 2**20).count(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault, message", [(hang, "hang"), (crash, "crash"), (wrong, "KeyError"), (memory, "MB")])
 def test_the_campaign_sees_what_it_is_for(monkeypatch, tmp_path, fault, message):
     monkeypatch.setattr(campaign, "SECONDS", 1)

@@ -9,6 +9,7 @@ from heads.protocol import check
 from heads.protocol.costs import multiply_adds
 
 
+@pytest.mark.slow
 def test_cost_by_hand():
     """1.09 G multiply-adds per RoI at 80 classes."""
     cells, wide = 14 * 14, 256 * 256
@@ -31,6 +32,7 @@ def test_each_branch_hears_of_the_other():
     np.testing.assert_allclose(head.inference(given)["masks"], before["masks"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_perfect_boundary_has_no_loss():
     head = heads.make("boundary", (14, 14, 8), 3, {"filters": 8})
     targets = check.trial_targets(

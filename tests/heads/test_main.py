@@ -31,6 +31,7 @@ def file(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_head_of_a_file_is_described_and_checked(file, capsys):
     assert main(["from a file", "--file", file, "--classes", "2", "--features", "8", "8", "4"]) == 0
     text = capsys.readouterr().out
@@ -43,6 +44,7 @@ def test_a_head_that_cannot_be_built_is_named(file, capsys):
     assert "FAILED  mask head 'from a file' must give probabilities, 0 to 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_head_that_breaks_the_contract_is_named(capsys):
     @heads.register("forgetful")
     def forgetful(input_shape, num_classes):

@@ -29,6 +29,7 @@ def targets(boxes):
     )
 
 
+@pytest.mark.slow
 def test_cost_beside_fcn_is_the_papers():
     """0.39 G multiply-adds at 80 classes."""
     alone, wrapped = (
@@ -67,6 +68,7 @@ def test_what_cannot_be_wrapped():
         scoring({"name": "fcn", "filtres": 8})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("roi", "mask", "iou"),
     [

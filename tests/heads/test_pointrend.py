@@ -8,6 +8,7 @@ from heads.pointrend import LeastSure, PutCells
 from heads.protocol.costs import multiply_adds
 
 
+@pytest.mark.slow
 def test_cost_by_hand():
     """At 80 classes: the coarse mask, and the point head at 28x28 cells and three times at 784 of them."""
     head = heads.make("pointrend", (14, 14, 256), 81)

@@ -53,6 +53,7 @@ def test_a_function_is_a_plain_head_whose_model_is_returned_as_it_is():
     assert isinstance(heads.build("fcn", SHAPE, 3, filters=4), keras.Model)
 
 
+@pytest.mark.slow
 def test_layers_without_a_name_get_the_same_in_every_process():
     """Keras counts all layers ever made, and checkpoints know layers by their names."""
     names = []
@@ -64,6 +65,7 @@ def test_layers_without_a_name_get_the_same_in_every_process():
     assert {layer.name for layer in head.inference.layers if layer.weights} <= set(names[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

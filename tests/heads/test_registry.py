@@ -49,6 +49,7 @@ def test_names_are_sorted_and_hold_the_heads_beside_the_registry():
     assert heads.names() == sorted(beside) and {"fcn", "unet"} < beside
 
 
+@pytest.mark.slow
 def test_a_file_beside_the_others_is_found(tmp_path):
     shutil.copytree(Path(heads.__file__).parent, tmp_path / "heads")
     (tmp_path / "heads" / "another.py").write_text(

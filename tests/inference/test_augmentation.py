@@ -20,6 +20,7 @@ def image():
     return TinyDataset(1, sizes=((64, 48),)).load_image(0)
 
 
+@pytest.mark.slow
 def test_masks_of_given_boxes_are_those_of_the_whole_graph(model, image):
     source = model.detector.network_input(image)
     (raw,) = model.detector.run(source.image[None], source.window[None])
@@ -33,6 +34,7 @@ def test_masks_of_given_boxes_are_those_of_the_whole_graph(model, image):
     np.testing.assert_allclose(masks[:count], raw["masks"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_view_is_plain_detection(model, image):
     (plain,), (augmented,) = model.detect([image]), model.detect([image], augment=ONE_VIEW)
     np.testing.assert_allclose(augmented.rois, plain.rois, atol=1e-3)
@@ -41,6 +43,7 @@ def test_one_view_is_plain_detection(model, image):
     np.testing.assert_allclose(augmented.soft.probabilities, plain.soft.probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mirrored_image_gives_the_mirrored_result(model, image):
     views = Augmentation(min_dims=(48, 64), max_dim=96, flip=True)
     (one,), (other,) = model.detect([image], augment=views), model.detect([image[:, ::-1]], augment=views)
@@ -56,6 +59,7 @@ def test_a_mirrored_image_gives_the_mirrored_result(model, image):
         np.testing.assert_allclose(soft, other.soft.probabilities[twin][:, ::-1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_views_add_boxes_and_never_more_than_the_setting(model, image):
     (result,) = model.detect([image], augment=Augmentation(min_dims=(32, 64, 96), max_dim=128), prepare="rle")
     assert 0 < result.count <= model.config.DETECTION_MAX_INSTANCES and result.soft is None
@@ -66,12 +70,14 @@ def test_views_add_boxes_and_never_more_than_the_setting(model, image):
     )
 
 
+@pytest.mark.slow
 def test_a_stream_gives_what_detect_gives(model, image):
     (one,), (other,) = model.detect([image], augment=ONE_VIEW, prepare="rle"), model.stream([image], augment=ONE_VIEW)
     assert one.rle == other.rle and one.count > 3
     np.testing.assert_array_equal(one.rois, other.rois)
 
 
+@pytest.mark.slow
 def test_nothing_found_is_an_empty_result(image):
     nothing = MaskRCNN("inference", TinyConfig(DETECTION_MIN_CONFIDENCE=0.999))
     (result,) = nothing.detect([image], augment=ONE_VIEW)

@@ -279,6 +279,7 @@ def test_files_are_turned_upright_and_grouped_as_they_are_then(tmp_path):
     assert [result.size for result in results] == [(100, 40)] * 2
 
 
+@pytest.mark.slow
 def test_a_file_whose_header_is_right_and_its_pixels_missing_is_named(tmp_path):
     whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
     (tmp_path / "cut.png").write_bytes(whole[:2000])

@@ -116,6 +116,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_kill_loses_only_what_was_not_committed_and_a_second_process_is_refused(tmp_path):
     path = tmp_path / "a.sqlite"
     code = CHILD.format(root=str(ROOT), path=str(path), about=ABOUT)

@@ -128,6 +128,7 @@ def test_neighbors_on_a_seam_stay_apart():
     assert found[2].max() > 0.8 and found[3].max() > 0.6
 
 
+@pytest.mark.slow
 def test_many_objects_of_all_sizes_are_each_found_once():
     rng = np.random.default_rng(0)
     ellipses, taken = [], np.zeros((900, 900), bool)

@@ -84,6 +84,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_size, ratio, aligned", SETTINGS)
 def test_equals_the_definition(scene, pool_size, ratio, aligned):
     features, boxes, image_index = scene
@@ -225,6 +226,7 @@ BY_LEVEL = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_size, ratio, aligned, method", BY_LEVEL)
 def test_layer_pools_each_roi_from_its_level_in_order(pool_size, ratio, aligned, method):
     features, boxes, image_index = scene_of_levels(np.random.default_rng(2))
@@ -240,6 +242,7 @@ def test_layer_pools_each_roi_from_its_level_in_order(pool_size, ratio, aligned,
         np.testing.assert_allclose(found[m], expected[0], atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", ["aligned", "crop"])
 @pytest.mark.parametrize("method", ["multiply", "gather"])
 def test_methods_agree_and_so_do_their_gradients(method, geometry):
@@ -339,6 +342,7 @@ def test_mixed_precision_keeps_positions_in_float32(method):
     np.testing.assert_allclose(ops.cast(found, "float32"), ops.cast(expected, "float32"), rtol=2**-8, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_boxes_of_whole_bins_get_no_sample_more_in_a_graph():
     import tensorflow as tf
 
@@ -350,6 +354,7 @@ def test_boxes_of_whole_bins_get_no_sample_more_in_a_graph():
     np.testing.assert_allclose(in_graph(features, tf.constant(boxes), tf.constant(index)), expected, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio, method", [(0, None), *((2, method) for method in METHODS)])
 def test_in_a_graph_of_unknown_sizes(ratio, method):
     rng = np.random.default_rng(5)
@@ -368,6 +373,7 @@ def test_in_a_graph_of_unknown_sizes(ratio, method):
     assert folded.shape == (5, 7, 7, 3)
 
 
+@pytest.mark.slow
 def test_gather_is_compiled_by_xla():
     import tensorflow as tf
 

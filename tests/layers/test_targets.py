@@ -343,6 +343,7 @@ def test_the_draw_is_a_function_of_the_seed_and_no_image_sees_another():
     np.testing.assert_array_equal(np.asarray(batch[0])[1], first)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_whatever_is_proposed(data):

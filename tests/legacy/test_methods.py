@@ -26,6 +26,7 @@ def images():
     return [dataset.load_image(i) for i in dataset.image_ids]
 
 
+@pytest.mark.slow
 def test_molding_and_detecting_apart_is_detecting(model, images, capsys):
     molded, metas, windows = model.mold_inputs(images)
     assert molded.shape == (2, 64, 64, 3) and metas.shape == (2, 12 + 3)
@@ -78,6 +79,7 @@ def test_detections_come_back_by_hand(model):
     assert [array.shape[-1] for array in nothing[:1]] == [4] and nothing[3].shape == (16, 32, 0)
 
 
+@pytest.mark.slow
 def test_suppression_over_all_classes_as_the_documentation_of_detect_has_it(model, images):
     result = model.detect(images[:1])[0]
     kept = result.keep(utils.non_max_suppression(result.rois, result.scores, 0.1))

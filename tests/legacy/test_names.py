@@ -178,6 +178,7 @@ def test_the_table_lists_every_name():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module, name", EVERY)
 def test_a_name_is_there_or_says_what_replaces_it(module, name, tmp_path):
     entry = names.TABLE[module][name]

@@ -121,6 +121,7 @@ def model(root):
 # demo
 
 
+@pytest.mark.slow
 def test_demo(root, model):
     class_names = ["BG", "disc", "box"]
     IMAGE_DIR = os.path.join(root, "coco", "val2014")
@@ -291,6 +292,7 @@ def test_inspect_nucleus_data_statistics_and_crops(root):
 # inspect_model, inspect_balloon_model, inspect_nucleus_model
 
 
+@pytest.mark.slow
 def test_inspect_model_detections_and_scores(root, model):
     dataset = load_coco(root)
     dataset.prepare()
@@ -389,6 +391,7 @@ def test_inspect_model_activations(root, model):
     assert found["detections"][0].shape == (1, 20, 4)
 
 
+@pytest.mark.slow
 def test_inspect_balloon_model_splash(root, model):
     with pytest.warns(UserWarning, match="left out 1 x image without instances"):
         dataset = load_balloon(root)
@@ -400,6 +403,7 @@ def test_inspect_balloon_model_splash(root, model):
     assert splash.shape == image.shape
 
 
+@pytest.mark.slow
 def test_inspect_nucleus_model_batch_map_and_submission(root, tmp_path):
     class NucleusTinyConfig(Small, nucleus.NucleusInferenceConfig):
         IMAGE_RESIZE_MODE = "pad64"

@@ -30,6 +30,7 @@ def four_maps(image, width=4, last=2):
     return maps
 
 
+@pytest.mark.slow
 def test_a_resnet_by_name():
     backbone = build_backbone("ResNet50", options={"width": 4})
     assert tap_names(backbone) == ["res2c_out", "res3d_out", "res4f_out", "res5c_out"]
@@ -49,6 +50,7 @@ def test_a_resnet_takes_where_the_stride_and_the_padding_are():
     assert backbone.model.get_layer("res2_pool").padding == "same"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "taps", "channels"),
     [
@@ -105,6 +107,7 @@ def test_stages_of_mobilenet():
     assert [stages[name] for name in names] == [1, 1, 2, 2, 3, 4, 4, 5, 5]
 
 
+@pytest.mark.slow
 def test_names_do_not_depend_on_what_was_built_before():
     """ConvNeXt leaves its last normalization unnamed."""
     assert keras.layers.LayerNormalization().name.startswith("layer_normalization")  # one name less for Keras to give
@@ -119,6 +122,7 @@ def test_names_of_a_function_s_layers():
     assert "conv2d_3" in second.stages and "batch_normalization" in second.stages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 5])
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet"])
 def test_other_channels(name, channels):
@@ -128,6 +132,7 @@ def test_other_channels(name, channels):
     assert shapes(backbone, channels=channels)[3][:2] == (2, 3)
 
 
+@pytest.mark.slow
 def test_computes_in_bfloat16_under_its_policy():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -141,6 +146,7 @@ def test_computes_in_bfloat16_under_its_policy():
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "options"), [("resnet50", {"width": 2}), ("mobilenet", {"alpha": 0.25}), (four_maps, {})]
 )
@@ -159,6 +165,7 @@ def test_batch_norm_learns_only_when_asked(backbone, options, train_bn):
     assert {bool(layer.trainable_variables) for layer in norms} == {train_bn}
 
 
+@pytest.mark.slow
 def test_imagenet_weights_load_and_compute_what_keras_computes():
     if not WEIGHTS.is_file():
         pytest.skip("needs the ImageNet weights of mobilenet beside the checkout")

@@ -79,6 +79,7 @@ def thaw_each_layer(model):
         layer.trainable = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thaw", [lambda model: None, lambda model: setattr(model, "trainable", True), thaw_each_layer])
 def test_training_does_not_touch_it(thaw):
     model = freeze_batch_norm(network())

@@ -81,12 +81,14 @@ def test_every_layer_has_a_key_of_its_part(graphs):
     assert len(ids(layers.values())) == len(layers)
 
 
+@pytest.mark.slow
 def test_the_mask_size_is_read_from_the_head():
     assert build_network(TinyConfig(MASK_POOL_SIZE=6)).mask_size == 12
     head = {"name": "unet"}
     assert build_network(TinyConfig(MASK_HEAD=head, MASK_POOL_SIZE=8)).mask_size == 16
 
 
+@pytest.mark.slow
 def test_initial_weights_follow_from_the_seed():
     def weights(seed):
         return [w for part in build_network(TinyConfig(SEED=seed)).parts().values() for w in part.get_weights()]
@@ -217,6 +219,7 @@ def test_the_draw_depends_on_the_seed_alone(graphs, batch, step):
     assert not np.array_equal(other["rpn_labels"] * other["rpn_logits"], step["rpn_labels"] * step["rpn_logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", [{"empty": (0, 1)}, {"empty": (1,)}, {"crowds": (0, 1)}])
 def test_images_without_objects_and_with_crowds_give_finite_outputs(graphs, dataset):
     batch = batch_of(graphs.config, **dataset)
@@ -279,6 +282,7 @@ def test_detections_are_padded_sorted_and_inside_their_window(graphs, photograph
     assert 0 <= found["masks"].min() and found["masks"].max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"TRAIN_BN": False}, {"TRAIN_BN": True, "MASK_HEAD": {"name": "unet", "filters": 16}}]
 )
@@ -323,6 +327,7 @@ def test_a_batch_equals_its_images_alone(graphs, photographs):
         np.testing.assert_allclose(of_image, alone["masks"], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height, width", [(32, 64), (96, 32), (32, 32)])
 def test_sides_need_only_be_multiples_of_32(graphs, height, width):
     found = graphs.detect(np.zeros((1, height, width, 3), np.float32), np.array([[0, 0, height, width]], np.float32))
@@ -333,6 +338,7 @@ def test_sides_need_only_be_multiples_of_32(graphs, height, width):
 # bfloat16
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_boxes_scores_masks_and_targets_in_float32(photographs, batch):
     graphs = Graphs(TinyConfig(PRECISION="bfloat16", DETECTION_MIN_CONFIDENCE=0.0))
     assert graphs.network.trunk.get_layer("res3").compute_dtype == "bfloat16"

@@ -92,6 +92,7 @@ def test_dc5_needs_a_resnet():
         build_network(Config(NUM_CLASSES=2, BACKBONE="mobilenet", NECK="dc5", BACKBONE_STRIDES=[16]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, options", [("MobileNet", {"alpha": 0.25}), ("MobileNetV2", {"alpha": 0.35})])
 def test_stage_5_of_an_application_is_its_last_layers(name, options):
     """On C4 of a whole image it gives the model's own C5, with the weights that were loaded into the model."""

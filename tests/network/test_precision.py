@@ -91,6 +91,7 @@ def test_nothing_is_said_where_bfloat16_may_be_fast_or_is_not_used(on, flags, gp
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags, compute", [(AMX, "bfloat16"), (NO_AMX, "float32")], ids=["AMX", "none"])
 def test_auto_builds_either_network_and_stays_in_the_settings_of_a_checkpoint(on, tmp_path, flags, compute):
     on(flags)

@@ -42,6 +42,7 @@ def trunk(request):
     return request.param, dict(zip(names, features, strict=True)), arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["C2", "C3", "C4", "C5", "P2", "P3", "P4", "P5", "P6"])
 def test_equals_the_original(trunk, name):
     program, features, arrays = trunk
@@ -57,6 +58,7 @@ def test_equals_the_original(trunk, name):
     np.testing.assert_allclose(moments[1:], [deviation, largest, squares], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "file"), [("resnet50", "layers_r50.json"), ("resnet101", "layers_r101.json")])
 def test_names_and_kernels_are_those_of_the_old_package(name, file):
     """Its convolutions also have a bias, which importers move into the BatchNorm."""
@@ -72,6 +74,7 @@ def test_names_and_kernels_are_those_of_the_old_package(name, file):
             assert len(ours[layer_name].weights) == 1
 
 
+@pytest.mark.slow
 def test_parameters_and_first_weights_are_those_of_torchvision():
     model = resnet("resnet50")
     trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
@@ -81,6 +84,7 @@ def test_parameters_and_first_weights_are_those_of_torchvision():
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
 
 
+@pytest.mark.slow
 def test_resnet152_has_36_blocks_in_stage_4():
     names = [layer.name for layer in resnet("resnet152", width=1).layers]
     assert [
@@ -89,6 +93,7 @@ def test_resnet152_has_36_blocks_in_stage_4():
     assert "res4aj_out" in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"stride_in_1x1": True}, {"stem_padding": "same"}, {"channels": 5}])
 def test_shapes(options):
     model = resnet("resnet50", width=4, **options)
@@ -96,6 +101,7 @@ def test_shapes(options):
     assert [tuple(x.shape) for x in outputs] == [(2, 16, 24, 16), (2, 8, 12, 32), (2, 4, 6, 64), (2, 2, 3, 128)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stride_in_1x1", "strides"), [(False, [(1, 1), (2, 2)]), (True, [(2, 2), (1, 1)])])
 def test_where_the_stride_is(stride_in_1x1, strides):
     model = resnet("resnet50", width=2, stride_in_1x1=stride_in_1x1)
@@ -104,6 +110,7 @@ def test_where_the_stride_is(stride_in_1x1, strides):
     assert [model.get_layer(f"res2a_branch{n}").strides for n in ("2a", "2b", "1")] == [(1, 1)] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("padding", "last"), [("torch", [1, 3, 5, 7]), ("same", [2, 4, 6, 7])])
 def test_where_the_pool_looks(padding, last):
     """Over rising columns, each cell of the pool tells the last column of its window."""
@@ -128,6 +135,7 @@ def test_groups_see_their_own_channels_only():
     np.testing.assert_allclose(layer(features)[..., 4:8], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_group_is_the_plain_network():
     assert (
         resnet("resnet50", width=8).count_params()

@@ -107,6 +107,7 @@ def private_names():
     return {name for name in names if name.startswith("_") and not name.startswith("__")}
 
 
+@pytest.mark.slow
 def test_no_other_file_uses_a_private_name_of_keras():
     private, found = private_names(), set()
     assert {"_nodes_by_depth", "_keras_history", "_inbound_nodes", "_flatten_layers", "_layers"} <= private

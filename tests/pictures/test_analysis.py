@@ -93,6 +93,7 @@ def test_confusion_matrix_shows_only_what_occurs():
     assert len(ax.get_yticklabels()) == 3
 
 
+@pytest.mark.slow
 def test_confusion_matrix_of_80_classes_fits_its_page():
     images = [{"id": 0, "height": HEIGHT, "width": WIDTH}]
     names = {i: f"a long class name {i}" for i in range(1, 81)}

@@ -254,6 +254,7 @@ def test_minival_goes_into_the_folder_of_annotations(server, tmp_path, monkeypat
     assert source_ids(load_split(tmp_path / "new", 2014, "val")) == [501]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_an_interrupted_download_goes_on(offered, tmp_path, ranges):
     offered.cut, offered.ranges = 1000, ranges

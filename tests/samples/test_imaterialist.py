@@ -96,6 +96,7 @@ def test_classes_are_those_with_names_whatever_the_csv_holds(folder):
     assert masks[:, :, 0].sum() == 28 * 32 and masks[50, 12].tolist() == [False, True] and not masks[50, 10].any()
 
 
+@pytest.mark.slow
 def test_train_writes_a_run_that_knows_the_classes_of_the_data(trained):
     (run,) = trained.iterdir()
     assert {"mask_rcnn_imaterialist_0001.h5", "config.json", "log.csv"} <= {path.name for path in run.iterdir()}
@@ -105,6 +106,7 @@ def test_train_writes_a_run_that_knows_the_classes_of_the_data(trained):
     assert "val_mrcnn_mask_loss" in header.split(",") and "nan" not in values
 
 
+@pytest.mark.slow
 def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     imaterialist.main(
         ["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained), "--pictures", str(tmp_path)]
@@ -115,6 +117,7 @@ def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
 
 
+@pytest.mark.slow
 def test_names_with_commas_come_back_whole_from_the_checkpoint(trained, folder):
     arguments = imaterialist.parse(["submit", "--dataset", str(folder), "--weights", "last", "--logs", str(trained)])
     config = imaterialist.competition.configuration(imaterialist.FashionConfig, arguments)
@@ -122,6 +125,7 @@ def test_names_with_commas_come_back_whole_from_the_checkpoint(trained, folder):
     assert names == ["BG", *NAMES] and imaterialist.class_ids(folder, names) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_submit_writes_what_detect_finds(trained, folder, tmp_path):
     csv_file = tmp_path / "submission.csv"
     imaterialist.main(

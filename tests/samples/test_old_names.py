@@ -236,6 +236,7 @@ def run(code, folder, *paths):
     return ran.stdout.strip()
 
 
+@pytest.mark.slow
 def test_samples_are_found_as_old_notebooks_look_for_them(tmp_path):
     code = f"""import os, sys
 ROOT_DIR = {str(ROOT)!r}

@@ -199,6 +199,7 @@ def train_with(callback):
     model.fit(one, 0.5 * one, epochs=2, validation_data=(one, 0.5 * one), callbacks=[callback], verbose=0)
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_events_of_every_backend(tmp_path):
     train_with(TensorBoardEvents(tmp_path / "own"))
     train_with(tensorboard(tmp_path / "backend"))

@@ -54,6 +54,7 @@ def test_any_three_steps_equal_torch_s(seed, momentum, l2, clip):
     np.testing.assert_allclose(weight, expected, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -147,6 +147,7 @@ def test_a_broken_expression_is_named(saved):
 SETTINGS = {"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {}, "IMAGE_CHANNEL_COUNT": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metadata, found",
     [

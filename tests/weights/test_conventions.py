@@ -292,6 +292,7 @@ def test_what_somebody_set_stays(name, way):
     assert found.config.RPN_ANCHOR_RATIO_MEANING == "width/height", "all else follows the file"
 
 
+@pytest.mark.slow
 def test_every_setting_that_a_file_brings_is_tried_above():
     named = {name for group in BOUND.values() for name in group}
     assert named == OTHERWISE.keys() | CONTRADICTIONS.keys()

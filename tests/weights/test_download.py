@@ -190,6 +190,7 @@ def says_nothing(handler, start):
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behave", [lies_about_the_file, sends_too_little, sends_without_end, sends_another_part, says_nothing]
 )

@@ -113,6 +113,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("kind", READERS)
 def test_files_that_read_other_files(tmp_path, elsewhere, kind, way):

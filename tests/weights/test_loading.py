@@ -1,6 +1,7 @@
 """Where stage 5 of a ResNet goes: it belongs to the trunk, and with NECK = "c4" to the heads."""
 
 import numpy as np
+import pytest
 
 from mrcnn.model import MaskRCNN
 from mrcnn.network.graph import build_network
@@ -13,6 +14,7 @@ C4 = TinyConfig(**KINDS["c4"])
 TENSORS = {name: np.zeros(1) for name in ("trunk/res4a_branch1/kernel", "trunk/bn5a_branch1/gamma", "trunk/res5c/x")}
 
 
+@pytest.mark.slow
 def test_stage_5_moves_where_the_network_has_it():
     network = build_network(C4)
     found = _with_stage_5(Source("x", TENSORS, parts=("trunk", "rpn")), network)
@@ -31,6 +33,7 @@ def test_a_checkpoint_of_c4_holds_stage_5(tmp_path, capsys):
     assert len(report.loaded) == sum(len(layer.weights) for layer in model.network.layers().values())
 
 
+@pytest.mark.slow
 def test_a_trunk_with_a_pyramid_fills_c4_and_its_stage_5(tmp_path):
     """Of a whole checkpoint, every layer of the ResNet is taken over."""
     pyramid = MaskRCNN("training", TinyConfig(**NARROW, SEED=1), tmp_path)

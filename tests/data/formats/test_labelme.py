@@ -409,6 +409,7 @@ numbers = st.floats(0.5, 20, allow_nan=False).map(lambda value: round(value, 3))
 polygons = st.lists(st.tuples(numbers, numbers).map(list), min_size=3, max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(polygons, st.sampled_from(["cat", "dog"]), st.sampled_from([None, 1, 2])), max_size=5))
 def test_polygons_and_groups_written_and_read_back(tmp_path_factory, drawn):

@@ -137,6 +137,7 @@ def test_refuses_arrays_that_are_no_image(array, error, message):
         read_image(array)
 
 
+@pytest.mark.slow
 def test_names_a_missing_file_a_folder_and_an_empty_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no image file at .*gone.jpg"):
         read_image(tmp_path / "gone.jpg")

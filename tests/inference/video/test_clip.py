@@ -26,6 +26,7 @@ def copied(source, target, **options):
     return frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [CONSTANT, VARIABLE, [0]], ids=["constant", "variable", "one frame"])
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (64, 97), (65, 96)], ids=str)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])

@@ -43,6 +43,7 @@ def test_a_trunk_alone_with_statistics_is_torchvisions(groups, without):
     assert pixels_and_strides(source) == (MSRA if without else TORCHVISION)
 
 
+@pytest.mark.slow
 def test_a_trunk_alone_computes_what_torchvision_computes():
     trunk = parity.values_of(parity.trunk_shapes(DETECTRON2))
     source = detectron2_source(bare(trunk), "r50.pkl")

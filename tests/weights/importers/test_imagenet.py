@@ -27,6 +27,7 @@ def file(original, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_file_goes_into_the_backbone(original, file):
     backbone = build_backbone("mobilenet", options=OPTIONS)
     assert imagenet.is_keras_weights(file)
@@ -36,6 +37,7 @@ def test_a_file_goes_into_the_backbone(original, file):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_another_architecture_is_refused_and_nothing_changes(file):
     backbone = build_backbone("mobilenet", options={"alpha": 0.5})
     before = backbone.source.get_weights()
@@ -45,6 +47,7 @@ def test_another_architecture_is_refused_and_nothing_changes(file):
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 def test_another_number_of_channels_is_named(file):
     backbone = build_backbone("mobilenet", options=OPTIONS, channels=4)
     with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT is 4, so the first kernel has 4 channels, but 3 in"):
@@ -54,6 +57,7 @@ def test_another_number_of_channels_is_named(file):
     assert "IMAGE_CHANNEL_COUNT" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_other_channels_inflate_the_first_kernel_where_the_backbone_for_rgb_is_at_hand(original, file):
     backbone = build_backbone("mobilenet", options=OPTIONS, channels=4)
     report = imagenet.load(file, backbone, lambda: build_backbone("mobilenet", options=OPTIONS))
@@ -67,6 +71,7 @@ def test_other_channels_inflate_the_first_kernel_where_the_backbone_for_rgb_is_a
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -91,6 +96,7 @@ def test_what_cannot_be_followed_is_refused(file, arguments, message):
     assert imagenet.load(file, backbone, exclude=[], keep_classes=False, strict=False).loaded
 
 
+@pytest.mark.slow
 def test_nan_changes_nothing(original, tmp_path):
     path, backbone = tmp_path / "nan.weights.h5", build_backbone("mobilenet", options=OPTIONS)
     before, values = backbone.source.get_weights(), original.get_weights()
@@ -122,6 +128,7 @@ def test_a_file_of_the_old_package_is_none_of_keras_applications(tmp_path, names
     assert imagenet.is_keras_weights(path) == of_keras
 
 
+@pytest.mark.slow
 def test_a_backbone_of_our_own_takes_no_such_file(file):
     with pytest.raises(ValueError, match="the backbone is not one. Set Config.BACKBONE"):
         imagenet.load(file, build_backbone("resnet50", options={"width": 4}))

@@ -44,6 +44,7 @@ def clear(model):
         layer.set_weights([np.zeros_like(value) for value in layer.get_weights()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["end_of_run.h5", "end_of_run.weights.h5", "no_ending"])
 def test_save_weights_of_keras_model_writes_a_checkpoint(model, other, tmp_path, name):
     model.keras_model.save_weights(tmp_path / name)
@@ -58,6 +59,7 @@ def test_save_weights_of_keras_model_writes_a_checkpoint(model, other, tmp_path,
         model.keras_model.save_weights(tmp_path / name, overwrite=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, whole", [("a.weights.h5", False), ("a.h5", True)])
 def test_what_keras_itself_saved_is_read_by_either_graph(model, other, tmp_path, capsys, name, whole):
     graph, path = model.keras_model, tmp_path / name
@@ -89,6 +91,7 @@ def test_a_whole_model_of_keras_says_what_to_write_instead(other, tmp_path):
         other.load_weights(tmp_path / "a.keras")
 
 
+@pytest.mark.slow
 def test_without_settings_a_model_cannot_be_built(model, tmp_path):
     path, graph = tmp_path / "a.weights.h5", model.keras_model
     type(graph).save_weights(graph, path)
@@ -97,6 +100,7 @@ def test_without_settings_a_model_cannot_be_built(model, tmp_path):
     assert_same(weights(MaskRCNN.from_pretrained(path, config=TinyConfig)), weights(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", ["batch", "group"])
 def test_normalization_in_the_heads(tmp_path, normalization):
     saver = MaskRCNN("inference", with_norm(normalization, SEED=5), tmp_path)

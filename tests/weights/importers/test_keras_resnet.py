@@ -57,6 +57,7 @@ def file(original, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_every_stage_equals_keras_own(original, file):
     source = read_source(file)
     assert (source.program, source.parts) == ("keras.applications", ("backbone",))
@@ -112,6 +113,7 @@ def write(path, depth, old_names):
                 h5.create_dataset(f"{layer}/{layer}/{weight}:0", data=np.full(shape, value, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old_names, epsilon", [(False, 1.001e-5), (True, 1e-3)])
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_every_depth_under_new_and_old_names(tmp_path, depth, old_names, epsilon):
@@ -130,6 +132,7 @@ def test_every_depth_under_new_and_old_names(tmp_path, depth, old_names, epsilon
     assert "trunk/conv1/bias" not in source.tensors
 
 
+@pytest.mark.slow
 def test_the_names_of_the_layers_are_those_of_our_resnet():
     """Blocks beyond z: stage 4 of ResNet-152 ends with 4aj."""
     ours = {layer.name for layer in resnet("resnet152", width=2).layers if layer.weights}

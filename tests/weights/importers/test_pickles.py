@@ -247,6 +247,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function, argument", LARGE.values(), ids=LARGE)
 def test_calls_that_copy_their_argument_over_and_over(write, function, argument):
     """306 kB took 5 GB: one dict, and a Counter of it a thousand times."""
@@ -283,6 +284,7 @@ def test_instructions_are_counted(write, monkeypatch):
         load_pickle(write(b"\x80\x02N" + b"0N" * 499 + b"."))
 
 
+@pytest.mark.slow
 def test_containers_far_within_one_another(write):
     with pytest.raises(ValueError, match="are nested more than 100 deep"):
         load_pickle(write(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."))
@@ -404,6 +406,7 @@ def test_truncated_anywhere(tmp_path_factory, length):
         load_pickle(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
 def test_a_changed_byte_never_does_anything_but_raise_value_error_or_change_values(tmp_path_factory, place, byte):
