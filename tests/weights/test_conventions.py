@@ -285,8 +285,9 @@ OTHERWISE = {
 @pytest.mark.parametrize("way", [by_class, by_keyword, by_assignment, in_place])
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_what_somebody_set_stays(name, way):
-    value, source = OTHERWISE[name], source_of(Matterport, BACKBONE="resnet101")
-    found = agree(way(**{name: value}), source)
+    parts = (*PARTS, "keypoint_head")
+    value, source = OTHERWISE[name], source_of(Matterport, parts, BACKBONE="resnet101")
+    found = agree(way(**{name: value}), source, parts)
     assert getattr(found.config, name) == value and name in found.config.explicit()
     assert name not in found.taken and f"keeps your Config's values: {name} {value!r} (the file: " in found.text
     assert found.config.RPN_ANCHOR_RATIO_MEANING == "width/height", "all else follows the file"
