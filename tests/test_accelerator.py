@@ -18,10 +18,11 @@ sys.path.insert(0, str(BENCHMARKS))
 import accelerator  # noqa: E402
 from accelerators import correctness, networks  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ABSENT = ("tensorflow", "cv2", "skimage", "matplotlib", "PIL", "tensorboard", "yaml", "tqdm")  # beside JAX's image
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax: pip install mask-rcnn-keras[jax]")
 def test_a_whole_run_needs_nothing_but_jax_and_keras(tmp_path):
     script = tmp_path / "blocked.py"
@@ -64,7 +65,6 @@ def test_a_whole_run_needs_nothing_but_jax_and_keras(tmp_path):
     assert "| float32, exact products | 1 |" in ended.stdout
 
 
-@pytest.mark.slow
 def test_the_stored_detections_are_found_again_here():
     """Also on TensorFlow, so that a change of the network is seen by whoever makes it."""
     from mrcnn.network.graph import inference_graph

@@ -12,6 +12,8 @@ from mrcnn.config import Config
 from tests.commands import PAGES, ROOT, fenced
 from tests.samples.tiny_coco import SETTINGS, write_split
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
 
 
@@ -83,7 +85,6 @@ def run(*pages: str, skip: tuple[str, ...] = ()) -> dict:
     return names
 
 
-@pytest.mark.slow
 def test_the_readme_runs(user, monkeypatch):
     from heads import registry
 
@@ -94,7 +95,6 @@ def test_the_readme_runs(user, monkeypatch):
     assert len(list(user.glob("logs/*/mask_rcnn_pets_*.h5"))) >= 1
 
 
-@pytest.mark.slow
 def test_the_user_guide_runs(user):
     pytest.importorskip("openvino")
     pytest.importorskip("tf2onnx")
@@ -106,7 +106,6 @@ def test_the_user_guide_runs(user):
     assert len(names["results"]) == 2 and (user / "cats.onnx").exists() and (user / "cats" / "saved_model.pb").exists()
 
 
-@pytest.mark.slow
 def test_masks_of_numbers_are_read_as_shown(user):
     names = run("docs/finetune.md", skip=("MaskRCNN(", "split("))
     ids = np.zeros((40, 50), np.uint8)

@@ -17,6 +17,8 @@ from tests.weights.importers import test_detectron2, test_torchvision
 from tests.weights.metadata import set_metadata
 from tests.weights.torch_writer import save_zip
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "IMAGE_MIN_DIM": 64,
     "IMAGE_MAX_DIM": 64,
@@ -65,7 +67,6 @@ def assert_same_detections(found, expected):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "save, classes, settings",
     [
@@ -111,7 +112,6 @@ def own(tmp_path_factory):
     return model, path, model.detect([IMAGE])[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", [TinyConfig, TinyConfig()], ids=["class", "object"])
 def test_a_backbone_that_is_a_function_comes_from_the_class_of_the_configuration(own, config):
     model, path, expected = own
@@ -187,7 +187,6 @@ def weights_of(model):
     }
 
 
-@pytest.mark.slow
 def test_another_depth_is_refused_with_the_way_out(narrow, tmp_path):
     before = weights_of(narrow)
     path = tmp_path / "r101.pth"
@@ -208,7 +207,6 @@ def test_another_depth_is_refused_with_the_way_out(narrow, tmp_path):
         np.testing.assert_array_equal(value, before[name])
 
 
-@pytest.mark.slow
 def test_a_published_file_loads_into_a_user_s_model(narrow, tmp_path, capsys):
     """What the weights are bound to is printed; number of classes, thresholds and sizes stay the user's."""
     path = save_torchvision(tmp_path)
@@ -232,7 +230,6 @@ def test_a_published_file_loads_into_a_user_s_model(narrow, tmp_path, capsys):
     assert "MEAN_PIXEL (123.7, 116.8, 103.9) -> None" in printed
 
 
-@pytest.mark.slow
 def test_a_trunk_alone_brings_the_pixels_and_nothing_else(narrow, tmp_path, capsys):
     path = tmp_path / "R-50.pkl"
     state = test_detectron2.without_statistics(parity.values_of(test_detectron2.shapes(), seed=1))
@@ -263,7 +260,6 @@ def test_a_trunk_alone_brings_the_pixels_and_nothing_else(narrow, tmp_path, caps
         MaskRCNN.from_pretrained(path)
 
 
-@pytest.mark.slow
 def test_nan_changes_nothing(narrow, tmp_path):
     state = parity.values_of(test_torchvision.shapes(classes=3))
     state["roi_heads.box_predictor.cls_score.bias"][1] = np.nan

@@ -11,6 +11,8 @@ from mrcnn.model import MaskRCNN
 from mrcnn.ops import boxes as box_ops
 from tests.tiny import SIDE, TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> MaskRCNN:
@@ -74,21 +76,18 @@ def test_proposal_steps_lead_to_the_graphs_own_proposals(model, image):
     assert dropped.any()
 
 
-@pytest.mark.slow
 def test_proposal_steps_over_all_levels_with_inclusive_corners(image, tmp_path):
     config = TinyConfig(RPN_PER_LEVEL=False, BOXES_INCLUSIVE=True, RPN_BBOX_STD_DEV=[0.1, 0.1, 0.2, 0.2])
     steps = check_proposal_steps(MaskRCNN("inference", config, tmp_path), image)
     assert len(steps.anchors) == 50  # of all levels together
 
 
-@pytest.mark.slow
 def test_proposals_may_reach_into_the_padding(image, tmp_path):
     model = MaskRCNN("inference", TinyConfig(RPN_CLIP_TO_PHOTOGRAPH=False), tmp_path)
     steps = check_proposal_steps(model, image, bounds=(0, 0, SIDE, SIDE))
     assert steps.proposals[:, 2].max() > 48
 
 
-@pytest.mark.slow
 def test_detection_steps_end_with_the_detections(model, image):
     steps, found = inspection.detection_steps(model, image), in_network(model, image)
     assert len(found["boxes"]) > 2
@@ -102,7 +101,6 @@ def test_detection_steps_end_with_the_detections(model, image):
     assert steps.scores.min() > 0.2 and steps.class_ids.min() == 1
 
 
-@pytest.mark.slow
 def test_detection_steps_with_one_class_a_roi(image, tmp_path):
     config = TinyConfig(DETECTION_BEST_CLASS_ONLY=True, BOXES_INCLUSIVE=True, DETECTION_MIN_CONFIDENCE=0.0)
     model = MaskRCNN("inference", config, tmp_path)
@@ -112,7 +110,6 @@ def test_detection_steps_with_one_class_a_roi(image, tmp_path):
     np.testing.assert_allclose(steps.clipped[steps.kept], found["boxes"], atol=1e-3)
 
 
-@pytest.mark.slow
 def test_mask_predictions_hold_those_of_the_detections(model, image):
     masks, found = inspection.mask_predictions(model, image), in_network(model, image)
     np.testing.assert_allclose(masks.boxes, found["boxes"], atol=1e-3)
@@ -122,7 +119,6 @@ def test_mask_predictions_hold_those_of_the_detections(model, image):
     np.testing.assert_allclose(own, found["masks"], atol=1e-4)
 
 
-@pytest.mark.slow
 def test_nothing_found_is_empty_everywhere(image, tmp_path):
     model = MaskRCNN("inference", TinyConfig(DETECTION_MIN_CONFIDENCE=1.0), tmp_path)
     steps, masks = inspection.detection_steps(model, image), inspection.mask_predictions(model, image)

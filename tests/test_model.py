@@ -16,6 +16,8 @@ from mrcnn.model import MaskRCNN
 from mrcnn.weights import checkpoint
 from tests.tiny import SIDE, TinyConfig, TinyDataset, tiny_backbone
 
+pytestmark = pytest.mark.slow
+
 
 def weights_of(model):
     return {
@@ -79,7 +81,6 @@ def found(run):
 # What training does
 
 
-@pytest.mark.slow
 def test_four_images_are_learnt_by_heart(run):
     results = evaluate(run.model, run.dataset, progress=False)
     assert results.mask["AP50"] == pytest.approx(1.0, abs=1e-6)
@@ -137,7 +138,6 @@ def test_names_of_the_classes_are_kept(run):
     assert other.class_names == ["BG", "box", "disc"]
 
 
-@pytest.mark.slow
 def test_another_object_with_the_weights_finds_the_same(run, found):
     other = MaskRCNN("inference", LearningConfig(SEED=5), run.model.model_dir)
     report = other.load_weights("last")
@@ -165,7 +165,6 @@ def optimizer_of(model):
     return {name: np.array(value) for name, value in model.run.state.items()}
 
 
-@pytest.mark.slow
 def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
     """Weights and momentum after 2 epochs equal those of a run that went through: the same shuffle, flips, samples and
     learning rates. The kill comes while the second checkpoint is written."""
@@ -201,7 +200,6 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tmp_path
     assert resumed.find_last().name == "mask_rcnn_tiny_0002.h5"
 
 
-@pytest.mark.slow
 def test_runs_that_begin_in_the_same_second_have_a_folder_each(tmp_path):
     folders = {MaskRCNN("inference", TinyConfig(), tmp_path).log_dir for _ in range(3)}
     assert len(folders) == 3
@@ -337,7 +335,6 @@ class Bound(TinyConfig):
     DETECTION_MIN_CONFIDENCE = 0.0
 
 
-@pytest.mark.slow
 def test_conventions_come_with_the_weights_and_are_printed(tmp_path, capsys):
     """What nobody set follows the file; the user's own settings stay, and the configuration that was given too."""
     saver = MaskRCNN("inference", Bound(SEED=3, RPN_CHANNELS=16), tmp_path)
@@ -369,7 +366,6 @@ def test_conventions_come_with_the_weights_and_are_printed(tmp_path, capsys):
     assert not capsys.readouterr().out, "nothing differs any more"
 
 
-@pytest.mark.slow
 def test_settings_of_the_users_class_go_before_those_of_a_file(tmp_path):
     """A program for nuclei had its MEAN_PIXEL replaced by the file's, in training and in detection."""
 
@@ -393,7 +389,6 @@ def test_settings_of_the_users_class_go_before_those_of_a_file(tmp_path):
             way()
 
 
-@pytest.mark.slow
 def test_layers_of_another_size_than_the_files_are_told_by_the_setting(tmp_path):
     MaskRCNN("inference", Bound(), tmp_path).save_weights(tmp_path / "bound.h5")
     model = MaskRCNN("inference", TinyConfig(), tmp_path)
@@ -403,7 +398,6 @@ def test_layers_of_another_size_than_the_files_are_told_by_the_setting(tmp_path)
     assert_same(before, weights_of(model))
 
 
-@pytest.mark.slow
 def test_weights_that_do_not_fit_bring_no_conventions(tmp_path):
     MaskRCNN("inference", Bound(TOP_DOWN_PYRAMID_SIZE=8), tmp_path).save_weights(tmp_path / "bound.h5")
     model = MaskRCNN("inference", TinyConfig(), tmp_path)
@@ -416,7 +410,6 @@ def test_weights_that_do_not_fit_bring_no_conventions(tmp_path):
     assert model.config.RPN_CHANNELS == 16 and model.config.CHANNEL_ORDER == "bgr"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("exclude", [["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"], CLASS_SHAPED])
 def test_the_old_package_s_names_of_class_shaped_layers_are_excluded(wider, stored, untrained, exclude):
     before = weights_of(wider)
@@ -520,7 +513,6 @@ class Breaking(TinyDataset):
         return super().load_image(image_id)
 
 
-@pytest.mark.slow
 def test_an_image_that_cannot_be_loaded_ends_training_by_its_name_and_a_nan_by_its_images(tmp_path):
     """And what was learnt before is still there."""
     model = MaskRCNN("training", TinyConfig(), tmp_path)
@@ -541,7 +533,6 @@ def test_an_image_that_cannot_be_loaded_ends_training_by_its_name_and_a_nan_by_i
     assert all(np.isfinite(value).all() for value in weights_of(again).values())
 
 
-@pytest.mark.slow
 def test_callbacks_of_the_user_and_few_checkpoints_and_a_warm_up_that_never_ends(tmp_path):
     class Seen(keras.callbacks.Callback):
         epochs = []
@@ -581,7 +572,6 @@ def test_photographs_of_any_size_and_kind(run, found, tmp_path):
     assert grey["masks"].shape[:2] == (SIDE, SIDE)
 
 
-@pytest.mark.slow
 def test_many_photographs_of_many_sizes_in_their_order(run):
     sizes = [(64, 64), (40, 90), (130, 70), (64, 64), (17, 200), (9, 9), (40, 90)]
     dataset = TinyDataset(len(sizes), sizes=sizes)
@@ -637,7 +627,6 @@ def test_a_bad_photograph_names_its_place(run, tmp_path):
         run.model.detect([image, image, path])
 
 
-@pytest.mark.slow
 def test_detect_in_a_forked_process_raises_at_once(run):
     """TensorFlow's threads are not there after a fork; without a check the child would wait for them forever."""
     image = run.dataset.load_image(0)
@@ -679,7 +668,6 @@ def test_keras_model_is_the_graph_of_the_mode(run, untrained):
     assert run.model.inference_model.name == "mask_rcnn"
 
 
-@pytest.mark.slow
 def test_settings_win_over_the_backbone_s_pixel_scaling(tmp_path):
     def scaling(**settings):
         return tuple(MaskRCNN("inference", TinyConfig(**settings), tmp_path).scaling)
@@ -689,7 +677,6 @@ def test_settings_win_over_the_backbone_s_pixel_scaling(tmp_path):
     assert scaling(CHANNEL_ORDER="rgb", MEAN_PIXEL=np.zeros(3)) == ((0, 0, 0), (127.5,) * 3, False)
 
 
-@pytest.mark.slow
 def test_bfloat16_trains_and_detects_with_float32_boxes_and_masks_of_bool(tmp_path):
     model = MaskRCNN(
         "training", TinyConfig(PRECISION="bfloat16", STEPS_PER_EPOCH=1, DETECTION_MIN_CONFIDENCE=0.0), tmp_path
@@ -713,7 +700,6 @@ def test_bfloat16_trains_and_detects_with_float32_boxes_and_masks_of_bool(tmp_pa
     assert_same(weights_of(model), weights_of(full))
 
 
-@pytest.mark.slow
 def test_images_of_more_channels(tmp_path):
     model = MaskRCNN("inference", TinyConfig(IMAGE_CHANNEL_COUNT=4, DETECTION_MIN_CONFIDENCE=0.0), tmp_path)
     found = model.detect([np.random.default_rng(0).integers(0, 256, (50, 64, 4)).astype(np.uint8)])[0]

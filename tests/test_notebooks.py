@@ -13,6 +13,8 @@ pytest.importorskip("ipykernel")
 
 from notebooks import execute  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(execute.__file__).parent
 NAMES = execute.NAMES
 MOST_BYTES = 5_000_000  # of all notebooks together
@@ -66,7 +68,6 @@ def test_all_notebooks_are_there_and_have_tiny_settings():
     assert sorted(TINY) == sorted(NAMES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs(name, tmp_path):
     notebook = execute.load(name)

@@ -32,6 +32,8 @@ from tests.old_programs import (
 )
 from tests.tiny import TinyDataset
 
+pytestmark = pytest.mark.slow
+
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 
 
@@ -82,7 +84,6 @@ def inference(shapes):
     return model
 
 
-@pytest.mark.slow
 def test_weights_of_another_data_set_load_without_their_class_layers(shapes):
     left = {"box_head/mrcnn_class_logits", "box_head/mrcnn_bbox_fc", "mask_head/masks"}
     assert {tensor.name.rpartition("/")[0] for tensor in shapes.report.skipped} == left
@@ -113,7 +114,6 @@ def test_find_last_is_what_was_just_trained(shapes, inference):
     assert inference.class_names == ["BG", "square", "circle", "triangle"]
 
 
-@pytest.mark.slow
 def test_one_image_looked_at_as_in_the_notebook(shapes, inference, capsys):
     config, image_id = InferenceConfig(), int(shapes.val.image_ids[1])
     original_image, image_meta, gt_class_id, gt_bbox, gt_mask = modellib.load_image_gt(
@@ -255,7 +255,6 @@ def balloons(tmp_path_factory):
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*left out 1 x image without instances")
 @pytest.mark.parametrize("subset", ["train", "val"])
 def test_polygons_read_by_hand_are_those_of_load_via(balloons, subset):
@@ -313,7 +312,6 @@ def test_a_warm_up_longer_than_the_training_is_said(balloons, monkeypatch):
         balloons.model.train(balloons.train, None, epochs=2)
 
 
-@pytest.mark.slow
 def test_splash_with_the_model_that_was_just_trained(balloons):
     image = balloons.val.load_image(0)
     r = balloons.model.detect([image], verbose=0)[0]
@@ -352,7 +350,6 @@ def test_augmented_masks_stay_on_their_nuclei(nuclei):
     assert len(places) > 3 and len(brightness) > 3
 
 
-@pytest.mark.slow
 def test_train_on_crops_and_submit_run_lengths(nuclei):
     model = modellib.MaskRCNN(mode="training", config=NucleusConfig(), model_dir=nuclei.logs)
     history = model.train(
@@ -378,7 +375,6 @@ def test_train_on_crops_and_submit_run_lengths(nuclei):
 # Conventions of the old package as a whole
 
 
-@pytest.mark.slow
 def test_the_matterport_preset_trains_and_detects(tmp_path):
     dataset = TinyDataset(2, sizes=((90, 120),))
     model = modellib.MaskRCNN("training", OldConfig(), tmp_path)

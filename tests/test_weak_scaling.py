@@ -5,10 +5,14 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import weak_scaling  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_block_of_steps_is_asked_for_and_answered(monkeypatch):

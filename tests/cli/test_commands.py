@@ -10,6 +10,8 @@ from mrcnn.data.formats import load_dataset
 from mrcnn.model import MaskRCNN
 from mrcnn.training.interruption import TrainingInterrupted
 
+pytestmark = pytest.mark.slow
+
 # A network that is built in seconds, from settings that a json holds
 SMALL = {
     "BACKBONE": "mobilenet",
@@ -77,7 +79,6 @@ def test_heads_are_listed_and_described(run, run_json):
     assert code == 1 and "invalid choice: 'nothing' (choose from " in err
 
 
-@pytest.mark.slow
 def test_train_continues_and_its_weights_are_found_by_last(run, run_json, data, settings, tmp_path):
     """Two epochs in two calls; then `weights`, `evaluate` and `detect` on what they made."""
     logs = ("--logs", tmp_path / "logs")
@@ -117,7 +118,6 @@ def test_train_says_what_is_wrong_before_it_trains(run, data, settings, tmp_path
     assert re.search(message, err)
 
 
-@pytest.mark.slow
 def test_an_interrupted_training_says_how_to_continue(run, data, settings, tmp_path, monkeypatch):
     def interrupted(self, *arguments, **options):
         raise TrainingInterrupted("after epoch 3. Saved: x.")

@@ -6,6 +6,8 @@ import pytest
 
 from tests.processes import Program, assert_same, start_workers
 
+pytestmark = pytest.mark.slow
+
 if importlib.util.find_spec("jax") is None:
     pytest.skip("needs jax", allow_module_level=True)
 
@@ -36,7 +38,6 @@ def runs(tmp_path_factory):
     return {"killed": killed, "status": status, "resumed": resumed, "local": local}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key, count", [("step", 6), ("epoch", 2)])
 def test_two_devices_have_the_losses_of_one(runs, key, count):
     expected = runs["local"].said("one", key)

@@ -18,6 +18,8 @@ from mrcnn.training.optimizer import decays
 from tests.processes import Program, assert_same, free_ports, start_workers
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 SCALING = PixelScaling((127.5,) * 3, (127.5,) * 3)
 
 
@@ -39,7 +41,6 @@ def runs(tmp_path_factory):
     return {"folder": folder, "killed": killed, "status": status, "files": files, "resumed": resumed, "local": local}
 
 
-@pytest.mark.slow
 def test_mirrored_devices_have_the_losses_of_one(runs):
     for key, count in (("step", 6), ("epoch", 2)):
         expected = runs["local"].said("one", key)
@@ -283,7 +284,6 @@ def run_all(addresses, indices, timeout, delays=None):
     return results
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("late", [0, 2])
 def test_workers_meet_whoever_comes_last_and_leave_the_port_free(late):
     (port,) = free_ports(1)
@@ -292,7 +292,6 @@ def test_workers_meet_whoever_comes_last_and_leave_the_port_free(late):
     socket.create_server(("127.0.0.1", port)).close()
 
 
-@pytest.mark.slow
 def test_workers_name_who_is_missing():
     (port,) = free_ports(1)
     addresses = [f"127.0.0.1:{port}", "127.0.0.1:2", "host:3"]

@@ -11,6 +11,8 @@ from mrcnn.experiments import ablation, ablation_report, comparison, plan, table
 from mrcnn.model import MaskRCNN
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"STEPS_PER_EPOCH": 1, "DETECTION_MIN_CONFIDENCE": 0.0, "NAME": "ablation"}
 
 
@@ -161,7 +163,6 @@ def test_an_order_that_is_not_the_paper_s_is_said_and_rows_to_come_are_empty(tmp
 # From end to end
 
 
-@pytest.mark.slow
 def test_a_table_is_trained_once_and_drawn(tmp_path, monkeypatch, capsys):
     training, validation = TinyDataset(2), TinyDataset(2, seed=1)
     options = {"epochs": 1, "logs": tmp_path, "verbose": 0}
@@ -181,7 +182,6 @@ def test_a_table_is_trained_once_and_drawn(tmp_path, monkeypatch, capsys):
     assert again == rows
 
 
-@pytest.mark.slow
 def test_faster_r_cnn_beside_mask_r_cnn(tmp_path):
     """Table 3: a row without masks has box AP alone."""
     data = TinyDataset(2), TinyDataset(2, seed=1)

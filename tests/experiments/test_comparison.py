@@ -19,6 +19,8 @@ from samples.coco import coco, recipes
 from tests.samples.tiny_coco import write_coco
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 HEADS = ("--head", "fcn:filters=8,convolutions=1", "--head", "unet:filters=8")
 LABELS = ["fcn:filters=8,convolutions=1", "unet:filters=8"]
 
@@ -65,7 +67,6 @@ def of(model, part):
     ]
 
 
-@pytest.mark.slow
 def test_two_heads_are_trained_from_one_start_on_one_batch_and_compared(folder, tmp_path, capsys):
     """After one step, the losses before the mask head are those of the same weights, images and samples."""
     rows = coco.main(command(folder, tmp_path, *HEADS))
@@ -115,7 +116,6 @@ def calls(monkeypatch):
     return calls
 
 
-@pytest.mark.slow
 def test_nothing_is_trained_or_judged_twice(folder, tmp_path, calls, capsys):
     first = coco.main(command(folder, tmp_path, *HEADS))
     assert comparison.NOT_REPRODUCIBLE in capsys.readouterr().out
@@ -176,7 +176,6 @@ def test_weights_are_known_by_their_content_and_what_is_left_out(tmp_path):
     assert plan.start_of(tmp_path / "a.h5") != plan.start_of(tmp_path / "b.h5")
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on(folder, tmp_path, calls):
     coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "3"))
     (run,) = tmp_path.glob("coco*")
@@ -190,7 +189,6 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, calls):
     assert list(tmp_path.glob("coco*")) == [run]
 
 
-@pytest.mark.slow
 def test_a_longer_run_is_not_taken_for_a_shorter_one_nor_one_of_other_data(folder, tmp_path, calls):
     train = ["train", *command(folder, tmp_path, *HEADS[:2], "--no-validation", model="last")[1:]]
     coco.main(command(folder, tmp_path, *HEADS[:2], "--epochs", "6"))
@@ -203,7 +201,6 @@ def test_a_longer_run_is_not_taken_for_a_shorter_one_nor_one_of_other_data(folde
     assert calls.trained == [("fcn", 0, 0), ("fcn", 0, 0), ("fcn", 0, 3), ("fcn", 0, 0)]
 
 
-@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_is_begun_anew(folder, tmp_path, calls):
     coco.main(command(folder, tmp_path, *HEADS[:2]))
     for path in tmp_path.glob("coco*/*.h5"):
@@ -212,7 +209,6 @@ def test_a_run_killed_before_its_first_checkpoint_is_begun_anew(folder, tmp_path
     assert calls.trained == [("fcn", 0, 0)] * 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("start", ["none", "checkpoint"])
 def test_every_head_begins_with_the_same_trunk_rpn_and_box_head(folder, tmp_path, calls, start):
     model = "none"
@@ -232,7 +228,6 @@ def test_every_head_begins_with_the_same_trunk_rpn_and_box_head(folder, tmp_path
         np.testing.assert_array_equal(mine, initial, "the mask head of the start would favour its own kind")
 
 
-@pytest.mark.slow
 def test_heads_begin_with_a_backbone_of_keras_applications(folder, tmp_path, calls):
     """Such a file has no mask head to leave out, and is loaded whole."""
     options = {"alpha": 0.25}
@@ -246,7 +241,6 @@ def test_heads_begin_with_a_backbone_of_keras_applications(folder, tmp_path, cal
         np.testing.assert_array_equal(kernel, backbone.get_layer("conv1").kernel)
 
 
-@pytest.mark.slow
 def test_seeds_are_trained_each_and_summed_up(folder, tmp_path, calls):
     rows = coco.main(command(folder, tmp_path, *HEADS, "--seeds", "3", "4"))
     assert calls.trained == [("fcn", 3, 0), ("unet", 3, 0), ("fcn", 4, 0), ("unet", 4, 0)]
@@ -259,7 +253,6 @@ def test_seeds_are_trained_each_and_summed_up(folder, tmp_path, calls):
     assert summary[0]["spread"]["mask_ap"] == pytest.approx(0.2 / 2**0.5)
 
 
-@pytest.mark.slow
 def test_the_table_stands_after_each_training(folder, tmp_path, calls, monkeypatch):
     judged = comparison.evaluate
 
@@ -293,13 +286,11 @@ def test_wrong_heads_are_said_before_anything_is_trained(folder, tmp_path, calls
     assert not calls.trained and not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_without_names_all_registered_heads_are_compared(folder, tmp_path, calls):
     rows = coco.main(command(folder, tmp_path))  # options would have to suit every head
     assert [row["head"] for row in rows] == heads.names("mask")
 
 
-@pytest.mark.slow
 def test_it_is_a_function_that_a_notebook_can_call(tmp_path, calls):
     """Two datasets of different classes, a seed each; settings and schedule follow the data."""
     pairs = {name: (TinyDataset(3, seed=i), TinyDataset(2, seed=9)) for i, name in enumerate(["first", "second"])}
@@ -423,7 +414,6 @@ def test_what_is_no_pair_is_not_compared(row):
 # Shared work, and results from elsewhere
 
 
-@pytest.mark.slow
 def test_a_comparison_goes_on_where_only_its_table_is(folder, tmp_path, calls):
     """The runs in the table's file are not trained again on a machine that has nothing else."""
     first = coco.main(command(folder, tmp_path / "one", *HEADS[:2], "--output", str(tmp_path / "table")))

@@ -18,6 +18,8 @@ from mrcnn.network.resnet import resnet
 from tests.fusion.test_winograd import forget_traces
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 
@@ -65,7 +67,6 @@ def test_values_by_hand():
     np.testing.assert_allclose(folded(np.full((1, 8, 8, 1), 2.0)), np.full((1, 8, 8, 1), 20.0), rtol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "convolution",
     [
@@ -94,7 +95,6 @@ def test_depthwise_with_two_outputs_a_channel():
     np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_resnet():
     model = randomised(resnet("resnet50", width=4))
     for layer in model.layers:  # so that 50 layers neither vanish nor explode
@@ -257,7 +257,6 @@ def test_both_are_described_by_their_layers():
     assert found[FoldedConvolution] == "res2a_folded" and found[TransposeAsPointwise] == "deconv_pointwise"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["inference", "training"])
 def test_building_keeps_no_graph_of_tensorflow(mode, tmp_path):
     """Each would keep the weights of a model that is gone."""
@@ -287,7 +286,6 @@ def few_channels(monkeypatch):
     forget_traces()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_convolutions_by_winograd(training, few_channels, monkeypatch):
     model = model_of(
@@ -337,7 +335,6 @@ def test_a_layer_of_float32_among_others_of_bfloat16(few_channels):
     np.testing.assert_allclose(alone(image), layer(image), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_network_detects_and_learns_as_without(few_channels, monkeypatch, tmp_path):
     """A whole one, exported and saved too: its inference, and one step of training on one image."""
     import tensorflow as tf

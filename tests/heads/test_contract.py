@@ -10,6 +10,8 @@ import heads
 from heads.protocol import check, contract
 from tests.heads import small
 
+pytestmark = pytest.mark.slow
+
 every_head = pytest.mark.parametrize("name", [*small.NAMES, *heads.names("keypoints")])
 
 
@@ -18,14 +20,12 @@ def build(name, num_classes=4):
     return heads.make(small.small(name), (side, side, 8), num_classes)
 
 
-@pytest.mark.slow
 @every_head
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
 def test_keeps_the_contract(name, check):
     check(partial(build, name))
 
 
-@pytest.mark.slow
 @every_head
 @pytest.mark.parametrize("num_classes", [1, 2, 5])
 def test_gives_square_masks_of_probabilities(name, num_classes):
@@ -42,7 +42,6 @@ def test_gives_square_masks_of_probabilities(name, num_classes):
         assert 0 <= values.min() < values.max() <= 1
 
 
-@pytest.mark.slow
 @every_head
 def test_computes_in_bfloat16_under_mixed_precision(name):
     with contract.policy("mixed_bfloat16"):
@@ -50,7 +49,6 @@ def test_computes_in_bfloat16_under_mixed_precision(name):
     assert "bfloat16" in {layer.compute_dtype for layer in model._flatten_layers() if layer.weights}
 
 
-@pytest.mark.slow
 @every_head
 def test_a_plain_head_folds_to_the_same(name):
     """The fast path of the network is of plain heads alone, whose function it keeps."""
@@ -90,7 +88,6 @@ class Broken(heads.Head):
         return {name: (value, count)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "check", "message"),
     [

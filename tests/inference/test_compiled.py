@@ -9,13 +9,14 @@ from mrcnn.inference.input_sizes import InputLimits
 from mrcnn.model import MaskRCNN
 from tests.tiny import TinyConfig
 
+pytestmark = pytest.mark.slow
+
 
 def run(call, batch, height, width):
     image = np.random.default_rng(batch * height + width).normal(size=(batch, height, width, 3)).astype(np.float32)
     return {k: np.asarray(v) for k, v in call(image, np.tile(np.float32([0, 0, height, width]), (batch, 1))).items()}
 
 
-@pytest.mark.slow
 def test_one_trace_for_every_size_and_number():
     call = MaskRCNN("inference", TinyConfig()).detector.call
     for batch, height, width in ((1, 64, 64), (2, 64, 96), (3, 32, 64), (1, 64, 64)):
@@ -23,7 +24,6 @@ def test_one_trace_for_every_size_and_number():
     assert call.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.slow
 def test_results_do_not_depend_on_the_sizes_seen_before():
     model = MaskRCNN("inference", TinyConfig())
     first = run(model.detector.call, 1, 64, 64)
@@ -33,7 +33,6 @@ def test_results_do_not_depend_on_the_sizes_seen_before():
         np.testing.assert_array_equal(again[name], value, err_msg=name)
 
 
-@pytest.mark.slow
 def test_exported_and_saved_models_give_the_same(tmp_path):
     import tensorflow as tf
 
@@ -51,7 +50,6 @@ def test_exported_and_saved_models_give_the_same(tmp_path):
             np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.slow
 def test_weights_that_change_count_at_once():
     model = MaskRCNN("inference", TinyConfig())
     before = run(model.detector.call, 1, 64, 64)["scores"]

@@ -15,6 +15,8 @@ from mrcnn.model import MaskRCNN
 from mrcnn.presets import Matterport
 from tests.tiny import TinyConfig
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["BG", "a", "b"]
 
 
@@ -71,20 +73,17 @@ def assert_same(found, expected):
         np.testing.assert_allclose(ours.soft.probabilities, theirs.soft.probabilities, atol=1e-3)
 
 
-@pytest.mark.slow
 def test_onnx_gives_what_detect_gives(model, onnx_file):
     predictor = Predictor(onnx_file, threads=1)
     assert predictor.class_names == NAMES
     assert_same(predictor.detect(images()), model.detect(images()))
 
 
-@pytest.mark.slow
 def test_openvino_gives_what_detect_gives(model, openvino_file):
     assert {path.suffix for path in openvino_file.parent.iterdir()} == {".xml", ".bin", ".json"}
     assert_same(Predictor(openvino_file, threads=1).detect(images()), model.detect(images()))
 
 
-@pytest.mark.slow
 def test_litert_gives_what_detect_gives(model, litert_file):
     pytest.importorskip("ai_edge_litert")
     described = json.loads(litert_file.with_suffix(".json").read_text())
@@ -113,7 +112,6 @@ def test_operations_that_litert_lacks_are_named(tmp_path):
     assert litert._missing(message) == "EnsureShape, Unpack" and litert._missing("no\n memory") == "no memory"
 
 
-@pytest.mark.slow
 def test_int8_finds_much_the_same(model, tmp_path):
     pytest.importorskip("nncf")
     pytest.importorskip("tf2onnx")
@@ -124,7 +122,6 @@ def test_int8_finds_much_the_same(model, tmp_path):
     assert 0 < found <= 10 * len(images()) and abs(found - expected) <= expected / 2
 
 
-@pytest.mark.slow
 def test_int8_computes_the_sums_of_feature_maps_but_no_box_arithmetic(model, tmp_path):
     pytest.importorskip("nncf")
     pytest.importorskip("tf2onnx")
@@ -148,7 +145,6 @@ def test_nothing_found_is_an_empty_result(onnx_file, openvino_file):
         assert [len(found[name]) for name in ("boxes", "class_ids", "scores", "masks")] == [0, 0, 0, 0]
 
 
-@pytest.mark.slow
 def test_a_saved_model_gives_the_outputs_of_the_graph(model, tmp_path):
     import tensorflow as tf
 
@@ -164,7 +160,6 @@ def test_a_saved_model_gives_the_outputs_of_the_graph(model, tmp_path):
         np.testing.assert_allclose(found[name], value, atol=1e-4)  # pixels
 
 
-@pytest.mark.slow
 def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
@@ -219,7 +214,6 @@ def test_networks_that_only_a_saved_model_holds(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_the_conventions_of_matterport(tmp_path):
     """Its geometry of RoIAlign, one NMS over all levels, corners that name the last pixel, the best class alone."""
     pytest.importorskip("tf2onnx")

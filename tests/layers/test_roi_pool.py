@@ -11,6 +11,8 @@ from mrcnn.layers.roi_align.roi_pool import RoIPool, roi_pool
 from mrcnn.layers.roi_align.samples import to_whole
 from tests.layers.test_roi_align import EDGE_BOXES, random_boxes, scene_of_levels, torchvision_python
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = np.arange(1, 31, dtype=np.float32).reshape(1, 5, 6, 1)  # rows 1..6, 7..12, ..., 25..30
 
 
@@ -69,7 +71,6 @@ def test_negative_features_are_no_empty_bins():
     np.testing.assert_array_equal(pooled(-NUMBERS, [[0, 0, 1, 1]], pool_size=1).ravel(), [-1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pool_size", [1, 2, 7, 14])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 def test_equals_the_definition(pool_size, scale):
@@ -81,7 +82,6 @@ def test_equals_the_definition(pool_size, scale):
     np.testing.assert_array_equal(pooled(features, boxes, image_index, scale=scale, pool_size=pool_size), expected)
 
 
-@pytest.mark.slow
 def test_every_side_has_the_bins_of_a_float32_quotient():
     """Where side / bins has no end in binary, a rounding decides which cells a bin has: all sides up to 300, 7 bins."""
     import tensorflow as tf
@@ -216,7 +216,6 @@ def test_highest_of_four_samples():
         np.testing.assert_allclose(np.ravel(found), [expected])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reduction, rounded", [("max", False), ("max", True), ("average", True)])
 def test_methods_agree_and_so_do_their_gradients(reduction, rounded):
     import tensorflow as tf

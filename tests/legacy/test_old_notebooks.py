@@ -22,6 +22,8 @@ from tests.old_programs import write_balloons, write_nuclei
 from tests.samples.tiny_coco import write_coco
 from tests.weights import matterport_writer
 
+pytestmark = pytest.mark.slow
+
 
 class Small:
     """Settings that make a network small enough for a test; everything else is as in the notebooks."""
@@ -121,7 +123,6 @@ def model(root):
 # demo
 
 
-@pytest.mark.slow
 def test_demo(root, model):
     class_names = ["BG", "disc", "box"]
     IMAGE_DIR = os.path.join(root, "coco", "val2014")
@@ -292,7 +293,6 @@ def test_inspect_nucleus_data_statistics_and_crops(root):
 # inspect_model, inspect_balloon_model, inspect_nucleus_model
 
 
-@pytest.mark.slow
 def test_inspect_model_detections_and_scores(root, model):
     dataset = load_coco(root)
     dataset.prepare()
@@ -391,7 +391,6 @@ def test_inspect_model_activations(root, model):
     assert found["detections"][0].shape == (1, 20, 4)
 
 
-@pytest.mark.slow
 def test_inspect_balloon_model_splash(root, model):
     with pytest.warns(UserWarning, match="left out 1 x image without instances"):
         dataset = load_balloon(root)
@@ -403,7 +402,6 @@ def test_inspect_balloon_model_splash(root, model):
     assert splash.shape == image.shape
 
 
-@pytest.mark.slow
 def test_inspect_nucleus_model_batch_map_and_submission(root, tmp_path):
     class NucleusTinyConfig(Small, nucleus.NucleusInferenceConfig):
         IMAGE_RESIZE_MODE = "pad64"

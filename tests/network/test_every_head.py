@@ -7,6 +7,8 @@ from mrcnn.model import MaskRCNN
 from tests.heads import small
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 
 def config(name, **settings):
     side = small.side(name)

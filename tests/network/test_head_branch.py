@@ -12,6 +12,8 @@ from mrcnn.model import MaskRCNN
 from tests.heads.example import Everything
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 LOSSES = ("mrcnn_mask_loss", "edge_loss", "quality_loss")
 
 
@@ -35,7 +37,6 @@ def trained(registered, tmp_path_factory):
     return model
 
 
-@pytest.mark.slow
 def test_its_losses_are_logged_by_their_names(trained):
     row = next(csv.DictReader((trained.log_dir / "log.csv").open()))
     for name in LOSSES:
@@ -54,7 +55,6 @@ def test_all_of_its_weights_learn(trained):
         assert np.abs(np.array(new) - np.array(old)).max() > 0, new.path
 
 
-@pytest.mark.slow
 def test_masks_have_scores_of_their_own(trained):
     (found,) = trained.detect([TinyDataset(1).load_image(0)])
     assert found.count and found["mask_scores"].shape == found["scores"].shape
@@ -62,7 +62,6 @@ def test_masks_have_scores_of_their_own(trained):
     assert found.keep(slice(1)).mask_scores.shape == (1,) and found.soft.probabilities.shape[1:] == (16, 16)
 
 
-@pytest.mark.slow
 def test_evaluation_ranks_masks_by_the_scores_of_masks_and_boxes_by_those_of_boxes(trained):
     dataset = TinyDataset(2, seed=1)
 
@@ -81,7 +80,6 @@ def test_evaluation_ranks_masks_by_the_scores_of_masks_and_boxes_by_those_of_box
     assert scores != [annotation["score"] for annotation in turned.records.found]
 
 
-@pytest.mark.slow
 def test_a_checkpoint_gives_the_same_detections(trained, tmp_path):
     trained.save_weights(tmp_path / "all.h5")
     other = MaskRCNN("inference", config(SEED=5), tmp_path)
@@ -92,7 +90,6 @@ def test_a_checkpoint_gives_the_same_detections(trained, tmp_path):
     np.testing.assert_allclose(one.soft.probabilities, two.soft.probabilities, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_images_without_objects_and_without_detections_are_no_trouble(tmp_path):
     model = MaskRCNN("training", config(ALLOW_EMPTY_IMAGES=True), tmp_path)
     history = model.train(TinyDataset(2, empty=[0, 1]), None, epochs=1, verbose=0)
@@ -102,7 +99,6 @@ def test_images_without_objects_and_without_detections_are_no_trouble(tmp_path):
     assert found.count == 0 and found["mask_scores"].shape == (0,)
 
 
-@pytest.mark.slow
 def test_it_trains_in_bfloat16(tmp_path):
     model = MaskRCNN("training", config(PRECISION="bfloat16"), tmp_path)
     history = model.train(TinyDataset(2), None, epochs=1, verbose=0).history

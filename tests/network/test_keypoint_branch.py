@@ -8,6 +8,8 @@ from mrcnn.model import MaskRCNN
 from mrcnn.training.model import TrainingModel, set_trainable
 from tests.tiny import SIDE, TinyDataset, TinyKeypointConfig, TinyKeypoints
 
+pytestmark = pytest.mark.slow
+
 
 class KeypointsAlone(TinyKeypointConfig):
     MASK_HEAD = None
@@ -22,7 +24,6 @@ def outputs_of(config, dataset):
     return training, inputs, training(inputs, training=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TinyKeypointConfig, KeypointsAlone])
 def test_training_learns_keypoints_of_positives(kind):
     training, inputs, outputs = outputs_of(kind(), TinyKeypoints())
@@ -36,7 +37,6 @@ def test_training_learns_keypoints_of_positives(kind):
     assert (np.array(truth["weight"]) == 1).all() and len(truth["boxes"]) >= (inputs["gt_class_ids"] > 0).sum()
 
 
-@pytest.mark.slow
 def test_instances_without_visible_keypoints_do_not_teach():
     class Unlabeled(TinyKeypoints):
         def load_keypoints(self, image_id):
@@ -51,7 +51,6 @@ def test_instances_without_visible_keypoints_do_not_teach():
     assert set(np.array(outputs["keypoint_truth"]["image_index"]).tolist()) == {place}
 
 
-@pytest.mark.slow
 def test_a_batch_without_keypoints_has_a_loss_of_zero():
     class Unlabeled(TinyKeypoints):
         def load_keypoints(self, image_id):
@@ -61,7 +60,6 @@ def test_a_batch_without_keypoints_has_a_loss_of_zero():
     assert float(training.losses_of(outputs)["mrcnn_keypoint_loss"]) == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TinyKeypointConfig, KeypointsAlone])
 def test_detection_gives_keypoints_in_the_image(kind, tmp_path):
     model = MaskRCNN("inference", kind(DETECTION_MIN_CONFIDENCE=0.0))

@@ -11,6 +11,8 @@ from mrcnn.network.feature_taps import taps
 from mrcnn.network.graph import build_network
 from tests.tiny import TinyConfig, TinyDataset, tiny_backbone
 
+pytestmark = pytest.mark.slow
+
 NARROW = {"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {"width": 8}, "RPN_ANCHOR_RATIOS": [0.5, 1]}
 KINDS = {
     "no masks": {"MASK_HEAD": None},
@@ -42,7 +44,6 @@ KINDS["c4 with RoIPool"] = {**KINDS["c4"], "ROI_POOLING": "pool"}
 KINDS["c5 with RoIPool"] = {**KINDS["c5"], "ROI_POOLING": "pool"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_trains_detects_saves_and_loads(kind, tmp_path):
     config = TinyConfig(**KINDS[kind], DETECTION_MIN_CONFIDENCE=0.0)
@@ -92,7 +93,6 @@ def test_dc5_needs_a_resnet():
         build_network(Config(NUM_CLASSES=2, BACKBONE="mobilenet", NECK="dc5", BACKBONE_STRIDES=[16]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name, options", [("MobileNet", {"alpha": 0.25}), ("MobileNetV2", {"alpha": 0.35})])
 def test_stage_5_of_an_application_is_its_last_layers(name, options):
     """On C4 of a whole image it gives the model's own C5, with the weights that were loaded into the model."""

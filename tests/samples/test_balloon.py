@@ -9,6 +9,8 @@ import pytest
 from samples import weights
 from samples.balloon import balloon
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "--backbone",
     "mobilenet",
@@ -87,7 +89,6 @@ def trained(folder, tmp_path_factory):
     return logs
 
 
-@pytest.mark.slow
 def test_train_writes_a_run(trained):
     (run,) = trained.iterdir()
     names = {path.name for path in run.iterdir()}
@@ -96,7 +97,6 @@ def test_train_writes_a_run(trained):
     assert "val_mrcnn_mask_loss" in header.split(",") and len(values.split(",")) == len(header.split(","))
 
 
-@pytest.mark.slow
 def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     balloon.main(
         [
@@ -116,7 +116,6 @@ def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0.png", "1.png"]
 
 
-@pytest.mark.slow
 def test_pictures_on_white_do_not_carry_the_photograph(trained, folder, tmp_path):
     balloon.main(
         [
@@ -136,7 +135,6 @@ def test_pictures_on_white_do_not_carry_the_photograph(trained, folder, tmp_path
     assert np.median(picture) == 255  # the photographs are all but black
 
 
-@pytest.mark.slow
 def test_splash_writes_a_photograph(trained, folder, tmp_path, monkeypatch):
     (checkpoint,) = trained.rglob("*.h5")
     monkeypatch.chdir(tmp_path)
@@ -193,7 +191,6 @@ def frames_of(path):
     return count
 
 
-@pytest.mark.slow
 def test_splash_goes_through_a_video(trained, tmp_path, monkeypatch):
     film(tmp_path / "film.mp4")
     monkeypatch.chdir(tmp_path)
@@ -273,7 +270,6 @@ def test_a_checkpoint_without_settings_beside_it_leaves_the_sample_s(tmp_path):
         weights.settings_of("last", tmp_path, "balloon")
 
 
-@pytest.mark.slow
 def test_excluded_layers_stay_and_others_must_fit(trained):
     (checkpoint,) = trained.rglob("*.h5")
     config = balloon.BalloonConfig.load(checkpoint.with_name("config.json"))

@@ -23,6 +23,8 @@ from samples.coco.recipes import CocoConfig, MatterportCocoConfig
 from tests.samples.tiny_coco import write_coco
 from tests.tiny import TinyConfig
 
+pytestmark = pytest.mark.slow
+
 
 class TinyCocoConfig(TinyConfig):
     NAME = "coco"
@@ -77,7 +79,6 @@ def rows(run):
     return list(csv.DictReader((run / "log.csv").open()))
 
 
-@pytest.mark.slow
 def test_train_writes_checkpoints_settings_and_aps(trained):
     run = trained.log_dir
     names = {path.name for path in run.iterdir()}
@@ -110,7 +111,6 @@ def test_tensorboard_shows_the_aps(trained):
     assert {"epoch_box_AP", "epoch_mask_AP", "epoch_loss"} <= set(events.Tags()["tensors"])
 
 
-@pytest.mark.slow
 def test_a_resumed_training_takes_settings_schedule_and_start_from_its_run(trained, folder, tmp_path):
     logs = tmp_path / "logs"
     shutil.copytree(trained.model_dir, logs)
@@ -149,7 +149,6 @@ def test_config_json_of_a_run_is_accepted_back(trained, flags, seed, head):
     assert config.LEARNING_RATE == pytest.approx(0.008)
 
 
-@pytest.mark.slow
 def test_evaluate_prints_the_tables_and_writes_what_coco_s_server_takes(trained, folder, tmp_path, capsys):
     """The file scored by itself gives the same numbers."""
     path = tmp_path / "detections.json"
@@ -180,7 +179,6 @@ def test_the_best_checkpoint_brings_its_settings_wherever_it_lies(trained, folde
     assert coco.trained_model(arguments).config.SEED == 3
 
 
-@pytest.mark.slow
 def test_detect_draws_files_and_folders(trained, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(coco, "trained_model", lambda _: trained)
     photographs = tmp_path / "photographs"
@@ -228,7 +226,6 @@ def calls(monkeypatch):
     return calls
 
 
-@pytest.mark.slow
 def test_the_old_package_s_stages_under_its_preset_and_their_resumption(folder, tmp_path, calls):
     flags = ("--no-validation", "--train-limit", "1")
     model = coco.main(command("train", folder, tmp_path, "--preset", "matterport", "--epochs", "4", *flags))
@@ -251,7 +248,6 @@ def first_run(folder, logs, *flags):
     return plan.Run.load(model.log_dir), model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--train-limit", "1"], ["--learning-rate", "0.5"], ["--batch", "4"], []])
 def test_a_run_that_goes_on_otherwise_is_not_what_it_would_be_had_it_begun_so(folder, tmp_path, calls, flags):
     """Neither the training that was begun, nor one of the new settings or data from the start."""
@@ -295,7 +291,6 @@ def test_a_killed_run_that_goes_on_as_begun_keeps_its_key(folder, tmp_path, call
     assert calls == [(0, 3, "all", 0.004), (2, 3, "all", 0.004)] and plan.Run.load(resumed.log_dir) == begun
 
 
-@pytest.mark.slow
 def test_fewer_epochs_than_a_run_has_are_refused_and_leave_it_as_it_is(folder, tmp_path, calls):
     begun, model = first_run(folder, tmp_path)
     with pytest.raises(ValueError, match="--epochs 2: the run continues from a checkpoint of epoch 3, so pass at lea"):
@@ -313,7 +308,6 @@ def test_what_is_left_of_a_checkpoint_begins_a_training_of_its_own(folder, tmp_p
     assert run.start == plan.start_of(model.checkpoint_path(3), ["mrcnn_mask"]) and run.key != begun.key
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_scales_its_learning_rate_as_its_preset_does(folder, tmp_path, calls):
     for preset, factor in (("matterport", 1), ("reference", 2)):
         logs = tmp_path / preset

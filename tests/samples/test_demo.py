@@ -15,6 +15,8 @@ from samples import demo
 from samples.shapes import pretrain
 from samples.shapes.shapes import ShapesConfig
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("box_ap", "mask_ap", "mask_ap50", "parameters", "head_parameters", "ms_per_image", "training_seconds")
 
 
@@ -28,7 +30,6 @@ def tiny(monkeypatch):
     monkeypatch.setattr(demo, "HEADS", {"fcn": {"name": "fcn", "filters": 8}, "unet": {"name": "unet", "filters": 8}})
 
 
-@pytest.mark.slow
 def test_both_heads_are_trained_compared_and_drawn(tiny, tmp_path, capsys):
     demo.main(["--output", str(tmp_path / "out")])
     report = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -83,7 +84,6 @@ def test_table_has_a_line_a_head_in_aligned_columns():
     assert second.split() == ["unet", "0.500", "0.250", "0.750", "1,234,567", "19"]
 
 
-@pytest.mark.slow
 def test_the_start_fills_all_but_the_mask_head():
     with h5py.File(pretrain.START) as file:
         assert "box_head" in file["weights"] and "mask_head" not in file["weights"]

@@ -12,6 +12,8 @@ from mrcnn.data.rle import decode, pairs_to_rle
 from samples.imaterialist import imaterialist
 from samples.submission import encoded_pixels
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "BACKBONE_OPTIONS": {"alpha": 0.25},
     "IMAGE_MIN_DIM": 64,
@@ -96,7 +98,6 @@ def test_classes_are_those_with_names_whatever_the_csv_holds(folder):
     assert masks[:, :, 0].sum() == 28 * 32 and masks[50, 12].tolist() == [False, True] and not masks[50, 10].any()
 
 
-@pytest.mark.slow
 def test_train_writes_a_run_that_knows_the_classes_of_the_data(trained):
     (run,) = trained.iterdir()
     assert {"mask_rcnn_imaterialist_0001.h5", "config.json", "log.csv"} <= {path.name for path in run.iterdir()}
@@ -106,7 +107,6 @@ def test_train_writes_a_run_that_knows_the_classes_of_the_data(trained):
     assert "val_mrcnn_mask_loss" in header.split(",") and "nan" not in values
 
 
-@pytest.mark.slow
 def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     imaterialist.main(
         ["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained), "--pictures", str(tmp_path)]
@@ -117,7 +117,6 @@ def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
 
 
-@pytest.mark.slow
 def test_names_with_commas_come_back_whole_from_the_checkpoint(trained, folder):
     arguments = imaterialist.parse(["submit", "--dataset", str(folder), "--weights", "last", "--logs", str(trained)])
     config = imaterialist.competition.configuration(imaterialist.FashionConfig, arguments)
@@ -125,7 +124,6 @@ def test_names_with_commas_come_back_whole_from_the_checkpoint(trained, folder):
     assert names == ["BG", *NAMES] and imaterialist.class_ids(folder, names) == [0, 1, 2]
 
 
-@pytest.mark.slow
 def test_submit_writes_what_detect_finds(trained, folder, tmp_path):
     csv_file = tmp_path / "submission.csv"
     imaterialist.main(

@@ -14,6 +14,8 @@ from mrcnn.data.augmentation import apply_imgaug
 from mrcnn.data.rle import decode, pairs_to_rle
 from samples.nucleus import nucleus
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "BACKBONE_OPTIONS": {"alpha": 0.25},
     "IMAGE_MIN_DIM": 64,
@@ -96,7 +98,6 @@ def test_dataset_is_one_mask_a_nucleus(folder):
     assert [masks[y, x].tolist() for y, x, _ in DISCS] == np.eye(3, dtype=bool).tolist()
 
 
-@pytest.mark.slow
 def test_train_writes_a_run_with_its_settings(trained):
     (run,) = trained.iterdir()
     assert {"mask_rcnn_nucleus_0001.h5", "config.json", "log.csv"} <= {path.name for path in run.iterdir()}
@@ -106,7 +107,6 @@ def test_train_writes_a_run_with_its_settings(trained):
     assert "val_mrcnn_mask_loss" in header.split(",") and "nan" not in values
 
 
-@pytest.mark.slow
 def test_evaluate_prints_tables_and_draws(trained, folder, tmp_path, capsys):
     nucleus.main(
         ["evaluate", "--dataset", str(folder), "--weights", "last", "--logs", str(trained), "--pictures", str(tmp_path)]
@@ -148,7 +148,6 @@ def test_training_sees_crops_and_detection_whole_images(command, mode, folder, t
     assert seen[0].IMAGE_RESIZE_MODE == mode and seen[0].IMAGE_MIN_SCALE == 2
 
 
-@pytest.mark.slow
 def test_submit_writes_what_detect_finds(trained, folder, tmp_path):
     csv_file = tmp_path / "submission.csv"
     nucleus.main(

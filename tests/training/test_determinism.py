@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks import kills
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
     """On two threads. The loader's threads do not matter."""
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):

@@ -14,6 +14,8 @@ from mrcnn.network.pixels import PixelScaling
 from mrcnn.training.model import TrainingModel, compile_model, set_trainable
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 SCALING = PixelScaling((127.5,) * 3, (127.5,) * 3)
 BACKBONE = [f"{kind}{stage}" for stage in range(1, 6) for kind in ("res", "bn")]
 FPN = [f"fpn_c{i}p{i}" for i in (2, 3, 4, 5)] + [f"fpn_p{i}" for i in (2, 3, 4, 5)]
@@ -94,7 +96,6 @@ def batch(training):
 # Losses
 
 
-@pytest.mark.slow
 def test_the_loss_is_the_weighted_sum_of_five_that_are_reported_by_name(training, model, batch):
     training.prepare(learning_rate=0.0)
     model.loss_weights = dict(zip(LOSS_NAMES, (1.0, 2.0, 0.0, 0.5, 3.0), strict=True))
@@ -108,7 +109,6 @@ def test_the_loss_is_the_weighted_sum_of_five_that_are_reported_by_name(training
     assert float(values["rpn_class_loss"]) == pytest.approx(float(logs["rpn_class_loss"]), rel=1e-4)
 
 
-@pytest.mark.slow
 def test_losses_that_a_head_adds_itself_count_and_are_logged(monkeypatch):
     """Two regularizers, 0.5 w^2 of a kernel of 8 * 3 ones (12) and 2 |b| of 3 ones (6), and a layer's own loss of 7."""
 
@@ -144,7 +144,6 @@ def test_losses_that_a_head_adds_itself_count_and_are_logged(monkeypatch):
         assert float(logs["loss"]) == pytest.approx(25.0 + sum(float(logs[name]) for name in LOSS_NAMES), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_a_regularizer_pulls_at_its_weight(monkeypatch):
     """One step at a rate of 0.1 with L2 of 0.5 and no other gradient takes a tenth of it."""
 
@@ -175,7 +174,6 @@ def test_the_first_losses_are_those_of_a_guess(training, model, batch):
     assert values["mrcnn_mask_loss"] == pytest.approx(np.log(2), rel=0.4)
 
 
-@pytest.mark.slow
 def test_the_losses_do_not_depend_on_the_padding(training, model):
     """What the network makes of the padding is neither learned nor drawn. The images have the padding's value at their
     edges, as features would otherwise see whether zeros follow or nothing."""
@@ -197,7 +195,6 @@ def test_validation_reports_the_same_losses(training, model, batch):
     assert set(logs) == {"loss", *LOSS_NAMES}
 
 
-@pytest.mark.slow
 def test_settings_reach_the_losses():
     config = TinyConfig(
         RPN_BBOX_LOSS_BETA=0.5,
@@ -221,7 +218,6 @@ def test_presets_train_the_heads_and_the_backbone_from_a_stage_on(thawed, layers
     assert len(chosen) == len(set(chosen))
 
 
-@pytest.mark.slow
 def test_a_head_learns_whole_where_its_layers_are_called_as_the_backbone_s():
     """MobileNet's first convolution is called conv1, and so is the fcn head's."""
     network = build_network(TinyConfig(BACKBONE="mobilenet", BACKBONE_OPTIONS={"alpha": 0.25}))
@@ -288,7 +284,6 @@ def test_only_chosen_layers_change(training, model, batch):
     assert not {name for name in names if name.startswith(("res", "bn"))}
 
 
-@pytest.mark.slow
 def test_frozen_batch_norm_stays_to_the_last_bit_while_all_else_trains(training, model, batch):
     training.prepare("all")
     names = training.changed_by(batch, batch)
@@ -296,7 +291,6 @@ def test_frozen_batch_norm_stays_to_the_last_bit_while_all_else_trains(training,
     assert {f"trunk/res{stage}/kernel" for stage in range(1, 6)} <= names
 
 
-@pytest.mark.slow
 def test_batch_norm_of_a_head_learns_and_so_does_the_trunk_s_when_asked():
     for train_bn in (True, False):
         training = Training(
@@ -309,7 +303,6 @@ def test_batch_norm_of_a_head_learns_and_so_does_the_trunk_s_when_asked():
         assert ({f"trunk/bn2/{name}" for name in weights} <= names) == train_bn
 
 
-@pytest.mark.slow
 def test_a_step_goes_down_the_gradient(training, model, batch):
     """The same batch, whose draw is fixed by its seed, costs less after a few small steps."""
     training.prepare("all", learning_rate=0.02)
@@ -336,7 +329,6 @@ def test_the_schedule_goes_on_where_it_should():
 # Little to learn from
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dataset", [{"empty": (0, 1)}, {"empty": (0,)}, {"crowds": (0, 1)}])
 def test_gradients_are_finite_without_objects_and_with_crowds(training, model, network, dataset):
     import tensorflow as tf
@@ -361,7 +353,6 @@ def test_a_step_on_padding_only_is_finite(training, model, batch):
     assert all(np.isfinite(float(value)) for value in values.values())
 
 
-@pytest.mark.slow
 def test_the_images_of_the_last_loss_that_was_not_finite_are_kept(training, model, batch):
     training.prepare(learning_rate=0.0)
     model.image_ids.assign([7, 7])
@@ -376,7 +367,6 @@ def test_the_images_of_the_last_loss_that_was_not_finite_are_kept(training, mode
 # bfloat16
 
 
-@pytest.mark.slow
 def test_a_step_in_bfloat16(batch):
     training = Training(PRECISION="bfloat16")
     training.prepare()

@@ -19,6 +19,8 @@ from mrcnn.training.interruption import TrainingInterrupted
 from mrcnn.training.optimizer import schedule_for
 from tests.tiny import TinyConfig, TinyDataset
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5  # threads add up sums in any order
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,7 +90,6 @@ def interrupted(folder, data, event, count, message):
     return model
 
 
-@pytest.mark.slow
 def test_an_interrupted_training_goes_on_in_the_same_process(tmp_path, data, whole):
     """With the weights, momentum and log of one that was not interrupted. To callbacks it is one training."""
     message = "in epoch 1, after 2 of 4 steps. Saved: .*tiny_0000_step000002.h5. To continue"
@@ -106,7 +107,6 @@ def test_an_interrupted_training_goes_on_in_the_same_process(tmp_path, data, who
     np.testing.assert_allclose(rows(model), rows(whole), atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "event, count, position, message",
     [
@@ -125,7 +125,6 @@ def test_an_interrupted_training_goes_on_in_another_process(tmp_path, data, whol
     np.testing.assert_allclose(rows(model), rows(whole), atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_kill_costs_no_more_than_the_steps_between_checkpoints(tmp_path, data, whole):
     class Kill(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -143,7 +142,6 @@ def test_a_kill_costs_no_more_than_the_steps_between_checkpoints(tmp_path, data,
     assert files(resumed) == files(whole)
 
 
-@pytest.mark.slow
 def test_a_callback_may_end_training_in_the_epoch_that_was_resumed(tmp_path, data):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -154,7 +152,6 @@ def test_a_callback_may_end_training_in_the_epoch_that_was_resumed(tmp_path, dat
     assert history.epoch == [0] and model.epoch == 1
 
 
-@pytest.mark.slow
 def test_calls_on_one_object_need_no_files(tmp_path, data, whole):
     """An epoch, the folder deleted, another: as two epochs in one call."""
     model = MaskRCNN("training", Settings(), tmp_path / "a")
@@ -205,7 +202,6 @@ print("not reached")
 """
 
 
-@pytest.mark.slow
 def test_a_script_that_is_interrupted_ends_in_one_line(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run(
@@ -218,7 +214,6 @@ def test_a_script_that_is_interrupted_ends_in_one_line(tmp_path):
     assert re.match(r"Training was interrupted in epoch 1, after 1 of 2 steps. Saved: \S+_0000_step000001.h5. To", line)
 
 
-@pytest.mark.slow
 def test_the_first_step_says_once_that_it_traces(tmp_path, data, capsys):
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     model.train(data[0], None, epochs=2, verbose=2)
@@ -257,7 +252,6 @@ for _name in ("WARMUP_STEPS", "LR_SCHEDULE", "LEARNING_RATE"):
     delattr(Unscheduled, _name)
 
 
-@pytest.mark.slow
 def test_a_program_of_100_steps_that_asks_for_a_rate_trains_at_it_within_10(tmp_path):
     model, rates = MaskRCNN("training", Unscheduled(), tmp_path), Rates()
     model.train(TinyDataset(2), None, learning_rate=1e-3, epochs=1, layers="heads", verbose=0, custom_callbacks=[rates])
@@ -286,7 +280,6 @@ def test_a_long_training_keeps_the_reference_warm_up():
     assert schedule_for(Unscheduled(), None, 90_000).warmup_steps == 1000
 
 
-@pytest.mark.slow
 def test_a_scheduler_among_the_callbacks_sets_the_rate(tmp_path):
     model, rates = MaskRCNN("training", Unscheduled(STEPS_PER_EPOCH=3), tmp_path), Rates()
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 * 0.5**epoch)
@@ -297,7 +290,6 @@ def test_a_scheduler_among_the_callbacks_sets_the_rate(tmp_path):
     np.testing.assert_allclose(history.history["learning_rate"], [0.01, 0.005], rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_plateau_lowers_the_rate_and_it_stays_low_when_training_goes_on(tmp_path):
     """`mode="max"` on a falling loss: every epoch after the first is a plateau."""
 
@@ -319,7 +311,6 @@ def test_a_plateau_lowers_the_rate_and_it_stays_low_when_training_goes_on(tmp_pa
 # Settings
 
 
-@pytest.mark.slow
 def test_what_is_assigned_to_the_configuration_before_training_counts(tmp_path):
     """Programs of the old package set STEPS_PER_EPOCH once they know their data; the model is there by then."""
     config = TinyConfig(STEPS_PER_EPOCH=50)

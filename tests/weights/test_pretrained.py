@@ -17,6 +17,8 @@ from tests.tiny import TinyDataset
 from tests.weights.importers import test_detectron2, test_torchvision
 from tests.weights.torch_writer import save_zip
 
+pytestmark = pytest.mark.slow
+
 COCO = 91  # classes of torchvision's files, whose names are COCO's
 
 
@@ -37,14 +39,12 @@ def named(coco, monkeypatch, tmp_path):
     return row
 
 
-@pytest.mark.slow
 def test_a_model_by_name(named):
     model = MaskRCNN.from_pretrained("torchvision/small", **SMALL)
     assert model.mode == "inference" and model.config.NUM_CLASSES == COCO and model.class_names[1] == "person"
     assert len(model.detect([IMAGE])[0]["scores"])
 
 
-@pytest.mark.slow
 def test_weights_of_a_name_are_loaded_into_a_model_that_is_there(named):
     model = MaskRCNN.from_pretrained("torchvision/small", **SMALL)
     before = [np.array(value) for layer in model.network.layers().values() for value in layer.get_weights()]
@@ -68,7 +68,6 @@ def test_names_and_paths(tmp_path, monkeypatch, named):
     assert str(locate("matterport/coco")) == "matterport/coco", "a file goes before a name"
 
 
-@pytest.mark.slow
 def test_a_model_for_classes_of_ones_own_is_ready_to_be_trained(coco, tmp_path, capsys):
     model = MaskRCNN.from_pretrained(
         coco, model_dir=tmp_path, classes=["cat", "gnu"], STEPS_PER_EPOCH=1, VALIDATION_STEPS=1, TRAIN_ROIS_PER_IMAGE=8,
@@ -85,7 +84,6 @@ def test_a_model_for_classes_of_ones_own_is_ready_to_be_trained(coco, tmp_path, 
     assert "finetuned" in model.log_dir.name and model.find_last().is_file()
 
 
-@pytest.mark.slow
 def test_what_a_configuration_says_stays_with_classes(coco):
     class Mine(Config):
         NAME = "mine"
@@ -95,7 +93,6 @@ def test_what_a_configuration_says_stays_with_classes(coco):
     assert (model.mode, model.config.NAME, model.config.NUM_CLASSES) == ("inference", "mine", 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, ["BG", "cat", "b", "c", "d"]])
 def test_pointrend_for_classes_of_ones_own(tmp_path, keep, capsys):
     """The layers of its mask head whose inputs or outputs mix the classes are new, the others the file's."""
@@ -159,7 +156,6 @@ def trunk_with_pyramid(path):
     save_zip(path, parity.values_of({name: shape for name, shape in shapes.items() if name.startswith("backbone.")}))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "save, parts, left, settings",
     [
@@ -179,7 +175,6 @@ def test_a_part_that_would_be_random_is_named(tmp_path, save, parts, left, setti
         MaskRCNN.from_pretrained(path, **{**SMALL, **settings})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{"exclude": ["mask_head"]}, {"classes": ["cat"]}, {"NUM_CLASSES": 2}])
 def test_unless_it_is_excluded_or_other_classes_are_asked_for(tmp_path, arguments):
     path = tmp_path / "a.pth"

@@ -22,6 +22,8 @@ from tests.parity import (
     sigmoid,
 )
 
+pytestmark = pytest.mark.slow
+
 RPN, ROI = "proposal_generator.rpn_head.", "roi_heads."
 CAFFE2_STAGES = {"2": "2_2", "3": "3_3", "4": "4_5", "5": "5_2"}  # Caffe2 names a level by the last block of ResNet-50
 
@@ -103,7 +105,6 @@ class Original(parity.Torch):
         return sigmoid(self.convolution(relu(self.doubled(x, f"{ROI}mask_head.deconv")), f"{ROI}mask_head.predictor"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("deep", [None, "plain", "norm"])
 def test_every_part_computes_what_detectron2_computes(deep):
     state = parity.values_of(shapes(deep=deep))
@@ -160,7 +161,6 @@ def test_settings():
     }
 
 
-@pytest.mark.slow
 def test_resnext_has_groups_torchs_strides_and_its_own_pixels():
     state = parity.values_of(shapes(groups=4, inner=16))
     source = detectron2_source(state, "a.pkl")
@@ -355,7 +355,6 @@ def test_a_pickle_of_the_zoos_form(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_detectron2_itself():
     """Every stage of `mask_rcnn_R_50_FPN_3x` on an image that is not square."""
     folder = parity.oracle_folder()
@@ -364,7 +363,6 @@ def test_detectron2_itself():
     assert parity.failed(parity_oracles.detectron2(folder, ["b"])) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["C4", "DC5"])
 def test_models_without_a_pyramid_as_the_original(kind):
     import parity_oracles
@@ -417,7 +415,6 @@ def earlier_names(state):
     return renamed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("named", [dict, earlier_names])
 def test_pointrend_computes_what_detectron2_computes(named):
     state = parity.values_of(shapes(pointrend=True))
@@ -451,7 +448,6 @@ def test_coarse_masks_of_another_size_are_refused():
         detectron2_source(state, "a.pkl")
 
 
-@pytest.mark.slow
 def test_pointrend_itself():
     """Coarse logits, features and logits of points, masks after subdivision, and the detections of an image."""
     import parity_oracles

@@ -13,6 +13,8 @@ from tests.parity import PYRAMID, assert_close, layer_shapes, relu
 from tests.weights.importers import test_detectron2, test_torchvision
 from tests.weights.torch_writer import save_zip
 
+pytestmark = pytest.mark.slow
+
 ROI, FILTERS = "roi_heads.", 12
 
 
@@ -71,7 +73,6 @@ def doubled(x):
     return x
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_head_computes_what_the_original_computes(program):
     shapes, importer, convolutions, last = PROGRAMS[program]
@@ -98,7 +99,6 @@ def test_masks_and_keypoints_together(program):
     assert source.settings["MASK_HEAD"] == {"name": "fcn", "filters": PYRAMID, "convolutions": 4}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_file_is_recognised_and_loaded(program, tmp_path):
     """17 keypoints are those of COCO's people, which nothing in the file says."""
@@ -114,7 +114,6 @@ def test_a_file_is_recognised_and_loaded(program, tmp_path):
     assert found.skeleton == COCO_PERSON and found.keypoints.shape == (found.count, 17, 3)
 
 
-@pytest.mark.slow
 def test_keypoints_of_ones_own(tmp_path):
     """The convolutions are kept, the last layer is new."""
     path = tmp_path / "a.pth"
@@ -127,7 +126,6 @@ def test_keypoints_of_ones_own(tmp_path):
     assert tuple(layers["keypoint_head/deconv"].kernel.shape) == (4, 4, 4, FILTERS) and own.skeleton is None
 
 
-@pytest.mark.slow
 def test_a_model_without_a_keypoint_head_takes_the_rest(tmp_path):
     path = tmp_path / "a.pth"
     state = test_torchvision.shapes(classes=2) | PROGRAMS["torchvision"][0](17)
@@ -137,7 +135,6 @@ def test_a_model_without_a_keypoint_head_takes_the_rest(tmp_path):
     assert "keypoint" not in model.detect([np.zeros((64, 64, 3), np.uint8)])[0]
 
 
-@pytest.mark.slow
 def test_detectron2_itself():
     """Every stage of `keypoint_rcnn_R_50_FPN_3x` on an image that is not square."""
     folder = parity.oracle_folder()

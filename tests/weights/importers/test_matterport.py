@@ -13,6 +13,8 @@ from mrcnn.weights.source import Lazy
 from tests import parity
 from tests.parity import CLASSES, HIDDEN, PYRAMID, RATIOS, WIDTH, assert_close
 
+pytestmark = pytest.mark.slow
+
 
 def convolution(x, name, filters, size=1, **options):
     """With bias, as all of its convolutions; a norm after it where one is named."""
@@ -127,7 +129,6 @@ def source_of(arrays, path="a.h5"):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, CLASSES])
 def test_every_part_computes_what_the_old_package_computes(classes):
     parts = original(classes)
@@ -148,7 +149,6 @@ def test_every_part_computes_what_the_old_package_computes(classes):
     assert_close(model.network.mask_head(features), mask_head(features))
 
 
-@pytest.mark.slow
 def test_settings(arrays):
     source = source_of(arrays)
     assert {
@@ -216,7 +216,6 @@ def test_what_is_matterports():
     assert not is_matterport({"res2a_branch2a": {}, "fc1000": {}}) and not is_matterport({"mrcnn_mask": {}})
 
 
-@pytest.mark.slow
 def test_matterport_itself():
     """Every stage of the old package on an image that is resized and padded."""
     folder = parity.oracle_folder()

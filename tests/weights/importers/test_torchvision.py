@@ -22,6 +22,8 @@ from tests.parity import (
     sigmoid,
 )
 
+pytestmark = pytest.mark.slow
+
 ROI = "roi_heads."
 
 
@@ -115,7 +117,6 @@ class Original(parity.Torch):
         return sigmoid(self.convolution(x, f"{ROI}mask_predictor.mask_fcn_logits"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "version, options, epsilon",
     [("v1", {}, 0), ("v1", {"names": "old"}, 0), ("v1", {"tracked": True}, 1e-5), ("v2", {"tracked": True}, 1e-5)],
@@ -201,7 +202,6 @@ def test_the_published_epsilon_is_that_of_resnet50_alone():
     np.testing.assert_allclose(source.tensors["trunk/bn_conv1/moving_variance"].read(), 1e-4, rtol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_model_of_boxes_gives_all_that_it_has(version):
     state = {name: value for name, value in parity.values_of(shapes(version)).items() if "mask" not in name}
@@ -292,7 +292,6 @@ def test_nothing_is_read_before_it_is_wanted():
     assert source.tensors["box_head/mrcnn_fc1/kernel"].shape == (49 * PYRAMID, HIDDEN)
 
 
-@pytest.mark.slow
 def test_torchvision_itself():
     """Every stage of `maskrcnn_resnet50_fpn` on an image that is resized and padded."""
     folder = parity.oracle_folder()
