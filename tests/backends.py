@@ -71,7 +71,7 @@ def of_heads():
 def computed(head, inference, training):
     """The required output of a head's inference, and its losses in training."""
     masks = contract.run(head, inference, training=False)[head.output]
-    losses = contract.losses(head, training, contract.targets_for(training, 4))
+    losses = contract.losses(head, training, contract.targets_for(head, training, 4))
     return {"masks": keras.ops.convert_to_numpy(masks), **{key: np.array(pair) for key, pair in losses.items()}}
 
 
