@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from urllib.parse import unquote, urlsplit
 
@@ -131,6 +132,7 @@ def search_root(folder: str) -> str:
 def spelled(name: str) -> list[str]:
     """The folders and file of a name written by a tool: the path of a URL, with either separator."""
     if "://" in name:
-        name = unquote(urlsplit(name).path)
+        with suppress(ValueError):  # an address with a damaged host is a name like any other
+            name = unquote(urlsplit(name).path)
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     return parts or [name]

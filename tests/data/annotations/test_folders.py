@@ -115,3 +115,7 @@ def test_a_missing_name_has_the_place_where_it_would_be(tmp_path):
     with pytest.raises(FileNotFoundError, match="image folder '.*gone' does not exist; check image_dir"):
         finder(tmp_path, ["a.jpg"], image_dir=str(tmp_path / "gone"))
     assert finder(tmp_path / "gone", ["a.jpg"], ".").path("a.jpg") == str(tmp_path / "gone" / "a.jpg")
+
+
+def test_an_address_with_a_damaged_host_is_a_name_like_any_other():
+    assert spelled("http://[::1/images/a.jpg")[-1] == "a.jpg"
