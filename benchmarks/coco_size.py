@@ -1,7 +1,7 @@
 """Reads annotations of the size of COCO train2017, with this package and with pycocotools; compares time and memory.
 
-    python -m benchmarks.coco_size --folder /tmp/coco_size              # 118 thousand images, a JSON file of 508 MB
-    python -m benchmarks.coco_size --folder /tmp/coco_size --share 0.1  # a tenth of it
+    python -m benchmarks.coco_size --folder DIR              # 118 thousand images, a JSON file of 508 MB
+    python -m benchmarks.coco_size --folder DIR --share 0.1  # a tenth of it
 
 The file is generated: 845 thousand instances of 28 points, in images that are links to one small file. Each reader runs
 in a process of its own; memory is the largest it had.

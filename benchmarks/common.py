@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from machine import processor
 
-from samples.settings import key_value
+from mrcnn.config import key_value
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -6,12 +6,12 @@ Writes FOLDER/weights.pth, the state dict, and FOLDER/<name>.npz for every array
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import torch
 from parity_torchvision import SIZES, Kept, copied, fill
+from seeded_weights import seeded
 from torchvision.models import detection
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -84,12 +84,10 @@ def main() -> None:
     flags.add_argument("--images", type=Path, required=True)
     flags.add_argument("--out", type=Path, required=True)
     arguments = flags.parse_args()
-    spec = importlib.util.spec_from_file_location("seeded", arguments.oracles / "seeded.py")
-    seeded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded)
+    oracles = seeded(arguments.oracles)
     model = build().eval()
-    fill(model, seeded, arguments.seed)
-    calibrate(model, seeded.image(256, 320, arguments.seed))
+    fill(model, oracles, arguments.seed)
+    calibrate(model, oracles.image(256, 320, arguments.seed))
     torch.save(model.state_dict(), arguments.out / "weights.pth")
     with np.load(arguments.images) as images:
         for name in images.files:

@@ -16,12 +16,11 @@ else: it takes the time.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import common  # noqa: F401  makes the checkout importable
-from parity_rows import Row, table
+from parity_rows import Row, report
 
 PARTS = ("torchvision", "detectron2", "matterport", "live", "loading")
 
@@ -30,12 +29,7 @@ def main() -> int:
     """Prints the rows; 0 where all bars are kept."""
     arguments = parser().parse_args()
     rows = list(_rows(arguments))
-    print(table(rows))
-    failed = [row for row in rows if not row.passed]
-    print(f"\n{sum(row.bar is not None for row in rows)} bars, {len(failed)} not kept")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
-    return bool(failed)
+    return report(rows, arguments.json)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from parity_oracles import IMAGES, SMALL, load, seeded, state_dict
+from parity_oracles import IMAGES, SMALL, load, state_dict
 from parity_rows import Row, detection_rows, match, nhwc, relative, xyxy
 from parity_stages import (
     DETECTIONS,
@@ -19,6 +19,7 @@ from parity_stages import (
     proposal_rows,
     round_trip_row,
 )
+from seeded_weights import seeded
 
 from mrcnn.data.keypoints import decode_heatmaps
 from mrcnn.model import MaskRCNN

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from parity_oracles import SMALL, load, seeded
+from parity_oracles import SMALL, load
 from parity_rounding import SCORES, Candidates, Rules, Verdict
 from parity_rows import Row, detection_rows, match, nhwc, relative, xyxy
 from parity_stages import (
@@ -21,6 +21,7 @@ from parity_stages import (
     rpn_rows,
     torch_rpn,
 )
+from seeded_weights import seeded
 
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import paste_masks

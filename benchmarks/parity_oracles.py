@@ -1,6 +1,5 @@
 """The stored oracles: seeded weights through the importers, each stage against the original program's output."""
 
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from parity_stages import (
     sigmoid,
     torch_rpn,
 )
+from seeded_weights import seeded
 
 import heads
 from mrcnn.data.molding import normalize
@@ -34,14 +34,6 @@ from mrcnn.weights.source import Lazy
 
 SMALL = {"IMAGE_MIN_DIM": 320, "IMAGE_MAX_DIM": 512, "PRE_NMS_LIMIT": 500, "POST_NMS_ROIS_INFERENCE": 200}
 IMAGES = ("a", "b")
-
-
-def seeded(folder: Path) -> Any:
-    """The oracles' own module of weights and images."""
-    spec = importlib.util.spec_from_file_location("seeded", folder / "seeded.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -166,18 +158,7 @@ def detectron2(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
             bars=DETECTIONS,
         )
         yield from thin_rows(source, stages, arrays)
-        yield from detection_rows(
-            source,
-            "from the photograph",
-            _result(model.detect([arrays["image_rgb"]])[0]),
-            {
-                "boxes": xyxy(arrays["out_boxes"]),
-                "class_ids": arrays["out_classes"] + 1,
-                "scores": arrays["out_scores"],
-                "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0),
-            },
-            bars={**DETECTIONS, "pasted": None},
-        )
+        yield from whole_image_rows(source, model, arrays, bar=None)
     yield round_trip_row("Detectron2", model, image)
 
 
@@ -259,19 +240,20 @@ def detectron2_pointrend(folder: Path, images: Sequence[str] = ("a",)) -> Iterat
     masks, theirs = np.asarray(head.inference(given)["masks"])[..., 0], arrays["fine_masks"][:, 0]
     apart = [1 - iou(ours >= 0.5, other >= 0.5) for ours, other in zip(masks, theirs, strict=True)]
     yield Row(source, "masks after subdivision, 1 - IoU", 0.01, max(apart), f"(median {np.median(apart):.1g})")
-    yield from detection_rows(
-        source,
-        "from the photograph",
-        _result(model.detect([arrays["image_rgb"]])[0]),
-        {
-            "boxes": xyxy(arrays["out_boxes"]),
-            "class_ids": arrays["out_classes"] + 1,
-            "scores": arrays["out_scores"],
-            "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0),
-        },
-        bars={**DETECTIONS, "pasted": 0.01},
-    )
+    yield from whole_image_rows(source, model, arrays, bar=0.01)
     yield round_trip_row("Detectron2 PointRend", model, arrays["image_rgb"])
+
+
+def whole_image_rows(source: str, model: MaskRCNN, arrays: dict[str, np.ndarray], bar: float | None) -> Iterator[Row]:
+    """`detect` on the oracle's image; bar: of 1 - IoU of the whole masks."""
+    theirs = {
+        "boxes": xyxy(arrays["out_boxes"]),
+        "class_ids": arrays["out_classes"] + 1,
+        "scores": arrays["out_scores"],
+        "pasted": _unpacked(arrays["out_masks_packed"], arrays["out_masks_shape"]).transpose(1, 2, 0),
+    }
+    ours = _result(model.detect([arrays["image_rgb"]])[0])
+    yield from detection_rows(source, "from the photograph", ours, theirs, bars={**DETECTIONS, "pasted": bar})
 
 
 def thin_rows(source: str, stages: Stages, arrays: dict[str, np.ndarray]) -> list[Row]:

@@ -1,6 +1,8 @@
 """Rows of the table of parity, and the comparisons behind their figures. numpy only."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +36,16 @@ def table(rows: Sequence[Row]) -> str:
         note = f" {row.note}" if row.note else ""
         lines.append(f"| {row.source} | {row.stage} | {bar} | {row.figure:.3g}{note} | {verdict} |")
     return "\n".join(lines)
+
+
+def report(rows: Sequence[Row], file: Path | None) -> int:
+    """Prints the rows, and writes them to a JSON file if one is given. Returns 0 if all bars are kept, else 1."""
+    print(table(rows))
+    failed = [row for row in rows if not row.passed]
+    print(f"\n{sum(row.bar is not None for row in rows)} bars, {len(failed)} not kept")
+    if file:
+        file.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
+    return int(bool(failed))
 
 
 def relative(found: Any, expected: Any, deviation: float | None = None) -> float:

@@ -11,7 +11,6 @@ masks, "faster_v1" and "faster_v2".
 """
 
 import argparse
-import importlib.util
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from seeded_weights import seeded
 from torchvision.models import detection
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -173,12 +173,10 @@ def main() -> None:
     flags.add_argument("--photographs", type=Path, required=True)
     flags.add_argument("--out", type=Path, required=True)
     arguments = flags.parse_args()
-    spec = importlib.util.spec_from_file_location("seeded", arguments.oracles / "seeded.py")
-    seeded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded)
+    oracles = seeded(arguments.oracles)
     model = build(arguments.model).eval()
-    fill(model, seeded, arguments.seed)
-    calibrate(model, seeded.image(256, 320, arguments.seed))
+    fill(model, oracles, arguments.seed)
+    calibrate(model, oracles.image(256, 320, arguments.seed))
     torch.save(model.state_dict(), arguments.out / "zip.pth")
     torch.save(model.state_dict(), arguments.out / "legacy.pth", _use_new_zipfile_serialization=False)
     with np.load(arguments.photographs) as photographs:

@@ -12,7 +12,6 @@ differences, none of which counts here.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -23,8 +22,9 @@ from typing import Any
 import common  # noqa: F401  makes the checkout importable
 import keras
 import numpy as np
-from parity_oracles import load, seeded
-from parity_rows import Row, nhwc, table, xyxy
+from parity_oracles import load
+from parity_rows import Row, nhwc, report, xyxy
+from seeded_weights import seeded
 
 from mrcnn.data.masks import crop_masks
 from mrcnn.layers.targets import match_anchors
@@ -292,12 +292,7 @@ def main() -> int:
         for seed in arguments.seeds
         for row in rows_of(arguments.torchvision_python, arguments.oracles, name, seed, tuple(arguments.size))
     ]
-    print(table(rows))
-    failed = [row for row in rows if not row.passed]
-    print(f"\n{sum(row.bar is not None for row in rows)} bars, {len(failed)} not kept")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
-    return bool(failed)
+    return report(rows, arguments.json)
 
 
 if __name__ == "__main__":

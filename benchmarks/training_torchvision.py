@@ -12,13 +12,13 @@ Models: "v1" and "faster_v1", see parity_torchvision.py.
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from parity_torchvision import calibrate, fill
+from seeded_weights import seeded
 from torchvision.models import detection
 from torchvision.models.detection import roi_heads
 from torchvision.models.detection._utils import overwrite_eps
@@ -95,14 +95,12 @@ def main() -> None:
     flags.add_argument("--batch", type=Path, required=True)
     flags.add_argument("--out", type=Path, required=True)
     arguments = flags.parse_args()
-    spec = importlib.util.spec_from_file_location("seeded", arguments.oracles / "seeded.py")
-    seeded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded)
+    oracles = seeded(arguments.oracles)
     batch = np.load(arguments.batch)
     height, width = batch["images"].shape[1:3]
     model = build(arguments.model, arguments.classes, min(height, width)).eval()
-    fill(model, seeded, arguments.seed)
-    calibrate(model, seeded.image(height, width, arguments.seed))
+    fill(model, oracles, arguments.seed)
+    calibrate(model, oracles.image(height, width, arguments.seed))
     torch.save(model.state_dict(), arguments.out / "weights.pth")
     model.train()
     kept = Recorder(model)

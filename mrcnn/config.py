@@ -6,6 +6,8 @@ Settings are read where components are assembled (graph, trainer, model, loader)
 takes explicit keyword arguments.
 """
 
+import argparse
+import ast
 import copy
 import difflib
 import html
@@ -384,3 +386,14 @@ def _edit_distance(a: str, b: str, limit: int) -> int:
         for j, y in enumerate(b, start=1):
             above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (x != y))
     return row[-1]
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """ "NAME=VALUE" as a pair; the value is a Python literal, else plain text. Raises ArgumentTypeError without "="."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value

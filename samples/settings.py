@@ -4,8 +4,8 @@ import argparse
 from typing import Any
 
 import heads
-from mrcnn.cli.options import key_value, mask_head
-from mrcnn.config import Config
+from mrcnn.cli.options import mask_head
+from mrcnn.config import Config, key_value
 
 
 def add_settings(parser: argparse.ArgumentParser, several_heads: bool = False) -> None:

@@ -320,12 +320,15 @@ def test_the_commands_of_a_page_run(page, place):
         DATA[sample](place / "DIR")
     elif page.startswith("docs/"):
         write_coco(place / "DIR")
+    done = 0
     for command in ALL:
         run = runs(command)
         if command.page == page and run is not None:
             print(f"\n== {command}")
             prepare(command, place)
             run(command.words)
+            done += 1
+    assert done, "a command that fails raises; but there must be some"
 
 
 def prepare(command: Command, place: Path) -> None:

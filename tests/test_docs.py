@@ -33,7 +33,7 @@ def test_the_pages_are_found():
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_blocks_compile(page):
     for number, code in enumerate(blocks(page)):
-        compile(code, f"{page}, block {number}", "exec")
+        assert compile(code, f"{page}, block {number}", "exec").co_code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

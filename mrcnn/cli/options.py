@@ -1,7 +1,6 @@
 """Options shared by several commands, and the model they describe."""
 
 import argparse
-import ast
 import hashlib
 import json
 import re
@@ -9,18 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mrcnn.config import key_value
+
 PRESETS = {"reference": "Config", "matterport": "Matterport", "torchvision": "Torchvision", "detectron2": "Detectron2"}
-
-
-def key_value(text: str) -> tuple[str, Any]:
-    """ "NAME=VALUE" as a pair; the value is a Python literal, else plain text. Raises ArgumentTypeError without "="."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def mask_head(text: str, kind: str | None = "mask") -> dict[str, Any]:

@@ -9,7 +9,6 @@ with RoIPool and RoIAlign also get a picture of the masks of both.
 """
 
 import argparse
-import ast
 import copy
 import hashlib
 import json
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrcnn.config import Config
+from mrcnn.config import Config, key_value
 from mrcnn.data.dataset import Dataset
 from mrcnn.experiments import ablation_report, comparison, plan, tables
 from mrcnn.model import MaskRCNN
@@ -208,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     add("--logs", default="logs", metavar="DIR", help="folder of the runs (logs)")
     add("--output", metavar="DIR", help="folder of the table (ablation_TABLE in --logs)")
     add("--verbose", type=int, default=2, help="0: silent, 1: a bar, 2: a line an epoch (2)")
-    add("--set", type=_key_value, action="append", default=[], metavar="NAME=V", help="any setting; repeatable")
+    add("--set", type=key_value, action="append", default=[], metavar="NAME=V", help="any setting; repeatable")
     return flags
 
 
@@ -217,16 +216,6 @@ def _seeds(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers as 0,1,2, got {text!r}") from None
-
-
-def _key_value(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """One network, two graphs: every part with weights is built once, and two functions connect the parts.
 
-Training and inference differ in where the RoIs come from. `training_graph` samples them from proposals and ground
-truth; `inference_graph` feeds the proposals to the box head and its detections to the mask head.
+Training and inference differ in where the RoIs come from. `network/training_graph.py` samples them from proposals and
+ground truth; `inference_graph` feeds the proposals to the box head and its detections to the mask head.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,16 +21,13 @@ from mrcnn.layers.anchors import Anchors
 from mrcnn.layers.detections import Detections
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.proposals import Proposals, WholeInput
-from mrcnn.layers.targets import AnchorTargets, MaskTargets, RoITargets
 from mrcnn.network.backbone import Backbone, build_backbone
 from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.frozen_batch_norm import fixed_norms
-from mrcnn.network.head_branch import Rescore, head_inputs, pooling, roi_layer
-from mrcnn.network.keypoint_branch import heatmaps_of, keypoint_training
+from mrcnn.network.head_branch import Rescore, head_inputs, heatmaps_of, pooling, roi_layer
 from mrcnn.network.precision import precision
 from mrcnn.network.rpn import build_rpn
-from mrcnn.ops.boxes import decode
 
 
 @dataclass(frozen=True)
@@ -204,22 +201,24 @@ def _build_keypoint_head(config: Config, channels: int) -> heads.Head | None:
     )
 
 
-def _image_inputs(config: Config) -> dict[str, Any]:
+def image_inputs(config: Config) -> dict[str, Any]:
+    """The image and the window in it, inputs of both graphs."""
     return {
         "image": keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="image"),
         "window": keras.Input((4,), name="window"),
     }
 
 
-def _folded(model: keras.Model, *, training: bool, fast: bool) -> keras.Model:
+def folded_model(model: keras.Model, *, training: bool, fast: bool) -> keras.Model:
+    """The same function of inputs and weights in fewer operations; see `mrcnn.fusion.folding`."""
     return fold(model, fixed_norms(training=training), by_winograd=fast)
 
 
-def _pyramid(network: Network, config: Config, image: Any, *, training: bool, fast: bool) -> tuple[list, ...]:
+def pyramid(network: Network, config: Config, image: Any, *, training: bool, fast: bool) -> tuple[list, ...]:
     """The trunk's feature maps, and for each of them the RPN's logits, the RPN's deltas and the anchors."""
-    levels = _folded(network.trunk, training=training, fast=fast)(image)
+    levels = folded_model(network.trunk, training=training, fast=fast)(image)
     levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
-    rpn = _folded(network.rpn, training=training, fast=fast)
+    rpn = folded_model(network.rpn, training=training, fast=fast)
     logits, deltas = zip(*(rpn(level) for level in levels), strict=True)
     anchors = Anchors(
         scales=config.RPN_ANCHOR_SCALES if config.NECK == "fpn" else [tuple(config.RPN_ANCHOR_SCALES)],
@@ -234,7 +233,8 @@ def _pyramid(network: Network, config: Config, image: Any, *, training: bool, fa
     return levels, list(logits), list(deltas), anchors
 
 
-def _proposals(config: Config, *, training: bool, portable: bool = False) -> Proposals:
+def proposal_layer(config: Config, *, training: bool, portable: bool = False) -> Proposals:
+    """The layer that makes proposals of the RPN's predictions."""
     return Proposals(
         pre_nms_limit=config.PRE_NMS_LIMIT_TRAINING if training else config.PRE_NMS_LIMIT,
         post_nms_limit=config.POST_NMS_ROIS_TRAINING if training else config.POST_NMS_ROIS_INFERENCE,
@@ -249,134 +249,30 @@ def _proposals(config: Config, *, training: bool, portable: bool = False) -> Pro
     )
 
 
-def _bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
+def proposal_bounds(config: Config, inputs: dict[str, Any]) -> tuple[Any, Any]:
     """What proposals are clipped to (the image or the whole network input), and the latter's extent if needed."""
     whole = WholeInput(name="whole_input")(inputs["image"])
     return inputs["window"] if config.RPN_CLIP_TO_PHOTOGRAPH else whole, whole if config.BOXES_INCLUSIVE else None
 
 
-def _shared_stage(network: Network, *, training: bool, fast: bool) -> Callable[[Any], Any]:
+def shared_stage(network: Network, *, training: bool, fast: bool) -> Callable[[Any], Any]:
     """The stage that the heads share, from RoI features: stage 5 with the "c4" neck, else the identity."""
-    return _folded(network.roi_stage, training=training, fast=fast) if network.roi_stage else lambda features: features
+    return (
+        folded_model(network.roi_stage, training=training, fast=fast)
+        if network.roi_stage
+        else lambda features: features
+    )
 
 
-def _box_branch(
+def box_branch(
     network: Network, config: Config, features: Any, count: int, *, training: bool, fast: bool
 ) -> tuple[Any, Any]:
     """Class logits [batch, count, classes] and deltas [batch, count, classes, 4] of features [batch * count, ...]."""
-    logits, deltas = _folded(network.box_head, training=training, fast=fast)(features)
+    logits, deltas = folded_model(network.box_head, training=training, fast=fast)(features)
     return (
         ops.reshape(logits, (-1, count, config.NUM_CLASSES)),
         ops.reshape(deltas, (-1, count, config.NUM_CLASSES, 4)),
     )
-
-
-def training_graph(network: Network, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs and outputs of one training step; the losses depend on the outputs alone.
-
-    Inputs: a batch of `mrcnn.data.loader.Loader`. Outputs for B images, S sampled anchors, R sampled RoIs, K positives:
-        rpn_labels [B, S] (1, 0, -1 not sampled), rpn_logits [B, S], rpn_target and rpn_deltas [B, S, 4];
-        roi_class_ids [B, R], roi_sampled [B, R], class_logits [B, R, classes], roi_target and roi_deltas [B, R, 4],
-        active_classes [B, classes]; mask_target and masks [K, size, size], mask_weight [K]; image_id [B]. A head that
-        is not plain has its outputs in "head" and the ground truth for its targets in "head_truth" instead of
-        mask_target and masks; a keypoint head likewise in "keypoint_head" and "keypoint_truth".
-    """
-    inputs = _image_inputs(config)
-    inputs |= {
-        "gt_class_ids": keras.Input((config.MAX_GT_INSTANCES,), dtype="int32", name="gt_class_ids"),
-        "gt_boxes": keras.Input((config.MAX_GT_INSTANCES, 4), name="gt_boxes"),
-        "active_classes": keras.Input((config.NUM_CLASSES,), name="active_classes"),
-        "image_id": keras.Input((), dtype="int32", name="image_id"),
-        "seed": keras.Input((), dtype="int32", name="seed"),
-    }
-    if network.head is not None:
-        side = (None, None) if network.whole_masks else config.MINI_MASK_SHAPE
-        inputs["gt_masks"] = keras.Input((config.MAX_GT_INSTANCES, *side), dtype="uint8", name="gt_masks")
-    gt_boxes, gt_class_ids, seed = inputs["gt_boxes"], inputs["gt_class_ids"], inputs["seed"]
-    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=True, fast=True)
-
-    # RPN: the sampled anchors, gathered from all levels.
-    indices, rpn_labels, rpn_target = AnchorTargets(
-        count=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
-        positive_ratio=config.RPN_POSITIVE_RATIO,
-        positive_overlap=config.RPN_POSITIVE_OVERLAP,
-        negative_overlap=config.RPN_NEGATIVE_OVERLAP,
-        std_dev=config.RPN_BBOX_STD_DEV,
-        name="anchor_targets",
-    )(ops.concatenate(anchors, axis=0), gt_boxes, gt_class_ids, inputs["window"], seed)
-    outputs = {
-        "rpn_labels": rpn_labels,
-        "rpn_target": rpn_target,
-        "rpn_logits": ops.take_along_axis(ops.concatenate(logits, axis=1), indices, axis=1),
-        "rpn_deltas": ops.take_along_axis(ops.concatenate(deltas, axis=1), indices[..., None], axis=1),
-    }
-
-    # Box head on sampled proposals.
-    bounds = _bounds(config, inputs)
-    rois, valid, _ = _proposals(config, training=True)(logits, deltas, anchors, *bounds)
-    rois, class_ids, roi_target, sampled, instance = RoITargets(
-        count=config.TRAIN_ROIS_PER_IMAGE,
-        positive_ratio=config.ROI_POSITIVE_RATIO,
-        positive_overlap=config.ROI_POSITIVE_OVERLAP,
-        add_ground_truth=config.ROI_ADD_GROUND_TRUTH,
-        std_dev=config.BBOX_STD_DEV,
-        name="roi_targets",
-    )(rois, valid, gt_boxes, gt_class_ids, seed)
-    stage, count = _shared_stage(network, training=True, fast=True), config.TRAIN_ROIS_PER_IMAGE
-    box_features = stage(roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=True)(levels[:4], rois))
-    class_logits, box_deltas = _box_branch(network, config, box_features, count, training=True, fast=True)
-    own = ops.one_hot(class_ids, config.NUM_CLASSES, dtype="float32")[..., None]
-    outputs |= {
-        "roi_class_ids": class_ids,
-        "roi_sampled": sampled,
-        "class_logits": class_logits,
-        "roi_target": roi_target,
-        "roi_deltas": ops.sum(box_deltas * own, axis=2),
-        "active_classes": inputs["active_classes"],
-    }
-
-    outputs["image_id"] = inputs["image_id"]
-    # The other heads learn from the positives, which stand first.
-    most = max(int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO), 1)
-    if network.keypoints is not None:
-        inputs["gt_keypoints"] = keras.Input((config.MAX_GT_INSTANCES, config.NUM_KEYPOINTS, 3), name="gt_keypoints")
-        outputs |= keypoint_training(
-            network.keypoints,
-            levels[:4],
-            {"boxes": rois[:, :most], "class_ids": class_ids[:, :most], "instance": instance[:, :most]},
-            {"gt_boxes": gt_boxes, "gt_keypoints": inputs["gt_keypoints"]},
-            partial(pooling, config, fast=True),
-        )
-    if network.head is None:
-        return inputs, outputs
-
-    head = network.head
-    positive, rois = class_ids[:, :most] > 0, rois[:, :most]
-    if head.train_on_predicted_boxes:
-        rois = decode(ops.stop_gradient(outputs["roi_deltas"][:, :most]), rois, config.BBOX_STD_DEV)
-    candidates = {"boxes": rois, "class_ids": class_ids[:, :most], "instance": instance[:, :most]}
-    if network.roi_stage is not None:  # the mask head takes rows of the box head's features (Detectron2)
-        candidates["features"] = ops.reshape(box_features, (-1, count, *box_features.shape[1:]))[:, :most]
-    if "seed" in head.needs(training=True):
-        candidates["seed"] = ops.expand_dims(seed, 1) + ops.arange(most, dtype="int32")
-    kept, image_index, weight = KeepValid(name="positive_rois")(positive, list(candidates.values()))
-    given = dict(zip(candidates, kept, strict=True)) | {"image_index": image_index}
-    pool = pooling(config, given["boxes"], image_index, fast=True)
-    outputs["mask_weight"] = weight
-    if head.is_plain:
-        features = given.get("features")
-        if features is None:
-            features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
-        mask_head = _folded(head.model, training=True, fast=True)
-        outputs["masks"] = class_masks(mask_head)(features, given["class_ids"])
-        outputs["mask_target"] = MaskTargets(mask_size=network.mask_size, name="mask_targets")(
-            given["boxes"], image_index, given["instance"], gt_boxes, inputs["gt_masks"]
-        )
-        return inputs, outputs
-    truth = {name: given[name] for name in ("class_ids", "boxes", "image_index", "instance")}
-    outputs["head"] = head.model(head_inputs(head, levels[:4], given, pool, training=True))
-    outputs["head_truth"] = truth | {"weight": weight, "gt_boxes": gt_boxes, "gt_masks": inputs["gt_masks"]}
-    return inputs, outputs
 
 
 def head_targets(head: heads.Head, outputs: dict[str, Any]) -> heads.Targets:
@@ -404,14 +300,14 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
     detections, size, size, NUM_KEYPOINTS] with a keypoint head, the logits of heatmaps inside the boxes;
     counts [batch, 4]: RoIs, (RoI, class) pairs over the minimum score, those left by NMS, detections.
     """
-    inputs = _image_inputs(config)
-    levels, logits, deltas, anchors = _pyramid(network, config, inputs["image"], training=False, fast=fast)
-    bounds = _bounds(config, inputs)
-    rois, valid, _ = _proposals(config, training=False, portable=portable)(logits, deltas, anchors, *bounds)
-    stage, count = _shared_stage(network, training=False, fast=fast), config.POST_NMS_ROIS_INFERENCE
+    inputs = image_inputs(config)
+    levels, logits, deltas, anchors = pyramid(network, config, inputs["image"], training=False, fast=fast)
+    bounds = proposal_bounds(config, inputs)
+    rois, valid, _ = proposal_layer(config, training=False, portable=portable)(logits, deltas, anchors, *bounds)
+    stage, count = shared_stage(network, training=False, fast=fast), config.POST_NMS_ROIS_INFERENCE
     align = roi_layer(config, config.POOL_SIZE, "roi_align_box", fast=fast, portable=portable)
     features = stage(align(levels[:4], rois))
-    class_logits, box_deltas = _box_branch(network, config, features, count, training=False, fast=fast)
+    class_logits, box_deltas = box_branch(network, config, features, count, training=False, fast=fast)
     boxes, class_ids, scores, valid, counts = Detections(
         num_classes=config.NUM_CLASSES,
         max_instances=config.DETECTION_MAX_INSTANCES,
@@ -431,7 +327,7 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
         outputs |= _masks(network.head, config, levels, found, valid, own_stage, fast=fast, portable=portable)
     if network.keypoints is not None:
         found, pool_of = {"boxes": boxes, "class_ids": class_ids}, partial(pooling, config, fast=fast)
-        folded = partial(_folded, training=False, fast=fast)
+        folded = partial(folded_model, training=False, fast=fast)
         outputs["keypoints"] = heatmaps_of(network.keypoints, levels[:4], found, valid, pool_of, folded)
     return keras.Model(inputs, outputs, name="mask_rcnn")
 
@@ -451,7 +347,7 @@ def _masks(
 
     Args:
         found: boxes, class_ids and scores of the detections, with padding rows.
-        stage: the stage that the heads share, see `_shared_stage`.
+        stage: the stage that the heads share, see `shared_stage`.
     """
     names = ["boxes", "class_ids", *(["scores"] if head.rescores else [])]
     kept, image_index, _ = KeepValid(portable, name="kept_detections")(valid, [found[name] for name in names])
@@ -463,7 +359,7 @@ def _masks(
         features = given.get("features")
         if features is None:
             features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
-        mask_head = _folded(head.model, training=False, fast=fast)
+        mask_head = folded_model(head.model, training=False, fast=fast)
         return {"masks": class_masks(mask_head)(features, given["class_ids"])}
     made = head.inference(head_inputs(head, levels[:4], given, pool, training=False))
     outputs = {"masks": PickClass(name="masks")(made["masks"], given["class_ids"])}
@@ -485,15 +381,15 @@ def mask_graph(network: Network, config: Config, *, fast: bool = False) -> keras
         raise ValueError("the network has no mask head, so it cannot predict the masks of boxes")
     count = config.DETECTION_MAX_INSTANCES
     inputs = {
-        "image": _image_inputs(config)["image"],
+        "image": image_inputs(config)["image"],
         "boxes": keras.Input((count, 4), name="boxes"),
         "class_ids": keras.Input((count,), dtype="int32", name="class_ids"),
         "scores": keras.Input((count,), name="scores"),
         "valid": keras.Input((count,), dtype="bool", name="valid"),
     }
-    levels = _folded(network.trunk, training=False, fast=fast)(inputs["image"])
+    levels = folded_model(network.trunk, training=False, fast=fast)(inputs["image"])
     levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
     found = {name: inputs[name] for name in ("boxes", "class_ids", "scores")}
-    stage = _shared_stage(network, training=False, fast=fast) if network.roi_stage else None
+    stage = shared_stage(network, training=False, fast=fast) if network.roi_stage else None
     outputs = _masks(network.head, config, levels, found, inputs["valid"], stage, fast=fast)
     return keras.Model(inputs, {"masks": outputs["masks"]}, name="masks_of_boxes")

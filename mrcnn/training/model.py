@@ -9,7 +9,8 @@ from keras import ops
 
 from mrcnn.config import LOSS_NAMES, Config
 from mrcnn.distribution.replicas import ReplicatedModel, replica_share, total, whole_batch
-from mrcnn.network.graph import Network, head_targets, keypoint_targets, training_graph
+from mrcnn.network.graph import Network, head_targets, keypoint_targets
+from mrcnn.network.training_graph import training_graph
 from mrcnn.training import losses
 from mrcnn.training.optimizer import SGD, Schedule, schedule_for
 

@@ -62,9 +62,57 @@ def load_source(
     tensors, notes = dict(source.tensors), []
     left = excluded(exclude, [*variables, *tensors])
     notes += _fit_channels(tensors, variables, left, reverse_channels)
-    if not strict and any(map(_of_keypoints, tensors)) and not any(map(_of_keypoints, variables)):
-        tensors = {name: tensor for name, tensor in tensors.items() if not _of_keypoints(name)}
+    skip: list[str] = []
+    if not strict:
+        skip += _fit_keypoints(tensors, variables, left, notes)
+    skip += _fit_classes(path, source, tensors, variables, left, keep_classes, class_names, mixed, strict, notes)
+    absent = set() if strict else {name for name in variables if not _covered(name, source.parts)} - left
+    if absent:
+        notes.append(f"the file contains only the {_words(source.parts)}; everything else is unchanged")
+    report = assign(
+        path,
+        layers,
+        tensors,
+        leave=left | set(skip),
+        strict=not by_name,
+        skip_mismatch=by_name,
+        absent=absent,
+        fresh=fresh,
+        hint=hint,
+    )
+    return source.completed(report._replace(notes=tuple(notes)))
+
+
+def _fit_keypoints(
+    tensors: dict[str, Any], variables: Mapping[str, Any], left: set[str], notes: list[str]
+) -> list[str]:
+    """Removes the keypoint head's tensors if the model has none. Returns variables to skip; adds to `notes`."""
+    if any(map(_of_keypoints, tensors)) and not any(map(_of_keypoints, variables)):
+        for name in [name for name in tensors if _of_keypoints(name)]:
+            del tensors[name]
         notes.append("the keypoint head of the file is left out, as the model has none (KEYPOINT_HEAD = None)")
+    ours, theirs = _keypoint_counts(variables, tensors)
+    if ours == theirs:
+        return []
+    notes.append(
+        f"the file has {theirs} keypoints and the model {ours}: the last layer of the keypoint head stays as it is"
+    )
+    return [name for name in variables if name.startswith(LAST_OF_KEYPOINTS) and name not in left]
+
+
+def _fit_classes(
+    path: PathLike,
+    source: Source,
+    tensors: dict[str, Any],
+    variables: Mapping[str, Any],
+    left: set[str],
+    keep_classes: bool | Sequence[str],
+    class_names: Sequence[str],
+    mixed: Sequence[str],
+    strict: bool,
+    notes: list[str],
+) -> list[str]:
+    """Copies the rows of classes to keep; see `load_source`. Returns variables to skip; adds to `notes`."""
     counts = _class_counts(variables, tensors)
     by_class = [] if counts is None else [name for name in _by_class(variables, tensors, counts) if name not in left]
     skip: list[str] = []
@@ -92,27 +140,7 @@ def load_source(
             "the file's class names differ from the model's; classes are loaded in the file's order "
             "(keep_classes=True would match them by name)"
         )
-    ours, theirs = _keypoint_counts(variables, tensors)
-    if ours != theirs and not strict:
-        skip += [name for name in variables if name.startswith(LAST_OF_KEYPOINTS) and name not in left]
-        notes.append(
-            f"the file has {theirs} keypoints and the model {ours}: the last layer of the keypoint head stays as it is"
-        )
-    absent = set() if strict else {name for name in variables if not _covered(name, source.parts)} - left
-    if absent:
-        notes.append(f"the file contains only the {_words(source.parts)}; everything else is unchanged")
-    report = assign(
-        path,
-        layers,
-        tensors,
-        leave=left | set(skip),
-        strict=not by_name,
-        skip_mismatch=by_name,
-        absent=absent,
-        fresh=fresh,
-        hint=hint,
-    )
-    return source.completed(report._replace(notes=tuple(notes)))
+    return skip
 
 
 def _of_keypoints(name: str) -> bool:

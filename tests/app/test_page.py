@@ -97,6 +97,7 @@ def test_the_slider_draws_anew(tab, files):
     tab.press("#score input[type=number]", "Enter")
     changed(tab, before)
     tab.wait_for_function("document.querySelector('#instance input').value == ''")
+    assert source(tab) != before
 
 
 def test_a_corrected_class_is_downloaded(tab, files, tmp_path):
@@ -136,3 +137,4 @@ def test_a_text_file_is_an_error_that_names_it(tab, files):
 def test_nothing_to_download_is_said(tab):
     tab.click("#json")
     tab.wait_for_selector("text=Drop images first")
+    assert tab.locator("text=Drop images first").is_visible()

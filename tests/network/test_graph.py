@@ -9,9 +9,10 @@ from mrcnn.fusion.folding import FoldedConvolution
 from mrcnn.fusion.mask_channel import PickClass
 from mrcnn.layers.anchors import pyramid_anchors
 from mrcnn.network import graph
-from mrcnn.network.graph import build_network, inference_graph, training_graph
+from mrcnn.network.graph import build_network, inference_graph
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.precision import precision
+from mrcnn.network.training_graph import training_graph
 from mrcnn.ops.boxes import decode
 from tests.tiny import SIDE, TinyConfig, TinyDataset
 

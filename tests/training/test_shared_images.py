@@ -24,7 +24,10 @@ def files(tmp_path):
 
 
 def test_other_files_are_other_images_even_with_the_same_ids(files):
-    refuse_shared_images(dataset((0, files[0]), (1, files[1])), dataset((0, files[2]), (1, files[3])))
+    training, validation = dataset((0, files[0]), (1, files[1])), dataset((0, files[2]), (1, files[3]))
+    assert refuse_shared_images(training, validation) is None, "it would have raised"
+    with pytest.raises(ValueError, match="2 of the 2 training images"):
+        refuse_shared_images(training, dataset((0, files[0]), (1, files[1])))
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (5, 7)])

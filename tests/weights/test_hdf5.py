@@ -16,7 +16,7 @@ from mrcnn.weights.importers.keras_resnet import read_keras
 from mrcnn.weights.recognise import read_source
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "reliability"
-SECRET = b"root:x:0:0:root:/root:/bin/bash\n" * 4
+SECRET = b"account:password:do-not-read-me\n" * 4
 
 
 @pytest.fixture

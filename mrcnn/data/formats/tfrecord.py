@@ -219,12 +219,7 @@ def _add(
     except ValueError as error:
         dataset.problems.broken(*where, ENCODED, str(error), problems.UNREADABLE, **lost)
         return
-    stated = [features.get(IMAGE + side, NOTHING).numbers.tolist() for side in ("height", "width")]
-    known = (int(stated[0][0]), int(stated[1][0])) if all(stated) else None
-    size, tagged = dataset.sized(header, known)
-    if known not in (None, size):
-        message = f"the record says {known} (height, width), the image is {size[0]} x {size[1]}"
-        unread.add("image", f"{record.file}, {record.name}", "image/height", message, "the image's size is used")
+    size, tagged = _size(dataset, record, header, unread)
     try:
         outlines = _outlines(record, size, len(boxes))
     except FieldError as error:
@@ -237,16 +232,8 @@ def _add(
         message = f"the record has {count} objects, {len(keys)} classes and {len(crowds)} is_crowd values"
         dataset.problems.broken(*where, OBJECT + "class/label", message, **lost)
         return
-    instances = []
-    for place, (key, outline) in enumerate(zip(keys, outlines, strict=True)):
-        name, at = names[key], f"{record.file}, {record.name}, object {place}"
-        box = _scaled(boxes[place], size) if boxes else None
-        if name in ids:
-            instances.append(Instance(ids[name], outline, bool(crowds[place]), box, at, MASK))
-        elif not is_class(name) or name.lower() in BACKGROUND_NAMES:
-            message = f"{name!r} is not a class"
-            what = record.file, at, OBJECT + "class/label", message
-            dataset.problems.left_out(problems.NOT_A_CLASS, *what, images=0, instances=1)
+    found = zip((names[key] for key in keys), outlines, crowds, strict=True)
+    instances = _instances(dataset, record, list(found), ids, [_scaled(box, size) for box in boxes])
     stored = record._replace(features={ENCODED: features[ENCODED]})
     height, width = size
     dataset.add_annotated(
@@ -260,6 +247,41 @@ def _add(
         tagged=tagged,
         stored=stored,
     )
+
+
+def _size(
+    dataset: TfRecordDataset, record: Record, header: Header, unread: Unread
+) -> tuple[tuple[int, int], Header | None]:
+    """As `AnnotatedDataset.sized`, for the size that the record states."""
+    stated = [record.features.get(IMAGE + side, NOTHING).numbers.tolist() for side in ("height", "width")]
+    known = (int(stated[0][0]), int(stated[1][0])) if all(stated) else None
+    size, tagged = dataset.sized(header, known)
+    if known not in (None, size):
+        message = f"the record says {known} (height, width), the image is {size[0]} x {size[1]}"
+        unread.add("image", f"{record.file}, {record.name}", "image/height", message, "the image's size is used")
+    return size, tagged
+
+
+def _instances(
+    dataset: TfRecordDataset,
+    record: Record,
+    found: Sequence[tuple[str, Outline | None, int | float]],
+    ids: dict[str, int],
+    boxes: Sequence[Bounds | None],
+) -> list[Instance]:
+    """The objects of the classes that are read.
+
+    found: class name, outline and crowd flag of each object. boxes: theirs, or none at all.
+    """
+    instances = []
+    for place, (name, outline, crowd) in enumerate(found):
+        at = f"{record.file}, {record.name}, object {place}"
+        if name in ids:
+            instances.append(Instance(ids[name], outline, bool(crowd), boxes[place] if boxes else None, at, MASK))
+        elif not is_class(name) or name.lower() in BACKGROUND_NAMES:
+            what = record.file, at, OBJECT + "class/label", f"{name!r} is not a class"
+            dataset.problems.left_out(problems.NOT_A_CLASS, *what, images=0, instances=1)
+    return instances
 
 
 def _header(record: Record, max_pixels: int) -> Header:
