@@ -1,0 +1,84 @@
+"""Mask heads compared on three small datasets: balloons, nuclei and clothes, from MobileNet's ImageNet weights.
+
+    python -m benchmarks.mask_heads --data DIR --weights W --output docs/comparison
+    python -m benchmarks.mask_heads --data DIR --weights W --datasets fashion --heads fcn unet --output docs/comparison
+
+DIR contains `balloon`, `nuclei_dsb2018` and `fashion_ccp`. W is the weight file of
+`keras.applications.MobileNet(alpha=0.75, include_top=False)`. Runs found in `comparison.json` of the output folder are
+not repeated, so a comparison can be continued on another machine. Several processes can share the work.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mrcnn import experiments
+from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
+from mrcnn.experiments import plan
+from samples.balloon.balloon import BalloonConfig, load_balloons
+from samples.imaterialist.imaterialist import FashionConfig, load_fashion
+from samples.nucleus.nucleus import NucleusConfig, load_nuclei
+
+HEADS: dict[str, dict[str, Any]] = {
+    "fcn": {"name": "fcn"},
+    "unet": {"name": "unet"},
+    "mask_scoring": {"name": "mask_scoring", "of": "fcn"},
+    "boundary": {"name": "boundary"},
+    "pointrend": {"name": "pointrend"},
+}
+COMMON: dict[str, Any] = {"DETERMINISTIC": True, "LOADER_WORKERS": 1, "KEEP_CHECKPOINTS": 1}
+
+
+def balloon(folder: Path) -> experiments.Task:
+    """12 epochs at 512 pixels: the sample's own settings."""
+    return task(lambda part: load_balloons(folder / "balloon", part), BalloonConfig(**COMMON), epochs=12)
+
+
+def nuclei(folder: Path) -> experiments.Task:
+    """6 epochs on whole images in squares of 384 pixels: most are enlarged by half."""
+    settings = {"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 384, "IMAGE_MAX_DIM": 384, "IMAGE_MIN_SCALE": 0}
+    config = NucleusConfig(**COMMON, **settings, DETECTION_MAX_INSTANCES=100)
+    return task(lambda part: load_nuclei(folder / "nuclei_dsb2018", part), config, epochs=6)
+
+
+def fashion(folder: Path) -> experiments.Task:
+    """8 epochs, the longer side 384 pixels."""
+    config = FashionConfig(**COMMON, IMAGE_MIN_DIM=384, IMAGE_MAX_DIM=384)
+    return task(lambda part: load_fashion(folder / "fashion_ccp", part), config, epochs=8)
+
+
+def task(load: Callable[[str], Dataset], config: Config, epochs: int) -> experiments.Task:
+    """The task of training on "train" and evaluating on "val", all layers from the first step."""
+    training, validation = load("train"), load("val")
+    config.NUM_CLASSES = training.num_classes
+    return experiments.Task(training, validation, config, plan.reference(epochs, "all", config.LEARNING_RATE))
+
+
+TASKS: dict[str, Callable[[Path], experiments.Task]] = {"balloon": balloon, "nuclei": nuclei, "fashion": fashion}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--datasets", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--logs", type=Path, default=Path("logs"))
+    parser.add_argument("--output", type=Path, default=None, help="folder of the table")
+    arguments = parser.parse_args()
+    experiments.compare(
+        {name: TASKS[name](arguments.data) for name in arguments.datasets},
+        [HEADS[name] for name in arguments.heads],
+        seeds=arguments.seeds,
+        weights=arguments.weights,
+        logs=arguments.logs,
+        output=arguments.output,
+        verbose=2,
+    )
+
+
+if __name__ == "__main__":
+    main()
