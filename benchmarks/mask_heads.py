@@ -21,7 +21,7 @@ from mrcnn.experiments import plan
 from samples.balloon.balloon import BalloonConfig, load_balloons
 from samples.imaterialist.imaterialist import FashionConfig, load_fashion
 from samples.nucleus.nucleus import NucleusConfig, load_nuclei
-from samples.shapes.shapes import VALIDATION_PHOTOGRAPHS, ShapesConfig, ShapesDataset
+from samples.shapes.shapes import VALIDATION_BACKGROUNDS, ShapesConfig, ShapesDataset
 
 HEADS: dict[str, dict[str, Any]] = {
     "fcn": {"name": "fcn"},
@@ -54,7 +54,7 @@ def fashion(folder: Path) -> experiments.Task:
 
 def shapes(folder: Path) -> experiments.Task:
     """6 epochs of 40 steps, batch 4, on generated shapes of 4 kinds in images of 192 pixels; they need no files."""
-    parts = {"train": (800, 0, {}), "val": (100, 1, {"photographs": VALIDATION_PHOTOGRAPHS})}
+    parts = {"train": (800, 0, {}), "val": (100, 1, {"backgrounds": VALIDATION_BACKGROUNDS})}
 
     def load(part: str) -> Dataset:
         count, seed, options = parts[part]
