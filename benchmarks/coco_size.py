@@ -61,10 +61,10 @@ def write(folder: Path, share: float) -> Path:
 
 def _annotations(rng: np.random.Generator, start: int, end: int, images: int) -> list[str]:
     count = end - start
-    centres, radii = rng.uniform((60, 60), (WIDTH - 60, HEIGHT - 60), (count, 2)), rng.uniform(8, 60, (count, 1))
+    centers, radii = rng.uniform((60, 60), (WIDTH - 60, HEIGHT - 60), (count, 2)), rng.uniform(8, 60, (count, 1))
     angles = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)
     wobble = radii * rng.uniform(0.8, 1.0, (count, POINTS))
-    points = np.stack([centres[:, :1] + wobble * np.cos(angles), centres[:, 1:] + wobble * np.sin(angles)], axis=2)
+    points = np.stack([centers[:, :1] + wobble * np.cos(angles), centers[:, 1:] + wobble * np.sin(angles)], axis=2)
     points = np.round(points, 2)
     low, high = points.min(axis=1), points.max(axis=1)
     texts = []

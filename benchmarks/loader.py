@@ -3,7 +3,7 @@ json line.
 
     python benchmarks/loader.py --dataset ../shared/data/coco_mini --torchvision-python DIR/bin/python
 
-Both resize the longest side to `--size`, flip half of the images, normalise, and deliver boxes, classes and masks, on
+Both resize the longest side to `--size`, flip half of the images, normalize, and deliver boxes, classes and masks, on
 the same photographs, decoded again in every pass, each worker on a core of its own. Rounds: every loader makes one
 pass, then all make the next; figures are medians over rounds, and the ratio that of images a second within a round.
 

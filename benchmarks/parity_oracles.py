@@ -282,10 +282,10 @@ def fast_rcnn_inference(
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = (scores / scores.sum(axis=1, keepdims=True))[:, 1:]
     sides = np.concatenate([rois[:, 2:] - rois[:, :2]] * 2, axis=1)[:, None]
-    centres, (moves, growth) = (rois[:, None, :2] + rois[:, None, 2:]) / 2, (deltas[..., :2] / 10, deltas[..., 2:] / 5)
-    centres = centres + moves * sides[..., :2]
+    centers, (moves, growth) = (rois[:, None, :2] + rois[:, None, 2:]) / 2, (deltas[..., :2] / 10, deltas[..., 2:] / 5)
+    centers = centers + moves * sides[..., :2]
     halves = sides[..., :2] * np.exp(np.minimum(growth, np.log(1000 / 16))) / 2
-    boxes = np.concatenate([centres - halves, centres + halves], axis=-1)
+    boxes = np.concatenate([centers - halves, centers + halves], axis=-1)
     boxes = np.clip(boxes, 0, np.tile(window[2:], 2)).astype(np.float32)
     kept = []
     for row, number in zip(*np.nonzero(scores > 0.05), strict=True):
@@ -371,7 +371,7 @@ def matterport(folder: Path, images: Sequence[str] = IMAGES) -> Iterator[Row]:
         logits = arrays["rpn_class_logits"][..., 1] - arrays["rpn_class_logits"][..., 0]
         cuts = np.cumsum([len(level) for level in stages.anchors])[:-1]
         yield from rpn_rows(source, stages, np.split(logits, cuts, axis=1), np.split(arrays["rpn_bbox"], cuts, axis=1))
-        # It adds in float64; at 512 neighbouring float32 are 3e-5 apart
+        # It adds in float64; at 512 neighboring float32 are 3e-5 apart
         yield Row(source, "anchors", 3.1e-5, _worst(stages.anchors, np.split(every["anchors_pixels"], cuts)), "px")
         rois, found = _pixels(arrays["rpn_rois"][0]), arrays["detections"][0]
         yield from proposal_rows(source, stages, rois)
@@ -450,7 +450,7 @@ def _torchvision_anchors(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def _pixels(boxes: np.ndarray, side: int = 256) -> np.ndarray:
-    """matterport's normalised boxes as pixels of the input, end-exclusive."""
+    """matterport's normalized boxes as pixels of the input, end-exclusive."""
     return boxes * (side - 1) + np.array([0, 0, 1, 1], np.float32)
 
 

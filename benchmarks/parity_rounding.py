@@ -84,7 +84,7 @@ class Candidates:
 
     Args:
         ours, theirs: "boxes" [n, 4], "class_ids" [n], "scores" [n]. Ours with those that lie below `rules.min_score` by
-            less than SCORES, without which a decision at that boundary is not recognised.
+            less than SCORES, without which a decision at that boundary is not recognized.
         rules: of both programs.
         offsets: theirs is torchvision, see OFFSET_LIMIT.
     """

@@ -35,7 +35,7 @@ class Stages:
     Args:
         model: with its weights.
         image: a photograph, [H, W, 3] uint8.
-        pixels: the same as another program resized, normalised and padded it, [h, w, 3]; None: as this one does.
+        pixels: the same as another program resized, normalized and padded it, [h, w, 3]; None: as this one does.
     """
 
     def __init__(self, model: MaskRCNN, image: np.ndarray, pixels: np.ndarray | None = None) -> None:

@@ -102,7 +102,7 @@ def model_of(weights: Path, step: Arrays) -> MaskRCNN:
 
 
 def inputs_of(model: MaskRCNN, batch: Arrays, step: Arrays) -> dict[str, np.ndarray]:
-    """The batch as the training graph takes it, of torchvision's own normalised pixels."""
+    """The batch as the training graph takes it, of torchvision's own normalized pixels."""
     count, _, height, width = step["pixels"].shape
     boxes = xyxy(batch["boxes"])
     masks = [

@@ -25,7 +25,7 @@ def fcn(
 ) -> keras.Model | SoftmaxHead:
     """Four 3x3 convolutions, one transposed convolution that doubles the size, one 1x1 convolution, sigmoid.
 
-    He et al. 2017, figure 4 (right) and section 3.1; its hidden layers are initialised as in Detectron2's head.
+    He et al. 2017, figure 4 (right) and section 3.1; its hidden layers are initialized as in Detectron2's head.
 
     Cost at 80 classes: 2.6 million parameters, 0.53 G multiply-adds per RoI. The one to begin with: every other head is
     compared with it, and weights of all programs fit it.

@@ -216,7 +216,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _check_options(name: str, function: HeadFunction, options: dict) -> None:
-    """A misspelt option is named here, with those that exist, before anything is built."""
+    """A misspelled option is named here, with those that exist, before anything is built."""
     parameters = list(inspect.signature(function).parameters.values())
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return

@@ -22,7 +22,7 @@ def unet(
 ) -> keras.Model | SoftmaxHead:
     """An encoder, a bottom at half the size, and two decoders, the first with a skip connection.
 
-    Upsampling by repetition and a convolution, rather than a transposed convolution, leaves no checkerboard artefacts
+    Upsampling by repetition and a convolution, rather than a transposed convolution, leaves no checkerboard artifacts
     (Odena et al. 2016). Every 3x3 convolution is followed by ReLU and then BatchNorm, as in the U-Net that it varies
     (Ronneberger et al. 2015, without BatchNorm).
 

@@ -37,7 +37,7 @@ from mrcnn.training.trainer import Trainer
 from mrcnn.weights import conventions, loading, pretrained, transfer
 from mrcnn.weights.checkpoint import LoadReport, read_state, save_checkpoint
 from mrcnn.weights.importers import imagenet
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 
 __all__ = ["MaskRCNN", *names.MODEL]  # as the old package's module
 

@@ -4,7 +4,7 @@
     python notebooks/execute.py detect          # one
     python notebooks/execute.py detect STEPS=20 # with other parameters, only to see whether it runs: nothing is written
 
-Pictures are stored with 256 colours, which is hard to see on these and makes them a quarter as large.
+Pictures are stored with 256 colors, which is hard to see on these and makes them a quarter as large.
 """
 
 import ast
@@ -78,7 +78,7 @@ def execute(notebook: nbformat.NotebookNode, timeout: int = 3600) -> nbformat.No
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without versions and times of the machine; pictures with few colours."""
+    """Without versions and times of the machine; pictures with few colors."""
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
         "language_info": {"name": "python"},
@@ -98,7 +98,7 @@ def _with_few_colors(png: str) -> str:
 
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     smaller = io.BytesIO()
-    # Maximum coverage keeps colours that are rare, as those of legends; median cut would merge them
+    # Maximum coverage keeps colors that are rare, as those of legends; median cut would merge them
     few = picture.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(smaller, "png", optimize=True)
     text = base64.b64encode(smaller.getvalue()).decode()

@@ -9,7 +9,7 @@ from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
 from mrcnn.weights.importers import imagenet
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from samples.settings import configure
 
 COCO_FILE = "mask_rcnn_coco.h5"

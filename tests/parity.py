@@ -216,7 +216,7 @@ def build(source, **settings):
 
 
 def features_of(model, image):
-    """[C2..C5, P2..P6] of normalised pixels [1, H, W, 3]."""
+    """[C2..C5, P2..P6] of normalized pixels [1, H, W, 3]."""
     trunk = model.network.trunk
     return [
         np.asarray(x)
@@ -232,7 +232,7 @@ def assert_close(found, expected, tolerance=2e-5):
 
 
 def pixels(height=64, width=64, seed=3):
-    """Normalised pixels [1, H, W, 3]."""
+    """Normalized pixels [1, H, W, 3]."""
     return np.random.default_rng(seed).normal(size=(1, height, width, 3)).astype(np.float32)
 
 

@@ -58,7 +58,7 @@ def test_lists_and_dicts_of_one_object_are_its_own():
     assert Config().RPN_ANCHOR_RATIOS == [0.5, 1, 2]
 
 
-def test_a_misspelt_setting_names_its_neighbour_wherever_it_stands():
+def test_a_misspelled_setting_names_its_neighbor_wherever_it_stands():
     with pytest.raises(ValueError, match=r"class Wrong: there is no setting 'NUM_CLASES'. Did you mean NUM_CLASSES"):
 
         class Wrong(Config):

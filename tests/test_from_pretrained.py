@@ -9,7 +9,7 @@ import pytest
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.checkpoint import read_metadata
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from tests import parity
 from tests.tiny import TinyConfig, TinyDataset
 from tests.weights import matterport_writer

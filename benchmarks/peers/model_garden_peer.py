@@ -122,7 +122,7 @@ def train_job(case) -> worker.Job:
     task = MaskRCNNTask(params.task)
     model = task.build_model()
     optimizer = tf_keras.optimizers.SGD(1e-6, momentum=0.9)
-    batch = labelled(case, params.task)
+    batch = labeled(case, params.task)
     positives = tf.Variable(0, dtype=tf.int32)
     losses = task.build_losses
 
@@ -135,11 +135,11 @@ def train_job(case) -> worker.Job:
     return worker.Job(
         lambda: float(step(batch)[task.loss]),
         lambda loss: {"loss": loss, "positive_rois": int(positives.numpy())},
-        note="two-layer box head, anchors labelled before the step, BatchNorm learns",
+        note="two-layer box head, anchors labeled before the step, BatchNorm learns",
     )
 
 
-def labelled(case, task):
+def labeled(case, task):
     """The images and labels of a batch, as its input pipeline makes them."""
     import tensorflow as tf
     from official.vision.dataloaders.maskrcnn_input import Parser

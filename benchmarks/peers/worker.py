@@ -122,9 +122,9 @@ def instances(case, size, seed=0):
     sides = np.stack([rng.randint(side // 4, side // 2 + 1, count) for side in size], axis=1)
     corners = np.stack([rng.randint(0, side - sides[:, axis] + 1) for axis, side in enumerate(size)], axis=1)
     boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.int32)
-    centre, radius = (corners + sides / 2)[..., None, None], (sides / 2)[..., None, None]
+    center, radius = (corners + sides / 2)[..., None, None], (sides / 2)[..., None, None]
     y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
-    inside = ((y - centre[:, 0]) / radius[:, 0]) ** 2 + ((x - centre[:, 1]) / radius[:, 1]) ** 2 <= 1
+    inside = ((y - center[:, 0]) / radius[:, 0]) ** 2 + ((x - center[:, 1]) / radius[:, 1]) ** 2 <= 1
     return boxes, rng.randint(1, case["classes"], count).astype(np.int32), inside.astype(np.uint8)
 
 

@@ -63,7 +63,7 @@ def _row(weights: Any) -> dict[str, Any]:
 def described(file: str) -> dict[str, Any]:
     """Prints the content of a file, and returns it."""
     from mrcnn.weights.pretrained import locate
-    from mrcnn.weights.recognise import read_source
+    from mrcnn.weights.recognize import read_source
 
     path = locate(file)
     source = read_source(path)

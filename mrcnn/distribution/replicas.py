@@ -84,7 +84,7 @@ class ReplicatedModel(Built, keras.Model):
             setattr(self, name, _on_replicas(self.strategy, step))
         return getattr(self, name)
 
-    def synchronise_batch_norm(self) -> None:
+    def synchronize_batch_norm(self) -> None:
         """Makes trainable BatchNorm use statistics over all replicas.
 
         In a mask head, each replica whose images have no positive RoI (only images without objects) adds one padding

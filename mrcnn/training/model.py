@@ -32,7 +32,7 @@ class TrainingModel(ReplicatedModel):
     def __init__(self, network: Network, config: Config) -> None:
         inputs, outputs = training_graph(network, config)
         super().__init__(inputs=inputs, outputs=outputs, name="mask_rcnn_training")
-        self.synchronise_batch_norm()
+        self.synchronize_batch_norm()
         self.loss_weights = dict(config.LOSS_WEIGHTS)
         self.rpn_options: dict[str, Any] = {"beta": config.RPN_BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}
         self.box_options: dict[str, Any] = {"beta": config.BBOX_LOSS_BETA, "average": config.BBOX_LOSS_AVERAGE}

@@ -16,7 +16,7 @@ from mrcnn.weights import conventions, transfer
 from mrcnn.weights.assign import excluded, named_weights
 from mrcnn.weights.checkpoint import read_metadata
 from mrcnn.weights.importers import imagenet
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from mrcnn.weights.report import LoadReport
 from mrcnn.weights.source import Source
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 if importlib.util.find_spec("jax") is None:
     pytest.skip("needs jax", allow_module_level=True)
 
-# LLVM's optimisation takes most of the time of so small a training
+# LLVM's optimization takes most of the time of so small a training
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 

@@ -57,7 +57,7 @@ class Annotated(Dataset):
 
 
 class Answering:
-    """A model that gives prepared detections; it recognises the image by its grey value."""
+    """A model that gives prepared detections; it recognizes the image by its grey value."""
 
     def __init__(self, detections):
         self.detections = detections

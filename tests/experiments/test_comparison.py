@@ -225,7 +225,7 @@ def test_every_head_begins_with_the_same_trunk_rpn_and_box_head(folder, tmp_path
             assert all((mine == stored).all() for mine, stored in zip(of(unet, part), of(other, part), strict=True))
     fresh = MaskRCNN("training", unet.config, tmp_path)
     for mine, initial in zip(of(unet, "mask_head"), of(fresh, "mask_head"), strict=True):
-        np.testing.assert_array_equal(mine, initial, "the mask head of the start would favour its own kind")
+        np.testing.assert_array_equal(mine, initial, "the mask head of the start would favor its own kind")
 
 
 def test_heads_begin_with_a_backbone_of_keras_applications(folder, tmp_path, calls):

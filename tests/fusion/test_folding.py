@@ -27,7 +27,7 @@ def fold(model, *, training, by_winograd=True):
     return folding.fold(model, fixed_norms(training=training), by_winograd=by_winograd)
 
 
-def randomised(model):
+def randomized(model):
     """The model with other numbers in every weight: new layers hold ones and zeros, which hide much."""
     for layer in model._flatten_layers(include_self=False):
         if not isinstance(layer, keras.Model) and layer.weights:
@@ -46,7 +46,7 @@ def model_of(*chain, side=8, channels=3):
     image = x = keras.Input((side, side, channels))
     for layer in chain:
         x = layer(x)
-    return randomised(keras.Model(image, x))
+    return randomized(keras.Model(image, x))
 
 
 def pixels(side=8, channels=3):
@@ -96,7 +96,7 @@ def test_depthwise_with_two_outputs_a_channel():
 
 
 def test_a_resnet():
-    model = randomised(resnet("resnet50", width=4))
+    model = randomized(resnet("resnet50", width=4))
     for layer in model.layers:  # so that 50 layers neither vanish nor explode
         if isinstance(layer, layers.BatchNormalization):
             layer.moving_variance.assign(RNG.uniform(20, 40, layer.moving_variance.shape))
@@ -134,7 +134,7 @@ def test_norms_of_a_user_stay():
 
 
 def test_a_sequential_model():
-    model = randomised(
+    model = randomized(
         keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()], name="chain")
     )
     folded = fold(model, training=False)
@@ -172,7 +172,7 @@ def test_weights_are_shared_and_read_at_each_call():
     model = model_of(layers.Conv2D(4, 3), layers.BatchNormalization())
     folded = fold(model, training=False)
     assert {id(w) for w in folded.weights} == {id(w) for w in model.weights}
-    randomised(model)
+    randomized(model)
     image = pixels()
     np.testing.assert_allclose(folded(image), model(image), rtol=1e-4, atol=1e-4)
 
@@ -228,7 +228,7 @@ def test_channels_as_pixels_by_hand():
 
 def test_a_transposed_convolution_that_is_called_twice():
     image, transpose = keras.Input((8, 8, 3)), layers.Conv2DTranspose(3, 2, strides=2)
-    model = randomised(keras.Model(image, transpose(transpose(image))))
+    model = randomized(keras.Model(image, transpose(transpose(image))))
     image = pixels()
     np.testing.assert_allclose(fold(model, training=False)(image), model(image), rtol=1e-4, atol=1e-5)
 

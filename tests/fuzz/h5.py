@@ -21,7 +21,7 @@ from mrcnn.weights import conventions
 from mrcnn.weights.checkpoint import is_checkpoint, read_metadata, save_checkpoint
 from mrcnn.weights.importers.imagenet import is_keras_weights
 from mrcnn.weights.importers.keras_resnet import read_keras
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from tests.fuzz import campaign
 from tests.weights import matterport_writer
 from tests.weights.importers import test_keras_h5

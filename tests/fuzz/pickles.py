@@ -17,7 +17,7 @@ import numpy as np
 
 from mrcnn.weights.importers.pickles import load_pickle
 from mrcnn.weights.importers.torch_file import is_torch_file, load_torch
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from mrcnn.weights.source import Lazy
 from tests.fuzz import campaign
 from tests.parity import values_of

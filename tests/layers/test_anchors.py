@@ -33,17 +33,17 @@ def test_cell_anchors_round_to_even():
 
 def test_pyramid_order_is_y_x_ratio():
     (anchors,) = pyramid_anchors((8,), (1, 4), [(2, 3)], (16,))
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    np.testing.assert_allclose(centres[::2], [[0, 0], [0, 16], [0, 32], [16, 0], [16, 16], [16, 32]])
-    np.testing.assert_allclose(centres[::2], centres[1::2])
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    np.testing.assert_allclose(centers[::2], [[0, 0], [0, 16], [0, 32], [16, 0], [16, 16], [16, 32]])
+    np.testing.assert_allclose(centers[::2], centers[1::2])
     sides = anchors[:, 2:] - anchors[:, :2]
     np.testing.assert_allclose(sides[:4], [[8, 8], [16, 4], [8, 8], [16, 4]])
 
 
 def test_anchor_stride_skips_cells():
     (anchors,) = pyramid_anchors((8,), (1,), [(3, 5)], (4,), anchor_stride=2)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    np.testing.assert_allclose(centres, [[y, x] for y in (0, 8) for x in (0, 8, 16)])
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    np.testing.assert_allclose(centers, [[y, x] for y in (0, 8) for x in (0, 8, 16)])
 
 
 def test_unknown_ratio_meaning_is_named():
@@ -80,9 +80,9 @@ def test_step_from_the_size_of_the_input(height, width, expected):
     for levels in (layer(features), model.predict_on_batch(features)):
         for level, theirs in zip(levels, wanted, strict=True):
             np.testing.assert_array_equal(level, theirs)
-    centres = (wanted[4][::3, :2] + wanted[4][::3, 2:]) / 2
-    np.testing.assert_array_equal(centres[1], [0, expected[1]])
-    np.testing.assert_array_equal(centres[shapes[4][1]], [expected[0], 0])
+    centers = (wanted[4][::3, :2] + wanted[4][::3, 2:]) / 2
+    np.testing.assert_array_equal(centers[1], [0, expected[1]])
+    np.testing.assert_array_equal(centers[shapes[4][1]], [expected[0], 0])
 
 
 def test_layer_is_float32_under_mixed_precision():
@@ -114,8 +114,8 @@ def test_as_matterport(height, width):
     # It adds in float64; float32 is 3e-5 wide at 512.
     np.testing.assert_allclose(anchors, file[f"pyramid_anchors_{height}x{width}"], atol=3e-5)
     last = np.array([height - 1, width - 1] * 2)
-    normalised = ops.convert_to_numpy(box_ops.to_inclusive(anchors)) / last
-    np.testing.assert_allclose(normalised, file[f"pyramid_anchors_norm_{height}x{width}"], atol=2e-7)
+    normalized = ops.convert_to_numpy(box_ops.to_inclusive(anchors)) / last
+    np.testing.assert_allclose(normalized, file[f"pyramid_anchors_norm_{height}x{width}"], atol=2e-7)
 
 
 def test_as_matterport_with_anchor_stride():

@@ -57,9 +57,9 @@ def reference(features, boxes, image_index, scale, pool_size, ratio, aligned, up
 
 
 def random_boxes(rng, count, height=1024, width=800):
-    centre = rng.uniform(-20, [height + 20, width + 20], (count, 2))
+    center = rng.uniform(-20, [height + 20, width + 20], (count, 2))
     side = np.exp(rng.uniform(0, 6.9, (count, 2)))
-    return np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(np.float32)
+    return np.concatenate([center - side / 2, center + side / 2], axis=1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_sample_on_the_last_position_that_counts():
     features = np.full((1, 4, 4, 1), 5.0, np.float32)
     boxes = np.array([[-1.5, 0, -0.5, 1], [-1.75, 0, -0.75, 1], [4, 0, 5, 1], [4.25, 0, 5.25, 1]], np.float32)
     found = roi_align(features, boxes, np.zeros(4, int), spatial_scale=1.0, pool_size=1, sampling_ratio=1)
-    # Centres at y - 0.5: -1.5, -1.75, 4, 4.25: zero, zero, edge, zero
+    # Centers at y - 0.5: -1.5, -1.75, 4, 4.25: zero, zero, edge, zero
     np.testing.assert_allclose(found[:, 0, 0, 0], [0, 0, 5, 0])
     found = roi_align(features, boxes + 0.5, np.zeros(4, int), spatial_scale=1.0, pool_size=1, sampling_ratio=1)
     np.testing.assert_allclose(found[:, 0, 0, 0], [5, 0, 0, 0])

@@ -27,8 +27,8 @@ def padded(rows, size):
 
 def grid(side=64, step=8, size=16):
     """Square anchors at every `step` pixels."""
-    centres = np.stack(np.meshgrid(*[np.arange(0, side, step)] * 2, indexing="ij"), -1).reshape(-1, 2)
-    return np.concatenate([centres - size / 2, centres + size / 2], 1).astype(np.float32)
+    centers = np.stack(np.meshgrid(*[np.arange(0, side, step)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    return np.concatenate([centers - size / 2, centers + size / 2], 1).astype(np.float32)
 
 
 def match(anchors, gt_boxes, gt_class_ids):

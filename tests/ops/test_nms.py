@@ -157,8 +157,8 @@ def test_other_backends_are_told_what_to_do(monkeypatch):
 
 def test_bodies_agree_where_boxes_crowd():
     rng = np.random.default_rng(5)
-    centre, side = rng.uniform(0, 100, (1, 4, 300, 2)), rng.uniform(20, 60, (1, 4, 300, 2))
-    boxes = np.concatenate([centre - side / 2, centre + side / 2], axis=-1).astype(np.float32)
+    center, side = rng.uniform(0, 100, (1, 4, 300, 2)), rng.uniform(20, 60, (1, 4, 300, 2))
+    boxes = np.concatenate([center - side / 2, center + side / 2], axis=-1).astype(np.float32)
     scores = np.round(rng.normal(size=(1, 4, 300)), 1).astype(np.float32)  # many of them equal
     for found, expected in zip(
         nms._static(boxes, scores, 60, 100, 0.5), nms._tensorflow(boxes, scores, 60, 100, 0.5), strict=True

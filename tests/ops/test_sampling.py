@@ -68,7 +68,7 @@ def test_uniform_within_a_seed_and_across_seeds():
         assert chi_squared(np.histogram(numbers, BINS, (0, 1))[0]) < 120
 
 
-def test_neighbours_in_seed_index_and_salt_are_unrelated():
+def test_neighbors_in_seed_index_and_salt_are_unrelated():
     numbers = draw(np.arange(200), 200)
     pairs = {
         "index": (numbers[:, :-1], numbers[:, 1:]),

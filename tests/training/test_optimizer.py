@@ -110,7 +110,7 @@ def test_clipping_is_by_the_norm_of_all_gradients_together_and_before_the_decay(
     np.testing.assert_allclose([np.asarray(first)[0], np.asarray(second)[0]], [10 - 0.6 - 5, 10 - 0.8 - 5], rtol=1e-6)
 
 
-def test_normalisation_does_not_decay_in_fit_and_all_else_does():
+def test_normalization_does_not_decay_in_fit_and_all_else_does():
     """In a real `fit`, where TensorFlow hands its own variables to the optimizer. The loss has no gradient."""
     model = keras.Sequential(
         [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrcnn.weights.checkpoint import checkpoint_source, load_checkpoint, read_metadata, read_state, save_checkpoint
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from tests.weights.metadata import set_metadata
 
 

@@ -13,7 +13,7 @@ from mrcnn.weights.hdf5 import lazy, list_datasets, open_hdf5, read_dataset
 from mrcnn.weights.importers import imagenet
 from mrcnn.weights.importers.keras_h5 import read_layers
 from mrcnn.weights.importers.keras_resnet import read_keras
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "reliability"
 SECRET = b"account:password:do-not-read-me\n" * 4

@@ -10,7 +10,7 @@ from mrcnn.model import MaskRCNN
 from mrcnn.weights import published
 from mrcnn.weights.pretrained import locate, with_background
 from mrcnn.weights.published import PublishedWeights
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from tests import parity
 from tests.test_from_pretrained import IMAGE, SMALL, save_pointrend, save_torchvision
 from tests.tiny import TinyDataset

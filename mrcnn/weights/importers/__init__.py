@@ -1,1 +1,1 @@
-"""Readers of published weight files, one per program or file format; `mrcnn.weights.recognise` selects the reader."""
+"""Readers of published weight files, one per program or file format; `mrcnn.weights.recognize` selects the reader."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from mrcnn.network.resnet import BLOCKS, block_letters
 from mrcnn.presets import Detectron2, Detectron2C4, Detectron2DC5, Detectron2Keypoints, settings_of
-from mrcnn.weights.importers import normalise
+from mrcnn.weights.importers import normalize
 from mrcnn.weights.importers.head_names import named_head
 from mrcnn.weights.importers.torch_layers import WAY_OUT, StateDict, without_statistics
 from mrcnn.weights.source import Lazy, Source, fcn_head, keypoint_head, left_over
@@ -247,7 +247,7 @@ def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
     for i, name in enumerate([f"{RPN}conv.conv{i}" for i in range(count)] or [f"{RPN}conv"], start=1):
         found |= state.convolution(f"rpn/rpn_conv_shared{i if i > 1 else ''}", name)
     found |= state.convolution("rpn/rpn_class_raw", f"{RPN}objectness_logits")
-    found |= state.convolution("rpn/rpn_bbox_pred", f"{RPN}anchor_deltas", change=normalise.swap_axes_of_deltas)
+    found |= state.convolution("rpn/rpn_bbox_pred", f"{RPN}anchor_deltas", change=normalize.swap_axes_of_deltas)
     return found, {"RPN_CHANNELS": state.shape(f"{RPN}objectness_logits.weight")[1], "RPN_CONVOLUTIONS": count or 1}
 
 
@@ -269,19 +269,19 @@ def _box_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str
     found |= state.dense(
         "box_head/mrcnn_class_logits",
         f"{ROI}box_predictor.cls_score",
-        change=None if caffe2 else normalise.background_first,
+        change=None if caffe2 else normalize.background_first,
     )
     found |= state.dense(
         "box_head/mrcnn_bbox_fc",
         f"{ROI}box_predictor.bbox_pred",
-        change=normalise.swap_axes_of_deltas if caffe2 else _deltas,
+        change=normalize.swap_axes_of_deltas if caffe2 else _deltas,
     )
     size = {"FPN_CLASSIF_FC_LAYERS_SIZE": state.shape(f"{head}fc1.weight")[0]} if dense else {}
     return found, {"NUM_CLASSES": classes, "BOX_HEAD_CONVOLUTIONS": convolutions, "BOX_HEAD_FC_LAYERS": dense, **size}
 
 
 def _deltas(values: np.ndarray) -> np.ndarray:
-    return normalise.background_first(normalise.swap_axes_of_deltas(values), 4, missing=True)
+    return normalize.background_first(normalize.swap_axes_of_deltas(values), 4, missing=True)
 
 
 def _mask_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[str, Any]]:
@@ -295,7 +295,7 @@ def _mask_head(state: StateDict, caffe2: bool) -> tuple[dict[str, Lazy], dict[st
         name = f"{head}mask_fcn{i}"
         found |= state.convolution(f"mask_head/conv{i}", name, norm=state.norm_of(f"{name}.norm"))
     found |= state.convolution("mask_head/deconv", f"{head}deconv")
-    change = None if caffe2 else partial(normalise.background_first, missing=True)
+    change = None if caffe2 else partial(normalize.background_first, missing=True)
     found |= state.convolution("mask_head/masks", f"{head}predictor", change=change)
     return found, {"MASK_HEAD": fcn_head(state.shape(f"{head}deconv.weight")[1], convolutions)}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mrcnn.network.resnet import BLOCKS, block_letters
 from mrcnn.presets import Matterport, settings_of
-from mrcnn.weights.importers import normalise
+from mrcnn.weights.importers import normalize
 from mrcnn.weights.importers.keras_h5 import Layers
 from mrcnn.weights.source import Lazy, Source, fcn_head, left_over
 
@@ -36,7 +36,7 @@ def matterport_source(layers: Layers, path: str) -> Source:
         found |= reader.plain(f"trunk/fpn_c{level}p{level}", f"fpn_c{level}p{level}")
         found |= reader.plain(f"trunk/fpn_p{level}", f"fpn_p{level}")
     found |= reader.plain("rpn/rpn_conv_shared", "rpn_conv_shared")
-    found |= reader.plain("rpn/rpn_class_raw", "rpn_class_raw", normalise.sigmoid_of_softmax)
+    found |= reader.plain("rpn/rpn_class_raw", "rpn_class_raw", normalize.sigmoid_of_softmax)
     found |= reader.plain("rpn/rpn_bbox_pred", "rpn_bbox_pred")
     for i in (1, 2):
         found |= reader.folded(f"box_head/mrcnn_fc{i}", f"mrcnn_class_conv{i}", f"mrcnn_class_bn{i}", _as_dense)
@@ -103,7 +103,7 @@ class _Layers:
         """Marks weights as used that are looked up only when read."""
         self.used |= {f"{layer}/{weight}" for layer in layers for weight in ("bias", *NORM)}
 
-    def norm(self, layer: str) -> normalise.Norm:
+    def norm(self, layer: str) -> normalize.Norm:
         return tuple(self.read(layer, weight) for weight in NORM)
 
     def bias(self, layer: str) -> np.ndarray | None:
@@ -127,7 +127,7 @@ class _Layers:
         self.use(layer, norm)
 
         def both() -> tuple[np.ndarray, np.ndarray]:
-            return normalise.fold(self.read(layer, "kernel"), self.norm(norm), EPSILON, self.bias(layer))
+            return normalize.fold(self.read(layer, "kernel"), self.norm(norm), EPSILON, self.bias(layer))
 
         flat = layout(np.broadcast_to(np.float32(0), shape)).shape
         return {
@@ -149,7 +149,7 @@ class _Layers:
 
     def _convolution_and_norm(self, convolution: str, norm: str, epsilon: float) -> dict[str, Lazy]:
         def part(i: int) -> Callable[[], np.ndarray]:
-            return lambda: normalise.batch_norm(self.norm(norm), epsilon, self.bias(convolution))[i]
+            return lambda: normalize.batch_norm(self.norm(norm), epsilon, self.bias(convolution))[i]
 
         self.use(convolution, norm)
         kernel = Lazy(self.shape(convolution, "kernel"), lambda: self.read(convolution, "kernel"))

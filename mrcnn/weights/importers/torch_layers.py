@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.weights.importers import normalise
+from mrcnn.weights.importers import normalize
 from mrcnn.weights.source import Lazy
 
 Tensors = Mapping[str, Any]  # arrays or `Lazy`, by their names in the file
@@ -87,7 +87,7 @@ class StateDict:
             norm: name of the norm after the layer.
             change: applied to the outputs of kernel and bias.
         """
-        return self._layer(key, name, normalise.torch_kernel, 4, norm, change)
+        return self._layer(key, name, normalize.torch_kernel, 4, norm, change)
 
     def dense(
         self, key: str, name: str, *, features: tuple[int, int, int] | None = None, change: Change | None = None
@@ -98,13 +98,13 @@ class StateDict:
         """
         shape = self.shape(f"{name}.weight")
         if len(shape) == 3 and shape[2] == 1:
-            return self._layer(key, name, lambda weight: normalise.torch_dense(weight[..., 0]), 3, None, change)
+            return self._layer(key, name, lambda weight: normalize.torch_dense(weight[..., 0]), 3, None, change)
         if features is not None and len(shape) == 2 and shape[1] != math.prod(features):
             raise ValueError(
                 f"{self.path}: {name}.weight has shape {shape}; features of (channels, y, x) {features} "
                 f"would be {math.prod(features)} inputs"
             )
-        return self._layer(key, name, lambda weight: normalise.torch_dense(weight, features), 2, None, change)
+        return self._layer(key, name, lambda weight: normalize.torch_dense(weight, features), 2, None, change)
 
     def batch_norm(self, key: str, name: str, epsilon: float) -> dict[str, Lazy]:
         """The four weights of a norm that is not folded."""
@@ -112,12 +112,12 @@ class StateDict:
         self.used |= {f"{name}.{part}" for part in NORM}
 
         def part(i: int) -> Callable[[], np.ndarray]:
-            return lambda: normalise.batch_norm(self._norm(name), epsilon)[i]
+            return lambda: normalize.batch_norm(self._norm(name), epsilon)[i]
 
         ours = ("gamma", "beta", "moving_mean", "moving_variance")
         return {f"{key}/{weight}": Lazy(shape, part(i)) for i, weight in enumerate(ours)}
 
-    def _norm(self, name: str) -> normalise.Norm:
+    def _norm(self, name: str) -> normalize.Norm:
         return tuple(self.read(f"{name}.{part}") for part in NORM)
 
     def _layer(
@@ -136,7 +136,7 @@ class StateDict:
         def folded() -> tuple[np.ndarray, np.ndarray]:
             kernel = layout(self.read(f"{name}.weight"))
             bias = self.read(f"{name}.bias").astype(np.float32) if has_bias else np.zeros(shape[0], np.float32)
-            return normalise.fold(kernel, self._norm(norm), self.norm_epsilon, bias) if norm else (kernel, bias)
+            return normalize.fold(kernel, self._norm(norm), self.norm_epsilon, bias) if norm else (kernel, bias)
 
         tensors = {f"{key}/kernel": Lazy(kernel_shape, lambda: change(folded()[0]))}
         if has_bias or norm:

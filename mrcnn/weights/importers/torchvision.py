@@ -9,7 +9,7 @@ from typing import Any
 
 from mrcnn.network.resnet import BLOCKS, block_letters
 from mrcnn.presets import Torchvision, TorchvisionKeypoints, TorchvisionV2, settings_of
-from mrcnn.weights.importers import normalise
+from mrcnn.weights.importers import normalize
 from mrcnn.weights.importers.torch_layers import StateDict
 from mrcnn.weights.source import Lazy, Source, fcn_head, keypoint_head, left_over
 
@@ -128,7 +128,7 @@ def _rpn(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
     for i, name in enumerate(convolutions, start=1):
         found |= state.convolution(f"rpn/rpn_conv_shared{i if i > 1 else ''}", name)
     found |= state.convolution("rpn/rpn_class_raw", "rpn.head.cls_logits")
-    found |= state.convolution("rpn/rpn_bbox_pred", "rpn.head.bbox_pred", change=normalise.swap_axes_of_deltas)
+    found |= state.convolution("rpn/rpn_bbox_pred", "rpn.head.bbox_pred", change=normalize.swap_axes_of_deltas)
     return found, {"RPN_CHANNELS": state.shape("rpn.head.cls_logits.weight")[1], "RPN_CONVOLUTIONS": len(convolutions)}
 
 
@@ -154,7 +154,7 @@ def _box_head(state: StateDict) -> tuple[dict[str, Lazy], dict[str, Any]]:
         found |= state.dense(f"box_head/mrcnn_fc{i}", name, features=features)
     found |= state.dense("box_head/mrcnn_class_logits", f"{ROI}box_predictor.cls_score")
     found |= state.dense(
-        "box_head/mrcnn_bbox_fc", f"{ROI}box_predictor.bbox_pred", change=normalise.swap_axes_of_deltas
+        "box_head/mrcnn_bbox_fc", f"{ROI}box_predictor.bbox_pred", change=normalize.swap_axes_of_deltas
     )
     return found, {
         "NUM_CLASSES": classes,

@@ -343,7 +343,7 @@ def test_heads_that_do_not_tell_classes_apart_are_refused(layer, outputs):
 
 def test_a_pickle_of_the_zoos_form(tmp_path):
     """{"model": arrays, "__author__": ...} from disk to the network."""
-    from mrcnn.weights.recognise import read_source
+    from mrcnn.weights.recognize import read_source
 
     state = parity.values_of(shapes())
     path = tmp_path / "model_final.pkl"

@@ -6,7 +6,7 @@ import pytest
 
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.checkpoint import is_checkpoint
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from tests.tiny import TinyConfig
 
 

@@ -10,7 +10,7 @@ from mrcnn.network.backbone import build_backbone
 from mrcnn.network.resnet import BLOCKS, DEPTHS, resnet
 from mrcnn.weights.assign import assign
 from mrcnn.weights.importers.keras_resnet import is_keras_resnet, keras_resnet_source, read_keras
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 
 # keras.applications.resnet50.ResNet50 of Keras 3: the names of the four branches, and the order of its layers
 BLOCK_ORDER = {True: "1203", False: "123"}

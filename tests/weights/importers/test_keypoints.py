@@ -7,7 +7,7 @@ from mrcnn.data.keypoints import COCO_PERSON
 from mrcnn.model import MaskRCNN
 from mrcnn.weights.importers.detectron2 import detectron2_source
 from mrcnn.weights.importers.torchvision import torchvision_source
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from tests import parity
 from tests.parity import PYRAMID, assert_close, layer_shapes, relu
 from tests.weights.importers import test_detectron2, test_torchvision
@@ -100,7 +100,7 @@ def test_masks_and_keypoints_together(program):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_file_is_recognised_and_loaded(program, tmp_path):
+def test_a_file_is_recognized_and_loaded(program, tmp_path):
     """17 keypoints are those of COCO's people, which nothing in the file says."""
     shapes = PROGRAMS[program][0]
     path = tmp_path / "a.pth"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mrcnn.weights.importers import pickle_machine, pickles
 from mrcnn.weights.importers.pickle_machine import ForbiddenPickle, PickleMachine
 from mrcnn.weights.importers.pickles import load_pickle
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 
 CASES = Path(__file__).resolve().parents[4] / "shared" / "cases" / "reliability"
 

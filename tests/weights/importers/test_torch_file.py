@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mrcnn.weights.importers.pickle_machine import ForbiddenPickle
 from mrcnn.weights.importers.torch_file import LEGACY_MAGIC, is_torch_file, load_torch
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from mrcnn.weights.source import Lazy
 from tests.weights.torch_writer import Tensor, save_legacy, save_zip
 

@@ -11,7 +11,7 @@ import pytest
 from mrcnn.data.coco_classes import COCO_CLASSES, coco_names
 from mrcnn.weights.checkpoint import save_checkpoint
 from mrcnn.weights.importers.pickles import ForbiddenPickle
-from mrcnn.weights.recognise import read_source
+from mrcnn.weights.recognize import read_source
 from tests import parity
 from tests.weights import matterport_writer
 from tests.weights.importers import test_detectron2, test_torchvision
