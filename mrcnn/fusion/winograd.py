@@ -62,7 +62,7 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = Fa
     """
     import tensorflow as tf
 
-    size, channels = tuple(kernel.shape), kernel.shape[2:]
+    channels = tuple(kernel.shape[2:])
 
     @tf.custom_gradient
     def convolved(inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, Any]:
@@ -74,9 +74,7 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = Fa
                 upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
             by_inputs = _backward(channels)(upstream, kernel, scale, tf.shape(inputs))
             by_inputs.set_shape(inputs.shape)
-            by_scaled = tf.raw_ops.Conv2DBackpropFilter(
-                input=inputs, filter_sizes=size, out_backprop=upstream, strides=[1] * 4, padding="SAME"
-            )
+            by_scaled = _kernel_backward(channels)(inputs, upstream)
             by_bias = tf.raw_ops.BiasAddGrad(out_backprop=upstream)
             return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
 
@@ -99,7 +97,7 @@ def _forward(channels: tuple[int, int], relu: bool) -> Callable[..., Any]:
 
         return tf.cond(is_large(inputs), lambda: by_winograd(inputs, kernel * scale, bias, relu=relu), direct)
 
-    return _function(call, channels, channels[0], tf.TensorSpec(channels[1:]))
+    return _function(call, _images(channels[0]), *_weights(channels), tf.TensorSpec(channels[1:]))
 
 
 @functools.cache
@@ -115,19 +113,46 @@ def _backward(channels: tuple[int, int]) -> Callable[..., Any]:
 
         return tf.cond(is_large(upstream), turned, lambda: tf.nn.conv2d_transpose(upstream, kernel, shape, 1, "SAME"))
 
-    return _function(call, channels, channels[1], tf.TensorSpec([4], tf.int32))
+    return _function(call, _images(channels[1]), *_weights(channels), tf.TensorSpec([4], tf.int32))
 
 
-def _function(call: Callable[..., Any], channels: tuple[int, int], given: int, last: Any) -> Callable[..., Any]:
+@functools.cache
+def _kernel_backward(channels: tuple[int, int]) -> Callable[..., Any]:
+    """(inputs, upstream) -> gradient of the kernel."""
     import tensorflow as tf
 
-    kernel = [tf.TensorSpec([KERNEL, KERNEL, *channels]), tf.TensorSpec(channels[1:])]
-    return tf.function(
-        call,
-        input_signature=[tf.TensorSpec([None, None, None, given]), *kernel, last],
-        autograph=False,
-        experimental_attributes={"_noinline": True},
-    )
+    def call(inputs: Any, upstream: Any) -> Any:
+        def direct() -> Any:
+            return tf.raw_ops.Conv2DBackpropFilter(
+                input=inputs,
+                filter_sizes=[KERNEL, KERNEL, *channels],
+                out_backprop=upstream,
+                strides=[1] * 4,
+                padding="SAME",
+            )
+
+        return tf.cond(is_large(inputs), lambda: kernel_gradient(inputs, upstream), direct)
+
+    return _function(call, _images(channels[0]), _images(channels[1]))
+
+
+def _function(call: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    return tf.function(call, input_signature=signature, autograph=False, experimental_attributes={"_noinline": True})
+
+
+def _images(channels: int) -> Any:
+    import tensorflow as tf
+
+    return tf.TensorSpec([None, None, None, channels])
+
+
+def _weights(channels: tuple[int, int]) -> tuple[Any, Any]:
+    """Kernel and scale."""
+    import tensorflow as tf
+
+    return tf.TensorSpec([KERNEL, KERNEL, *channels]), tf.TensorSpec(channels[1:])
 
 
 class Transforms(NamedTuple):
@@ -196,6 +221,37 @@ def by_winograd(images: Any, kernel: Any, bias: Any, *, relu: bool = False) -> A
     return tf.reshape(done.concat(), [batch, height, width, bias.shape[0]])
 
 
+def kernel_gradient(images: Any, upstream: Any) -> Any:
+    """Gradient of the kernel of `by_winograd`, by the transposed transforms: each of the 36 products is summed over all
+    tiles, and needs a quarter of the direct gradient's multiplications.
+
+    Args:
+        images: [B, H, W, c] float32; B, H and W are 1 or more.
+        upstream: [B, H, W, filters], gradient of the outputs.
+
+    Returns:
+        [3, 3, c, filters].
+    """
+    import tensorflow as tf
+
+    batch, height, width = ops.shape(images)[:3]
+    at_once = many, rows, columns = _at_once(batch, _tiles(height), _tiles(width))
+    strips = -(-_tiles(height) // rows)
+    patches = _patches(many, rows, columns)
+
+    def step(index: Any, total: Any) -> tuple[Any, Any]:
+        first, top = index // strips * many, index % strips * rows * OUT
+        cells = _bordered(images, first, top, at_once)
+        given = _transform(transforms().inputs, tf.gather(cells, patches))
+        products = _transform(transforms().outputs.T, _output_tiles(upstream, first, top, at_once))
+        return index + 1, total + tf.matmul(given, products, transpose_a=True)
+
+    count = -(-batch // many) * strips
+    start = tf.zeros([IN**2, images.shape[-1], upstream.shape[-1]])
+    _, total = tf.while_loop(lambda index, _: index < count, step, (0, start), parallel_iterations=1)
+    return tf.reshape(_transform(transforms().kernel.T, total), [KERNEL, KERNEL, *start.shape[1:]])
+
+
 def _tiles(side: Any) -> Any:
     return -(-side // OUT)
 
@@ -217,6 +273,18 @@ def _bordered(images: Any, first: Any, top: Any, at_once: tuple[Any, Any, Any]) 
     above, found = tf.cast(tf.equal(top, 0), tf.int32), ops.shape(part)
     padding = [[0, many - found[0]], [above, height - above - found[1]], [1, width - 1 - found[2]], [0, 0]]
     return tf.reshape(tf.pad(part, padding), [-1, images.shape[-1]])
+
+
+def _output_tiles(upstream: Any, first: Any, top: Any, at_once: tuple[Any, Any, Any]) -> Any:
+    """Tiles [16, tiles, c] of the images starting at `first` and their rows starting at `top`, zero-bordered."""
+    import tensorflow as tf
+
+    many, rows, columns = at_once
+    part = upstream[first : first + many, top : top + rows * OUT]
+    sides = tf.stack([many, rows * OUT, columns * OUT]) - tf.shape(part)[:3]
+    part = tf.pad(part, tf.stack([tf.zeros(4, tf.int32), tf.concat([sides, [0]], 0)], axis=1))
+    tiles = tf.reshape(part, [many, rows, OUT, columns, OUT, upstream.shape[-1]])
+    return tf.reshape(tf.transpose(tiles, [2, 4, 0, 1, 3, 5]), [OUT**2, -1, upstream.shape[-1]])
 
 
 def _patches(many: Any, rows: Any, columns: Any) -> Any:

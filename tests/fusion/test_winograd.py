@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from mrcnn.fusion import winograd
-from mrcnn.fusion.winograd import by_winograd, convolve, gains, is_large, transforms
+from mrcnn.fusion.winograd import by_winograd, convolve, gains, is_large, kernel_gradient, transforms
 from mrcnn.network.precision import precision
 
 RNG = np.random.default_rng(0)
@@ -69,6 +69,28 @@ def test_any_size_in_parts_of_any_number_of_tiles(batch, height, width, tiles):
         np.testing.assert_allclose(by_winograd(images, kernel, bias), directly(images, kernel, bias), atol=5e-5)
 
 
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(1, 40))
+@settings(max_examples=25, deadline=None)
+def test_kernel_gradient_of_any_size_in_parts_of_any_number_of_tiles(batch, height, width, tiles):
+    images, upstream = normal(batch, height, width, 3), normal(batch, height, width, 2)
+    padded = np.pad(np.float64(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = [
+        [np.einsum("bhwc,bhwf->cf", padded[:, y : y + height, x : x + width], upstream) for x in range(3)]
+        for y in range(3)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "TILES", tiles)
+        np.testing.assert_allclose(kernel_gradient(images, upstream), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_kernel_gradient_of_one_cell_by_hand():
+    """Each weight sees its neighbor of the only cell with a gradient."""
+    images, upstream = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1), np.zeros((1, 5, 5, 1), np.float32)
+    upstream[0, 3, 1, 0] = 2.0
+    found = np.asarray(kernel_gradient(images, upstream))[:, :, 0, 0]
+    np.testing.assert_allclose(found, 2.0 * images[0, 2:5, 0:3, 0], rtol=1e-4, atol=1e-3)
+
+
 def test_sums_of_many_channels_are_as_near_as_the_docs_say():
     images, kernel = np.maximum(normal(1, 16, 16, 256), 0), 0.03 * normal(3, 3, 256, 8)
     expected = directly(images, kernel, np.zeros(8))
@@ -79,6 +101,7 @@ def test_sums_of_many_channels_are_as_near_as_the_docs_say():
 def forget_traces():
     winograd._forward.cache_clear()
     winograd._backward.cache_clear()
+    winograd._kernel_backward.cache_clear()
 
 
 def plainly(inputs, kernel, scale, bias, relu=False):
@@ -136,12 +159,15 @@ def test_large_images_go_by_winograd_both_ways_and_small_ones_do_not(monkeypatch
         return tf.fill(tf.concat([tf.shape(images)[:3], bias.shape], 0), 7.0)
 
     monkeypatch.setattr(winograd, "by_winograd", marked)
+    monkeypatch.setattr(winograd, "kernel_gradient", lambda *_: tf.fill([3, 3, 3, 4], 7.0))
     forget_traces()
     traced_anew = tf.function(value_and_gradients.python_function)
     try:
         for size, is_by_winograd in (((1, 21, 26), True), ((1, 9, 10), False)):
-            outputs, by_inputs, *_ = traced_anew(convolve, inputs_and_weights(*size), normal(*size, 4), False)
-            assert [bool(np.all(found == 7.0)) for found in (outputs, by_inputs)] == [is_by_winograd] * 2
+            given = inputs_and_weights(*size)
+            given[2] = tf.ones(4)  # the kernel's gradient is not scaled
+            found = traced_anew(convolve, given, normal(*size, 4), False)[:3]
+            assert [bool(np.all(tensor == 7.0)) for tensor in found] == [is_by_winograd] * 3
     finally:
         forget_traces()
 
