@@ -8,6 +8,7 @@ from keras import ops
 
 from mrcnn.config import Config
 from mrcnn.fusion.mask_channel import class_masks
+from mrcnn.fusion.sampled_rpn import SampledRPN
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.targets import AnchorTargets, MaskTargets, RoITargets
 from mrcnn.network.graph import (
@@ -41,7 +42,7 @@ def training_graph(network: Network, config: Config) -> tuple[Tensors, Tensors]:
     """
     inputs = _inputs(network, config)
     levels, logits, deltas, anchors = pyramid(network, config, inputs["image"], training=True, fast=True)
-    outputs = _anchor_outputs(config, inputs, logits, deltas, anchors)
+    outputs = _anchor_outputs(network, config, inputs, levels, logits, deltas, anchors)
     proposed = proposal_layer(config, training=True)(logits, deltas, anchors, *proposal_bounds(config, inputs))
     rois, box_features, box_outputs = _box_outputs(network, config, inputs, levels, proposed)
     outputs |= box_outputs | {"active_classes": inputs["active_classes"], "image_id": inputs["image_id"]}
@@ -74,8 +75,10 @@ def _inputs(network: Network, config: Config) -> Tensors:
     return inputs
 
 
-def _anchor_outputs(config: Config, inputs: Tensors, logits: list, deltas: list, anchors: list) -> Tensors:
-    """Targets and predictions of the sampled anchors, gathered from all levels."""
+def _anchor_outputs(
+    network: Network, config: Config, inputs: Tensors, levels: list, logits: list, deltas: list, anchors: list
+) -> Tensors:
+    """Targets and predictions of the sampled anchors."""
     indices, labels, target = AnchorTargets(
         count=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
         positive_ratio=config.RPN_POSITIVE_RATIO,
@@ -84,12 +87,13 @@ def _anchor_outputs(config: Config, inputs: Tensors, logits: list, deltas: list,
         std_dev=config.RPN_BBOX_STD_DEV,
         name="anchor_targets",
     )(ops.concatenate(anchors, axis=0), inputs["gt_boxes"], inputs["gt_class_ids"], inputs["window"], inputs["seed"])
-    return {
-        "rpn_labels": labels,
-        "rpn_target": target,
-        "rpn_logits": ops.take_along_axis(ops.concatenate(logits, axis=1), indices, axis=1),
-        "rpn_deltas": ops.take_along_axis(ops.concatenate(deltas, axis=1), indices[..., None], axis=1),
-    }
+    if config.RPN_CONVOLUTIONS == 1 and config.RPN_ANCHOR_STRIDE == 1:
+        parts = [network.rpn.get_layer(name) for name in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")]
+        own_logits, own_deltas = SampledRPN(*parts, name="sampled_rpn")(levels, indices)
+    else:
+        own_logits = ops.take_along_axis(ops.concatenate(logits, axis=1), indices, axis=1)
+        own_deltas = ops.take_along_axis(ops.concatenate(deltas, axis=1), indices[..., None], axis=1)
+    return {"rpn_labels": labels, "rpn_target": target, "rpn_logits": own_logits, "rpn_deltas": own_deltas}
 
 
 def _box_outputs(
