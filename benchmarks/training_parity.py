@@ -7,8 +7,10 @@ that take every candidate, so that nothing is random. Matches must be identical,
 low-quality matches among them, and of RoIs. Losses and the norms of gradients may differ by 1e-3 of their value.
 
 The mask loss is taken over torchvision's own mask targets, which are fractions of a cell; those of this package are 0
-or 1, as Detectron2's. A row of the table says how many cells agree. docs/how_it_works.md lists the other intentional
-differences, none of which counts here.
+or 1, as Detectron2's. A row of the table says how many cells agree. The keypoint loss is taken in torchvision's RoIs,
+which differ from those here by rounding, as a keypoint on the border of two cells is otherwise in another one; a row
+counts the keypoints that are in another cell though they are not on a border. docs/how_it_works.md lists the other
+intentional differences, none of which counts here.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from parity_oracles import load
 from parity_rows import Row, nhwc, report, xyxy
 from seeded_weights import seeded
 
+import heads
 from mrcnn.data.masks import crop_masks
 from mrcnn.layers.targets import match_anchors
 from mrcnn.model import MaskRCNN
@@ -33,9 +36,11 @@ from mrcnn.training.model import set_trainable
 from mrcnn.weights.importers.torchvision import torchvision_source
 
 PROGRAM = Path(__file__).with_name("training_torchvision.py")
-MODELS = {"v1": "Mask R-CNN", "faster_v1": "Faster R-CNN"}
+MODELS = {"v1": "Mask R-CNN", "faster_v1": "Faster R-CNN", "keypoint_v1": "Keypoint R-CNN"}
 CLOSE = 1e-3
-OBJECTS, CLASSES, MASK_SIDE = 4, 8, 112
+ZERO = "keypoint_head/deconv/bias"  # it moves all cells of a heatmap alike, which a softmax over them does not notice
+ROUNDING = 1e-5
+OBJECTS, CLASSES, MASK_SIDE, KEYPOINTS = 4, 8, 112, 5
 SAME_BOX = 0.01  # pixels between the corners of a RoI here and there
 LOSSES = {
     "rpn_class_loss": "loss_objectness",
@@ -43,12 +48,16 @@ LOSSES = {
     "mrcnn_class_loss": "loss_classifier",
     "mrcnn_bbox_loss": "loss_box_reg",
     "mrcnn_mask_loss": "loss_mask",
+    "mrcnn_keypoint_loss": "loss_keypoint",
 }
 Arrays = Mapping[str, np.ndarray]
 
 
 def batch_of(oracles: Path, seed: int, height: int, width: int, count: int = 2) -> dict[str, np.ndarray]:
-    """Images with rectangles and discs, as training_torchvision.py takes them."""
+    """Images with rectangles and discs, as training_torchvision.py takes them.
+
+    Keypoints lie in the boxes, two of each object on its corners; a quarter is not labeled, nor is any of one object.
+    """
     rng = np.random.default_rng(seed)
     images = np.stack([seeded(oracles).image(height, width, 10 * seed + i) for i in range(count)])
     rows, columns = np.mgrid[:height, :width] + 0.5
@@ -59,7 +68,13 @@ def batch_of(oracles: Path, seed: int, height: int, width: int, count: int = 2) 
         boxes[i, k] = left, top, left + wide, top + tall
         y, x = (rows - top) / tall * 2 - 1, (columns - left) / wide * 2 - 1
         masks[i, k] = (abs(y) < 1) & (abs(x) < 1) if k % 2 else y**2 + x**2 < 1
-    return {"images": images, "boxes": boxes, "masks": masks, "labels": rng.integers(1, CLASSES, (count, OBJECTS))}
+    labels, corners = rng.integers(1, CLASSES, (count, OBJECTS)), boxes.reshape(count, OBJECTS, 2, 2)
+    places = rng.uniform(corners[:, :, :1], corners[:, :, 1:], (count, OBJECTS, KEYPOINTS, 2))
+    places[:, :, :2] = corners
+    visible = rng.choice([0, 1, 2, 2], (count, OBJECTS, KEYPOINTS, 1))
+    visible[0, 0] = 0
+    keypoints = np.concatenate([places, visible], axis=-1).astype(np.float32)
+    return {"images": images, "boxes": boxes, "masks": masks, "labels": labels, "keypoints": keypoints}
 
 
 def torchvision_step(
@@ -115,6 +130,7 @@ def inputs_of(model: MaskRCNN, batch: Arrays, step: Arrays) -> dict[str, np.ndar
         "gt_class_ids": batch["labels"].astype(np.int32),
         "gt_boxes": boxes.astype(np.float32),
         "gt_masks": np.stack(masks),
+        "gt_keypoints": batch["keypoints"][..., [1, 0, 2]],
         "active_classes": np.ones((count, CLASSES), np.float32),
         "image_id": np.arange(count, dtype=np.int32),
         "seed": np.arange(count, dtype=np.int32),
@@ -159,6 +175,7 @@ class Step:
         self.model, self.inputs = model, inputs
         training = model.training_model
         names = ["roi_targets"] + ["positive_rois"] * (model.network.head is not None)
+        names += ["keypoint_rois"] * (model.network.keypoints is not None)
         self.inside = keras.Model(training.inputs, {name: training.get_layer(name).output for name in names})(inputs)
 
     def rois(self) -> tuple[np.ndarray, ...]:
@@ -171,8 +188,11 @@ class Step:
         boxes, *_, image, _ = keras.tree.flatten(self.inside["positive_rois"])
         return np.asarray(boxes), np.asarray(image)
 
-    def losses(self, targets: np.ndarray | None) -> tuple[dict[str, float], dict[str, np.ndarray], np.ndarray | None]:
-        """Losses and gradients by name, with these mask targets [K, m, m]; and the package's own targets."""
+    def losses(
+        self, targets: np.ndarray | None, keypoint_rois: np.ndarray | None
+    ) -> tuple[dict[str, float], dict[str, np.ndarray], np.ndarray | None]:
+        """Losses and gradients by name, with these mask targets [K, m, m] and these boxes [K, 4] of the RoIs with
+        keypoints; and the package's own mask targets."""
         import tensorflow as tf
 
         training, own = self.model.training_model, None
@@ -181,6 +201,8 @@ class Step:
             if targets is not None:
                 own = np.asarray(outputs["mask_target"])
                 outputs["mask_target"] = tf.constant(targets)
+            if keypoint_rois is not None:
+                outputs["keypoint_truth"] = {**outputs["keypoint_truth"], "boxes": tf.constant(keypoint_rois)}
             losses = training.losses_of(outputs)
             total = tf.add_n(list(losses.values()))
         layers = self.model.network.layers()
@@ -229,12 +251,43 @@ def mask_targets(ours: Step, step: Arrays) -> np.ndarray:
     return targets
 
 
+def keypoint_rows(source: str, ours: Step, step: Arrays) -> tuple[list[Row], np.ndarray]:
+    """The cell of every keypoint in every RoI that has any; and torchvision's boxes of these RoIs, [K, 4]."""
+    boxes, class_ids, instance, image, real = map(np.asarray, keras.tree.flatten(ours.inside["keypoint_rois"]))
+    given = {"class_ids": class_ids, "weight": real, "boxes": boxes, "image_index": image, "instance": instance}
+    truth = heads.Targets(**given, **{name: ours.inputs[name] for name in ("gt_boxes", "gt_keypoints")})
+    size = ours.model.network.keypoints.model.output["keypoints"].shape[1]
+    cells, counts = map(np.asarray, truth.keypoints(size))
+    theirs, expected, alone = boxes.copy(), np.full(cells.shape, -1), 0
+    for i in range(len(ours.inputs["gt_boxes"])):
+        mine, found = (image == i) & (real > 0), step[f"keypoint_cells_{i}"].reshape(-1, KEYPOINTS)
+        rois = xyxy(step[f"rois_{i}"][step[f"roi_labels_{i}"] > 0])
+        place, near = nearest(boxes[mine], rois)
+        theirs[mine], expected[mine] = rois[place], found[place]
+        taught = np.flatnonzero((found >= 0).any(axis=1))
+        alone += int((~near).sum()) + len(set(taught.tolist()) - set(place[near].tolist()))
+    cell_sides = (boxes[:, None, 2:] - boxes[:, None, :2]) / size
+    within = (ours.inputs["gt_keypoints"][image, instance][..., :2] - boxes[:, None, :2]) / cell_sides
+    border = (np.abs(within - np.round(within)) * cell_sides < SAME_BOX).any(axis=-1)
+    apart = (np.where(counts > 0, cells, -1) != expected) & (real[:, None] > 0)
+    note = f"of {int((expected >= 0).sum())}; {int((apart & border).sum())} more on a border"
+    return [
+        Row(source, "RoIs with keypoints without a partner", 0, alone, f"of {int(real.sum())}"),
+        Row(source, "keypoints in another cell", 0, int((apart & ~border).sum()), note),
+    ], theirs
+
+
 def gradient_rows(source: str, ours: Arrays, theirs: Arrays, weights: Arrays) -> Iterator[Row]:
     """Norms of gradients, and whole gradients by their norm; theirs in the layout that the importer gives weights."""
     imported = torchvision_source({**weights, **theirs}, "gradients").tensors
+    largest = max(float(np.linalg.norm(gradient)) for gradient in ours.values())
     norms, apart = {}, {}
     for name, gradient in ours.items():
         expected = imported[name].read()
+        if name == ZERO:
+            both = max(float(np.linalg.norm(one)) for one in (gradient, expected)) / largest
+            yield Row(source, f"{name}, of the largest gradient", ROUNDING, both, "zero but for rounding")
+            continue
         norm = float(np.linalg.norm(expected))
         norms[name] = abs(float(np.linalg.norm(gradient)) - norm) / norm
         apart[name] = float(np.linalg.norm(gradient - expected)) / norm
@@ -259,7 +312,9 @@ def rows_of(python: str, oracles: Path, name: str, seed: int, size: tuple[int, i
     ours = Step(model, inputs)
     yield from roi_rows(source, ours, step)
     targets = mask_targets(ours, step) if model.network.head is not None else None
-    losses, gradients, own = ours.losses(targets)
+    rows, rois = keypoint_rows(source, ours, step) if model.network.keypoints is not None else ([], None)
+    yield from rows
+    losses, gradients, own = ours.losses(targets, rois)
     if targets is not None and own is not None:
         agree = float(((targets >= 0.5) == (own >= 0.5)).mean())
         yield Row(source, "cells of mask targets on the other side of one half", None, 1 - agree, f"of {own.size}")

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import layers
 
+from heads.protocol.check import check_counts
 from heads.protocol.head import SoftmaxHead
 from heads.protocol.masks import mask_model
 from heads.registry import register
@@ -42,10 +43,11 @@ def fcn(
         Model [R, h, w, C] -> [R, 2h, 2w, num_classes] float32 probabilities; of one channel if class-agnostic.
 
     Raises:
-        ValueError: for another normalization or activation.
+        ValueError: for another normalization or activation, or impossible numbers.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization of the fcn head is one of {NORMALIZATIONS}, received {normalization!r}")
+    check_counts("fcn", filters=(filters, 1), convolutions=(convolutions, 0))
     features = x = keras.Input(input_shape, name="features")
     for i in range(1, convolutions + 1):
         x = layers.Conv2D(

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from heads.protocol.check import check_counts
 from heads.protocol.head import Head, Pair
 from heads.protocol.targets import Targets
 from heads.registry import register
@@ -28,6 +29,7 @@ class Keypoints(Head):
         self, input_shape: tuple[int, int, int], num_classes: int, *, filters: int = 512, convolutions: int = 8
     ) -> None:
         super().__init__(input_shape, num_classes)
+        check_counts("keypoints", filters=(filters, 1), convolutions=(convolutions, 0))
         self.filters, self.convolutions = filters, convolutions
 
     def call(self, features: Any) -> Any:

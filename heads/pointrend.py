@@ -150,7 +150,12 @@ class PointRend(Head):
 
     def coarse_logits(self, pyramid: Any, boxes: Any, image_index: Any) -> Any:
         """Of every class but the background, [R, coarse_size, coarse_size, classes]."""
-        side = self.input_shape[0]
+        side, channels = self.input_shape[0], pyramid[0].shape[-1]
+        if channels != self.input_shape[-1]:
+            raise ValueError(
+                f"the pointrend head reads the finest feature map, whose {channels} channels must be those of RoI "
+                f"features; these are {self.input_shape!r}"
+            )
         features = self.sample(boxes, image_index, side=side)(pyramid)
         return self.coarse(layers.Reshape(self.input_shape, name="coarse_grid")(features))
 

@@ -118,24 +118,30 @@ def make(
     """
     name, options = name_and_options(name, options or {})
     input_shape, num_classes = _checked_sizes(input_shape, num_classes)
-    head = construct(name, input_shape, num_classes, options)
+    head = construct(name, input_shape, num_classes, options, kind=kind)
     head.strides, head.channels = tuple(strides), channels or input_shape[-1]
     check_inputs(name, head)
     head.assemble()
-    if kind not in (None, head.kind):
-        raise ValueError(f"head {name!r} is a {head.kind} head; a {kind} head is needed: {names(kind)}")
     check_head(name, head)
     return head
 
 
-def construct(name: str, input_shape: tuple[int, int, int], num_classes: int, options: dict[str, Any]) -> Head:
+def construct(
+    name: str, input_shape: tuple[int, int, int], num_classes: int, options: dict[str, Any], *, kind: str | None = None
+) -> Head:
     """A head before `make` assembles and checks it, for heads that are made of others.
 
-    Raises as `build`.
+    Raises as `make`.
     """
     function = _heads.get(name)
     if function is None:
-        raise ValueError(f"unknown mask head {name!r}; the registered ones are {names()}{_closest(name, names())}")
+        known = names(kind)
+        raise ValueError(
+            f"unknown {kind or 'mask'} head {name!r}; the registered ones are {known}{_closest(name, known)}"
+        )
+    own = getattr(function, "kind", "mask")
+    if kind not in (None, own):
+        raise ValueError(f"head {name!r} is a {own} head; a {kind} head is needed: {names(kind)}")
     _check_options(name, function, options)
     made = function(input_shape, num_classes, **options)
     if isinstance(made, Head):

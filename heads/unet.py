@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from heads.protocol.check import check_counts
 from heads.protocol.head import SoftmaxHead
 from heads.protocol.masks import mask_model
 from heads.registry import register
@@ -44,10 +45,11 @@ def unet(
     Raises:
         ValueError: if h or w cannot be halved so often: the skip would not fit what is upsampled.
     """
-    if levels < 1 or input_shape[0] % 2**levels or input_shape[1] % 2**levels:
+    check_counts("unet", filters=(filters, 2), levels=(levels, 1))
+    if input_shape[0] % 2**levels or input_shape[1] % 2**levels:
         raise ValueError(
-            f"the unet head halves its features {levels} times (levels, at least 1): their sides must be even, "
-            f"received {input_shape!r}"
+            f"the unet head halves its features {levels} times (levels): their sides must be "
+            f"{'even' if levels == 1 else f'multiples of {2**levels}'}, received {input_shape!r}"
         )
     features = x = keras.Input(input_shape, name="features")
     endings = ["", *(f"_level_{level}" for level in range(2, levels + 1))]

@@ -72,7 +72,7 @@ class Config:
     BACKBONE_STRIDE_IN_1X1 = False  # ResNet: True puts a bottleneck's stride in its first 1x1, as Caffe's weights need
     BACKBONE_STEM_PADDING = "torch"  # ResNet: "same" pads the stem's pool below and right only, as matterport does
     # Features for the RPN and the heads. "fpn": a feature pyramid; "c4": stage 4, with stage 5 in the heads; "c5":
-    # stage 5 at stride 32; "dc5": dilated stage 5 at stride 16. "dc5" needs a ResNet. See presets.Detectron2C4.
+    # stage 5 at stride 32; "dc5": dilated stage 5 at stride 16. See presets.Detectron2C4.
     NECK = "fpn"
     BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the neck's feature maps, P2..P6; fixed by the architecture
     TRAIN_BN = False  # False: the trunk's BatchNorm is frozen, as small batches degrade it; True: it is trained
@@ -94,7 +94,7 @@ class Config:
     CHANNEL_ORDER: Any = None  # "rgb" or "bgr", the trunk's input; None: what the backbone's ImageNet weights expect
 
     # Region proposal network
-    RPN_ANCHOR_SCALES: Any = (32, 64, 128, 256, 512)  # pixels, one per pyramid level
+    RPN_ANCHOR_SCALES: Any = (32, 64, 128, 256, 512)  # pixels, one per pyramid level; without a pyramid, of all cells
     RPN_ANCHOR_RATIOS = [0.5, 1, 2]
     RPN_ANCHOR_RATIO_MEANING = "height/width"  # or "width/height" (matterport): the order of a location's anchors
     RPN_ANCHOR_STRIDE = 1  # cells of the feature map between anchors
@@ -133,7 +133,7 @@ class Config:
     ROI_POOLING = "align"
     ROI_REDUCTION = "average"  # of a bin's samples, or "max"; "pool" always takes the maximum
     POOL_SIZE = 7
-    MASK_POOL_SIZE = 14
+    MASK_POOL_SIZE = 14  # half of POOL_SIZE with NECK = "c4", whatever is set
     ROI_SAMPLING_RATIO = 2  # samples per bin and axis; 0: one per cell in the bin, box by box (Detectron2, slower)
     ROI_ALIGNED = True  # half-pixel shift (Detectron2); False: torchvision's published weights
     ROI_GEOMETRY = "aligned"  # "crop": matterport's, one sample per bin, corner to corner

@@ -172,13 +172,22 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         "an integer of 0 or more",
     )
     _require(isinstance(config.BACKBONE_OPTIONS, dict), config, "BACKBONE_OPTIONS", 'a dict such as {"alpha": 0.75}')
+    for name, example, none in (("MASK_HEAD", "fcn", "masks"), ("KEYPOINT_HEAD", "keypoints", "keypoints")):
+        head: Any = getattr(config, name)
+        named = head.get("name") if isinstance(head, dict) else head
+        wanted = f'a name such as "{example}", a dict of "name" and options, or None for no {none}'
+        _require(head is None or (isinstance(named, str) and named not in ("", "None")), config, name, wanted)
     _validate_shapes(config)
     _validate_together(config)
 
 
 def _validate_shapes(config: "Config") -> None:
+    pyramid = config.NECK == "fpn"
     _require(
-        _are_numbers(config.RPN_ANCHOR_SCALES, 5, 1e-6), config, "RPN_ANCHOR_SCALES", "5 sizes, one for each of P2..P6"
+        _are_numbers(config.RPN_ANCHOR_SCALES, 5 if pyramid else None, 1e-6) and len(config.RPN_ANCHOR_SCALES) > 0,
+        config,
+        "RPN_ANCHOR_SCALES",
+        "5 sizes, one for each of P2..P6" if pyramid else f"one or more sizes of NECK = {config.NECK!r}'s single level",
     )
     _require(
         _are_numbers(config.RPN_ANCHOR_RATIOS, None, 1e-6) and len(config.RPN_ANCHOR_RATIOS) > 0,
@@ -186,9 +195,11 @@ def _validate_shapes(config: "Config") -> None:
         "RPN_ANCHOR_RATIOS",
         "one or more positive numbers, height / width",
     )
-    strides = STRIDES[config.NECK]
-    fixed = f", which NECK = {config.NECK!r} fixes" if config.NECK != "fpn" else ", which the architecture fixes"
-    _require(list(config.BACKBONE_STRIDES) == strides, config, "BACKBONE_STRIDES", f"{strides}{fixed}")
+    strides, given = STRIDES[config.NECK], config.BACKBONE_STRIDES
+    given = list(given) if isinstance(given, (list, tuple, np.ndarray)) else given
+    others = " or ".join(f'"{neck}"' for neck, own in STRIDES.items() if own == given)
+    fixed = f"{strides}, which NECK = {config.NECK!r} fixes" + (f" (NECK = {others} has those given)" if others else "")
+    _require(given == strides, config, "BACKBONE_STRIDES", fixed)
     for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
         _require(_are_numbers(getattr(config, name), 4, 1e-6), config, name, "4 positive numbers")
     mini = config.MINI_MASK_SHAPE

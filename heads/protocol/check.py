@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -13,6 +14,13 @@ from heads.protocol.targets import Targets
 
 ROIS, IMAGES = 3, 2  # of a trial
 LOUD = 30.0  # deviation of the features of a trial: outputs without a sigmoid leave 0..1
+
+
+def check_counts(name: str, **counts: tuple[Any, int]) -> None:
+    """Raises ValueError for an option of a head that is no integer or too small: check_counts("fcn", units=(u, 1))."""
+    for option, (value, least) in counts.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{option} of the {name} head must be an integer of {least} or more, received {value!r}")
 
 
 def check_inputs(name: str, head: Head) -> None:

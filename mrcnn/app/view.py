@@ -28,7 +28,11 @@ def reduced_result(result: Result, size: tuple[int, int]) -> Result:
         masks: SoftMasks | list = SoftMasks(probabilities, (boxes * factors).astype(np.float32))
     else:
         masks = encode_parts([_reduced_crop(crop, factors, size) for crop in result.crops], *size)
-    return Result(rois, result.class_ids, result.scores, masks, size, result.class_names)
+    reduced = Result(rois, result.class_ids, result.scores, masks, size, result.class_names)
+    if result.keypoints is not None:
+        reduced["keypoints"] = (result.keypoints * (*factors[:2], 1)).astype(np.float32)
+        reduced.skeleton = result.skeleton
+    return reduced
 
 
 def _reduced_crop(crop: Crop, factors: np.ndarray, size: tuple[int, int]) -> Crop:

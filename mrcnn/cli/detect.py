@@ -164,7 +164,7 @@ def _write_tables(
     if "json" in kinds:
         store.write_coco(output / FILES["json"], names, skeleton)
     if "csv" in kinds:
-        store.write_csv(output / FILES["csv"], names)
+        store.write_csv(output / FILES["csv"], names, skeleton)
     store.write_failures(output / UNREADABLE)
     return [FILES.get(kind, f"{kind}{os.sep}") for kind in kinds]
 

@@ -90,6 +90,13 @@ class Skeleton:
             raise ValueError(f"a skeleton is a dict of names, edges, flip_pairs and sigmas: {error!r}") from error
 
 
+def names_of_keypoints(skeleton: Skeleton | None, count: int) -> list[str]:
+    """The names of so many keypoints; "keypoint 0" and so on without a skeleton that has them."""
+    if skeleton is not None and skeleton.count == count:
+        return list(skeleton.names)
+    return [f"keypoint {i}" for i in range(count)]
+
+
 def _mirrored_names(names: Sequence[str]) -> list[tuple[int, int]]:
     places = {name.lower(): i for i, name in enumerate(names)}
     others = [(i, places.get(name.lower().replace("left", "right"), i)) for i, name in enumerate(names)]

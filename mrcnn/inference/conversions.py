@@ -13,23 +13,29 @@ Ring = list[list[float]]  # closed, of [x, y]
 
 
 def to_supervision(result: Result) -> Any:
-    """Converts to `supervision.Detections` with full masks, and class names under "class_name".
+    """Converts to `supervision.Detections` with full masks, class names in `data["class_name"]`, and with a keypoint
+    head `data["keypoints"]`, [N, K, (x, y, score)].
 
     Raises ImportError, with the command that installs it, without supervision.
     """
     supervision = require("supervision", "supervision")
     rois = np.asarray(result.rois, np.float32).reshape(-1, 4)
+    data: dict[str, Any] = {"class_name": np.array(result.names, str)}
+    if result.keypoints is not None:
+        data["keypoints"] = result.keypoints[..., [1, 0, 2]]
     return supervision.Detections(
         xyxy=rois[:, [1, 0, 3, 2]],
         mask=np.ascontiguousarray(np.moveaxis(result.masks, 2, 0)),
         confidence=np.asarray(result.scores, np.float32),
         class_id=np.asarray(result.class_ids, int),
-        data={"class_name": np.array(result.names, str)},
+        data=data,
     )
 
 
 def to_pandas(result: Result) -> Any:
     """A table with a row per instance: class_id, class, score, y1, x1, y2, x2, area (pixels), share (of the image).
+
+    With a keypoint head also y, x and score of each keypoint, such as "nose y", "nose x", "nose score".
 
     Raises ImportError, with the command that installs it, without pandas.
     """
@@ -37,14 +43,18 @@ def to_pandas(result: Result) -> Any:
     rois = np.asarray(result.rois).reshape(-1, 4)
     columns = {"class_id": result.class_ids, "class": result.names, "score": result.scores}
     columns |= {name: rois[:, i] for i, name in enumerate(("y1", "x1", "y2", "x2"))}
-    pixels = result.size[0] * result.size[1]
-    return pandas.DataFrame({**columns, "area": result.areas, "share": result.areas / pixels})
+    columns |= {"area": result.areas, "share": result.areas / (result.size[0] * result.size[1])}
+    if result.keypoints is not None:
+        for i, name in enumerate(result.keypoint_names):
+            columns |= {f"{name} {what}": result.keypoints[:, i, j] for j, what in enumerate(("y", "x", "score"))}
+    return pandas.DataFrame(columns)
 
 
 def to_geojson(result: Result, tolerance: float = 1.0) -> dict[str, Any]:
     """A GeoJSON FeatureCollection: a MultiPolygon per instance, with its holes, in pixels of the image, y downwards.
 
-    Outer rings have the direction of RFC 7946, counterclockwise if y points up. Empty masks have no geometry.
+    Outer rings have the direction of RFC 7946, counterclockwise if y points up. Empty masks have no geometry. With a
+    keypoint head, the property "keypoints" has [x, y, score] by name.
 
     Args:
         tolerance: pixels by which the outline may move when points are removed; 0 keeps every pixel corner.
@@ -56,14 +66,18 @@ def to_geojson(result: Result, tolerance: float = 1.0) -> dict[str, Any]:
     features = []
     boxes = np.asarray(result.rois, float).reshape(-1, 4)
     values = zip(result.crops, result.names, result.class_ids.tolist(), result.scores.tolist(), boxes, strict=True)
-    for crop, name, class_id, score, (y1, x1, y2, x2) in values:
+    for i, (crop, name, class_id, score, (y1, x1, y2, x2)) in enumerate(values):
         polygons = list(_polygons(crop, tolerance))
+        properties: dict[str, Any] = {"class": name, "class_id": class_id, "score": round(score, 6)}
+        if result.keypoints is not None:
+            points = result.keypoints[i].astype(float)[:, [1, 0, 2]].round(3).tolist()
+            properties["keypoints"] = dict(zip(result.keypoint_names, points, strict=True))
         features.append(
             {
                 "type": "Feature",
                 "bbox": [round(float(value), 3) for value in (x1, y1, x2, y2)],
                 "geometry": {"type": "MultiPolygon", "coordinates": polygons} if polygons else None,
-                "properties": {"class": name, "class_id": class_id, "score": round(score, 6)},
+                "properties": properties,
             }
         )
     return {"type": "FeatureCollection", "features": features}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mrcnn.data import rle as run_lengths
-from mrcnn.data.keypoints import Skeleton
+from mrcnn.data.keypoints import Skeleton, names_of_keypoints
 from mrcnn.data.masks import mask_parts
 
 MASK_FORMS = ("full", "rle", "crops")
@@ -118,6 +118,12 @@ class Result(dict[str, Any]):
     @property
     def keypoints(self) -> np.ndarray | None:
         return self.get("keypoints")
+
+    @property
+    def keypoint_names(self) -> list[str]:
+        """The name of each keypoint, or "keypoint 0" where the skeleton is unknown; empty without keypoints."""
+        count = 0 if self.keypoints is None else self.keypoints.shape[1]
+        return names_of_keypoints(self.skeleton, count)
 
     @property
     def masks(self) -> np.ndarray:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mrcnn.data import rle
-from mrcnn.data.annotations.keypoint_fields import coco_category, coco_points
-from mrcnn.data.keypoints import Skeleton
+from mrcnn.data.annotations.keypoint_fields import coco_category, coco_points, continuous_points
+from mrcnn.data.keypoints import Skeleton, names_of_keypoints
 from mrcnn.files import atomic_path
 from mrcnn.inference.results import Result
 
@@ -207,20 +207,26 @@ class ResultStore:
                     **({"keypoints": json.loads(row.keypoints)} if row.keypoints else {}),
                 }
 
-    def write_csv(self, path: str | Path, class_names: Sequence[str]) -> None:
-        """Writes a table with a row per instance: file, number, class, score, pixels, fraction of the image, box."""
+    def write_csv(self, path: str | Path, class_names: Sequence[str], skeleton: Skeleton | None = None) -> None:
+        """Writes a table with a row per instance: file, number, class, score, pixels, fraction of the image, box, and
+        y, x and score of each keypoint, all in continuous pixels."""
+        query = "SELECT keypoints FROM instances WHERE keypoints != '' LIMIT 1"
+        first = self._connection.execute(query).fetchone()
+        points = names_of_keypoints(skeleton, len(json.loads(first[0])) // 3 if first else 0)
+        columns = [f"{name} {what}" for name in points for what in ("y", "x", "score")]
         with (
             atomic_path(path) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(CSV_COLUMNS)
+            writer.writerow([*CSV_COLUMNS, *columns])
             for name, record in self.records():
                 for i, row in enumerate(record.rows):
                     share = row.area / (record.size[0] * record.size[1])
                     box = (round(value, 2) for value in (row.y1, row.x1, row.y2, row.x2))
                     known = class_names[row.class_id]
-                    writer.writerow([name, i, known, f"{row.score:.4f}", row.area, f"{share:.6f}", *box])
+                    own = continuous_points(json.loads(row.keypoints)) if row.keypoints else []
+                    writer.writerow([name, i, known, f"{row.score:.4f}", row.area, f"{share:.6f}", *box, *own])
 
     def write_failures(self, path: str | Path) -> None:
         """Writes a line per image that could not be read; no file if there is none."""

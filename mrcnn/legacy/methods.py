@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from keras import ops
 
 from mrcnn.config import Config
 from mrcnn.data.images import read_image
+from mrcnn.data.keypoints import Skeleton, decode_heatmaps
 from mrcnn.data.masks import unmold_mask
 from mrcnn.inference.results import Result, SoftMasks
 from mrcnn.layers.anchors import pyramid_anchors
@@ -46,6 +47,7 @@ class OldMethods:
     network: Network
     epoch: int
     class_names: list[str]
+    skeleton: Skeleton | None
     run: Run
 
     if TYPE_CHECKING:
@@ -151,17 +153,16 @@ class OldMethods:
                 log(name, array)
         windows = parse_image_meta(image_metas)["window"].astype(np.float32)
         raw = self.detector.run(np.asarray(molded_images, np.float32), windows)
-        return [
-            Result(
-                one["boxes"],
-                one["class_ids"],
-                one["scores"],
-                SoftMasks(one["masks"], one["boxes"]),
-                molded_images.shape[1:3],
-                self.class_names,
-            )
-            for one in raw
-        ]
+        return [self._molded_result(one, molded_images.shape[1:3]) for one in raw]
+
+    def _molded_result(self, raw: Mapping[str, np.ndarray], size: tuple[int, int]) -> Result:
+        masks = SoftMasks(raw["masks"], raw["boxes"])
+        result = Result(raw["boxes"], raw["class_ids"], raw["scores"], masks, size, self.class_names)
+        if "mask_scores" in raw:
+            result["mask_scores"] = raw["mask_scores"].astype(np.float32)
+        if "keypoints" in raw:
+            result["keypoints"], result.skeleton = decode_heatmaps(raw["keypoints"], raw["boxes"]), self.skeleton
+        return result
 
     def unmold_detections(
         self,

@@ -16,13 +16,14 @@ from mrcnn.network.applications import (
     for_channels,
     pixel_scaling,
 )
+from mrcnn.network.dilation import dilate_last_stage
 from mrcnn.network.frozen_batch_norm import BatchNormalization, freeze_batch_norm
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS, last_stage, resnet, stage_of
 from mrcnn.ops.keras_internals import all_layers
 
 # Strides that a neck needs from a keras.applications model.
-TAPS = {"fpn": (4, 8, 16, 32), "c4": (16, 32), "c5": (32,)}
+TAPS = {"fpn": (4, 8, 16, 32), "c4": (16, 32), "c5": (32,), "dc5": (16,)}
 # torchvision's ImageNet mean and standard deviation, in 0..255, RGB.
 RESNET_MEAN, RESNET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -69,18 +70,14 @@ def build_backbone(
         stride_in_1x1, stem_padding: see `mrcnn.network.resnet.resnet`; for ResNets only.
         neck: the consumer of the feature maps. "fpn": all four; "c5": the last one is C5; "c4": the last one is C4, and
             `last_stage` computes C5 from RoI features [R, roi_size, roi_size, C4's channels]; "dc5": the last one is
-            C5, dilated at stride 16, which needs a ResNet.
+            C5, dilated at stride 16.
 
     Raises:
-        ValueError: for an unknown name or option, or feature maps with other strides.
+        ValueError: for an unknown name or option, feature maps with other strides, or a stage 5 that cannot be
+            dilated.
         TypeError: if `backbone` is neither a name nor a function, or the function returns something else.
     """
     options = dict(options or {})
-    if neck == "dc5" and not (isinstance(backbone, str) and backbone.lower() in BLOCKS):
-        raise ValueError(
-            f"NECK = {neck!r} needs a ResNet ({', '.join(sorted(BLOCKS))}), whose stage 5 is dilated; BACKBONE is "
-            f'{backbone!r}. Set NECK = "c5" and BACKBONE_STRIDES = [32] to use its last stage without dilation'
-        )
     if isinstance(backbone, str):
         name = backbone.lower()
         built = (
@@ -148,8 +145,10 @@ def _application(name: str, channels: int, options: dict, train_bn: bool, neck: 
     source = build_application(_known_application(name), channels, options)
     _name_by_position(source)
     source = source if train_bn else freeze_batch_norm(source)
+    stages = strides.stages(source)
+    source = dilate_last_stage(source) if neck == "dc5" else source
     model, stage = _split(source, strides.taps(source, TAPS[neck]), neck, roi_size)
-    return Backbone(model, strides.stages(source), backbone_scaling(name, channels), source, stage)
+    return Backbone(model, stages, backbone_scaling(name, channels), source, stage)
 
 
 def _split(model: keras.Model, taps: list, neck: str, roi_size: int) -> tuple[keras.Model, keras.Model | None]:
@@ -185,6 +184,7 @@ def _from_function(
     _name_by_position(model)
     model = model if train_bn else freeze_batch_norm(model)
     stages, scaling = strides.stages(model), backbone_scaling(function, channels)
+    model = dilate_last_stage(model) if neck == "dc5" else model
     model, stage = _split(model, list(model.outputs), neck, roi_size)
     return Backbone(model, stages, scaling, last_stage=stage)
 

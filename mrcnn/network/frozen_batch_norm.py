@@ -83,10 +83,16 @@ def _frozen(layer: keras.layers.Layer, replaced: Callable[[keras.layers.Layer], 
     if not isinstance(layer, keras.layers.Layer):  # an operation such as `x + y`
         return layer
     try:
-        new = type(layer).from_config(layer.get_config())
-        new.build_from_config(layer.get_build_config() or {})
-        new.set_weights(layer.get_weights())
+        new = copy_of(layer)
     except (NotImplementedError, TypeError, ValueError):
         new = layer
     replace_layers(new, replaced)
+    return new
+
+
+def copy_of(layer: keras.layers.Layer, **changes: Any) -> Any:
+    """A new layer with the settings, except for changes, and the weights of a built layer."""
+    new = type(layer).from_config({**layer.get_config(), **changes})
+    new.build_from_config(layer.get_build_config() or {})
+    new.set_weights(layer.get_weights())
     return new

@@ -123,6 +123,12 @@ def build_network(config: Config) -> Network:
         box_side, mask_side, channels = config.POOL_SIZE, config.MASK_POOL_SIZE, levels[-1].shape[-1]
         if stage is not None:
             box_side, mask_side, channels = stage.output_shape[1], stage.output_shape[1], stage.output_shape[-1]
+        mask_head = build_mask_head(config, (mask_side, mask_side, channels), levels[0].shape[-1])
+        if stage and mask_head and mask_head.train_on_predicted_boxes and "features" in mask_head.needs(training=True):
+            raise ValueError(
+                f'MASK_HEAD = {config.MASK_HEAD!r} trains on predicted boxes, but with NECK = "c4" it shares the '
+                'features of proposals with the box head. Set NECK = "fpn", or another MASK_HEAD'
+            )
         return Network(
             trunk=keras.Model(backbone.model.inputs[0], levels, name="trunk"),
             rpn=build_rpn(
@@ -133,7 +139,7 @@ def build_network(config: Config) -> Network:
                 config.RPN_CONVOLUTIONS,
             ),
             box_head=box_head or _build_box_head(config, box_side, channels),
-            head=build_mask_head(config, (mask_side, mask_side, channels), levels[0].shape[-1]),
+            head=mask_head,
             backbone=backbone,
             roi_stage=stage,
             keypoints=_build_keypoint_head(config, levels[-1].shape[-1]),
@@ -166,14 +172,22 @@ def build_mask_head(
         return None
     side = config.MASK_POOL_SIZE
     with precision(config.PRECISION):
-        return heads.make(
-            config.MASK_HEAD,
-            input_shape or (side, side, config.TOP_DOWN_PYRAMID_SIZE),
-            config.NUM_CLASSES,
-            kind="mask",
-            strides=config.BACKBONE_STRIDES[:4],
-            channels=channels,
-        )
+        try:
+            return heads.make(
+                config.MASK_HEAD,
+                input_shape or (side, side, config.TOP_DOWN_PYRAMID_SIZE),
+                config.NUM_CLASSES,
+                kind="mask",
+                strides=config.BACKBONE_STRIDES[:4],
+                channels=channels,
+            )
+        except ValueError as error:
+            if input_shape is None or config.NECK != "c4":
+                raise
+            raise ValueError(
+                f'{error}. With NECK = "c4" a mask head gets {input_shape[0]} x {input_shape[0]} cells of stage 5, '
+                f"half of POOL_SIZE = {config.POOL_SIZE}; set another POOL_SIZE, MASK_HEAD or NECK"
+            ) from error
 
 
 def trial_inputs(head: heads.Head, rois: int) -> dict[str, Any]:

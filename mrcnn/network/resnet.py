@@ -52,9 +52,13 @@ class Blocks:
         """Output channels of a stage, 2 to 5."""
         return 4 * self.width * 2 ** (stage - 2)
 
+    def inner(self, stage: int) -> int:
+        """Channels of the 3x3 convolutions of a stage, 2 to 5."""
+        return self.groups * self.group_width * self.width // 64 * 2 ** (stage - 2)
+
     def stage(self, x: Any, stage: int, count: int, *, stride: int, dilation: int = 1) -> Any:
         """A stage of `count` blocks; the first has the stride."""
-        inner = self.groups * self.group_width * self.width // 64 * 2 ** (stage - 2)
+        inner = self.inner(stage)
         for i in range(count):
             name = f"{stage}{block_letters(i)}"
             x = self._bottleneck(x, inner, self.channels(stage), name, stride=1 if i else stride, dilation=dilation)
@@ -134,11 +138,22 @@ def last_stage(name: str, side: int, **blocks: Any) -> keras.Model:
 
 
 def blocks_of(name: str, **blocks: Any) -> Blocks:
-    """The blocks of a named network. Raises ValueError for an unknown name."""
+    """The blocks of a named network. Raises ValueError for an unknown name or impossible sizes."""
     if name not in BLOCKS:
         raise ValueError(f"unknown ResNet {name!r}; use one of {sorted(BLOCKS)}")
     base, options = plain_resnet(name, {})
-    return Blocks(**{**options, **blocks})
+    build = Blocks(**{**options, **blocks})
+    sizes = {option: getattr(build, option) for option in ("width", "groups", "group_width")}
+    for option, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{option} of {name} must be an integer of 1 or more, got {size!r}")
+    inner = build.inner(2)
+    if inner == 0 or inner % build.groups:
+        raise ValueError(
+            f"{name} with {sizes} has 3x3 convolutions of {inner} channels in stage 2 (groups * group_width * width / "
+            f"64), which must be a multiple of groups; use a larger width"
+        )
+    return build
 
 
 def plain_resnet(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

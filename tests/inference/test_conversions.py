@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.inference.results import Result
 
 
@@ -83,6 +84,36 @@ def test_supervision():
     found = result(filled((10, 30, 20, 50)), filled()).to_supervision()
     assert found.xyxy.tolist()[0] == [2, 1, 40, 30] and found.mask.shape == (2, 60, 80) and found.mask[0].sum() == 200
     assert found.class_id.tolist() == [1, 2] and found.data["class_name"].tolist() == ["cat", "dog"]
+
+
+@pytest.fixture
+def with_keypoints():
+    found = result(filled((10, 30, 20, 50)), filled())
+    found["keypoints"] = np.array([[[1.5, 2.5, 0.75], [3, 4, 0.25]], [[5, 6, 1], [7, 8, 0.5]]], np.float32)
+    found.skeleton = Skeleton(["nose", "tail"])
+    return found
+
+
+def test_keypoints_in_a_table(with_keypoints):
+    pytest.importorskip("pandas", reason="pip install 'mask-rcnn-keras[pandas]'")
+    table = with_keypoints.to_pandas()
+    points = [f"{name} {what}" for name in ("nose", "tail") for what in ("y", "x", "score")]
+    assert table[points].values.tolist() == [[1.5, 2.5, 0.75, 3, 4, 0.25], [5, 6, 1, 7, 8, 0.5]]
+    with_keypoints.skeleton = None
+    assert with_keypoints.to_pandas()["keypoint 1 x"].tolist() == [4, 8]
+
+
+def test_keypoints_in_supervision(with_keypoints):
+    pytest.importorskip("supervision", reason="pip install 'mask-rcnn-keras[supervision]'")
+    points = with_keypoints.to_supervision().data["keypoints"]
+    assert points.tolist() == [[[2.5, 1.5, 0.75], [4, 3, 0.25]], [[6, 5, 1], [8, 7, 0.5]]]
+
+
+def test_keypoints_in_geojson(with_keypoints):
+    first, second = with_keypoints.to_geojson()["features"]
+    assert first["properties"]["keypoints"] == {"nose": [2.5, 1.5, 0.75], "tail": [4, 3, 0.25]}
+    assert second["properties"]["keypoints"]["tail"] == [8, 7, 0.5]
+    assert "keypoints" not in result(filled()).to_geojson()["features"][0]["properties"]
 
 
 @pytest.mark.parametrize("name", ["supervision", "pandas"])

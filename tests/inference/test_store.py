@@ -153,3 +153,16 @@ def test_keypoints_are_written_as_coco_has_them(tmp_path):
     assert content["categories"][0]["keypoints"] == ["nose", "tail"]
     assert content["categories"][0]["skeleton"] == [[1, 2]]
     assert content["annotations"][0]["keypoints"] == [2, 1, 0.75, 3.75, 3, 0.5]
+
+
+def test_keypoints_are_in_the_table(tmp_path):
+    found = result(1)
+    found["keypoints"] = np.array([[[1.5, 2.5, 0.75], [3.5, 4.25, 0.5]]], np.float32)
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(found))
+        store.write_csv(tmp_path / "a.csv", NAMES, Skeleton(["nose", "tail"]))
+        store.write_csv(tmp_path / "b.csv", NAMES)
+    header, row = (tmp_path / "a.csv").read_text().splitlines()
+    assert header.endswith("y2,x2,nose y,nose x,nose score,tail y,tail x,tail score")
+    assert row.endswith(",1.5,2.5,0.75,3.5,4.25,0.5")
+    assert ",keypoint 1 score" in (tmp_path / "b.csv").read_text()

@@ -40,6 +40,7 @@ KINDS = {
 KINDS["c4 of a function"] = {
     name: value for name, value in KINDS["c4"].items() if name not in ("BACKBONE", "BACKBONE_OPTIONS")
 }
+KINDS["dc5 of a function"] = {"NECK": "dc5", "BACKBONE_STRIDES": [16]}
 KINDS["c4 with RoIPool"] = {**KINDS["c4"], "ROI_POOLING": "pool"}
 KINDS["c5 with RoIPool"] = {**KINDS["c5"], "ROI_POOLING": "pool"}
 
@@ -73,13 +74,19 @@ def test_stage_5_is_computed_once_for_both_heads():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"NECK": "c4"}, r"BACKBONE_STRIDES must be \[16\], which NECK = 'c4' fixes, got \[4, 8"),
+        ({"NECK": "c4"}, r"BACKBONE_STRIDES must be \[16\], which NECK = 'c4' fixes .* got \[4, 8"),
         ({"NECK": "p7"}, "NECK must be one of .*got 'p7'"),
         ({"NECK": "c4", "BACKBONE_STRIDES": [16]}, "POOL_SIZE must be even .* got 7"),
         ({"NECK": "c4", "BACKBONE_STRIDES": [16], "POOL_SIZE": 14}, "BOX_HEAD_FC_LAYERS must be 0 .* got 2"),
         ({"ROI_POOLING": "crop"}, r"ROI_POOLING must be one of \('align', 'warp', 'pool'\), got 'crop'"),
         ({"ROI_REDUCTION": "sum"}, r"ROI_REDUCTION must be one of \('average', 'max'\), got 'sum'"),
         ({"ROI_GEOMETRY": "crop", "ROI_POOLING": "warp"}, 'ROI_POOLING must be "align" or "pool" .* got \'warp\''),
+        ({"BACKBONE_STRIDES": [16]}, r"NECK = 'fpn' fixes \(NECK = \"c4\" or \"dc5\" has those given\), got \[16\]"),
+        ({"BACKBONE_STRIDES": 16}, r"BACKBONE_STRIDES must be \[4, 8, 16, 32, 64\].* got 16"),
+        ({"MASK_HEAD": False}, 'MASK_HEAD must be a name such as "fcn", .* or None for no masks, got False'),
+        ({"MASK_HEAD": "None"}, "MASK_HEAD must be .* or None for no masks, got 'None'"),
+        ({"KEYPOINT_HEAD": {"filters": 8}}, 'KEYPOINT_HEAD must be .* a dict of "name" and options'),
+        ({"NECK": "c5", "BACKBONE_STRIDES": [32], "RPN_ANCHOR_SCALES": []}, "one or more sizes of NECK = 'c5'"),
         ({"BOX_HEAD_FC_LAYERS": 0}, "BOX_HEAD_FC_LAYERS must be an integer of 1 or more for NECK = 'fpn', got 0"),
     ],
 )
@@ -88,9 +95,45 @@ def test_contradictions_say_how_to_fix_them(settings, message):
         Config(**settings)
 
 
-def test_dc5_needs_a_resnet():
-    with pytest.raises(ValueError, match="NECK = 'dc5' needs a ResNet .*BACKBONE is 'mobilenet'. Set NECK = \"c5\""):
-        build_network(Config(NUM_CLASSES=2, BACKBONE="mobilenet", NECK="dc5", BACKBONE_STRIDES=[16]))
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"MASK_HEAD": "keypoints"}, "head 'keypoints' is a keypoints head; a mask head is needed"),
+        ({"KEYPOINT_HEAD": "fcn"}, r"head 'fcn' is a mask head; a keypoints head is needed: \['keypoints'\]"),
+        ({"KEYPOINT_HEAD": "keypoint"}, r"unknown keypoints head 'keypoint'; .*\['keypoints'\]; did you mean"),
+        ({"KEYPOINT_HEAD": {"name": "keypoints", "convolutions": "8"}}, "convolutions of the keypoints head .*'8'"),
+        ({"MASK_HEAD": {"name": "fcn", "convolutions": -1}}, "convolutions of the fcn head must be .* received -1"),
+        (
+            {"MASK_HEAD": {"name": "fcn", "activation": "softmax", "class_agnostic": True}},
+            'class_agnostic=True leaves a softmax nothing to compare; use activation="sigmoid"',
+        ),
+        ({**KINDS["c4"], "MASK_HEAD": "unet"}, 'With NECK = "c4" .* 7 x 7 cells, half of POOL_SIZE = 14; set another'),
+        (
+            {**KINDS["c4 of a function"], "MASK_HEAD": {"name": "mask_scoring", "of": "pointrend"}, "POOL_SIZE": 16},
+            'trains on predicted boxes, but with NECK = "c4" it shares .* Set NECK = "fpn"',
+        ),
+        ({"BACKBONE": "resnext101_32x8d", "BACKBONE_OPTIONS": {"width": 4}}, "16 channels in stage 2 .*larger width"),
+        ({"BACKBONE": "resnet50", "BACKBONE_OPTIONS": {"width": "8"}}, "width of resnet50 must be an integer .* '8'"),
+    ],
+)
+def test_contradictions_with_heads_and_backbones_say_how_to_fix_them(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(TinyConfig(**settings))
+
+
+def test_a_single_level_may_have_any_number_of_scales():
+    network = build_network(TinyConfig(**{**KINDS["c4"], "RPN_ANCHOR_SCALES": (16, 32, 64)}))
+    assert network.rpn.get_layer("rpn_class_raw").filters == 2 * 3
+
+
+def test_dc5_of_a_function_that_cannot_be_dilated():
+    def growing(image):
+        *taps, c4, c5 = tiny_backbone(image)
+        c5 = keras.layers.MaxPooling2D(2)(keras.layers.Conv2DTranspose(8, 2, 2, name="larger")(c5))
+        return [*taps, c4, c5]
+
+    with pytest.raises(ValueError, match='cannot be dilated, .* its layer .* in stage 5 .* Set NECK = "c5"'):
+        build_backbone(growing, neck="dc5")
 
 
 @pytest.mark.parametrize("name, options", [("MobileNet", {"alpha": 0.25}), ("MobileNetV2", {"alpha": 0.35})])

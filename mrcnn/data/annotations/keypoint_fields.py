@@ -44,6 +44,12 @@ def coco_points(keypoints: np.ndarray) -> np.ndarray:
     return (points[..., [1, 0, 2]] - (PIXEL, PIXEL, 0)).reshape(len(points), -1)
 
 
+def continuous_points(values: list[float]) -> list[float]:
+    """The reverse of `coco_points` for one instance: (y, x, score) * K, to the thousandth."""
+    points = np.array(values, np.float64).reshape(-1, 3)[:, [1, 0, 2]] + (PIXEL, PIXEL, 0)
+    return points.round(3).ravel().tolist()
+
+
 def coco_category(skeleton: Skeleton) -> dict[str, Any]:
     """The fields `keypoints` and `skeleton` of a category; the reverse of `skeleton_of`."""
     edges = [[one + 1, other + 1] for one, other in skeleton.edges]

@@ -5,18 +5,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrcnn.data import rle
+from mrcnn.data.keypoints import Skeleton
 
 Point = tuple[int, int]
 Loop = list[Point]
 
 
 class Drawn(NamedTuple):
-    """A detection. class_id: from 1. runs: the mask as COCO RLE."""
+    """A detection. class_id: from 1. runs: the mask as COCO RLE. keypoints: [K, (y, x, score)], or None without."""
 
     class_name: str
     class_id: int
     score: float
     runs: dict[str, Any]
+    keypoints: np.ndarray | None = None
 
     def polygons(self) -> list[Loop]:
         """The mask as polygons [(x, y), ...], one per piece; COCO's rasterizer reproduces the mask from them."""
@@ -25,12 +27,13 @@ class Drawn(NamedTuple):
 
 
 class DrawnImage(NamedTuple):
-    """An image and its detections."""
+    """An image and its detections. skeleton: of their keypoints, or None without."""
 
     path: str
     height: int
     width: int
     objects: list[Drawn]
+    skeleton: Skeleton | None = None
 
 
 def trace(mask: np.ndarray) -> list[Loop]:

@@ -142,3 +142,24 @@ def test_wrong_arguments(tmp_path, scene):
     for name in ("yolo", "labelme"):
         with pytest.raises(ValueError, match="have the same name|are named"):
             export_detections(name, tmp_path / "out", [paths[0], paths[0]], results[:1] * 2, NAMES)
+
+
+def test_keypoints_are_written_in_coco_and_missed_aloud_elsewhere(tmp_path, scene):
+    paths, results = scene
+    for one in results:
+        one["keypoints"] = np.full((len(one["scores"]), 2, 3), (2.5, 3.5, 0.9), np.float32)
+        one["keypoints"][:, 1, 2] = 0.01
+    export_detections("coco", tmp_path / "coco", paths, results, NAMES)
+    dataset = load_dataset(tmp_path / "coco", format="coco")
+    assert dataset.load_keypoints(0).tolist() == [[[2.5, 3.5, 2], [2.5, 3.5, 1]]] * 3
+    for format in set(FORMATS) - {"coco"}:
+        with pytest.warns(UserWarning, match=f"the keypoints are not written in format '{format}'; \"coco\" has them"):
+            export_detections(format, tmp_path / format, paths, results, NAMES)
+
+
+def test_detections_without_masks_are_refused(tmp_path, scene):
+    paths, results = scene
+    results[0]["masks"] = np.zeros_like(results[0]["masks"])
+    with pytest.raises(ValueError, match="none of the 3 detections with a score of 0.5 or more has a mask"):
+        export_detections("coco", tmp_path / "out", paths, results, NAMES)
+    assert not (tmp_path / "out").exists()
