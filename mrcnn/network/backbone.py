@@ -16,7 +16,6 @@ from mrcnn.network.applications import (
     for_channels,
     pixel_scaling,
 )
-from mrcnn.network.dilation import dilate_last_stage
 from mrcnn.network.frozen_batch_norm import BatchNormalization, freeze_batch_norm
 from mrcnn.network.pixels import PixelScaling
 from mrcnn.network.resnet import BLOCKS, last_stage, resnet, stage_of
@@ -146,7 +145,7 @@ def _application(name: str, channels: int, options: dict, train_bn: bool, neck: 
     _name_by_position(source)
     source = source if train_bn else freeze_batch_norm(source)
     stages = strides.stages(source)
-    source = dilate_last_stage(source) if neck == "dc5" else source
+    source = strides.dilate_last_stage(source) if neck == "dc5" else source
     model, stage = _split(source, strides.taps(source, TAPS[neck]), neck, roi_size)
     return Backbone(model, stages, backbone_scaling(name, channels), source, stage)
 
@@ -184,7 +183,7 @@ def _from_function(
     _name_by_position(model)
     model = model if train_bn else freeze_batch_norm(model)
     stages, scaling = strides.stages(model), backbone_scaling(function, channels)
-    model = dilate_last_stage(model) if neck == "dc5" else model
+    model = strides.dilate_last_stage(model) if neck == "dc5" else model
     model, stage = _split(model, list(model.outputs), neck, roi_size)
     return Backbone(model, stages, scaling, last_stage=stage)
 

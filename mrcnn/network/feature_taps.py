@@ -1,13 +1,25 @@
-"""Strides of the feature maps inside a model, and the four taps of a feature pyramid, found from shapes alone."""
+"""Strides of the feature maps inside a model, the four taps of a feature pyramid, and stage 5, from shapes alone."""
 
+import random
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+from keras import layers
 
+from mrcnn.layers.dilated import CONVOLUTIONS, POOLS, copy_of, with_holes, without_stride
 from mrcnn.ops.keras_internals import all_layers, node_of, nodes_of
 
 # Two image sizes, both multiples of every stride; comparing them separates the stride from the border.
 PROBES = (256, 512)
+# Layers whose output at a cell depends on their inputs at this cell alone, or on all cells.
+CELLWISE = (
+    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity, layers.Rescaling, layers.Dense),
+    *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum, layers.Concatenate),
+    *(layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization, layers.UnitNormalization),
+    *(layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, layers.GaussianNoise),
+)
 
 
 class FeatureMap(NamedTuple):
@@ -96,6 +108,29 @@ def last_stage(model: keras.Model, c4: Any, c5: Any, side: int) -> keras.Model:
     return keras.Model(features, shared.outputs[0], name="last_stage")
 
 
+def dilate_last_stage(model: keras.Model) -> keras.Model:
+    """The same network with stage 5 at stride 16 instead of 32.
+
+    The layers that halve the size have stride 1, and the windows of later ones have a cell between each two. Every
+    second row and column of the result is what the model itself computes ("algorithme a trous", Chen et al. 2015,
+    section 3.1).
+
+    Args:
+        model: functional; of images with sides that are multiples of 32. The layers that do not change are shared.
+
+    Returns:
+        A model of layers with the same names and weights, and of padding.
+
+    Raises:
+        ValueError: for a layer of stage 5 that cannot be dilated.
+    """
+    state = random.getstate()  # Keras draws initializer seeds from it; the initial values are overwritten anyway
+    try:
+        return _dilated(model, 1, model.name)
+    finally:
+        random.setstate(state)
+
+
 def check_strides(model: keras.Model, name: str, strides: tuple[int, ...] = (4, 8, 16, 32)) -> None:
     """Raises ValueError unless the outputs of `model` are feature maps of exactly these strides, in this order."""
     shapes = [
@@ -165,3 +200,81 @@ def _padded(feature: FeatureMap, name: str) -> Any:
     missing = -feature.excess
     sides = (missing // 2, missing - missing // 2)
     return keras.layers.ZeroPadding2D((sides, sides), name=name)(feature.tensor)
+
+
+def _dilated(model: keras.Model, stride: int, owner: str) -> keras.Model:
+    """The network of a model whose input is at a stride of the owner's image."""
+    steps = _steps_of(model, stride, owner)
+
+    def replaced(layer: Any) -> Callable[..., Any]:
+        return _chain(steps[id(layer)]) if id(layer) in steps else layer
+
+    return keras.models.clone_model(model, clone_function=replaced)
+
+
+def _steps_of(model: keras.Model, stride: int, owner: str) -> dict[int, list[keras.layers.Layer]]:
+    """The layers that replace each layer of stage 5, by the latter's id."""
+    maps = feature_maps(model)
+    calls = Counter(id(found.layer) for found in maps)
+    by_tensor, steps = {id(found.tensor): found for found in maps}, {}
+    for found in maps:
+        given = [by_tensor[id(tensor)] for tensor in node_of(found.tensor).input_tensors]
+        given = [one for one in given if one.stride is not None]
+        if not given or found.stride is None:
+            continue
+        taken = max(given, key=lambda one: one.stride or 0)
+        if stride * max(found.stride, taken.stride or 0) < 32:
+            continue
+        new = _replacements(found, taken, stride, owner)
+        if new != [found.layer]:
+            if calls[id(found.layer)] > 1:
+                raise _cannot(found.layer, owner, "is called more than once")
+            steps[id(found.layer)] = new
+    return steps
+
+
+def _chain(steps: list[keras.layers.Layer]) -> Callable[..., Any]:
+    def call(*inputs: Any, **options: Any) -> Any:
+        *first, last = steps
+        for layer in first:
+            inputs = (layer(*inputs),)
+        return last(*inputs, **options)
+
+    return call
+
+
+def _replacements(found: FeatureMap, given: FeatureMap, stride: int, owner: str) -> list[keras.layers.Layer]:
+    """The layers that compute twice as many cells from twice as many; at the first ones of stage 5, from as many."""
+    layer, taken, made = found.layer, stride * (given.stride or 1), stride * (found.stride or 1)
+    if (taken, made) not in ((16, 32), (32, 32)):
+        raise _cannot(layer, owner, f"has stride {made} after stride {taken}")
+    if isinstance(layer, keras.Sequential):
+        inner = keras.Model(layer.inputs[0], layer.outputs[0], name=layer.name)
+        steps = _steps_of(inner, taken, owner)
+        parts = [part for own in layer.layers for part in steps.get(id(own), [own])]
+        return [keras.Sequential([keras.Input(layer.input_shape[1:]), *parts], name=layer.name)]
+    if isinstance(layer, keras.Model) and layer.inputs:
+        return [_dilated(layer, taken, owner)]
+    if isinstance(layer, (*CONVOLUTIONS, *POOLS)):
+        if new := with_holes(layer) if taken == 32 else without_stride(layer, 2 * found.excess - given.excess):
+            return new
+        raise _cannot(layer, owner, "averages without its padding")
+    if taken == 32 and type(layer) in (layers.ZeroPadding2D, layers.Cropping2D):
+        name = "padding" if isinstance(layer, layers.ZeroPadding2D) else "cropping"
+        return [copy_of(layer, **{name: [[2 * side for side in sides] for sides in getattr(layer, name)]})]
+    if taken == made and _is_cellwise(layer):
+        return [layer]
+    raise _cannot(layer, owner, f"is a {type(layer).__name__}")
+
+
+def _is_cellwise(layer: Any) -> bool:
+    """Layers of keras.applications (ConvNeXt's) that are no public ones scale or drop; operations are taken as such."""
+    own = type(layer).__module__.startswith("keras.src.applications")
+    return own or isinstance(layer, CELLWISE) or not isinstance(layer, keras.layers.Layer)
+
+
+def _cannot(layer: Any, owner: str, why: str) -> ValueError:
+    return ValueError(
+        f'{owner!r} cannot be dilated, as NECK = "dc5" requires: its layer {layer.name!r} in stage 5 {why}. '
+        'Set NECK = "c5" and BACKBONE_STRIDES = [32] for its last stage without dilation, or NECK = "c4"'
+    )

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import keras
 
+from mrcnn.layers.dilated import copy_of
 from mrcnn.ops.keras_internals import replace_layers
 
 
@@ -87,12 +88,4 @@ def _frozen(layer: keras.layers.Layer, replaced: Callable[[keras.layers.Layer], 
     except (NotImplementedError, TypeError, ValueError):
         new = layer
     replace_layers(new, replaced)
-    return new
-
-
-def copy_of(layer: keras.layers.Layer, **changes: Any) -> Any:
-    """A new layer with the settings, except for changes, and the weights of a built layer."""
-    new = type(layer).from_config({**layer.get_config(), **changes})
-    new.build_from_config(layer.get_build_config() or {})
-    new.set_weights(layer.get_weights())
     return new

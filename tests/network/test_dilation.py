@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from mrcnn.layers.dilated import DilatedPooling
 from mrcnn.network.backbone import build_backbone
-from mrcnn.network.dilation import DilatedPooling, dilate_last_stage
-from mrcnn.network.feature_taps import taps
+from mrcnn.network.feature_taps import dilate_last_stage, taps
 from mrcnn.weights.importers import imagenet
 from tests.network.test_backbone import WEIGHTS
 

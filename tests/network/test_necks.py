@@ -107,7 +107,7 @@ def test_contradictions_say_how_to_fix_them(settings, message):
             {"MASK_HEAD": {"name": "fcn", "activation": "softmax", "class_agnostic": True}},
             'class_agnostic=True leaves a softmax nothing to compare; use activation="sigmoid"',
         ),
-        ({**KINDS["c4"], "MASK_HEAD": "unet"}, 'With NECK = "c4" .* 7 x 7 cells, half of POOL_SIZE = 14; set another'),
+        ({**KINDS["c4"], "MASK_HEAD": "unet"}, "mask head gets 7 x 7 cells of stage 5, half of POOL_SIZE = 14; set"),
         (
             {**KINDS["c4 of a function"], "MASK_HEAD": {"name": "mask_scoring", "of": "pointrend"}, "POOL_SIZE": 16},
             'trains on predicted boxes, but with NECK = "c4" it shares .* Set NECK = "fpn"',
