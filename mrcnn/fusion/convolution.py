@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mrcnn.ops.own_gradient import own_gradient
+
 
 class Kind(NamedTuple):
     """The properties that convolutions with the same backward function share.
@@ -36,30 +38,38 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, kind: Kind) -> Any
     """
     import tensorflow as tf
 
-    @tf.custom_gradient
-    def convolved(inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, Any]:
-        outputs = tf.nn.conv2d(
-            inputs, tf.cast(kernel * scale, kind.dtype), kind.strides, kind.padding, dilations=kind.dilations
+    weights = [tf.cast(values, tf.float32) for values in (kernel, scale, bias)]
+    scaled = tf.cast(weights[0] * weights[1], kind.dtype)
+    outputs = tf.nn.conv2d(inputs, scaled, kind.strides, kind.padding, dilations=kind.dilations)
+    outputs = tf.nn.bias_add(outputs, tf.cast(bias, kind.dtype))
+    attached = _gradient(kind)(outputs, inputs, *weights)
+    attached.set_shape(outputs.shape)  # a function in the graph loses the static shape
+    return attached
+
+
+@functools.cache
+def _gradient(kind: Kind) -> Callable[..., Any]:
+    """(outputs, inputs, kernel, scale, bias) -> outputs, with the gradient of the convolution."""
+    import tensorflow as tf
+
+    def gradient(upstream: Any, outputs: Any, inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, ...]:
+        by_inputs = _backward(kind)(upstream, kernel, scale, tf.shape(inputs))
+        by_inputs.set_shape(inputs.shape)
+        by_scaled = tf.raw_ops.Conv2DBackpropFilter(
+            input=inputs,
+            filter_sizes=kind.kernel,
+            out_backprop=upstream,
+            strides=[1, *kind.strides, 1],
+            padding=kind.padding,
+            dilations=[1, *kind.dilations, 1],
         )
+        by_scaled = tf.cast(by_scaled, tf.float32)
+        by_bias = tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=upstream), tf.float32)
+        return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
 
-        def gradient(upstream: Any) -> tuple[Any, Any, Any, Any]:
-            by_inputs = _backward(kind)(upstream, kernel, scale, tf.shape(inputs))
-            by_inputs.set_shape(inputs.shape)
-            by_scaled = tf.raw_ops.Conv2DBackpropFilter(
-                input=inputs,
-                filter_sizes=kind.kernel,
-                out_backprop=upstream,
-                strides=[1, *kind.strides, 1],
-                padding=kind.padding,
-                dilations=[1, *kind.dilations, 1],
-            )
-            by_scaled = tf.cast(by_scaled, tf.float32)
-            by_bias = tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=upstream), tf.float32)
-            return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
-
-        return tf.nn.bias_add(outputs, tf.cast(bias, kind.dtype)), gradient
-
-    return convolved(inputs, *(tf.cast(weights, tf.float32) for weights in (kernel, scale, bias)))
+    channels, filters = kind.kernel[2:]
+    images = [tf.TensorSpec([None, None, None, count], kind.dtype) for count in (filters, channels)]
+    return own_gradient(gradient, [*images, tf.TensorSpec(kind.kernel), *[tf.TensorSpec([filters])] * 2])
 
 
 @functools.cache

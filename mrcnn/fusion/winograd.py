@@ -19,6 +19,8 @@ import numpy as np
 from keras import ops
 from numpy.polynomial import polynomial
 
+from mrcnn.ops.own_gradient import own_gradient
+
 OUT, IN, KERNEL = 4, 6, 3  # sides of an output tile, of its input tile and of the kernel
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 TILES = 300  # computed at once, approximately, so that their data stays in a core's cache
@@ -62,27 +64,31 @@ def convolve(inputs: Any, kernel: Any, scale: Any, bias: Any, *, relu: bool = Fa
     """
     import tensorflow as tf
 
+    kernel, scale, bias = map(tf.convert_to_tensor, (kernel, scale, bias))
     channels = tuple(kernel.shape[2:])
+    # Without stop_gradient, a tape would also record inside the function
+    outputs = _forward(channels, relu)(*map(tf.stop_gradient, (inputs, kernel, scale, bias)))
+    attached = _gradient(channels, relu)(outputs, inputs, kernel, scale, bias)
+    attached.set_shape([*inputs.shape[:3], channels[1]])  # a function in the graph loses the static shape
+    return attached
 
-    @tf.custom_gradient
-    def convolved(inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, Any]:
-        # An eager tape would keep recording inside the function
-        outputs = _forward(channels, relu)(*map(tf.stop_gradient, (inputs, kernel, scale, bias)))
 
-        def gradient(upstream: Any) -> tuple[Any, Any, Any, Any]:
-            if relu:
-                upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
-            by_inputs = _backward(channels)(upstream, kernel, scale, tf.shape(inputs))
-            by_inputs.set_shape(inputs.shape)
-            by_scaled = _kernel_backward(channels)(inputs, upstream)
-            by_bias = tf.raw_ops.BiasAddGrad(out_backprop=upstream)
-            return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
+@functools.cache
+def _gradient(channels: tuple[int, int], relu: bool) -> Callable[..., Any]:
+    """(outputs, inputs, kernel, scale, bias) -> outputs, with the gradient of the convolution."""
+    import tensorflow as tf
 
-        return outputs, gradient
+    def gradient(upstream: Any, outputs: Any, inputs: Any, kernel: Any, scale: Any, bias: Any) -> tuple[Any, ...]:
+        if relu:
+            upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
+        by_inputs = _backward(channels)(upstream, kernel, scale, tf.shape(inputs))
+        by_inputs.set_shape(inputs.shape)
+        by_scaled = _kernel_backward(channels)(inputs, upstream)
+        by_bias = tf.raw_ops.BiasAddGrad(out_backprop=upstream)
+        return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
 
-    outputs = convolved(inputs, *map(tf.convert_to_tensor, (kernel, scale, bias)))
-    outputs.set_shape([*inputs.shape[:3], channels[1]])  # a function in the graph loses the static shape
-    return outputs
+    images = [tf.TensorSpec([None, None, None, count]) for count in channels[::-1]]
+    return own_gradient(gradient, [*images, tf.TensorSpec([KERNEL, KERNEL, *channels]), *[tf.TensorSpec(channels[1:])] * 2])
 
 
 @functools.cache

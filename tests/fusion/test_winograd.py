@@ -102,6 +102,7 @@ def forget_traces():
     winograd._forward.cache_clear()
     winograd._backward.cache_clear()
     winograd._kernel_backward.cache_clear()
+    winograd._gradient.cache_clear()
 
 
 def plainly(inputs, kernel, scale, bias, relu=False):

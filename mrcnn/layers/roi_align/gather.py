@@ -8,6 +8,7 @@ product.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import keras
 from keras import ops
 
 from mrcnn.layers.roi_align import samples as roi_samples
+from mrcnn.ops.own_gradient import own_gradient
 
 
 class Taps(NamedTuple):
@@ -176,14 +178,25 @@ def multiply(features: Sequence[Any], boxes: Any, image_index: Any, levels: Any,
     cells = table(features)
     found = taps(sizes(features), boxes, image_index, levels, **options)
 
-    @tf.custom_gradient
-    def product(cells: Any) -> tuple[Any, Any]:
-        count = tf.shape(cells)[0]
-        pooled = tf.raw_ops.SparseMatrixMatMul(a=_matrix(found, count), b=tf.cast(cells, tf.float32))
-        # The gradient builds its own matrix: a SavedModel contains gradients, which cannot capture a variant tensor
-        return pooled, lambda upstream: _spread(_matrix(found, count), upstream, cells.dtype)
+    pooled = tf.raw_ops.SparseMatrixMatMul(
+        a=tf.stop_gradient(_matrix(found, tf.shape(cells)[0])), b=tf.stop_gradient(tf.cast(cells, tf.float32))
+    )
+    attach = _gradient(cells.shape[-1], cells.dtype, found.rows.shape[1], found.rows.shape[2])
+    return _as_bins(attach(pooled, cells, *found), boxes, found.rows.shape[1])
 
-    return _as_bins(product(cells), boxes, found.rows.shape[1])
+
+@functools.cache
+def _gradient(channels: int, dtype: Any, pool_size: int, many: int) -> Callable[..., Any]:
+    """(pooled, cells, *taps) -> pooled, with the gradient to the cells only."""
+    import tensorflow as tf
+
+    def gradient(upstream: Any, pooled: Any, cells: Any, *found: Any) -> tuple[Any, ...]:
+        # It builds its own matrix: a SavedModel contains gradients, which cannot capture a variant tensor
+        return _spread(_matrix(Taps(*found), tf.shape(cells)[0]), upstream, dtype), *[None] * len(found)
+
+    of_taps = [tf.TensorSpec([None, pool_size, many], kind) for kind in (tf.int32, tf.float32) * 2]
+    images = [tf.TensorSpec([None, channels], kind) for kind in (tf.float32, dtype)]
+    return own_gradient(gradient, [*images, *of_taps])
 
 
 def _as_bins(pooled: Any, boxes: Any, pool_size: int) -> Any:
