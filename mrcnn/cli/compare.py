@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli import options
+from mrcnn.cli.console import Interrupted
+from mrcnn.training.interruption import TrainingInterrupted
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -43,16 +45,20 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     settings = {"NAME": name, "STEPS_PER_EPOCH": None, "VALIDATION_STEPS": None, "NUM_CLASSES": training.num_classes}
     settings |= options.network_settings(arguments) | dict(arguments.set)
     config = (type(base) if base else Config)(**((base.to_dict() if base else {}) | settings))
-    return compare(
-        {name: (training, validation)},
-        arguments.heads or heads.names("mask"),
-        config,
-        seeds=arguments.seeds,
-        epochs=arguments.epochs,
-        weights=_start(arguments.weights, config),
-        logs=arguments.logs,
-        output=arguments.output,
-    )
+    try:
+        return compare(
+            {name: (training, validation)},
+            arguments.heads or heads.names("mask"),
+            config,
+            seeds=arguments.seeds,
+            epochs=arguments.epochs,
+            weights=_start(arguments.weights, config),
+            logs=arguments.logs,
+            output=arguments.output,
+        )
+    except KeyboardInterrupt as error:
+        state = error.state if isinstance(error, TrainingInterrupted) else "finished runs are saved."
+        raise Interrupted(f"{state} Run the same command to continue") from None
 
 
 def _start(weights: str, config: "Config") -> str | None:

@@ -22,6 +22,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.experiments import ablation_report, comparison, plan, tables
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
+from mrcnn.training.interruption import TrainingInterrupted
 
 PICTURES = 3  # validation images in the picture of masks
 
@@ -219,7 +220,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; 2 where it cannot begin."""
+    """Runs the command; 2 where it cannot begin, 130 after Ctrl-C."""
     from mrcnn.data.formats import load_dataset
 
     given = parser().parse_args(arguments)
@@ -248,6 +249,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt as error:
+        state = error.state if isinstance(error, TrainingInterrupted) else "early; finished runs are saved."
+        print(f"\nInterrupted {state} Run the same command to continue.", file=sys.stderr)
+        return 130
     return 0
 
 

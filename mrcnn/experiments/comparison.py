@@ -29,6 +29,7 @@ from mrcnn.model import MaskRCNN
 from mrcnn.network.graph import build_mask_head
 from mrcnn.network.precision import chosen
 from mrcnn.training import run_folder
+from mrcnn.training.interruption import TrainingInterrupted
 from mrcnn.weights.importers.imagenet import is_keras_weights
 
 Head = str | Mapping[str, Any]
@@ -73,6 +74,9 @@ class Job:
     config: Config
     run: plan.Run
     validation: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.label}, seed {self.config.SEED}"
 
     @property
     def record(self) -> str:
@@ -121,7 +125,7 @@ def compare(
         multiply_adds per RoI and ms_per_batch.
 
     Raises ValueError, before any training, for repeated heads or seeds, unknown heads or options, a dataset without
-    settings, and an output folder with another comparison.json.
+    settings, and an output folder with another comparison.json; TrainingInterrupted on Ctrl-C.
     """
     tasks = _tasks(datasets, config, epochs, layers or ("3+" if weights else "all"))
     start = None if weights is None else Path(weights)
@@ -156,16 +160,25 @@ def carried_out(
     """
     table = Table(jobs, output, about, costs=costs)
     for job in in_turn(jobs, Path(logs)):
-        print(f"\n== {job.dataset}, {job.label}, seed {job.config.SEED}", flush=True)
+        print(f"\n== {job}", flush=True)
         numbers = table.known(job)
         if numbers is None or plan.begun(logs, job.run.key):
-            numbers = measured(job, start, exclude, logs, verbose)
+            try:
+                numbers = measured(job, start, exclude, logs, verbose)
+            except KeyboardInterrupt as error:
+                raise _interruption(error, job, len(table.done), len(jobs)) from None
         else:
             print(f"known from {output / records.FILE}")
         text = table.add(job, numbers)
         print(text if each is None else each(table), flush=True)
         gc.collect()
     return table
+
+
+def _interruption(error: KeyboardInterrupt, job: Job, done: int, total: int) -> TrainingInterrupted:
+    state = f"with {done} of {total} runs finished, in that of {job}"
+    state += f", {error.state}" if isinstance(error, TrainingInterrupted) else ". Its checkpoints are kept."
+    return TrainingInterrupted(state, "To continue, compare again: finished runs are not repeated.")
 
 
 def in_turn(jobs: Sequence[Job], logs: Path) -> Iterator[Job]:
@@ -180,7 +193,7 @@ def in_turn(jobs: Sequence[Job], logs: Path) -> Iterator[Job]:
                     stack.enter_context(locked(folder))
                 except FolderInUseError as error:
                     if len(busy) + 1 == len(waiting):
-                        print(f"waiting for {job.dataset}, {job.label}, seed {job.config.SEED}: {error}", flush=True)
+                        print(f"waiting for {job}: {error}", flush=True)
                     busy.append(job)
                     continue
                 yield job

@@ -3,6 +3,8 @@
 import sys
 from types import TracebackType
 
+ADVICE = 'To continue, call train again; in a new process, first call load_weights("last").'
+
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during `train`. The message says what was saved and how to continue.
@@ -10,11 +12,8 @@ class TrainingInterrupted(KeyboardInterrupt):
     Scripts and notebooks show only the message, without a traceback.
     """
 
-    def __init__(self, state: str) -> None:
-        super().__init__(
-            f"Training was interrupted {state} To continue, call train again; in a new process, first call "
-            'load_weights("last").'
-        )
+    def __init__(self, state: str, advice: str = ADVICE) -> None:
+        super().__init__(f"Training was interrupted {state} {advice}")
         self.state = state  # where it stopped and what is saved: "after epoch 3. Saved: ..."
         _Hook.install()
 

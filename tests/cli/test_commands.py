@@ -129,6 +129,21 @@ def test_an_interrupted_training_says_how_to_continue(run, data, settings, tmp_p
     assert err.strip().endswith("mrcnn train: interrupted: after epoch 3. Saved: x. Continue with --weights last")
 
 
+@pytest.mark.parametrize(
+    "error, state",
+    [(TrainingInterrupted("after epoch 3. Saved: x."), "after epoch 3. Saved: x."), (KeyboardInterrupt(), "finished")],
+)
+def test_an_interrupted_comparison_says_how_to_continue(run, data, settings, monkeypatch, error, state):
+    def interrupted(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("mrcnn.experiments.comparison.compare", interrupted)
+    code, _, err = run("compare", data, "--subset", "train", "--val-subset", "val", "--config", settings)
+    line = err.strip().splitlines()[-1]
+    assert code == 130 and line.startswith(f"mrcnn compare: interrupted: {state}")
+    assert line.endswith("Run the same command to continue")
+
+
 def test_compare_hands_everything_on(run, run_json, data, settings, monkeypatch):
     asked = {}
 

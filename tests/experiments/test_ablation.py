@@ -9,6 +9,7 @@ import pytest
 from mrcnn.config import Config, setting_names
 from mrcnn.experiments import ablation, ablation_report, comparison, plan, tables
 from mrcnn.model import MaskRCNN
+from mrcnn.training.interruption import TrainingInterrupted
 from tests.tiny import TinyConfig, TinyDataset
 
 pytestmark = pytest.mark.slow
@@ -197,3 +198,17 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     for flags in (["--table", "7"], ["--seeds", "a"], ["--set", "NAME"]):
         with pytest.raises(SystemExit):
             ablation.main(["--table", "2c", "--dataset", "x", *flags])
+
+
+@pytest.mark.parametrize(
+    "error, state", [(TrainingInterrupted("after epoch 1. Saved: x."), "after epoch 1. Saved: x."), (None, "early; ")]
+)
+def test_an_interrupted_command_says_how_to_continue(tmp_path, capsys, monkeypatch, error, state):
+    def interrupted(*_, **__):
+        raise error or KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, "ablate", interrupted)
+    monkeypatch.setattr("mrcnn.data.formats.load_dataset", lambda *_, **__: TinyDataset(1))
+    assert ablation.main(["--table", "2c", "--dataset", "x"]) == 130
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"Interrupted {state}") and line.endswith("Run the same command to continue.")

@@ -15,6 +15,7 @@ import mrcnn.experiments
 from mrcnn.experiments import comparison, costs, plan, records, report
 from mrcnn.model import MaskRCNN
 from mrcnn.training import run_folder
+from mrcnn.training.interruption import TrainingInterrupted
 from samples.coco import coco, recipes
 from tests.samples.tiny_coco import write_coco
 from tests.tiny import TinyConfig, TinyDataset
@@ -262,13 +263,27 @@ def test_the_table_stands_after_each_training(folder, tmp_path, calls, monkeypat
         return judged(model, dataset, boundary)
 
     monkeypatch.setattr(comparison, "evaluate", killed)
-    with pytest.raises(KeyboardInterrupt):
+    message = f"with 1 of 2 runs finished, in that of data, {LABELS[1]}, seed 0. Its checkpoints are kept. To continue"
+    with pytest.raises(TrainingInterrupted, match=message):
         coco.main(command(folder, tmp_path, *HEADS, "--output", str(tmp_path / "out")))
     stored = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [row["head"] for row in stored["rows"]] == LABELS[:1]
     monkeypatch.setattr(comparison, "evaluate", judged)
     coco.main(command(folder, tmp_path, *HEADS, "--output", str(tmp_path / "out")))
     assert calls.trained == [("fcn", 0, 0), ("unet", 0, 0)] and calls.judged == [("fcn", 0), ("unet", 0)]
+
+
+def test_an_interrupted_training_says_what_is_saved_and_how_to_continue(folder, tmp_path, calls, monkeypatch):
+    def interrupted(*_, **__):
+        raise TrainingInterrupted("in epoch 1, after 2 of 4 steps. Saved: x.h5.")
+
+    monkeypatch.setattr(MaskRCNN, "train", interrupted)
+    with pytest.raises(TrainingInterrupted) as raised:
+        coco.main(command(folder, tmp_path, *HEADS))
+    assert str(raised.value) == (
+        f"Training was interrupted with 0 of 2 runs finished, in that of data, {LABELS[0]}, seed 0, in epoch 1, after "
+        "2 of 4 steps. Saved: x.h5. To continue, compare again: finished runs are not repeated."
+    )
 
 
 @pytest.mark.parametrize(
