@@ -40,7 +40,7 @@ class Process(NamedTuple):
         """Whether the process ran on this machine and has ended."""
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # the latter for a number that no process can have
             return True
         except PermissionError:  # another user's process
             pass
@@ -136,10 +136,11 @@ def _acquire(lock: Path) -> None:
     handle, name = tempfile.mkstemp(prefix=f"{LOCK}.", dir=lock.parent)
     with os.fdopen(handle, "w") as file:
         json.dump(me._asdict(), file)
+    os.chmod(name, 0o644)  # other users must see who the holder is
     try:
         for _ in range(3):
             try:
-                os.link(name, lock)  # atomic, fails if a lock exists
+                _claim(name, lock)
                 return
             except FileExistsError:
                 holder = _holder(lock)
@@ -154,12 +155,28 @@ def _acquire(lock: Path) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def _claim(name: str, lock: Path) -> None:
+    """Makes the file `name` the lock, in one step where possible. Raises FileExistsError if there is a lock."""
+    try:
+        os.link(name, lock)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as exFAT or a mounted cloud drive
+        with open(lock, "x") as file:
+            file.write(Path(name).read_text())
+
+
 def _holder(lock: Path) -> Process | None:
-    """The holder of a lock; None if the lock is gone or unreadable."""
+    """The holder of a lock; None if the lock is gone or damaged. Raises FolderInUseError if it may not be read."""
     try:
         values = json.loads(lock.read_text())
         return Process(str(values["host"]), int(values["pid"]), int(values["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except PermissionError as error:
+        raise FolderInUseError(
+            f"{lock.parent} may be in use: {lock} belongs to another user and cannot be read. Wait until it is gone, "
+            "or use another folder."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -146,11 +147,52 @@ def test_a_folder_has_one_user(tmp_path, inside):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": "x"}'])
-def test_a_lock_that_cannot_be_read_is_nobody_s(tmp_path, text):
+DAMAGED_LOCKS = ["", "{", "[]", '{"host": "x"}', '{"host": "x", "pid": 1e400, "started": 1}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", DAMAGED_LOCKS, ids=lambda text: text[:40])
+def test_a_damaged_lock_is_nobody_s(tmp_path, text):
     (tmp_path / ".lock").write_text(text)
     with locked(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("pid", [10**30, -1, 0])
+def test_a_number_that_no_process_can_have_is_nobody_s(tmp_path, pid):
+    me = Process.this()._replace(pid=pid)
+    (tmp_path / ".lock").write_text(json.dumps(me._asdict()))
+    left = tmp_path / f".a.h5.mrcnn-{me.host}-{10**30}-5-abc.tmp"
+    left.touch()
+    with locked(tmp_path):
+        write_atomically(tmp_path / "a.txt", "a")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_lock_of_another_user_is_left_alone(tmp_path, monkeypatch):
+    lock = tmp_path / ".lock"
+    with locked(tmp_path):
+        assert lock.stat().st_mode & 0o444 == 0o444, "everybody may read whose it is"
+    lock.write_text("whatever")
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(FolderInUseError, match="lock belongs to another user and cannot be read"), locked(tmp_path):
+        pass
+    assert lock.exists()
+
+
+def test_locks_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refused)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        with pytest.raises(FolderInUseError, match=f"process {os.getpid()} on"), locked(tmp_path):
+            pass
+    assert names(tmp_path) == []
 
 
 def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path):

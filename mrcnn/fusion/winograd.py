@@ -87,8 +87,8 @@ def _gradient(channels: tuple[int, int], relu: bool) -> Callable[..., Any]:
         by_bias = tf.raw_ops.BiasAddGrad(out_backprop=upstream)
         return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
 
-    images = [tf.TensorSpec([None, None, None, count]) for count in channels[::-1]]
-    return own_gradient(gradient, [*images, tf.TensorSpec([KERNEL, KERNEL, *channels]), *[tf.TensorSpec(channels[1:])] * 2])
+    images = [_images(count) for count in channels[::-1]]
+    return own_gradient(gradient, [*images, *_weights(channels), tf.TensorSpec(channels[1:])])
 
 
 @functools.cache

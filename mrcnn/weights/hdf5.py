@@ -103,13 +103,23 @@ class _Listing:
             raise self._refused(name, "is empty (its dataspace is null)")
         require_own_data(self.path, name, dataset)
         is_numbers = dataset.dtype.kind in NUMBERS
-        self._bytes_left -= dataset.nbytes if is_numbers else 0
+        self._bytes_left -= _bytes_to_read(dataset) if is_numbers else 0
         if self._bytes_left < 0:
             raise self._refused(name, f"and those before it declare over {EXPANDED} times the size of the file")
         self.datasets[name] = Dataset(dataset.shape, dataset.dtype if is_numbers else None)
 
     def _refused(self, name: str, why: str) -> ValueError:
         return _refused(self.path, name, why)
+
+
+def _bytes_to_read(dataset: h5py.Dataset) -> int:
+    """Memory for the numbers of a dataset; HDF5 unpacks whole chunks, however few of their numbers it declares."""
+    whole = math.prod(dataset.chunks) * _chunk_count(dataset) if dataset.chunks else dataset.size
+    return max(whole, dataset.size) * dataset.dtype.itemsize
+
+
+def _chunk_count(dataset: h5py.Dataset) -> int:
+    return math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
 
 
 def _refused(path: str, name: str, why: str) -> ValueError:
@@ -160,8 +170,7 @@ def _is_stored(dataset: h5py.Dataset, created: Any) -> bool:
         return True
     if created.get_layout() != h5py.h5d.CHUNKED:
         return dataset.id.get_storage_size() >= size * dataset.id.get_type().get_size()
-    chunks = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, created.get_chunk(), strict=True))
-    return dataset.id.get_num_chunks() >= chunks
+    return dataset.id.get_num_chunks() >= _chunk_count(dataset)
 
 
 def lazy(path: str | os.PathLike[str], name: str, dataset: Dataset, advice: str = "fetch it again") -> Lazy:

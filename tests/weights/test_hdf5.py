@@ -171,6 +171,10 @@ def listed(path):
         ({"shape": (), "dtype": "f4"}, "no data for some of its numbers"),
         ({"shape": (10**9,), "dtype": "f4", "fillvalue": 1, "chunks": (10,)}, "no data for some of its numbers"),
         ({"data": np.zeros((4000, 4000)), "compression": "gzip"}, "declare over 8 times the size of the file"),
+        (
+            {"data": np.zeros(1), "maxshape": (None,), "chunks": (10**7,), "compression": "gzip"},
+            "declare over 8 times the size of the file",
+        ),
         ({"data": np.zeros(9, "f4"), "scaleoffset": 3}, "is compressed by filter 6; supported are gzip, shuffle"),
     ],
 )

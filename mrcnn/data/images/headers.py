@@ -1,11 +1,12 @@
 """Headers of image files: size and orientation, read without decoding pixels.
 
-PNG, JPEG, BMP, TIFF, WebP and GIF are parsed here, because Pillow decodes a whole PNG to find its orientation and has
-its own pixel limit. Pillow reads the headers of other formats.
+PNG, JPEG, BMP, TIFF, WebP, GIF and PNM are parsed here, because Pillow decodes a whole PNG to find its orientation,
+reads the comments of a PNM byte by byte, and has its own pixel limit. Pillow reads the headers of other formats.
 """
 
 import io
 import os
+import re
 import struct
 from typing import BinaryIO, NamedTuple
 
@@ -16,10 +17,14 @@ MAX_PIXELS = 300_000_000  # default limit for image files
 HEIGHT, WIDTH, BITS, ORIENTATION = TIFF_TAGS = 257, 256, 258, 274
 MOST_EXIF = 1 << 16  # bytes; the maximum in a JPEG segment
 MOST_PARTS = 100_000  # maximum number of markers, chunks or tags to read
-PILLOW_FORMATS = ("PPM", "JPEG2000", "AVIF", "SUN")  # further formats that OpenCV decodes
+PILLOW_FORMATS = ("JPEG2000", "AVIF", "SUN")  # further formats that OpenCV decodes
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MOST_COMMENTS = 1 << 16  # bytes before the size of a PNM
+BLANK = rb"(?:\s|#[^\r\n]*[\r\n])+"
+PNM = re.compile(rb"P[1-6]" + BLANK + rb"(\d{1,9})" + BLANK + rb"(\d{1,9})\s")
+DAMAGED = (struct.error, IndexError, OverflowError, OSError)  # raised for short files, and offsets beyond any file
 
 
 class Header(NamedTuple):
@@ -72,10 +77,12 @@ def open_regular(path: str) -> BinaryIO:
     """The opened file. Raises FileNotFoundError, or ValueError for a folder, a device, a pipe or an empty file."""
     if os.path.isdir(path):
         raise ValueError(f"{path!r} is a folder, not an image file; pass the files in it instead")
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
+        raise ValueError(f"{path!r} is a device or a pipe, not an image file")
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
-            raise ValueError(f"{path!r} is a device or a pipe, not an image file")
         file = open(path, "rb", buffering=0)
+    except ValueError as error:  # a null character in the path, or text that the file system cannot represent
+        raise ValueError(f"{path!r} is not a path of a file ({error})") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file at {path!r}; check the path and the dataset's folder") from None
     if not os.fstat(file.fileno()).st_size:
@@ -88,7 +95,7 @@ def parse_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Hea
     """The header of an open image file, called `name` in errors. Raises ValueError as `read_header`."""
     try:
         header = _parse(file)
-    except (_NotThisFormat, struct.error, OverflowError, OSError) as error:  # such as an offset beyond any file
+    except (_NotThisFormat, *DAMAGED) as error:
         raise ValueError(f"{name!r} is truncated, damaged or not an image ({error}); fetch or copy it again") from error
     header = header or _by_pillow(file, name)
     if header.height < 1 or header.width < 1:
@@ -127,6 +134,8 @@ def _parse(file: BinaryIO) -> Header | None:
         return Header(height, width, kind="GIF")
     if start.startswith(b"BM"):
         return _bmp(file)
+    if re.match(rb"P[1-6][\s#]", start):
+        return _pnm(file)
     return None
 
 
@@ -227,6 +236,13 @@ def _bmp(file: BinaryIO) -> Header | None:
     return Header(abs(height), abs(width), kind="BMP", bits=8)
 
 
+def _pnm(file: BinaryIO) -> Header:
+    match = PNM.match(_read(file, 0, MOST_COMMENTS))
+    if match is None:
+        raise _NotThisFormat("PNM without a size")
+    return Header(int(match[2]), int(match[1]), kind="PNM")
+
+
 def _tiff(file: BinaryIO) -> Header:
     tags = _ifd(file)
     if not {HEIGHT, WIDTH} <= tags.keys():
@@ -238,7 +254,7 @@ def _exif_orientation(exif: bytes) -> int:
     """The orientation in an Exif block; 1 if it is missing or damaged, which does not affect the pixels."""
     try:
         return _valid(_ifd(io.BytesIO(exif)).get(ORIENTATION, 1))
-    except (_NotThisFormat, struct.error):
+    except (_NotThisFormat, *DAMAGED):
         return 1
 
 

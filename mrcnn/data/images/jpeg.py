@@ -16,7 +16,6 @@ MOST_SCANS = 100  # a progressive file has about ten; each takes as long to deco
 MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends a scan; 0xFF00 is data, 0xFFD0 to 0xFFD7 are restarts
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 PIXELS_A_BYTE = 1024  # upper limit, twice what the coding allows
-COEFFICIENTS = 64  # per block of 8 x 8 pixels
 FILL = 128  # gray value of blocks without data
 JUNK = bytes((37 * i + 11) % 255 for i in range(509))  # scan data without 0xFF
 
@@ -71,8 +70,8 @@ def check_length(data: bytes, pixels: int) -> None:
 def check_complete(data: bytes, image: np.ndarray, decode: Callable[[bytes], np.ndarray | None]) -> None:
     """Raises JpegError if a part of the image is missing, even if an end marker follows the existing data.
 
-    Missing parts smaller than 16 x 16 pixels, or within the last scan of a progressive file, which only refines the
-    others, are not detected; `mrcnn.data.check` finds those too.
+    Missing parts smaller than 16 x 16 pixels are not detected; `mrcnn.data.check` finds those too. A file of several
+    scans (progressive) is decoded twice.
 
     Args:
         data: the file.
@@ -88,24 +87,12 @@ def check_complete(data: bytes, image: np.ndarray, decode: Callable[[bytes], np.
     if filled and len(scans) == 1 and _lacks_restarts(data, parts, frame):
         raise JpegError("a part of the image is missing")
     ended, there = parts[-1].marker == END[1], data[: scans[-1].end]
-    if filled or not ended or _lacks_scans(data, scans, frame):
+    if filled or not ended or len(scans) > 1:  # the last scan of several may only refine what is there
         # A decoder that lacks data reads what follows, a complete one does not. Interrupted copies of files with
         # preallocated space end in zeros.
         longer = decode((there if ended else there.rstrip(b"\0")) + JUNK + END)
         if longer is None or longer.shape != image.shape or not all(map(np.array_equal, longer, image)):  # row by row
             raise JpegError("a part of the image is missing")
-
-
-def _lacks_scans(data: bytes, scans: list[Segment], frame: bytes) -> bool:
-    """Whether some bits of a coefficient are missing, as in a truncated progressive file."""
-    lowest = np.full((256, COEFFICIENTS), 255)  # lowest bit present, by component
-    for scan in scans:
-        count = data[scan.start]
-        header = data[scan.start + 1 : scan.start + 4 + 2 * count]
-        if len(header) == 2 * count + 3:
-            first, last, bits = header[-3:]
-            lowest[list(header[: 2 * count : 2]), first : last + 1] = bits & 15
-    return bool(lowest[list(frame[6::3])].any())
 
 
 def _lacks_restarts(data: bytes, parts: list[Segment], frame: bytes) -> bool:

@@ -30,6 +30,35 @@ def test_sizes(tmp_path, suffix):
     assert read_image(path).shape == (5, 9, 3)
 
 
+@pytest.mark.parametrize("head", [b"P6\n9 5\n255\n", b"P6 # made by 9 5\n#\r9\t#\n5 255\n", b"P5\n9\n5\n255\n"])
+def test_pnm(tmp_path, head):
+    path = tmp_path / "a.ppm"
+    path.write_bytes(head + PIXELS.tobytes())
+    assert read_header(path) == Header(5, 9, kind="PNM") and read_image(path).shape == (5, 9, 3)
+
+
+@pytest.mark.parametrize("head", [b"P6\n" + b"#" * 10**6, b"P6\n-9 5\n", b"P6\n" + b"9" * 5000 + b" 5\n", b"P6 9"])
+def test_pnm_without_a_size(tmp_path, head):
+    """Pillow would read a comment byte by byte."""
+    (tmp_path / "a.ppm").write_bytes(head)
+    with pytest.raises(ValueError, match="a.ppm' is truncated, damaged or not an image .PNM without a size"):
+        read_header(tmp_path / "a.ppm")
+
+
+@pytest.mark.parametrize("kind", [b"VP8X", b"VP8L", b"VP8 ", b"EXIF"])
+def test_webp_that_ends_after_the_name_of_a_chunk(tmp_path, kind):
+    (tmp_path / "a.webp").write_bytes(b"RIFF\x04\0\0\0WEBP" + kind + b"\x0a\0\0\0")
+    with pytest.raises(ValueError, match="a.webp' is truncated"):
+        read_image(tmp_path / "a.webp")
+
+
+def test_exif_with_a_directory_beyond_any_file(tmp_path):
+    exif = b"Exif\0\0II+\0\x08\0\0\0" + b"\xff" * 8 + b"\0" * 10
+    data = saved(tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    assert read_header(tmp_path / "a.jpg").size == (5, 9)
+
+
 @pytest.mark.parametrize("options", [{"lossless": True}, {"exact": True, "lossless": True, "icc_profile": b"x" * 200}])
 def test_webp_without_loss_and_extended(tmp_path, options):
     assert read_header(saved(tmp_path / "a.webp", **options)) == Header(5, 9, 1, "WebP", 8)
