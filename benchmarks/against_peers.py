@@ -4,6 +4,7 @@
     python benchmarks/against_peers.py --work detect --precision float32 bfloat16
     python benchmarks/against_peers.py --work detect --height 1024 480 --width 1024 640
     python benchmarks/against_peers.py --work detect --batch 1 4 --peers torchvision
+    python benchmarks/against_peers.py --work detect --system keypoints --backbone resnet50 --peers torchvision
     python benchmarks/against_peers.py --work train --backbone resnet50 --size 512 --json train.json
     python benchmarks/against_peers.py --work train --backbone resnet50 --coco DIR --resize 800 1333 --batch 2 \\
         --peers torchvision
@@ -24,6 +25,8 @@ every program, another pair in each round. "image_pixels" is the share of the co
 masks: here by `MaskRCNN.stream`, in torchvision by a loop over the files. A round takes the next part of the images,
 the same in every program. --before names a checkout of an earlier version of this package, which takes part as
 "before".
+
+--system takes others of the paper's systems: keypoints, also in torchvision; c4 and dc5, which no peer has.
 
 Peers: torchvision; model_garden (TF Model Garden; it leaves masks at 28 x 28, so that its own pasting is a row of its
 own); model_garden_batched (the same with NMS by TensorFlow's operator); matterport (the old package; needs a Python
@@ -55,6 +58,7 @@ from passes import Program
 from peers import turns
 from peers.environments import DEFAULT, HERE, PEERS, python_of
 from peers.turns import OURS, Case
+from peers.worker import SYSTEMS
 
 BEFORE = "before"
 PRECISIONS = ("float32", "bfloat16", "int8")  # the last: of engines alone
@@ -87,6 +91,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--work", choices=["detect", "folder", "train"], default="detect")
     flags.add_argument("--backbone", choices=["resnet50", "resnet101"], default="resnet101")
+    flags.add_argument("--system", choices=list(SYSTEMS), default="fpn", help="of --work detect; one of the paper's")
     flags.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"])
     flags.add_argument("--size", type=int, default=1024, help="longest side in the network, pixels")
     flags.add_argument(
@@ -144,6 +149,10 @@ def check(flags: argparse.ArgumentParser, arguments: argparse.Namespace) -> None
         flags.error(f"--work {arguments.work} is nothing for {', '.join(unable)}; name others with --peers")
     if arguments.work == "detect" and arguments.coco or arguments.work == "folder" and not arguments.coco:
         flags.error(f"--work {arguments.work} --coco {arguments.coco}: folder needs it, train may have it, detect not")
+    theirs = {"fpn": set(PEERS), "keypoints": {"torchvision"}}.get(arguments.system, set())
+    if arguments.system != "fpn" and (arguments.work != "detect" or set(arguments.peers) - theirs):
+        only = ",".join(sorted(theirs)) or '""'
+        flags.error(f"--system {arguments.system} needs --work detect and --peers {only}")
     if arguments.coco and set(arguments.peers) - {"torchvision"}:
         flags.error("--coco needs --peers torchvision, or none")
     if arguments.work == "folder" and arguments.images < 2 * arguments.rounds:
@@ -177,6 +186,7 @@ def command(case: Case, arguments: argparse.Namespace, pythons: dict[str, str]) 
     told: dict[str, Any] = {
         "work": arguments.work,
         "backbone": arguments.backbone,
+        "system": arguments.system,
         "precision": case.precision,
         "height": case.height,
         "width": case.width,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from machine import processor
+from peers.worker import SYSTEMS
 
 from mrcnn.config import key_value
 
@@ -21,6 +22,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     flags.add_argument("--backbone", default="resnet101")
     flags.add_argument("--backbone-option", type=key_value, action="append", default=[], metavar="NAME=VALUE")
     flags.add_argument("--head", default="fcn")
+    flags.add_argument("--system", choices=list(SYSTEMS), default="fpn", help="one of the paper's; only fpn has --head")
     flags.add_argument("--size", type=int, default=1024, help="side of the square photograph in pixels")
     flags.add_argument("--classes", type=int, default=81)
     flags.add_argument("--batch", type=int, default=1)
@@ -42,6 +44,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "IMAGE_MAX_DIM": arguments.size,
         "IMAGES_PER_GPU": arguments.batch,
         "DETECTION_BATCH_SIZE": arguments.batch,
+        **SYSTEMS[arguments.system],
     }
 
 
@@ -82,5 +85,5 @@ def peak_memory_mb() -> int:
 
 def report(arguments: argparse.Namespace, **figures: Any) -> None:
     """One json line: what was measured, then the figures."""
-    what = {name: getattr(arguments, name) for name in ("backbone", "head", "size", "batch", "precision")}
+    what = {name: getattr(arguments, name) for name in ("backbone", "system", "head", "size", "batch", "precision")}
     print(json.dumps({**what, "processor": processor(), **figures}))

@@ -1,6 +1,7 @@
 """Time and memory of `detect`, stage by stage, with random weights. Prints one json line.
 
     python benchmarks/inference.py --backbone resnet101 --head fcn --size 1024
+    python benchmarks/inference.py --backbone resnet50 --system c4
 
 `median_ms` is one call of `detect`; the stages are timed apart. Random weights find nothing, so those of the box
 deltas are set to 0 and the class to one for every RoI: then the proposals are anchors, and 1000 RoIs leave about 100

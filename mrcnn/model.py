@@ -385,10 +385,7 @@ class MaskRCNN(OldMethods):
         config = conventions.pretrained_config(source, path, config, loading.DEFAULTS, overrides)
         if classes is not None and config.NAME is None:
             config = config.adopt({"NAME": "finetuned"})
-        own_classes = classes is not None or any(
-            getattr(config, name) != source.settings.get(name, getattr(Config, name))
-            for name in ("NUM_CLASSES", "NUM_KEYPOINTS")
-        )
+        own_classes = classes is not None or pretrained.differs(config, source, "NUM_CLASSES")
         if not own_classes:
             pretrained.require_parts(path, source, config, exclude)
         mode = mode or ("inference" if classes is None else "training")
@@ -399,7 +396,9 @@ class MaskRCNN(OldMethods):
             path, agreement, exclude=excluded, keep_classes=keep_classes, class_names=class_names, fresh=True
         )
         if not own_classes:
-            pretrained.require_trained(path, source, model.network.layers(), report, excluded)
+            own_points = pretrained.differs(config, source, "NUM_KEYPOINTS") and "keypoint_head" in source.parts
+            free = [*(excluded or []), *([pretrained.KEYPOINTS] if own_points else [])]
+            pretrained.require_trained(path, source, model.network.layers(), report, free)
         return model
 
     def load_weights(

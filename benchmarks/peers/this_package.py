@@ -36,18 +36,19 @@ def network(case):
     from mrcnn.model import MaskRCNN
 
     training = case["work"] == "train"
-    config = Config(
-        NAME="benchmark",
-        BACKBONE=case["backbone"],
-        NUM_CLASSES=case["classes"],
-        PRECISION=case["precision"],
-        IMAGE_MIN_DIM=case["min_dim"],
-        IMAGE_MAX_DIM=case["max_dim"],
-        IMAGES_PER_GPU=case["batch"],
-        DETECTION_BATCH_SIZE=case["batch"],
-        HORIZONTAL_FLIP=0.0,
-    )
-    return MaskRCNN("training" if training else "inference", config)
+    settings = {
+        "NAME": "benchmark",
+        "BACKBONE": case["backbone"],
+        "NUM_CLASSES": case["classes"],
+        "PRECISION": case["precision"],
+        "IMAGE_MIN_DIM": case["min_dim"],
+        "IMAGE_MAX_DIM": case["max_dim"],
+        "IMAGES_PER_GPU": case["batch"],
+        "DETECTION_BATCH_SIZE": case["batch"],
+        "HORIZONTAL_FLIP": 0.0,
+        **worker.SYSTEMS[case.get("system", "fpn")],
+    }
+    return MaskRCNN("training" if training else "inference", Config(**settings))
 
 
 def find_much(model) -> None:
@@ -58,18 +59,15 @@ def find_much(model) -> None:
 
 
 def detect_job(model, case) -> worker.Job:
-    """From uint8 photographs to pasted masks."""
+    """From uint8 photographs to pasted masks, or keypoints."""
     find_much(model)
-    images = worker.photographs(case)
+    images, points = worker.photographs(case), case.get("system") == "keypoints"
+    name, form = ("keypoints", "crops") if points else ("masks", "full")
 
     def found(result):
-        return {
-            "detections": [len(one["scores"]) for one in result],
-            "pasted": True,
-            "masks": list(result[0]["masks"].shape),
-        }
+        return {"detections": [len(one["scores"]) for one in result], "pasted": True, name: list(result[0][name].shape)}
 
-    return worker.Job(lambda: model.detect(images, prepare="full"), found)
+    return worker.Job(lambda: model.detect(images, prepare=form), found)
 
 
 def folder_job(model, case) -> worker.Job:

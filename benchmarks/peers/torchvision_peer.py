@@ -1,4 +1,4 @@
-"""torchvision's Mask R-CNN for `against_peers.py`; run by a Python that has torchvision, and not this project.
+"""torchvision's Mask and Keypoint R-CNN for `against_peers.py`; run by a Python with torchvision, without this project.
 
 Built as `maskrcnn_resnet50_fpn` builds it, for any depth, with frozen BatchNorm and random weights, and channels last,
 which was the faster for every work and precision. bfloat16: the weights of detection are converted, and autocast gives
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torchvision
 import worker
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import KeypointRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 
@@ -29,15 +29,16 @@ def build(case):
     return {"train": train_job, "detect": detect_job, "folder": folder_job}[case["work"]](model, case)
 
 
-def network(case) -> MaskRCNN:
+def network(case) -> "MaskRCNN | KeypointRCNN":
     """The model of a case, with random weights."""
     torch.manual_seed(0)
     training = case["work"] == "train"
     trunk = resnet_fpn_backbone(backbone_name=case["backbone"], weights=None, trainable_layers=5)
+    points = case.get("system") == "keypoints"
     # Photographs for training have their size already: resizing is the loader's work
-    return MaskRCNN(
+    return (KeypointRCNN if points else MaskRCNN)(
         trunk,
-        case["classes"],
+        2 if points else case["classes"],
         min_size=case["min_dim"],
         max_size=case["max_dim"],
         _skip_resize=training and not case.get("coco"),
@@ -65,7 +66,7 @@ def detect_job(model, case) -> worker.Job:
     model.eval()
     if case["precision"] == "bfloat16":
         model = model.to(torch.bfloat16)
-    images = worker.photographs(case)
+    images, name = worker.photographs(case), "keypoints" if case.get("system") == "keypoints" else "masks"
 
     @torch.inference_mode()
     def call():
@@ -74,11 +75,7 @@ def detect_job(model, case) -> worker.Job:
         return [{name: value.float().numpy() for name, value in one.items()} for one in found]
 
     def found(result):
-        return {
-            "detections": [len(one["scores"]) for one in result],
-            "pasted": True,
-            "masks": list(result[0]["masks"].shape),
-        }
+        return {"detections": [len(one["scores"]) for one in result], "pasted": True, name: list(result[0][name].shape)}
 
     return worker.Job(call, found, note="channels last")
 

@@ -15,6 +15,7 @@ from mrcnn.weights.report import LoadReport
 from mrcnn.weights.source import PARTS, Source
 
 PYRAMID = "trunk/fpn_.*"
+KEYPOINTS = "keypoint_head/deconv"  # the layer that depends on the number of keypoints
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
@@ -33,6 +34,11 @@ def with_background(classes: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names) or "BG" in names:
         raise ValueError(f"classes must differ from each other and from the background, BG; got {names}.")
     return ["BG", *names]
+
+
+def differs(config: Config, source: Source, name: str) -> bool:
+    """Whether a configuration has another value of a setting than a file."""
+    return getattr(config, name) != source.settings.get(name, getattr(Config, name))
 
 
 def require_parts(path: str | os.PathLike[str], source: Source, config: Config, exclude: Exclude) -> None:

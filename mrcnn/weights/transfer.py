@@ -309,8 +309,9 @@ def our_names(exclude: Exclude, layers: Layers) -> list[str | re.Pattern] | None
     if exclude is None:
         return None
     names = [exclude] if isinstance(exclude, str | re.Pattern) else list(exclude)
-    last = [key for key in layers if key.startswith("mask_head/")][-1]
-    return [last if name == "mrcnn_mask" else name for name in names if name != "mrcnn_bbox"]
+    last = [key for key in layers if key.startswith("mask_head/")][-1:]
+    old = {"mrcnn_mask": last, "mrcnn_bbox": []}
+    return [own for name in names for own in (old.get(name, [name]) if isinstance(name, str) else [name])]
 
 
 def loaded_parts(source: Source, exclude: Exclude) -> list[str]:

@@ -14,7 +14,7 @@ from mrcnn.weights.recognize import read_source
 from tests import parity
 from tests.test_from_pretrained import IMAGE, SMALL, save_pointrend, save_torchvision
 from tests.tiny import TinyDataset
-from tests.weights.importers import test_detectron2, test_torchvision
+from tests.weights.importers import test_detectron2, test_keypoints, test_torchvision
 from tests.weights.torch_writer import save_zip
 
 pytestmark = pytest.mark.slow
@@ -194,3 +194,23 @@ def test_what_is_excluded_excuses_nothing_else(tmp_path):
     keypoints(path)
     with pytest.raises(ValueError, match="has no weights for the mask head"):
         MaskRCNN.from_pretrained(path, exclude=["box_head"], **SMALL)
+
+
+def test_other_keypoints_excuse_their_own_layer_alone(tmp_path):
+    shapes, *_ = test_keypoints.PROGRAMS["torchvision"]
+    path, masks = tmp_path / "points.pth", tmp_path / "masks.pth"
+    save_zip(path, parity.values_of(shapes(5)))
+    save_zip(masks, parity.values_of(test_torchvision.shapes()))
+    model = MaskRCNN.from_pretrained(path, NUM_KEYPOINTS=3, **SMALL)
+    assert model.network.keypoints.num_classes == 3
+    with pytest.raises(ValueError, match="has no weights for the mask head"):
+        MaskRCNN.from_pretrained(path, NUM_KEYPOINTS=3, MASK_HEAD="fcn", **SMALL)
+    with pytest.raises(ValueError, match="has no weights for the keypoint head"):
+        MaskRCNN.from_pretrained(masks, NUM_KEYPOINTS=3, KEYPOINT_HEAD="keypoints", **SMALL)
+
+
+def test_parts_of_a_model_without_masks_may_be_excluded(tmp_path):
+    path = tmp_path / "boxes.pth"
+    save_zip(path, parity.values_of({k: v for k, v in test_torchvision.shapes().items() if "mask" not in k}))
+    model = MaskRCNN.from_pretrained(path, exclude=["mrcnn_mask", "box_head"], **SMALL)
+    assert model.network.head is None
