@@ -57,8 +57,8 @@ from machine import processor
 from passes import Program
 from peers import turns
 from peers.environments import DEFAULT, HERE, PEERS, python_of
+from peers.systems import SYSTEMS
 from peers.turns import OURS, Case
-from peers.worker import SYSTEMS
 
 BEFORE = "before"
 PRECISIONS = ("float32", "bfloat16", "int8")  # the last: of engines alone

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from machine import processor
-from peers.worker import SYSTEMS
+from peers.systems import SYSTEMS
 
 from mrcnn.config import key_value
 

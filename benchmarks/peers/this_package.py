@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import worker
+from systems import SYSTEMS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(json.loads(sys.argv[1]).get("root") or Path(__file__).resolve().parents[2])
@@ -46,7 +47,7 @@ def network(case):
         "IMAGES_PER_GPU": case["batch"],
         "DETECTION_BATCH_SIZE": case["batch"],
         "HORIZONTAL_FLIP": 0.0,
-        **worker.SYSTEMS[case.get("system", "fpn")],
+        **SYSTEMS[case.get("system", "fpn")],
     }
     return MaskRCNN("training" if training else "inference", Config(**settings))
 
