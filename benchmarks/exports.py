@@ -21,7 +21,7 @@ from mrcnn.inference.predictor import Predictor
 from mrcnn.inference.results import Result
 from mrcnn.model import MaskRCNN
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "bfloat16": ".xml", "int8": ".xml"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "bfloat16": ".xml", "int8": ".xml", "litert": ".tflite"}
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     flags.add_argument("--oracles", type=Path, help="the folder of the stored oracles")
     flags.add_argument("--formats", nargs="+", default=["onnx", "openvino"], choices=SUFFIXES)
     flags.add_argument("--threads", type=int, default=2)
-    flags.add_argument("--runs", type=int, default=3, help="timed rounds over two of the images")
+    flags.add_argument("--runs", type=int, default=3, help="timed rounds over two of the images; 0: none")
     arguments = flags.parse_args()
     model = MaskRCNN.from_pretrained(arguments.weights) if arguments.weights else seeded_model(arguments.oracles)
     paths = sorted(arguments.images.glob("*.jpg"))[: arguments.count]
@@ -46,7 +46,8 @@ def main() -> None:
             ways[name] = Predictor(path, threads=arguments.threads, precision="bf16" if name == "bfloat16" else "f32")
         print(f"{len(images)} images of {arguments.images.name}, {processor()}")
         differences(ways, images)
-        times(ways, images[:2], arguments.runs)
+        if arguments.runs:
+            times(ways, images[:2], arguments.runs)
 
 
 def seeded_model(oracles: Path) -> MaskRCNN:

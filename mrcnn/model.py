@@ -225,6 +225,7 @@ class MaskRCNN(OldMethods):
             config=self.config,
             scaling=self.scaling,
             class_names=self.class_names,
+            skeleton=self.skeleton,
             precision=precision,
             calibration=calibration,
         )

@@ -105,7 +105,7 @@ def interpolate(cell: Callable[[Any, Any], Any], places: Any, height: Any, width
             y, x = low[..., 0] + down, low[..., 1] + right
             share = _share(fraction[..., 0], down) * _share(fraction[..., 1], right)
             inside = ops.logical_and(ops.logical_and(y >= 0, y < height), ops.logical_and(x >= 0, x < width))
-            values = cell(ops.clip(y, 0, height - 1), ops.clip(x, 0, width - 1))
+            values = cell(ops.where(inside, y, 0), ops.where(inside, x, 0))
             share = ops.where(inside, share, 0.0)
             result = result + values * (share if len(values.shape) == len(share.shape) else share[..., None])
     return result

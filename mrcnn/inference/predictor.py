@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.config import Config
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.extras import require
 from mrcnn.inference.results import Result
@@ -21,10 +22,10 @@ from mrcnn.inference.tiling import tiled
 from mrcnn.network.pixels import PixelScaling
 
 SUFFIXES = (".onnx", ".xml", ".tflite")
-OUTPUTS = ("boxes", "class_ids", "scores", "masks")
-MASK_OUTPUTS = ("masks", "mask_scores")  # the second where the mask head predicts it
+ROWS = ("boxes", "class_ids", "scores")
+MADE = ("masks", "mask_scores", "keypoints")  # where the network has them
 
-Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]  # image [1, H, W, C], window [1, 4] -> OUTPUTS
+Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]  # image [1, H, W, C], window [1, 4] -> ROWS, MADE
 
 
 class Predictor:
@@ -48,7 +49,8 @@ class Predictor:
         scaling = PixelScaling(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["bgr"])
         engine = {".onnx": _onnxruntime, ".xml": _openvino, ".tflite": _litert}[path.suffix]
         self.run = engine(path, threads, precision)
-        self.detector = Detector(self._call, self.config, scaling)
+        skeleton = Skeleton.from_dict(described["skeleton"]) if "skeleton" in described else None
+        self.detector = Detector(self._call, self.config, scaling, skeleton=lambda: skeleton)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.arguments
@@ -88,9 +90,9 @@ class Predictor:
         found = [self.run(image[None], window[None]) for image, window in zip(images, windows, strict=True)]
         most = max(len(one["scores"]) for one in found)
         valid = np.arange(most) < np.array([[len(one["scores"])] for one in found])
-        outputs = {name: np.stack([_padded(one[name], most) for one in found]) for name in OUTPUTS[:3]}
-        by_mask = {name: np.concatenate([one[name] for one in found]) for name in MASK_OUTPUTS if name in found[0]}
-        return {**outputs, **by_mask, "valid": valid, "counts": np.zeros((len(found), 4), np.int32)}
+        outputs = {name: np.stack([_padded(one[name], most) for one in found]) for name in ROWS}
+        made = {name: np.concatenate([one[name] for one in found]) for name in MADE if name in found[0]}
+        return {**outputs, **made, "valid": valid, "counts": np.zeros((len(found), 4), np.int32)}
 
 
 def _padded(rows: np.ndarray, count: int) -> np.ndarray:
@@ -121,9 +123,10 @@ def _onnxruntime(path: Path, threads: int | None, precision: str | None) -> Run:
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+    names = [output.name for output in session.get_outputs()]
+
     def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
-        found = session.run(OUTPUTS, {"image": image, "window": window})
-        return dict(zip(OUTPUTS, found, strict=True))
+        return dict(zip(names, session.run(names, {"image": image, "window": window}), strict=True))
 
     return run
 
@@ -134,11 +137,11 @@ def _openvino(path: Path, threads: int | None, precision: str | None) -> Run:
     settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
     settings |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
     model = openvino.Core().compile_model(str(path), "CPU", settings)
-    order = {name: output for output in model.outputs for name in output.names if name in OUTPUTS}
+    outputs = {name: output for output in model.outputs for name in output.names if name in (*ROWS, *MADE)}
 
     def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
         found = model({"image": image, "window": window})
-        return {name: np.array(found[order[name]]) for name in OUTPUTS}
+        return {name: np.array(found[output]) for name, output in outputs.items()}
 
     return run
 
@@ -151,6 +154,6 @@ def _litert(path: Path, threads: int | None, precision: str | None) -> Run:
     def run(image: np.ndarray, window: np.ndarray) -> dict[str, np.ndarray]:
         found = signature(image=image, window=window)
         rows = int(found["valid"].sum())
-        return {name: found[name][:rows] for name in (*OUTPUTS, "mask_scores") if name in found}
+        return {name: values[:rows] for name, values in found.items() if name in (*ROWS, *MADE)}
 
     return run

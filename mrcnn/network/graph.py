@@ -16,7 +16,7 @@ import heads
 from heads.protocol import check
 from mrcnn.config import Config
 from mrcnn.fusion.folding import fold
-from mrcnn.fusion.mask_channel import PickClass, class_masks
+from mrcnn.fusion.mask_channel import class_masks
 from mrcnn.layers.anchors import Anchors
 from mrcnn.layers.detections import Detections
 from mrcnn.layers.keep_valid import KeepValid
@@ -25,7 +25,7 @@ from mrcnn.network.backbone import Backbone, build_backbone
 from mrcnn.network.box_head import build_box_head
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.frozen_batch_norm import fixed_norms
-from mrcnn.network.head_branch import Rescore, head_inputs, heatmaps_of, pooling, roi_layer
+from mrcnn.network.head_branch import head_inputs, heatmaps_of, mask_outputs, pooling, roi_layer
 from mrcnn.network.precision import precision
 from mrcnn.network.rpn import build_rpn
 
@@ -304,8 +304,8 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
 
     Args:
         fast: use Winograd convolutions and the fastest RoIAlign for this machine. Not for graphs to save or export.
-        portable: use only operations that LiteRT has, with static shapes, for one image at a time. The masks then have
-            D rows; `valid` marks the real ones.
+        portable: use only operations that LiteRT has, with static shapes, for one image at a time. Masks and keypoints
+            then have D rows; `valid` marks the real ones.
 
     Returns a model of {"image": [batch, height, width, channels], "window": [batch, (y1, x1, y2, x2)]} -> a dict, D =
     DETECTION_MAX_INSTANCES: boxes [batch, D, (y1, x1, y2, x2)], class_ids, scores, valid [batch, D], zero-padded and
@@ -340,9 +340,12 @@ def inference_graph(network: Network, config: Config, *, fast: bool = False, por
         own_stage = stage if network.roi_stage else None
         outputs |= _masks(network.head, config, levels, found, valid, own_stage, fast=fast, portable=portable)
     if network.keypoints is not None:
-        found, pool_of = {"boxes": boxes, "class_ids": class_ids}, partial(pooling, config, fast=fast)
+        found = {"boxes": boxes, "class_ids": class_ids}
+        pool_of = partial(pooling, config, fast=fast, portable=portable)
         folded = partial(folded_model, training=False, fast=fast)
-        outputs["keypoints"] = heatmaps_of(network.keypoints, levels[:4], found, valid, pool_of, folded)
+        outputs["keypoints"] = heatmaps_of(
+            network.keypoints, levels[:4], found, valid, pool_of, folded, portable=portable
+        )
     return keras.Model(inputs, outputs, name="mask_rcnn")
 
 
@@ -376,10 +379,7 @@ def _masks(
         mask_head = folded_model(head.model, training=False, fast=fast)
         return {"masks": class_masks(mask_head)(features, given["class_ids"])}
     made = head.inference(head_inputs(head, levels[:4], given, pool, training=False))
-    outputs = {"masks": PickClass(name="masks")(made["masks"], given["class_ids"])}
-    if head.rescores:
-        outputs["mask_scores"] = Rescore(head, name="mask_scores")(made, given["scores"], given["class_ids"])
-    return outputs
+    return mask_outputs(head, made, given["class_ids"], given.get("scores"))
 
 
 def mask_graph(network: Network, config: Config, *, fast: bool = False) -> keras.Model:

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from mrcnn.config import Config
+from mrcnn.fusion.mask_channel import PickClass
 from mrcnn.layers.keep_valid import KeepValid
 from mrcnn.layers.roi_align.roi_align import RoIAlign, fastest_method
 from mrcnn.layers.roi_align.roi_pool import RoIPool
@@ -80,6 +81,29 @@ class Rescore(keras.layers.Layer):
         return keras.KerasTensor(scores.shape, "float32")
 
 
+def mask_outputs(head: "Head", made: dict[str, Any], class_ids: Any, scores: Any = None) -> dict[str, Any]:
+    """What the inference graph gives of a mask head's outputs: masks [R, m, m] of each RoI's class, and mask_scores [R]
+    if the head scores its masks."""
+    outputs = {"masks": PickClass(name="masks")(made["masks"], class_ids)}
+    if head.rescores:
+        outputs["mask_scores"] = Rescore(head, name="mask_scores")(made, scores, class_ids)
+    return outputs
+
+
+def head_model(head: "Head") -> keras.Model:
+    """A head's inference as a model from its named inputs, with class_ids and scores where they are needed, to
+    `mask_outputs` or keypoints [R, m, m, K]."""
+    given = keras.tree.map_structure(
+        lambda one: keras.Input(one.shape[1:], dtype=one.dtype, name=one.name), dict(head.inference.input)
+    )
+    made = head.inference(given)
+    if head.kind == "keypoints":
+        return keras.Model(given, {"keypoints": made["keypoints"]})
+    for name, dtype in {"class_ids": "int32", **({"scores": "float32"} if head.rescores else {})}.items():
+        given.setdefault(name, keras.Input((), dtype=dtype, name=name))
+    return keras.Model(given, mask_outputs(head, made, given["class_ids"], given.get("scores")))
+
+
 def keypoint_training(
     head: "Head", levels: list[Any], rois: dict[str, Any], truth: dict[str, Any], pool_of: PoolOf
 ) -> dict[str, Any]:
@@ -110,6 +134,8 @@ def heatmaps_of(
     valid: Any,
     pool_of: PoolOf,
     folded: Callable[[keras.Model], keras.Model],
+    *,
+    portable: bool = False,
 ) -> Any:
     """Heatmaps of the valid detections, [kept, m, m, K] float32 logits.
 
@@ -117,8 +143,9 @@ def heatmaps_of(
         found: boxes [B, D, (y1, x1, y2, x2)] and class_ids [B, D] of the detections, with padding rows.
         valid: [B, D] bool.
         folded: makes a model of the same function in fewer operations.
+        portable: see `mrcnn.network.graph.inference_graph`.
     """
-    kept, image_index, _ = KeepValid(name="kept_for_keypoints")(valid, [found["boxes"], found["class_ids"]])
+    kept, image_index, _ = KeepValid(portable, name="kept_for_keypoints")(valid, [found["boxes"], found["class_ids"]])
     given = {"boxes": kept[0], "class_ids": kept[1], "image_index": image_index}
     inputs = head_inputs(head, levels, given, pool_of(kept[0], image_index), training=False)
     return folded(head.inference)(inputs)["keypoints"]

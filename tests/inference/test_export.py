@@ -8,12 +8,14 @@ import sys
 import numpy as np
 import pytest
 
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.inference.export import litert
 from mrcnn.inference.extras import require
 from mrcnn.inference.predictor import Predictor
 from mrcnn.model import MaskRCNN
 from mrcnn.presets import Matterport
-from tests.tiny import TinyConfig
+from tests.network.test_necks import KINDS
+from tests.tiny import TinyConfig, TinyKeypointConfig
 
 pytestmark = pytest.mark.slow
 
@@ -92,15 +94,6 @@ def test_litert_gives_what_detect_gives(model, litert_file):
     assert_same(predictor.detect(images()), model.detect(images()))
     empty = predictor.run(np.zeros((1, 64, 64, 3), np.float32), np.zeros((1, 4), np.float32))
     assert [len(values) for values in empty.values()] == [0, 0, 0, 0]
-
-
-def test_litert_holds_the_scores_of_masks(tmp_path):
-    pytest.importorskip("ai_edge_litert")
-    model = varied(MaskRCNN("inference", TinyConfig(MASK_HEAD="mask_scoring")))
-    found, expected = Predictor(model.export(tmp_path / "a.tflite")).detect(images()), model.detect(images())
-    assert_same(found, expected)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one["mask_scores"], other["mask_scores"], atol=1e-3)
 
 
 def test_operations_that_litert_lacks_are_named(tmp_path):
@@ -207,11 +200,77 @@ def test_requests_that_cannot_be_met(model, tmp_path, name, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_networks_that_only_a_saved_model_holds(tmp_path):
-    model = MaskRCNN("inference", TinyConfig(MASK_HEAD=None))
-    with pytest.raises(NotImplementedError, match="MASK_HEAD = None: ONNX needs a feature pyramid and masks"):
-        model.export(tmp_path / "a.onnx")
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("a.onnx", {"ROI_POOLING": "pool"}, "ROI_POOLING = 'pool', ROI_REDUCTION = 'average': ONNX has RoIAlign with"),
+        (
+            "a.tflite",
+            {"ROI_REDUCTION": "max"},
+            "ROI_REDUCTION = 'max': LiteRT has RoIAlign .* SavedModel folder instead",
+        ),
+        ("a.xml", KINDS["dc5"], "NECK = 'dc5': OpenVINO rejects its dilated convolutions. Export to ONNX or LiteRT"),
+    ],
+)
+def test_networks_that_a_format_cannot_hold(name, settings, message, tmp_path):
+    model = MaskRCNN("inference", TinyConfig(**settings))
+    with pytest.raises(NotImplementedError, match=message):
+        model.export(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+SMALL_POINTREND = {"fc_units": 32, "point_units": 16, "convolution_filters": 16, "steps": 3, "step_points": 50}
+PARTS = {
+    "boundary, scored": {"MASK_HEAD": {"name": "mask_scoring", "of": {"name": "boundary", "filters": 16}, "units": 32}},
+    "pointrend": {"MASK_HEAD": {"name": "pointrend", **SMALL_POINTREND}},
+    "dct": {"MASK_HEAD": {"name": "dct", "filters": 16, "units": 32, "mask_size": 32, "frequencies": 8}},
+    "c4": {**KINDS["c4 of a function"], "DETECTION_MIN_CONFIDENCE": 0.3, "RPN_MIN_SIZE": 8},
+    "boxes and keypoints": {"MASK_HEAD": None},
+}
+CASES = [(parts, ending) for parts in PARTS for ending in (".onnx", ".xml")]
+CASES += [("boundary, scored", ".tflite"), ("pointrend", ".tflite"), ("boxes and keypoints", ".tflite")]
+
+
+@pytest.fixture(scope="module")
+def model_with():
+    """Makes a model with certain parts; each once."""
+    made = {}
+
+    def make(parts):
+        if parts not in made:
+            kind = TinyKeypointConfig if "keypoints" in parts else TinyConfig
+            model = made[parts] = varied(MaskRCNN("inference", kind(IMAGE_MAX_DIM=128, **PARTS[parts])))
+            generator = np.random.default_rng(2)
+            for head in filter(None, (model.network.head, model.network.keypoints)):
+                for weight in head.model.weights:
+                    if weight.path.endswith("kernel"):
+                        weight.assign(generator.normal(0, 1.5 / np.prod(weight.shape[:-1]) ** 0.5, weight.shape))
+            model.skeleton = Skeleton(["a", "left b", "right b"]) if "keypoints" in parts else None
+        return made[parts]
+
+    return make
+
+
+@pytest.mark.parametrize("parts, ending", CASES)
+def test_every_part_gives_what_it_gives_in_detect(model_with, parts, ending, tmp_path):
+    pytest.importorskip({".onnx": "onnxruntime", ".xml": "openvino", ".tflite": "ai_edge_litert"}[ending])
+    if ending != ".tflite":
+        pytest.importorskip("tf2onnx")
+    model = model_with(parts)
+    path = model.export(tmp_path / f"a{ending}")
+    predictor = Predictor(path, threads=1)
+    found, expected = predictor.detect(images()), model.detect(images())
+    assert_same(found, expected)
+    more = {"boundary, scored": ["mask_scores"], "boxes and keypoints": ["keypoints"]}.get(parts, [])
+    described = json.loads(path.with_suffix(".json").read_text())["outputs"]
+    assert ("masks" in described) == (model.network.head is not None) and set(more) <= set(described)
+    for one, other in zip(found, expected, strict=True):
+        assert one.skeleton == other.skeleton == model.skeleton and set(one) == set(other) >= set(more)
+        for name in more:
+            np.testing.assert_allclose(one[name], other[name], atol=1e-3)
+    # Engines that reject an empty batch in the head repeated the previous image's detections
+    nothing = predictor.run(np.zeros((1, 64, 64, 3), np.float32), np.zeros((1, 4), np.float32))
+    assert {len(rows) for rows in nothing.values()} == {0}
 
 
 def test_the_conventions_of_matterport(tmp_path):

@@ -12,11 +12,20 @@ from typing import Any
 import keras
 
 from mrcnn.config import Config
+from mrcnn.data.keypoints import Skeleton
 from mrcnn.files import write_atomically
 from mrcnn.network.graph import Network
 from mrcnn.network.pixels import PixelScaling
 
 FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".tflite": "LiteRT", "": "a SavedModel folder"}
+OUTPUTS = {
+    "boxes": "[n, (y1, x1, y2, x2)] float32, pixels of the network input",
+    "class_ids": "[n] int64, starting at 1",
+    "scores": "[n] float32, descending",
+    "masks": "[n, m, m] float32, probabilities inside each box",
+    "mask_scores": "[n] float32, scores that rank the masks",
+    "keypoints": "[n, m, m, keypoints] float32, logits of a heatmap inside each box for each keypoint",
+}
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -28,6 +37,7 @@ def export(
     config: Config,
     scaling: PixelScaling,
     class_names: Sequence[str] = (),
+    skeleton: Skeleton | None = None,
     precision: str = "float32",
     calibration: Sequence[Any] = (),
 ) -> Path:
@@ -41,8 +51,8 @@ def export(
         raise ValueError(f"precision {precision!r} is for OpenVINO; name the file {path.with_suffix('.xml').name}")
     if precision == "int8" and not len(calibration):
         raise ValueError("int8 needs calibration=: 50 or more images like those that the network will process")
-    _check_parts(path, network, config)
-    described = description(config, scaling, class_names, precision)
+    _check_parts(path, config)
+    described = description(graph, config, scaling, class_names, skeleton, precision)
     if path.suffix == "":
         from mrcnn.inference.export.saved_model import save
 
@@ -68,28 +78,28 @@ def export(
     return path
 
 
-def _check_parts(path: Path, network: Network, config: Config) -> None:
+def _check_parts(path: Path, config: Config) -> None:
     """Raises NotImplementedError for a network that the format cannot hold."""
-    if path.suffix and config.KEYPOINT_HEAD is not None:
-        raise NotImplementedError(
-            f"KEYPOINT_HEAD = {config.KEYPOINT_HEAD!r}: {FORMATS[path.suffix]} has no keypoints here. Export to a "
-            "SavedModel folder instead, whose output `keypoints` are heatmaps in each box."
-        )
-    own_wiring = path.suffix in (".onnx", ".xml")
-    if path.suffix and (network.mask_head is None or (own_wiring and config.NECK != "fpn")):
-        needs = "a feature pyramid and masks" if own_wiring else "masks"
-        raise NotImplementedError(
-            f"NECK = {config.NECK!r}, MASK_HEAD = {config.MASK_HEAD!r}: {FORMATS[path.suffix]} needs {needs}. "
-            "Export to a SavedModel folder instead."
-        )
     if path.suffix and (config.ROI_POOLING != "align" or config.ROI_REDUCTION != "average"):
         raise NotImplementedError(
             f"ROI_POOLING = {config.ROI_POOLING!r}, ROI_REDUCTION = {config.ROI_REDUCTION!r}: {FORMATS[path.suffix]} "
             "has RoIAlign with averages alone. Export to a SavedModel folder instead."
         )
+    if path.suffix == ".xml" and config.NECK == "dc5":
+        raise NotImplementedError(
+            "NECK = 'dc5': OpenVINO rejects its dilated convolutions. Export to ONNX or LiteRT instead, by a name that "
+            "ends in .onnx or .tflite."
+        )
 
 
-def description(config: Config, scaling: PixelScaling, class_names: Sequence[str], precision: str) -> dict[str, Any]:
+def description(
+    graph: keras.Model,
+    config: Config,
+    scaling: PixelScaling,
+    class_names: Sequence[str],
+    skeleton: Skeleton | None,
+    precision: str,
+) -> dict[str, Any]:
     """What a program needs to know in addition to the network."""
     return {
         "format": 1,
@@ -97,14 +107,10 @@ def description(config: Config, scaling: PixelScaling, class_names: Sequence[str
             "image": "[1, height, width, channels] float32: resized, normalized and padded according to the settings",
             "window": "[1, (y1, x1, y2, x2)] float32: position of the image in it, in pixels",
         },
-        "outputs": {
-            "boxes": "[n, (y1, x1, y2, x2)] float32, pixels of the network input",
-            "class_ids": "[n] int64, starting at 1",
-            "scores": "[n] float32, descending",
-            "masks": "[n, m, m] float32, probabilities inside each box",
-        },
+        "outputs": {name: meaning for name, meaning in OUTPUTS.items() if name in graph.output},
         "precision": precision,
         "class_names": list(class_names),
+        **({"skeleton": skeleton.as_dict()} if skeleton else {}),
         "pixels": {"mean": list(scaling.mean), "std": list(scaling.std), "bgr": scaling.bgr},
         "config": config.to_dict(),
     }

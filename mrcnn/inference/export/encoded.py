@@ -11,6 +11,7 @@ from mrcnn.network.pixels import PixelScaling
 
 EXIF_REACH = 1 << 16  # leading bytes of a JPEG that contain its orientation
 ORIENTATION = 0x0112  # the tag
+PER_DETECTION = ("masks", "mask_scores", "keypoints")  # outputs of heads, where the network has them
 
 
 def why_not(config: Config) -> str:
@@ -27,8 +28,9 @@ def encoded_function(graph: keras.Model, config: Config, scaling: PixelScaling) 
 
     Returns:
         The function, whose outputs are a dict: boxes [B, D, (y1, x1, y2, x2)] float32 in pixels of each image;
-        class_ids, scores [B, D]; masks [B, D, m, m] float32, probabilities inside each box; sizes [B, (height, width)];
-        num_detections [B]. D is DETECTION_MAX_INSTANCES, and rows from num_detections on are zeros.
+        class_ids, scores [B, D]; sizes [B, (height, width)]; num_detections [B]; and what the network has of masks
+        [B, D, m, m] float32, probabilities inside each box, mask_scores [B, D], and keypoints [B, D, m, m, K], logits
+        of heatmaps in each box. D is DETECTION_MAX_INSTANCES, and rows from num_detections on are zeros.
 
     Raises ValueError for settings that `why_not` names.
     """
@@ -38,7 +40,7 @@ def encoded_function(graph: keras.Model, config: Config, scaling: PixelScaling) 
         raise ValueError(f"{reason}: the graph cannot read image files as `detect` does")
     most, channels = config.DETECTION_MAX_INSTANCES, config.IMAGE_CHANNEL_COUNT
     transform = InputTransform.from_config(config, scaling, training=False)
-    per_mask = {name: graph.output[name].shape[1:] for name in ("masks", "mask_scores") if name in graph.output}
+    per_mask = {name: graph.output[name].shape[1:] for name in PER_DETECTION if name in graph.output}
     kinds = {
         "boxes": tf.TensorSpec([most, 4], tf.float32),
         "class_ids": tf.TensorSpec([most], tf.int32),

@@ -13,12 +13,12 @@ from mrcnn.files import atomic_path
 from mrcnn.network.graph import Network, inference_graph
 
 SIGNATURE = "serving_default"
-OUTPUTS = ("boxes", "class_ids", "scores", "masks", "valid")
+PADDED = ("boxes", "class_ids", "scores", "valid")  # rows of each image
+FOLDED = ("masks", "mask_scores", "keypoints")  # rows of all images, where the network has them
 
 
 def save_litert(network: Network, config: Config, path: Path, size: tuple[int, int] | None = None) -> None:
-    """Writes a file with one signature: image [1, height, width, C] and window [1, 4] to OUTPUTS, and to
-    mask_scores where the head predicts them.
+    """Writes a file with one signature: image [1, height, width, C] and window [1, 4] to PADDED and FOLDED.
 
     Outputs have DETECTION_MAX_INSTANCES rows; those that `valid` does not mark are padding.
 
@@ -37,8 +37,6 @@ def save_litert(network: Network, config: Config, path: Path, size: tuple[int, i
     import tensorflow as tf
 
     graph = inference_graph(network, config, portable=True)
-    if unknown := set(graph.output) - {*OUTPUTS, "mask_scores", "counts"}:
-        raise NotImplementedError(f"{path.name}: a LiteRT file has no place for {', '.join(sorted(unknown))}")
     specs = [
         tf.TensorSpec([1, *(size or (None, None)), graph.input["image"].shape[-1]], tf.float32, name="image"),
         tf.TensorSpec([1, 4], tf.float32, name="window"),
@@ -47,8 +45,8 @@ def save_litert(network: Network, config: Config, path: Path, size: tuple[int, i
     @tf.function(input_signature=specs, autograph=False)
     def serve(image: Any, window: Any) -> Mapping[str, Any]:
         found = graph({"image": image, "window": window}, training=False)
-        rows = {name: found[name][0] for name in OUTPUTS if name != "masks"}
-        return rows | {name: found[name] for name in ("masks", "mask_scores") if name in found}
+        rows = {name: found[name][0] for name in PADDED}
+        return rows | {name: found[name] for name in FOLDED if name in found}
 
     module = tf.Module()
     module.serve, module.held = serve, [variable.value for variable in graph.variables]

@@ -36,16 +36,18 @@ class OnnxBuilder:
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), names, **attributes))
         return names[0] if outputs == 1 else names
 
-    def include(self, model: Any, inputs: Sequence[str]) -> list[str]:
+    def include(self, model: Any, inputs: Sequence[str] | Mapping[str, str]) -> list[str]:
         """Adds the operations of a converted model, applied to `inputs`; returns the names of its outputs.
 
-        Its weights are stored once, however often it is included.
+        Its weights are stored once, however often it is included. Inputs are in the order of the model, or by name.
         """
         graph = model.graph
         weights = {weight.name for weight in graph.initializer}
         known = {weight.name for weight in self.initializers}
         self.initializers += [weight for weight in graph.initializer if weight.name not in known]
-        renamed = dict(zip((value.name for value in graph.input if value.name not in weights), inputs, strict=True))
+        names = [value.name for value in graph.input if value.name not in weights]
+        given = [inputs[name] for name in names] if isinstance(inputs, Mapping) else inputs
+        renamed = dict(zip(names, given, strict=True))
         prefix = self.name("part")
         for node in graph.node:
             copied = self.onnx.NodeProto()

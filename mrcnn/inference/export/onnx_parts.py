@@ -14,34 +14,42 @@ from mrcnn.inference.extras import require
 
 
 def to_onnx(model: keras.Model, prefix: str) -> Any:
-    """The ONNX model of a functional Keras model with one input.
+    """The ONNX model of a functional Keras model, whose inputs have the names of the Keras model's.
 
     Maps [B, H, W, C] become [B, C, H, W] at both ends; other inputs and outputs are unchanged. Weight names get the
     prefix, so that several models can be in one graph.
 
-    Raises ImportError without tf2onnx, ValueError for an operation that ONNX lacks.
+    Raises ImportError without tf2onnx, NotImplementedError for an operation that ONNX lacks.
     """
     if keras.backend.backend() != "tensorflow":
         raise NotImplementedError(f"export converts TensorFlow's graph; KERAS_BACKEND is {keras.backend.backend()!r}")
     import tensorflow as tf
 
     tf2onnx = _tf2onnx()
-    shape = model.inputs[0].shape
-    spec = [tf.TensorSpec([None, *shape[1:]], tf.float32, name="x")]
-    outputs = keras.tree.flatten(model.output)
+    given, outputs = keras.tree.flatten(model.input), keras.tree.flatten(model.output)
+    spec = [tf.TensorSpec([None, *one.shape[1:]], _dtype(one), name=one.name) for one in given]
     maps = [f"Identity{f'_{i}' if i else ''}:0" for i, output in enumerate(outputs) if len(output.shape) == 4]
-    call = tf.function(lambda x: keras.tree.flatten(model(x, training=False)), input_signature=spec, autograph=False)
+
+    @tf.function(input_signature=spec, autograph=False)
+    def call(*values: Any) -> Any:
+        return keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, values), training=False))
+
     with _quiet():
         converted, _ = tf2onnx.convert.from_function(
             call,
             input_signature=spec,
             opset=OPSET,
-            inputs_as_nchw=["x"] if len(shape) == 4 else None,
+            inputs_as_nchw=[one.name for one in given if len(one.shape) == 4] or None,
             outputs_as_nchw=maps or None,
         )
     _slice_instead_of_pooling(converted.graph)
     _rename_weights(converted.graph, prefix)
     return converted
+
+
+def _dtype(tensor: Any) -> str:
+    """Of an input: float32, or that of integers."""
+    return "float32" if "float" in tensor.dtype else tensor.dtype
 
 
 def _tf2onnx() -> Any:
