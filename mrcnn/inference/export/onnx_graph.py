@@ -62,7 +62,7 @@ def onnx_model(network: Network, graph: keras.Model, metadata: Mapping[str, str]
         made |= outputs_of(b, network.head, levels, given, layer, stage)
     if network.keypoints is not None:
         made |= _head_outputs(b, network.keypoints, levels, given, layer, stage)
-    found |= {name: (_first(b, rows, count), *kind) for name, (rows, *kind) in made.items()}
+    found |= {name: (_first(b, rows, count), kind, shape) for name, (rows, kind, shape) in made.items()}
     channels = network.trunk.input_shape[-1]
     model = b.model({"image": [1, "height", "width", channels], "window": [1, 4]}, found)
     for key, value in metadata.items():
