@@ -15,7 +15,8 @@ import keras
 from keras import ops
 
 from mrcnn.fusion import winograd
-from mrcnn.fusion.convolution import Kind, convolve
+from mrcnn.fusion.convolution import NO_BORDER, Border, Kind, convolve
+from mrcnn.fusion.padded_pooling import PaddedMaxPooling, as_border, bordered_spec
 from mrcnn.fusion.shared_weights import SharedWeightsLayer, build_unbuilt
 from mrcnn.layers.static_output import StaticOutputLayer
 from mrcnn.ops.keras_internals import node_of, nodes_of
@@ -64,11 +65,22 @@ class FoldedConvolution(_ConvolutionLayer):
     Args:
         convolution: `Conv2D` or `DepthwiseConv2D` without activation, channels last; built.
         norm: `BatchNormalization` over its channels; built. Its moving statistics are used, even in training.
+        border: see `mrcnn.fusion.convolution.Kind`.
 
     call: [B, H, W, c] -> [B, H', W', filters] in the convolution's compute dtype.
     """
 
     shared = ("convolution", "norm")
+
+    def __init__(self, *layers: keras.layers.Layer, border: Border = NO_BORDER, **kwargs: Any) -> None:
+        super().__init__(*layers, **kwargs)
+        self.border = as_border(border)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "border": self.border}
+
+    def static_outputs(self, inputs: Any) -> Any:
+        return super().static_outputs(bordered_spec(inputs, self.border))
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -83,8 +95,10 @@ class FoldedConvolution(_ConvolutionLayer):
         if self.gains_by_winograd():
             return winograd.convolve(inputs, convolution.kernel, scale, bias)
         if keras.backend.backend() == "tensorflow" and not self._is_grouped():
-            kind = Kind(tuple(convolution.kernel.shape), dtype, strides, padding.upper(), dilations)
+            kind = Kind(tuple(convolution.kernel.shape), dtype, strides, padding.upper(), dilations, self.border)
             return convolve(inputs, convolution.kernel, scale, bias, kind)
+        if self.border != NO_BORDER:
+            inputs = ops.pad(inputs, [(0, 0), *self.border, (0, 0)])
         # A depthwise kernel [h, w, channels, multiplier] orders its outputs by its last two axes
         by_output = ops.reshape(scale, convolution.kernel.shape[2:]) if self._is_depthwise() else scale
         outputs = (ops.depthwise_conv if self._is_depthwise() else ops.conv)(
@@ -184,7 +198,8 @@ def fold(model: keras.Model, norms: tuple[type, ...], *, by_winograd: bool = Fal
         model: a functional or sequential model. Nested models are not changed.
         norms: the BatchNorm classes to fold. The result always uses their moving statistics, so for training, pass
             only classes that do so anyway.
-        by_winograd: compute 3x3 convolutions by `mrcnn.fusion.winograd` where it is faster; not for graphs to export.
+        by_winograd: compute 3x3 convolutions by `mrcnn.fusion.winograd` where it is faster, and pad inside the layers
+            that need it, so that the backward pass keeps no padded copies; not for graphs to export.
 
     Returns:
         A model that shares every layer with `model`. Each BatchNorm that is the only consumer of a convolution is
@@ -192,13 +207,21 @@ def fold(model: keras.Model, norms: tuple[type, ...], *, by_winograd: bool = Fal
     """
     model = functional(model)
     pairs = _pairs(model, norms)
+    padded = _padded(model, set(pairs.values())) if by_winograd else {}
+    borders = {layer: as_border(padding.padding) for layer, padding in padded.items()}
+    skipped = {*pairs, *padded.values()}
     new: dict[keras.layers.Layer, keras.layers.Layer] = {
-        before: FoldedConvolution(before, norm, by_winograd=by_winograd, name=f"{before.name}_folded")
+        before: FoldedConvolution(
+            before, norm, by_winograd=by_winograd, border=borders.get(before, NO_BORDER), name=f"{before.name}_folded"
+        )
         for norm, before in pairs.items()
     }
     pixels = {}
     for layer in model.layers:
-        if _is_without_overlap(layer):
+        if layer in borders and layer not in new:
+            options = {"dtype": layer.dtype_policy, "name": f"{layer.name}_padded"}
+            new[layer] = PaddedMaxPooling(layer.pool_size, layer.strides, borders[layer], **options)
+        elif _is_without_overlap(layer):
             new[layer] = TransposeAsPointwise(layer, name=f"{layer.name}_pointwise")
             pixels[new[layer]] = DepthToSpace(*layer.strides, name=f"{new[layer].name}_pixels")
         elif by_winograd and layer not in new and winograd.gains(layer):
@@ -207,16 +230,14 @@ def fold(model: keras.Model, norms: tuple[type, ...], *, by_winograd: bool = Fal
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         if layer in pixels:
             return pixels[layer](layer(*args, **kwargs))
-        return args[0] if layer in pairs else layer(*args, **kwargs)
+        return args[0] if layer in skipped else layer(*args, **kwargs)
 
     return keras.models.clone_model(model, clone_function=lambda layer: new.get(layer, layer), call_function=call)
 
 
 def _pairs(model: keras.Model, kinds: tuple[type, ...]) -> dict[keras.layers.Layer, keras.layers.Layer]:
     """The BatchNorm layers of exactly these classes that can be folded, mapped to their convolutions."""
-    calls = Counter(node.operation for node in nodes_of(model))
-    uses = Counter(id(tensor) for node in nodes_of(model) for tensor in node.input_tensors)
-    uses.update(id(tensor) for tensor in model.outputs)
+    calls, uses = _calls_and_uses(model)
     found = {}
     for node in nodes_of(model):
         norm = node.operation
@@ -225,6 +246,29 @@ def _pairs(model: keras.Model, kinds: tuple[type, ...]) -> dict[keras.layers.Lay
             if _is_plain(before) and calls[before] == 1 and uses[id(node.input_tensors[0])] == 1:
                 found[norm] = before
     return found
+
+
+def _padded(model: keras.Model, convolutions: set[keras.layers.Layer]) -> dict[keras.layers.Layer, keras.layers.Layer]:
+    """Those of the convolutions, and the max-pooling layers, that alone see a `ZeroPadding2D`, mapped to it."""
+    calls, uses = _calls_and_uses(model)
+    found = {}
+    for node in nodes_of(model):
+        layer = node.operation
+        pools = type(layer) is keras.layers.MaxPooling2D and layer.data_format == "channels_last"
+        if (pools or layer in convolutions) and layer.padding == "valid" and calls[layer] == 1:
+            before = node_of(node.input_tensors[0]).operation
+            if type(before) is keras.layers.ZeroPadding2D and before.data_format == "channels_last":
+                if calls[before] == 1 and uses[id(node.input_tensors[0])] == 1:
+                    found[layer] = before
+    return found
+
+
+def _calls_and_uses(model: keras.Model) -> tuple[Counter, Counter]:
+    """How often each layer is called, and how often each tensor (by `id`) is used."""
+    calls = Counter(node.operation for node in nodes_of(model))
+    uses = Counter(id(tensor) for node in nodes_of(model) for tensor in node.input_tensors)
+    uses.update(id(tensor) for tensor in model.outputs)
+    return calls, uses
 
 
 def _is_plain(layer: keras.layers.Layer) -> bool:

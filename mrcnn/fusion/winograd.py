@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 from numpy.polynomial import polynomial
 
+from mrcnn.fusion.convolution import in_graph, maps
 from mrcnn.ops.own_gradient import own_gradient
 
 OUT, IN, KERNEL = 4, 6, 3  # sides of an output tile, of its input tile and of the kernel
@@ -87,7 +88,7 @@ def _gradient(channels: tuple[int, int], relu: bool) -> Callable[..., Any]:
         by_bias = tf.raw_ops.BiasAddGrad(out_backprop=upstream)
         return by_inputs, by_scaled * scale, tf.reduce_sum(by_scaled * kernel, axis=(0, 1, 2)), by_bias
 
-    images = [_images(count) for count in channels[::-1]]
+    images = [maps(count) for count in channels[::-1]]
     return own_gradient(gradient, [*images, *_weights(channels), tf.TensorSpec(channels[1:])])
 
 
@@ -103,7 +104,7 @@ def _forward(channels: tuple[int, int], relu: bool) -> Callable[..., Any]:
 
         return tf.cond(is_large(inputs), lambda: by_winograd(inputs, kernel * scale, bias, relu=relu), direct)
 
-    return _function(call, _images(channels[0]), *_weights(channels), tf.TensorSpec(channels[1:]))
+    return in_graph(call, maps(channels[0]), *_weights(channels), tf.TensorSpec(channels[1:]))
 
 
 @functools.cache
@@ -119,7 +120,7 @@ def _backward(channels: tuple[int, int]) -> Callable[..., Any]:
 
         return tf.cond(is_large(upstream), turned, lambda: tf.nn.conv2d_transpose(upstream, kernel, shape, 1, "SAME"))
 
-    return _function(call, _images(channels[1]), *_weights(channels), tf.TensorSpec([4], tf.int32))
+    return in_graph(call, maps(channels[1]), *_weights(channels), tf.TensorSpec([4], tf.int32))
 
 
 @functools.cache
@@ -139,19 +140,7 @@ def _kernel_backward(channels: tuple[int, int]) -> Callable[..., Any]:
 
         return tf.cond(is_large(inputs), lambda: kernel_gradient(inputs, upstream), direct)
 
-    return _function(call, _images(channels[0]), _images(channels[1]))
-
-
-def _function(call: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
-    import tensorflow as tf
-
-    return tf.function(call, input_signature=signature, autograph=False, experimental_attributes={"_noinline": True})
-
-
-def _images(channels: int) -> Any:
-    import tensorflow as tf
-
-    return tf.TensorSpec([None, None, None, channels])
+    return in_graph(call, maps(channels[0]), maps(channels[1]))
 
 
 def _weights(channels: tuple[int, int]) -> tuple[Any, Any]:

@@ -42,7 +42,7 @@ def training_graph(network: Network, config: Config) -> tuple[Tensors, Tensors]:
     """
     inputs = _inputs(network, config)
     levels, logits, deltas, anchors = pyramid(network, config, inputs["image"], training=True, fast=True)
-    outputs = _anchor_outputs(network, config, inputs, levels, logits, deltas, anchors)
+    outputs, levels = _anchor_outputs(network, config, inputs, levels, logits, deltas, anchors)
     proposed = proposal_layer(config, training=True)(logits, deltas, anchors, *proposal_bounds(config, inputs))
     rois, box_features, box_outputs = _box_outputs(network, config, inputs, levels, proposed)
     outputs |= box_outputs | {"active_classes": inputs["active_classes"], "image_id": inputs["image_id"]}
@@ -77,8 +77,8 @@ def _inputs(network: Network, config: Config) -> Tensors:
 
 def _anchor_outputs(
     network: Network, config: Config, inputs: Tensors, levels: list, logits: list, deltas: list, anchors: list
-) -> Tensors:
-    """Targets and predictions of the sampled anchors."""
+) -> tuple[Tensors, list]:
+    """Targets and predictions of the sampled anchors; the levels for the heads."""
     indices, labels, target = AnchorTargets(
         count=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
         positive_ratio=config.RPN_POSITIVE_RATIO,
@@ -89,11 +89,12 @@ def _anchor_outputs(
     )(ops.concatenate(anchors, axis=0), inputs["gt_boxes"], inputs["gt_class_ids"], inputs["window"], inputs["seed"])
     if config.RPN_CONVOLUTIONS == 1 and config.RPN_ANCHOR_STRIDE == 1:
         parts = [network.rpn.get_layer(name) for name in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")]
-        own_logits, own_deltas = SampledRPN(*parts, name="sampled_rpn")(levels, indices)
+        own_logits, own_deltas, levels = SampledRPN(*parts, name="sampled_rpn")(levels, indices)
     else:
         own_logits = ops.take_along_axis(ops.concatenate(logits, axis=1), indices, axis=1)
         own_deltas = ops.take_along_axis(ops.concatenate(deltas, axis=1), indices[..., None], axis=1)
-    return {"rpn_labels": labels, "rpn_target": target, "rpn_logits": own_logits, "rpn_deltas": own_deltas}
+    outputs = {"rpn_labels": labels, "rpn_target": target, "rpn_logits": own_logits, "rpn_deltas": own_deltas}
+    return outputs, levels
 
 
 def _box_outputs(

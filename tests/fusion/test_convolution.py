@@ -13,6 +13,8 @@ KINDS = {
     "same, strides": Kind((3, 3, 3, 4), "float32", strides=(2, 2)),
     "strides": Kind((3, 3, 3, 4), "float32", strides=(2, 2), padding="VALID"),
     "dilations": Kind((3, 3, 3, 4), "float32", dilations=(2, 2)),
+    "border": Kind((3, 3, 3, 4), "float32", strides=(2, 2), padding="VALID", border=((1, 1), (1, 1))),
+    "uneven border": Kind((3, 3, 3, 4), "float32", strides=(2, 2), padding="VALID", border=((0, 1), (2, 0))),
 }
 
 
@@ -21,6 +23,7 @@ def normal(*shape):
 
 
 def plainly(inputs, kernel, scale, bias, kind):
+    inputs = tf.pad(inputs, [(0, 0), *kind.border, (0, 0)])
     return tf.nn.conv2d(inputs, kernel * scale, kind.strides, kind.padding, dilations=kind.dilations) + bias
 
 

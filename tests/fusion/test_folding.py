@@ -310,6 +310,37 @@ def test_convolutions_by_winograd(training, few_channels, monkeypatch):
     assert traced == [True, False]
 
 
+@pytest.mark.parametrize("policy", ["float32", "bfloat16"])
+def test_padding_is_done_inside_the_layers_that_need_it(policy):
+    """And only there: not for a convolution without BatchNorm, for two consumers, nor in a graph to export."""
+    image = x = keras.Input((None, None, 3))
+    with precision(policy):
+        for layer in (
+            layers.ZeroPadding2D(((3, 2), (1, 0))),
+            layers.Conv2D(4, 3, strides=2),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.ZeroPadding2D(1),
+            layers.MaxPooling2D(3, strides=2),
+            layers.ZeroPadding2D(1),
+            layers.Conv2D(4, 3),
+        ):
+            x = layer(x)
+        x = shared = layers.ZeroPadding2D(1)(x)
+        x = layers.Add()([layers.MaxPooling2D(3, strides=1)(x), layers.AveragePooling2D(3, strides=1)(shared)])
+    model = freeze_batch_norm(randomized(keras.Model(image, x)))
+    folded, kept = fold(model, training=True), fold(model, training=True, by_winograd=False)
+    assert [kinds(each).count("ZeroPadding2D") for each in (model, kept, folded)] == [4, 4, 2]
+    assert kinds(folded)[1:4] == ["FoldedConvolution", "ReLU", "PaddedMaxPooling"]
+    given = pixels(15)
+    assert folded(given).dtype == model(given).dtype
+    limit = 1e-4 if policy == "float32" else 0.1
+    np.testing.assert_allclose(np.float32(folded(given)), np.float32(model(given)), rtol=limit, atol=10 * limit)
+    again = keras.models.clone_model(folded)
+    again.set_weights(folded.get_weights())
+    np.testing.assert_array_equal(np.float32(again(given)), np.float32(folded(given)))
+
+
 @pytest.mark.parametrize("options", [{"activation": "relu"}, {"use_bias": False}])
 def test_a_convolution_by_winograd_alone(options, few_channels, monkeypatch):
     model = model_of(layers.Conv2D(4, 3, padding="same", **options))

@@ -41,7 +41,7 @@ def every_anchor():
 
 def test_equal_to_the_rpn_s_predictions_for_every_anchor():
     (rpn, sampled), levels, indices = network(), maps(), every_anchor()
-    for found, expected in zip(sampled(levels, indices), densely(rpn, levels, indices), strict=True):
+    for found, expected in zip(sampled(levels, indices)[:2], densely(rpn, levels, indices), strict=True):
         assert (found.shape, found.dtype) == (expected.shape, tf.float32)
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
@@ -49,16 +49,20 @@ def test_equal_to_the_rpn_s_predictions_for_every_anchor():
 def test_gradients_of_maps_and_weights_are_the_rpn_s():
     (rpn, sampled), levels, indices = network(), maps(), every_anchor()[:, :40]
     indices = tf.concat([indices, indices[:, :5]], axis=1)  # padding rows repeat anchors
-    upstream = [RNG.normal(size=(2, 45)).astype(np.float32), RNG.normal(size=(2, 45, 4)).astype(np.float32)]
+    shapes = [(2, 45), (2, 45, 4), *(level.shape for level in levels[:2])]  # the heads use no more than two levels
+    upstream = [RNG.normal(size=shape).astype(np.float32) for shape in shapes]
 
     def gradients(function):
         with tf.GradientTape() as tape:
             tape.watch(levels)
-            total = sum(ops.sum(part * own) for part, own in zip(function(), upstream, strict=True))
+            logits, deltas, heads = function()
+            total = sum(ops.sum(part * own) for part, own in zip((logits, deltas, *heads[:2]), upstream, strict=True))
         return tape.gradient(total, [*levels, *(weight.value for weight in rpn.trainable_weights)])
 
     pairs = zip(
-        gradients(lambda: sampled(levels, indices)), gradients(lambda: densely(rpn, levels, indices)), strict=True
+        gradients(lambda: sampled(levels, indices)),
+        gradients(lambda: (*densely(rpn, levels, indices), levels)),
+        strict=True,
     )
     for found, expected in pairs:
         np.testing.assert_allclose(tf.convert_to_tensor(found), expected, atol=1e-4)
@@ -72,9 +76,9 @@ def test_a_cell_in_a_corner_by_hand():
         layer.kernel.assign(ops.ones_like(layer.kernel))
         layer.bias.assign(ops.zeros_like(layer.bias))
     level = tf.reshape(tf.range(6.0), [1, 2, 3, 1])  # rows 0 1 2 and 3 4 5
-    found, _ = sampled([level], tf.constant([[0, 3 * ANCHORS + 2]]))
+    found, *_ = sampled([level], tf.constant([[0, 3 * ANCHORS + 2]]))
     np.testing.assert_allclose(found, [[7.0 * (0 + 1 + 3 + 4), 7.0 * (0 + 1 + 3 + 4)]])
-    found, _ = sampled([level, 10 + level], tf.constant([[(6 + 2) * ANCHORS]]))  # the right upper cell of the second
+    found, *_ = sampled([level, 10 + level], tf.constant([[(6 + 2) * ANCHORS]]))  # the right upper cell of the second
     np.testing.assert_allclose(found, [[7.0 * (11 + 12 + 14 + 15)]])
 
 
@@ -82,7 +86,7 @@ def test_a_cell_in_a_corner_by_hand():
 def test_mixed_precision_computes_as_the_rpn_does():
     rpn, sampled = network(policy="bfloat16")
     levels, indices = [tf.cast(level, "bfloat16") for level in maps()], every_anchor()
-    for found, expected in zip(sampled(levels, indices), densely(rpn, levels, indices), strict=True):
+    for found, expected in zip(sampled(levels, indices)[:2], densely(rpn, levels, indices), strict=True):
         assert found.dtype == tf.float32
         np.testing.assert_allclose(found, expected, atol=0.6)  # logits of a size of 30, with three digits
 
@@ -99,8 +103,9 @@ def test_unknown_sizes_and_batches():
     rpn, sampled = network()
     inputs = [keras.Input((None, None, 5)) for _ in SIDES]
     indices = keras.Input((4,), dtype="int32")
-    logits, deltas = sampled(inputs, indices)
+    logits, deltas, same = sampled(inputs, indices)
     assert (logits.shape, deltas.shape) == ((None, 4), (None, 4, 4))
+    assert [level.shape for level in same] == [level.shape for level in inputs]
     model, levels, chosen = keras.Model([*inputs, indices], [logits, deltas]), maps(), every_anchor()[:, :4]
     for found, expected in zip(model([*levels, chosen]), densely(rpn, levels, chosen), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-5)
