@@ -98,7 +98,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and low <= float(value) <= high
+    return isinstance(value, (int, float, np.integer, np.floating)) and bool(low <= value <= high)
 
 
 def _are_numbers(values: Any, count: int | None, low: float, high: float = math.inf) -> bool:
@@ -112,7 +112,8 @@ def _are_numbers(values: Any, count: int | None, low: float, high: float = math.
 
 def round_sizes(config: "Config") -> dict[str, int]:
     """Setting name -> its size rounded up to a multiple of 32, for sides of "square" and "crop" network inputs."""
-    name = {"square": "IMAGE_MAX_DIM", "crop": "IMAGE_MIN_DIM"}.get(config.IMAGE_RESIZE_MODE)
+    mode = config.IMAGE_RESIZE_MODE  # of any type: not checked yet
+    name = {"square": "IMAGE_MAX_DIM", "crop": "IMAGE_MIN_DIM"}.get(mode) if isinstance(mode, str) else None
     size: Any = getattr(config, name) if name else None
     return {name: math.ceil(size / 32) * 32} if name and _is_count(size) and size % 32 else {}
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import warnings
 
@@ -215,10 +216,20 @@ def test_counts_that_may_be_zero(name, value):
 
 
 @pytest.mark.parametrize("name", SHARES)
-@pytest.mark.parametrize("value", [-0.1, 1.1, "half", None, float("nan")])
+@pytest.mark.parametrize("value", [-0.1, 1.1, "half", None, float("nan"), 10**400, {}, []])
 def test_shares_lie_between_0_and_1(name, value):
     with pytest.raises(ValueError, match=re.escape(f"{name} must be between 0 and 1, got {value!r}")):
         Config(**{name: value})
+
+
+@pytest.mark.parametrize("name", setting_names())
+def test_values_of_any_type_are_accepted_or_refused(name):
+    """A weight file may hold any json as a setting."""
+    for value in (None, True, 0, -1, 2**40, 10**400, 0.5, math.inf, "", "x", [], [1], [[1]], [None], {}, {"name": {}}):
+        try:
+            Config(**{name: value})
+        except ValueError as error:
+            assert name in str(error)
 
 
 @pytest.mark.parametrize("name", [name for name in setting_names() if isinstance(getattr(Config, name), bool)])

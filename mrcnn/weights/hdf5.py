@@ -76,12 +76,12 @@ class _Listing:
     def __init__(self, file: h5py.File) -> None:
         self.path = file.filename
         self.datasets: dict[str, Dataset] = {}
-        self._seen: set[int] = set()
+        self._seen: set[tuple[int, int]] = set()
         self._objects, self._bytes_left = 0, EXPANDED * os.path.getsize(self.path) + FREE_BYTES
         self._walk(file, "", 0)
 
     def _walk(self, group: h5py.Group, prefix: str, depth: int) -> None:
-        address = h5py.h5o.get_info(group.id).addr
+        address = h5py.h5g.get_objinfo(group.id).objno  # h5o.get_info sums up B-trees, forever in damaged files
         if address in self._seen:
             return
         self._seen.add(address)

@@ -281,7 +281,22 @@ def test_metadata_that_are_no_text(tmp_path, value):
         checkpoint_source(path)
 
 
-@pytest.mark.parametrize("reader", [checkpoint_source, read_layers, read_keras, read_source, imagenet.is_keras_weights])
+RECOGNIZERS = [checkpoint_source, read_layers, read_keras, read_source, imagenet.is_keras_weights]
+
+
+@pytest.mark.parametrize("reader", RECOGNIZERS)
+@pytest.mark.parametrize("name", ["layers", "model_weights", "weights", "metadata"])
+def test_an_endless_dataset_in_place_of_a_group(tmp_path, reader, name):
+    """Its rows were read one by one, as if they were names; HDF5 crashed at some."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(name, (10**6, 10**6), "f4", chunks=(1, 1))
+        file.attrs["metadata"] = "{}"
+    with pytest.raises(ValueError, match=f"a.h5: '{name}' has no data for some|a.h5: '{name}' and those before it"):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", RECOGNIZERS)
 def test_a_damaged_directory_of_a_group(tmp_path, reader):
     """It gave a bare KeyError, without the name of the file."""
     path = tmp_path / "a.h5"

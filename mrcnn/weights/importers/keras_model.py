@@ -21,13 +21,13 @@ NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def is_keras_model(file: h5py.File) -> bool:
-    """Whether a file contains the parts of this package's network as Keras saves them."""
-    if isinstance(file.get("model_weights", getlink=True), h5py.HardLink):
-        return {"trunk", "rpn", "box_head"} <= set(file["model_weights"])
-    if not isinstance(file.get("layers", getlink=True), h5py.HardLink):
-        return False
-    names = (_name(file, f"layers/{layer}") for layer in file["layers"])
-    return {"trunk", "rpn", "box_head"} <= set(names)
+    """Whether a file contains the parts of this package's network as Keras saves them. Raises as `list_datasets`."""
+    paths = [name.split("/") for name in list_datasets(file)]
+    for group, name_of in (("model_weights", str), ("layers", lambda layer: _name(file, f"layers/{layer}"))):
+        inside = {path[1] for path in paths if path[0] == group and len(path) > 2}
+        if {"trunk", "rpn", "box_head"} <= {name_of(part) for part in inside}:
+            return True
+    return False
 
 
 def keras_model_source(path: str | os.PathLike[str]) -> Source:
@@ -41,7 +41,10 @@ def keras_model_source(path: str | os.PathLike[str]) -> Source:
 
 
 def _of_whole_model(path: str | os.PathLike[str], datasets: Mapping[str, Dataset]) -> dict[str, Lazy]:
-    """model_weights/<part>/<layer>/<weight>; groups other than the parts belong to the end of the mask head."""
+    """model_weights/<part>/<layer>/<weight>; other groups are layers of the RPN or belong to the end of the mask head.
+
+    The training graph also calls the RPN's layers one by one.
+    """
     tensors = {}
     for name, dataset in datasets.items():
         first, *groups, weight = name.split("/")
@@ -79,5 +82,5 @@ def _name(file: h5py.File, group: str) -> str:
 
 def _key(top: str, layers: list[str]) -> str:
     """The key in `Network.layers()` of a layer in a part, or outside the parts."""
-    part = top if top in PARTS else "mask_head"
+    part = top if top in PARTS else "rpn" if top.startswith("rpn_") else "mask_head"
     return "/".join([part, *layers])
