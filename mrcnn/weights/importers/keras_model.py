@@ -41,9 +41,9 @@ def keras_model_source(path: str | os.PathLike[str]) -> Source:
 
 
 def _of_whole_model(path: str | os.PathLike[str], datasets: Mapping[str, Dataset]) -> dict[str, Lazy]:
-    """model_weights/<part>/<layer>/<weight>; other groups are layers of the RPN or belong to the end of the mask head.
+    """model_weights/<part>/<layer>/<weight>; other groups belong to the end of the mask head, or repeat the RPN.
 
-    The training graph also calls the RPN's layers one by one.
+    The training graph has a layer that uses those of the RPN.
     """
     tensors = {}
     for name, dataset in datasets.items():
@@ -82,5 +82,5 @@ def _name(file: h5py.File, group: str) -> str:
 
 def _key(top: str, layers: list[str]) -> str:
     """The key in `Network.layers()` of a layer in a part, or outside the parts."""
-    part = top if top in PARTS else "rpn" if top.startswith("rpn_") else "mask_head"
-    return "/".join([part, *layers])
+    part = top if top in PARTS else "rpn" if layers[-1].startswith("rpn_") else "mask_head"
+    return "/".join([part, *layers[-1:]] if part == "rpn" else [part, *layers])
