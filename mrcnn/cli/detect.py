@@ -10,6 +10,7 @@ examples:
   mrcnn detect photos/ --weights mask_rcnn_coco.h5
   mrcnn detect a.jpg b.tif --weights last --tile 1024 --write pictures,csv
   mrcnn detect photos/ --weights model.onnx --classes cat,dog --output found/
+  mrcnn detect photos/ --weights model.onnx --ray 8
 """
 
 import argparse
@@ -54,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tile", type=options.positive, metavar="PX", help="large images: also use tiles of PX x PX pixels"
     )
     ways.add_argument("--augment", action="store_true", help="several sizes, each also mirrored: slower, more accurate")
+    ways.add_argument(
+        "--ray",
+        type=options.positive,
+        metavar="N",
+        help="N processes on Ray, into Parquet files of run lengths instead",
+    )
     parser.add_argument("--restart", action="store_true", help="discard the results of an earlier run")
     options.add_settings(parser)
 
@@ -64,6 +71,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
     from mrcnn.inference.store import ResultStore
 
     began, output = time.monotonic(), Path(arguments.output)
+    if arguments.ray:
+        return _run_on_ray(arguments, output, began)
     total = sum(1 for _ in walk_images(arguments.images, skip=output))
     if not total:
         raise FileNotFoundError(f"no images in {', '.join(arguments.images)}")
@@ -87,6 +96,34 @@ def run(arguments: argparse.Namespace) -> Outcome:
     values = {"output": str(output), "files": files, "images": images, "instances": instances}
     values |= {"unreadable": unreadable, "seconds": round(time.monotonic() - began, 1)}
     return Outcome(values, INCOMPLETE if unreadable else DONE)
+
+
+def _run_on_ray(arguments: argparse.Namespace, output: Path, began: float) -> Outcome:
+    """`detect_many` on one folder or table of paths.
+
+    Raises ValueError for options that do not apply, ImportError without Ray.
+    """
+    from mrcnn.inference.extras import require
+    from mrcnn.inference.many import detect_many
+
+    if not options.is_exported(arguments):
+        raise ValueError(f"--ray needs an exported model, such as model.onnx (mrcnn export), not {arguments.weights}")
+    if len(arguments.images) > 1:
+        raise ValueError(f"--ray takes one folder or one .parquet file, got {len(arguments.images)} paths")
+    usual: dict[str, Any] = {"classes": None, "restart": False, "batch": 1, "write": KINDS, "set": []}
+    if given := [f"--{name}" for name, value in usual.items() if (getattr(arguments, name) or value) != value]:
+        raise ValueError(f"--ray does not take {', '.join(given)}; remove it, or run without --ray")
+    ray = require("ray", "ray")
+    if not ray.is_initialized():  # of a cluster if RAY_ADDRESS is set
+        ray.init(logging_level="ERROR", log_to_driver=False)
+    try:
+        (images,), score = arguments.images, arguments.min_score
+        done = detect_many(arguments.weights, images, output, workers=arguments.ray, min_score=score)
+    except KeyboardInterrupt:
+        raise Interrupted(f"finished files are in {output}{os.sep}; run the same command to continue") from None
+    note(f"{done['images']} images, {done['failed']} unreadable, in {output}{os.sep}part-*.parquet")
+    values = {"output": str(output), **done, "seconds": round(time.monotonic() - began, 1)}
+    return Outcome(values, INCOMPLETE if done["failed"] else DONE)
 
 
 def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namespace, model: Any) -> "ResultStore":

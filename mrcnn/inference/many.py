@@ -5,6 +5,7 @@ number, so each image is in the output once, even if workers are killed and chun
 with the chunks whose files are missing.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ class ImageDetector:
 
     Args:
         model: an exported file, see `Predictor`.
+        min_score: detections with a lower score are left out.
         options: further arguments of `Predictor`, such as threads=1.
 
     Call arguments:
@@ -46,8 +48,8 @@ class ImageDetector:
         the counts of COCO's run lengths; error, None for an image that could be read.
     """
 
-    def __init__(self, model: str | Path, **options: Any) -> None:
-        self.predictor = Predictor(model, **options)
+    def __init__(self, model: str | Path, *, min_score: float = 0.0, **options: Any) -> None:
+        self.predictor, self.min_score = Predictor(model, **options), min_score
 
     def __call__(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [self._row(row) for row in rows]
@@ -60,6 +62,7 @@ class ImageDetector:
             (result,) = self.predictor.detect([image])
         except (ValueError, TypeError, OSError) as error:
             return {**found, "error": " ".join(str(error).split())}
+        result = result.keep(result.scores >= self.min_score)
         return {
             **found,
             "height": result.size[0],
@@ -99,7 +102,7 @@ def detect_many(
         output: a folder for the Parquet files; an unfinished run in it is continued.
         workers: parallel processes. On a cluster, call `ray.init(address="auto")` first to use all of it.
         chunk: images per file.
-        options: further arguments of `Predictor`; threads defaults to 1.
+        options: further arguments of `ImageDetector`; threads defaults to 1.
 
     Returns:
         {"images": number in the output, "failed": could not be read, "skipped": done by an earlier run}.
@@ -110,7 +113,8 @@ def detect_many(
     ray, parquet = require("ray", "ray"), require("pyarrow.parquet", "ray")
     output = Path(output)
     rows = _rows(Path(images), parquet)
-    _check_run(output, {"model": str(model), "images": str(images), "chunk": chunk, "count": len(rows)})
+    run = {"model": str(model), "content": _content(Path(model)), "images": str(images), "chunk": chunk}
+    _check_run(output, {**run, "count": len(rows), "min_score": options.get("min_score", 0.0)})
     numbers = range(-(-len(rows) // chunk))
     missing = [number for number in numbers if not (output / chunk_name(number)).exists()]
     skipped = len(rows) - sum(len(rows[number * chunk : (number + 1) * chunk]) for number in missing)
@@ -145,6 +149,16 @@ def _rows(images: Path, parquet: Any) -> list[dict[str, str]]:
     if not paths:
         raise FileNotFoundError(f"{images} has no images ({', '.join(sorted(SUFFIXES))})")
     return [{"path": path} for path in paths]
+
+
+def _content(model: Path) -> str:
+    """A hash of an exported file, with OpenVINO's file of weights."""
+    content = hashlib.sha256()
+    for path in (model, model.with_suffix(".bin")):
+        if path.is_file():
+            with path.open("rb") as file:
+                content.update(hashlib.file_digest(file, "sha256").digest())
+    return content.hexdigest()
 
 
 def _check_run(output: Path, run: dict[str, Any]) -> None:

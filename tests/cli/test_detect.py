@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from mrcnn.cli import detect
 from mrcnn.data import rle
 from mrcnn.data.formats import load_dataset
+from mrcnn.model import MaskRCNN
+from tests.tiny import TinyConfig
 
 WEIGHTS = ("--weights", "some.h5")
 
@@ -85,6 +88,38 @@ def test_tiles_and_augmentation_reach_the_model(run, models, photos, tmp_path, f
 def test_an_exported_file_cannot_be_augmented(run, photos, tmp_path):
     code, _, err = run("detect", photos, "--weights", "m.onnx", "--output", tmp_path / "found", "--augment")
     assert code == 1 and "--augment needs the parts of a model, but m.onnx is exported as a whole" in err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--weights", "last"], "--ray needs an exported model, such as model.onnx (mrcnn export), not last"),
+        (["--weights", "m.onnx", "--classes", "cat", "--restart"], "--ray does not take --classes, --restart"),
+        (["more", "--weights", "m.onnx"], "--ray takes one folder or one .parquet file, got 2 paths"),
+    ],
+)
+def test_what_ray_does_not_take(run, photos, tmp_path, flags, message):
+    code, _, err = run("detect", photos, *flags, "--output", tmp_path / "found", "--ray", 2)
+    assert code == 1 and message in err and not (tmp_path / "found").exists()
+
+
+def test_a_missing_ray_names_the_command(run, photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = run("detect", photos, "--weights", "m.onnx", "--ray", 2)
+    assert code == 1 and "ray is not installed; run: pip install 'mask-rcnn-keras[ray]'" in err
+
+
+def test_ray_writes_tables(run_json, photos, tmp_path):
+    pytest.importorskip("ray")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("tf2onnx")
+    model = MaskRCNN("inference", TinyConfig(NUM_CLASSES=3)).export(tmp_path / "tiny.onnx")
+    flags = ("--weights", model, "--output", tmp_path / "found", "--ray", 1, "--min-score", 0)
+    code, values = run_json("detect", photos, *flags)
+    rows = parquet.read_table(tmp_path / "found" / "part-00000000.parquet").to_pylist()
+    assert len(rows) == values["images"] == len({row["path"] for row in rows}) and values["skipped"] == 0
+    assert code == (3 if values["failed"] else 0)
+    assert run_json("detect", photos, *flags)[1]["skipped"] == len(rows)
 
 
 def test_classes_and_scores_are_filtered(run_json, models, photos, tmp_path):
