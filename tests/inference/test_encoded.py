@@ -1,6 +1,10 @@
 """The SavedModel signature of image files against `detect` of the same files: sizes, resizers, orientations."""
 
+import base64
 import io
+import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -12,7 +16,7 @@ from mrcnn.inference.export import encoded
 from mrcnn.model import MaskRCNN
 from mrcnn.presets import Detectron2, Matterport
 from tests.inference.test_export import varied
-from tests.tiny import TinyConfig
+from tests.tiny import TinyConfig, TinyKeypointConfig
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.slow
@@ -60,6 +64,30 @@ def test_the_request_of_tensorflow_serving_gives_what_detect_gives(model, files,
         np.testing.assert_allclose(found["masks"][i][:count], result.soft.probabilities, atol=1e-3)
         for name in ("boxes", "class_ids", "scores", "masks"):
             assert not found[name][i][count:].any()
+
+
+SERVER = """
+import base64, json, sys
+import tensorflow as tf
+content = [base64.b64decode(one["image_bytes"]["b64"]) for one in json.loads(sys.argv[2])["instances"]]
+found = tf.saved_model.load(sys.argv[1]).signatures["detect_encoded"](image_bytes=tf.constant(content))
+ours = [name for name in ("mrcnn", "heads") if name in sys.modules]
+print(json.dumps({"ours": ours} | {name: value.numpy().tolist() for name, value in found.items()}))
+"""
+
+
+def test_a_process_with_tensorflow_alone_answers_the_documented_request(files, tmp_path_factory):
+    model = varied(MaskRCNN("inference", TinyKeypointConfig(IMAGE_MAX_DIM=128)))
+    folder = model.export(tmp_path_factory.mktemp("export") / "saved")
+    instances = [{"image_bytes": {"b64": base64.b64encode(file.read_bytes()).decode()}} for file in files[:2]]
+    command = [sys.executable, "-I", "-c", SERVER, str(folder), json.dumps({"instances": instances})]
+    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert answer["ours"] == []
+    for i, expected in enumerate(model.detect(files[:2])):
+        count = answer["num_detections"][i]
+        np.testing.assert_allclose(answer["scores"][i][:count], expected.scores, atol=1e-3)
+        assert count > 0 and np.shape(answer["keypoints"][i]) == (10, 32, 32, 3)
+        assert not np.any(answer["keypoints"][i][count:]) and np.any(answer["keypoints"][i][:count])
 
 
 @pytest.mark.parametrize("orientation", range(10))
