@@ -7,9 +7,8 @@
 Running the same command again continues an interrupted run.
 
 examples:
-  mrcnn detect photos/ --weights mask_rcnn_coco.h5
+  mrcnn detect photos/ --weights mask_rcnn_coco.h5 --classes cat,dog
   mrcnn detect a.jpg b.tif --weights last --tile 1024 --write pictures,csv
-  mrcnn detect photos/ --weights model.onnx --classes cat,dog --output found/
   mrcnn detect photos/ --weights model.onnx --ray 8
 """
 

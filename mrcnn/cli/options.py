@@ -99,7 +99,7 @@ def read_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def add_weights(
     parser: argparse.ArgumentParser,
-    text: str = 'file, published name, exported .onnx, .xml or .tflite, or "last" (in --logs)',
+    text: str = 'file, name, exported .onnx, .xml, .tflite; "last" of --logs',
     default: str | None = None,
 ) -> None:
     """--weights, required if it has no default; and --logs."""

@@ -123,12 +123,6 @@ def build_network(config: Config) -> Network:
         box_side, mask_side, channels = config.POOL_SIZE, config.MASK_POOL_SIZE, levels[-1].shape[-1]
         if stage is not None:
             box_side, mask_side, channels = stage.output_shape[1], stage.output_shape[1], stage.output_shape[-1]
-        mask_head = build_mask_head(config, (mask_side, mask_side, channels), levels[0].shape[-1])
-        if stage and mask_head and mask_head.train_on_predicted_boxes and "features" in mask_head.needs(training=True):
-            raise ValueError(
-                f'MASK_HEAD = {config.MASK_HEAD!r} trains on predicted boxes, but with NECK = "c4" it shares the '
-                'features of proposals with the box head. Set NECK = "fpn", or another MASK_HEAD'
-            )
         return Network(
             trunk=keras.Model(backbone.model.inputs[0], levels, name="trunk"),
             rpn=build_rpn(
@@ -139,11 +133,22 @@ def build_network(config: Config) -> Network:
                 config.RPN_CONVOLUTIONS,
             ),
             box_head=box_head or _build_box_head(config, box_side, channels),
-            head=mask_head,
+            # After the RPN and the box head, whose initial weights are then the same with every mask head
+            head=_checked_head(config, build_mask_head(config, (mask_side, mask_side, channels), levels[0].shape[-1])),
             backbone=backbone,
             roi_stage=stage,
             keypoints=_build_keypoint_head(config, levels[-1].shape[-1]),
         )
+
+
+def _checked_head(config: Config, head: heads.Head | None) -> heads.Head | None:
+    """Raises ValueError for a head that cannot share the features of the box head."""
+    if config.NECK == "c4" and head and head.train_on_predicted_boxes and "features" in head.needs(training=True):
+        raise ValueError(
+            f'MASK_HEAD = {config.MASK_HEAD!r} trains on predicted boxes, but with NECK = "c4" it shares the '
+            'features of proposals with the box head. Set NECK = "fpn", or another MASK_HEAD'
+        )
+    return head
 
 
 def _build_box_head(config: Config, side: int, channels: int) -> keras.Model:

@@ -204,7 +204,15 @@ def _locked(part: Path) -> Iterator[None]:
     while True:
         with open(part, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
+            if _is_at(part, file.fileno()):
                 yield
                 return
         # The first process has moved it into place; this handle refers to an outdated file.
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one at the path, which another process may remove at any moment."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -114,8 +114,8 @@ def test_unknown_heads(name, message):
 
 
 def test_a_misspelled_option_is_named_with_its_neighbor():
-    with pytest.raises(ValueError, match="'fcn' has no option 'normalization'; .*did you mean 'normalization'?"):
-        heads.build("fcn", (14, 14, 8), 3, normalization="batch")
+    with pytest.raises(ValueError, match="'fcn' has no option 'normalisation'; .*did you mean 'normalization'?"):
+        heads.build("fcn", (14, 14, 8), 3, normalisation="batch")
 
 
 @pytest.mark.parametrize("input_shape", [(14, 14), (14, 14, 0), (None, 14, 8), 14, "abc"])
