@@ -15,7 +15,10 @@ def resize(image: np.ndarray, height: int, width: int, antialias: bool = False) 
     """
     if image.shape[:2] == (height, width):
         return image
-    method = _interpolation(image, height, width, antialias)
+    return _by_opencv(image, height, width, _interpolation(image, height, width, antialias))
+
+
+def _by_opencv(image: np.ndarray, height: int, width: int, method: int) -> np.ndarray:
     # OpenCV averages at most 4 channels at a time, and drops the axis of a single one
     groups = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
     resized = [cv2.resize(group, (width, height), interpolation=method).reshape(height, width, -1) for group in groups]
@@ -29,8 +32,10 @@ def shrink(image: np.ndarray, height: int, width: int, antialias: bool) -> np.nd
     image are never converted: three times as fast at 12 megapixels.
     """
     rows, columns, channels = image.shape
-    if rows == height or height == 1 or _interpolation(image, height, width, antialias) != cv2.INTER_LINEAR:
-        return resize(image.astype(np.float32), height, width, antialias)
+    if _interpolation(image, height, width, antialias) == cv2.INTER_AREA:
+        return _averaged(image, height, width)
+    if rows == height or height == 1:
+        return resize(image.astype(np.float32), height, width)
     position = (np.arange(height) + 0.5) * (rows / height) - 0.5  # half-pixel centers, always inside a shrinking image
     above = position.astype(np.intp)
     below, part = np.minimum(above + 1, rows - 1), (position - above).astype(np.float32)[:, None]
@@ -46,6 +51,29 @@ def shrink(image: np.ndarray, height: int, width: int, antialias: bool) -> np.nd
         first += second
         resized[taken] = resize(first.reshape(strip, columns, channels), strip, width)
     return resized
+
+
+def _averaged(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Means over the source pixels of each target pixel, in float32: along the rows by OpenCV, then along the columns with
+    each target row's shares of the source rows. Some rows at a time, as in `shrink`."""
+    rows, columns, channels = image.shape
+    ratio, averaged = rows / height, np.empty((height, width, channels), np.float32)
+    strip = max(1, int(4 * STRIP / (ratio * columns * channels)))
+    floats = np.empty((int(np.ceil(strip * ratio)) + 2, columns, channels), np.float32)
+    for start in range(0, height, strip):
+        edges = np.arange(start, min(start + strip, height) + 1) * ratio
+        first, last = int(edges[0]), min(int(np.ceil(edges[-1])), rows)
+        floats[: last - first] = image[first:last]
+        narrow = _by_opencv(floats[: last - first], last - first, width, cv2.INTER_AREA)
+        flat = narrow.reshape(last - first, -1)
+        total = np.zeros((len(edges) - 1, flat.shape[1]), np.float32)
+        for offset in range(int(np.ceil(ratio)) + 1):  # no target row touches more source rows
+            row = edges[:-1].astype(np.intp) + offset
+            share = np.minimum(edges[1:], row + 1) - np.maximum(edges[:-1], row)
+            weight = np.maximum(share, 0).astype(np.float32) / np.float32(ratio)
+            total += weight[:, None] * flat[np.minimum(row, last - 1) - first]
+        averaged[start : start + strip] = total.reshape(-1, width, channels)
+    return averaged
 
 
 def resize_by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:

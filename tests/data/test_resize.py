@@ -19,3 +19,12 @@ def test_shrinking_by_strips_is_resizing_of_floats(monkeypatch, size, to, channe
         atol=1e-3,
         err_msg="OpenCV is off by 5e-4 itself, for two channels",
     )
+
+
+@pytest.mark.parametrize("size", [(30, 40), (77, 130), (299, 399), (1, 1), (150, 200)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_means_in_strips_are_those_of_the_whole_image(monkeypatch, size, channels):
+    monkeypatch.setattr(resize, "STRIP", 4096)  # several strips, which end within a source row
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, channels), np.uint8)
+    whole = resize.resize(image.astype(np.float32), *size, antialias=True)
+    np.testing.assert_allclose(resize.shrink(image, *size, antialias=True), whole, atol=1e-4)
