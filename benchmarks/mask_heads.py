@@ -1,8 +1,8 @@
 """Mask heads compared on three small datasets: balloons, nuclei and clothes, from MobileNet's ImageNet weights.
 
-    python -m benchmarks.mask_heads --data DIR --weights W --output docs/comparison
-    python -m benchmarks.mask_heads --data DIR --weights W --datasets fashion --heads fcn unet --output docs/comparison
-    python -m benchmarks.mask_heads --datasets shapes --weights samples/shapes/start.h5 --output docs/comparison/shapes
+    python -m benchmarks.mask_heads --data DIR --weights W --output benchmarks/comparison
+    python -m benchmarks.mask_heads --data DIR --weights W --datasets fashion --heads fcn unet --output benchmarks/comparison
+    python -m benchmarks.mask_heads --datasets shapes --weights samples/shapes/start.h5 --output benchmarks/comparison/shapes
 
 DIR contains `balloon`, `nuclei_dsb2018` and `fashion_ccp`. W is the weight file of
 `keras.applications.MobileNet(alpha=0.75, include_top=False)`. Runs found in `comparison.json` of the output folder are

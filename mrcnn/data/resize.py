@@ -54,8 +54,8 @@ def shrink(image: np.ndarray, height: int, width: int, antialias: bool) -> np.nd
 
 
 def _averaged(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Means over the source pixels of each target pixel, in float32: along the rows by OpenCV, then along the columns with
-    each target row's shares of the source rows. Some rows at a time, as in `shrink`."""
+    """Means over the source pixels of each target pixel, in float32, some rows at a time as in `shrink`: along the rows
+    by OpenCV, then along the columns with each target row's shares of the source rows."""
     rows, columns, channels = image.shape
     ratio, averaged = rows / height, np.empty((height, width, channels), np.float32)
     strip = max(1, int(4 * STRIP / (ratio * columns * channels)))
