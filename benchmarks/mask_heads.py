@@ -1,12 +1,13 @@
 """Mask heads compared on three small datasets: balloons, nuclei and clothes, from MobileNet's ImageNet weights.
 
     python -m benchmarks.mask_heads --data DIR --weights W --output benchmarks/comparison
-    python -m benchmarks.mask_heads --data DIR --weights W --datasets fashion --heads fcn unet --output benchmarks/comparison
-    python -m benchmarks.mask_heads --datasets shapes --weights samples/shapes/start.h5 --output benchmarks/comparison/shapes
+    python -m benchmarks.mask_heads --data DIR --weights W --datasets fashion --heads fcn unet --output FOLDER
+    python -m benchmarks.mask_heads --datasets shapes --weights samples/shapes/start.h5 --output FOLDER
 
 DIR contains `balloon`, `nuclei_dsb2018` and `fashion_ccp`. W is the weight file of
 `keras.applications.MobileNet(alpha=0.75, include_top=False)`. Runs found in `comparison.json` of the output folder are
-not repeated, so a comparison can be continued on another machine. Several processes can share the work.
+not repeated, so a comparison can be continued on another machine. Several processes can share the work. The shapes start
+from weights of their own and are kept in benchmarks/comparison/shapes.
 """
 
 import argparse
