@@ -6,8 +6,8 @@
 
 DIR contains `balloon`, `nuclei_dsb2018` and `fashion_ccp`. W is the weight file of
 `keras.applications.MobileNet(alpha=0.75, include_top=False)`. Runs found in `comparison.json` of the output folder are
-not repeated, so a comparison can be continued on another machine. Several processes can share the work. The shapes start
-from weights of their own and are kept in benchmarks/comparison/shapes.
+not repeated, so a comparison can be continued on another machine. Several processes can share the work. The shapes
+start from weights of their own, and their table is in benchmarks/comparison/shapes.
 """
 
 import argparse
