@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from parity_torchvision import SIZES, Kept, copied, fill
+from parity_torchvision import SIZES, Kept, copied, ended, fill
 from seeded_weights import seeded
 from torchvision.models import detection
 from torchvision.models.detection._utils import overwrite_eps
@@ -71,9 +71,7 @@ def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
     arrays |= {"pixels": kept["transform"][0][0].tensors[0], "proposals": kept["rpn"][0][0][0]}
     arrays |= {f"det_{name}": tensor for name, tensor in kept["found"].items()}
     arrays |= {f"out_{name}": tensor for name, tensor in out.items()} | {"heatmaps": kept["heatmaps"][0]}
-    for module in model.modules():
-        module._forward_hooks.clear()
-    return {name: tensor.numpy() for name, tensor in arrays.items()}
+    return ended(model, arrays)
 
 
 def main() -> None:

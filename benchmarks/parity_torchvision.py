@@ -159,6 +159,11 @@ def stages(model: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
         arrays |= {"mask_roi_pool": kept["mask_pool"][0], "out_masks": out["masks"][:, 0] > 0.5}
         masks = kept["masks"][0]
         arrays["masks"] = masks[torch.arange(len(masks)), found["labels"]].sigmoid()
+    return ended(model, arrays)
+
+
+def ended(model: torch.nn.Module, arrays: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The recorded tensors as arrays, after the hooks that recorded them are gone."""
     for module in model.modules():
         module._forward_hooks.clear()
     return {name: tensor.numpy() for name, tensor in arrays.items()}
