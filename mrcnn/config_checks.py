@@ -127,6 +127,19 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         loss_names: the keys of LOSS_WEIGHTS.
         keypoint_loss: one that it may have besides.
     """
+    _validate_numbers(config)
+    for name, default in defaults.items():
+        if isinstance(default, bool):
+            _require(isinstance(getattr(config, name), (bool, np.bool_)), config, name, "True or False")
+    for name, allowed in CHOICES.items():
+        _require(getattr(config, name) in allowed, config, name, f"one of {allowed}")
+    _validate_training(config, loss_names, keypoint_loss)
+    _validate_parts(config)
+    _validate_shapes(config)
+    _validate_together(config)
+
+
+def _validate_numbers(config: "Config") -> None:
     for name in COUNTS:
         _require(_is_count(getattr(config, name)), config, name, "an integer of 1 or more")
     for name in COUNTS_OR_NONE:
@@ -140,11 +153,9 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         _require(_is_number(getattr(config, name), 0, 1), config, name, "between 0 and 1")
     for name in NOT_NEGATIVE:
         _require(_is_number(getattr(config, name), 0), config, name, "a number of 0 or more")
-    for name, default in defaults.items():
-        if isinstance(default, bool):
-            _require(isinstance(getattr(config, name), (bool, np.bool_)), config, name, "True or False")
-    for name, allowed in CHOICES.items():
-        _require(getattr(config, name) in allowed, config, name, f"one of {allowed}")
+
+
+def _validate_training(config: "Config", loss_names: Sequence[str], keypoint_loss: str) -> None:
     clip = config.GRADIENT_CLIP_NORM
     _require(
         clip is None or (_is_number(clip, 0) and clip > 0),
@@ -172,14 +183,16 @@ def validate(config: "Config", defaults: Mapping[str, Any], loss_names: Sequence
         "SEED",
         "an integer of 0 or more",
     )
+
+
+def _validate_parts(config: "Config") -> None:
+    """The backbone's options, and the heads."""
     _require(isinstance(config.BACKBONE_OPTIONS, dict), config, "BACKBONE_OPTIONS", 'a dict such as {"alpha": 0.75}')
     for name, example, none in (("MASK_HEAD", "fcn", "masks"), ("KEYPOINT_HEAD", "keypoints", "keypoints")):
         head: Any = getattr(config, name)
         named = head.get("name") if isinstance(head, dict) else head
         wanted = f'a name such as "{example}", a dict of "name" and options, or None for no {none}'
         _require(head is None or (isinstance(named, str) and named not in ("", "None")), config, name, wanted)
-    _validate_shapes(config)
-    _validate_together(config)
 
 
 def _validate_shapes(config: "Config") -> None:
