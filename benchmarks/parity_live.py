@@ -24,7 +24,7 @@ from parity_stages import (
 from seeded_weights import seeded
 
 from mrcnn.data.images import read_image
-from mrcnn.data.masks import paste_masks
+from mrcnn.data.pasting import paste_masks
 from mrcnn.model import MaskRCNN
 
 PROGRAM = Path(__file__).with_name("parity_torchvision.py")

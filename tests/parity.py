@@ -2,18 +2,15 @@
 arithmetic written anew on their own names and layouts, so that an importer is not compared with itself."""
 
 import re
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+import parity_stages
 
 from tests import oracles
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import parity_stages  # noqa: E402
 
 BLOCKS = (3, 4, 6, 3)
 WIDTH, PYRAMID, HIDDEN, CLASSES, RATIOS = 8, 16, 12, 5, 3  # CLASSES with background

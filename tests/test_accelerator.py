@@ -9,14 +9,12 @@ import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
+import accelerator
 import numpy as np
 import pytest
+from accelerators import correctness, networks
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import accelerator  # noqa: E402
-from accelerators import correctness, networks  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -7,20 +7,16 @@ import sys
 import textwrap
 from pathlib import Path
 
+import against_peers
+import engine_peer
 import numpy as np
 import pytest
+import worker
+from passes import Program
+from peers import cuda_stand_ins, environments, turns
+from peers.turns import OURS, Case
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import against_peers  # noqa: E402
-from passes import Program  # noqa: E402
-
-sys.path.insert(1, str(BENCHMARKS / "peers"))
-import engine_peer  # noqa: E402
-import worker  # noqa: E402
-from peers import cuda_stand_ins, environments, turns  # noqa: E402
-from peers.turns import OURS, Case  # noqa: E402
 
 SQUARE, WIDE = (64, 64), (48, 64)
 

@@ -8,7 +8,7 @@ import pytest
 from parity_rounding import Candidates, Rules, overlaps
 from parity_rows import detection_rows, xyxy
 
-from mrcnn.data.masks import paste_masks
+from mrcnn.data.pasting import paste_masks
 from mrcnn.weights.importers.torchvision import torchvision_source
 from tests import parity
 from tests.weights.importers import test_torchvision

@@ -1,18 +1,15 @@
 """A training step beside torchvision's: the comparison's own arithmetic, and the whole of it where torchvision runs."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import training_parity
 
 from tests import oracles
 from tests.layers.test_roi_align import torchvision_python
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import training_parity  # noqa: E402
 
 
 def test_nearest_boxes_are_the_same_within_a_hundredth_of_a_pixel():

@@ -2,15 +2,12 @@
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import weak_scaling
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import weak_scaling  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

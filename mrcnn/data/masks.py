@@ -1,15 +1,13 @@
-"""Masks: their boxes, cropping them to boxes, and pasting them back into the image.
+"""Masks: their boxes, and cropping them to boxes. `mrcnn.data.pasting` is the way back.
 
 Pixel x covers [x, x + 1) and a box covers [x1, x2), so a mask starts and ends exactly at its box.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-
-STRIP = 1 << 16  # pixels
 
 
 def extract_bboxes(mask: np.ndarray) -> np.ndarray:
@@ -144,85 +142,6 @@ def _split(positions: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
     return low, (positions - low).astype(np.float32)[:, None]
 
 
-def paste_masks(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
-    """Pastes masks into the image at their boxes, with sub-pixel precision.
-
-    Args and errors: see `mask_parts`.
-
-    Returns:
-        [height, width, N] bool, contiguous per mask; empty for boxes without area.
-    """
-    pasted = np.zeros([len(probs), height, width], bool)
-    for mask, (part, top, left) in zip(pasted, mask_parts(probs, boxes, height, width, threshold), strict=True):
-        mask[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return np.moveaxis(pasted, 0, 2)
-
-
-def mask_parts(
-    probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5
-) -> Iterator[tuple[np.ndarray, int, int]]:
-    """The part of the image that each mask can reach, with sub-pixel precision; the mask is empty elsewhere.
-
-    The center x + 0.5 of a pixel is at (x + 0.5 - x1) / (x2 - x1) * m - 0.5 in the mask's pixel coordinates, where
-    the m mask values are interpolated bilinearly, with zeros outside (as in Detectron2's `paste_masks_in_image`).
-
-    Args:
-        probs: [N, m, m] probabilities.
-        boxes: [N, (y1, x1, y2, x2)] float, in image pixels; they may extend beyond the image.
-        height, width: of the image.
-        threshold: minimum probability of pixels inside the mask.
-
-    Yields:
-        (part [h, w] bool, top, left) for each mask; a 0 x 0 part for boxes without area.
-
-    Raises:
-        ValueError: unexpected shapes.
-    """
-    probs, boxes = np.asarray(probs, np.float32), np.asarray(boxes, np.float64)
-    if probs.ndim != 3 or boxes.shape != (len(probs), 4):
-        raise ValueError(f"expected masks [N, m, m] and boxes [N, 4], got {probs.shape} and {boxes.shape}")
-    return (_mask_part(prob, box, height, width, threshold) for prob, box in zip(probs, boxes.tolist(), strict=True))
-
-
-def _mask_part(
-    prob: np.ndarray, box: list[float], height: int, width: int, threshold: float
-) -> tuple[np.ndarray, int, int]:
-    y1, x1, y2, x2 = box
-    if not (y2 > y1 and x2 > x1):
-        return np.zeros((0, 0), bool), 0, 0
-    top, rows, fraction_y = _taps(y1, y2, prob.shape[0], height)
-    left, columns, fraction_x = _taps(x1, x2, prob.shape[1], width)
-    prob = np.pad(prob, 1)
-    # Columns first, on the few mask rows; whole rows are then fast to gather. No matrix product: BLAS threads stall one
-    # another on products this small when the cores are busy.
-    wide = prob[:, columns] * (1 - fraction_x) + prob[:, columns + 1] * fraction_x
-    steps = np.diff(wide, axis=0)
-    part = np.empty((len(rows), len(columns)), bool)
-    # Strips that fit the cache: three times as fast as whole masks of a large image
-    strip = max(1, STRIP // max(1, len(columns)))
-    values, steeper = np.empty((2, min(strip, len(rows)), len(columns)), np.float32)
-    for start in range(0, len(rows), strip):
-        taken, count = slice(start, start + strip), len(rows[start : start + strip])
-        np.take(wide, rows[taken], axis=0, out=values[:count], mode="clip")  # "clip" writes without a buffer
-        np.take(steps, rows[taken], axis=0, out=steeper[:count], mode="clip")
-        steeper[:count] *= fraction_y[taken, None]
-        values[:count] += steeper[:count]
-        np.greater_equal(values[:count], threshold, out=part[taken])
-    return part, top, left
-
-
-def _taps(start: float, end: float, count: int, size: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """For the pixels of an axis that a mask of `count` samples over [start, end) reaches: the first pixel, and for each
-    pixel the index of the preceding sample, with one zero added on either side, and the fraction towards the next."""
-    margin = (end - start) / count / 2
-    first = int(np.clip(np.floor(start - margin), 0, size))
-    last = int(np.clip(np.ceil(end + margin), first, size))
-    positions = (np.arange(first, last) + 0.5 - start) / (end - start) * count + 0.5
-    positions = np.clip(positions, 0, count + 1)
-    before = np.minimum(positions.astype(np.int64), count)
-    return first, before, (positions - before).astype(np.float32)
-
-
 def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: tuple[int, int]) -> np.ndarray:
     """Crops masks [H, W, N] to integer boxes, as the old package does, at `mini_shape`: [height, width, N] bool.
 
@@ -249,7 +168,7 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
 def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
     """Pastes a mask of probabilities [m, m] at its integer box into an empty [H, W] bool, as the old package does.
 
-    `paste_masks` is the precise way; this one reproduces results of the old package.
+    `mrcnn.data.pasting.paste_masks` is the precise way; this one reproduces results of the old package.
     """
     y1, x1, y2, x2 = (int(v) for v in bbox)
     full = np.zeros(image_shape[:2], bool)

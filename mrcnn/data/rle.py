@@ -90,6 +90,17 @@ def encode_parts(parts: Iterable[tuple[np.ndarray, int, int]], height: int, widt
     return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
 
 
+def encode_bounds(bounds: Iterable[np.ndarray], height: int, width: int) -> list[Rle]:
+    """RLE of masks of height x width, each given by the bounds of its runs inside, in column-major order.
+
+    Args:
+        bounds: for each mask (start, end, start, end ...) int64, end-exclusive and sorted. No run is empty; runs may
+            touch.
+    """
+    counts = [_counts(one, height * width) for one in bounds]
+    return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
+
+
 def compress(rle: Mapping[str, Any]) -> Rle:
     """The same RLE with `counts` compressed to a str; checked as in `decode`. Runs of length 0 are kept."""
     return from_counts(counts_of(rle), *rle_size(rle))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrcnn.data import rle as run_lengths
 from mrcnn.data.keypoints import Skeleton, names_of_keypoints
-from mrcnn.data.masks import mask_parts
+from mrcnn.data.pasting import mask_parts, mask_rles
 
 MASK_FORMS = ("full", "rle", "crops")
 HTML_ROWS = 10
@@ -157,11 +157,17 @@ class Result(dict[str, Any]):
     @property
     def rle(self) -> list[run_lengths.Rle]:
         if "rle" not in self._forms:
-            full = self._stored()
-            self._forms["rle"] = (
-                run_lengths.encode_parts(self._parts(), *self.size) if full is None else run_lengths.encode_all(full)
-            )
+            self._forms["rle"] = self._run_lengths()
         return self._forms["rle"]
+
+    def _run_lengths(self) -> list[run_lengths.Rle]:
+        full = self._stored()
+        if full is not None:
+            return run_lengths.encode_all(full)
+        if "soft" in self._forms and "crops" not in self._forms:
+            probabilities, boxes = self._forms["soft"]
+            return mask_rles(probabilities, boxes, *self.size)  # without the pixels: twice as fast
+        return run_lengths.encode_parts(self._parts(), *self.size)
 
     @property
     def crops(self) -> list[Crop]:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mrcnn.data.masks import mask_parts
+from mrcnn.data.pasting import mask_parts
 from mrcnn.data.rle import encode_parts
 from mrcnn.inference.results import Crop, Result, SoftMasks
 

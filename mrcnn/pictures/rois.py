@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrcnn.data.images import read_image
-from mrcnn.data.masks import paste_masks
+from mrcnn.data.pasting import paste_masks
 from mrcnn.pictures import canvas
 from mrcnn.pictures.colors import GRAY, Color, blend_masks, random_colors
 from mrcnn.pictures.instances import class_captions

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrcnn.data import masks
-from mrcnn.data.masks import crop_masks, expand_mask, extract_bboxes, minimize_mask, paste_masks, unmold_mask
+from mrcnn.data.masks import crop_masks, expand_mask, extract_bboxes, minimize_mask, unmold_mask
 
 
 def rectangle(height, width, y1, x1, y2, x2):
@@ -145,70 +145,6 @@ def test_crop_masks_is_exact_in_the_far_corner_of_a_large_photograph():
     expected = 255 * rows @ masks[:, :, 0] @ columns.T
     assert np.abs(crop[-8:, -8:] - expected).max() < 0.51
     assert (crop[:1494] == 255).all()
-
-
-def paste_reference(prob, box, height, width):
-    """Bilinear samples at every pixel center of the image, one by one."""
-    m = len(prob)
-    out = np.zeros([height, width])
-    for y in range(height):
-        for x in range(width):
-            v = (y + 0.5 - box[0]) / (box[2] - box[0]) * m - 0.5
-            u = (x + 0.5 - box[1]) / (box[3] - box[1]) * m - 0.5
-            for i in range(m):
-                for j in range(m):
-                    out[y, x] += max(0, 1 - abs(v - i)) * max(0, 1 - abs(u - j)) * prob[i, j]
-    return out
-
-
-def test_paste_masks_equals_samples_one_by_one():
-    rng = np.random.default_rng(1)
-    probs = rng.random((4, 3, 3))
-    boxes = np.array([[2.3, 1.7, 9.1, 11.2], [-3, -2.5, 4, 20], [8.2, 10.1, 8.9, 10.6], [30, 30, 40, 40]])
-    for threshold in (0.2, 0.5):
-        pasted = paste_masks(probs, boxes, 10, 14, threshold)
-        assert pasted.shape == (10, 14, 4) and pasted.dtype == bool
-        for i in range(4):
-            expected = paste_reference(probs[i], boxes[i], 10, 14)
-            certain = np.abs(expected - threshold) > 1e-5
-            np.testing.assert_array_equal(pasted[certain, i], expected[certain] >= threshold)
-
-
-def test_paste_masks_fills_the_pixels_whose_centers_are_inside():
-    pasted = paste_masks(np.ones([1, 7, 7]), np.array([[1.4, 2.6, 4.6, 5.4]]), 8, 8)[:, :, 0]
-    np.testing.assert_array_equal(pasted, rectangle(8, 8, 1, 3, 5, 5)[:, :, 0])
-
-
-def test_paste_masks_of_nothing():
-    assert paste_masks(np.zeros([0, 7, 7]), np.zeros([0, 4]), 5, 6).shape == (5, 6, 0)
-    assert not paste_masks(np.ones([1, 7, 7]), np.array([[3, 3, 3, 3]]), 5, 6).any()
-    with pytest.raises(ValueError, match=r"got \(1, 7, 7\) and \(2, 4\)"):
-        paste_masks(np.ones([1, 7, 7]), np.zeros([2, 4]), 5, 6)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_cropped_masks_paste_back(seed):
-    rng = np.random.default_rng(seed)
-    y1, x1 = rng.integers(0, 20, 2)
-    height, width = rng.integers(5, 30, 2)
-    mask = rectangle(64, 64, y1, x1, y1 + height, x1 + width)
-    box = np.array([[y1 - 0.0, x1, y1 + height, x1 + width]])
-    crop = crop_masks(mask, box, (28, 28)) / 255
-    np.testing.assert_array_equal(paste_masks(crop, box, 64, 64), mask)
-
-
-def test_a_mask_larger_than_a_strip_is_the_same_as_its_parts(monkeypatch):
-    rng = np.random.default_rng(0)
-    probs, boxes = rng.random((3, 7, 7)), np.array([[-5.3, 2.1, 60.2, 49.9], [10, 10, 12.5, 48], [3, 3, 3, 9]])
-    at_once = masks.paste_masks(probs, boxes, 64, 50)
-    monkeypatch.setattr(masks, "STRIP", 200)  # four rows of the first, five of the second
-    np.testing.assert_array_equal(masks.paste_masks(probs, boxes, 64, 50), at_once)
-    monkeypatch.setattr(masks, "STRIP", 1)
-    np.testing.assert_array_equal(masks.paste_masks(probs, boxes, 64, 50), at_once)
-    parts = list(masks.mask_parts(probs, boxes, 64, 50))
-    assert [part.shape for part, _, _ in parts][2] == (0, 0)
-    assert parts[0][1:] == (0, 0) and parts[0][0].shape[1] == 50, "it reaches half a mask pixel beyond its box"
 
 
 def test_whole_masks_by_hand():
