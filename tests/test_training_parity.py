@@ -1,6 +1,5 @@
 """A training step beside torchvision's: the comparison's own arithmetic, and the whole of it where torchvision runs."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +7,6 @@ import training_parity
 
 from tests import oracles
 from tests.layers.test_roi_align import torchvision_python
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def test_nearest_boxes_are_the_same_within_a_hundredth_of_a_pixel():

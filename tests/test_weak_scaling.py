@@ -2,12 +2,9 @@
 
 import io
 import json
-from pathlib import Path
 
 import pytest
 import weak_scaling
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 pytestmark = pytest.mark.slow
 
