@@ -4,7 +4,8 @@
     python benchmarks/exports.py --images DIR --weights maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth
 
 Without `--weights`, ResNet-50-FPN has seeded weights with the spread of trained ones (torchvision's shapes). A
-detection over 0.05 has a partner if one of its class has a mask that overlaps it by 0.5 or more, each used once.
+detection over 0.05 has a partner if one of its class has a mask that overlaps it by 0.5 or more, each used once. "from
+0.5": how far `detect`'s value is from the threshold, at most, in a pixel that belongs to only one of the two masks.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from machine import processor
+from scipy.ndimage import map_coordinates
 
 from mrcnn.data.images import read_image
 from mrcnn.inference.predictor import Predictor
@@ -64,24 +66,31 @@ def seeded_model(oracles: Path) -> MaskRCNN:
 def differences(ways: dict[str, Any], images: list[np.ndarray]) -> None:
     """Of each way beside `detect`."""
     expected = ways["detect"].detect(images)
-    columns = ("", "detections", "partners", "boxes px", "scores", "least IoU", "mean IoU", "most pixels")
+    columns = ("", "detections", "partners", "boxes px", "scores", "least IoU", "mean IoU", "most pixels", "from 0.5")
     print(" ".join(f"{column:>11}" for column in columns))
     for name, way in ways.items():
         if name == "detect":
             continue
         pairs = [compare(*both) for both in zip(way.detect(images), expected, strict=True)]
-        every = np.concatenate(pairs) if pairs else np.zeros((0, 4))
+        every = np.concatenate(pairs) if pairs else np.zeros((0, 5))
         total = sum(int((one.scores > 0.05).sum()) for one in expected)
         most, (least, mean) = every.max(axis=0, initial=0), (every[:, 2].min(initial=1), every[:, 2].mean())
-        figures = (f"{most[0]:.2g}", f"{most[1]:.2g}", f"{least:.4f}", f"{mean:.5f}", f"{most[3]:.0f}")
+        figures = (
+            f"{most[0]:.2g}",
+            f"{most[1]:.2g}",
+            f"{least:.4f}",
+            f"{mean:.5f}",
+            f"{most[3]:.0f}",
+            f"{most[4]:.1g}",
+        )
         print(" ".join(f"{value:>11}" for value in (name, total, len(every), *figures)), flush=True)
 
 
 def compare(found: Result, expected: Result) -> np.ndarray:
-    """Of each pair: largest difference of a corner in pixels, of scores, IoU of the masks, pixels in which the
-    masks differ. [pairs, 4]."""
+    """Of each pair: largest difference of a corner in pixels, of scores, IoU of the masks, pixels in which the masks
+    differ, the largest distance of `expected`'s values there from the threshold of 0.5. [pairs, 5]."""
     rows, used = [], set()
-    full, theirs = found.masks, expected.masks
+    full, theirs, soft = found.masks, expected.masks, expected.soft
     for i, (class_id, score) in enumerate(zip(expected.class_ids, expected.scores, strict=True)):
         if score <= 0.05:
             continue
@@ -94,9 +103,18 @@ def compare(found: Result, expected: Result) -> np.ndarray:
         overlap = np.count_nonzero(one & other) / union if union else 1.0
         if overlap >= 0.5:
             used.add(j)
-            apart = np.count_nonzero(one != other)
-            rows.append((np.abs(found.rois[j] - expected.rois[i]).max(), abs(found.scores[j] - score), overlap, apart))
-    return np.array(rows, float).reshape(-1, 4)
+            apart = np.argwhere(one != other)
+            margin = np.abs(values_at(soft.probabilities[i], soft.boxes[i], apart) - 0.5).max(initial=0)
+            box = np.abs(found.rois[j] - expected.rois[i]).max()
+            rows.append((box, abs(found.scores[j] - score), overlap, len(apart), margin))
+    return np.array(rows, float).reshape(-1, 5)
+
+
+def values_at(probabilities: np.ndarray, box: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """What pasting compares with the threshold at `pixels` [n, (y, x)]: bilinear values of a mask [m, m], [n]."""
+    start, side = box[:2].astype(float), (box[2:] - box[:2]).astype(float)
+    places = (pixels + 0.5 - start) / side * len(probabilities) - 0.5
+    return map_coordinates(np.pad(probabilities, 1), places.T + 1, order=1)
 
 
 def times(ways: dict[str, Any], images: list[np.ndarray], runs: int) -> None:
