@@ -198,7 +198,7 @@ def test_locks_where_there_are_no_hard_links(tmp_path, monkeypatch):
 def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path):
     (tmp_path / ".lock").write_text(json.dumps(Process.this()._replace(started=1)._asdict()))
     with locked(tmp_path):
-        pass
+        assert json.loads((tmp_path / ".lock").read_text()) == Process.this()._asdict()
 
 
 def test_another_machine_s_holder_is_dead_once_it_has_been_silent_for_long(tmp_path):
@@ -209,7 +209,7 @@ def test_another_machine_s_holder_is_dead_once_it_has_been_silent_for_long(tmp_p
     long_ago = time.time() - files.SILENCE - 60
     os.utime(lock, (long_ago, long_ago))
     with locked(tmp_path):
-        pass
+        assert json.loads(lock.read_text()) == Process.this()._asdict()
 
 
 def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
