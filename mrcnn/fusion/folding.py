@@ -158,14 +158,23 @@ class TransposeAsPointwise(SharedWeightsLayer):
         build_unbuilt(self.transpose, input_shape)
 
     def call(self, inputs: Any) -> Any:
-        layer, dtype = self.transpose, self.transpose.compute_dtype
-        rows, columns, _, channels = layer.kernel.shape
-        kernel = ops.transpose(ops.reshape(ops.cast(layer.kernel, dtype), (-1, channels)))
-        outputs = ops.conv(ops.cast(inputs, dtype), kernel[None, None], padding="same", data_format="channels_last")
-        if layer.bias is not None:
-            bias = ops.tile(ops.cast(layer.bias, dtype), (rows * columns,))
+        kernel, bias = self.kernel_and_bias()
+        inputs = ops.cast(inputs, self.transpose.compute_dtype)
+        outputs = ops.conv(inputs, kernel[None, None], padding="same", data_format="channels_last")
+        if self.transpose.bias is not None:
             outputs = ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
-        return layer.activation(outputs)
+        return self.transpose.activation(outputs)
+
+    def kernel_and_bias(self) -> tuple[Any, Any]:
+        """[c, s * s * filters] and [s * s * filters], in the layer's compute dtype."""
+        layer, dtype = self.transpose, self.transpose.compute_dtype
+        rows, columns, filters, channels = layer.kernel.shape
+        kernel = ops.transpose(ops.reshape(ops.cast(layer.kernel, dtype), (-1, channels)))
+        bias = ops.zeros(filters, dtype) if layer.bias is None else ops.cast(layer.bias, dtype)
+        return kernel, ops.tile(bias, (rows * columns,))
+
+    def is_relu(self) -> bool:
+        return self.transpose.activation is keras.activations.relu
 
 
 @keras.saving.register_keras_serializable("mrcnn")

@@ -242,7 +242,8 @@ def kernel_gradient(images: Any, upstream: Any) -> Any:
         return index + 1, total + tf.matmul(given, products, transpose_a=True)
 
     count = -(-batch // many) * strips
-    start = tf.zeros([IN**2, images.shape[-1], upstream.shape[-1]])
+    # Not `tf.zeros`: TensorFlow would keep a constant of this size
+    start = tf.raw_ops.Empty(shape=[IN**2, images.shape[-1], upstream.shape[-1]], dtype=tf.float32, init=True)
     _, total = tf.while_loop(lambda index, _: index < count, step, (0, start), parallel_iterations=1)
     return tf.reshape(_transform(transforms().kernel.T, total), [KERNEL, KERNEL, *start.shape[1:]])
 

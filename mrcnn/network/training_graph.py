@@ -159,7 +159,9 @@ def _mask_outputs(
         features = given.get("features")
         if features is None:
             features = pool(config.MASK_POOL_SIZE, levels[:4], "roi_align_mask")
-        masks = class_masks(folded_model(head.model, training=True, fast=True))(features, given["class_ids"])
+        masks = class_masks(folded_model(head.model, training=True, fast=True), training=True)(
+            features, given["class_ids"]
+        )
         target = MaskTargets(mask_size=network.mask_size, name="mask_targets")(
             given["boxes"], image_index, given["instance"], inputs["gt_boxes"], inputs["gt_masks"]
         )

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import heads
 from mrcnn.fusion.folding import DepthToSpace, fold
-from mrcnn.fusion.mask_channel import class_masks
+from mrcnn.fusion.mask_channel import ClassChannel, UpsampledClassChannel, class_masks
 from mrcnn.network.frozen_batch_norm import fixed_norms
 
 RNG = np.random.default_rng(0)
@@ -67,10 +68,12 @@ def test_a_sequential_head(training):
         np.testing.assert_allclose(class_masks(either)(x, class_ids), expected, atol=1e-5)
 
 
-def test_saved_and_loaded(tmp_path):
+@pytest.mark.parametrize("training", [False, True])
+def test_saved_and_loaded(tmp_path, training):
     head = heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7)
     inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
-    model = keras.Model([inputs, ids], class_masks(head)(inputs, ids))
+    masks = class_masks(fold(head, fixed_norms(training=training)), training=training)
+    model = keras.Model([inputs, ids], masks(inputs, ids))
     model.save(tmp_path / "masks.keras")
     given = features(), np.array([3, 0, 6, 3, 1])
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "masks.keras")(given), model(given))
@@ -120,3 +123,35 @@ def test_bfloat16_ends_in_float32():
     found = class_masks(head)(x, class_ids)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     np.testing.assert_allclose(found, np.asarray(head(x))[np.arange(5), :, :, class_ids], atol=0.01)
+
+
+@pytest.mark.parametrize("count", [1, 8, 19])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_backward_pass_in_parts_has_the_same_gradients(count, bias):
+    """8 RoIs are one part; 19 are two and a rest."""
+    inputs = keras.Input((4, 6, 3))
+    up = layers.Conv2DTranspose(5, 2, strides=2, activation="relu", use_bias=bias)(inputs)
+    head = keras.Model(inputs, layers.Conv2D(7, 1, activation="sigmoid", use_bias=bias)(up))
+    for weight in head.weights:
+        weight.assign(RNG.normal(size=weight.shape))
+    folded = fold(head, fixed_norms(training=True))
+    x, class_ids = tf.constant(RNG.normal(size=(count, 4, 6, 3)), tf.float32), RNG.integers(0, 7, count)
+    wanted = RNG.normal(size=(count, 8, 12)).astype(np.float32)
+    found = []
+    for training in (False, True):
+        masks = class_masks(folded, training=training)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(masks(x, class_ids) * wanted)
+        found.append([loss, *tape.gradient(loss, [x, *head.trainable_variables])])
+    for plain, in_parts in zip(*found, strict=True):
+        np.testing.assert_allclose(in_parts, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_the_backward_pass_in_parts_is_used_for_training_alone():
+    head = fold(heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7), fixed_norms(training=True))
+    inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
+    kinds = [
+        type(keras.Model([inputs, ids], class_masks(head, training=t)(inputs, ids)).get_layer("masks")) for t in (0, 1)
+    ]
+    assert kinds == [ClassChannel, UpsampledClassChannel]
