@@ -55,6 +55,16 @@ def _started(pid: int) -> int:
         return 0
 
 
+def make_folder(path: Path) -> None:
+    """Creates a folder and its parents, if missing. Raises OSError that names the folder and says what to do."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"{path} cannot be created as a folder ({error.strerror}); choose another place"
+        ) from error
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path next to `path`; renames it to `path` if the block succeeds, else removes it.
@@ -65,7 +75,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     OSErrors in the block, such as a missing input, are passed on unchanged.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path.parent)
     me = Process.this()
     suffix = f".mrcnn-{me.host}-{me.pid}-{me.started}-"

@@ -45,6 +45,8 @@ def test_without_arguments_it_says_what_there_is(run, capsys):
         (("detect", "a.jpg", "--weights", "w", "--min-score", "2"), "expected a number from 0 to 1, got '2'"),
         (("detect", "a.jpg", "--weights", "w", "--write", "maps"), "expected some of pictures,cutouts,json,csv"),
         (("detect", "a.jpg", "--weights", "w", "--batch", "0"), "expected an integer >= 1, got '0'"),
+        (("detect", "a.jpg", "--weights", "w", "--tile", "5"), "expected pixels of a tile's side, 32 or more, got '5'"),
+        (("detect", "a.jpg", "--weights", "w", "--classes", " ,"), "expected names, such as cat,dog, got ' ,'"),
         (("detect", "a.jpg", "--weights", "w", "--set", "NAME"), "expected NAME=VALUE, got 'NAME'"),
     ],
 )
