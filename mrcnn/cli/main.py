@@ -109,7 +109,11 @@ def _run(name: str, run: Any, arguments: argparse.Namespace) -> int:
     except Exception as error:
         if arguments.debug:
             raise
-        message = one_line(error) if isinstance(error, OSError | ValueError | ImportError) else one_line(repr(error))
+        message = (
+            one_line(error)
+            if isinstance(error, OSError | ValueError | ImportError | RuntimeError)
+            else one_line(repr(error))
+        )
         print(f"mrcnn {name}: error: {message or type(error).__name__}", file=sys.stderr)
         if arguments.json:
             print(json.dumps({"error": str(error), "kind": type(error).__name__}), file=output)
