@@ -1,6 +1,5 @@
 """A training step beside torchvision's: the comparison's own arithmetic, and the whole of it where torchvision runs."""
 
-
 import numpy as np
 import pytest
 import training_parity
