@@ -18,6 +18,7 @@ LOCK = ".lock"
 HEARTBEAT = 30  # seconds between updates of a held lock
 SILENCE = 600  # seconds without an update after which a holder on another machine is considered dead
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # write errors, which name no file
+LONGEST = 30  # characters of a file's name in that of its temporary file
 TEMPORARY = re.compile(r"\..+\.mrcnn-(?P<host>.+)-(?P<pid>\d+)-(?P<started>\d+)-\w+\.tmp")
 
 
@@ -79,7 +80,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     _remove_leftovers(path.parent)
     me = Process.this()
     suffix = f".mrcnn-{me.host}-{me.pid}-{me.started}-"
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}{suffix}", suffix=".tmp", dir=path.parent)
+    try:
+        begin = path.name[:LONGEST]  # a file system takes 255 bytes, with all the rest
+        handle, name = tempfile.mkstemp(prefix=f".{begin}{suffix}", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise type(error)(error.errno, f"could not write {path} ({error.strerror}); choose another place") from error
     os.close(handle)
     temporary = Path(name)
     try:

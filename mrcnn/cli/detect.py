@@ -216,8 +216,8 @@ def _report(store: "ResultStore", output: Path) -> None:
     if not unreadable:
         return
     note(f"{counted(unreadable, 'image')} could not be read:")
-    for (name, error), _ in zip(store.failures(), range(SHOWN), strict=False):
-        note(f"  {name}: {error}")
+    for line, _ in zip(store.failures(), range(SHOWN), strict=False):
+        note(f"  {line}")
     if unreadable > SHOWN:
         note(f"  ... all of them in {output / UNREADABLE}")
 

@@ -81,7 +81,7 @@ class ResultStore:
     def __init__(self, path: str | Path, about: Mapping[str, str]) -> None:
         self.path = Path(path)
         make_folder(self.path.parent)
-        self._connection = sqlite3.connect(self.path, timeout=1, isolation_level=None)
+        self._connection = _connected(self.path)
         try:
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("BEGIN IMMEDIATE")
@@ -93,7 +93,7 @@ class ResultStore:
             self._connection.close()
             if "locked" in str(error):
                 raise ValueError(f"{self.path} is in use by another process; wait for it, or stop it first") from error
-            raise OSError(f"cannot write {self.path}: {error}") from error
+            raise OSError(f"cannot write {self.path}: {error}; choose another folder") from error
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise ValueError(f"{self.path} is damaged, or not a file of results ({error}); remove it") from error
@@ -171,10 +171,10 @@ class ResultStore:
         (instances,) = self._connection.execute("SELECT COUNT(*) FROM instances").fetchone()
         return images - failed, instances, failed
 
-    def failures(self) -> Iterator[tuple[str, str]]:
-        """Name and error of each image that could not be read."""
+    def failures(self) -> Iterator[str]:
+        """A line per image that could not be read: its name and the error."""
         for name, error in self._connection.execute("SELECT name, error FROM images WHERE error IS NOT NULL"):
-            yield os.fsdecode(name), error
+            yield "\\n".join(f"{os.fsdecode(name)}: {error}".splitlines())
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Name and record of each image with results, in the order in which they were found."""
@@ -252,8 +252,14 @@ class ResultStore:
             Path(path).unlink(missing_ok=True)
             return
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-            for name, error in self.failures():
-                file.write(f"{name}: {error}\n")
+            file.writelines(f"{line}\n" for line in self.failures())
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, timeout=1, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"cannot write {path}: {error}; choose another folder") from error
 
 
 def _write_list(file: Any, items: Iterator[dict[str, Any]]) -> None:

@@ -40,7 +40,7 @@ def test_records_come_back_in_the_order_in_which_they_came(tmp_path):
         assert (first, second) == ("b.jpg", "a.jpg") and empty == Record((20, 30), [])
         assert record == Record.of(result())
         assert record.rows[0].area == 20 and record.rows[1][2:6] == (1, 2, 6, 6)
-        assert store.counts() == (2, 2, 1) and list(store.failures()) == [("broken.jpg", "it is broken")]
+        assert store.counts() == (2, 2, 1) and list(store.failures()) == ["broken.jpg: it is broken"]
         assert store.has("b.jpg") and not store.has("broken.jpg") and not store.has("c.jpg")
 
 
@@ -84,6 +84,13 @@ def test_no_images_are_valid_files(tmp_path):
         store.write_failures(tmp_path / "failures.txt")
     assert json.loads((tmp_path / "a.json").read_text())["images"] == []
     assert (tmp_path / "a.csv").read_text().count("\n") == 1 and not (tmp_path / "failures.txt").exists()
+
+
+def test_each_failure_is_a_line(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("two\nlines.jpg", ValueError("it is\nbroken"))
+        store.write_failures(tmp_path / "failures.txt")
+    assert (tmp_path / "failures.txt").read_text() == "two\\nlines.jpg: it is\\nbroken\n"
 
 
 def test_results_of_another_kind_are_refused(tmp_path):
@@ -132,6 +139,12 @@ def test_another_version_of_an_image_is_another_image(tmp_path):
         assert store.has("a.jpg", "one") and not store.has("a.jpg", "two")
         store.add("a.jpg", Record.of(result(1)), "two")
         assert store.has("a.jpg", "two") and store.counts() == (1, 1, 0)
+
+
+def test_an_output_that_takes_no_files_says_so(tmp_path):
+    (tmp_path / "a.sqlite").mkdir()
+    with pytest.raises(OSError, match="cannot write .*a.sqlite: unable to open database file; choose another folder"):
+        ResultStore(tmp_path / "a.sqlite", ABOUT)
 
 
 def test_an_output_that_is_a_file_says_so(tmp_path):
