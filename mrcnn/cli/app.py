@@ -37,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from mrcnn.app.address import check_address
     from mrcnn.app.page import build_page, serve
     from mrcnn.app.session import NamedModel
     from mrcnn.inference.extras import require
 
     require("gradio", "app")  # before a model is built
+    check_address(arguments.host, arguments.port)
     given = {"tile": arguments.tile} if arguments.tile else {}
     models: list[NamedModel] = []
     for weights in filter(None, (arguments.weights, arguments.against)):

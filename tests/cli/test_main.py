@@ -1,5 +1,6 @@
 """Help on one screen, exit codes, one-line errors, and JSON alone on standard output."""
 
+import argparse
 import importlib
 import json
 import os
@@ -97,6 +98,9 @@ def raising(error):
             "mrcnn fake: error: pip install 'mask-rcnn-keras[video]'",
         ),
         (ValueError(), "mrcnn fake: error: ValueError"),
+        (NotImplementedError("not with tiles"), "mrcnn fake: error: not with tiles"),
+        (argparse.ArgumentTypeError("invalid choice"), "mrcnn fake: error: invalid choice"),
+        (FileNotFoundError(2, "No such file", "a.json"), "mrcnn fake: error: No such file: 'a.json'"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(fake, error, line):
