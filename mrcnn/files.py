@@ -98,7 +98,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         ours = all(each == str(path) or each.startswith(str(temporary)) for each in about)
         if not ours or (not about and error.errno not in DISK):
             raise
-        raise OSError(error.errno, f"could not write {path} ({error}); an existing file there is unchanged") from error
+        raise OSError(
+            error.errno, f"could not write {path} ({error.strerror or error}); an existing file there is unchanged"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
