@@ -18,6 +18,7 @@ LOCK = ".lock"
 HEARTBEAT = 30  # seconds between updates of a held lock
 SILENCE = 600  # seconds without an update after which a holder on another machine is considered dead
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # write errors, which name no file
+LONGEST = 30  # characters of a file's name in that of its temporary file
 TEMPORARY = re.compile(r"\..+\.mrcnn-(?P<host>.+)-(?P<pid>\d+)-(?P<started>\d+)-\w+\.tmp")
 
 
@@ -55,6 +56,16 @@ def _started(pid: int) -> int:
         return 0
 
 
+def make_folder(path: Path) -> None:
+    """Creates a folder and its parents, if missing. Raises OSError that names the folder and says what to do."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"{path} cannot be created as a folder ({error.strerror}); choose another place"
+        ) from error
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path next to `path`; renames it to `path` if the block succeeds, else removes it.
@@ -65,11 +76,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     OSErrors in the block, such as a missing input, are passed on unchanged.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path.parent)
     me = Process.this()
     suffix = f".mrcnn-{me.host}-{me.pid}-{me.started}-"
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}{suffix}", suffix=".tmp", dir=path.parent)
+    try:
+        begin = path.name[:LONGEST]  # a file system takes 255 bytes, with all the rest
+        handle, name = tempfile.mkstemp(prefix=f".{begin}{suffix}", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise type(error)(error.errno, f"could not write {path} ({error.strerror}); choose another place") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -83,7 +98,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         ours = all(each == str(path) or each.startswith(str(temporary)) for each in about)
         if not ours or (not about and error.errno not in DISK):
             raise
-        raise OSError(error.errno, f"could not write {path} ({error}); an existing file there is unchanged") from error
+        raise OSError(
+            error.errno, f"could not write {path} ({error.strerror or error}); an existing file there is unchanged"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -170,7 +170,8 @@ class MaskRCNN(OldMethods):
         if (augment or tile is not None) and self.network.keypoints is not None:
             raise NotImplementedError("tile and augment merge boxes and masks, not keypoints; call detect without them")
         if augment:
-            return augmented(self.detector, self._masks_of_boxes, augment, self.class_names)
+            masks_of = None if self.network.head is None else self._masks_of_boxes
+            return augmented(self.detector, masks_of, augment, self.class_names)
         return None if tile is None else tiled(self.detector, tile, overlap, self.class_names)
 
     def stream(

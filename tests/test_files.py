@@ -28,6 +28,24 @@ def test_writes_text_makes_its_folder_and_leaves_nothing_else(tmp_path):
     assert path.read_text() == "c"
 
 
+@pytest.mark.parametrize("name", ["a" * 251 + ".txt", "\u65e5" * 83 + ".png", "\U0001f408" * 62 + ".png"], ids=len)
+def test_the_longest_names_are_written(tmp_path, name):
+    write_atomically(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_takes_no_files_is_named(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / ".a.txt.tmp"))
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", refused)
+    with pytest.raises(PermissionError, match=r"could not write .*/a.txt \(Permission denied\); choose another place"):
+        write_atomically(tmp_path / "a.txt", "text")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file cannot be created as a folder \(File exists\)"):
+        write_atomically(tmp_path / "file" / "a.txt", "text")
+
+
 def test_everybody_may_read_the_file(tmp_path):
     write_atomically(tmp_path / "x", "text")
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-score", type=options.share, default=0.5, metavar="S", help="where the slider stands (0.5)"
     )
-    parser.add_argument("--tile", type=options.positive, metavar="PX", help="large images: also in tiles of PX a side")
+    parser.add_argument("--tile", type=options.tile_side, metavar="PX", help="large images: also in tiles of PX a side")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDR", help="address to listen at (127.0.0.1)")
     parser.add_argument("--port", type=options.positive, metavar="N", help="(the first free one from 7860 on)")
     parser.add_argument("--open", action="store_true", help="open it in the browser")
@@ -37,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from mrcnn.app.address import check_address
     from mrcnn.app.page import build_page, serve
     from mrcnn.app.session import NamedModel
     from mrcnn.inference.extras import require
 
     require("gradio", "app")  # before a model is built
+    check_address(arguments.host, arguments.port)
     given = {"tile": arguments.tile} if arguments.tile else {}
     models: list[NamedModel] = []
     for weights in filter(None, (arguments.weights, arguments.against)):

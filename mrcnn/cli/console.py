@@ -1,5 +1,6 @@
 """Exit codes, messages and the progress bar of all commands."""
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,13 @@ class Interrupted(KeyboardInterrupt):
 def one_line(message: Any) -> str:
     """A multi-line message as one line."""
     text = " ".join(part.strip() for part in str(message).splitlines() if part.strip())
+    text = re.sub(r"^\[Errno \d+\] ", "", text)  # which Python writes before the system's words
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
+
+
+def counted(number: int, name: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def note(message: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli import options
-from mrcnn.cli.console import DONE, INCOMPLETE, Interrupted, Outcome, note, progress
+from mrcnn.cli.console import DONE, INCOMPLETE, Interrupted, Outcome, counted, note, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=options.positive, default=1, metavar="N", help="images per network call (1)")
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument(
-        "--tile", type=options.positive, metavar="PX", help="large images: also use tiles of PX x PX pixels"
+        "--tile", type=options.tile_side, metavar="PX", help="large images: also use tiles of PX x PX pixels"
     )
     ways.add_argument("--augment", action="store_true", help="several sizes, each also mirrored: slower, more accurate")
     ways.add_argument(
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
-    from mrcnn.data.images.walk import walk_images
+    from mrcnn.data.images.walk import SUFFIXES, walk_images
     from mrcnn.inference.class_names import names_of
     from mrcnn.inference.store import ResultStore
 
@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
         return _run_on_ray(arguments, output, began)
     total = sum(1 for _ in walk_images(arguments.images, skip=output))
     if not total:
-        raise FileNotFoundError(f"no images in {', '.join(arguments.images)}")
+        kinds = " ".join(sorted(SUFFIXES))
+        raise FileNotFoundError(f"no images in {', '.join(arguments.images)}; their names must end in one of {kinds}")
     settings = {"DETECTION_MIN_CONFIDENCE": arguments.min_score, "DETECTION_BATCH_SIZE": arguments.batch}
     way = _way(arguments)
     model = options.load_model(arguments, **settings)
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
         files = _write_tables(store, output, names, arguments.write, model.skeleton)
         images, instances, unreadable = store.counts()
         _report(store, output)
-    note(f"{instances} objects in {images} images, in {output}{os.sep}: {', '.join(files)}")
+    note(f"{counted(instances, 'object')} in {counted(images, 'image')}, in {output}{os.sep}: {', '.join(files)}")
     values = {"output": str(output), "files": files, "images": images, "instances": instances}
     values |= {"unreadable": unreadable, "seconds": round(time.monotonic() - began, 1)}
     return Outcome(values, INCOMPLETE if unreadable else DONE)
@@ -126,9 +127,12 @@ def _run_on_ray(arguments: argparse.Namespace, output: Path, began: float) -> Ou
 
 
 def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namespace, model: Any) -> "ResultStore":
-    """The store of this run, which continues a run with the same weights and settings."""
+    """The store of this run, which continues a run with the same folder of images, weights and settings."""
+    from mrcnn.data.images.walk import common_folder
+
     ignored = ("DETECTION_BATCH_SIZE", "LOADER_WORKERS")
     about = {
+        "images": common_folder([os.path.abspath(path) for path in arguments.images]),  # names are relative to it
         "weights": options.fingerprint(options.weights_path(arguments)),
         "settings": options.described({k: v for k, v in model.config.to_dict().items() if k not in ignored}),
         "options": options.described(
@@ -162,10 +166,11 @@ def _detect(
 
     def remaining() -> Iterator[str]:
         for image in images:
-            if image.name in store:
+            version = image.version()
+            if image.path in writer.names or store.has(image.name, version):  # given twice, or done
                 bar.update()
                 continue
-            underway.append(image)
+            underway.append((image, version))
             writer.names[image.path] = image.name
             yield image.path
 
@@ -173,9 +178,9 @@ def _detect(
     last = time.monotonic()
     stream = model.stream(remaining(), failures="yield", keep_images=writer.draws, each=writer, **way)
     for outcome in stream:
-        image = underway.popleft()
+        image, version = underway.popleft()
         writer.names.pop(image.path)
-        store.add(image.name, outcome if isinstance(outcome, Record) else _without_index(outcome))
+        store.add(image.name, outcome if isinstance(outcome, Record) else _without_index(outcome), version)
         bar.update()
         if time.monotonic() - last > COMMIT_SECONDS:
             store.commit()
@@ -210,9 +215,9 @@ def _report(store: "ResultStore", output: Path) -> None:
     unreadable = store.counts()[2]
     if not unreadable:
         return
-    note(f"{unreadable} images could not be read:")
-    for (name, error), _ in zip(store.failures(), range(SHOWN), strict=False):
-        note(f"  {name}: {error}")
+    note(f"{counted(unreadable, 'image')} could not be read:")
+    for line, _ in zip(store.failures(), range(SHOWN), strict=False):
+        note(f"  {line}")
     if unreadable > SHOWN:
         note(f"  ... all of them in {output / UNREADABLE}")
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "app": "browser app: drop images, view and correct masks",
     "weights": "list published weights, or describe a file",
 }
+WORDED = (OSError, ValueError, ImportError, RuntimeError, argparse.ArgumentTypeError)  # whose messages are sentences
 EPILOG = """
 `mrcnn COMMAND --help` shows the options of a command, with examples.
 
@@ -109,7 +110,7 @@ def _run(name: str, run: Any, arguments: argparse.Namespace) -> int:
     except Exception as error:
         if arguments.debug:
             raise
-        message = one_line(error) if isinstance(error, OSError | ValueError | ImportError) else one_line(repr(error))
+        message = one_line(error if isinstance(error, WORDED) else repr(error))
         print(f"mrcnn {name}: error: {message or type(error).__name__}", file=sys.stderr)
         if arguments.json:
             print(json.dumps({"error": str(error), "kind": type(error).__name__}), file=output)

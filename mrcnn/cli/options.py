@@ -11,6 +11,7 @@ from typing import Any
 from mrcnn.config import key_value
 
 PRESETS = {"reference": "Config", "matterport": "Matterport", "torchvision": "Torchvision", "detectron2": "Detectron2"}
+SMALLEST_TILE = 32  # pixels, as in `mrcnn.inference.tiling`
 
 
 def mask_head(text: str, kind: str | None = "mask") -> dict[str, Any]:
@@ -36,6 +37,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def tile_side(text: str) -> int:
+    """Pixels of a tile's side. Raises ArgumentTypeError for anything else than an integer of at least 32."""
+    if not text.isdigit() or int(text) < SMALLEST_TILE:
+        raise argparse.ArgumentTypeError(f"expected pixels of a tile's side, {SMALLEST_TILE} or more, got {text!r}")
+    return int(text)
+
+
 def share(text: str) -> float:
     """A number from 0 to 1. Raises ArgumentTypeError for anything else."""
     try:
@@ -48,8 +56,11 @@ def share(text: str) -> float:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The parts of "a,b,c"."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """The parts of "a,b,c". Raises ArgumentTypeError if there are none."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected names, such as cat,dog, got {text!r}")
+    return found
 
 
 def one_of(*choices: str) -> Any:
@@ -57,7 +68,7 @@ def one_of(*choices: str) -> Any:
 
     def chosen(text: str) -> tuple[str, ...]:
         given = names(text)
-        if not given or not set(given) <= set(choices):
+        if not set(given) <= set(choices):
             raise argparse.ArgumentTypeError(f"expected some of {','.join(choices)}, got {text!r}")
         return given
 

@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             training, validation, epochs=arguments.epochs, layers=arguments.layers, custom_callbacks=callbacks
         )
     except TrainingInterrupted as error:
-        raise Interrupted(f"{error.state} Continue with --weights last") from None
+        advice = "Continue with --weights last" if error.saved else "Run the same command to start over"
+        raise Interrupted(f"{error.state} {advice}") from None
     last = {name: float(values[-1]) for name, values in history.history.items()}
     note(f"epoch {model.epoch} is done; checkpoints and logs are in {model.log_dir}")
     return {"epoch": model.epoch, "folder": str(model.log_dir), "last": last}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli import options
-from mrcnn.cli.console import Interrupted, note, progress
+from mrcnn.cli.console import Interrupted, counted, note, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     target = Path(arguments.output or f"{Path(arguments.source).stem}_detected.mp4")
     if arguments.every > 1:
         what = "dropped" if arguments.drop else "interpolated"
-        note(f"the network runs on every {arguments.every}th frame; those in between are {what}")
+        note(f"the network runs on one frame of {arguments.every}; those in between are {what}")
     bar = progress(expected, "frame")
     try:
         summary = annotate_video(
@@ -75,8 +75,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     finally:
         bar.close()
     if summary.damaged:
-        note(f"{summary.damaged} packets of {arguments.source} are damaged and could not be decoded")
-    note(f"{summary.written} of {summary.read} frames, {summary.tracks} objects, in {target}")
+        note(f"{counted(summary.damaged, 'packet')} of {arguments.source} could not be decoded and may miss frames")
+    if expected and summary.read < expected:
+        note(f"the header of {arguments.source} announces {expected} frames, of which {summary.read} are there")
+    for line in summary.lost:
+        note(f"{arguments.source}: {line}")
+    note(f"{summary.written} of {counted(summary.read, 'frame')}, {counted(summary.tracks, 'object')}, in {target}")
     if summary.crossed:
         note("crossed the line: " + ", ".join(f"{count} to the {side}" for side, count in summary.crossed.items()))
     return {"output": str(target), **vars(summary)}

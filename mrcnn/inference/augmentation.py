@@ -35,7 +35,7 @@ class Augmentation:
 
 
 def augmented(
-    detector: Detector, masks_of: MasksOf, views: bool | Augmentation, class_names: Sequence[str] = ()
+    detector: Detector, masks_of: MasksOf | None, views: bool | Augmentation, class_names: Sequence[str] = ()
 ) -> Callable[[np.ndarray], Result]:
     """`detect_augmented` as a function of only the image; `views` is True for the default views."""
     augmentation = views if isinstance(views, Augmentation) else Augmentation()
@@ -52,7 +52,7 @@ class View:
 
 def detect_augmented(
     detector: Detector,
-    masks_of: MasksOf,
+    masks_of: MasksOf | None,
     image: np.ndarray,
     augmentation: Augmentation,
     class_names: Sequence[str] = (),
@@ -60,7 +60,7 @@ def detect_augmented(
     """The objects in one image [H, W, C] uint8.
 
     Args:
-        masks_of: `mrcnn.inference.compiled.compiled_masks` of the same network.
+        masks_of: `mrcnn.inference.compiled.compiled_masks` of the same network; None without a mask head.
 
     Holds one view in memory at a time.
     """
@@ -75,16 +75,20 @@ def detect_augmented(
         boxes.append(_to_image(raw["boxes"], view))
         ids.append(raw["class_ids"])
         scores.append(raw["scores"])
+        scored = "mask_scores" in raw
     limits = np.array(size * 2)
     found, class_ids, best = np.clip(np.concatenate(boxes), 0, limits), np.concatenate(ids), np.concatenate(scores)
     kept = nms_per_class(found, best, class_ids, config.DETECTION_NMS_THRESHOLD)[: config.DETECTION_MAX_INSTANCES]
     found, class_ids, best = found[kept], class_ids[kept], best[kept].astype(np.float32)
-    soft = np.zeros((0, 1, 1), np.float32)
-    if len(kept):
+    made = {"masks": np.zeros((len(kept), 1, 1), np.float32)}
+    if len(kept) and masks_of is not None:
         views = (_view(detector, image, side, augmentation.max_dim, flip) for side, flip in choices)
-        soft = _mean_masks(masks_of, views, found, class_ids, best, config.DETECTION_MAX_INSTANCES)
+        made = _mean_masks(masks_of, views, found, class_ids, best, config.DETECTION_MAX_INSTANCES)
     rois = found.astype(np.float32)
-    return Result(rois, class_ids, best, SoftMasks(soft, rois), size, class_names)
+    result = Result(rois, class_ids, best, SoftMasks(made["masks"], rois), size, class_names)
+    if "mask_scores" in made or (scored and not len(kept)):
+        result["mask_scores"] = made.get("mask_scores", best)
+    return result
 
 
 def _view(detector: Detector, image: np.ndarray, side: int, longest: int | None, mirrored: bool) -> View:
@@ -116,9 +120,10 @@ def _mirrored(boxes: np.ndarray, width: int) -> np.ndarray:
 
 def _mean_masks(
     masks_of: MasksOf, views: Iterable[View], boxes: np.ndarray, class_ids: np.ndarray, scores: np.ndarray, slots: int
-) -> np.ndarray:
-    """[N, m, m] float32: the mean over all views of the masks of the same boxes."""
-    count, total, number = len(boxes), None, 0
+) -> dict[str, np.ndarray]:
+    """The mean over all views of the masks [N, m, m] of the same boxes and, if there are any, of the mask_scores [N];
+    float32."""
+    count, number, total = len(boxes), 0, dict[str, Any]()
     valid = np.arange(slots)[None] < count
     for view in views:
         padded = np.zeros((1, slots, 4), np.float32)
@@ -126,11 +131,11 @@ def _mean_masks(
         given = {"image": view.source.image[None], "boxes": padded, "valid": valid}
         given["class_ids"] = np.pad(class_ids.astype(np.int32), (0, slots - count))[None]
         given["scores"] = np.pad(scores.astype(np.float32), (0, slots - count))[None]
-        masks = np.asarray(masks_of(given)["masks"], np.float32)[:count]
-        masks = masks[:, :, ::-1] if view.mirrored else masks
-        total, number = masks.copy() if total is None else total + masks, number + 1
-    assert total is not None
-    return total / np.float32(number)
+        found = {name: np.asarray(value, np.float32)[:count] for name, value in masks_of(given).items()}
+        found["masks"] = found["masks"][:, :, ::-1] if view.mirrored else found["masks"]
+        total = {name: total.get(name, 0) + value for name, value in found.items()}
+        number += 1
+    return {name: value / np.float32(number) for name, value in total.items()}
 
 
 def nms_per_class(boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold: float) -> np.ndarray:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.images import read_image
+from mrcnn.data.images.walk import SUFFIXES
 from mrcnn.files import atomic_path, write_atomically
 from mrcnn.inference.extras import require
 from mrcnn.inference.predictor import Predictor
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 ROW = {
     "path": "string",
     "height": "int32",

@@ -7,9 +7,9 @@ results = predictor.detect(["a.jpg", "b.jpg"])  # as from MaskRCNN.detect
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -24,6 +24,11 @@ from mrcnn.network.pixels import PixelScaling
 SUFFIXES = (".onnx", ".xml", ".tflite")
 ROWS = ("boxes", "class_ids", "scores")
 MADE = ("masks", "mask_scores", "keypoints")  # where the network has them
+
+FORMAT = 1
+MOST_BYTES = 1 << 24  # of a description
+LARGEST = 1e6  # mean and std of pixel values
+DAMAGED = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]  # image [1, H, W, C], window [1, 4] -> ROWS, MADE
 
@@ -43,14 +48,15 @@ class Predictor:
         self.arguments = (path, threads, precision)
         path = Path(path)
         described = _description(path)
-        self.class_names: list[str] = described["class_names"]
-        self.config = Config.from_dict(described["config"])
-        pixels = described["pixels"]
-        scaling = PixelScaling(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["bgr"])
+        self.class_names, self.config = described.class_names, described.config
         engine = {".onnx": _onnxruntime, ".xml": _openvino, ".tflite": _litert}[path.suffix]
-        self.run = engine(path, threads, precision)
-        skeleton = Skeleton.from_dict(described["skeleton"]) if "skeleton" in described else None
-        self.detector = Detector(self._call, self.config, scaling, skeleton=lambda: skeleton)
+        try:
+            self.run = engine(path, threads, precision)
+        except ImportError:
+            raise
+        except Exception as error:  # each engine has its own
+            raise ValueError(f"{path} cannot be loaded: {str(error).strip()}; export the model again") from error
+        self.detector = Detector(self._call, self.config, described.scaling, skeleton=lambda: described.skeleton)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.arguments
@@ -99,7 +105,52 @@ def _padded(rows: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
-def _description(path: Path) -> dict[str, Any]:
+class Description(NamedTuple):
+    """The JSON file beside a model, checked, as anyone can have written it. skeleton: None without one."""
+
+    class_names: list[str]
+    config: Config
+    scaling: PixelScaling
+    skeleton: Skeleton | None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises ValueError, naming the file, for anything but a description by `MaskRCNN.export`."""
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"{path} is not a description by MaskRCNN.export: it has more than {MOST_BYTES:,} bytes")
+        try:
+            described = json.loads(path.read_text(encoding="utf-8"))
+            version = described["format"]
+            if version == FORMAT:
+                return cls._of(described)
+        except DAMAGED as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"{path} is not a description by MaskRCNN.export: {reason}; export the model again"
+            ) from error
+        raise ValueError(f"{path}: format {version!r}; this version reads format {FORMAT}")
+
+    @classmethod
+    def _of(cls, described: Mapping[str, Any]) -> Self:
+        names, skeleton = described["class_names"], described.get("skeleton")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"class_names must be a list of names, got {names!r:.100}")
+        config = Config.from_dict(described["config"])
+        scaling = _scaling(described["pixels"], config.IMAGE_CHANNEL_COUNT)
+        return cls(names, config, scaling, None if skeleton is None else Skeleton.from_dict(skeleton))
+
+
+def _scaling(pixels: Mapping[str, Any], channels: int) -> PixelScaling:
+    mean, std = (tuple(map(float, pixels[name])) for name in ("mean", "std"))
+    numbers = all(abs(one) < LARGEST for one in mean) and all(0 < one < LARGEST for one in std)
+    if not numbers or not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"pixels must have a mean and a positive std for each of {channels} channels, got {pixels!r:.200}"
+        )
+    return PixelScaling(mean, std, bool(pixels["bgr"]))
+
+
+def _description(path: Path) -> Description:
     if path.suffix not in SUFFIXES:
         raise ValueError(
             f"{path}: expected a file of MaskRCNN.export that ends in .onnx, .xml or .tflite, got {path.suffix!r}"
@@ -107,13 +158,7 @@ def _description(path: Path) -> dict[str, Any]:
     for needed in (path, path.with_suffix(".json")):
         if not needed.is_file():
             raise FileNotFoundError(f"{needed} is missing; MaskRCNN.export writes {path.name} and {path.stem}.json")
-    try:
-        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if described["format"] == 1:
-            return described
-        raise ValueError(f"{path.with_suffix('.json')}: format {described['format']!r}; this version reads format 1")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.with_suffix('.json')} is not a description by MaskRCNN.export: {error}") from error
+    return Description.read(path.with_suffix(".json"))
 
 
 def _onnxruntime(path: Path, threads: int | None, precision: str | None) -> Run:

@@ -14,12 +14,13 @@ import numpy as np
 from mrcnn.data import rle
 from mrcnn.data.annotations.keypoint_fields import coco_category, coco_points, continuous_points
 from mrcnn.data.keypoints import Skeleton, names_of_keypoints
-from mrcnn.files import atomic_path
+from mrcnn.files import atomic_path, make_folder
 from mrcnn.inference.results import Result
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY, name BLOB UNIQUE, height INTEGER, width INTEGER, error TEXT);
+CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY, name BLOB UNIQUE, height INTEGER, width INTEGER, error TEXT,
+    version TEXT);
 CREATE TABLE IF NOT EXISTS instances (id INTEGER PRIMARY KEY, image INTEGER, class INTEGER, score REAL,
     y1 REAL, x1 REAL, y2 REAL, x2 REAL, area INTEGER, counts TEXT, keypoints TEXT);
 CREATE INDEX IF NOT EXISTS of_image ON instances (image);
@@ -79,8 +80,8 @@ class ResultStore:
 
     def __init__(self, path: str | Path, about: Mapping[str, str]) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(self.path, timeout=1, isolation_level=None)
+        make_folder(self.path.parent)
+        self._connection = _connected(self.path)
         try:
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("BEGIN IMMEDIATE")
@@ -92,7 +93,7 @@ class ResultStore:
             self._connection.close()
             if "locked" in str(error):
                 raise ValueError(f"{self.path} is in use by another process; wait for it, or stop it first") from error
-            raise OSError(f"cannot write {self.path}: {error}") from error
+            raise OSError(f"cannot write {self.path}: {error}; choose another folder") from error
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise ValueError(f"{self.path} is damaged, or not a file of results ({error}); remove it") from error
@@ -120,23 +121,40 @@ class ResultStore:
 
     def commit(self, more: bool = True) -> None:
         """Commits to disk what was added since the last commit."""
-        self._connection.execute("COMMIT")
+        if self._connection.in_transaction:  # not if Ctrl-C ended an earlier commit before it began the next one
+            self._connection.execute("COMMIT")
         if more:
             self._connection.execute("BEGIN IMMEDIATE")
 
-    def __contains__(self, name: str) -> bool:
-        """Whether there is a result for an image; failed images are tried again."""
-        found = self._connection.execute("SELECT error FROM images WHERE name = ?", (os.fsencode(name),)).fetchone()
-        return found is not None and found[0] is None
+    def has(self, name: str, version: str = "") -> bool:
+        """Whether there is a result for this version of an image; failed images are tried again."""
+        query = "SELECT error, version FROM images WHERE name = ?"
+        return self._connection.execute(query, (os.fsencode(name),)).fetchone() == (None, version)
 
-    def add(self, name: str, outcome: Record | Exception) -> None:
-        """Stores the record of an image, or why it could not be read, replacing an earlier one."""
+    def add(self, name: str, outcome: Record | Exception, version: str = "") -> None:
+        """Stores the record of an image, or why it could not be read, replacing an earlier one, completely or not at
+        all, even if Ctrl-C interrupts it.
+
+        Args:
+            version: identifies the content of the image file.
+        """
+        self._connection.execute("SAVEPOINT image")
+        try:
+            self._add(name, outcome, version)
+        except BaseException:
+            self._connection.execute("ROLLBACK TO image")
+            raise
+        finally:
+            self._connection.execute("RELEASE image")
+
+    def _add(self, name: str, outcome: Record | Exception, version: str) -> None:
         size = outcome.size if isinstance(outcome, Record) else (None, None)
         error = None if isinstance(outcome, Record) else str(outcome)
         self._connection.execute(
-            "INSERT INTO images (name, height, width, error) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET height = excluded.height, width = excluded.width, error = excluded.error",
-            (os.fsencode(name), *size, error),
+            "INSERT INTO images (name, height, width, error, version) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET height = excluded.height, width = excluded.width, "
+            "error = excluded.error, version = excluded.version",
+            (os.fsencode(name), *size, error, version),
         )
         (image,) = self._connection.execute("SELECT id FROM images WHERE name = ?", (os.fsencode(name),)).fetchone()
         self._connection.execute("DELETE FROM instances WHERE image = ?", (image,))
@@ -153,10 +171,10 @@ class ResultStore:
         (instances,) = self._connection.execute("SELECT COUNT(*) FROM instances").fetchone()
         return images - failed, instances, failed
 
-    def failures(self) -> Iterator[tuple[str, str]]:
-        """Name and error of each image that could not be read."""
+    def failures(self) -> Iterator[str]:
+        """A line per image that could not be read: its name and the error."""
         for name, error in self._connection.execute("SELECT name, error FROM images WHERE error IS NOT NULL"):
-            yield os.fsdecode(name), error
+            yield "\\n".join(f"{os.fsdecode(name)}: {error}".splitlines())
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Name and record of each image with results, in the order in which they were found."""
@@ -234,8 +252,14 @@ class ResultStore:
             Path(path).unlink(missing_ok=True)
             return
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-            for name, error in self.failures():
-                file.write(f"{name}: {error}\n")
+            file.writelines(f"{line}\n" for line in self.failures())
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, timeout=1, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"cannot write {path}: {error}; choose another folder") from error
 
 
 def _write_list(file: Any, items: Iterator[dict[str, Any]]) -> None:

@@ -3,11 +3,14 @@
 Two detections are one object if their masks agree where both views overlap: for an object that a tile cuts off, the
 other mask counts only inside that tile, and the IoU must be at least `AGREEMENT`. This works even if only a small part
 of an object is in the overlap of two tiles, where the IoU of the whole masks would be meaningless.
+
+Without a mask head, boxes take the place of masks.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 import cv2
@@ -31,9 +34,9 @@ def tile_windows(height: int, width: int, tile: int, overlap: float) -> list[Win
     Args:
         overlap: minimum overlap of neighboring tiles, as a fraction of a tile's side.
 
-    Raises ValueError for a tile below 32 pixels, or an overlap outside 0 to 0.9.
+    Raises ValueError for a tile below 32 whole pixels, or an overlap outside 0 to 0.9.
     """
-    if tile < 32 or not 0 <= overlap <= 0.9:
+    if not isinstance(tile, Integral) or tile < 32 or not isinstance(overlap, Real) or not 0 <= overlap <= 0.9:
         raise ValueError(f"tile must be 32 pixels or more and overlap 0 to 0.9, got {tile!r} and {overlap!r}")
     rows, columns = _starts(height, tile, overlap), _starts(width, tile, overlap)
     return [(y, x, min(y + tile, height), min(x + tile, width)) for y, x in itertools.product(rows, columns)]
@@ -58,10 +61,14 @@ class Piece:
     class_id: int
     score: float
     cut: bool  # whether it touches a border of the tile inside the image
+    quality: float = 1.0  # of the mask: its score / the box's score
 
 
 def tiled(detector: Any, tile: int, overlap: float, class_names: Sequence[str] = ()) -> Callable[[np.ndarray], Result]:
-    """`detect_tiled` as a function of only the image. Raises like `tile_windows`."""
+    """`detect_tiled` as a function of only the image. Raises like `tile_windows`, and NotImplementedError for a model
+    with keypoints."""
+    if detector.config.KEYPOINT_HEAD is not None:
+        raise NotImplementedError("tiles merge boxes and masks, not keypoints; call detect without tile")
     tile_windows(1, 1, tile, overlap)
     return lambda image: detect_tiled(detector, image, tile, overlap, class_names)
 
@@ -86,10 +93,13 @@ def detect_tiled(
         for y1, x1, y2, x2 in views[1:]:
             yield np.ascontiguousarray(image[y1:y2, x1:x2])
 
+    masks, scored = detector.config.MASK_HEAD is not None, False
     pieces: list[Piece] = []
     for view, result in enumerate(detector.stream(parts())):
-        pieces += _pieces(result, view, views[view], scale if view == 0 else 1, (height, width))
-    return _as_result(merged(pieces, detector.config.DETECTION_NMS_THRESHOLD), (height, width), class_names)
+        scored |= "mask_scores" in result
+        pieces += _pieces(result, view, views[view], scale if view == 0 else 1, (height, width), masks)
+    found = merged(pieces, detector.config.DETECTION_NMS_THRESHOLD)
+    return _as_result(found, (height, width), class_names, masks, scored)
 
 
 def _reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, int]:
@@ -111,17 +121,33 @@ def _reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, int]:
     return small, factor
 
 
-def _pieces(result: Result, view: int, window: Window, scale: int, size: tuple[int, int]) -> Iterator[Piece]:
-    """The instances of a view in pixels of the whole image of `size`; empty masks are omitted."""
+def _pieces(
+    result: Result, view: int, window: Window, scale: int, size: tuple[int, int], masks: bool = True
+) -> Iterator[Piece]:
+    """The instances of a view in pixels of the whole image of `size`; empty masks are omitted.
+
+    Args:
+        masks: False: there are none, and boxes take their place.
+    """
     assert isinstance(result.soft, SoftMasks)
     offset = np.tile(window[:2], 2)
     boxes = result.rois.astype(np.float64) * scale + offset
-    crops = mask_parts(result.soft.probabilities, result.soft.boxes.astype(np.float64) * scale + offset, *size)
-    values = zip(crops, boxes, result.class_ids.tolist(), result.scores.tolist(), strict=True)
-    for (mask, top, left), box, class_id, score in values:
+    places = result.soft.boxes.astype(np.float64) * scale + offset
+    crops = map(_filled, boxes) if not masks else mask_parts(result.soft.probabilities, places, *size)
+    quality = result.mask_scores / np.maximum(result.scores, np.finfo(np.float32).tiny)
+    values = zip(
+        crops, boxes, result.class_ids.tolist(), result.scores.tolist(), np.asarray(quality).tolist(), strict=True
+    )
+    for (mask, top, left), box, class_id, score, own in values:
         crop = _tight(_clipped(Crop(mask, top, left), window))
         if crop.mask.size:
-            yield Piece(view, window, crop, box, class_id, score, _is_cut(crop, window, size))
+            yield Piece(view, window, crop, box, class_id, score, _is_cut(crop, window, size), own)
+
+
+def _filled(box: np.ndarray) -> Crop:
+    """The pixels that a box touches."""
+    (top, left), (bottom, right) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+    return Crop(np.ones((bottom - top, right - left), bool), int(top), int(left))
 
 
 def _clipped(crop: Crop, window: Window) -> Crop:
@@ -264,9 +290,8 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
     whole = [piece for piece in pieces if not piece.cut and piece.view > 0]
     if whole or len(pieces) == 1:
         chosen = max(whole, key=lambda piece: piece.score) if whole else best
-        return Piece(
-            chosen.view, chosen.window, chosen.crop, chosen.box, best.class_id, best.score, chosen.cut and not whole
-        )
+        cut = chosen.cut and not whole
+        return replace(chosen, class_id=best.class_id, score=best.score, cut=cut)
     # Tiles are sharper than the whole image, whose mask counts only where no tile shows the object
     tiles = [piece for piece in pieces if piece.view > 0]
     overview = [piece for piece in pieces if piece.view == 0]
@@ -276,8 +301,9 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
     boxes = np.array([piece.box for piece in pieces])
     box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     if not tiles:
-        box, crop = best.box, best.crop
-    return Piece(best.view, best.window, crop, box, best.class_id, best.score, False)
+        return replace(best, cut=False)
+    quality = float(np.mean([piece.quality for piece in tiles]))
+    return replace(best, crop=crop, box=box, cut=False, quality=quality)
 
 
 def _outside(crop: Crop, windows: Sequence[Window]) -> Crop:
@@ -301,8 +327,19 @@ def _union(crops: Sequence[Crop]) -> Crop:
     return Crop(mask, top, left)
 
 
-def _as_result(pieces: Sequence[Piece], size: tuple[int, int], class_names: Sequence[str]) -> Result:
+def _as_result(
+    pieces: Sequence[Piece], size: tuple[int, int], class_names: Sequence[str], masks: bool = True, scored: bool = False
+) -> Result:
+    """
+    Args:
+        masks: whether the model has a mask head; scored: whether that scores its masks.
+    """
     boxes = np.array([piece.box for piece in pieces], np.float32).reshape(-1, 4)
     ids = np.array([piece.class_id for piece in pieces], np.int32)
     scores = np.array([piece.score for piece in pieces], np.float32)
-    return Result(boxes, ids, scores, encode_parts([piece.crop for piece in pieces], *size), size, class_names)
+    empty = SoftMasks(np.zeros((len(pieces), 1, 1), np.float32), boxes)
+    made: Any = encode_parts([piece.crop for piece in pieces], *size) if masks else empty
+    result = Result(boxes, ids, scores, made, size, class_names)
+    if scored:
+        result["mask_scores"] = scores * np.array([piece.quality for piece in pieces], np.float32)
+    return result

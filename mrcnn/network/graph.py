@@ -388,10 +388,11 @@ def _masks(
 
 
 def mask_graph(network: Network, config: Config, *, fast: bool = False) -> keras.Model:
-    """Masks of given boxes, without the RPN and the box head.
+    """Masks of given boxes, without the RPN and the box head, and their scores if the head scores its masks.
 
     Returns a model of {"image": [batch, height, width, channels], "boxes": [batch, D, (y1, x1, y2, x2)] in pixels of
-    the network input, "class_ids", "scores", "valid": [batch, D], valid ones first} -> {"masks": as `inference_graph`}.
+    the network input, "class_ids", "scores", "valid": [batch, D], valid ones first} -> {"masks", "mask_scores": as
+    `inference_graph`}.
     D is DETECTION_MAX_INSTANCES.
 
     Raises ValueError for a network without a mask head.
@@ -411,4 +412,4 @@ def mask_graph(network: Network, config: Config, *, fast: bool = False) -> keras
     found = {name: inputs[name] for name in ("boxes", "class_ids", "scores")}
     stage = shared_stage(network, training=False, fast=fast) if network.roi_stage else None
     outputs = _masks(network.head, config, levels, found, inputs["valid"], stage, fast=fast)
-    return keras.Model(inputs, {"masks": outputs["masks"]}, name="masks_of_boxes")
+    return keras.Model(inputs, outputs, name="masks_of_boxes")

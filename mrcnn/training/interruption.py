@@ -4,6 +4,7 @@ import sys
 from types import TracebackType
 
 ADVICE = 'To continue, call train again; in a new process, first call load_weights("last").'
+AGAIN = "Call train again to start over."
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -12,9 +13,10 @@ class TrainingInterrupted(KeyboardInterrupt):
     Scripts and notebooks show only the message, without a traceback.
     """
 
-    def __init__(self, state: str, advice: str = ADVICE) -> None:
+    def __init__(self, state: str, advice: str = ADVICE, saved: bool = True) -> None:
         super().__init__(f"Training was interrupted {state} {advice}")
         self.state = state  # where it stopped and what is saved: "after epoch 3. Saved: ..."
+        self.saved = saved  # whether there is anything to continue from
         _Hook.install()
 
     def _render_traceback_(self) -> list[str]:

@@ -25,7 +25,7 @@ from mrcnn.training.callbacks import (
     StopAtNonFiniteLoss,
     tensorboard,
 )
-from mrcnn.training.interruption import TrainingInterrupted
+from mrcnn.training.interruption import AGAIN, TrainingInterrupted
 from mrcnn.training.model import TrainingModel, compile_model, set_trainable
 from mrcnn.training.run_folder import Run, RunPath, checkpoint_name, checkpoints, position
 from mrcnn.training.state import metric_variables, restore, state_variables, values_of
@@ -310,8 +310,9 @@ class Trainer:
             saved = checkpoints(run.open(self.model_dir, self.config.NAME))
         except KeyboardInterrupt:  # Ctrl-C again while saving
             saved = []
-        kept = f"Saved: {saved[-1]}." if saved else "Nothing was saved."
-        return TrainingInterrupted(f"{where}. {kept}")
+        if not saved:
+            return TrainingInterrupted(f"{where}. Nothing was saved.", AGAIN, saved=False)
+        return TrainingInterrupted(f"{where}. Saved: {saved[-1]}.")
 
 
 class _KeepMetrics(keras.callbacks.Callback):

@@ -33,6 +33,13 @@ class Dataset(NamedTuple):
     dtype: np.dtype | None
 
 
+def require_checkpoint(path: str) -> None:
+    """Raises FileNotFoundError if there is no file at the path."""
+    if not os.path.isfile(path):
+        found = " (it is a folder)" if os.path.isdir(path) else ""
+        raise FileNotFoundError(f"no checkpoint file at {path}{found}; `mrcnn weights` lists those known by name")
+
+
 @contextmanager
 def open_hdf5(path: str | os.PathLike[str], advice: str = "fetch it again") -> Iterator[h5py.File]:
     """Opens the file for reading; any error of h5py, on opening or later, becomes a ValueError.
@@ -42,8 +49,7 @@ def open_hdf5(path: str | os.PathLike[str], advice: str = "fetch it again") -> I
         ValueError: it is not an HDF5 file, or truncated or damaged.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no checkpoint file at {path}" + (" (it is a folder)" if os.path.isdir(path) else ""))
+    require_checkpoint(path)
     if not h5py.is_hdf5(path):
         size = os.path.getsize(path)
         raise ValueError(f"{path} is not an HDF5 file ({size} bytes): not a weight file, or truncated.")

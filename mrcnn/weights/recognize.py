@@ -12,7 +12,7 @@ import numpy as np
 from mrcnn.data.coco_classes import coco_names
 from mrcnn.data.keypoints import COCO_PERSON
 from mrcnn.weights.checkpoint import checkpoint_source, is_checkpoint
-from mrcnn.weights.hdf5 import MAX_NAME, open_hdf5
+from mrcnn.weights.hdf5 import MAX_NAME, open_hdf5, require_checkpoint
 from mrcnn.weights.importers.detectron2 import detectron2_source, is_detectron2
 from mrcnn.weights.importers.imagenet import is_keras_weights
 from mrcnn.weights.importers.keras_model import is_keras_model, keras_model_source
@@ -46,8 +46,7 @@ def read_source(path: str | os.PathLike, bn_epsilon: float | None = None) -> Sou
         ValueError: it is not from a known program, or truncated or damaged.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no checkpoint file at {path}" + (" (it is a folder)" if os.path.isdir(path) else ""))
+    require_checkpoint(path)
     source = _of_hdf5(path) if h5py.is_hdf5(path) else _of_torch(path, bn_epsilon)
     if not source.is_own and source.settings.get("KEYPOINT_HEAD") and source.settings["NUM_KEYPOINTS"] == 17:
         source = _of_people(source)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrcnn.app import page
+from mrcnn.app import address, page
 from mrcnn.cli import app
 from mrcnn.inference import extras
 
@@ -19,6 +19,7 @@ def served(monkeypatch):
     """What would be served: the models, and the arguments of `serve`."""
     seen = {"page": Served()}
     monkeypatch.setattr(extras, "require", lambda *_: None)
+    monkeypatch.setattr(address, "check_address", lambda *_: None)  # ::1 does not exist everywhere
     monkeypatch.setattr(
         page, "build_page", lambda models, score: seen.update(models=models, score=score) or seen["page"]
     )
@@ -43,6 +44,12 @@ def test_two_models_on_this_machine_only(run_json, models, served):
 def test_an_open_address_is_mentioned(run, models, served, host, said):
     code, _, err = run("app", "--weights", "a.h5", "--host", host)
     assert code == 0 and ("everybody who can reach" in err) == said
+
+
+def test_a_wrong_address_is_said_before_a_model_is_loaded(run, models, monkeypatch):
+    monkeypatch.setattr(extras, "require", lambda *_: None)
+    code, _, err = run("app", "--weights", "a.h5", "--port", "70000")
+    assert code == 1 and "port 70000 does not exist" in err and not models
 
 
 def test_without_gradio_the_command_that_installs_it_is_named(run, models, monkeypatch):

@@ -118,15 +118,22 @@ def test_train_says_what_is_wrong_before_it_trains(run, data, settings, tmp_path
     assert re.search(message, err)
 
 
-def test_an_interrupted_training_says_how_to_continue(run, data, settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "state, saved, advice",
+    [
+        ("after epoch 3. Saved: x.", True, "Continue with --weights last"),
+        ("after epoch 0. Nothing was saved.", False, "Run the same command to start over"),
+    ],
+)
+def test_an_interrupted_training_says_how_to_continue(run, data, settings, tmp_path, monkeypatch, state, saved, advice):
     def interrupted(self, *arguments, **options):
-        raise TrainingInterrupted("after epoch 3. Saved: x.")
+        raise TrainingInterrupted(state, saved=saved)
 
     monkeypatch.setattr(MaskRCNN, "train", interrupted)
     given = ("--weights", "none", "--config", settings, "--logs", tmp_path / "logs")
     code, _, err = run("train", data, "--subset", "train", *given)
     assert code == 130
-    assert err.strip().endswith("mrcnn train: interrupted: after epoch 3. Saved: x. Continue with --weights last")
+    assert err.strip().endswith(f"mrcnn train: interrupted: {state} {advice}")
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,28 @@ def test_the_same_command_detects_only_in_what_is_new(run_json, models, photos, 
     assert run_json(*command)[1]["images"] == 7 and len(models[-1].network.asked) == 1
 
 
+def test_an_image_that_changed_is_detected_again(run_json, models, photos, tmp_path):
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    run_json(*command)
+    cv2.imwrite(str(photos / "a.png"), np.zeros((32, 96, 3), np.uint8))
+    assert run_json(*command)[1]["images"] == 6 and len(models[-1].network.asked) == 1
+    content = json.loads((tmp_path / "found" / "annotations.json").read_text())
+    sizes = {image["file_name"]: (image["height"], image["width"]) for image in content["images"]}
+    assert sizes["a.png"] == (32, 96)
+
+
+def test_an_image_given_twice_is_detected_once(run_json, models, photos, tmp_path):
+    given = (photos / "a.png", photos, photos / "a.png")
+    code, values = run_json("detect", *given, *WEIGHTS, "--output", tmp_path / "found")
+    assert (code, values["images"], values["instances"]) == (0, 6, 18) and len(models[-1].network.asked) == 6
+
+
+def test_a_link_to_a_missing_image_is_listed(run, models, photos, tmp_path):
+    (photos / "link.jpg").symlink_to(photos / "missing.jpg")
+    code, _, err = run("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    assert code == 3 and "1 image could not be read:" in err and "link.jpg: " in err
+
+
 def test_an_interrupted_run_is_continued(run, run_json, models, photos, tmp_path, monkeypatch):
     """Ctrl-C at the fourth image; the next run does the rest, and ends like one that was not interrupted."""
     command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
@@ -194,6 +216,8 @@ def test_results_of_other_weights_or_settings_are_not_mixed(run, models, photos,
         code, _, err = run("detect", photos, *other, *where)
         assert code == 1 and f"made with other {name}. Use another --output, or --restart" in err
     assert run("detect", photos, *WEIGHTS, *where, "--batch", "3")[0] == 0, "the result is the same"
+    code, _, err = run("detect", photos / "sub", *WEIGHTS, *where)
+    assert code == 1 and "made with other images. Use another" in err, "its a.png is another one"
     assert run("detect", photos, "--weights", "other.h5", *where, "--restart")[0] == 0
 
 
@@ -216,6 +240,8 @@ def test_no_images_and_missing_paths(run, models, tmp_path):
     assert code == 1 and "no images in" in err and models == [], "before the model is loaded"
     code, _, err = run("detect", tmp_path / "nowhere", *WEIGHTS)
     assert code == 1 and "no file or folder" in err
+    code, _, err = run("detect", "", *WEIGHTS)
+    assert code == 1 and "no file or folder ''" in err, "an unset variable is not the current folder"
 
 
 def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(run, run_json, models, photos, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Help on one screen, exit codes, one-line errors, and JSON alone on standard output."""
 
+import argparse
 import importlib
 import json
 import os
@@ -45,6 +46,8 @@ def test_without_arguments_it_says_what_there_is(run, capsys):
         (("detect", "a.jpg", "--weights", "w", "--min-score", "2"), "expected a number from 0 to 1, got '2'"),
         (("detect", "a.jpg", "--weights", "w", "--write", "maps"), "expected some of pictures,cutouts,json,csv"),
         (("detect", "a.jpg", "--weights", "w", "--batch", "0"), "expected an integer >= 1, got '0'"),
+        (("detect", "a.jpg", "--weights", "w", "--tile", "5"), "expected pixels of a tile's side, 32 or more, got '5'"),
+        (("detect", "a.jpg", "--weights", "w", "--classes", " ,"), "expected names, such as cat,dog, got ' ,'"),
         (("detect", "a.jpg", "--weights", "w", "--set", "NAME"), "expected NAME=VALUE, got 'NAME'"),
     ],
 )
@@ -95,6 +98,9 @@ def raising(error):
             "mrcnn fake: error: pip install 'mask-rcnn-keras[video]'",
         ),
         (ValueError(), "mrcnn fake: error: ValueError"),
+        (NotImplementedError("not with tiles"), "mrcnn fake: error: not with tiles"),
+        (argparse.ArgumentTypeError("invalid choice"), "mrcnn fake: error: invalid choice"),
+        (FileNotFoundError(2, "No such file", "a.json"), "mrcnn fake: error: No such file: 'a.json'"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(fake, error, line):

@@ -84,6 +84,25 @@ def test_nothing_found_is_an_empty_result(image):
     assert result.count == 0 and result["masks"].shape == (64, 48, 0)
 
 
+@pytest.mark.slow
+def test_mask_scores_are_those_of_the_mean(image):
+    of = TinyConfig.MASK_HEAD
+    scoring = {"name": "mask_scoring", "of": of, "filters": 8, "units": 8}
+    model = MaskRCNN("inference", TinyConfig(DETECTION_MIN_CONFIDENCE=0.0, MASK_HEAD=scoring))
+    (plain,), (augmented,) = model.detect([image]), model.detect([image], augment=ONE_VIEW)
+    np.testing.assert_allclose(augmented["mask_scores"], plain["mask_scores"], atol=1e-5)
+    both = Augmentation(min_dims=(64,), max_dim=64, flip=True)
+    assert model.detect([image], augment=both)[0]["mask_scores"].shape == augmented["mask_scores"].shape
+
+
+@pytest.mark.slow
+def test_without_a_mask_head_only_boxes_are_merged(image):
+    model = MaskRCNN("inference", TinyConfig(DETECTION_MIN_CONFIDENCE=0.0, MASK_HEAD=None))
+    (plain,), (augmented,) = model.detect([image]), model.detect([image], augment=ONE_VIEW)
+    np.testing.assert_allclose(augmented.rois, plain.rois, atol=1e-3)
+    assert augmented.count > 3 and augmented.masks.shape == plain.masks.shape and not augmented.masks.any()
+
+
 def test_what_cannot_be_is_said(model, image):
     with pytest.raises(ValueError, match="pass tile=64 or augment, not both"):
         model.detect([image], augment=True, tile=64)

@@ -309,3 +309,16 @@ def test_a_broken_description(tmp_path, text, message):
         ValueError, match="expected a file of MaskRCNN.export that ends in .onnx, .xml or .tflite, got '.h5'"
     ):
         Predictor(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    "suffix, engine", [(".onnx", "onnxruntime"), (".xml", "openvino"), (".tflite", "ai_edge_litert.interpreter")]
+)
+def test_a_broken_model_is_one_error(tmp_path, suffix, engine):
+    pytest.importorskip(engine)
+    scaling = {"mean": [0] * 3, "std": [1] * 3, "bgr": False}
+    described = {"format": 1, "class_names": ["BG", "cat"], "config": {"NUM_CLASSES": 2}, "pixels": scaling}
+    (tmp_path / "a.json").write_text(json.dumps(described))
+    (tmp_path / f"a{suffix}").write_text("no model")
+    with pytest.raises(ValueError, match=rf"(?s)a\{suffix} cannot be loaded: .*; export the model again"):
+        Predictor(tmp_path / f"a{suffix}")

@@ -40,8 +40,8 @@ def test_records_come_back_in_the_order_in_which_they_came(tmp_path):
         assert (first, second) == ("b.jpg", "a.jpg") and empty == Record((20, 30), [])
         assert record == Record.of(result())
         assert record.rows[0].area == 20 and record.rows[1][2:6] == (1, 2, 6, 6)
-        assert store.counts() == (2, 2, 1) and list(store.failures()) == [("broken.jpg", "it is broken")]
-        assert "b.jpg" in store and "broken.jpg" not in store and "c.jpg" not in store
+        assert store.counts() == (2, 2, 1) and list(store.failures()) == ["broken.jpg: it is broken"]
+        assert store.has("b.jpg") and not store.has("broken.jpg") and not store.has("c.jpg")
 
 
 def test_a_later_result_replaces_an_earlier_one(tmp_path):
@@ -56,7 +56,7 @@ def test_a_later_result_replaces_an_earlier_one(tmp_path):
 def test_any_file_name_is_kept(tmp_path, name):
     with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
         store.add(name, Record.of(result(1)))
-        assert name in store
+        assert store.has(name)
         store.write_coco(tmp_path / "a.json", NAMES)
         store.write_csv(tmp_path / "a.csv", NAMES)
     assert json.loads((tmp_path / "a.json").read_text())["images"][0]["file_name"] == name
@@ -86,6 +86,13 @@ def test_no_images_are_valid_files(tmp_path):
     assert (tmp_path / "a.csv").read_text().count("\n") == 1 and not (tmp_path / "failures.txt").exists()
 
 
+def test_each_failure_is_a_line(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("two\nlines.jpg", ValueError("it is\nbroken"))
+        store.write_failures(tmp_path / "failures.txt")
+    assert (tmp_path / "failures.txt").read_text() == "two\\nlines.jpg: it is\\nbroken\n"
+
+
 def test_results_of_another_kind_are_refused(tmp_path):
     ResultStore(tmp_path / "a.sqlite", ABOUT).__exit__(None, None, None)
     with pytest.raises(ValueError, match=r"a.sqlite contains results that were made with other settings and weights"):
@@ -100,7 +107,50 @@ def test_an_error_keeps_what_was_added(tmp_path):
         store.add("a.jpg", Record.of(result()))
         raise ZeroDivisionError
     with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
-        assert "a.jpg" in store
+        assert store.has("a.jpg")
+
+
+def test_ctrl_c_inside_an_image_keeps_none_of_it(tmp_path):
+    """Half of the instances would look like all of them in the next run."""
+
+    def interrupted():
+        yield from Record.of(result(2)).rows[:1]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result(3)))
+        store.add("b.jpg", Record((20, 30), interrupted()))
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert store.has("a.jpg") and not store.has("b.jpg") and store.counts() == (1, 3, 0)
+
+
+def test_ctrl_c_inside_a_commit_is_not_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt), ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result(3)))
+        store.commit(more=False)
+        raise KeyboardInterrupt
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert store.has("a.jpg")
+
+
+def test_another_version_of_an_image_is_another_image(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result()), "one")
+        assert store.has("a.jpg", "one") and not store.has("a.jpg", "two")
+        store.add("a.jpg", Record.of(result(1)), "two")
+        assert store.has("a.jpg", "two") and store.counts() == (1, 1, 0)
+
+
+def test_an_output_that_takes_no_files_says_so(tmp_path):
+    (tmp_path / "a.sqlite").mkdir()
+    with pytest.raises(OSError, match="cannot write .*a.sqlite: unable to open database file; choose another folder"):
+        ResultStore(tmp_path / "a.sqlite", ABOUT)
+
+
+def test_an_output_that_is_a_file_says_so(tmp_path):
+    (tmp_path / "found").write_text("")
+    with pytest.raises(OSError, match=r"found cannot be created as a folder \(File exists\); choose another place"):
+        ResultStore(tmp_path / "found" / "a.sqlite", ABOUT)
 
 
 CHILD = """
@@ -129,7 +179,7 @@ def test_a_kill_loses_only_what_was_not_committed_and_a_second_process_is_refuse
         child.send_signal(signal.SIGKILL)
         child.wait()
     with ResultStore(path, ABOUT) as store:
-        assert "saved.jpg" in store and "lost.jpg" not in store
+        assert store.has("saved.jpg") and not store.has("lost.jpg")
 
 
 def test_cut_outs_are_tight_and_transparent():

@@ -1,5 +1,7 @@
 """Tiles: an object on a seam is found once and whole, neighbors stay apart; with a network that finds bright shapes."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -93,6 +95,12 @@ def test_tiles_by_hand():
             tile_windows(100, 100, tile, overlap)
 
 
+@pytest.mark.parametrize("tile, overlap", [("64", 0.2), (64.0, 0.2), (True, 0.2), (64, "0.2"), (64, float("nan"))])
+def test_what_is_no_tile_is_said(tile, overlap):
+    with pytest.raises(ValueError, match=f"and overlap 0 to 0.9, got {tile!r} and {overlap!r}"):
+        tile_windows(100, 100, tile, overlap)
+
+
 @pytest.mark.parametrize("overlap", [0.1, 0.2, 0.4])
 @pytest.mark.parametrize(
     "ellipse",
@@ -156,6 +164,39 @@ def test_an_image_of_one_tile_is_what_detect_gives():
     np.testing.assert_allclose(result.rois, plain.rois)
 
 
+def test_without_a_mask_head_boxes_are_merged():
+    image, masks = draw((400, 400), (150, 116, 20, 20, 0), (40, 40, 8, 8, 1))
+
+    def boxes_only(images, windows):
+        return {name: value for name, value in find_shapes(images, windows).items() if name != "masks"}
+
+    config = detector(MASK_HEAD=None).config
+    result = detect_tiled(Detector(boxes_only, config, PixelScaling((0,) * 3, (1,) * 3)), image, 128)
+    np.testing.assert_allclose(sorted(result.rois.tolist()), [[32, 32, 49, 49], [130, 96, 171, 137]], atol=6)
+    assert result["masks"].shape == (400, 400, 2) and not result["masks"].any(), "as without tiles"
+
+
+def test_mask_scores_are_those_of_the_masks_that_are_shown():
+    """A mask's score is its box's score, the best of all views, times a quality, which follows the mask."""
+    image, _ = draw((400, 400), (150, 116, 20, 20, 0), (40, 40, 8, 8, 1))
+
+    def scoring(images, windows):
+        outputs = find_shapes(images, windows)
+        return outputs | {"mask_scores": 0.5 * outputs["scores"][outputs["valid"]]}
+
+    result = detect_tiled(Detector(scoring, detector().config, PixelScaling((0,) * 3, (1,) * 3)), image, 128)
+    assert result.count == 2
+    np.testing.assert_allclose(result["mask_scores"], 0.5 * result.scores, atol=1e-6)
+    assert "mask_scores" not in detect_tiled(detector(), image, 128)
+    empty = detect_tiled(Detector(scoring, detector().config, PixelScaling((0,) * 3, (1,) * 3)), 0 * image, 128)
+    assert empty["mask_scores"].shape == (0,)
+
+
+def test_keypoints_are_not_merged():
+    with pytest.raises(NotImplementedError, match="tiles merge boxes and masks, not keypoints"):
+        tiled(detector(KEYPOINT_HEAD={"name": "keypoints"}, NUM_KEYPOINTS=3), 128, 0.2)
+
+
 def test_nothing_is_found_in_nothing():
     result = detect_tiled(detector(), np.zeros((300, 300, 3), np.uint8), 128)
     assert result.count == 0 and result["masks"].shape == (300, 300, 0) and result.rois.shape == (0, 4)
@@ -186,6 +227,15 @@ def test_a_tile_that_shows_all_of_it_decides_the_mask():
         [piece(1, LEFT, 10, 75, 20, 25, score=0.95, cut=True), piece(2, RIGHT, 10, 82, 20, 30, score=0.7)], 0.5
     )
     assert (one.crop.left, one.crop.mask.shape, one.score) == (82, (20, 30), 0.95)
+
+
+def test_the_quality_of_a_mask_is_that_of_the_piece_that_shows_it():
+    cut = replace(piece(1, LEFT, 10, 75, 20, 25, score=0.95, cut=True), quality=0.2)
+    (one,) = merged([cut, replace(piece(2, RIGHT, 10, 82, 20, 30, score=0.7), quality=0.6)], 0.5)
+    assert (one.score, one.quality) == (0.95, 0.6)
+    halves = [piece(1, LEFT, 10, 40, 20, 60, cut=True), piece(2, RIGHT, 10, 80, 20, 70, cut=True)]
+    (one,) = merged([replace(halves[0], quality=0.4), replace(halves[1], quality=0.8)], 0.5)
+    assert one.quality == pytest.approx(0.6)
 
 
 def test_a_whole_image_mask_that_spans_two_complete_objects_does_not_join_them():

@@ -145,7 +145,7 @@ def test_files_of_nothing(tmp_path, content, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint file at .*gone.h5$"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint file at .*gone.h5; `mrcnn weights` lists"):
         read_source(tmp_path / "gone.h5")
     with pytest.raises(FileNotFoundError, match="it is a folder"):
         read_source(tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2"))
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif"))
 SORTED = 10_000  # folders with more entries are read in file system order
 
 
@@ -16,12 +16,21 @@ class Found(NamedTuple):
     path: str
     name: str
 
+    def version(self) -> str:
+        """Identifies the file's content by its length and time of modification; "" if it is gone."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return ""
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
 
 def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | None = None) -> Iterator[Found]:
     """The given files, and the images in the given folders and their subfolders, in constant memory.
 
     Names are relative to the folder, or to the closest common parent of several paths. Files in folders are selected
-    by suffix (`SUFFIXES`); files given directly may have any. Hidden files and linked folders are skipped.
+    by suffix (`SUFFIXES`); files given directly may have any. Hidden files and linked folders are skipped; a link to a
+    missing file is not, so that reading it says so.
 
     Args:
         skip: a folder to skip, such as the output folder.
@@ -30,7 +39,7 @@ def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | No
     """
     roots = [os.path.abspath(path) for path in paths]
     for given, root in zip(paths, roots, strict=True):
-        if not os.path.exists(root):
+        if not os.fspath(given) or not os.path.exists(root):
             raise FileNotFoundError(f"no file or folder {os.fspath(given)!r}; check the path")
     base = common_folder(roots)
     return _walk(roots, base, None if skip is None else os.path.abspath(skip))
@@ -52,7 +61,7 @@ def _walk(roots: Sequence[str], base: str, skip: str | None) -> Iterator[Found]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inside.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.is_dir():
                     yield Found(entry.path, _name(entry.path, base))
             folders += reversed(inside)
         else:

@@ -35,7 +35,7 @@ class Group:
 @dataclass
 class Summary:
     """The outcome for a video: frames read, run through the network, and written; packets that could not be decoded;
-    number of tracks; and tracks that crossed the line, by direction."""
+    number of tracks; tracks that crossed the line, by direction; and in words, what the written video does not keep."""
 
     read: int = 0
     detected: int = 0
@@ -43,6 +43,7 @@ class Summary:
     damaged: int = 0
     tracks: int = 0
     crossed: dict[str, int] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
 
 
 def annotate_video(
@@ -76,16 +77,18 @@ def annotate_video(
         tracks: path of a json for the instances of each frame.
         progress: called with 1 for each finished frame.
 
-    Raises the errors of `Clip` and `ClipWriter`, and ValueError for an invalid `every` or `between`.
+    Raises the errors of `Clip` and `ClipWriter`, and ValueError for an invalid `every` or `between`, or if two of
+    `source`, `target` and `tracks` are one file.
     """
     if between not in BETWEEN or every < 1:
         raise ValueError(f"every must be 1 or more and between one of {BETWEEN}, got {every!r} and {between!r}")
+    _check_files(source, target, tracks)
     with ExitStack() as stack:
         clip = stack.enter_context(Clip(source))
         sound_of = source if sound and not clip.live else None
         writer = None
         if target is not None:
-            writer = stack.enter_context(ClipWriter(target, clip.size, clip.time_base, clip.rate, sound_of))
+            writer = stack.enter_context(ClipWriter(target, clip.size, clip.time_base, clip.rate, sound_of, clip.look))
         log = stack.enter_context(TrackLog(tracks, clip)) if tracks is not None else None
         work = _Work(writer, log, draw, tracker or Tracker(), line, between == "interpolate", choose, progress)
         groups = in_background(_groups(clip, every, work.summary), READ_AHEAD)
@@ -104,9 +107,20 @@ def annotate_video(
             if not clip.live or not work.summary.written:
                 raise
         work.summary.damaged = clip.damaged
+        lost = clip.left_out()
         if log is not None:
             log.finish(work.summary)
+    work.summary.lost = lost + writer.lost() if writer is not None else []
     return work.summary
+
+
+def _check_files(*paths: str | Path | None) -> None:
+    """Raises ValueError if two are the same file, one of which would replace the other."""
+    given = [path for path in paths if path is not None]
+    places = [Path(path).resolve() for path in given]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise ValueError(f"{given[i]} would replace {given[places.index(place)]}; choose another file")
 
 
 def _groups(clip: Clip, every: int, summary: Summary) -> Iterator[Group]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from mrcnn.files import atomic_path
 from mrcnn.inference.extras import require
+from mrcnn.inference.video.timeline import packets, shift
 
 # Extension -> (container, codecs by preference)
 KINDS = {
@@ -26,6 +27,7 @@ KINDS = {
     ".webm": ("webm", ("libvpx-vp9",)),
 }
 # Containers that refer to other files or addresses, which an untrusted video could cause to be read
+MATRICES = {1: 1, 5: 5, 6: 5, 7: 7, 9: 9}  # color matrices of H.273 -> those of the conversion from RGB
 INDIRECT = frozenset(("hls", "concat", "dash", "image2", "imf", "sdp", "mpegts_playlist"))
 
 
@@ -34,6 +36,19 @@ class Frame(NamedTuple):
 
     image: np.ndarray
     pts: int
+
+
+class Look(NamedTuple):
+    """How players show the pixels of a video.
+
+    aspect: width / height of a pixel, None if unknown. matrix, primaries, transfer: of the colors, as numbered in
+    ITU-T H.273; 2 if unknown.
+    """
+
+    aspect: Fraction | None = None
+    matrix: int = 2
+    primaries: int = 2
+    transfer: int = 2
 
 
 class Clip:
@@ -47,6 +62,7 @@ class Clip:
             per second. expected: number of frames in the header, None if absent; only for progress bars.
         live: whether it is a camera or a stream, which has no end.
         damaged: number of packets that could not be decoded so far.
+        look: how players show its pixels.
 
     Raises FileNotFoundError, ValueError if it is not a video, or ImportError without PyAV.
     """
@@ -59,10 +75,10 @@ class Clip:
         self._stack = ExitStack()
         try:
             self._container = self._open()
-            streams = self._container.streams.video
+            streams = _pictures(self._container)
             if not streams:
                 raise ValueError(f"{self.source!r} has no video stream")
-            self._stream = streams[0]
+            self._stream, self._turned = streams[0], 0
             self._stream.thread_type = "AUTO"
             self._first = self._frames()
             self._pending: Any = next(self._first, None)
@@ -73,6 +89,7 @@ class Clip:
             self._stack.close()
             raise ValueError(f"{self.source!r} has no frame that can be decoded; it is empty, damaged or truncated")
         self.size = (self._pending.image.shape[0], self._pending.image.shape[1])
+        self.look = self._look()
 
     def _open(self) -> Any:
         errors = (self._av.error.FFmpegError, OSError, ValueError)
@@ -82,7 +99,7 @@ class Clip:
                 options = {"format": "v4l2"} if device.startswith("/dev/") else {}
                 return self._stack.enter_context(self._av.open(device, **options))
             except errors as error:
-                raise ValueError(f"cannot open the camera or stream {self.source!r}: {error}") from error
+                raise ValueError(f"cannot open the camera or stream {self.source!r}: {_words(error)}") from error
         if not os.path.isfile(self.source):
             raise FileNotFoundError(f"there is no video {self.source!r}")
         try:
@@ -90,10 +107,27 @@ class Clip:
             file = self._stack.enter_context(open(self.source, "rb"))
             container = self._stack.enter_context(self._av.open(file, options={"protocol_whitelist": "none"}))
         except errors as error:
-            raise ValueError(f"{self.source!r} is not a video, or it is damaged or truncated: {error}") from error
+            raise ValueError(
+                f"{self.source!r} is not a video, or it is damaged or truncated: {_words(error)}; fetch it again"
+            ) from error
         if INDIRECT & set(container.format.name.split(",")):
             raise ValueError(f"{self.source!r} is a list of other files ({container.format.name}), not a video")
         return container
+
+    def _look(self) -> Look:
+        aspect, colors = self._stream.sample_aspect_ratio, self._stream.codec_context
+        if aspect and self._turned % 2:
+            aspect = 1 / aspect
+        values = (int(value) for value in (colors.colorspace, colors.color_primaries, colors.color_trc))
+        return Look(aspect or None, *values)
+
+    def left_out(self) -> list[str]:
+        """What the frames do not show and a `ClipWriter` does not copy, in words."""
+        kinds = [s.type for s in self._container.streams if s is not self._stream and s.type != "audio"]
+        counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
+        found = [f"its other streams ({', '.join(counts)}) are not copied"] if counts else []
+        bits = max((part.bits for part in self._stream.format.components), default=8) if self._stream.format else 8
+        return found + ([f"its colors of {bits} bits become 8 bits"] if bits > 8 else [])
 
     @property
     def time_base(self) -> Fraction:
@@ -117,7 +151,10 @@ class Clip:
     def _frames(self) -> Iterator[Frame]:
         step = max(1, round(1 / (self.rate * self.time_base)))
         last: int | None = None
-        for packet in self._container.demux(self._stream):  # the last packet is empty, and flushes the decoder
+        sound = () if self.live else self._container.streams.audio  # only for the same times as in `ClipWriter`
+        for packet in packets(self._container, self._stream, *sound):  # the last one is empty, and flushes the decoder
+            if packet.stream is not self._stream:
+                continue
             try:
                 decoded = packet.decode()
             except self._av.error.FFmpegError:
@@ -133,9 +170,9 @@ class Clip:
     def _upright(self, frame: Any) -> np.ndarray:
         """[H, W, 3] RGB of a decoded frame, rotated by the tag that phones write; of the first frame's size."""
         image = frame.to_ndarray(format="rgb24")
-        turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        if turns:
-            image = np.ascontiguousarray(np.rot90(image, turns))
+        self._turned = round(getattr(frame, "rotation", 0) / 90) % 4
+        if self._turned:
+            image = np.ascontiguousarray(np.rot90(image, self._turned))
         size = getattr(self, "size", None)
         if size is not None and image.shape[:2] != size:  # some streams change their size midway
             import cv2
@@ -162,6 +199,10 @@ class ClipWriter:
         path: ends in .mp4, .mov, .mkv, .avi or .webm.
         size: (height, width). time_base, rate: as of a `Clip`.
         sound_of: a file whose sound is copied; None for none.
+        look: as of a `Clip`.
+
+    Attributes:
+        damaged: number of packets of sound that could not be copied so far.
 
     Raises ValueError for another extension, or sound that the container cannot store.
     """
@@ -173,9 +214,10 @@ class ClipWriter:
         time_base: Fraction,
         rate: Fraction,
         sound_of: str | os.PathLike | None = None,
+        look: Look | None = None,
     ) -> None:
         self._av = require("av", "video")
-        self.path, self.frames = Path(path), 0
+        self.path, self.frames, self.damaged = Path(path), 0, 0
         if self.path.suffix.lower() not in KINDS:
             raise ValueError(f"{self.path}: the extension must be one of {', '.join(KINDS)}, got {self.path.suffix!r}")
         kind, codecs = KINDS[self.path.suffix.lower()]
@@ -192,14 +234,23 @@ class ClipWriter:
             self._stream.codec_context.time_base = self._stream.time_base = time_base
             if codec == "libx264":
                 self._stream.options = {"crf": "18", "bf": "0"}
-            self._time_base = time_base
-            self._sound: Iterator[tuple[float, Any]] = iter(())
-            self._packet: tuple[float, Any] | None = None
+            self._look = look or Look()
+            self._show(self._look)
+            self._time_base, self._shift = time_base, Fraction(0)
+            self._sound: Iterator[tuple[Fraction, Any]] = iter(())
+            self._packet: tuple[Fraction, Any] | None = None
             if sound_of is not None:
                 self._add_sound(os.fspath(sound_of))
         except BaseException as error:
             self._abandon(error)
             raise
+
+    def _show(self, look: Look) -> None:
+        context = self._stream.codec_context
+        if look.aspect:
+            context.sample_aspect_ratio = look.aspect
+        if look.matrix in MATRICES:
+            context.colorspace, context.color_primaries, context.color_trc = look[1:]
 
     def _add_sound(self, source: str) -> None:
         file = self._stack.enter_context(open(source, "rb"))
@@ -210,35 +261,58 @@ class ClipWriter:
                 copies[stream.index] = self._container.add_stream_from_template(stream)
             except (ValueError, self._av.error.FFmpegError) as error:
                 raise ValueError(
-                    f"{self.path.suffix} cannot store the sound of {source!r} ({stream.codec_context.name}): {error}; "
+                    f"{self.path.suffix} cannot store the sound of {source!r} ({stream.codec_context.name}): "
+                    f"{_words(error)}; "
                     "write to a .mkv file, or omit the sound"
                 ) from error
 
-        def packets() -> Iterator[Any]:
-            for packet in container.demux(*container.streams.audio):
-                if packet.dts is not None:  # else it is the empty packet at the end
-                    time = float(packet.dts * packet.time_base)
+        def sound() -> Iterator[Any]:
+            for packet in packets(container, *_pictures(container)[:1], *container.streams.audio):
+                if packet.stream.index in copies and packet.dts is not None:  # else it is the empty one at the end
+                    time = packet.dts * packet.time_base
                     packet.stream = copies[packet.stream.index]
                     yield time, packet
 
         if copies:
-            self._sound = packets()
+            self._sound = sound()
             self._packet = next(self._sound, None)
 
     def write(self, image: np.ndarray, pts: int) -> None:
-        """Appends a frame [H, W, 3] uint8 RGB with a later time than the previous one."""
+        """Appends a frame [H, W, 3] uint8 RGB with a later time than the previous one.
+
+        If the first time is negative, the whole file is moved to begin at 0: players drop frames before it.
+        """
+        if not self.frames:
+            self._shift = max(Fraction(0), -pts * self._time_base)
+        self._copy_sound(pts * self._time_base)
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts, frame.time_base = pts, self._time_base
-        self._copy_sound(float(pts * self._time_base))
+        if self._look.matrix in MATRICES:
+            frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=MATRICES[self._look.matrix])
+        frame.pts, frame.time_base = pts + round(self._shift / self._time_base), self._time_base
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
         self.frames += 1
 
-    def _copy_sound(self, until: float | None) -> None:
+    def _copy_sound(self, until: Fraction | None) -> None:
         """Copies the sound up to a time in seconds; None: all the rest."""
         while self._packet is not None and (until is None or self._packet[0] <= until):
-            self._container.mux(self._packet[1])
+            shift(self._packet[1], self._shift)
+            try:
+                self._container.mux(self._packet[1])
+            except self._av.error.FFmpegError as error:  # it is damaged, or not later than the previous one
+                if isinstance(error, OSError):  # such as a full disk
+                    raise
+                self.damaged += 1
             self._packet = next(self._sound, None)
+
+    def lost(self) -> list[str]:
+        """What could not be written as the source has it, in words."""
+        found = []
+        if self.damaged:
+            found = [f"{self.damaged} damaged packet{'s' * (self.damaged > 1)} of its sound left out"]
+        return found + (
+            ["AVI rounds times, and players may show frames one late"] if self.path.suffix == ".avi" else []
+        )
 
     def _abandon(self, error: BaseException | None) -> None:
         self._stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
@@ -260,3 +334,15 @@ class ClipWriter:
                 self._abandon(failure)
                 raise
         self._abandon(error)
+
+
+def _pictures(container: Any) -> list[Any]:
+    """The video streams that are not cover pictures."""
+    from av.stream import Disposition
+
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _words(error: Exception) -> str:
+    """What the system or PyAV says, without the number."""
+    return getattr(error, "strerror", None) or str(error)

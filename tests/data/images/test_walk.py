@@ -46,10 +46,11 @@ def test_a_folder_can_be_left_out(tree):
 
 
 def test_links_to_folders_are_not_followed_and_links_to_files_are(tree):
+    """A link to a missing file is an image that cannot be read, not one that is not there."""
     (tree / "one" / "loop").symlink_to(tree, target_is_directory=True)
     (tree / "one" / "link.png").symlink_to(tree / "a.PNG")
     (tree / "one" / "broken.png").symlink_to(tree / "missing.png")
-    assert names(tree / "one") == ["e.jpeg", "link.png"]
+    assert names(tree / "one") == ["broken.png", "e.jpeg", "link.png"]
 
 
 def test_relative_paths_and_the_current_folder(tree, monkeypatch):
@@ -60,6 +61,18 @@ def test_relative_paths_and_the_current_folder(tree, monkeypatch):
 def test_a_missing_path_raises_before_the_first_file(tree):
     with pytest.raises(FileNotFoundError, match="no file or folder 'nowhere'"):
         walk_images([tree, "nowhere"])
+    with pytest.raises(FileNotFoundError, match="no file or folder ''"):
+        walk_images([""])
+
+
+def test_a_file_s_version_changes_with_its_content(tree):
+    (found,) = walk_images([tree / "two" / "deep"])
+    before = found.version()
+    assert before == found.version()
+    (tree / "two" / "deep" / "d.webp").write_bytes(b"longer")
+    assert found.version() != before
+    (tree / "two" / "deep" / "d.webp").unlink()
+    assert found.version() == ""
 
 
 def test_large_folders_come_as_the_file_system_has_them(tree, monkeypatch):

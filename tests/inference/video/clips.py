@@ -29,16 +29,30 @@ def number_of(image):
 
 
 def write_clip(
-    path, times, *, size=(HEIGHT, WIDTH), base=Fraction(1, 1000), sound=False, codec="libx264", picture=picture
+    path,
+    times,
+    *,
+    size=(HEIGHT, WIDTH),
+    base=Fraction(1, 1000),
+    sound=False,
+    codec="libx264",
+    picture=picture,
+    pixels=None,
+    **context,
 ):
-    """A video with a frame at each of `times`, in units of `base`; with a second of sound per second."""
+    """A video with a frame at each of `times`, in units of `base`; with a second of sound per second.
+
+    pixels: their format. context: attributes of the codec.
+    """
     import av
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
+        stream.pix_fmt = pixels or ("yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p")
         stream.codec_context.time_base = stream.time_base = base
+        for name, value in context.items():
+            setattr(stream.codec_context, name, value)
         tone = container.add_stream("aac", rate=8000) if sound else None
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number, size), format="rgb24")

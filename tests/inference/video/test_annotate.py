@@ -102,6 +102,18 @@ def test_a_line_is_counted_and_a_video_need_not_be_written(tmp_path, draw):
     assert summary.crossed == {"left": 0, "right": 1} and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+@pytest.mark.parametrize(
+    "names", [("a.mp4", "a.mp4", None), ("a.mp4", "b.mp4", "a.mp4"), ("a.mp4", "b.mp4", "./b.mp4")]
+)
+def test_no_file_replaces_another_one(tmp_path, monkeypatch, draw, names):
+    monkeypatch.chdir(tmp_path)
+    content = write_clip(tmp_path / "a.mp4", TIMES).read_bytes()
+    source, target, tracks = names
+    with pytest.raises(ValueError, match=r"[ab].mp4 would replace [ab].mp4; choose another file"):
+        annotate_video(Finder(), source, target, draw=draw, tracks=tracks)
+    assert (tmp_path / "a.mp4").read_bytes() == content and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("where", ["draw", "model"])
 def test_an_error_leaves_no_file(tmp_path, draw, where):
     def failing(*arguments, **options):
@@ -181,6 +193,8 @@ def test_the_command_writes_a_video_and_tracks(run_json, run, models, tmp_path):
     code, values = run_json(*given, "--trails", "--line", "0,5,96,5", "--classes", "cat,dog")
     assert code == 0 and values["read"] == values["written"] == values["detected"] == 11 and values["tracks"] == 2
     assert len(times_of(tmp_path / "b.mp4")[0]) == 11
+    code, _, err = run("video", write_clip(tmp_path / "deep.mp4", [0], pixels="yuv420p10le"), *given[2:])
+    assert code == 0 and "deep.mp4: its colors of 10 bits become 8 bits\n1 of 1 frame, 2 objects" in err
     code, _, err = run(*given, "--every", "4")
     assert code == 0 and "those in between are interpolated" in err and "11 of 11 frames" in err
     code, _, err = run(*given, "--every", "4", "--drop")

@@ -1,12 +1,14 @@
 """Frames in = frames out, at their own times, with the sound; on constant and variable rates, odd sizes, damage."""
 
+import itertools
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mrcnn.inference.extras import require
-from mrcnn.inference.video.clip import Clip, ClipWriter
+from mrcnn.inference.video.clip import Clip, ClipWriter, Look
 from tests.inference.video.clips import noisy_picture, number_of, times_of, write_clip
 
 pytest.importorskip("av", reason="pip install 'mask-rcnn-keras[video]'")
@@ -56,6 +58,89 @@ def test_sound_is_copied_bit_by_bit(tmp_path):
     np.testing.assert_allclose([time for time, _ in after], [time for time, _ in before], atol=1e-3)
     copied(source, tmp_path / "c.mp4")
     assert times_of(tmp_path / "c.mp4")[1] == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_joined_recordings_play_one_after_the_other(tmp_path, suffix):
+    """Times begin again in the middle of the file, in its picture and in its sound."""
+    part = write_clip(tmp_path / "part.ts", CONSTANT, sound=True)
+    source, target = tmp_path / "joined.ts", tmp_path / f"b{suffix}"
+    source.write_bytes(2 * part.read_bytes())
+    frames = copied(source, target, sound_of=source)
+    assert [number_of(frame.image) for frame in frames] == 2 * list(range(30))
+    times, packets = times_of(target)
+    steps = np.diff(times)
+    assert len(times) == 60 and np.median(steps) == pytest.approx(0.04, abs=1e-3) and 0.03 < steps.min()
+    assert steps.max() < 0.3 and len(packets) == len(times_of(source)[1])
+    assert packets[len(packets) // 2][0] == pytest.approx(times[30], abs=0.2), "the sound stays with the picture"
+
+
+def test_frames_before_zero_are_not_lost(tmp_path):
+    """Players drop what an MP4 file has before 0, so everything moves to begin there."""
+    source = write_clip(tmp_path / "a.mp4", CONSTANT, sound=True)
+    with Clip(source) as clip, ClipWriter(tmp_path / "b.mp4", clip.size, clip.time_base, clip.rate, source) as writer:
+        second = round(1 / clip.time_base)
+        for frame in clip:
+            writer.write(frame.image, frame.pts - second)
+    (times, packets), before = times_of(tmp_path / "b.mp4"), times_of(source)
+    np.testing.assert_allclose(times, before[0], atol=1e-3)
+    assert packets[0][0] == pytest.approx(before[1][0][0] + 1, abs=1e-3), "by the same time"
+
+
+def test_sound_that_cannot_be_written_is_counted_and_the_rest_goes_on(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", CONSTANT, sound=True)
+    with Clip(source) as clip, ClipWriter(tmp_path / "b.mp4", clip.size, clip.time_base, clip.rate, source) as writer:
+        first = writer._packet
+        writer._sound = itertools.chain([(0, repeated(first[1]))], writer._sound)  # its time is that of the first
+        for frame in clip:
+            writer.write(frame.image, frame.pts)
+    assert writer.lost() == ["1 damaged packet of its sound left out"]
+    assert [len(found) for found in times_of(tmp_path / "b.mp4")] == [30, len(times_of(source)[1])]
+
+
+def repeated(packet):
+    import av
+
+    again = av.Packet(bytes(packet))
+    again.stream, again.time_base, again.pts, again.dts = packet.stream, packet.time_base, packet.pts, packet.dts - 1
+    return again
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", [0, 40], sample_aspect_ratio=Fraction(2, 1))
+    with (
+        Clip(source) as clip,
+        ClipWriter(tmp_path / "b.mp4", clip.size, clip.time_base, clip.rate, look=clip.look) as b,
+    ):
+        for frame in clip:
+            b.write(frame.image, frame.pts)
+    with Clip(tmp_path / "b.mp4") as clip:
+        assert clip.look.aspect == 2
+
+
+def test_colors_are_written_by_the_matrix_of_the_source(tmp_path):
+    """Players go by the matrix that the file names."""
+    color = np.array((200, 40, 30))
+    source = write_clip(tmp_path / "a.mp4", [0, 40], picture=lambda *_: np.full((64, 96, 3), color, np.uint8))
+    look = Look(None, 1, 1, 1)
+    with (
+        Clip(source) as clip,
+        ClipWriter(tmp_path / "b.mp4", clip.size, clip.time_base, clip.rate, look=look) as writer,
+    ):
+        for frame in clip:
+            writer.write(frame.image, frame.pts)
+    with Clip(tmp_path / "b.mp4") as clip:
+        assert clip.look == look and abs(next(iter(clip)).image[20, 20] - color).max() <= 3
+
+
+def test_what_is_not_kept_is_said(tmp_path):
+    with Clip(write_clip(tmp_path / "a.mp4", [0, 40], pixels="yuv420p10le")) as clip:
+        assert clip.left_out() == ["its colors of 10 bits become 8 bits"]
+    with Clip(write_clip(tmp_path / "b.mp4", [0, 40], sound=True)) as clip:
+        assert clip.left_out() == [], "sound is copied"
+        more = [SimpleNamespace(type="subtitle"), SimpleNamespace(type="video"), SimpleNamespace(type="subtitle")]
+        clip._container = SimpleNamespace(streams=[*clip._container.streams, *more])
+        assert clip.left_out() == ["its other streams (2 subtitle, 1 video) are not copied"]
 
 
 def test_sound_that_the_container_cannot_hold_is_said(tmp_path):
