@@ -1,5 +1,6 @@
 """This package's side of `against_peers.py`: the checkout that the file lies in, or another, by its public facade."""
 
+import inspect
 import itertools
 import json
 import os
@@ -76,11 +77,11 @@ def folder_job(model, case) -> worker.Job:
     find_much(model)
     calls = worker.folder_calls(case)
     streams = hasattr(model, "stream") and not case.get("one_by_one")
+    run, known = model.stream if streams else model.detect, inspect.signature(model.detect).parameters
+    form = {"prepare": "rle"} if "prepare" in known else {"masks": "rle"}  # the name in versions before `stream`
 
     def call():
-        paths = next(calls)
-        results = model.stream(paths, prepare="rle") if streams else model.detect(paths, prepare="rle")
-        return [len(one.rle) for one in results]
+        return [len(one["scores"]) for one in run(next(calls), **form)]
 
     how = "stream" if streams else "detect"
     return worker.Job(call, lambda counts: {"images": len(counts), "detections": sum(counts)}, note=how)
