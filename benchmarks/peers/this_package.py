@@ -69,7 +69,13 @@ def detect_job(model, case) -> worker.Job:
     def found(result):
         return {"detections": [len(one["scores"]) for one in result], "pasted": True, name: list(result[0][name].shape)}
 
-    return worker.Job(lambda: model.detect(images, prepare=form), found)
+    asked = of_form(model, form)
+    return worker.Job(lambda: model.detect(images, **asked), found)
+
+
+def of_form(model, form: str) -> dict[str, str]:
+    """Asks `detect` for masks of this form; versions before `stream` name it otherwise."""
+    return {"prepare": form} if "prepare" in inspect.signature(model.detect).parameters else {"masks": form}
 
 
 def folder_job(model, case) -> worker.Job:
@@ -77,8 +83,7 @@ def folder_job(model, case) -> worker.Job:
     find_much(model)
     calls = worker.folder_calls(case)
     streams = hasattr(model, "stream") and not case.get("one_by_one")
-    run, known = model.stream if streams else model.detect, inspect.signature(model.detect).parameters
-    form = {"prepare": "rle"} if "prepare" in known else {"masks": "rle"}  # the name in versions before `stream`
+    run, form = model.stream if streams else model.detect, of_form(model, "rle")
 
     def call():
         return [len(one["scores"]) for one in run(next(calls), **form)]
