@@ -8,6 +8,7 @@ the image, the value is linear between two mask rows, so it passes the threshold
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -98,16 +99,17 @@ def _all_turns(
 def _turns(padded: np.ndarray, box: list[float], height: int, width: int, threshold: float) -> Turns:
     y1, x1, y2, x2 = box
     left, columns, fraction = _columns(x1, x2, padded.shape[1] - 2, width)
-    before = padded[:, columns]
-    values = before + (padded[:, columns + 1] - before) * fraction
-    steps, values = np.diff(values, axis=0), values[:-1]
+    before = padded.take(columns, axis=1)
+    values = before + (padded.take(columns + 1, axis=1) - before) * fraction
+    steps, values = values[1:] - values[:-1], values[:-1]
     scale = (y2 - y1) / (len(padded) - 2)
     # The position in the image, in pixel centers, of the first of the two mask rows of each interval
     starts = y1 - 0.5 + (np.arange(len(steps)) - 0.5) * scale
     top, bottom = _reached(y1, y2, scale, height)
-    begin = np.minimum(np.maximum(np.ceil(starts), top), bottom)
-    begin[0] = top
-    end = np.append(begin[1:], bottom)
+    borders = np.empty(len(starts) + 1)
+    borders[:-1], borders[-1] = np.minimum(np.maximum(np.ceil(starts), top), bottom), bottom
+    borders[0] = top
+    begin, end = borders[:-1], borders[1:]
     turn, falling = _passed(values, steps, threshold, starts, scale)
     np.minimum(np.maximum(turn, begin[:, None], out=turn), end[:, None], out=turn)
     return Turns(top, left, begin.astype(np.int32), end.astype(np.int32), turn.astype(np.int32), falling)
@@ -121,12 +123,16 @@ def _passed(
     Without a step, the row is minus or plus infinity: all pixels are inside, or none.
     """
     falling, flat = steps < 0, steps == 0
-    with np.errstate(over="ignore"):
-        at = np.subtract(threshold, values, dtype=np.float64) / np.where(flat, 1, steps)
-        at = at * scale + starts[:, None]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        at = np.subtract(threshold, values, dtype=np.float64)
+        at /= steps
+        at *= scale
+        at += starts[:, None]
+    turn = np.ceil(at)
     # A pixel exactly at the threshold is inside: the last one where values fall, the first one where they rise
-    turn = np.where(falling, np.floor(at) + 1, np.ceil(at))
-    turn[flat] = np.where(values[flat] >= threshold, -np.inf, np.inf)
+    turn += falling & (turn == at)
+    if flat.any():
+        turn[flat] = np.where(values[flat] >= threshold, -np.inf, np.inf)
     return turn, falling
 
 
@@ -158,12 +164,12 @@ def _columns(start: float, end: float, count: int, size: int) -> tuple[int, np.n
     index of the preceding sample, with one zero added on either side, and the fraction towards the next."""
     first, last = _reached(start, end, (end - start) / count, size)
     positions = (np.arange(first, last) + 0.5 - start) / (end - start) * count + 0.5
-    positions = np.clip(positions, 0, count + 1)
+    positions = np.minimum(np.maximum(positions, 0), count + 1)
     before = np.minimum(positions.astype(np.int64), count)
     return first, before, (positions - before).astype(np.float32)
 
 
 def _reached(start: float, end: float, scale: float, size: int) -> tuple[int, int]:
     """The pixels of an axis that a mask reaches, half a sample beyond its box: the first, and one after the last."""
-    first = int(np.clip(np.floor(start - scale / 2), 0, size))
-    return first, int(np.clip(np.ceil(end + scale / 2), first, size))
+    first = math.floor(min(max(start - scale / 2, 0), size))
+    return first, math.ceil(min(max(end + scale / 2, first), size))
