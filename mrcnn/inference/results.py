@@ -23,6 +23,10 @@ class Crop(NamedTuple):
     top: int  # first row of the part in the image
     left: int  # column
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.mask.shape[0], self.mask.shape[1]
+
 
 class SoftMasks(NamedTuple):
     """Masks as the network predicts them.

@@ -16,8 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mrcnn.data import rle
 from mrcnn.data.pasting import mask_parts
-from mrcnn.data.rle import encode_parts
 from mrcnn.inference.results import Crop, Result, SoftMasks
 
 AGREEMENT = 0.5  # minimum mask IoU, where two views overlap, for detections of the same object
@@ -25,7 +25,22 @@ COVERED = 0.5  # a cut-off detection with at least this fraction inside another 
 TOLERANCE = 3  # pixels around the other one that count as inside, as masks of slivers at a border are inaccurate
 MARGIN = 0.01  # of a tile's side: an object this close to a border inside the image counts as cut off
 
+LARGE = 1 << 22  # pixels; larger masks are kept with one bit per pixel
+
 Window = tuple[int, int, int, int]  # y1, x1, y2, x2
+
+
+class Packed:
+    """A large `Crop` with one bit per pixel."""
+
+    def __init__(self, crop: Crop) -> None:
+        self.top, self.left, self.shape = crop.top, crop.left, crop.shape
+        self._bits = np.packbits(crop.mask, axis=1)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """[h, w] bool, made anew each time."""
+        return np.unpackbits(self._bits, axis=1, count=self.shape[1]).view(bool)
 
 
 def tile_windows(height: int, width: int, tile: int, overlap: float) -> list[Window]:
@@ -56,7 +71,7 @@ class Piece:
 
     view: int
     window: Window
-    crop: Crop
+    crop: Crop | Packed
     box: np.ndarray
     class_id: int
     score: float
@@ -78,7 +93,8 @@ def detect_tiled(
 ) -> Result:
     """The objects in one image [H, W, C] uint8, from its tiles and the whole image.
 
-    Memory holds the image, a few tiles, and the detected masks, cropped to their objects; the result has run lengths.
+    Memory holds the image, a few tiles, and the detected masks, cropped to their objects, large ones with one bit per
+    pixel; the result has run lengths.
 
     Raises like `tile_windows`.
     """
@@ -141,7 +157,11 @@ def _pieces(
     for (mask, top, left), box, class_id, score, own in values:
         crop = _tight(_clipped(Crop(mask, top, left), window))
         if crop.mask.size:
-            yield Piece(view, window, crop, box, class_id, score, _is_cut(crop, window, size), own)
+            yield Piece(view, window, _kept(crop), box, class_id, score, _is_cut(crop, window, size), own)
+
+
+def _kept(crop: Crop) -> Crop | Packed:
+    return Packed(crop) if crop.mask.size > LARGE else crop
 
 
 def _filled(box: np.ndarray) -> Crop:
@@ -150,11 +170,11 @@ def _filled(box: np.ndarray) -> Crop:
     return Crop(np.ones((bottom - top, right - left), bool), int(top), int(left))
 
 
-def _clipped(crop: Crop, window: Window) -> Crop:
+def _clipped(crop: Crop | Packed, window: Window) -> Crop:
     """The part inside a window."""
     y1, x1 = max(crop.top, window[0]), max(crop.left, window[1])
-    y2 = max(y1, min(crop.top + crop.mask.shape[0], window[2]))
-    x2 = max(x1, min(crop.left + crop.mask.shape[1], window[3]))
+    y2 = max(y1, min(crop.top + crop.shape[0], window[2]))
+    x2 = max(x1, min(crop.left + crop.shape[1], window[3]))
     return Crop(crop.mask[y1 - crop.top : y2 - crop.top, x1 - crop.left : x2 - crop.left], y1, x1)
 
 
@@ -169,7 +189,7 @@ def _tight(crop: Crop) -> Crop:
 
 def _is_cut(crop: Crop, window: Window, size: tuple[int, int]) -> bool:
     """Whether a mask reaches a border of its window that is not a border of the image."""
-    ends = crop.top + crop.mask.shape[0], crop.left + crop.mask.shape[1]
+    ends = crop.top + crop.shape[0], crop.left + crop.shape[1]
     for axis, (start, end) in enumerate(zip((crop.top, crop.left), ends, strict=True)):
         first, last = window[axis], window[axis + 2]
         margin = max(1, MARGIN * (last - first))
@@ -244,21 +264,22 @@ def _agreement(a: Piece, b: Piece) -> float:
     return shared / (first_area + second_area - shared) if first_area and second_area else 0.0
 
 
-def _areas(a: Crop, b: Crop) -> tuple[int, int, int]:
+def _areas(a: Crop | Packed, b: Crop | Packed) -> tuple[int, int, int]:
     """Pixel counts: shared by both masks, and of each mask."""
-    first, second = int(np.count_nonzero(a.mask)), int(np.count_nonzero(b.mask))
+    masks = a.mask, b.mask
+    first, second = (int(np.count_nonzero(mask)) for mask in masks)
     top, left = max(a.top, b.top), max(a.left, b.left)
-    bottom = min(a.top + a.mask.shape[0], b.top + b.mask.shape[0])
-    right = min(a.left + a.mask.shape[1], b.left + b.mask.shape[1])
+    bottom = min(a.top + a.shape[0], b.top + b.shape[0])
+    right = min(a.left + a.shape[1], b.left + b.shape[1])
     if bottom <= top or right <= left:
         return 0, first, second
-    parts = [c.mask[top - c.top : bottom - c.top, left - c.left : right - c.left] for c in (a, b)]
-    return int(np.count_nonzero(parts[0] & parts[1])), first, second
+    places = [np.s_[top - c.top : bottom - c.top, left - c.left : right - c.left] for c in (a, b)]
+    return int(np.count_nonzero(masks[0][places[0]] & masks[1][places[1]])), first, second
 
 
-def _covered(part: Crop, whole: Crop) -> int:
+def _covered(part: Crop | Packed, whole: Crop | Packed) -> int:
     """Number of pixels of a mask inside another one, or within `TOLERANCE` of it."""
-    height, width = part.mask.shape
+    height, width = part.shape
     top, left = part.top - TOLERANCE, part.left - TOLERANCE
     around = (top, left, part.top + height + TOLERANCE, part.left + width + TOLERANCE)
     near = _clipped(whole, around)
@@ -271,9 +292,9 @@ def _covered(part: Crop, whole: Crop) -> int:
     return int(np.count_nonzero(part.mask & inside))
 
 
-def _neighbors(crops: Sequence[Crop]) -> list[list[int]]:
+def _neighbors(crops: Sequence[Crop | Packed]) -> list[list[int]]:
     """For each mask, the others whose bounds overlap its bounds or are within `TOLERANCE` of them."""
-    bounds = np.array([(c.top, c.left, c.top + c.mask.shape[0], c.left + c.mask.shape[1]) for c in crops], np.int64)
+    bounds = np.array([(c.top, c.left, c.top + c.shape[0], c.left + c.shape[1]) for c in crops], np.int64)
     bounds = bounds.reshape(-1, 4)
     found = []
     for i, bound in enumerate(bounds):
@@ -303,10 +324,10 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
     if not tiles:
         return replace(best, cut=False)
     quality = float(np.mean([piece.quality for piece in tiles]))
-    return replace(best, crop=crop, box=box, cut=False, quality=quality)
+    return replace(best, crop=_kept(crop), box=box, cut=False, quality=quality)
 
 
-def _outside(crop: Crop, windows: Sequence[Window]) -> Crop:
+def _outside(crop: Crop | Packed, windows: Sequence[Window]) -> Crop:
     """A mask without its pixels inside the windows."""
     mask = crop.mask.copy()
     for window in windows:
@@ -315,15 +336,15 @@ def _outside(crop: Crop, windows: Sequence[Window]) -> Crop:
     return _tight(Crop(mask, crop.top, crop.left))
 
 
-def _union(crops: Sequence[Crop]) -> Crop:
-    crops = [crop for crop in crops if crop.mask.size]
+def _union(crops: Sequence[Crop | Packed]) -> Crop:
+    crops = [crop for crop in crops if all(crop.shape)]
     top, left = min(crop.top for crop in crops), min(crop.left for crop in crops)
-    bottom = max(crop.top + crop.mask.shape[0] for crop in crops)
-    right = max(crop.left + crop.mask.shape[1] for crop in crops)
+    bottom = max(crop.top + crop.shape[0] for crop in crops)
+    right = max(crop.left + crop.shape[1] for crop in crops)
     mask = np.zeros((bottom - top, right - left), bool)
     for crop in crops:
         y, x = crop.top - top, crop.left - left
-        mask[y : y + crop.mask.shape[0], x : x + crop.mask.shape[1]] |= crop.mask
+        mask[y : y + crop.shape[0], x : x + crop.shape[1]] |= crop.mask
     return Crop(mask, top, left)
 
 
@@ -338,7 +359,8 @@ def _as_result(
     ids = np.array([piece.class_id for piece in pieces], np.int32)
     scores = np.array([piece.score for piece in pieces], np.float32)
     empty = SoftMasks(np.zeros((len(pieces), 1, 1), np.float32), boxes)
-    made: Any = encode_parts([piece.crop for piece in pieces], *size) if masks else empty
+    crops = (piece.crop for piece in pieces)
+    made: Any = rle.encode_parts(((crop.mask, crop.top, crop.left) for crop in crops), *size) if masks else empty
     result = Result(boxes, ids, scores, made, size, class_names)
     if scored:
         result["mask_scores"] = scores * np.array([piece.quality for piece in pieces], np.float32)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mrcnn.inference import tiling
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Crop
 from mrcnn.inference.tiling import Piece, _reduced, detect_tiled, merged, tile_windows, tiled
@@ -122,6 +123,19 @@ def test_an_object_is_found_once_and_whole_wherever_it_lies(ellipse, overlap):
     y, x = np.nonzero(masks[0])
     truth = [y.min(), x.min(), y.max() + 1, x.max() + 1]
     np.testing.assert_allclose(result.rois[0], truth, atol=6)
+
+
+def test_masks_kept_as_bits_give_the_same(monkeypatch):
+    ellipses = [(150, 116, 20, 20, 0), (200, 200, 90, 20, 1), (300, 300, 80, 70, 2), (390, 395, 20, 20, 0)]
+    image, _ = draw((400, 400), *ellipses)
+    expected = detect_tiled(detector(), image, 128)
+    monkeypatch.setattr(tiling, "LARGE", 0)
+    pieces = []
+    monkeypatch.setattr(tiling, "merged", lambda given, threshold: merged(pieces.extend(given) or given, threshold))
+    found = detect_tiled(detector(), image, 128)
+    assert pieces and all(isinstance(piece.crop, tiling.Packed) for piece in pieces)
+    assert found.rle == expected.rle and found.count == expected.count == 4
+    np.testing.assert_array_equal(found.rois, expected.rois)
 
 
 def test_neighbors_on_a_seam_stay_apart():
