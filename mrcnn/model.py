@@ -167,8 +167,6 @@ class MaskRCNN(OldMethods):
         """The function that detects with tiles or augmentation in a single image; None for a plain network pass."""
         if tile is not None and augment:
             raise ValueError(f"pass tile={tile} or augment, not both")
-        if (augment or tile is not None) and self.network.keypoints is not None:
-            raise NotImplementedError("tile and augment merge boxes and masks, not keypoints; call detect without them")
         if augment:
             masks_of = None if self.network.head is None else self._masks_of_boxes
             return augmented(self.detector, masks_of, augment, self.class_names)

@@ -11,7 +11,6 @@ from typing import Any
 from mrcnn.config import key_value
 
 PRESETS = {"reference": "Config", "matterport": "Matterport", "torchvision": "Torchvision", "detectron2": "Detectron2"}
-SMALLEST_TILE = 32  # pixels, as in `mrcnn.inference.tiling`
 
 
 def mask_head(text: str, kind: str | None = "mask") -> dict[str, Any]:
@@ -38,7 +37,9 @@ def positive(text: str) -> int:
 
 
 def tile_side(text: str) -> int:
-    """Pixels of a tile's side. Raises ArgumentTypeError for anything else than an integer of at least 32."""
+    """Pixels of a tile's side. Raises ArgumentTypeError for anything but an integer of at least `SMALLEST_TILE`."""
+    from mrcnn.inference.tiling import SMALLEST_TILE
+
     if not text.isdigit() or int(text) < SMALLEST_TILE:
         raise argparse.ArgumentTypeError(f"expected pixels of a tile's side, {SMALLEST_TILE} or more, got {text!r}")
     return int(text)

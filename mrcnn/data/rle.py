@@ -87,7 +87,7 @@ def encode_parts(parts: Iterable[tuple[np.ndarray, int, int]], height: int, widt
         if not (0 <= top <= top + h <= height and 0 <= left <= left + w <= width):
             raise ValueError(f"a {h} x {w} part at {(top, left)} extends beyond the {height} x {width} mask")
         counts.append(_part_counts(np.asarray(part), top, left, height, width))
-    return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
+    return _compressed(counts, height, width)
 
 
 def encode_bounds(bounds: Iterable[np.ndarray], height: int, width: int) -> list[Rle]:
@@ -97,8 +97,7 @@ def encode_bounds(bounds: Iterable[np.ndarray], height: int, width: int) -> list
         bounds: for each mask (start, end, start, end ...) int64, end-exclusive and sorted. No run is empty; runs may
             touch.
     """
-    counts = [_counts(one, height * width) for one in bounds]
-    return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
+    return _compressed([_counts(one, height * width) for one in bounds], height, width)
 
 
 def compress(rle: Mapping[str, Any]) -> Rle:
@@ -266,6 +265,10 @@ def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     y2 = mask.shape[0] - int(np.asarray(mask[y1:].any(axis=1))[::-1].argmax())
     columns = np.asarray(mask[y1:y2].any(axis=0))
     return y1, int(columns.argmax()), y2, len(columns) - int(columns[::-1].argmax())
+
+
+def _compressed(counts: list[np.ndarray], height: int, width: int) -> list[Rle]:
+    return [{"size": [int(height), int(width)], "counts": text} for text in _texts(counts)]
 
 
 def _texts(counts: list[np.ndarray]) -> list[str]:

@@ -37,7 +37,12 @@ class Augmentation:
 def augmented(
     detector: Detector, masks_of: MasksOf | None, views: bool | Augmentation, class_names: Sequence[str] = ()
 ) -> Callable[[np.ndarray], Result]:
-    """`detect_augmented` as a function of only the image; `views` is True for the default views."""
+    """`detect_augmented` as a function of only the image; `views` is True for the default views.
+
+    Raises NotImplementedError for a model with keypoints.
+    """
+    if detector.config.KEYPOINT_HEAD is not None:
+        raise NotImplementedError("augmentation merges boxes and masks, not keypoints; call detect without augment")
     augmentation = views if isinstance(views, Augmentation) else Augmentation()
     return lambda image: detect_augmented(detector, masks_of, image, augmentation, class_names)
 

@@ -25,6 +25,7 @@ COVERED = 0.5  # a cut-off detection with at least this fraction inside another 
 TOLERANCE = 3  # pixels around the other one that count as inside, as masks of slivers at a border are inaccurate
 MARGIN = 0.01  # of a tile's side: an object this close to a border inside the image counts as cut off
 
+SMALLEST_TILE = 32  # pixels
 LARGE = 1 << 22  # pixels; larger masks are kept with one bit per pixel
 
 Window = tuple[int, int, int, int]  # y1, x1, y2, x2
@@ -51,8 +52,15 @@ def tile_windows(height: int, width: int, tile: int, overlap: float) -> list[Win
 
     Raises ValueError for a tile below 32 whole pixels, or an overlap outside 0 to 0.9.
     """
-    if not isinstance(tile, Integral) or tile < 32 or not isinstance(overlap, Real) or not 0 <= overlap <= 0.9:
-        raise ValueError(f"tile must be 32 pixels or more and overlap 0 to 0.9, got {tile!r} and {overlap!r}")
+    if (
+        not isinstance(tile, Integral)
+        or tile < SMALLEST_TILE
+        or not isinstance(overlap, Real)
+        or not 0 <= overlap <= 0.9
+    ):
+        raise ValueError(
+            f"tile must be {SMALLEST_TILE} pixels or more and overlap 0 to 0.9, got {tile!r} and {overlap!r}"
+        )
     rows, columns = _starts(height, tile, overlap), _starts(width, tile, overlap)
     return [(y, x, min(y + tile, height), min(x + tile, width)) for y, x in itertools.product(rows, columns)]
 
