@@ -338,9 +338,8 @@ class ClipWriter:
 
 def _pictures(container: Any) -> list[Any]:
     """The video streams that are not cover pictures."""
-    from av.stream import Disposition
-
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    cover = require("av", "video").stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def _words(error: Exception) -> str:
