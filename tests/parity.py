@@ -6,7 +6,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import parity_stages
 
 from tests import oracles
 
@@ -209,7 +208,9 @@ def deltas(values):
 def build(source, **settings):
     """A small model with a source's weights."""
     small = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "POST_NMS_ROIS_INFERENCE": 10, "PRE_NMS_LIMIT": 50}
-    return parity_stages.build(source, **{**small, **settings})
+    from parity_stages import build as build_of_source  # in benchmarks/, which only pytest puts on the path
+
+    return build_of_source(source, **{**small, **settings})
 
 
 def features_of(model, image):

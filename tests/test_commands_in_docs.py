@@ -97,10 +97,20 @@ class Accepted(Exception):
     """The command line is understood."""
 
 
+def outside_pytest(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Imports as in a process of its own that begins in the folder: without pytest's paths, and what they loaded."""
+    own = (str(ROOT / "benchmarks"), str(ROOT / "tests"))
+    patch.setattr(sys, "path", [str(folder), *(path for path in sys.path if not path.startswith(own))])
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(own) and name != __name__:
+            patch.delitem(sys.modules, name)
+
+
 def accepts(words: tuple[str, ...]) -> None:
     """The script's parser takes the arguments."""
     words = words[[word.startswith("python") for word in words].index(True) + 1 :]
-    script = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
+    module = words[0] == "-m"
+    script = words[1].replace(".", "/") + ".py" if module else words[0]
     parse = argparse.ArgumentParser.parse_args
 
     def parse_only(self, *arguments, **options):
@@ -109,8 +119,8 @@ def accepts(words: tuple[str, ...]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-        patch.setattr(sys, "argv", [script, *words[2 if words[0] == "-m" else 1 :]])
-        patch.syspath_prepend(str((ROOT / script).parent))
+        patch.setattr(sys, "argv", [script, *words[2 if module else 1 :]])
+        outside_pytest(patch, ROOT if module else (ROOT / script).parent)
         with pytest.raises(Accepted):
             runpy.run_path(str(ROOT / script), run_name="__main__")
 

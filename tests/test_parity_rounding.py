@@ -7,6 +7,7 @@ import parity_live
 import pytest
 from parity_rounding import Candidates, Rules, overlaps
 from parity_rows import detection_rows, xyxy
+from parity_stages import Stages
 
 from mrcnn.data.pasting import paste_masks
 from mrcnn.weights.importers.torchvision import torchvision_source
@@ -270,7 +271,7 @@ def test_the_detections_of_a_model_are_what_its_candidates_make():
     state[f"{name}.cls_score.bias"][0] -= 7  # a background that leaves something
     state[f"{name}.bbox_pred.weight"] *= 0.2
     model = parity.build(torchvision_source(state, "a.pth"), DETECTION_MAX_INSTANCES=6)
-    stages = parity.parity_stages.Stages(model, np.random.default_rng(2).integers(0, 256, (48, 64, 3), np.uint8))
+    stages = Stages(model, np.random.default_rng(2).integers(0, 256, (48, 64, 3), np.uint8))
     candidates, found = stages.candidates(), stages.detections()
     assert len(candidates["scores"]) > len(found["scores"]) > 1
     numbers = Candidates(candidates, candidates, rules=RULES._replace(limit=6), offsets=False)
