@@ -85,14 +85,15 @@ def mask_rles(probs: np.ndarray, boxes: np.ndarray, height: int, width: int, thr
 def _all_turns(
     probs: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float
 ) -> Iterator[Turns | None]:
-    """The turns of each mask; None for a box without area."""
+    """The turns of each mask; None for a box without area, or with a corner at infinity or not a number."""
     probs, boxes = np.asarray(probs, np.float32), np.asarray(boxes, np.float64)
     if probs.ndim != 3 or boxes.shape != (len(probs), 4):
         raise ValueError(f"expected masks [N, m, m] and boxes [N, 4], got {probs.shape} and {boxes.shape}")
     padded = np.pad(np.nan_to_num(probs, posinf=1, neginf=0), [(0, 0), (1, 1), (1, 1)])
+    there = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return (
-        _turns(prob, box, height, width, threshold) if box[2] > box[0] and box[3] > box[1] else None
-        for prob, box in zip(padded, boxes.tolist(), strict=True)
+        _turns(prob, box, height, width, threshold) if inside else None
+        for prob, box, inside in zip(padded, boxes.tolist(), there, strict=True)
     )
 
 

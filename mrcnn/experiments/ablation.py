@@ -79,8 +79,11 @@ def ablate(
 
     done = comparison.carried_out(jobs, start, (), logs, output, verbose, about, costs=False, each=written)
     if any("ROI_POOLING" in row.settings for row in rows):
-        path = side_by_side(jobs, validation, logs, output)
-        print(f"Masks of RoIPool and RoIAlign: {path}" if path else "No masks to show side by side.")
+        try:
+            path = side_by_side(jobs, validation, logs, output)
+            print(f"Masks of RoIPool and RoIAlign: {path}" if path else "No masks to show side by side.")
+        except FileNotFoundError as error:  # the numbers were recorded elsewhere
+            print(f"No masks to show side by side: {error}")
     print(f"Written to {output}/ablation.md and .json")
     return ablation_report.summaries(rows, done.rows())
 

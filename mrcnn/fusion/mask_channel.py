@@ -130,6 +130,8 @@ class UpsampledClassChannel(ClassChannel):
         logits = self._logits(x, kernels)
         if self.pointwise.transpose.compute_dtype == "float32" and keras.backend.backend() == "tensorflow":
             kernel, bias = self.pointwise.kernel_and_bias()
+            # Those of a network in bfloat16, whose last layers a head keeps in float32
+            features = ops.cast(features, "float32")
             logits = attached(logits, x, features, kernel, bias, kernels)
         return self._masks(logits, own, x.shape[1:3])
 

@@ -66,7 +66,7 @@ def test_a_mask_larger_than_a_strip_is_the_same_as_its_parts(monkeypatch):
     rng = np.random.default_rng(0)
     probs, boxes = rng.random((3, 7, 7)), np.array([[-5.3, 2.1, 60.2, 49.9], [10, 10, 12.5, 48], [3, 3, 3, 9]])
     at_once = pasting.paste_masks(probs, boxes, 64, 50)
-    monkeypatch.setattr(pasting, "STRIP", 200)  # four rows of the first, five of the second
+    monkeypatch.setattr(pasting, "STRIP", 200)  # four rows of either
     np.testing.assert_array_equal(pasting.paste_masks(probs, boxes, 64, 50), at_once)
     monkeypatch.setattr(pasting, "STRIP", 1)
     np.testing.assert_array_equal(pasting.paste_masks(probs, boxes, 64, 50), at_once)
@@ -108,7 +108,24 @@ def test_values_that_are_not_numbers_are_outside():
     box = np.array([[1.0, 1, 9, 9]])
     np.testing.assert_array_equal(paste_masks(probs, box, 10, 10), paste_masks(clean, box, 10, 10))
     assert mask_rles(probs, box, 10, 10) == mask_rles(clean, box, 10, 10)
-    assert not paste_masks(clean, np.array([[np.nan, 1, 9, 9]]), 10, 10).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("corner", range(4))
+def test_a_box_with_a_corner_that_is_no_number_has_an_empty_mask(corner, value):
+    box = np.array([[1.0, 1, 9, 9]])
+    box[0, corner] = value
+    probs = np.ones((1, 4, 4), np.float32)
+    assert not paste_masks(probs, box, 10, 10).any()
+    assert mask_rles(probs, box, 10, 10) == rle.encode_all(np.zeros((10, 10, 1), bool))
+
+
+@pytest.mark.parametrize(
+    "box", [[0, 0, 1e30, 1e30], [-1e30, -1e30, 1e30, 1e30], [-1e30, 3, 1e30, 5], [1e30, 0, 2e30, 9]]
+)
+def test_run_lengths_of_huge_boxes_are_those_of_their_pixels(box):
+    probs, box = np.full((1, 4, 4), 0.9, np.float32), np.array([box], np.float64)
+    assert mask_rles(probs, box, 10, 10) == rle.encode_all(paste_masks(probs, box, 10, 10))
 
 
 def test_a_column_that_fills_the_image_joins_the_next():

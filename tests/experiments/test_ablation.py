@@ -182,6 +182,11 @@ def test_a_table_is_trained_once_and_drawn(tmp_path, monkeypatch, capsys):
     again = ablation.ablate("2d", training, validation, config(), **options)
     assert again == rows
 
+    capsys.readouterr()
+    elsewhere = {**options, "logs": tmp_path / "elsewhere", "output": output}
+    assert ablation.ablate("2d", training, validation, config(), **elsewhere) == rows, "from the records alone"
+    assert "No masks to show side by side: the run of 'RoIPool' is not in" in capsys.readouterr().out
+
 
 def test_faster_r_cnn_beside_mask_r_cnn(tmp_path):
     """Table 3: a row without masks has box AP alone."""

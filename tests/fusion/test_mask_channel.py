@@ -148,6 +148,23 @@ def test_the_backward_pass_in_parts_has_the_same_gradients(count, bias):
         np.testing.assert_allclose(in_parts, plain, rtol=1e-5, atol=1e-5)
 
 
+def test_the_backward_pass_of_features_in_bfloat16():
+    """A head may keep its last layers in float32 where the network's features are in bfloat16."""
+    inputs = keras.Input((4, 6, 3), dtype="bfloat16")
+    x = layers.Conv2DTranspose(5, 2, strides=2, activation="relu", dtype="float32")(inputs)
+    head = keras.Model(inputs, layers.Conv2D(7, 1, activation="sigmoid", dtype="float32")(x))
+    masks = class_masks(fold(head, fixed_norms(training=True)), training=True)
+    features, class_ids = tf.constant(RNG.normal(size=(9, 4, 6, 3)), tf.bfloat16), RNG.integers(0, 7, 9)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(features)
+        found = tf.reduce_sum(masks(features, class_ids))
+        wanted = tf.reduce_sum(tf.gather(head(features), class_ids[:, None, None, None], axis=3, batch_dims=1))
+    sources = [features, *head.trainable_variables]
+    for one, other in zip(tape.gradient(found, sources), tape.gradient(wanted, sources), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(tf.cast(one, "float32"), tf.cast(other, "float32"), rtol=0.01, atol=1e-4)
+
+
 def test_the_backward_pass_in_parts_is_used_for_training_alone():
     head = fold(heads.build({"name": "fcn", "filters": 16}, (8, 8, 16), 7), fixed_norms(training=True))
     inputs, ids = keras.Input((8, 8, 16)), keras.Input((), dtype="int32")
