@@ -1,6 +1,6 @@
 """Exported files beside `detect` on real images: what differs, and how long each takes, in turn in one run.
 
-    python benchmarks/exports.py --images DIR --oracles ../shared/oracles --formats onnx openvino int8
+    python benchmarks/exports.py --images DIR --oracles ORACLES --formats onnx openvino int8
     python benchmarks/exports.py --images DIR --weights maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth
 
 Without `--weights`, ResNet-50-FPN has seeded weights with the spread of trained ones (torchvision's shapes). A

@@ -1,7 +1,7 @@
 """Whether a keypoint head learns: a few images of COCO until it knows them, or all of them for some minutes.
 
-    python benchmarks/keypoints.py --data ../shared/data/coco_mini --weights mobilenet_notop.weights.h5
-    python benchmarks/keypoints.py --data ../shared/data/coco_mini --weights ... --minutes 20
+    python benchmarks/keypoints.py --data COCO --weights mobilenet_notop.weights.h5
+    python benchmarks/keypoints.py --data COCO --weights ... --minutes 20
 
 Without --minutes it overfits to those 8 images with one or two people, no crowd and the largest labeled people, and
 prints AP by OKS on the same images. Images with labeled keypoints outside their person's box are left out, as the head

@@ -1,7 +1,7 @@
 """Images a second of the training loader on COCO photographs, in turn with torchvision's own COCO loader. Prints one
 json line.
 
-    python benchmarks/loader.py --dataset ../shared/data/coco_mini --torchvision-python DIR/bin/python
+    python benchmarks/loader.py --dataset COCO --torchvision-python DIR/bin/python
 
 Both resize the longest side to `--size`, flip half of the images, normalize, and deliver boxes, classes and masks, on
 the same photographs, decoded again in every pass, each worker on a core of its own. Rounds: every loader makes one

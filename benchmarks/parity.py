@@ -1,8 +1,8 @@
 """How close the numbers of imported weights come to those of the programs that they were made with. Prints a table.
 
-    python benchmarks/parity.py --oracles ../shared/oracles
-    python benchmarks/parity.py --oracles ../shared/oracles --only live --torchvision-python DIR/bin/python \\
-        --photographs ../shared/data/coco_mini/val2017
+    python benchmarks/parity.py --oracles ORACLES
+    python benchmarks/parity.py --oracles ORACLES --only live --torchvision-python DIR/bin/python \\
+        --photographs COCO/val2017
 
 Each row is a stage of a source, with the bar it must keep. Features, logits and deltas: the largest difference, by the
 standard deviation of the tensor. "fed its RoIs": the other program's boxes through RoIAlign on the pyramid of this one.

@@ -1,6 +1,6 @@
 """How close a training step comes to torchvision's: matches, losses and the gradient of every weight. Prints a table.
 
-    python benchmarks/training_parity.py --oracles ../shared/oracles --torchvision-python DIR/bin/python
+    python benchmarks/training_parity.py --oracles ORACLES --torchvision-python DIR/bin/python
 
 torchvision runs live, in a Python of its own. Both programs get the same seeded weights, the same batch and samplers
 that take every candidate, so that nothing is random. Matches must be identical, one by one: of anchors with objects,
