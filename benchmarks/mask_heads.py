@@ -1,13 +1,14 @@
 """Mask heads compared on three small datasets: balloons, nuclei and clothes, from MobileNet's ImageNet weights.
 
-    python -m benchmarks.mask_heads --data DIR --weights W --output benchmarks/comparison
-    python -m benchmarks.mask_heads --data DIR --weights W --datasets fashion --heads fcn unet --output FOLDER
+    python -m benchmarks.mask_heads --data DIR --weights W --datasets nuclei --output benchmarks/comparison/nuclei
+    python -m benchmarks.mask_heads --data DIR --weights W --datasets balloon --heads fcn unet --output FOLDER
     python -m benchmarks.mask_heads --datasets shapes --weights samples/shapes/start.h5 --output FOLDER
 
 DIR contains `balloon`, `nuclei_dsb2018` and `fashion_ccp`. W is the weight file of
 `keras.applications.MobileNet(alpha=0.75, include_top=False)`. Runs found in `comparison.json` of the output folder are
-not repeated, so a comparison can be continued on another machine. Several processes can share the work. The shapes
-start from weights of their own, and their table is in benchmarks/comparison/shapes.
+not repeated, so a comparison can be continued on another machine. Several processes can share the work. The table has
+the datasets and heads of one call, so each dataset has a folder of its own in benchmarks/comparison. The shapes start
+from weights of their own.
 """
 
 import argparse
