@@ -172,6 +172,14 @@ def test_between_two_results_by_hand(share, x):
     assert np.flatnonzero(result["masks"].any(axis=(0, 2))).tolist() == list(range(x, x + 10))
 
 
+def test_boxes_in_whole_pixels_stay_so_between_two_results():
+    first, second = one(0), one(41)
+    for result, _ in (first, second):
+        result["rois"] = result.rois.astype(np.int32)
+    result, _ = between_results(*first, *second, 0.25)
+    assert result.rois.dtype == np.int32 and result.rois.tolist() == [[5, 10, 15, 20]]
+
+
 def test_keypoints_move_between_two_results():
     first, second = one(0), one(40)
     for x, (result, _) in ((2.0, first), (42.0, second)):
