@@ -28,7 +28,7 @@ class Timeline:
 
     Where times of the picture jump back, a new recording begins, and moves behind the pictures before it. Sound moves
     by the time of its own recording, so that picture and sound stay together; it never moves the picture. Times that
-    jump forward are kept.
+    jump forward are kept, except that of a single picture.
 
     Args:
         container: opened with PyAV. lead: the stream of pictures; its packets keep their order, and their times are the
@@ -49,30 +49,40 @@ class Timeline:
         self._waiting: deque[Waiting] = deque()
 
     def __iter__(self) -> Iterator[Any]:
-        waiting = self._waiting
-        pictures = 0
+        waiting, held, pictures = self._waiting, None, 0
         for packet in self._packets:
             if packet.stream.index == self._lead:
                 pictures += 1
-                self._follow(packet)
-                yield packet
+                if held is not None:
+                    self._follow(held, packet)
+                    yield held
+                held = packet
             else:
                 waiting.append(Waiting(pictures + LATER, packet, len(self._offsets) - 1, self._ends.get(self._lead)))
             while waiting and (waiting[0].pictures <= pictures or len(waiting) > WAITING):
                 yield from self._placed(waiting.popleft())
+        if held is not None:
+            self._follow(held, held)
+            yield held
         while waiting:
             yield from self._placed(waiting.popleft())
 
-    def _follow(self, packet: Any) -> None:
-        """Moves a picture, which may begin a new recording."""
+    def _follow(self, packet: Any, later: Any) -> None:
+        """Moves a picture, which may begin a new recording; `later` is the next one, which shows a wrong time."""
         if packet.dts is None:  # it is empty and ends the stream, or the stream has no times
             return
-        raw = packet.dts * packet.time_base
-        end = self._ends.get(self._lead, raw)
-        if raw + self._offsets[-1] < end - JUMP:
+        raw, offset, pts = packet.dts * packet.time_base, self._offsets[-1], packet.pts
+        after = raw if later.dts is None else later.dts * later.time_base
+        end = self._ends.get(self._lead, raw + offset)
+        back = raw + offset < end - JUMP
+        wrong = (back or raw + offset > end + AHEAD) and end <= after + offset <= end + AHEAD  # the next one goes on
+        if wrong:
+            raw = end - offset
+            packet.dts = round(raw / packet.time_base)
+        elif back:
             self._offsets.append(end - raw)
-        if packet.pts is not None and abs(packet.pts - packet.dts) * packet.time_base > AHEAD:
-            packet.pts = None  # the decoder keeps the order without it
+        if wrong or (pts is not None and abs(pts - packet.dts) * packet.time_base > AHEAD):
+            packet.pts = None if self._lead in self._ends else packet.dts  # without it, the decoder keeps the order
         self._move(packet, self._offsets[-1])
 
     def _placed(self, sound: Waiting) -> Iterator[Any]:

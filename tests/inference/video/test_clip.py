@@ -87,10 +87,11 @@ def test_a_recording_that_was_cut_off_is_followed_without_a_gap(tmp_path, share)
     assert times[-1] < 4 * (1 + share) + 0.2
 
 
+@pytest.mark.parametrize("ahead", [0, 2], ids=["in order", "B-frames"])
 @pytest.mark.parametrize("start", [b"\0\0\1\xc0", b"\0\0\1\xe0"], ids=["sound", "picture"])
-def test_one_wrong_time_moves_nothing_else(tmp_path, start):
+def test_one_wrong_time_moves_nothing_else(tmp_path, start, ahead):
     """A flipped bit in a time of presentation is 2**30 / 90,000 = 11,930 s."""
-    content = bytearray(write_clip(tmp_path / "a.ts", CONSTANT, sound=True).read_bytes())
+    content = bytearray(write_clip(tmp_path / "a.ts", CONSTANT, sound=True, max_b_frames=ahead).read_bytes())
     place = content.index(start, content.index(start, len(content) // 2) + 1)
     content[place + 9] ^= 0x02
     source, target = tmp_path / "b.ts", tmp_path / "b.mkv"
