@@ -183,10 +183,10 @@ class _Events:
         return write
 
     def _guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """The call; an image that went bad becomes a message on the page."""
+        """The call; an image that went bad, or that the model cannot take, becomes a message on the page."""
         try:
             return call(*arguments)
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, NotImplementedError) as error:
             raise self.gr.Error(" ".join(str(error).split()), duration=None) from error
 
 

@@ -28,9 +28,12 @@ class NamedModel:
 
     Args:
         name: what the page calls it. options: further arguments of its `detect`, such as tile.
+
+    Raises the errors of `detect` for options that the model does not take.
     """
 
     def __init__(self, name: str, model: Any, **options: Any) -> None:
+        model.detect([], **options)
         self.name, self.model, self.options = name, model, options
         self.class_names = names_of(model.class_names, model.config.NUM_CLASSES)
         self.lock = threading.Lock()

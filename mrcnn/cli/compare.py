@@ -72,11 +72,17 @@ def _start(weights: str, config: "Config") -> str | None:
 
 def _heads(text: str) -> list[dict[str, Any]]:
     """Heads without options, separated by commas, or a single head with options."""
-    return [options.mask_head(part) for part in ([text] if ":" in text else options.names(text))]
+    found = [options.mask_head(part) for part in ([text] if ":" in text else options.parts(text))]
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected mask heads such as fcn,unet, got {text!r}")
+    return found
 
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in options.names(text)]
+        found = [int(part) for part in options.parts(text)]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected integers such as 0,1,2, got {text!r}") from None
+        found = []
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected integers such as 0,1,2, got {text!r}")
+    return found

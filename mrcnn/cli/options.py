@@ -56,9 +56,14 @@ def share(text: str) -> float:
     return value
 
 
+def parts(text: str) -> tuple[str, ...]:
+    """The parts of "a,b,c", which may be none."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def names(text: str) -> tuple[str, ...]:
-    """The parts of "a,b,c". Raises ArgumentTypeError if there are none."""
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    """Names of classes, "cat,dog". Raises ArgumentTypeError if there are none."""
+    found = parts(text)
     if not found:
         raise argparse.ArgumentTypeError(f"expected names, such as cat,dog, got {text!r}")
     return found
@@ -68,8 +73,8 @@ def one_of(*choices: str) -> Any:
     """A type for "a,b,c" with these choices."""
 
     def chosen(text: str) -> tuple[str, ...]:
-        given = names(text)
-        if not set(given) <= set(choices):
+        given = parts(text)
+        if not given or not set(given) <= set(choices):
             raise argparse.ArgumentTypeError(f"expected some of {','.join(choices)}, got {text!r}")
         return given
 

@@ -75,9 +75,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     finally:
         bar.close()
     if summary.damaged:
-        note(f"{counted(summary.damaged, 'packet')} of {arguments.source} could not be decoded and may miss frames")
+        damaged = counted(summary.damaged, "packet")
+        note(f"{damaged} of {arguments.source} could not be decoded; {target} may lack their frames")
     if expected and summary.read < expected:
-        note(f"the header of {arguments.source} announces {expected} frames, of which {summary.read} are there")
+        note(
+            f"{arguments.source} shows {summary.read} of the {expected} frames in its header; "
+            "the others are cut out by an edit, or missing"
+        )
     for line in summary.lost:
         note(f"{arguments.source}: {line}")
     note(f"{summary.written} of {counted(summary.read, 'frame')}, {counted(summary.tracks, 'object')}, in {target}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.molding import NetworkInput
-from mrcnn.inference.detector import Detector
+from mrcnn.inference.detector import Detector, image_boxes
 from mrcnn.inference.results import Result, SoftMasks
 
 MasksOf = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # see `mrcnn.inference.compiled.compiled_masks`
@@ -70,7 +70,9 @@ def detect_augmented(
     Holds one view in memory at a time.
     """
     config, size = detector.config, (image.shape[0], image.shape[1])
+    whole = config.DETECTION_ROUND_BOXES
     boxes, ids, scores = [np.zeros((0, 4))], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
+    places = [np.zeros((0, 4), np.int32 if whole else np.float32)]  # of the results, where `boxes` may be rounded
     choices = [
         (side, flip) for side in augmentation.min_dims for flip in ((False, True) if augmentation.flip else (False,))
     ]
@@ -78,6 +80,8 @@ def detect_augmented(
         view = _view(detector, image, side, augmentation.max_dim, flip)
         (raw,) = detector.run(view.source.image[None], view.source.window[None])
         boxes.append(_to_image(raw["boxes"], view))
+        place = image_boxes(raw["boxes"], view.source, whole)
+        places.append(_mirrored(place, size[1]) if flip else place)
         ids.append(raw["class_ids"])
         scores.append(raw["scores"])
         scored = "mask_scores" in raw
@@ -89,8 +93,9 @@ def detect_augmented(
     if len(kept) and masks_of is not None:
         views = (_view(detector, image, side, augmentation.max_dim, flip) for side, flip in choices)
         made = _mean_masks(masks_of, views, found, class_ids, best, config.DETECTION_MAX_INSTANCES)
-    rois = found.astype(np.float32)
-    result = Result(rois, class_ids, best, SoftMasks(made["masks"], rois), size, class_names)
+    rois = np.concatenate(places)[kept]
+    masks = SoftMasks(made["masks"], rois.astype(np.float32))
+    result = Result(rois, class_ids, best, masks, size, class_names)
     if "mask_scores" in made or (scored and not len(kept)):
         result["mask_scores"] = made.get("mask_scores", best)
     return result

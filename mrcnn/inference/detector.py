@@ -328,11 +328,7 @@ class Detector:
 
     def result(self, raw: Mapping[str, np.ndarray], source: NetworkInput, class_names: Sequence[str] = ()) -> Result:
         """Converts the output of `run` for a network input to pixels of its image."""
-        limits = np.array(source.size * 2)
-        if self.config.DETECTION_ROUND_BOXES:
-            rois = np.clip(_rounded_boxes(raw["boxes"], source), 0, limits).astype(np.int32)
-        else:
-            rois = np.clip(_boxes(raw["boxes"], source), 0, limits).astype(np.float32)
+        rois = image_boxes(raw["boxes"], source, self.config.DETECTION_ROUND_BOXES)
         masks = SoftMasks(np.asarray(raw["masks"], np.float32), rois.astype(np.float32))
         result = Result(rois, raw["class_ids"], raw["scores"].astype(np.float32), masks, source.size, class_names)
         if "mask_scores" in raw:
@@ -369,6 +365,14 @@ def _check_failures(failures: str) -> None:
 def _check_form(form: str | None) -> None:
     if form is not None and form not in MASK_FORMS:
         raise ValueError(f"prepare must be one of {MASK_FORMS} or None, got {form!r}")
+
+
+def image_boxes(boxes: np.ndarray, source: NetworkInput, whole: bool) -> np.ndarray:
+    """Boxes [N, 4] of the network input in pixels of its image, clipped to it; whole: int32, else float32."""
+    limits = np.array(source.size * 2)
+    if whole:
+        return np.clip(_rounded_boxes(boxes, source), 0, limits).astype(np.int32)
+    return np.clip(_boxes(boxes, source), 0, limits).astype(np.float32)
 
 
 def _boxes(boxes: np.ndarray, source: NetworkInput) -> np.ndarray:

@@ -8,6 +8,7 @@ results = predictor.detect(["a.jpg", "b.jpg"])  # as from MaskRCNN.detect
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +23,7 @@ from mrcnn.inference.tiling import tiled
 from mrcnn.network.pixels import PixelScaling
 
 SUFFIXES = (".onnx", ".xml", ".tflite")
+PRECISIONS = ("f32", "bf16", "f16", None)
 ROWS = ("boxes", "class_ids", "scores")
 MADE = ("masks", "mask_scores", "keypoints")  # where the network has them
 
@@ -39,12 +41,14 @@ class Predictor:
     Args:
         path: a file of `MaskRCNN.export`, ending in .onnx, .xml or .tflite, with its .json beside it.
         threads: number of CPU threads; None: the engine's default.
-        precision: of OpenVINO's arithmetic: "f32", "bf16", or None for the engine's default.
+        precision: of OpenVINO's arithmetic: "f32", "bf16", "f16", or None for the engine's default.
 
-    Raises FileNotFoundError for a missing file, ValueError for another kind of file, ImportError for a missing engine.
+    Raises FileNotFoundError for a missing file, ValueError for another kind of file, or for other threads or another
+    precision, ImportError for a missing engine.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, precision: str | None = "f32") -> None:
+        _check(threads, precision)
         self.arguments = (path, threads, precision)
         path = Path(path)
         described = _description(path)
@@ -52,10 +56,11 @@ class Predictor:
         engine = {".onnx": _onnxruntime, ".xml": _openvino, ".tflite": _litert}[path.suffix]
         try:
             self.run = engine(path, threads, precision)
-        except ImportError:
+        except (ImportError, MemoryError):
             raise
         except Exception as error:  # each engine has its own
-            raise ValueError(f"{path} cannot be loaded: {str(error).strip()}; export the model again") from error
+            advice = "if the file is damaged, export it again"
+            raise ValueError(f"{path} cannot be loaded: {str(error).strip()}; {advice}") from error
         self.detector = Detector(self._call, self.config, described.scaling, skeleton=lambda: described.skeleton)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -99,6 +104,13 @@ class Predictor:
         outputs = {name: np.stack([_padded(one[name], most) for one in found]) for name in ROWS}
         made = {name: np.concatenate([one[name] for one in found]) for name in MADE if name in found[0]}
         return {**outputs, **made, "valid": valid, "counts": np.zeros((len(found), 4), np.int32)}
+
+
+def _check(threads: int | None, precision: str | None) -> None:
+    if threads is not None and (not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1):
+        raise ValueError(f"threads must be an integer of 1 or more, or None, got {threads!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
 
 
 def _padded(rows: np.ndarray, count: int) -> np.ndarray:

@@ -123,7 +123,8 @@ def detect_tiled(
         scored |= "mask_scores" in result
         pieces += _pieces(result, view, views[view], scale if view == 0 else 1, (height, width), masks)
     found = merged(pieces, detector.config.DETECTION_NMS_THRESHOLD)
-    return _as_result(found, (height, width), class_names, masks, scored)
+    kind = np.int32 if detector.config.DETECTION_ROUND_BOXES else np.float32  # views have boxes of whole pixels, then
+    return _as_result(found, (height, width), class_names, masks, scored, kind)
 
 
 def _reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, int]:
@@ -329,8 +330,6 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
     crop = _union(parts)
     boxes = np.array([piece.box for piece in pieces])
     box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-    if not tiles:
-        return replace(best, cut=False)
     quality = float(np.mean([piece.quality for piece in tiles]))
     return replace(best, crop=_kept(crop), box=box, cut=False, quality=quality)
 
@@ -357,16 +356,21 @@ def _union(crops: Sequence[Crop | Packed]) -> Crop:
 
 
 def _as_result(
-    pieces: Sequence[Piece], size: tuple[int, int], class_names: Sequence[str], masks: bool = True, scored: bool = False
+    pieces: Sequence[Piece],
+    size: tuple[int, int],
+    class_names: Sequence[str],
+    masks: bool,
+    scored: bool,
+    kind: type[np.generic],
 ) -> Result:
     """
     Args:
-        masks: whether the model has a mask head; scored: whether that scores its masks.
+        masks: whether the model has a mask head; scored: whether that scores its masks. kind: of the boxes.
     """
-    boxes = np.array([piece.box for piece in pieces], np.float32).reshape(-1, 4)
+    boxes = np.array([piece.box for piece in pieces]).reshape(-1, 4).astype(kind)
     ids = np.array([piece.class_id for piece in pieces], np.int32)
     scores = np.array([piece.score for piece in pieces], np.float32)
-    empty = SoftMasks(np.zeros((len(pieces), 1, 1), np.float32), boxes)
+    empty = SoftMasks(np.zeros((len(pieces), 1, 1), np.float32), boxes.astype(np.float32))
     crops = (piece.crop for piece in pieces)
     made: Any = rle.encode_parts(((crop.mask, crop.top, crop.left) for crop in crops), *size) if masks else empty
     result = Result(boxes, ids, scores, made, size, class_names)

@@ -1,7 +1,7 @@
 """Trains a network in the folder of a run: from datasets to checkpoints."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -304,12 +304,10 @@ class Trainer:
         where = f"after epoch {run.epoch}"
         if run.step:
             where = f"in epoch {run.epoch + 1}, after {run.step} of {steps} steps"
-        try:
+        with suppress(KeyboardInterrupt):  # Ctrl-C again while saving, which leaves earlier checkpoints
             if run.step:
                 self._save(run.epoch, run.step)
-            saved = checkpoints(run.open(self.model_dir, self.config.NAME))
-        except KeyboardInterrupt:  # Ctrl-C again while saving
-            saved = []
+        saved = checkpoints(run.folder) if run.folder is not None and run.folder.is_dir() else []
         if not saved:
             return TrainingInterrupted(f"{where}. Nothing was saved.", AGAIN, saved=False)
         return TrainingInterrupted(f"{where}. Saved: {saved[-1]}.")

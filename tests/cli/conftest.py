@@ -10,6 +10,7 @@ from mrcnn.cli import options
 from mrcnn.cli.main import main
 from mrcnn.data import rle
 from mrcnn.inference.detector import Detector
+from mrcnn.inference.tiling import tiled
 from mrcnn.network.pixels import PixelScaling
 from tests.inference.test_detector import AS_THEY_ARE, Answering
 from tests.tiny import TinyConfig, TinyDataset
@@ -28,7 +29,9 @@ class Model:
         self.network = Answering(*BOXES)
         self.detector = Detector(self.network, self.config, scaling)
 
-    def detect(self, images, verbose=0, prepare=None):
+    def detect(self, images, verbose=0, prepare=None, tile=None):
+        if tile is not None:
+            tiled(self.detector, tile, 0.2)
         return self.detector.detect(images, verbose, prepare, self.class_names)
 
     def stream(self, images, **options):

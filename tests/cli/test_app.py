@@ -1,5 +1,7 @@
 """`mrcnn app`: what it loads and serves, without Gradio."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from mrcnn.app import address, page
@@ -38,6 +40,27 @@ def test_two_models_on_this_machine_only(run_json, models, served):
     assert [model.name for model in served["models"]] == ["a.h5", "a.h5 (2)"] and len(models) == 2
     assert served["models"][0].options == {"tile": 512}
     assert served["serve"] == ("127.0.0.1", None, False) and served["score"] == 0.5
+
+
+def test_a_model_that_cannot_do_what_is_asked_starts_no_page(run, models, served):
+    given = ("--set", "KEYPOINT_HEAD={'name': 'keypoints'}")
+    code, _, err = run("app", "--weights", "keypoints.h5", "--tile", 512, *given)
+    assert code == 1 and "tiles merge boxes and masks, not keypoints" in err and "serve" not in served
+    assert run("app", "--weights", "keypoints.h5", *given)[0] == 0
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, FileNotFoundError, NotImplementedError])
+def test_what_fails_in_one_image_is_a_message_on_the_page(error):
+    class Message(Exception):
+        def __init__(self, text, duration):
+            super().__init__(text)
+
+    def find():
+        raise error("not with\n  this one")
+
+    events = page._Events(SimpleNamespace(Error=Message), None, [], [])
+    with pytest.raises(Message, match="^not with this one$"):
+        events._guarded(find)
 
 
 @pytest.mark.parametrize("host, said", [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)])

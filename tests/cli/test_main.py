@@ -48,6 +48,9 @@ def test_without_arguments_it_says_what_there_is(run, capsys):
         (("detect", "a.jpg", "--weights", "w", "--batch", "0"), "expected an integer >= 1, got '0'"),
         (("detect", "a.jpg", "--weights", "w", "--tile", "5"), "expected pixels of a tile's side, 32 or more, got '5'"),
         (("detect", "a.jpg", "--weights", "w", "--classes", " ,"), "expected names, such as cat,dog, got ' ,'"),
+        (("detect", "a.jpg", "--weights", "w", "--write", ","), "expected some of pictures,cutouts,json,csv, got ','"),
+        (("compare", "data", "--heads", ","), "expected mask heads such as fcn,unet, got ','"),
+        (("compare", "data", "--seeds", ","), "expected integers such as 0,1,2, got ','"),
         (("detect", "a.jpg", "--weights", "w", "--set", "NAME"), "expected NAME=VALUE, got 'NAME'"),
     ],
 )

@@ -44,6 +44,22 @@ def test_one_view_is_plain_detection(model, image):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 48), (40, 30)], ids=str)
+def test_boxes_in_whole_pixels_are_those_of_plain_detection(size):
+    """Masks are pasted into the rounded boxes, too."""
+    model = MaskRCNN("inference", TinyConfig(DETECTION_MIN_CONFIDENCE=0.0, DETECTION_ROUND_BOXES=True))
+    image = TinyDataset(1, sizes=(size,)).load_image(0)
+    (plain,), (augmented,) = model.detect([image]), model.detect([image], augment=ONE_VIEW)
+    assert augmented.count > 3 and augmented.rois.dtype == np.int32
+    np.testing.assert_array_equal(augmented.rois, plain.rois)
+    np.testing.assert_array_equal(augmented.soft.boxes, plain.soft.boxes)
+    np.testing.assert_allclose(augmented.soft.probabilities, plain.soft.probabilities, atol=1e-4)
+    (both,) = model.detect([image], augment=Augmentation(min_dims=(48, 64), max_dim=96))
+    assert both.rois.dtype == np.int32 and (both.soft.boxes == both.rois).all()
+    assert (both.rois >= 0).all() and (both.rois <= size * 2).all()
+
+
+@pytest.mark.slow
 def test_a_mirrored_image_gives_the_mirrored_result(model, image):
     views = Augmentation(min_dims=(48, 64), max_dim=96, flip=True)
     (one,), (other,) = model.detect([image], augment=views), model.detect([image[:, ::-1]], augment=views)

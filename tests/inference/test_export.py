@@ -320,5 +320,7 @@ def test_a_broken_model_is_one_error(tmp_path, suffix, engine):
     described = {"format": 1, "class_names": ["BG", "cat"], "config": {"NUM_CLASSES": 2}, "pixels": scaling}
     (tmp_path / "a.json").write_text(json.dumps(described))
     (tmp_path / f"a{suffix}").write_text("no model")
-    with pytest.raises(ValueError, match=rf"(?s)a\{suffix} cannot be loaded: .*; export the model again"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)a\{suffix} cannot be loaded: .*; if the file is damaged, export it again"
+    ):
         Predictor(tmp_path / f"a{suffix}")

@@ -1,11 +1,12 @@
 """The JSON file of an exported model, which anyone can have written."""
 
 import json
+import re
 
 import pytest
 
 from mrcnn.inference import predictor
-from mrcnn.inference.predictor import Description
+from mrcnn.inference.predictor import Description, Predictor
 from tests.tiny import TinyConfig
 
 SETTINGS = {name: value for name, value in TinyConfig().to_dict().items() if name != "BACKBONE"}
@@ -60,3 +61,44 @@ def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(predictor, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match="it has more than 10 bytes"):
         read(tmp_path, GOOD)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"precision": "f8"}, "precision must be one of ('f32', 'bf16', 'f16', None), got 'f8'"),
+        *(
+            ({"threads": threads}, f"threads must be an integer of 1 or more, or None, got {threads!r}")
+            for threads in ("four", -3, 0, 1.5, True)
+        ),
+    ],
+)
+def test_wrong_arguments_are_not_taken_for_a_damaged_file(given, message):
+    """They are said before anything is read."""
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Predictor("nowhere.xml", **given)
+
+
+@pytest.mark.parametrize(
+    "error, raised, message",
+    [
+        (
+            RuntimeError(" no such operator\n"),
+            ValueError,
+            "a.xml cannot be loaded: no such operator; if the file is dam",
+        ),
+        (MemoryError("4 GB"), MemoryError, "^4 GB$"),
+        (ImportError("run: pip"), ImportError, "^run: pip$"),
+    ],
+)
+def test_an_engine_that_fails_names_the_file_unless_memory_or_a_package_is_missing(
+    tmp_path, monkeypatch, error, raised, message
+):
+    def load(*_):
+        raise error
+
+    read(tmp_path, GOOD)
+    (tmp_path / "a.xml").touch()
+    monkeypatch.setattr(predictor, "_openvino", load)
+    with pytest.raises(raised, match=message):
+        Predictor(tmp_path / "a.xml")

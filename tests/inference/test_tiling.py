@@ -206,6 +206,22 @@ def test_mask_scores_are_those_of_the_masks_that_are_shown():
     assert empty["mask_scores"].shape == (0,)
 
 
+@pytest.mark.parametrize("head", [TinyConfig.MASK_HEAD, None], ids=["masks", "boxes"])
+def test_boxes_in_whole_pixels_stay_so(head):
+    """In one tile, on a seam, and with nothing found."""
+    image, _ = draw((300, 300), (150, 116, 20, 20, 0), (40, 50, 12, 15, 1))
+    whole = detector(DETECTION_ROUND_BOXES=True, MASK_HEAD=head)
+    result = detect_tiled(whole, image, 128)
+    assert result.rois.dtype == np.int32 and result.count == 2
+    for y1, x1, y2, x2 in result.rois:
+        assert image[y1:y2, x1:x2].any()
+    np.testing.assert_allclose(
+        result.rois[np.argsort(result.class_ids)], [[130, 96, 171, 137], [28, 35, 53, 66]], atol=2
+    )
+    assert detect_tiled(whole, 0 * image, 128).rois.dtype == np.int32
+    assert detect_tiled(detector(MASK_HEAD=head), image, 128).rois.dtype == np.float32
+
+
 def test_keypoints_are_not_merged():
     with pytest.raises(NotImplementedError, match="tiles merge boxes and masks, not keypoints"):
         tiled(detector(KEYPOINT_HEAD={"name": "keypoints"}, NUM_KEYPOINTS=3), 128, 0.2)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,6 +18,8 @@ from mrcnn.files import FolderInUseError, locked
 from mrcnn.model import MaskRCNN
 from mrcnn.training.interruption import TrainingInterrupted
 from mrcnn.training.optimizer import schedule_for
+from mrcnn.training.run_folder import Run, RunPath
+from mrcnn.training.trainer import Trainer
 from tests.tiny import TinyConfig, TinyDataset
 
 pytestmark = pytest.mark.slow
@@ -123,6 +126,25 @@ def test_an_interrupted_training_goes_on_in_another_process(tmp_path, data, whol
     assert_same(model, whole)
     assert files(model) == files(whole)
     np.testing.assert_allclose(rows(model), rows(whole), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "saved, message",
+    [
+        (("mask_rcnn_tiny_0005.h5", "mask_rcnn_tiny_0006.h5", ".mask_rcnn_tiny_0006_.tmp"), r"Saved: .*tiny_0006.h5\."),
+        ((), r"Nothing was saved\."),
+        (None, r"Nothing was saved\."),
+    ],
+)
+def test_ctrl_c_while_saving_leaves_the_checkpoints_of_earlier_epochs(tmp_path, saved, message):
+    def save(*_):
+        raise KeyboardInterrupt
+
+    run = Run(None if saved is None else RunPath(tmp_path), epoch=6, step=3)
+    for name in saved or ():
+        (tmp_path / name).touch()
+    error = Trainer._interruption(SimpleNamespace(run=run, _save=save), 10)
+    assert re.fullmatch(f"in epoch 7, after 3 of 10 steps. {message}", error.state) and error.saved == bool(saved)
 
 
 def test_a_kill_costs_no_more_than_the_steps_between_checkpoints(tmp_path, data, whole):

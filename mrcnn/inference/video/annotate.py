@@ -216,6 +216,7 @@ def between_results(
                 points[i] += (other.keypoints[j] - points[i]) * way
         crops.append(crop)
     runs = encode_parts(crops, *nearer.size)
+    boxes = boxes if nearer.rois.dtype == np.float32 else np.rint(boxes).astype(nearer.rois.dtype)  # whole pixels
     result = Result(boxes, nearer.class_ids, nearer.scores, runs, nearer.size, nearer.class_names)
     if points is not None:
         result["keypoints"], result.skeleton = points, nearer.skeleton

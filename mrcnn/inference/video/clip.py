@@ -16,7 +16,7 @@ import numpy as np
 
 from mrcnn.files import atomic_path
 from mrcnn.inference.extras import require
-from mrcnn.inference.video.timeline import packets, shift
+from mrcnn.inference.video.timeline import Timeline, shift
 
 # Extension -> (container, codecs by preference)
 KINDS = {
@@ -26,8 +26,8 @@ KINDS = {
     ".avi": ("avi", ("libx264", "mpeg4")),
     ".webm": ("webm", ("libvpx-vp9",)),
 }
-# Containers that refer to other files or addresses, which an untrusted video could cause to be read
 MATRICES = {1: 1, 5: 5, 6: 5, 7: 7, 9: 9}  # color matrices of H.273 -> those of the conversion from RGB
+# Containers that refer to other files or addresses, which an untrusted video could cause to be read
 INDIRECT = frozenset(("hls", "concat", "dash", "image2", "imf", "sdp", "mpegts_playlist"))
 
 
@@ -151,10 +151,7 @@ class Clip:
     def _frames(self) -> Iterator[Frame]:
         step = max(1, round(1 / (self.rate * self.time_base)))
         last: int | None = None
-        sound = () if self.live else self._container.streams.audio  # only for the same times as in `ClipWriter`
-        for packet in packets(self._container, self._stream, *sound):  # the last one is empty, and flushes the decoder
-            if packet.stream is not self._stream:
-                continue
+        for packet in Timeline(self._container, self._stream):  # the last one is empty, and flushes the decoder
             try:
                 decoded = packet.decode()
             except self._av.error.FFmpegError:
@@ -202,7 +199,7 @@ class ClipWriter:
         look: as of a `Clip`.
 
     Attributes:
-        damaged: number of packets of sound that could not be copied so far.
+        damaged: number of packets of sound that could not be copied so far, or whose time does not fit the picture's.
 
     Raises ValueError for another extension, or sound that the container cannot store.
     """
@@ -217,7 +214,7 @@ class ClipWriter:
         look: Look | None = None,
     ) -> None:
         self._av = require("av", "video")
-        self.path, self.frames, self.damaged = Path(path), 0, 0
+        self.path, self.frames, self._refused = Path(path), 0, 0
         if self.path.suffix.lower() not in KINDS:
             raise ValueError(f"{self.path}: the extension must be one of {', '.join(KINDS)}, got {self.path.suffix!r}")
         kind, codecs = KINDS[self.path.suffix.lower()]
@@ -237,6 +234,7 @@ class ClipWriter:
             self._look = look or Look()
             self._show(self._look)
             self._time_base, self._shift = time_base, Fraction(0)
+            self._timeline: Timeline | None = None
             self._sound: Iterator[tuple[Fraction, Any]] = iter(())
             self._packet: tuple[Fraction, Any] | None = None
             if sound_of is not None:
@@ -266,15 +264,17 @@ class ClipWriter:
                     "write to a .mkv file, or omit the sound"
                 ) from error
 
-        def sound() -> Iterator[Any]:
-            for packet in packets(container, *_pictures(container)[:1], *container.streams.audio):
+        def sound(timeline: Timeline) -> Iterator[Any]:
+            for packet in timeline:
                 if packet.stream.index in copies and packet.dts is not None:  # else it is the empty one at the end
                     time = packet.dts * packet.time_base
                     packet.stream = copies[packet.stream.index]
                     yield time, packet
 
         if copies:
-            self._sound = sound()
+            # The same pictures as the `Clip` reads; a file without any goes by its first sound
+            self._timeline = Timeline(container, *_pictures(container)[:1], *container.streams.audio)
+            self._sound = sound(self._timeline)
             self._packet = next(self._sound, None)
 
     def write(self, image: np.ndarray, pts: int) -> None:
@@ -302,14 +302,20 @@ class ClipWriter:
             except self._av.error.FFmpegError as error:  # it is damaged, or not later than the previous one
                 if isinstance(error, OSError):  # such as a full disk
                     raise
-                self.damaged += 1
+                self._refused += 1
             self._packet = next(self._sound, None)
+
+    @property
+    def damaged(self) -> int:
+        return self._refused + (self._timeline.dropped if self._timeline else 0)
 
     def lost(self) -> list[str]:
         """What could not be written as the source has it, in words."""
         found = []
         if self.damaged:
-            found = [f"{self.damaged} damaged packet{'s' * (self.damaged > 1)} of its sound left out"]
+            found = [
+                f"{self.damaged} packet{'s' * (self.damaged > 1)} of its sound left out: damaged, or at a wrong time"
+            ]
         return found + (
             ["AVI rounds times, and players may show frames one late"] if self.path.suffix == ".avi" else []
         )

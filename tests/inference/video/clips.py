@@ -69,6 +69,20 @@ def write_clip(
     return path
 
 
+def trim(source, target, seconds):
+    """Hides the start of a video by an edit list, as trimming without encoding does; returns `target`."""
+    import av
+
+    with av.open(str(source)) as given, av.open(str(target), "w", options={"avoid_negative_ts": "disabled"}) as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                ticks = round(seconds / packet.time_base)
+                packet.dts, packet.pts, packet.stream = packet.dts - ticks, packet.pts - ticks, stream
+                out.mux(packet)
+    return target
+
+
 def times_of(path):
     """Presentation times of all frames, in seconds, and the content of the sound's packets."""
     import av

@@ -10,7 +10,7 @@ from mrcnn.inference.video import annotate as module
 from mrcnn.inference.video.annotate import annotate_video, between_results
 from mrcnn.inference.video.tracking import LineCounter
 from tests.cli.conftest import models, run, run_json  # noqa: F401
-from tests.inference.video.clips import number_of, picture, times_of, write_clip
+from tests.inference.video.clips import number_of, picture, times_of, trim, write_clip
 
 pytest.importorskip("av", reason="pip install 'mask-rcnn-keras[video]'")
 TIMES = [0, 40, 80, 130, 131, 200, 400, 420, 440, 460, 500]
@@ -172,6 +172,14 @@ def test_between_two_results_by_hand(share, x):
     assert np.flatnonzero(result["masks"].any(axis=(0, 2))).tolist() == list(range(x, x + 10))
 
 
+def test_boxes_in_whole_pixels_stay_so_between_two_results():
+    first, second = one(0), one(41)
+    for result, _ in (first, second):
+        result["rois"] = result.rois.astype(np.int32)
+    result, _ = between_results(*first, *second, 0.25)
+    assert result.rois.dtype == np.int32 and result.rois.tolist() == [[5, 10, 15, 20]]
+
+
 def test_keypoints_move_between_two_results():
     first, second = one(0), one(40)
     for x, (result, _) in ((2.0, first), (42.0, second)):
@@ -201,3 +209,15 @@ def test_the_command_writes_a_video_and_tracks(run_json, run, models, tmp_path):
     assert code == 0 and "those in between are dropped" in err and "4 of 11 frames" in err
     code, _, err = run("video", "nowhere.mp4", "--weights", "w.h5")
     assert code == 1 and err.strip() == "mrcnn video: error: there is no video 'nowhere.mp4'"
+
+
+def test_frames_that_the_command_does_not_write_are_said(run, models, tmp_path):  # noqa: F811
+    trimmed = trim(write_clip(tmp_path / "a.mp4", range(0, 1200, 40)), tmp_path / "b.mp4", 0.52)
+    code, _, err = run("video", trimmed, "--weights", "w.h5", "--output", tmp_path / "c.mp4")
+    assert code == 0 and "b.mp4 shows 17 of the 30 frames in its header; the others are cut out by an edit, or" in err
+    assert "could not be decoded" not in err
+    content = bytearray(write_clip(tmp_path / "d.mkv", range(0, 1200, 40), codec="mpeg4").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
+    (tmp_path / "e.mkv").write_bytes(content)
+    code, _, err = run("video", tmp_path / "e.mkv", "--weights", "w.h5", "--output", tmp_path / "f.mp4")
+    assert code == 0 and f"could not be decoded; {tmp_path / 'f.mp4'} may lack their frames" in err

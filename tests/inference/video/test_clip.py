@@ -75,6 +75,35 @@ def test_joined_recordings_play_one_after_the_other(tmp_path, suffix):
     assert packets[len(packets) // 2][0] == pytest.approx(times[30], abs=0.2), "the sound stays with the picture"
 
 
+@pytest.mark.parametrize("share", [0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+def test_a_recording_that_was_cut_off_is_followed_without_a_gap(tmp_path, share):
+    """Sound of the first one can come after the first picture of the second one."""
+    whole = write_clip(tmp_path / "whole.ts", range(0, 4000, 40), sound=True).read_bytes()
+    source, target = tmp_path / "joined.ts", tmp_path / "b.mkv"
+    source.write_bytes(whole[: int(share * len(whole)) // 188 * 188] + whole)
+    copied(source, target, sound_of=source)
+    times, packets = times_of(target)
+    assert np.diff(times).max() < 0.25 and np.diff([time for time, _ in packets]).max() < 0.3
+    assert times[-1] < 4 * (1 + share) + 0.2
+
+
+@pytest.mark.parametrize("ahead", [0, 2], ids=["in order", "B-frames"])
+@pytest.mark.parametrize("start", [b"\0\0\1\xc0", b"\0\0\1\xe0"], ids=["sound", "picture"])
+def test_one_wrong_time_moves_nothing_else(tmp_path, start, ahead):
+    """A flipped bit in a time of presentation is 2**30 / 90,000 = 11,930 s."""
+    content = bytearray(write_clip(tmp_path / "a.ts", CONSTANT, sound=True, max_b_frames=ahead).read_bytes())
+    place = content.index(start, content.index(start, len(content) // 2) + 1)
+    content[place + 9] ^= 0x02
+    source, target = tmp_path / "b.ts", tmp_path / "b.mkv"
+    source.write_bytes(content)
+    with Clip(source) as clip, ClipWriter(target, clip.size, clip.time_base, clip.rate, source) as writer:
+        for frame in clip:
+            writer.write(frame.image, frame.pts)
+    times, packets = times_of(target)
+    assert len(times) == 30 and np.diff(times).max() < 0.1 and np.diff([time for time, _ in packets]).max() < 0.3
+    assert writer.damaged == (start[3] == 0xC0), "it is counted"
+
+
 def test_frames_before_zero_are_not_lost(tmp_path):
     """Players drop what an MP4 file has before 0, so everything moves to begin there."""
     source = write_clip(tmp_path / "a.mp4", CONSTANT, sound=True)
@@ -94,7 +123,7 @@ def test_sound_that_cannot_be_written_is_counted_and_the_rest_goes_on(tmp_path):
         writer._sound = itertools.chain([(0, repeated(first[1]))], writer._sound)  # its time is that of the first
         for frame in clip:
             writer.write(frame.image, frame.pts)
-    assert writer.lost() == ["1 damaged packet of its sound left out"]
+    assert writer.lost() == ["1 packet of its sound left out: damaged, or at a wrong time"]
     assert [len(found) for found in times_of(tmp_path / "b.mp4")] == [30, len(times_of(source)[1])]
 
 
