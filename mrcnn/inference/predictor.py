@@ -6,6 +6,7 @@ predictor = Predictor("model.onnx")             # or model.xml (OpenVINO), model
 results = predictor.detect(["a.jpg", "b.jpg"])  # as from MaskRCNN.detect
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,6 +100,18 @@ class Predictor:
         outputs = {name: np.stack([_padded(one[name], most) for one in found]) for name in ROWS}
         made = {name: np.concatenate([one[name] for one in found]) for name in MADE if name in found[0]}
         return {**outputs, **made, "valid": valid, "counts": np.zeros((len(found), 4), np.int32)}
+
+
+def content_hash(path: str | Path) -> str:
+    """A hash of a weights file; of an exported one, also of its description, and of OpenVINO's file of weights."""
+    path = Path(path)
+    suffixes = {".xml": (".bin", ".json")}.get(path.suffix, (".json",) if path.suffix in SUFFIXES else ())
+    hashes = []
+    for file in (path, *map(path.with_suffix, suffixes)):
+        if file.is_file():
+            with file.open("rb") as content:
+                hashes.append(hashlib.file_digest(content, "sha256").hexdigest())
+    return "+".join(hashes)
 
 
 def _padded(rows: np.ndarray, count: int) -> np.ndarray:
