@@ -366,6 +366,17 @@ def test_pictures_do_not_replace_the_images(run, models, photos, folder):
     assert (photos / "a.png").read_bytes() == before and models == []
 
 
+def test_a_model_exported_again_is_another_one(run, models, photos, tmp_path):
+    """OpenVINO's .xml is the same; the weights are in the .bin."""
+    for suffix in ("xml", "bin", "json"):
+        (tmp_path / f"m.{suffix}").write_text("old")
+    command = ("detect", photos, "--weights", tmp_path / "m.xml", "--output", tmp_path / "found", "--write", "csv")
+    assert run(*command)[0] == run(*command)[0] == 0
+    (tmp_path / "m.bin").write_text("new")
+    code, _, err = run(*command)
+    assert code == 1 and "made with other weights. Use another --output, or --restart" in err
+
+
 def test_the_output_may_lie_in_the_folder_of_images(run_json, models, photos):
     command = ("detect", photos, *WEIGHTS, "--output", photos / "found")
     assert run_json(*command)[1]["images"] == run_json(*command)[1]["images"] == 6
