@@ -4,7 +4,8 @@
   annotations.json  COCO JSON, with RLE masks and scores
   areas.csv         one row per object: class, score, pixels, fraction, box
   unreadable.txt    the images that could not be read, if any
-Running the same command again continues an interrupted run.
+Running the same command again continues an interrupted run. The files that
+cover all images have those of the latest command.
 
 examples:
   mrcnn detect photos/ --weights mask_rcnn_coco.h5 --classes cat,dog
@@ -13,6 +14,9 @@ examples:
 """
 
 import argparse
+import contextlib
+import errno
+import hashlib
 import os
 import re
 import time
@@ -27,6 +31,7 @@ from mrcnn.cli.console import DONE, INCOMPLETE, Interrupted, Outcome, counted, n
 if TYPE_CHECKING:
     import numpy as np
 
+    from mrcnn.data.images.walk import Found
     from mrcnn.data.keypoints import Skeleton
     from mrcnn.inference.results import Result
     from mrcnn.inference.store import Record, ResultStore
@@ -37,6 +42,9 @@ FILES = {"json": "annotations.json", "csv": "areas.csv"}
 STATE, UNREADABLE = "progress.sqlite", "unreadable.txt"
 COMMIT_SECONDS = 2.0
 SHOWN = 10  # number of unreadable images to print
+LONGEST_NAME = 255  # bytes that file systems take
+BAD_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # errors of one name, not of the disk
+CUT_OUT = re.compile(r"\d{3,}_.*\.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,24 +73,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
-    from mrcnn.data.images.walk import SUFFIXES, walk_images
+    from mrcnn.data.images import SUFFIXES
+    from mrcnn.data.images.walk import walk_images
     from mrcnn.inference.class_names import names_of
     from mrcnn.inference.store import ResultStore
 
     began, output = time.monotonic(), Path(arguments.output)
     if arguments.ray:
         return _run_on_ray(arguments, output, began)
+    _check_sources(arguments.images, output)
     total = sum(1 for _ in walk_images(arguments.images, skip=output))
     if not total:
-        kinds = " ".join(sorted(SUFFIXES))
+        kinds = " ".join(SUFFIXES)
         raise FileNotFoundError(f"no images in {', '.join(arguments.images)}; their names must end in one of {kinds}")
     settings = {"DETECTION_MIN_CONFIDENCE": arguments.min_score, "DETECTION_BATCH_SIZE": arguments.batch}
     way = _way(arguments)
     model = options.load_model(arguments, **settings)
     names = names_of(model.class_names, model.config.NUM_CLASSES)
     wanted = options.class_filter(names, arguments.classes)
-    if arguments.restart:
-        (output / STATE).unlink(missing_ok=True)
     with _opened(ResultStore, output, arguments, model) as store:
         found = walk_images(arguments.images, skip=output)
         try:
@@ -110,7 +118,8 @@ def _run_on_ray(arguments: argparse.Namespace, output: Path, began: float) -> Ou
         raise ValueError(f"--ray needs an exported model, such as model.onnx (mrcnn export), not {arguments.weights}")
     if len(arguments.images) > 1:
         raise ValueError(f"--ray takes one folder or one .parquet file, got {len(arguments.images)} paths")
-    usual: dict[str, Any] = {"classes": None, "restart": False, "batch": 1, "write": KINDS, "set": []}
+    usual: dict[str, Any] = {"classes": None, "restart": False, "batch": 1, "write": KINDS}
+    usual |= {"preset": None, "config": None, "set": []}
     if given := [f"--{name}" for name, value in usual.items() if (getattr(arguments, name) or value) != value]:
         raise ValueError(f"--ray does not take {', '.join(given)}; remove it, or run without --ray")
     ray = require("ray", "ray")
@@ -126,9 +135,19 @@ def _run_on_ray(arguments: argparse.Namespace, output: Path, began: float) -> Ou
     return Outcome(values, INCOMPLETE if done["failed"] else DONE)
 
 
+def _check_sources(images: Sequence[str], output: Path) -> None:
+    """Raises ValueError for images in the folders of the output, where their own pictures could replace them."""
+    own = [os.path.realpath(output / kind) for kind in ("pictures", "cutouts")]
+    for image in images:
+        path = Path(os.path.realpath(image))
+        if any(path.is_relative_to(folder) for folder in own):
+            raise ValueError(f"{image} is in a folder that --output {output} writes to; choose another --output")
+
+
 def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namespace, model: Any) -> "ResultStore":
     """The store of this run, which continues a run with the same folder of images, weights and settings."""
     from mrcnn.data.images.walk import common_folder
+    from mrcnn.inference.store import OtherResultsError
 
     ignored = ("DETECTION_BATCH_SIZE", "LOADER_WORKERS")
     about = {
@@ -140,8 +159,8 @@ def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namesp
         ),
     }
     try:
-        return store(output / STATE, about)
-    except ValueError as error:
+        return store(output / STATE, about, restart=arguments.restart)
+    except OtherResultsError as error:
         raise ValueError(f"{error}. Use another --output, or --restart to start over.") from error
 
 
@@ -155,32 +174,38 @@ def _way(arguments: argparse.Namespace) -> dict[str, Any]:
 def _detect(
     model: Any, images: Iterator[Any], total: int, store: "ResultStore", writer: "Writer", way: dict[str, Any]
 ) -> None:
-    """Detects objects in the images without a result, and stores the results as it goes.
+    """Detects objects in the images without a result, and stores the results as it goes. Those of other images are left
+    out of what the store counts and writes.
 
     Args:
         way: from `_way`.
     """
     from mrcnn.inference.store import Record
 
-    underway: deque[Any] = deque()
+    underway: deque[tuple[Found, str]] = deque()
 
     def remaining() -> Iterator[str]:
         for image in images:
             version = image.version()
-            if image.path in writer.names or store.has(image.name, version):  # given twice, or done
+            if image.path in writer.names or store.has(image.name, version):  # listed twice, or done
+                store.include(image.name)
                 bar.update()
                 continue
             underway.append((image, version))
             writer.names[image.path] = image.name
             yield image.path
 
+    store.start_run()
     bar = progress(total, "image")
     last = time.monotonic()
     stream = model.stream(remaining(), failures="yield", keep_images=writer.draws, each=writer, **way)
     for outcome in stream:
         image, version = underway.popleft()
         writer.names.pop(image.path)
-        store.add(image.name, outcome if isinstance(outcome, Record) else _without_index(outcome), version)
+        if not isinstance(outcome, Record):
+            outcome = _without_index(outcome)
+            writer.discard(image, done=store.version_of(image.name) is not None)
+        store.add(image.name, outcome, version)
         bar.update()
         if time.monotonic() - last > COMMIT_SECONDS:
             store.commit()
@@ -246,7 +271,16 @@ class Writer:
         """Whether pixels are needed."""
         return bool(self.steps)
 
-    def __call__(self, result: "Result") -> "Record":
+    def __call__(self, result: "Result") -> "Record | Exception":
+        """The record of an image, or the error if its name is not possible in the output."""
+        try:
+            return self._written(result)
+        except OSError as error:
+            if error.errno not in BAD_NAME:
+                raise
+            return OSError(error.strerror)
+
+    def _written(self, result: "Result") -> "Record":
         import numpy as np
 
         from mrcnn.inference.store import Record
@@ -257,22 +291,45 @@ class Writer:
         result = result.keep(kept)
         result.class_names = tuple(self.class_names)
         name = self.names[str(result.path)]
+        _remove_cut_outs(self.output, name)
         for step in self.steps:
             assert result.image is not None
             step(self.output, name, result, result.image)
         return Record.of(result)
+
+    def discard(self, image: "Found", done: bool) -> None:
+        """Removes the files of an image that failed now. done: it had a result, and so a picture, before."""
+        _remove_cut_outs(self.output, image.name)
+        path = _picture_path(self.output, image.name, Path(image.path).parent)
+        if done and _write_picture in self.steps and os.path.isfile(path):
+            path.unlink()
+
+
+def _picture_path(output: Path, name: str, source: Path) -> Path:
+    """Where an image's picture goes: under its own name, or one that ends in .png and that no image in `source` has."""
+    path = output / "pictures" / name
+    if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+        return path
+    own = _shortened(path.name + ".png")
+    while os.path.exists(source / own):
+        own = _shortened("_" + own)
+    return path.with_name(own)
+
+
+def _shortened(name: str) -> str:
+    """A file name of at most 255 bytes; if longer, a hash replaces the end of what precedes its suffix."""
+    content = os.fsencode(name)
+    if len(content) <= LONGEST_NAME:
+        return name
+    end = f"-{hashlib.sha256(content).hexdigest()[:16]}{os.path.splitext(name)[1]}"
+    return content[: LONGEST_NAME - len(os.fsencode(end))].decode(errors="ignore") + end
 
 
 def _write_picture(output: Path, name: str, result: "Result", image: "np.ndarray") -> None:
     """The image with its masks, in its own format, or as PNG."""
     from mrcnn.pictures.overlay import draw_result
 
-    path = output / "pictures" / name
-    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        path = path.with_name(path.name + ".png")
-        while (Path(str(result.path)).parent / path.name).exists():  # another image has that name
-            path = path.with_name("_" + path.name)
-    _write_image(path, draw_result(image, result))
+    _write_image(_picture_path(output, name, Path(str(result.path)).parent), draw_result(image, result))
 
 
 def _write_cut_outs(output: Path, name: str, result: "Result", image: "np.ndarray") -> None:
@@ -282,6 +339,17 @@ def _write_cut_outs(output: Path, name: str, result: "Result", image: "np.ndarra
     for i, pixels in cut_outs(result, image):
         label = re.sub(r"[^\w-]+", "_", result.names[i])[:40]
         _write_image(output / "cutouts" / name / f"{i:03d}_{label}.png", pixels)
+
+
+def _remove_cut_outs(output: Path, name: str) -> None:
+    """Removes those of an earlier run, whose numbers and classes may differ."""
+    folder = output / "cutouts" / name
+    if os.path.isdir(folder):
+        for path in folder.iterdir():
+            if CUT_OUT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other files are in it
+            folder.rmdir()
 
 
 def _write_image(path: Path, pixels: "np.ndarray") -> None:

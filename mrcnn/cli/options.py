@@ -1,7 +1,6 @@
 """Options shared by several commands, and the model they describe."""
 
 import argparse
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -222,11 +221,10 @@ def weights_path(arguments: argparse.Namespace) -> str:
 
 
 def fingerprint(path: str) -> str:
-    """Identifies a weights file: a hash of its content, or the name itself if it is not a file."""
-    if not Path(path).is_file():
-        return path
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Identifies weights: `content_hash` of a file, or the name itself if it is not a file."""
+    from mrcnn.inference.predictor import content_hash
+
+    return content_hash(path) if Path(path).is_file() else path
 
 
 def described(values: Any) -> str:

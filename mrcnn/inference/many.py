@@ -5,7 +5,6 @@ number, so each image is in the output once, even if workers are killed and chun
 with the chunks whose files are missing.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.data.images import read_image
-from mrcnn.data.images.walk import SUFFIXES
+from mrcnn.data.images import SUFFIXES, read_image
 from mrcnn.files import atomic_path, write_atomically
 from mrcnn.inference.extras import require
-from mrcnn.inference.predictor import Predictor
+from mrcnn.inference.predictor import Predictor, content_hash
 
 ROW = {
     "path": "string",
@@ -113,7 +111,7 @@ def detect_many(
     ray, parquet = require("ray", "ray"), require("pyarrow.parquet", "ray")
     output = Path(output)
     rows = _rows(Path(images), parquet)
-    run = {"model": str(model), "content": _content(Path(model)), "images": str(images), "chunk": chunk}
+    run = {"model": str(model), "content": content_hash(model), "images": str(images), "chunk": chunk}
     _check_run(output, {**run, "count": len(rows), "min_score": options.get("min_score", 0.0)})
     numbers = range(-(-len(rows) // chunk))
     missing = [number for number in numbers if not (output / chunk_name(number)).exists()]
@@ -147,18 +145,8 @@ def _rows(images: Path, parquet: Any) -> list[dict[str, str]]:
     else:
         raise FileNotFoundError(f"{images} is neither a folder of images nor a .parquet file with a column 'path'")
     if not paths:
-        raise FileNotFoundError(f"{images} has no images ({', '.join(sorted(SUFFIXES))})")
+        raise FileNotFoundError(f"{images} has no images ({', '.join(SUFFIXES)})")
     return [{"path": path} for path in paths]
-
-
-def _content(model: Path) -> str:
-    """A hash of an exported file, with OpenVINO's file of weights."""
-    content = hashlib.sha256()
-    for path in (model, model.with_suffix(".bin")):
-        if path.is_file():
-            with path.open("rb") as file:
-                content.update(hashlib.file_digest(file, "sha256").digest())
-    return content.hexdigest()
 
 
 def _check_run(output: Path, run: dict[str, Any]) -> None:

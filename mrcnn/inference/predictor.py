@@ -6,6 +6,7 @@ predictor = Predictor("model.onnx")             # or model.xml (OpenVINO), model
 results = predictor.detect(["a.jpg", "b.jpg"])  # as from MaskRCNN.detect
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
@@ -111,6 +112,18 @@ def _check(threads: int | None, precision: str | None) -> None:
         raise ValueError(f"threads must be an integer of 1 or more, or None, got {threads!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+
+
+def content_hash(path: str | Path) -> str:
+    """A hash of a weights file; of an exported one, also of its description, and of OpenVINO's file of weights."""
+    path = Path(path)
+    suffixes = {".xml": (".bin", ".json")}.get(path.suffix, (".json",) if path.suffix in SUFFIXES else ())
+    hashes = []
+    for file in (path, *map(path.with_suffix, suffixes)):
+        if file.is_file():
+            with file.open("rb") as content:
+                hashes.append(hashlib.file_digest(content, "sha256").hexdigest())
+    return "+".join(hashes)
 
 
 def _padded(rows: np.ndarray, count: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -24,6 +25,13 @@ CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY, name BLOB UNIQUE, hei
 CREATE TABLE IF NOT EXISTS instances (id INTEGER PRIMARY KEY, image INTEGER, class INTEGER, score REAL,
     y1 REAL, x1 REAL, y2 REAL, x2 REAL, area INTEGER, counts TEXT, keypoints TEXT);
 CREATE INDEX IF NOT EXISTS of_image ON instances (image);
+CREATE TEMP TABLE of_run (image INTEGER PRIMARY KEY);
+CREATE TEMP VIEW chosen AS SELECT * FROM images;
+"""
+RESTART = "".join(f"DROP TABLE IF EXISTS {name};" for name in ("about", "images", "instances"))
+ONLY_OF_RUN = """
+DROP VIEW chosen;
+CREATE TEMP VIEW chosen AS SELECT * FROM images WHERE id IN (SELECT image FROM of_run);
 """
 CSV_COLUMNS = ("file", "instance", "class", "score", "area", "share", "y1", "x1", "y2", "x2")
 
@@ -66,48 +74,67 @@ class Record(NamedTuple):
         return cls(result.size, rows)
 
 
+class OtherResultsError(ValueError):
+    """A file has results that depend on something else."""
+
+
 class ResultStore:
     """A file of results, by image name.
 
-    Committed results survive a kill; later ones are computed again. Only one process can use the file.
+    Committed results survive a kill; later ones are computed again. Only one process can use the file. All methods
+    raise OSError if the file cannot be written, for example because the disk is full, and ValueError if it is damaged.
 
     Args:
         path: the file, created if needed.
-        about: what the results depend on, such as weights and settings; a file made with other values is rejected.
+        about: what the results depend on, such as weights and settings. A file with results of other values is
+            rejected; one without results, such as that of a run that failed at once, is taken over.
+        restart: discard the results in the file, also if it is damaged; not if another process uses it.
 
-    Raises ValueError for a file with other results, in use by another process, or damaged.
+    Raises:
+        OtherResultsError: a ValueError; the file has other results.
+        ValueError: the file is in use by another process, or damaged.
+        OSError: the file or its folder cannot be created or written.
     """
 
-    def __init__(self, path: str | Path, about: Mapping[str, str]) -> None:
+    def __init__(self, path: str | Path, about: Mapping[str, str], *, restart: bool = False) -> None:
         self.path = Path(path)
         make_folder(self.path.parent)
-        self._connection = _connected(self.path)
+        with _worded(self.path, "cannot"):
+            try:
+                self._open(about, restart)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged, so no other process can be using it
+                if not restart:
+                    raise
+                self.path.unlink()
+                self._open(about, restart)
+
+    def _open(self, about: Mapping[str, str], restart: bool) -> None:
+        self._connection = sqlite3.connect(self.path, timeout=1, isolation_level=None)
         try:
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._connection.execute("BEGIN IMMEDIATE")
-            for statement in filter(str.strip, TABLES.split(";")):
-                self._connection.execute(statement)
+            self._connection.execute("BEGIN IMMEDIATE")  # the lock, before anything is discarded
+            self._execute_all((RESTART if restart else "") + TABLES)
             self._check(about)
             self.commit()
-        except sqlite3.OperationalError as error:
-            self._connection.close()
-            if "locked" in str(error):
-                raise ValueError(f"{self.path} is in use by another process; wait for it, or stop it first") from error
-            raise OSError(f"cannot write {self.path}: {error}; choose another folder") from error
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise ValueError(f"{self.path} is damaged, or not a file of results ({error}); remove it") from error
-        except ValueError:
+        except BaseException:
             self._connection.close()
             raise
 
+    def _execute_all(self, statements: str) -> None:
+        for statement in filter(str.strip, statements.split(";")):
+            self._connection.execute(statement)
+
     def _check(self, about: Mapping[str, str]) -> None:
         stored = dict(self._connection.execute("SELECT name, value FROM about"))
-        if not stored:
-            self._connection.executemany("INSERT INTO about VALUES (?, ?)", list(about.items()))
-        elif stored != dict(about):
+        if stored == dict(about):
+            return
+        if self._connection.execute("SELECT 1 FROM images WHERE error IS NULL LIMIT 1").fetchone():
             names = sorted(name for name in {*stored, *about} if stored.get(name) != about.get(name))
-            raise ValueError(f"{self.path} contains results that were made with other {' and '.join(names)}")
+            raise OtherResultsError(f"{self.path} contains results that were made with other {' and '.join(names)}")
+        self._execute_all("DELETE FROM about; DELETE FROM images")
+        self._connection.executemany("INSERT INTO about VALUES (?, ?)", list(about.items()))
 
     def __enter__(self) -> Self:
         return self
@@ -116,20 +143,46 @@ class ResultStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Commits what was added, even after an error."""
-        self.commit(more=False)
-        self._connection.close()
+        try:
+            self.commit(more=False)
+        finally:
+            self._connection.close()
 
     def commit(self, more: bool = True) -> None:
         """Commits to disk what was added since the last commit."""
-        if self._connection.in_transaction:  # not if Ctrl-C ended an earlier commit before it began the next one
-            self._connection.execute("COMMIT")
-        if more:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with _worded(self.path):
+            if self._connection.in_transaction:  # not after an error, or Ctrl-C between the two statements
+                self._connection.execute("COMMIT")
+            if more:
+                self._connection.execute("BEGIN IMMEDIATE")
+
+    def version_of(self, name: str) -> str | None:
+        """The version of an image that there is a result for; None without one, or if the image could not be read."""
+        query = "SELECT version FROM images WHERE name = ? AND error IS NULL"
+        return next((version for (version,) in self._select(query, os.fsencode(name))), None)
 
     def has(self, name: str, version: str = "") -> bool:
         """Whether there is a result for this version of an image; failed images are tried again."""
-        query = "SELECT error, version FROM images WHERE name = ?"
-        return self._connection.execute(query, (os.fsencode(name),)).fetchone() == (None, version)
+        return self.version_of(name) == version
+
+    def start_run(self) -> None:
+        """From now on, only images that are passed to `include` or `add` are counted and written. Results of others
+        stay in the file, for a later run."""
+        with _worded(self.path):
+            self._execute_all("DELETE FROM of_run;" + ONLY_OF_RUN)
+
+    def include(self, name: str) -> None:
+        """Counts and writes the stored result of an image, if there is one."""
+        with _worded(self.path):
+            self._include(name)
+
+    def _include(self, name: str) -> None:
+        query = "INSERT OR IGNORE INTO of_run SELECT id FROM images WHERE name = ?"
+        self._connection.execute(query, (os.fsencode(name),))
+
+    def _select(self, query: str, *values: Any) -> Iterator[tuple]:
+        with _worded(self.path):
+            yield from self._connection.execute(query, values)
 
     def add(self, name: str, outcome: Record | Exception, version: str = "") -> None:
         """Stores the record of an image, or why it could not be read, replacing an earlier one, completely or not at
@@ -137,14 +190,17 @@ class ResultStore:
 
         Args:
             version: identifies the content of the image file.
+
+        Raises OSError if the file cannot be written; what was added since the last commit may then be lost.
         """
-        self._connection.execute("SAVEPOINT image")
-        try:
-            self._add(name, outcome, version)
-        except BaseException:
-            self._connection.execute("ROLLBACK TO image")
-            raise
-        finally:
+        with _worded(self.path):
+            self._connection.execute("SAVEPOINT image")
+            try:
+                self._add(name, outcome, version)
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite ends it by itself if the disk is full
+                    self._execute_all("ROLLBACK TO image; RELEASE image")
+                raise
             self._connection.execute("RELEASE image")
 
     def _add(self, name: str, outcome: Record | Exception, version: str) -> None:
@@ -164,26 +220,27 @@ class ResultStore:
                 "VALUES (?,?,?,?,?,?,?,?,?,?)",
                 ((image, *row) for row in outcome.rows),
             )
+        self._include(name)
 
     def counts(self) -> tuple[int, int, int]:
         """Numbers of images with results, of instances, and of images that could not be read."""
-        images, failed = self._connection.execute("SELECT COUNT(*), COUNT(error) FROM images").fetchone()
-        (instances,) = self._connection.execute("SELECT COUNT(*) FROM instances").fetchone()
+        ((images, failed),) = self._select("SELECT COUNT(*), COUNT(error) FROM chosen")
+        ((instances,),) = self._select("SELECT COUNT(*) FROM chosen JOIN instances ON image = chosen.id")
         return images - failed, instances, failed
 
     def failures(self) -> Iterator[str]:
         """A line per image that could not be read: its name and the error."""
-        for name, error in self._connection.execute("SELECT name, error FROM images WHERE error IS NOT NULL"):
+        for name, error in self._select("SELECT name, error FROM chosen WHERE error IS NOT NULL ORDER BY id"):
             yield "\\n".join(f"{os.fsdecode(name)}: {error}".splitlines())
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Name and record of each image with results, in the order in which they were found."""
-        query = "SELECT id, name, height, width FROM images WHERE error IS NULL ORDER BY id"
-        for image, name, height, width in self._connection.execute(query):
-            rows = self._connection.execute(
+        query = "SELECT id, name, height, width FROM chosen WHERE error IS NULL ORDER BY id"
+        for image, name, height, width in self._select(query):
+            rows = self._select(
                 "SELECT class, score, y1, x1, y2, x2, area, counts, keypoints FROM instances WHERE image = ? "
                 "ORDER BY id",
-                (image,),
+                image,
             )
             yield os.fsdecode(name), Record((height, width), [Row(*row) for row in rows])
 
@@ -229,8 +286,8 @@ class ResultStore:
         """Writes a table with a row per instance: file, number, class, score, pixels, fraction of the image, box, and
         y, x and score of each keypoint, all in continuous pixels."""
         query = "SELECT keypoints FROM instances WHERE keypoints != '' LIMIT 1"
-        first = self._connection.execute(query).fetchone()
-        points = names_of_keypoints(skeleton, len(json.loads(first[0])) // 3 if first else 0)
+        count = max((len(json.loads(keypoints)) // 3 for (keypoints,) in self._select(query)), default=0)
+        points = names_of_keypoints(skeleton, count)
         columns = [f"{name} {what}" for name in points for what in ("y", "x", "score")]
         with (
             atomic_path(path) as temporary,
@@ -255,11 +312,18 @@ class ResultStore:
             file.writelines(f"{line}\n" for line in self.failures())
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _worded(path: Path, verb: str = "could not") -> Iterator[None]:
+    """Turns SQLite's errors into OSError and ValueError that name the file and say what to do."""
     try:
-        return sqlite3.connect(path, timeout=1, isolation_level=None)
+        yield
     except sqlite3.OperationalError as error:
-        raise OSError(f"cannot write {path}: {error}; choose another folder") from error
+        if "locked" in str(error):
+            raise ValueError(f"{path} is in use by another process; wait for it, or stop it first") from error
+        advice = "choose another folder, or free space there"
+        raise OSError(f"{verb} write {path}: {error}; {advice}") from error
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path} is damaged, or not a file of results ({error}); remove it") from error
 
 
 def _write_list(file: Any, items: Iterator[dict[str, Any]]) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn import visualize
-from mrcnn.data.images import read_image
+from mrcnn.data.images import SUFFIXES, read_image
 from mrcnn.model import MaskRCNN
 from samples.files import atomic_media
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 ENDING = "_detected"  # suffix of drawings; such files in a folder are not detected in again
 
 
@@ -28,7 +27,7 @@ def photographs(paths: Sequence[Path]) -> list[Path]:
             else [path]
         )
         if not inside:
-            raise FileNotFoundError(f"the folder {path} holds no images ({', '.join(sorted(SUFFIXES))}).")
+            raise FileNotFoundError(f"the folder {path} holds no images ({', '.join(SUFFIXES)}).")
         found += inside
     return found
 

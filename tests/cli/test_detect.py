@@ -1,7 +1,10 @@
 """`mrcnn detect`: what it writes, that it skips what is done, and goes on past what cannot be read."""
 
+import contextlib
 import csv
+import errno
 import json
+import sqlite3
 import sys
 
 import cv2
@@ -11,7 +14,9 @@ import pytest
 from mrcnn.cli import detect
 from mrcnn.data import rle
 from mrcnn.data.formats import load_dataset
+from mrcnn.inference.store import Record, ResultStore
 from mrcnn.model import MaskRCNN
+from tests.cli.conftest import Model
 from tests.tiny import TinyConfig
 
 WEIGHTS = ("--weights", "some.h5")
@@ -95,6 +100,8 @@ def test_an_exported_file_cannot_be_augmented(run, photos, tmp_path):
     [
         (["--weights", "last"], "--ray needs an exported model, such as model.onnx (mrcnn export), not last"),
         (["--weights", "m.onnx", "--classes", "cat", "--restart"], "--ray does not take --classes, --restart"),
+        (["--weights", "m.onnx", "--preset", "torchvision"], "--ray does not take --preset; remove it"),
+        (["--weights", "m.onnx", "--config", "c.json", "--set", "A=1"], "--ray does not take --config, --set; remove"),
         (["more", "--weights", "m.onnx"], "--ray takes one folder or one .parquet file, got 2 paths"),
     ],
 )
@@ -159,6 +166,46 @@ def test_an_image_given_twice_is_detected_once(run_json, models, photos, tmp_pat
     assert (code, values["images"], values["instances"]) == (0, 6, 18) and len(models[-1].network.asked) == 6
 
 
+def test_a_stop_counts_what_this_run_has_done(run, models, photos, tmp_path, monkeypatch):
+    """Not what an earlier one found in other images, and what is given twice once."""
+    run("detect", photos / "sub", photos / "b.jpg", *WEIGHTS, "--output", tmp_path / "found")
+    write = detect._write_picture
+
+    def interrupting(output, name, *rest):
+        if name == "c.bmp":
+            raise KeyboardInterrupt
+        write(output, name, *rest)
+
+    monkeypatch.setattr(detect, "_write_picture", interrupting)
+    given = [photos / name for name in ("b.jpg", "a.png", "c.bmp", "a.png")]
+    code, _, err = run("detect", *given, *WEIGHTS, "--output", tmp_path / "found")
+    assert code == 130 and "2 of 3 images are done and saved" in err
+
+
+def test_only_the_images_of_this_command_are_written(run_json, models, photos, tmp_path):
+    found = tmp_path / "found"
+    for given, names in (("a.png", ["a.png"]), ("b.jpg", ["b.jpg"]), (".", None), ("a.png", ["a.png"])):
+        code, values = run_json("detect", photos / given, *WEIGHTS, "--output", found)
+        content = json.loads((found / "annotations.json").read_text())
+        listed = [image["file_name"] for image in content["images"]]
+        assert code == 0 and values["images"] == len(listed) == len(names or range(6))
+        assert names is None or listed == names
+        assert values["instances"] == len(content["annotations"]) == len(table(found / "areas.csv")) == 3 * len(listed)
+    assert models[-1].network.asked == [], "its result was still there"
+
+
+def test_an_image_that_is_gone_is_not_listed(run_json, models, photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"no image")
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    assert run_json(*command)[0] == 3
+    (photos / "bad.jpg").unlink()
+    (photos / "b.jpg").unlink()
+    code, values = run_json(*command)
+    assert (code, values["images"], values["unreadable"]) == (0, 5, 0)
+    assert not (tmp_path / "found" / "unreadable.txt").exists()
+    assert "b.jpg" not in (tmp_path / "found" / "annotations.json").read_text()
+
+
 def test_a_link_to_a_missing_image_is_listed(run, models, photos, tmp_path):
     (photos / "link.jpg").symlink_to(photos / "missing.jpg")
     code, _, err = run("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
@@ -221,6 +268,115 @@ def test_results_of_other_weights_or_settings_are_not_mixed(run, models, photos,
     assert run("detect", photos, "--weights", "other.h5", *where, "--restart")[0] == 0
 
 
+def test_a_run_that_failed_at_once_does_not_block_the_next(run, models, photos, tmp_path, monkeypatch):
+    """As with --tile and a model of keypoints."""
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+
+    def refusing(self, images, **options):
+        raise ValueError("call detect without tile")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "stream", refusing)
+        code, _, err = run(*command, "--tile", 512)
+        assert code == 1 and "call detect without tile" in err
+    assert run(*command)[0] == 0
+
+
+def test_a_restart_waits_for_a_running_process(run, models, photos, tmp_path):
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found", "--write", "csv")
+    with ResultStore(tmp_path / "found" / detect.STATE, {}) as store:
+        store.add("a.png", Record((64, 64), []))
+        for flags in ((), ("--restart",)):
+            code, _, err = run(*command, *flags)
+            assert code == 1 and err.endswith("is in use by another process; wait for it, or stop it first\n")
+    with ResultStore(tmp_path / "found" / detect.STATE, {}) as store:
+        assert store.has("a.png")
+
+
+def cut_outs(found, name="a.png"):
+    return sorted(path.name for path in (found / "cutouts" / name).glob("*"))
+
+
+def test_no_cut_outs_of_an_earlier_run_are_left(run, models, photos, tmp_path, monkeypatch):
+    """The number and the class of an object in a changed image, or with other options, are others."""
+    found = tmp_path / "found"
+    command = ("detect", photos, *WEIGHTS, "--output", found)
+    run(*command)
+    assert cut_outs(found) == ["000_cat.png", "001_dog.png", "002_Bär_ü.png"]
+    (found / "cutouts" / "a.png" / "mine.png").write_bytes(b"")
+    run(*command, "--restart", "--min-score", 0.75)
+    assert cut_outs(found) == ["000_cat.png", "001_dog.png", "mine.png"]
+    run(*command, "--restart", "--classes", "dog")
+    assert cut_outs(found) == ["000_dog.png", "mine.png"] and cut_outs(found, "b.jpg") == ["000_dog.png"]
+    run(*command, "--restart", "--min-score", 0.99)
+    assert cut_outs(found) == ["mine.png"] and not (found / "cutouts" / "b.jpg").exists()
+    run(*command, "--restart")
+    run(*command, "--restart", "--write", "json")
+    assert cut_outs(found) == ["mine.png"]
+
+
+def test_an_image_that_broke_keeps_no_picture_and_no_cut_outs(run, models, photos, tmp_path):
+    found = tmp_path / "found"
+    command = ("detect", photos, *WEIGHTS, "--output", found)
+    run(*command)
+    for name in ("a.png", "c.bmp"):
+        (photos / name).write_bytes(b"no image")
+    (found / "pictures" / "new.png").write_bytes(b"mine")
+    (photos / "new.png").write_bytes(b"no image")
+    assert run(*command)[0] == 3
+    assert not (found / "cutouts" / "a.png").exists() and not (found / "cutouts" / "c.bmp").exists()
+    assert sorted(path.name for path in (found / "pictures").glob("*.*")) == ["b.jpg", "new.png"]
+
+
+@pytest.mark.parametrize("ending", [".bmp", ".tif", ".jpg"])
+def test_long_names_have_pictures(run_json, models, photos, tmp_path, ending):
+    """A file system takes 255 bytes: 83 of these characters and the suffix, without another one."""
+    for name in ("写" * 83 + "ab" + ending, "写" * 83 + "cd" + ending, "x" * 251 + ending):
+        cv2.imwrite(str(photos / ending), np.full((64, 64, 3), 90, np.uint8))
+        (photos / ending).rename(photos / name)
+    found = tmp_path / "found"
+    code, values = run_json("detect", photos, *WEIGHTS, "--output", found)
+    assert (code, values["images"]) == (0, 9)
+    pictures = list((found / "pictures").glob("写*")) + list((found / "pictures").glob("x*"))
+    assert len(pictures) == 3 and all(cv2.imread(str(path)) is not None for path in pictures)
+    assert cut_outs(found, "写" * 83 + "ab" + ending) == ["000_cat.png", "001_dog.png", "002_Bär_ü.png"]
+
+
+def test_a_name_that_the_output_cannot_have_is_listed(run, models, photos, tmp_path, monkeypatch):
+    """As with a file system that takes shorter names, or fewer characters."""
+    write = detect._write_image
+
+    def strict(path, pixels):
+        if path.name == "b.jpg":
+            raise OSError(errno.EINVAL, f"could not write {path} (Invalid argument); choose another place")
+        write(path, pixels)
+
+    monkeypatch.setattr(detect, "_write_image", strict)
+    code, _, err = run("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    assert code == 3 and "15 objects in 5 images" in err and "b.jpg: could not write " in err and "Errno" not in err
+
+
+@pytest.mark.parametrize("folder", ["pictures", "cutouts"])
+def test_pictures_do_not_replace_the_images(run, models, photos, folder):
+    photos = photos.rename(photos.parent / folder)
+    before = (photos / "a.png").read_bytes()
+    for given in (photos, photos / "a.png", photos / "sub"):
+        code, _, err = run("detect", given, *WEIGHTS, "--output", photos.parent)
+        assert code == 1 and f"--output {photos.parent} writes to; choose another --output" in err
+    assert (photos / "a.png").read_bytes() == before and models == []
+
+
+def test_a_model_exported_again_is_another_one(run, models, photos, tmp_path):
+    """OpenVINO's .xml is the same; the weights are in the .bin."""
+    for suffix in ("xml", "bin", "json"):
+        (tmp_path / f"m.{suffix}").write_text("old")
+    command = ("detect", photos, "--weights", tmp_path / "m.xml", "--output", tmp_path / "found", "--write", "csv")
+    assert run(*command)[0] == run(*command)[0] == 0
+    (tmp_path / "m.bin").write_text("new")
+    code, _, err = run(*command)
+    assert code == 1 and "made with other weights. Use another --output, or --restart" in err
+
+
 def test_the_output_may_lie_in_the_folder_of_images(run_json, models, photos):
     command = ("detect", photos, *WEIGHTS, "--output", photos / "found")
     assert run_json(*command)[1]["images"] == run_json(*command)[1]["images"] == 6
@@ -259,3 +415,23 @@ def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(run, run_json, model
     assert code == 1 and "no space left on device" in err and "Traceback" not in err
     monkeypatch.setattr(detect, "_write_image", write)
     assert run_json(*command)[1]["images"] == 6 and len(models[-1].network.asked) == 4
+
+
+def test_a_full_disk_is_what_the_error_says(run, models, photos, tmp_path, monkeypatch):
+    state, opened = tmp_path / "found" / detect.STATE, ResultStore.__init__
+    state.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(state)) as connection:
+        connection.executescript("PRAGMA page_size=512; VACUUM")
+
+    def small(self, *arguments, **options):
+        opened(self, *arguments, **options)
+        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        self._connection.execute(f"PRAGMA max_page_count={pages}")
+
+    command = ("detect", photos, *WEIGHTS, "--output", tmp_path / "found")
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultStore, "__init__", small)
+        code, _, err = run(*command)
+    assert code == 1 and f"error: could not write {state}: database or disk is full; choose another folder" in err
+    code, _, err = run(*command)
+    assert code == 0 and "18 objects in 6 images" in err

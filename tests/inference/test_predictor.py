@@ -6,7 +6,7 @@ import re
 import pytest
 
 from mrcnn.inference import predictor
-from mrcnn.inference.predictor import Description, Predictor
+from mrcnn.inference.predictor import Description, Predictor, content_hash
 from tests.tiny import TinyConfig
 
 SETTINGS = {name: value for name, value in TinyConfig().to_dict().items() if name != "BACKBONE"}
@@ -102,3 +102,25 @@ def test_an_engine_that_fails_names_the_file_unless_memory_or_a_package_is_missi
     monkeypatch.setattr(predictor, "_openvino", load)
     with pytest.raises(raised, match=message):
         Predictor(tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize(
+    "model, changed, counts",
+    [
+        ("m.xml", "m.xml", True),
+        ("m.xml", "m.bin", True),
+        ("m.xml", "m.json", True),
+        ("m.onnx", "m.json", True),
+        ("m.onnx", "m.bin", False),
+        ("m.tflite", "m.json", True),
+        ("m.h5", "m.json", False),
+    ],
+)
+def test_a_model_is_known_by_all_of_its_files(tmp_path, model, changed, counts):
+    """OpenVINO's weights are in the .bin, and two networks of one kind have the same .xml."""
+    for name in (model, "m.bin", "m.json"):
+        (tmp_path / name).write_text(name)
+    before = content_hash(tmp_path / model)
+    assert content_hash(str(tmp_path / model)) == before
+    (tmp_path / changed).write_text("retrained")
+    assert (content_hash(tmp_path / model) != before) == counts

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from mrcnn.data import rle
 from mrcnn.data.keypoints import Skeleton
 from mrcnn.inference.results import Result
-from mrcnn.inference.store import Record, ResultStore, cut_outs
+from mrcnn.inference.store import OtherResultsError, Record, ResultStore, Row, cut_outs
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {"weights": "a", "settings": "b"}
@@ -94,12 +95,106 @@ def test_each_failure_is_a_line(tmp_path):
 
 
 def test_results_of_another_kind_are_refused(tmp_path):
-    ResultStore(tmp_path / "a.sqlite", ABOUT).__exit__(None, None, None)
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result(0)))
     with pytest.raises(ValueError, match=r"a.sqlite contains results that were made with other settings and weights"):
         ResultStore(tmp_path / "a.sqlite", {"weights": "x", "settings": "y"})
     (tmp_path / "b.sqlite").write_bytes(b"something else" * 1000)
     with pytest.raises(ValueError, match="b.sqlite is damaged, or not a file of results"):
         ResultStore(tmp_path / "b.sqlite", ABOUT)
+
+
+def test_a_run_without_results_can_be_another_kind_of_run(tmp_path):
+    """As one that failed at once because of the options that it was called with."""
+    with ResultStore(tmp_path / "a.sqlite", {"weights": "x"}) as store:
+        store.add("broken.jpg", ValueError("it is broken"))
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert store.counts() == (0, 0, 0)
+        store.add("a.jpg", Record.of(result(0)))
+    with pytest.raises(OtherResultsError, match="made with other settings and weights"):
+        ResultStore(tmp_path / "a.sqlite", {"weights": "x"})
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert store.has("a.jpg")
+
+
+def test_a_run_counts_and_writes_only_the_images_that_it_names(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        for name, count in (("a.jpg", 1), ("b.jpg", 2), ("c.jpg", 3)):
+            store.add(name, Record.of(result(count)))
+        store.add("broken.jpg", ValueError("it is broken"))
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.start_run()
+        assert store.counts() == (0, 0, 0) and store.has("a.jpg")
+        for name in ("b.jpg", "unknown.jpg", "b.jpg"):
+            store.include(name)
+        store.add("d.jpg", Record.of(result(1)))
+        assert store.counts() == (2, 3, 0) and not list(store.failures())
+        store.write_coco(tmp_path / "a.json", NAMES)
+        store.write_csv(tmp_path / "a.csv", NAMES)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["b.jpg", "d.jpg"] and len(
+        content["annotations"]
+    ) == 3
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["b.jpg", "b.jpg", "d.jpg"]
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert store.counts() == (4, 7, 1), "the others are still there"
+
+
+def test_a_restart_discards_what_there_is(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with ResultStore(path, {"weights": "x"}) as store:
+        store.add("a.jpg", Record.of(result()))
+    with ResultStore(path, ABOUT, restart=True) as store:
+        assert store.counts() == (0, 0, 0) and not store.has("a.jpg")
+        store.add("b.jpg", Record.of(result()))
+    path.write_bytes(b"something else" * 1000)
+    with ResultStore(path, ABOUT, restart=True) as store:
+        assert store.counts() == (0, 0, 0)
+
+
+def test_a_restart_leaves_the_file_of_a_running_process(tmp_path):
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result()))
+        store.commit()
+        with pytest.raises(ValueError, match="a.sqlite is in use by another process"):
+            ResultStore(tmp_path / "a.sqlite", ABOUT, restart=True)
+        store.add("b.jpg", Record.of(result()))
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert store.has("a.jpg") and store.has("b.jpg")
+
+
+LARGE = Record((20, 30), [Row(1, 0.5, 0, 0, 1, 1, 1, "x" * 300_000)])
+
+
+def test_a_full_disk_is_what_the_error_says(tmp_path):
+    message = "could not write .*a.sqlite: database or disk is full; choose another folder, or free space there"
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        store.add("a.jpg", Record.of(result()))
+        store.commit()
+        store._connection.execute("PRAGMA max_page_count=20")
+        with pytest.raises(OSError, match=message):
+            store.add("b.jpg", LARGE)
+        store.add("c.jpg", Record.of(result(1)))
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:
+        assert store.has("a.jpg") and not store.has("b.jpg") and store.has("c.jpg") and store.counts() == (2, 3, 0)
+
+
+def test_a_file_that_cannot_grow_is_what_the_error_says(tmp_path):
+    """Rows stay in memory until they are committed."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store = ResultStore(tmp_path / "a.sqlite", ABOUT)
+    store.add("a.jpg", Record.of(result()))
+    store.commit()
+    store.add("b.jpg", LARGE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(OSError, match="could not write .*a.sqlite: "):
+            store.__exit__(None, None, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with ResultStore(tmp_path / "a.sqlite", ABOUT) as store:  # it was closed, or would be in use
+        assert store.has("a.jpg") and not store.has("b.jpg")
 
 
 def test_an_error_keeps_what_was_added(tmp_path):

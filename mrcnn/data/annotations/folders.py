@@ -7,9 +7,9 @@ from typing import Any
 
 from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.annotated import AnnotatedDataset
-from mrcnn.data.images import Header, read_header
+from mrcnn.data.images import SUFFIXES, Header, read_header
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PICTURES = SUFFIXES  # masks are told from images by folder or name, as both may be .png or .gif
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")  # JPEG changes values: zeros around a mask may become ones
 LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # created by file managers
 LOOKED_AT = 5  # number of JSON files to check in a folder: labelme writes one per image

@@ -9,7 +9,10 @@ from mrcnn.data.images.arrays import check_shape, to_uint8
 from mrcnn.data.images.files import ImageFile
 from mrcnn.data.images.headers import MAX_PIXELS, Header, check_pixels, read_header, read_image_size
 
-__all__ = ["MAX_PIXELS", "Header", "ImageFile", "read_header", "read_image", "read_image_size"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "Header", "ImageFile", "read_header", "read_image", "read_image_size"]
+
+# Of the files that are taken for images, in detection and in the readers of annotations
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpe", ".jfif", ".jp2", ".gif")
 
 DEEP_MODES = ("I", "F")  # PIL modes with more than 8 bits, as "I;16" with any byte order; convert("RGB") truncates them
 

@@ -2,11 +2,12 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif"))
+from mrcnn.data.images import SUFFIXES
+
 SORTED = 10_000  # folders with more entries are read in file system order
 
 
@@ -30,7 +31,8 @@ def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | No
 
     Names are relative to the folder, or to the closest common parent of several paths. Files in folders are selected
     by suffix (`SUFFIXES`); files given directly may have any. Hidden files and linked folders are skipped; a link to a
-    missing file is not, so that reading it says so.
+    missing file or to itself is not, so that reading it says so. A path that is given twice, or that another one
+    contains, is walked once.
 
     Args:
         skip: a folder to skip, such as the output folder.
@@ -42,12 +44,36 @@ def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | No
         if not os.fspath(given) or not os.path.exists(root):
             raise FileNotFoundError(f"no file or folder {os.fspath(given)!r}; check the path")
     base = common_folder(roots)
-    return _walk(roots, base, None if skip is None else os.path.abspath(skip))
+    skip = None if skip is None else os.path.abspath(skip)
+    once = dict.fromkeys(roots)
+    return _walk([root for root in once if not _is_inside(root, once, skip)], base, skip)
 
 
 def common_folder(paths: Sequence[str]) -> str:
     """The folder to which names are relative, for absolute paths."""
     return os.path.commonpath([path if os.path.isdir(path) else os.path.dirname(path) for path in paths])
+
+
+def _is_inside(path: str, roots: Container[str], skip: str | None) -> bool:
+    """Whether the walk of another root also comes to this path."""
+    if not _is_chosen(path) and not os.path.isdir(path):
+        return False
+    while not os.path.basename(path).startswith(".") and path != skip and not _is_linked_folder(path):
+        path, before = os.path.dirname(path), path
+        if path == before:
+            return False
+        if path in roots:
+            return True
+    return False
+
+
+def _is_chosen(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def _is_linked_folder(path: str) -> bool:
+    """Unlike the methods of `os.DirEntry`, this does not raise for a link to itself."""
+    return os.path.islink(path) and os.path.isdir(path)
 
 
 def _walk(roots: Sequence[str], base: str, skip: str | None) -> Iterator[Found]:
@@ -61,7 +87,7 @@ def _walk(roots: Sequence[str], base: str, skip: str | None) -> Iterator[Found]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inside.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.is_dir():
+                elif _is_chosen(entry.path) and not _is_linked_folder(entry.path):
                     yield Found(entry.path, _name(entry.path, base))
             folders += reversed(inside)
         else:

@@ -8,6 +8,7 @@ from mrcnn.data.annotations import problems
 from mrcnn.data.annotations.outlines import Polygons
 from mrcnn.data.annotations.problems import AnnotationError
 from mrcnn.data.formats.yolo import read_yolo
+from mrcnn.data.images import SUFFIXES
 
 SQUARE = "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"  # in 20 x 40: rows 5 to 15, columns 4 to 20
 CORNER = "2 0 0 0.25 0 0.25 0.5 0 0.5"  # rows 0 to 10, columns 0 to 10
@@ -47,6 +48,15 @@ def assert_as_written(dataset, names=("cat", "dog", "bird")):
     masks, class_ids = dataset.load_mask(1)
     assert masks.shape == (20, 40, 0) and len(class_ids) == 0
     assert dataset.load_image(0).shape == (20, 40, 3)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_image_that_detection_reads(tmp_path, suffix):
+    """Whether `mrcnn detect` and `mrcnn check` find the same images; what the file contains does not depend on it."""
+    write(tmp_path)
+    path = (tmp_path / "images" / "b.png").rename(tmp_path / "images" / f"b{suffix}")
+    dataset = read_yolo(tmp_path)
+    assert [info["path"] for info in dataset.image_info][1] == str(path) and not len(dataset.problems)
 
 
 def test_images_and_labels(tmp_path):

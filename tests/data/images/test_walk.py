@@ -53,6 +53,31 @@ def test_links_to_folders_are_not_followed_and_links_to_files_are(tree):
     assert names(tree / "one") == ["broken.png", "e.jpeg", "link.png"]
 
 
+def test_a_link_to_itself_is_an_image_that_cannot_be_read(tree):
+    for name in ("self.png", "self", "pair.jpg"):
+        (tree / "one" / name).symlink_to(name if "self" in name else "other.jpg")
+    (tree / "one" / "other.jpg").symlink_to("pair.jpg")
+    assert names(tree / "one") == ["e.jpeg", "other.jpg", "pair.jpg", "self.png"]
+    assert {found.version() for found in walk_images([tree / "one"])} - {""} == {
+        found.version() for found in walk_images([tree / "one" / "e.jpeg"])
+    }
+
+
+def test_what_is_given_twice_is_walked_once(tree):
+    everything = names(tree)
+    assert names(tree, tree) == names(tree / "b.jpg", tree, tree / "two" / "deep") == everything
+    assert names(tree / "b.jpg", tree / "b.jpg") == ["b.jpg"]
+
+
+def test_what_the_walk_of_another_path_leaves_out_is_walked(tree):
+    (tree / "link").symlink_to(tree / "two", target_is_directory=True)
+    given = ("notes.txt", ".hidden.jpg", ".git", "link/deep", "link", "two/c.tif")
+    assert sorted(names(tree, *(tree / name for name in given))) == sorted(
+        [*names(tree), "notes.txt", ".hidden.jpg", ".git/f.png", "link/c.tif", "link/deep/d.webp"]
+    )
+    assert names(tree, tree / "two" / "deep", skip=tree / "two") == ["a.PNG", "b.jpg", "one/e.jpeg", "two/deep/d.webp"]
+
+
 def test_relative_paths_and_the_current_folder(tree, monkeypatch):
     monkeypatch.chdir(tree / "two")
     assert names(".") == ["c.tif", "deep/d.webp"] and names("deep") == ["d.webp"] and names("c.tif") == ["c.tif"]
