@@ -81,8 +81,10 @@ def run(arguments: argparse.Namespace) -> Outcome:
     began, output = time.monotonic(), Path(arguments.output)
     if arguments.ray:
         return _run_on_ray(arguments, output, began)
-    _check_sources(arguments.images, output)
-    total = sum(1 for _ in walk_images(arguments.images, skip=output))
+    own = [output / kind for kind in ("pictures", "cutouts")]
+    _check_folders(own, arguments.images, output)
+    skip = [output, *own]
+    total = sum(1 for _ in walk_images(arguments.images, skip))
     if not total:
         kinds = " ".join(SUFFIXES)
         raise FileNotFoundError(f"no images in {', '.join(arguments.images)}; their names must end in one of {kinds}")
@@ -92,7 +94,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     names = names_of(model.class_names, model.config.NUM_CLASSES)
     wanted = options.class_filter(names, arguments.classes)
     with _opened(ResultStore, output, arguments, model) as store:
-        found = walk_images(arguments.images, skip=output)
+        found = walk_images(arguments.images, skip)
         try:
             _detect(model, found, total, store, Writer(output, arguments, names, wanted), way)
         except KeyboardInterrupt:
@@ -135,13 +137,16 @@ def _run_on_ray(arguments: argparse.Namespace, output: Path, began: float) -> Ou
     return Outcome(values, INCOMPLETE if done["failed"] else DONE)
 
 
-def _check_sources(images: Sequence[str], output: Path) -> None:
-    """Raises ValueError for images in the folders of the output, where their own pictures could replace them."""
-    own = [os.path.realpath(output / kind) for kind in ("pictures", "cutouts")]
+def _check_folders(own: Sequence[Path], images: Sequence[str], output: Path) -> None:
+    """Raises ValueError if the output's own folders contain images to detect in, or files of somebody else, which the
+    pictures of this run could replace."""
     for image in images:
         path = Path(os.path.realpath(image))
-        if any(path.is_relative_to(folder) for folder in own):
+        if any(path.is_relative_to(os.path.realpath(folder)) for folder in own):
             raise ValueError(f"{image} is in a folder that --output {output} writes to; choose another --output")
+    for folder in own:
+        if os.path.isdir(folder) and os.listdir(folder) and not os.path.exists(output / STATE):
+            raise ValueError(f"{folder} was there before --output {output} was used; choose another --output")
 
 
 def _opened(store: type["ResultStore"], output: Path, arguments: argparse.Namespace, model: Any) -> "ResultStore":

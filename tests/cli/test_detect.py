@@ -366,6 +366,15 @@ def test_pictures_do_not_replace_the_images(run, models, photos, folder):
     assert (photos / "a.png").read_bytes() == before and models == []
 
 
+@pytest.mark.parametrize("folder", ["pictures", "cutouts"])
+def test_files_of_somebody_else_are_not_replaced(run, models, photos, tmp_path, folder):
+    (tmp_path / "mine" / folder).mkdir(parents=True)
+    (tmp_path / "mine" / folder / "a.png").write_bytes(b"mine")
+    code, _, err = run("detect", photos, *WEIGHTS, "--output", tmp_path / "mine")
+    assert code == 1 and "was there before --output" in err and models == []
+    assert (tmp_path / "mine" / folder / "a.png").read_bytes() == b"mine"
+
+
 def test_a_model_exported_again_is_another_one(run, models, photos, tmp_path):
     """OpenVINO's .xml is the same; the weights are in the .bin."""
     for suffix in ("xml", "bin", "json"):
@@ -377,8 +386,9 @@ def test_a_model_exported_again_is_another_one(run, models, photos, tmp_path):
     assert code == 1 and "made with other weights. Use another --output, or --restart" in err
 
 
-def test_the_output_may_lie_in_the_folder_of_images(run_json, models, photos):
-    command = ("detect", photos, *WEIGHTS, "--output", photos / "found")
+@pytest.mark.parametrize("output", ["found", "."])
+def test_the_output_may_lie_in_the_folder_of_images(run_json, models, photos, output):
+    command = ("detect", photos, *WEIGHTS, "--output", photos / output)
     assert run_json(*command)[1]["images"] == run_json(*command)[1]["images"] == 6
 
 

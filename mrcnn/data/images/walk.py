@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Found(NamedTuple):
         return f"{status.st_size}:{status.st_mtime_ns}"
 
 
-def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | None = None) -> Iterator[Found]:
+def walk_images(paths: Sequence[str | os.PathLike], skip: Iterable[str | os.PathLike] = ()) -> Iterator[Found]:
     """The given files, and the images in the given folders and their subfolders, in constant memory.
 
     Names are relative to the folder, or to the closest common parent of several paths. Files in folders are selected
@@ -35,7 +35,7 @@ def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | No
     contains, is walked once.
 
     Args:
-        skip: a folder to skip, such as the output folder.
+        skip: folders to skip, such as that of the output, unless they are among the paths.
 
     Raises FileNotFoundError for a missing path, before yielding the first file.
     """
@@ -44,9 +44,9 @@ def walk_images(paths: Sequence[str | os.PathLike], skip: str | os.PathLike | No
         if not os.fspath(given) or not os.path.exists(root):
             raise FileNotFoundError(f"no file or folder {os.fspath(given)!r}; check the path")
     base = common_folder(roots)
-    skip = None if skip is None else os.path.abspath(skip)
+    skipped = frozenset(map(os.path.abspath, skip))
     once = dict.fromkeys(roots)
-    return _walk([root for root in once if not _is_inside(root, once, skip)], base, skip)
+    return _walk([root for root in once if not _is_inside(root, once, skipped)], base, skipped)
 
 
 def common_folder(paths: Sequence[str]) -> str:
@@ -54,11 +54,11 @@ def common_folder(paths: Sequence[str]) -> str:
     return os.path.commonpath([path if os.path.isdir(path) else os.path.dirname(path) for path in paths])
 
 
-def _is_inside(path: str, roots: Container[str], skip: str | None) -> bool:
+def _is_inside(path: str, roots: Container[str], skip: Container[str]) -> bool:
     """Whether the walk of another root also comes to this path."""
     if not _is_chosen(path) and not os.path.isdir(path):
         return False
-    while not os.path.basename(path).startswith(".") and path != skip and not _is_linked_folder(path):
+    while not os.path.basename(path).startswith(".") and path not in skip and not _is_linked_folder(path):
         path, before = os.path.dirname(path), path
         if path == before:
             return False
@@ -76,14 +76,14 @@ def _is_linked_folder(path: str) -> bool:
     return os.path.islink(path) and os.path.isdir(path)
 
 
-def _walk(roots: Sequence[str], base: str, skip: str | None) -> Iterator[Found]:
+def _walk(roots: Sequence[str], base: str, skip: Container[str]) -> Iterator[Found]:
     folders = list(reversed(roots))
     while folders:
         path = folders.pop()
         if os.path.isdir(path):
             inside: list[str] = []
             for entry in _entries(path):
-                if entry.name.startswith(".") or entry.path == skip:
+                if entry.name.startswith(".") or entry.path in skip:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inside.append(entry.path)
