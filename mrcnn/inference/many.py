@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.images import SUFFIXES, read_image
+from mrcnn.data.images.walk import walk_images
 from mrcnn.files import atomic_path, write_atomically
 from mrcnn.inference.extras import require
 from mrcnn.inference.predictor import Predictor, content_hash
@@ -139,7 +140,7 @@ def chunk_name(number: int) -> str:
 
 def _rows(images: Path, parquet: Any) -> list[dict[str, str]]:
     if images.is_dir():
-        paths = sorted(str(path) for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = sorted(str(images / found.name) for found in walk_images([images]))
     elif images.suffix == ".parquet":
         paths = parquet.read_table(images, columns=["path"])["path"].to_pylist()
     else:

@@ -4,6 +4,7 @@ PNG, JPEG, BMP, TIFF, WebP, GIF and PNM are parsed here, because Pillow decodes 
 reads the comments of a PNM byte by byte, and has its own pixel limit. Pillow reads the headers of other formats.
 """
 
+import errno
 import io
 import os
 import re
@@ -74,8 +75,10 @@ def read_image_size(path: str | os.PathLike, upright: bool = True, max_pixels: i
 
 
 def open_regular(path: str) -> BinaryIO:
-    """The opened file. Raises FileNotFoundError, or ValueError for a folder, a device, a pipe or an empty file."""
+    """The opened file. Raises OSError, or ValueError for a folder, a device, a pipe or an empty file."""
     if os.path.isdir(path):
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "the folder cannot be listed", path)
         raise ValueError(f"{path!r} is a folder, not an image file; pass the files in it instead")
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         raise ValueError(f"{path!r} is a device or a pipe, not an image file")

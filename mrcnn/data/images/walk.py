@@ -29,15 +29,16 @@ class Found(NamedTuple):
 def walk_images(paths: Sequence[str | os.PathLike], skip: Iterable[str | os.PathLike] = ()) -> Iterator[Found]:
     """The given files, and the images in the given folders and their subfolders, in constant memory.
 
-    Names are relative to the folder, or to the closest common parent of several paths. Files in folders are selected
-    by suffix (`SUFFIXES`); files given directly may have any. Hidden files and linked folders are skipped; a link to a
-    missing file or to itself is not, so that reading it says so. A path that is given twice, or that another one
-    contains, is walked once.
+    Names are relative to the folder, or to the closest common parent of several paths. Files in folders are
+    selected by suffix (`SUFFIXES`); files given directly may have any. Hidden files and linked folders are skipped;
+    a link to a missing file or to itself is not, nor a subfolder that cannot be listed, so that reading it says so.
+    A path that is given twice, or that another one contains, is walked once.
 
     Args:
         skip: folders to skip, such as that of the output, unless they are among the paths.
 
-    Raises FileNotFoundError for a missing path, before yielding the first file.
+    Raises FileNotFoundError for a missing path, before yielding the first file, and OSError for a given folder that
+    cannot be listed.
     """
     roots = [os.path.abspath(path) for path in paths]
     for given, root in zip(paths, roots, strict=True):
@@ -80,8 +81,11 @@ def _walk(roots: Sequence[str], base: str, skip: Container[str]) -> Iterator[Fou
     folders = list(reversed(roots))
     while folders:
         path = folders.pop()
-        if os.path.isdir(path):
-            inside: list[str] = []
+        if not os.path.isdir(path):
+            yield Found(path, _name(path, base))
+            continue
+        inside: list[str] = []
+        try:
             for entry in _entries(path):
                 if entry.name.startswith(".") or entry.path in skip:
                     continue
@@ -89,9 +93,11 @@ def _walk(roots: Sequence[str], base: str, skip: Container[str]) -> Iterator[Fou
                     inside.append(entry.path)
                 elif _is_chosen(entry.path) and not _is_linked_folder(entry.path):
                     yield Found(entry.path, _name(entry.path, base))
-            folders += reversed(inside)
-        else:
+        except OSError:
+            if path in roots:
+                raise
             yield Found(path, _name(path, base))
+        folders += reversed(inside)
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mrcnn.data.images import walk
+from mrcnn.data.images import read_image, walk
 from mrcnn.data.images.walk import walk_images
 
 
@@ -61,6 +61,23 @@ def test_a_link_to_itself_is_an_image_that_cannot_be_read(tree):
     assert {found.version() for found in walk_images([tree / "one"])} - {""} == {
         found.version() for found in walk_images([tree / "one" / "e.jpeg"])
     }
+
+
+def test_a_subfolder_that_cannot_be_listed_is_told_when_read_and_the_others_are_walked(tree, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("two"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith("two"))
+    assert names(tree) == ["a.PNG", "b.jpg", "one/e.jpeg", "two"]
+    with pytest.raises(PermissionError, match="the folder cannot be listed: .*two"):
+        read_image(tree / "two")
+    with pytest.raises(PermissionError, match="two"):
+        names(tree / "two")
 
 
 def test_what_is_given_twice_is_walked_once(tree):
