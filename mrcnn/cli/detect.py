@@ -4,8 +4,7 @@
   annotations.json  COCO JSON, with RLE masks and scores
   areas.csv         one row per object: class, score, pixels, fraction, box
   unreadable.txt    the images that could not be read, if any
-Running the same command again continues an interrupted run. The files that
-cover all images have those of the latest command.
+Running the same command again continues an interrupted run.
 
 examples:
   mrcnn detect photos/ --weights mask_rcnn_coco.h5 --classes cat,dog
