@@ -207,9 +207,9 @@ def deltas(values):
 
 def build(source, **settings):
     """A small model with a source's weights."""
-    small = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "POST_NMS_ROIS_INFERENCE": 10, "PRE_NMS_LIMIT": 50}
     from parity_stages import build as build_of_source  # in benchmarks/, which only pytest puts on the path
 
+    small = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "POST_NMS_ROIS_INFERENCE": 10, "PRE_NMS_LIMIT": 50}
     return build_of_source(source, **{**small, **settings})
 
 

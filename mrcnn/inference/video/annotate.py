@@ -107,10 +107,10 @@ def annotate_video(
             if not clip.live or not work.summary.written:
                 raise
         work.summary.damaged = clip.damaged
-        lost = clip.left_out()
+        missing, left_out = clip.missing(), clip.left_out()
         if log is not None:
             log.finish(work.summary)
-    work.summary.lost = lost + writer.lost() if writer is not None else []
+    work.summary.lost = missing + (left_out + writer.lost() if writer is not None else [])
     return work.summary
 
 

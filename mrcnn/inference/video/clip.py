@@ -5,6 +5,7 @@ not taken from the header, and the codec is flushed at both ends.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -29,6 +30,8 @@ KINDS = {
 MATRICES = {1: 1, 5: 5, 6: 5, 7: 7, 9: 9}  # color matrices of H.273 -> those of the conversion from RGB
 # Containers that refer to other files or addresses, which an untrusted video could cause to be read
 INDIRECT = frozenset(("hls", "concat", "dash", "image2", "imf", "sdp", "mpegts_playlist"))
+DURATION = re.compile(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,9})?)")  # Matroska's tag of that name
+SHORTER = Fraction(1, 2)  # seconds by which the picture may end earlier, such as the time of its last frame
 
 
 class Frame(NamedTuple):
@@ -71,7 +74,7 @@ class Clip:
         self._av = require("av", "video")
         self.source = os.fspath(source)
         self.live = self.source.isdigit() or self.source.startswith("/dev/") or "://" in self.source
-        self.damaged = 0
+        self.damaged, self._end = 0, 0
         self._stack = ExitStack()
         try:
             self._container = self._open()
@@ -121,6 +124,21 @@ class Clip:
         values = (int(value) for value in (colors.colorspace, colors.color_primaries, colors.color_trc))
         return Look(aspect or None, *values)
 
+    def missing(self) -> list[str]:
+        """Frames that a demuxer skipped without a word, after the last one was read, in words.
+
+        The header of a Matroska file has no number of frames, but the duration of each stream.
+        """
+        duration = DURATION.fullmatch(self._stream.metadata.get("DURATION", ""))
+        if duration is None or self.live:
+            return []
+        hours, minutes, seconds = map(Fraction, duration.groups())
+        announced = 3600 * hours + 60 * minutes + seconds
+        if self._end * self.time_base >= announced - SHORTER:
+            return []
+        end = float(self._end * self.time_base)
+        return [f"its picture ends after {end:.2f} of {float(announced):.2f} seconds; the rest is damaged, or missing"]
+
     def left_out(self) -> list[str]:
         """What the frames do not show and a `ClipWriter` does not copy, in words."""
         kinds = [s.type for s in self._container.streams if s is not self._stream and s.type != "audio"]
@@ -161,7 +179,7 @@ class Clip:
                 pts = frame.pts
                 if pts is None or (last is not None and pts <= last):  # raw streams have no times, broken ones repeat
                     pts = 0 if last is None else last + (step if pts is None else 1)
-                last = pts
+                last, self._end = pts, pts + (frame.duration or step)
                 yield Frame(self._upright(frame), pts)
 
     def _upright(self, frame: Any) -> np.ndarray:

@@ -6,9 +6,10 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 JUMP = Fraction(1, 2)  # seconds; a picture this much earlier than the end of the previous one begins a new recording
-AHEAD = 10  # seconds; sound that is further ahead of everything before it has a wrong time, and so has a picture
-# that is shown this long before or after it is decoded
-LATER = 25  # pictures to see before sound is placed, as sound of a new recording may come before its first picture
+# Seconds. A time further ahead of everything before it is wrong, and so is that of a picture to be shown so long before
+# or after it is decoded.
+AHEAD = 10
+LATER = 25  # pictures to read before sound is placed, as sound of a new recording may come before its first picture
 WAITING = 1000  # packets of sound that wait for them
 NEAR = 2  # recordings before and after the current one to which sound can belong
 LEAST = Fraction(1, 1000)  # seconds between packets of sound, in any file

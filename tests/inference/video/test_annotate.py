@@ -12,7 +12,7 @@ from mrcnn.inference.video.tracking import LineCounter
 from tests.cli.conftest import models, run, run_json  # noqa: F401
 from tests.inference.video.clips import number_of, picture, times_of, trim, write_clip
 
-pytest.importorskip("av", reason="pip install 'mask-rcnn-keras[video]'")
+av = pytest.importorskip("av", reason="pip install 'mask-rcnn-keras[video]'")
 TIMES = [0, 40, 80, 130, 131, 200, 400, 420, 440, 460, 500]
 
 
@@ -211,13 +211,32 @@ def test_the_command_writes_a_video_and_tracks(run_json, run, models, tmp_path):
     assert code == 1 and err.strip() == "mrcnn video: error: there is no video 'nowhere.mp4'"
 
 
+def packet_of(clip, number):
+    with av.open(str(clip)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size][number]
+
+
 def test_frames_that_the_command_does_not_write_are_said(run, models, tmp_path):  # noqa: F811
     trimmed = trim(write_clip(tmp_path / "a.mp4", range(0, 1200, 40)), tmp_path / "b.mp4", 0.52)
     code, _, err = run("video", trimmed, "--weights", "w.h5", "--output", tmp_path / "c.mp4")
     assert code == 0 and "b.mp4 shows 17 of the 30 frames in its header; the others are cut out by an edit, or" in err
     assert "could not be decoded" not in err
-    content = bytearray(write_clip(tmp_path / "d.mkv", range(0, 1200, 40), codec="mpeg4").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
-    (tmp_path / "e.mkv").write_bytes(content)
-    code, _, err = run("video", tmp_path / "e.mkv", "--weights", "w.h5", "--output", tmp_path / "f.mp4")
+    whole, damaged = write_clip(tmp_path / "d.mkv", range(0, 1200, 40), codec="mpeg4"), tmp_path / "e.mkv"
+    given = ("--weights", "w.h5", "--output", tmp_path / "f.mp4")
+    packet = packet_of(whole, 15)
+    damaged.write_bytes(whole.read_bytes().replace(packet, b"\xff" * len(packet)))
+    code, _, err = run("video", damaged, *given)
     assert code == 0 and f"could not be decoded; {tmp_path / 'f.mp4'} may lack their frames" in err
+
+
+def test_frames_that_a_demuxer_skips_are_said(run, models, tmp_path):  # noqa: F811
+    """Zeros over the borders of packets: Matroska's demuxer goes to the next cluster, of which there is none."""
+    whole, damaged = write_clip(tmp_path / "d.mkv", range(0, 1200, 40), codec="mpeg4"), tmp_path / "e.mkv"
+    given = ("--weights", "w.h5", "--output", tmp_path / "f.mp4")
+    code, _, err = run("video", whole, *given)
+    assert code == 0 and "ends after" not in err
+    content = whole.read_bytes()
+    middle = content.index(packet_of(whole, 15)) - 8  # before the header of its block
+    damaged.write_bytes(content[:middle] + bytes(400) + content[middle + 400 :])
+    code, _, err = run("video", damaged, *given)
+    assert code == 0 and "e.mkv: its picture ends after 0.60 of 1.20 seconds; the rest is damaged, or missing" in err
